@@ -1,0 +1,21 @@
+//! The SQLSTATEs this proxy reads or raises, by PostgreSQL's condition names (appendix A).
+
+/// Five ASCII characters.
+pub type SqlState = &'static str;
+
+pub const SUCCESSFUL_COMPLETION: SqlState = "00000";
+pub const WARNING: SqlState = "01000";
+pub const CONNECTION_FAILURE: SqlState = "08006";
+pub const PROTOCOL_VIOLATION: SqlState = "08P01";
+pub const FEATURE_NOT_SUPPORTED: SqlState = "0A000";
+pub const ACTIVE_SQL_TRANSACTION: SqlState = "25001";
+pub const NO_ACTIVE_SQL_TRANSACTION: SqlState = "25P01";
+pub const DEADLOCK_DETECTED: SqlState = "40P01";
+pub const DUPLICATE_COLUMN: SqlState = "42701";
+pub const DUPLICATE_TABLE: SqlState = "42P07";
+pub const LOCK_NOT_AVAILABLE: SqlState = "55P03";
+pub const QUERY_CANCELED: SqlState = "57014";
+pub const ADMIN_SHUTDOWN: SqlState = "57P01";
+pub const CANNOT_CONNECT_NOW: SqlState = "57P03";
+pub const CONFIGURATION_LIMIT_EXCEEDED: SqlState = "53400";
+pub const TOO_MANY_CONNECTIONS: SqlState = "53300";

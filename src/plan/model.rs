@@ -1,0 +1,105 @@
+//! What a plan is: phases of steps, each with its locks, its waits, its undo.
+
+use crate::pg::{LockMode, RelationName};
+use crate::report::Report;
+use crate::sql::form::{Cost, Form};
+use serde::Serialize;
+
+/// What the proxy will do for one statement. Exactly one step of the plan (`visible`) gives the client its reply,
+/// unless `answer` does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// The client's text.
+    pub statement: String,
+    pub tag: String,
+    pub forms: Vec<Form>,
+    /// The strongest lock that the statement itself would take, run directly.
+    pub lock: Option<LockMode>,
+    pub cost: Cost,
+    /// Told to the client before the first phase.
+    pub notes: Vec<Report>,
+    /// Set: nothing is to be done; the client gets these notices and the tag, and no lock is taken.
+    pub answer: Option<Vec<Report>>,
+    pub phases: Vec<Phase>,
+}
+
+/// One commit boundary.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Phase {
+    pub kind: PhaseKind,
+    /// Why this phase, for people: a fragment like "build without blocking writes".
+    pub purpose: String,
+    /// Relations that are locked by name, all at once, before the steps (`LOCK TABLE … NOWAIT`).
+    pub locks: Vec<LockNeed>,
+    pub steps: Vec<Step>,
+    /// Runs if this phase or a later one gives up.
+    pub undo: Option<Undo>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhaseKind {
+    /// Takes no lock that others could wait for: sent as written.
+    Relay,
+    /// Lock attempts; once the lock is held it is over in milliseconds (hold budget).
+    Brief,
+    /// Lock attempts, but what follows may be long under the lock: no hold budget, a WARNING instead.
+    Guarded,
+    /// Outside any transaction, long, under a lock that blocks neither reads nor writes: no lock attempts.
+    Long,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LockNeed {
+    pub relation: RelationName,
+    pub oid: u32,
+    pub mode: LockMode,
+    /// Not its descendants.
+    pub only: bool,
+    /// `LOCK TABLE` can name it; if not, only `lock_timeout` guards it.
+    pub lockable: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    pub sql: String,
+    /// Its reply is the client's reply.
+    pub visible: bool,
+    /// Where `sql` differs from the client's text: characters put in before this offset (of characters),
+    /// so that an error's position can be given in the client's terms.
+    #[serde(skip)]
+    pub inserted: Option<Inserted>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    /// Byte offset in the client's text.
+    pub at: usize,
+    /// Bytes put in there; all ASCII.
+    pub len: usize,
+}
+
+/// How to bring back what a phase left.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Drop, concurrently, every invalid index of `table` that is not among `known` (oids).
+    DropInvalidIndexes { table: RelationName, oid: u32, known: Vec<u32> },
+    /// An interrupted DROP INDEX CONCURRENTLY leaves the index invalid: it cannot be brought back, so finish the drop.
+    FinishDrop { index: RelationName, oid: u32 },
+}
+
+/// Why the proxy will not run a statement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Refusal {
+    pub report: Report,
+}
+
+/// The limits a plan depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Tables not larger than this (bytes) are built on directly, in one brief step; 0: never.
+    pub small_table: u64,
+    /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
+    pub rewrite: bool,
+}

@@ -1,0 +1,86 @@
+//! What a person is told: severity, SQLSTATE, message, detail, hint, in PostgreSQL's error style.
+//!
+//! A report knows nothing of bytes (only `wire/reply.rs` turns it into a message) and nothing of
+//! where it is shown: a client, the log, the command line.
+
+use crate::pg::sqlstate::SqlState;
+use serde::Serialize;
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Severity {
+    Notice,
+    Warning,
+    Error,
+    Fatal,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Notice => "NOTICE",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// One thing to tell. The message is a lower-case fragment without a full stop; detail and hint are sentences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub severity: Severity,
+    pub sqlstate: SqlState,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Report {
+    pub fn new(severity: Severity, sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self { severity, sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn notice(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self::new(Severity::Notice, sqlstate, message)
+    }
+
+    pub fn warning(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, sqlstate, message)
+    }
+
+    pub fn error(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, sqlstate, message)
+    }
+
+    pub fn fatal(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self::new(Severity::Fatal, sqlstate, message)
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// As psql prints it.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:  {}", self.severity.as_str(), self.message)?;
+        if let Some(detail) = &self.detail {
+            write!(f, "\nDETAIL:  {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nHINT:  {hint}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! Every form of DDL and its row: lock mode, cost, whether it may run in a transaction, the safe way.
+//!
+//! One table, so that the plans, the documentation (`docs/forms.md`) and the lock tests read the
+//! same rows. Lock modes and costs were measured on servers 11 to 18; where the rewrite probe can
+//! answer, it decides, not the row.
+
+use crate::pg::LockMode;
+use serde::Serialize;
+
+/// What a statement would cost while its lock is held, run directly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cost {
+    /// A catalogue change only.
+    Brief,
+    /// Reads the whole table.
+    Scan,
+    /// Builds an index, or a view's rows.
+    Build,
+    /// Writes the whole table anew, and its indexes.
+    Rewrite,
+    /// Cannot be told (user code, other relations).
+    Unknown,
+}
+
+/// How the proxy runs a form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// Takes no lock that others could wait for: sent as written.
+    Relay,
+    /// Safe once the lock is held: one brief step.
+    Run,
+    /// Brief if the rewrite probe finds no rewrite, else as `Phases`.
+    Probe,
+    /// Rerouted to the CONCURRENTLY form.
+    Concurrently,
+    /// Its own lock blocks neither reads nor writes: waits long, without lock attempts.
+    Long,
+    /// Needs more phases than one. Until those exist: one guarded step, and a WARNING.
+    Phases,
+    /// May be long under its lock and has no better way: one guarded step, and a WARNING.
+    Guarded,
+}
+
+/// One form's row.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct FormRow {
+    pub form: Form,
+    /// As people call it.
+    pub title: &'static str,
+    /// On the statement's target.
+    pub lock: Option<LockMode>,
+    /// On the further relations of the part ([`super::Part::others`]).
+    pub other_lock: Option<LockMode>,
+    pub cost: Cost,
+    /// May run in a transaction block, as the author wrote it.
+    pub in_transaction: bool,
+    pub way: Way,
+    /// What is unsafe in it: a fragment that follows "because"; empty if nothing is.
+    pub hazard: &'static str,
+}
+
+/// One kind of DDL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Form {
+    AddColumn,
+    AddColumnDefault,
+    AddColumnSerial,
+    AddColumnIdentity,
+    AddColumnGenerated,
+    AddColumnUserType,
+    AddColumnCheck,
+    AddColumnUnique,
+    AddColumnReferences,
+    AddColumnReferencesDefault,
+    DropColumn,
+    SetDefault,
+    DropDefault,
+    SetNotNull,
+    DropNotNull,
+    SetColumnStatistics,
+    SetStorage,
+    SetExpression,
+    DropExpression,
+    AlterIdentity,
+    AlterColumnType,
+    RenameColumn,
+    AddCheck,
+    AddCheckNotValid,
+    AddNotNullConstraint,
+    AddNotNullNotValid,
+    AddForeignKey,
+    AddForeignKeyNotValid,
+    AddUnique,
+    AddPrimaryKey,
+    AddConstraintUsingIndex,
+    AddExclude,
+    ValidateConstraint,
+    AlterConstraint,
+    DropConstraint,
+    RenameConstraint,
+    CreateIndex,
+    CreateIndexConcurrently,
+    DropIndex,
+    DropIndexConcurrently,
+    Reindex,
+    ReindexConcurrently,
+    ReindexMany,
+    AlterIndexRename,
+    AlterIndexSet,
+    AlterIndexAttach,
+    AlterIndexStatistics,
+    CreateStatistics,
+    RefreshMaterializedView,
+    RefreshConcurrently,
+    CreateTable,
+    CreateTableReferences,
+    CreateTablePartitionOf,
+    CreateTableInherits,
+    CreateTableAs,
+    CreateMaterializedView,
+    CreateView,
+    ReplaceView,
+    DropTable,
+    DropView,
+    DropMaterializedView,
+    DropSequence,
+    Truncate,
+    RenameTable,
+    SetSchema,
+    OwnerTo,
+    ReplicaIdentity,
+    RowSecurity,
+    SetTableOptions,
+    SetTriggers,
+    SetRules,
+    SetLogged,
+    SetTablespace,
+    SetAccessMethod,
+    Inherit,
+    OfType,
+    AttachPartition,
+    DetachPartition,
+    DetachConcurrently,
+    CreateTrigger,
+    AlterTrigger,
+    DropTrigger,
+    CreateRule,
+    AlterRule,
+    DropRule,
+    CreatePolicy,
+    AlterPolicy,
+    DropPolicy,
+    Comment,
+    SecurityLabel,
+    Grant,
+    Publication,
+    AlterSequence,
+    AlterView,
+    AlterMaterializedView,
+    AlterForeignTable,
+    DropForeignTable,
+    AlterEnum,
+    AlterCompositeType,
+    AlterDomain,
+    AlterDomainBrief,
+    Cluster,
+    VacuumFull,
+    Vacuum,
+    DropObject,
+    DropOwned,
+    DropSchema,
+    Extension,
+    ImportForeignSchema,
+    CreateObject,
+    AlterObject,
+    ClusterWide,
+    Other,
+}
+
+impl Form {
+    /// The form's row.
+    pub fn row(self) -> &'static FormRow {
+        // The table is in the order of the enum: held by a test.
+        &FORMS[self as usize]
+    }
+
+    /// Whether its cost depends on the server, so that the rewrite probe is asked.
+    pub fn needs_probe(self) -> bool {
+        self.row().way == Way::Probe
+    }
+}
+
+const fn row(
+    form: Form,
+    title: &'static str,
+    locks: (Option<LockMode>, Option<LockMode>),
+    cost: Cost,
+    in_transaction: bool,
+    way: Way,
+    hazard: &'static str,
+) -> FormRow {
+    FormRow { form, title, lock: locks.0, other_lock: locks.1, cost, in_transaction, way, hazard }
+}
+
+const AX: Option<LockMode> = Some(LockMode::AccessExclusive);
+const X: Option<LockMode> = Some(LockMode::Exclusive);
+const SRX: Option<LockMode> = Some(LockMode::ShareRowExclusive);
+const S: Option<LockMode> = Some(LockMode::Share);
+const SUX: Option<LockMode> = Some(LockMode::ShareUpdateExclusive);
+const RS: Option<LockMode> = Some(LockMode::RowShare);
+const AS: Option<LockMode> = Some(LockMode::AccessShare);
+const NO: Option<LockMode> = None;
+
+/// All rows, in the order of [`Form`].
+#[rustfmt::skip] // one row a line, so that the table reads as a table
+pub static FORMS: &[FormRow] = &[
+    row(Form::AddColumn, "ADD COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddColumnDefault, "ADD COLUMN with a default", (AX, NO), Cost::Rewrite, true, Way::Probe, "a volatile default, or any default before PostgreSQL 11, writes the whole table anew"),
+    row(Form::AddColumnSerial, "ADD COLUMN of type serial", (AX, NO), Cost::Rewrite, true, Way::Phases, "every row gets a value of the sequence: the whole table is written anew"),
+    row(Form::AddColumnIdentity, "ADD COLUMN as identity", (AX, NO), Cost::Rewrite, true, Way::Phases, "every row gets a value of the sequence: the whole table is written anew"),
+    row(Form::AddColumnGenerated, "ADD COLUMN as generated column", (AX, NO), Cost::Rewrite, true, Way::Probe, "a stored generated column is computed for every row: the whole table is written anew"),
+    row(Form::AddColumnUserType, "ADD COLUMN of a user-defined type", (AX, NO), Cost::Rewrite, true, Way::Probe, "a domain with a constraint writes the whole table anew"),
+    row(Form::AddColumnCheck, "ADD COLUMN with a CHECK", (AX, NO), Cost::Scan, true, Way::Phases, "the check reads every row while nobody can read or write"),
+    row(Form::AddColumnUnique, "ADD COLUMN with UNIQUE or PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
+    row(Form::AddColumnReferences, "ADD COLUMN with a foreign key", (AX, SRX), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddColumnReferencesDefault, "ADD COLUMN with a foreign key and a default", (AX, SRX), Cost::Scan, true, Way::Phases, "every row is checked against the referenced table while nobody can read or write"),
+    row(Form::DropColumn, "DROP COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetDefault, "ALTER COLUMN SET DEFAULT", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropDefault, "ALTER COLUMN DROP DEFAULT", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetNotNull, "ALTER COLUMN SET NOT NULL", (AX, NO), Cost::Scan, true, Way::Phases, "every row is read while nobody can read or write"),
+    row(Form::DropNotNull, "ALTER COLUMN DROP NOT NULL", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetColumnStatistics, "ALTER COLUMN SET STATISTICS or options", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetStorage, "ALTER COLUMN SET STORAGE or COMPRESSION", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetExpression, "ALTER COLUMN SET EXPRESSION", (AX, NO), Cost::Rewrite, true, Way::Probe, "a stored generated column is computed anew for every row"),
+    row(Form::DropExpression, "ALTER COLUMN DROP EXPRESSION", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterIdentity, "ALTER COLUMN ADD, SET or DROP IDENTITY", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterColumnType, "ALTER COLUMN TYPE", (AX, NO), Cost::Rewrite, true, Way::Probe, "the change writes the whole table anew, or rebuilds indexes, while nobody can read or write"),
+    row(Form::RenameColumn, "RENAME COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddCheck, "ADD CHECK", (AX, NO), Cost::Scan, true, Way::Phases, "every row is read while nobody can read or write"),
+    row(Form::AddCheckNotValid, "ADD CHECK NOT VALID or NOT ENFORCED", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddNotNullConstraint, "ADD NOT NULL constraint", (AX, NO), Cost::Scan, true, Way::Phases, "every row is read while nobody can read or write"),
+    row(Form::AddNotNullNotValid, "ADD NOT NULL constraint NOT VALID", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddForeignKey, "ADD FOREIGN KEY", (SRX, SRX), Cost::Scan, true, Way::Phases, "every row is checked while nobody can write to either table"),
+    row(Form::AddForeignKeyNotValid, "ADD FOREIGN KEY NOT VALID or NOT ENFORCED", (SRX, SRX), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddUnique, "ADD UNIQUE", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
+    row(Form::AddPrimaryKey, "ADD PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
+    row(Form::AddConstraintUsingIndex, "ADD UNIQUE or PRIMARY KEY USING INDEX", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AddExclude, "ADD EXCLUDE", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write, and PostgreSQL has no online way"),
+    row(Form::ValidateConstraint, "VALIDATE CONSTRAINT", (SUX, RS), Cost::Scan, true, Way::Long, ""),
+    row(Form::AlterConstraint, "ALTER CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropConstraint, "DROP CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::RenameConstraint, "RENAME CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateIndex, "CREATE INDEX", (S, NO), Cost::Build, true, Way::Concurrently, "nobody can write while the index is built"),
+    row(Form::CreateIndexConcurrently, "CREATE INDEX CONCURRENTLY", (SUX, NO), Cost::Build, false, Way::Long, ""),
+    row(Form::DropIndex, "DROP INDEX", (AX, NO), Cost::Brief, true, Way::Concurrently, ""),
+    row(Form::DropIndexConcurrently, "DROP INDEX CONCURRENTLY", (SUX, NO), Cost::Brief, false, Way::Long, ""),
+    row(Form::Reindex, "REINDEX", (S, NO), Cost::Build, true, Way::Concurrently, "nobody can write, and no query can be planned, while the index is rebuilt"),
+    row(Form::ReindexConcurrently, "REINDEX CONCURRENTLY", (SUX, NO), Cost::Build, false, Way::Long, ""),
+    row(Form::ReindexMany, "REINDEX DATABASE or SYSTEM", (S, NO), Cost::Build, false, Way::Guarded, "every index is rebuilt in turn while nobody can write to its table"),
+    row(Form::AlterIndexRename, "ALTER INDEX RENAME", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterIndexSet, "ALTER INDEX SET or RESET", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterIndexAttach, "ALTER INDEX ATTACH PARTITION", (SUX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterIndexStatistics, "ALTER INDEX ALTER COLUMN SET STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateStatistics, "CREATE STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Phases, "the query runs while nobody can read the view"),
+    row(Form::RefreshConcurrently, "REFRESH MATERIALIZED VIEW CONCURRENTLY", (X, NO), Cost::Build, true, Way::Long, ""),
+    row(Form::CreateTable, "CREATE TABLE", (NO, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateTableReferences, "CREATE TABLE with a foreign key", (NO, SRX), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateTablePartitionOf, "CREATE TABLE PARTITION OF", (NO, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateTableInherits, "CREATE TABLE INHERITS", (NO, SUX), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateTableAs, "CREATE TABLE AS, SELECT INTO", (NO, NO), Cost::Build, true, Way::Relay, ""),
+    row(Form::CreateMaterializedView, "CREATE MATERIALIZED VIEW", (NO, NO), Cost::Build, true, Way::Relay, ""),
+    row(Form::CreateView, "CREATE VIEW", (NO, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::ReplaceView, "CREATE OR REPLACE VIEW", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropTable, "DROP TABLE", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropView, "DROP VIEW", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropMaterializedView, "DROP MATERIALIZED VIEW", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropSequence, "DROP SEQUENCE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::Truncate, "TRUNCATE", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::RenameTable, "RENAME TABLE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetSchema, "SET SCHEMA", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::OwnerTo, "OWNER TO", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::ReplicaIdentity, "REPLICA IDENTITY", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::RowSecurity, "ROW LEVEL SECURITY", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetTableOptions, "SET or RESET storage parameters, CLUSTER ON", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetTriggers, "ENABLE or DISABLE TRIGGER", (SRX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetRules, "ENABLE or DISABLE RULE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SetLogged, "SET LOGGED or UNLOGGED", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is written anew while nobody can read or write"),
+    row(Form::SetTablespace, "SET TABLESPACE", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is copied while nobody can read or write"),
+    row(Form::SetAccessMethod, "SET ACCESS METHOD", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is written anew while nobody can read or write"),
+    row(Form::Inherit, "INHERIT, NO INHERIT", (AX, SUX), Cost::Brief, true, Way::Run, ""),
+    row(Form::OfType, "OF, NOT OF", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AttachPartition, "ATTACH PARTITION", (SUX, AX), Cost::Scan, true, Way::Phases, "every row of the partition is read while nobody can read or write it, unless a valid CHECK proves its bounds"),
+    row(Form::DetachPartition, "DETACH PARTITION", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::DetachConcurrently, "DETACH PARTITION CONCURRENTLY, FINALIZE", (SUX, SUX), Cost::Brief, false, Way::Long, ""),
+    row(Form::CreateTrigger, "CREATE TRIGGER", (SRX, SRX), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterTrigger, "ALTER TRIGGER", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropTrigger, "DROP TRIGGER", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreateRule, "CREATE RULE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterRule, "ALTER RULE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropRule, "DROP RULE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::CreatePolicy, "CREATE POLICY", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterPolicy, "ALTER POLICY", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropPolicy, "DROP POLICY", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::Comment, "COMMENT", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::SecurityLabel, "SECURITY LABEL", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::Grant, "GRANT, REVOKE", (AS, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::Publication, "CREATE or ALTER PUBLICATION", (SUX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterSequence, "ALTER SEQUENCE", (SRX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterView, "ALTER VIEW", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterMaterializedView, "ALTER MATERIALIZED VIEW", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterForeignTable, "ALTER FOREIGN TABLE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::DropForeignTable, "DROP FOREIGN TABLE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterEnum, "ALTER TYPE … VALUE", (NO, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::AlterCompositeType, "ALTER TYPE … ATTRIBUTE", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterDomain, "ALTER DOMAIN", (NO, S), Cost::Scan, true, Way::Guarded, "every table that uses the domain is read while nobody can write to it"),
+    row(Form::AlterDomainBrief, "ALTER DOMAIN without a check of rows", (NO, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::Cluster, "CLUSTER", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is written anew while nobody can read or write"),
+    row(Form::VacuumFull, "VACUUM FULL", (AX, NO), Cost::Rewrite, false, Way::Guarded, "the whole table is written anew while nobody can read or write"),
+    row(Form::Vacuum, "VACUUM, ANALYZE", (SUX, NO), Cost::Scan, false, Way::Relay, ""),
+    row(Form::DropObject, "DROP of what is no relation", (NO, NO), Cost::Unknown, true, Way::Guarded, ""),
+    row(Form::DropOwned, "DROP OWNED, REASSIGN OWNED", (AX, NO), Cost::Unknown, true, Way::Guarded, ""),
+    row(Form::DropSchema, "DROP SCHEMA, DROP EXTENSION, DROP TYPE", (AX, NO), Cost::Unknown, true, Way::Guarded, ""),
+    row(Form::Extension, "CREATE or ALTER EXTENSION", (NO, NO), Cost::Unknown, true, Way::Guarded, ""),
+    row(Form::ImportForeignSchema, "IMPORT FOREIGN SCHEMA", (NO, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::CreateObject, "CREATE of what is no table", (NO, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::AlterObject, "ALTER of what is no table", (NO, NO), Cost::Brief, true, Way::Relay, ""),
+    row(Form::ClusterWide, "databases, roles, tablespaces, ALTER SYSTEM", (NO, NO), Cost::Unknown, false, Way::Relay, ""),
+    row(Form::Other, "other DDL", (NO, NO), Cost::Unknown, true, Way::Guarded, ""),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_in_the_order_of_the_enum() {
+        for (i, row) in FORMS.iter().enumerate() {
+            assert_eq!(row.form as usize, i, "{}", row.title);
+        }
+    }
+}

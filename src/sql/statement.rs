@@ -1,0 +1,115 @@
+//! What a parsed string of SQL is, as far as this proxy cares.
+//!
+//! One flat shape for every DDL statement: the relations it names and one [`Part`] per subcommand,
+//! each with its [`Form`]. Plans read these, never the parser's tree.
+
+use super::form::Form;
+use crate::pg::RelationName;
+use std::ops::Range;
+
+/// One statement of a string.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// Bytes of the string it came from, without the semicolon and outer white space.
+    pub range: Range<usize>,
+    /// Exactly the text of `range`.
+    pub text: String,
+    pub class: Class,
+}
+
+/// What a statement is to the proxy.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Class {
+    /// DDL of interest.
+    Ddl(Box<Ddl>),
+    /// `EXPLAIN <ddl>`, which PostgreSQL's grammar rejects; the inner statement.
+    ExplainDdl(Box<Statement>),
+    /// DO, CALL: its text may carry DDL that is not seen. `names_ddl`: it names a DDL keyword.
+    /// `swallows`: it could catch our lock timeout (OTHERS, lock_not_available, query_canceled) or
+    /// commits half-way (COMMIT, ROLLBACK), so that a timeout of ours could change what it does.
+    MayHideDdl { names_ddl: bool, swallows: bool },
+    /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
+    Transaction(TransactionControl),
+    /// Everything else: relayed.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionControl {
+    /// BEGIN, START TRANSACTION
+    Begin,
+    /// COMMIT, END; `chain`: AND CHAIN
+    Commit { chain: bool },
+    /// ROLLBACK, ABORT
+    Rollback { chain: bool },
+    /// SAVEPOINT, RELEASE, ROLLBACK TO
+    Savepoint,
+    /// PREPARE TRANSACTION (COMMIT PREPARED and ROLLBACK PREPARED are `Class::Other`)
+    Prepare,
+}
+
+/// A DDL statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ddl {
+    /// The command tag that PostgreSQL answers, e.g. `ALTER TABLE`.
+    pub tag: String,
+    /// The relations that are the object of the statement, as written. For CREATE INDEX the table;
+    /// for DROP INDEX and REINDEX INDEX the indexes; for CREATE TABLE the new table.
+    pub targets: Vec<RelationName>,
+    /// `ONLY`
+    pub only: bool,
+    /// `IF EXISTS` on the object
+    pub if_exists: bool,
+    /// `IF NOT EXISTS` on the object
+    pub if_not_exists: bool,
+    pub cascade: bool,
+    /// The author wrote CONCURRENTLY.
+    pub concurrently: bool,
+    /// CREATE INDEX: the name written, if any.
+    pub index_name: Option<String>,
+    /// Where in `Statement::text` the word CONCURRENTLY may be put (byte offset, just after INDEX, TABLE
+    /// or SCHEMA); for CREATE INDEX, DROP INDEX, REINDEX without it.
+    pub concurrently_at: Option<usize>,
+    /// One per subcommand; most statements have one.
+    pub parts: Vec<Part>,
+}
+
+/// One subcommand of a DDL statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    pub form: Form,
+    /// The column it works on.
+    pub column: Option<String>,
+    /// The constraint it names.
+    pub constraint: Option<String>,
+    /// `IF EXISTS` or `IF NOT EXISTS` on the subcommand.
+    pub missing_ok: bool,
+    /// `CASCADE` on the subcommand
+    pub cascade: bool,
+    /// Further relations it locks: the referenced table of a foreign key, a partition, a new parent …
+    pub others: Vec<RelationName>,
+    /// This subcommand alone, as an `ALTER TABLE pg_temp.pgsluice_probe …` statement, for the rewrite
+    /// probe; only for forms whose cost depends on the server (`Form::needs_probe`).
+    pub probe: Option<String>,
+}
+
+impl Part {
+    pub fn new(form: Form) -> Self {
+        Self {
+            form,
+            column: None,
+            constraint: None,
+            missing_ok: false,
+            cascade: false,
+            others: Vec::new(),
+            probe: None,
+        }
+    }
+}
+
+impl Ddl {
+    /// The form, where the statement has one part; of several the one with the strongest lock.
+    pub fn form(&self) -> Form {
+        self.parts.iter().map(|part| part.form).max_by_key(|form| form.row().lock).unwrap_or(Form::Other)
+    }
+}

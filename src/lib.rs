@@ -1,7 +1,20 @@
 //! pgsluice: a wire-protocol proxy for PostgreSQL.
 
-pub mod catalog;
-pub mod pg;
-pub mod plan;
 pub mod report;
+pub mod config;
+pub mod metrics;
+pub mod pg;
+pub mod wire;
+pub mod net;
+pub mod relay;
+pub mod backend;
 pub mod sql;
+pub mod catalog;
+pub mod operator;
+pub mod plan;
+pub mod lanes;
+pub mod execute;
+pub mod session;
+pub mod server;
+pub mod dev;
+pub mod cli;

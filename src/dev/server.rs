@@ -84,18 +84,24 @@ impl Postgres {
         write_settings(&data_dir, &folder.path, &options)
             .map_err(|error| failed(format!("could not write the settings of the server: {error}")))?;
         let mut attempts = 0;
-        let (server, port) = loop {
+        let (server, watchdog, port) = loop {
             attempts += 1;
             let port = free_port().map_err(|error| failed(format!("could not find a free port: {error}")))?;
-            let server = spawn(&binaries, &folder.path, port)?;
-            match wait_until_ready(server, &folder.path) {
-                Ok(server) => break (server, port),
-                Err(_) if attempts < PORT_ATTEMPTS && log(&folder.path).contains("in use") => {}
-                Err(report) => return Err(report),
+            let mut server = spawn(&binaries, &folder.path, port)?;
+            let watchdog = Watchdog::start(server.id(), &folder.path)?;
+            match wait_until_ready(&mut server, &folder.path) {
+                Ok(()) => break (server, watchdog, port),
+                Err(report) => {
+                    watchdog.call_off();
+                    let _ = server.kill();
+                    let _ = server.wait();
+                    if attempts == PORT_ATTEMPTS || !log(&folder.path).contains("in use") {
+                        return Err(report);
+                    }
+                }
             }
         };
         let (pid, version) = (server.id(), binaries.version);
-        let watchdog = Watchdog::start(pid, &folder.path)?;
         let socket_dir = folder.keep();
         let host = "127.0.0.1".to_owned();
         let user = "postgres".to_owned();
@@ -164,6 +170,12 @@ impl Watchdog {
 
     fn wait(&mut self) {
         let _ = self.child.wait();
+    }
+
+    /// Ends it without a bark: the server is gone, and the directory is still wanted.
+    fn call_off(mut self) {
+        let _ = self.child.kill();
+        self.wait();
     }
 }
 
@@ -250,24 +262,23 @@ fn spawn(binaries: &Binaries, folder: &Path, port: u16) -> Result<Child, Report>
 }
 
 /// The postmaster itself says `ready` in its lock file, which is what pg_ctl waits for too.
-fn wait_until_ready(mut server: Child, folder: &Path) -> Result<Child, Report> {
+fn wait_until_ready(server: &mut Child, folder: &Path) -> Result<(), Report> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
         let pid_file = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
         if pid_file.lines().nth(7).is_some_and(|status| status.trim() == "ready") {
-            return Ok(server);
+            return Ok(());
         }
         let ended = !matches!(server.try_wait(), Ok(None));
         if ended || Instant::now() >= deadline {
-            let _ = server.kill();
-            let _ = server.wait();
             return Err(failed("the server did not start").detail(log(folder)));
         }
         std::thread::sleep(POLL);
     }
 }
 
-fn free_port() -> io::Result<u16> {
+/// A port that nobody listens on now.
+pub(super) fn free_port() -> io::Result<u16> {
     TcpListener::bind(("127.0.0.1", 0))?.local_addr().map(|address| address.port())
 }
 

@@ -8,7 +8,7 @@
 //! Only words and judgement here: the SQL texts, what their answers mean, and when to try again.
 //! Time comes in as an argument.
 
-use crate::catalog::LANE_CLASS;
+use crate::catalog::query::LANE_CLASS;
 use crate::pg::LockMode;
 use crate::pg::relation::quote_identifier;
 use crate::plan::LockNeed;

@@ -66,7 +66,10 @@ impl Stream {
 }
 
 /// TCP_NODELAY: a relay must not add Nagle's wait to every exchange. Keepalive: a peer that vanished is noticed.
-fn tune(stream: &TcpStream, keepalive: Duration) -> io::Result<()> {
+///
+/// # Errors
+/// The peer is gone already.
+pub fn tune(stream: &TcpStream, keepalive: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     if keepalive > Duration::ZERO {
@@ -87,11 +90,10 @@ impl Listener {
     ///
     /// # Errors
     /// As the operating system says.
-    pub async fn accept(&self, keepalive: Duration) -> io::Result<Stream> {
+    pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                tune(&stream, keepalive)?;
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
@@ -99,14 +101,13 @@ impl Listener {
     }
 }
 
-/// Binds a TCP address so that each worker can have a socket of its own on it (SO_REUSEPORT).
+/// Binds and listens. Not SO_REUSEPORT: a second proxy on one port should be told so.
 ///
 /// # Errors
 /// As the operating system says.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(1024)?;

@@ -109,6 +109,10 @@ pub struct Link {
     pub key: Bytes,
     /// `standard_conforming_strings` is on, as far as the server reported.
     pub conforming_strings: bool,
+    /// ErrorResponse messages that were passed to the client.
+    pub errors: u32,
+    /// Added to the positions of errors that are passed: characters before a piece of a string.
+    pub shift_errors: usize,
     settling: Settling,
     /// The client's end was told to whoever waits for the server.
     told_gone: bool,
@@ -133,6 +137,8 @@ impl Link {
             executes: 0,
             key: Bytes::new(),
             conforming_strings: true,
+            errors: 0,
+            shift_errors: 0,
             settling: Settling::No,
             told_gone: false,
         }

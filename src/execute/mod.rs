@@ -33,6 +33,18 @@ pub enum Stop {
     Lost,
 }
 
+impl Stop {
+    /// For the log.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Server(error) => format!("{}: {}", error.sqlstate(), error.message()),
+            Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
+            Self::ClientGone => "the client left".to_owned(),
+            Self::Lost => "the server closed the connection".to_owned(),
+        }
+    }
+}
+
 impl From<BackendLost> for Stop {
     fn from(_: BackendLost) -> Self {
         Self::Lost

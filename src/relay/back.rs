@@ -1,6 +1,7 @@
 //! From the server to the client, and the server's answers to the proxy itself.
 
 use super::{Event, Link, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
+use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, BadFrame, HEADER_LEN, Header};
 use bytes::Bytes;
 use std::future::poll_fn;
@@ -17,6 +18,8 @@ enum Walked {
     Short,
     /// The last ReadyForQuery that was owed, which is kept back.
     Settled,
+    /// An ErrorResponse whose position must be shifted.
+    Error,
     Bad(BadFrame),
 }
 
@@ -62,16 +65,27 @@ impl Link {
         Poll::Pending
     }
 
-    fn backward(&mut self, input: &[u8], cx: &mut Context<'_>) -> Option<Event> {
-        let (pass, taken, walked) = self.walk_back(input);
-        if write_through(&mut self.front, &mut self.front_out, &input[..pass], cx).is_err() {
-            return Some(Event::FrontendGone);
-        }
-        self.back_in.extend_from_slice(&input[taken..]);
-        match walked {
-            Walked::Short => None,
-            Walked::Settled => Some(Event::Settled),
-            Walked::Bad(bad) => Some(Event::Broken { front: false, what: bad.to_string() }),
+    fn backward(&mut self, mut input: &[u8], cx: &mut Context<'_>) -> Option<Event> {
+        loop {
+            let (pass, taken, walked) = self.walk_back(input);
+            if write_through(&mut self.front, &mut self.front_out, &input[..pass], cx).is_err() {
+                return Some(Event::FrontendGone);
+            }
+            let rest = &input[taken..];
+            let event = match walked {
+                Walked::Error => {
+                    let error = ServerError::new(Bytes::copy_from_slice(&input[pass..taken]));
+                    let shift = self.shift_errors;
+                    self.front_out.extend_from_slice(&error.with_position(|position| Some(position + shift)));
+                    input = rest;
+                    continue;
+                }
+                Walked::Short => None,
+                Walked::Settled => Some(Event::Settled),
+                Walked::Bad(bad) => Some(Event::Broken { front: false, what: bad.to_string() }),
+            };
+            self.back_in.extend_from_slice(rest);
+            return event;
         }
     }
 
@@ -94,11 +108,17 @@ impl Link {
                 Ok(None) => return (at, at, Walked::Short),
                 Err(bad) => return (at, at, Walked::Bad(bad)),
             };
-            if opened(header.tag) {
+            if opened(header.tag) || (header.tag == b'E' && self.shift_errors > 0) {
                 let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, at, Walked::Short) };
                 self.note(header.tag, body);
             }
             self.owed.received(header.tag);
+            if header.tag == b'E' {
+                self.errors = self.errors.wrapping_add(1);
+                if self.shift_errors > 0 {
+                    return (at, at + header.total(), Walked::Error);
+                }
+            }
             if header.tag == b'Z' && self.owed.owed() == 0 {
                 match self.settling {
                     Settling::No => {}

@@ -11,9 +11,16 @@ pub struct Facts {
     pub session: SessionFacts,
     /// In the order asked; a name that resolves to nothing has `found: None`.
     pub relations: Vec<Asked>,
+    /// Every relation that the facts name beside those asked for: parents, referenced tables, an index's table …
+    #[serde(default)]
+    pub related: Vec<RelatedFacts>,
     /// What the rewrite probe said, one per part of the statement; `None`: not asked or it could not run.
     #[serde(default)]
     pub probe: Vec<Option<ProbeAnswer>>,
+    /// The definition that the index which CREATE INDEX asks for would have, in the form of
+    /// [`IndexFacts::comparable_definition`]; set by the session if a leftover of the same name made it ask.
+    #[serde(default)]
+    pub wanted_index: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,11 +40,23 @@ pub struct SessionFacts {
     /// The strongest relation lock that this transaction holds on a relation it did not create.
     #[serde(default)]
     pub strongest_lock: Option<LockMode>,
+    /// The transaction sees an old state (REPEATABLE READ, SERIALIZABLE): what the facts say may be out of date.
+    #[serde(default)]
+    pub frozen_snapshot: bool,
+    /// Where a relation without a schema is created.
+    #[serde(default)]
+    pub current_schema: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Asked {
     pub name: RelationName,
+    /// The schema named (or the one to create in) exists, and may be used.
+    #[serde(default)]
+    pub schema_usable: bool,
+    /// Relations may be created in that schema.
+    #[serde(default)]
+    pub may_create: bool,
     pub found: Option<RelationFacts>,
 }
 
@@ -55,6 +74,19 @@ impl RelationRef {
     }
 }
 
+/// What matters for locking a relation that nobody asked for by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelatedFacts {
+    pub relation: RelationRef,
+    pub kind: RelationKind,
+    pub persistence: char,
+    pub may_lock: bool,
+    #[serde(default)]
+    pub own_lock: Option<LockMode>,
+    #[serde(default)]
+    pub created_here: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelationFacts {
     #[serde(flatten)]
@@ -64,13 +96,31 @@ pub struct RelationFacts {
     pub persistence: char,
     /// Main fork plus TOAST, bytes; 0 where there is no storage. For a parent: its descendants' sum.
     pub bytes: u64,
+    /// An index, a sequence: its table's `bytes`.
+    #[serde(default)]
+    pub table_bytes: u64,
     /// `reltuples`; negative: never analysed.
     pub rows: f64,
     /// Has partitions or inheritance children.
     pub has_children: bool,
+    /// Is a partition (not merely an inheritance child).
+    #[serde(default)]
+    pub is_partition: bool,
+    /// `CREATE TABLE … OF type`
+    #[serde(default)]
+    pub typed: bool,
+    /// The session's role may act as its owner.
+    #[serde(default)]
+    pub owned: bool,
+    /// The session's role has a privilege that `LOCK TABLE` asks for.
+    #[serde(default)]
+    pub may_lock: bool,
     /// The parent, if this is a partition or inheritance child (the first).
     #[serde(default)]
     pub parent: Option<RelationRef>,
+    /// A partitioned table: its default partition. A partition: its parent's.
+    #[serde(default)]
+    pub default_partition: Option<RelationRef>,
     /// An index: its table. A sequence: the table that owns it.
     #[serde(default)]
     pub table: Option<RelationRef>,
@@ -94,7 +144,7 @@ pub struct RelationFacts {
     pub columns: Vec<ColumnFacts>,
     #[serde(default)]
     pub constraints: Vec<ConstraintFacts>,
-    /// Indexes of this table.
+    /// Indexes of this table; of an index: all of its table's.
     #[serde(default)]
     pub indexes: Vec<IndexFacts>,
     /// Tables whose foreign keys point here (not itself).
@@ -109,6 +159,14 @@ pub struct ColumnFacts {
     pub type_name: String,
     pub not_null: bool,
     pub has_default: bool,
+    #[serde(default)]
+    pub identity: bool,
+    /// Stored or virtual.
+    #[serde(default)]
+    pub generated: bool,
+    /// Another collation than its type's own.
+    #[serde(default)]
+    pub custom_collation: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,10 +175,12 @@ pub struct ConstraintFacts {
     /// `pg_constraint.contype`: c f n p t u x
     pub kind: char,
     pub validated: bool,
+    #[serde(default)]
+    pub columns: Vec<String>,
     /// A foreign key: the referenced table.
     #[serde(default)]
     pub references: Option<RelationRef>,
-    /// `pg_get_constraintdef`
+    /// `pg_get_constraintdef`; empty where asking for it would have had to wait for a lock.
     pub definition: String,
 }
 
@@ -135,7 +195,7 @@ pub struct IndexFacts {
     pub of_constraint: bool,
     /// A backend is at work on it or on its table with SHARE UPDATE EXCLUSIVE or stronger.
     pub in_progress: bool,
-    /// `pg_get_indexdef`
+    /// `pg_get_indexdef`; empty where asking for it would have had to wait for a lock.
     pub definition: String,
 }
 
@@ -146,9 +206,77 @@ pub struct ProbeAnswer {
     pub rebuilds_indexes: bool,
 }
 
+impl IndexFacts {
+    /// What two indexes of one table share if they are the same but for their names; `None` if it is not known.
+    pub fn comparable_definition(&self) -> Option<String> {
+        comparable_index_definition(&self.definition)
+    }
+}
+
+/// `pg_get_indexdef`'s text without the index's and the table's names: uniqueness, and all from USING on.
+pub fn comparable_index_definition(definition: &str) -> Option<String> {
+    let unique = definition.strip_prefix("CREATE ")?.starts_with("UNIQUE ");
+    // Quoted names may hold anything, so what stands between quotes is not looked at.
+    let mut quoted = false;
+    let using = definition.char_indices().find_map(|(i, c)| {
+        quoted ^= c == '"';
+        (!quoted && definition[i..].starts_with(" USING ")).then_some(i)
+    })?;
+    Some(format!("{}{}", if unique { "UNIQUE" } else { "INDEX" }, &definition[using..]))
+}
+
 impl Facts {
     /// What is known of the relation that the statement calls `name`.
     pub fn relation(&self, name: &RelationName) -> Option<&RelationFacts> {
-        self.relations.iter().find(|asked| asked.name == *name).and_then(|asked| asked.found.as_ref())
+        self.asked(name).and_then(|asked| asked.found.as_ref())
+    }
+
+    /// The answer for a name, whether it was found or not; `None`: it was never asked for.
+    pub fn asked(&self, name: &RelationName) -> Option<&Asked> {
+        self.relations.iter().find(|asked| asked.name == *name)
+    }
+
+    /// What matters for locking the relation with this oid.
+    pub fn lock_facts(&self, oid: u32) -> Option<RelatedFacts> {
+        let found = self.relations.iter().filter_map(|asked| asked.found.as_ref()).find(|found| found.id.oid == oid);
+        match found {
+            Some(found) => Some(found.lock_facts()),
+            None => self.related.iter().find(|related| related.relation.oid == oid).cloned(),
+        }
+    }
+}
+
+impl RelationFacts {
+    pub fn column(&self, name: &str) -> Option<&ColumnFacts> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    pub fn constraint(&self, name: &str) -> Option<&ConstraintFacts> {
+        self.constraints.iter().find(|constraint| constraint.name == name)
+    }
+
+    pub fn lock_facts(&self) -> RelatedFacts {
+        RelatedFacts {
+            relation: self.id.clone(),
+            kind: self.kind,
+            persistence: self.persistence,
+            may_lock: self.may_lock,
+            own_lock: self.own_lock,
+            created_here: self.created_here,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_definitions_are_compared_without_names() {
+        let of = comparable_index_definition;
+        assert_eq!(of("CREATE INDEX i ON public.t USING btree (a)"), of("CREATE INDEX j ON s.u USING btree (a)"));
+        assert_ne!(of("CREATE UNIQUE INDEX i ON t USING btree (a)"), of("CREATE INDEX i ON t USING btree (a)"));
+        assert_eq!(of(r#"CREATE INDEX " USING x" ON t USING gin (a)"#).as_deref(), Some("INDEX USING gin (a)"));
+        assert_eq!(of(""), None);
     }
 }

@@ -1,5 +1,9 @@
 //! Facts: what is true now of the relations that a statement names. The only module that reads the catalogue.
+//!
+//! Pure: it says what to ask and how to read the answer; the caller owns the connection.
 
 pub mod facts;
+pub mod probe;
+pub mod query;
 
 pub use facts::*;

@@ -20,3 +20,4 @@ pub const CANNOT_CONNECT_NOW: SqlState = "57P03";
 pub const CONFIGURATION_LIMIT_EXCEEDED: SqlState = "53400";
 pub const CONFIG_FILE_ERROR: SqlState = "F0000";
 pub const TOO_MANY_CONNECTIONS: SqlState = "53300";
+pub const INTERNAL_ERROR: SqlState = "XX000";

@@ -1,5 +1,79 @@
 //! Statement + facts → [`Plan`]. Pure: no I/O, no clock, no choice left to the executor.
+//!
+//! The way of a statement, each step a file:
+//!
+//! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
+//! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
+//! 3. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
+//!
+//! [`print`] shows any plan, [`check`] lists the rules that one breaks.
+//!
+//! What it does not do: ask. A relation that the facts say nothing about is a [`Refusal`], never a guess; where the
+//! server would raise an error, the plan is to let it.
 
+mod ask;
+pub mod check;
+mod direct;
+mod drop_index;
+mod elide;
+mod hint;
+mod index;
+pub mod locks;
 pub mod model;
+pub mod print;
+mod reindex;
 
 pub use model::*;
+
+use crate::catalog::Facts;
+use crate::pg::sqlstate;
+use crate::report::Report;
+use crate::sql::form::Form;
+use crate::sql::{Class, Ddl, Statement};
+use ask::Ask;
+
+/// What the proxy does for a statement.
+pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Plan, Refusal> {
+    match &statement.class {
+        Class::Ddl(ddl) => plan_ddl(&Ask { statement, ddl, facts, limits }),
+        Class::ExplainDdl(inner) => plan(inner, facts, limits),
+        Class::MayHideDdl { names_ddl: true, swallows: false } => Ok(direct::hidden_ddl(statement)),
+        Class::MayHideDdl { .. } | Class::Transaction(_) | Class::Other => Ok(direct::not_ddl(statement)),
+    }
+}
+
+fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
+    covered(ask.ddl, ask.facts)?;
+    if ask.limits.rewrite
+        && let Some(answer) = elide::answer(ask)
+    {
+        return Ok(ask.plan_of_answer(answer));
+    }
+    // The server raises the error: it knows its words best.
+    if !ask.all_there() || ask.must_leave_transaction() {
+        return Ok(ask.relayed("left to the server: it will raise the error"));
+    }
+    if ask.is_private() {
+        return Ok(ask.relayed("only this session can see it"));
+    }
+    let rerouted = match ask.ddl.form() {
+        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask),
+        Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
+        Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
+        _ => None,
+    };
+    Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
+}
+
+/// Every relation named must have been asked for.
+fn covered(ddl: &Ddl, facts: &Facts) -> Result<(), Refusal> {
+    let named = ddl.targets.iter().chain(ddl.parts.iter().flat_map(|part| &part.others));
+    match named.into_iter().find(|name| facts.asked(name).is_none()) {
+        None => Ok(()),
+        Some(name) => Err(Refusal {
+            report: Report::error(sqlstate::INTERNAL_ERROR, format!("no facts were read about relation {name}"))
+                .detail("A plan is made from what is known of every relation that the statement names.")
+                .hint("This is a bug of pgsluice. Please report it."),
+        }),
+    }
+}

@@ -1,7 +1,7 @@
 //! What a plan is: phases of steps, each with its locks, its waits, its undo.
 
 use crate::pg::{LockMode, RelationName};
-use crate::report::Report;
+use crate::report::{Report, Severity};
 use crate::sql::form::{Cost, Form};
 use serde::Serialize;
 
@@ -29,7 +29,10 @@ pub struct Phase {
     pub kind: PhaseKind,
     /// Why this phase, for people: a fragment like "build without blocking writes".
     pub purpose: String,
-    /// Relations that are locked by name, all at once, before the steps (`LOCK TABLE … NOWAIT`).
+    /// The steps run in a transaction block: the client's if one is open, else one of the proxy's own.
+    pub in_transaction: bool,
+    /// In the order of oids. Brief and Guarded: locked by name, all at once, before the steps (`LOCK TABLE …
+    /// NOWAIT`). Long: what the steps lock themselves, for the lanes and for people; nothing is locked ahead.
     pub locks: Vec<LockNeed>,
     pub steps: Vec<Step>,
     /// Runs if this phase or a later one gives up.
@@ -102,4 +105,31 @@ pub struct Limits {
     pub small_table: u64,
     /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
     pub rewrite: bool,
+}
+
+impl Step {
+    /// The client's own text; its reply is the client's reply.
+    pub fn as_written(text: &str) -> Self {
+        Self { sql: text.to_owned(), visible: true, inserted: None }
+    }
+
+    /// A statement of the proxy's own; the client sees nothing of it.
+    pub fn hidden(sql: String) -> Self {
+        Self { sql, visible: false, inserted: None }
+    }
+
+    /// The client's text with ` CONCURRENTLY` put in at a byte offset.
+    pub fn concurrently(text: &str, at: usize) -> Option<Self> {
+        const WORD: &str = " CONCURRENTLY";
+        let (before, after) = text.split_at_checked(at)?;
+        let inserted = Some(Inserted { at, len: WORD.len() });
+        Some(Self { sql: format!("{before}{WORD}{after}"), visible: true, inserted })
+    }
+}
+
+impl Plan {
+    /// Whether it tells the client of something unsafe.
+    pub fn warns(&self) -> bool {
+        self.notes.iter().any(|note| note.severity == Severity::Warning)
+    }
 }

@@ -1,9 +1,15 @@
 //! Text to [`Statement`]: prefilter, split, parse. Pure; the only module that names the SQL parser.
 //!
-//! PostgreSQL's own grammar decides (libpg_query). What it cannot parse is [`Class::Unparsable`]
-//! and is relayed: the server will say what is wrong.
+//! PostgreSQL's own grammar decides (libpg_query). What it cannot parse is [`Unparsable`] and is
+//! relayed: the server will say what is wrong.
 
 pub mod form;
+pub mod parse;
+pub mod prefilter;
 pub mod statement;
+pub mod transaction;
 
+pub use parse::{ParseOptions, Unparsable, parse, parse_with};
+pub use prefilter::may_carry_ddl;
 pub use statement::*;
+pub use transaction::exactly_transaction;

@@ -108,6 +108,22 @@ impl Part {
 }
 
 impl Ddl {
+    /// A statement of one part that names nothing yet.
+    pub fn new(tag: &str, form: Form) -> Self {
+        Self {
+            tag: tag.to_owned(),
+            targets: Vec::new(),
+            only: false,
+            if_exists: false,
+            if_not_exists: false,
+            cascade: false,
+            concurrently: false,
+            index_name: None,
+            concurrently_at: None,
+            parts: vec![Part::new(form)],
+        }
+    }
+
     /// The form, where the statement has one part; of several the one with the strongest lock.
     pub fn form(&self) -> Form {
         self.parts.iter().map(|part| part.form).max_by_key(|form| form.row().lock).unwrap_or(Form::Other)

@@ -1,0 +1,113 @@
+//! The rewrite probe: what to send to learn whether a statement rewrites its table, and how to read the answers.
+//!
+//! An empty temporary copy of the table is made, the statement's subcommand runs on the copy, and the files that the copy
+//! and its indexes stand in are compared before and after: a new file is a rewrite. So the server itself answers,
+//! whatever its version, casts, typmods and time zone.
+//!
+//! Pure: the caller sends the questions, between BEGIN and ROLLBACK and never inside a transaction of the client's (an error
+//! would abort it). It needs TEMP on the database and SELECT on the table; without an answer, the form's row decides.
+
+use super::{ProbeAnswer, RelationFacts, comparable_index_definition};
+use crate::pg::RelationName;
+use crate::sql::{Class, Statement};
+use std::collections::BTreeMap;
+
+/// The copy. `sql` writes the same name into [`crate::sql::Part::probe`].
+pub const PROBE_TABLE: &str = "pg_temp.pgsluice_probe";
+
+/// The files of the copy and of its indexes: one row each, name and file node, both text.
+const FILES: &str = "SELECT c.relname::pg_catalog.text, \
+     COALESCE(pg_catalog.pg_relation_filenode(c.oid::pg_catalog.regclass), 0)::pg_catalog.text \
+     FROM pg_catalog.pg_class c \
+     WHERE c.oid OPERATOR(pg_catalog.=) 'pg_temp.pgsluice_probe'::pg_catalog.regclass \
+     OR c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i \
+     WHERE i.indrelid OPERATOR(pg_catalog.=) 'pg_temp.pgsluice_probe'::pg_catalog.regclass))";
+
+/// What to send for one part: `make`, `files`, `statement`, `files` again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Which part of the statement it answers for.
+    pub part: usize,
+    pub make: String,
+    pub files: &'static str,
+    pub statement: String,
+}
+
+/// One answer of `files`: a relation's name and the file it stands in.
+pub type Files = Vec<(String, String)>;
+
+/// The probes of a statement on `table`; none if its cost does not depend on the server.
+pub fn probes(statement: &Statement, table: &RelationFacts) -> Vec<Probe> {
+    let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
+    ddl.parts
+        .iter()
+        .enumerate()
+        .filter(|(_, part)| part.form.needs_probe())
+        .filter_map(|(i, part)| {
+            let statement = part.probe.clone()?;
+            Some(Probe { part: i, make: make(table), files: FILES, statement })
+        })
+        .collect()
+}
+
+/// Compares the files before and after. An index that is gone was dropped and made anew under another name.
+pub fn answer(before: &Files, after: &Files) -> ProbeAnswer {
+    let after: BTreeMap<&str, &str> = after.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
+    let mut answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false };
+    for (name, file) in before {
+        if after.get(name.as_str()) == Some(&file.as_str()) {
+            continue;
+        }
+        if name == "pgsluice_probe" {
+            answer.rewrites_table = true;
+        } else {
+            answer.rebuilds_indexes = true;
+        }
+    }
+    answer
+}
+
+/// What to send to learn the definition that an index would have: `make`, `build`, then `definition` gives one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexProbe {
+    pub make: String,
+    pub build: String,
+    pub definition: String,
+}
+
+/// The probe of CREATE INDEX; the plan reads its answer (through [`wanted_index`]) as `Facts::wanted_index`.
+///
+/// Only worth asking when an invalid index of the wanted name is there ([`leftover`]). `build` is
+/// [`crate::sql::Part::probe`], the CREATE INDEX on the copy, without CONCURRENTLY and IF NOT EXISTS.
+pub fn index_probe(statement: &Statement, table: &RelationFacts) -> Option<IndexProbe> {
+    let Class::Ddl(ddl) = &statement.class else { return None };
+    let part = ddl.parts.first()?;
+    leftover(ddl, table)?;
+    let build = part.probe.clone()?;
+    // The newest index of the copy is the one just built, whatever it is called.
+    let definition = format!(
+        "SELECT pg_catalog.pg_get_indexdef(i.indexrelid) FROM pg_catalog.pg_index i \
+         WHERE i.indrelid OPERATOR(pg_catalog.=) '{PROBE_TABLE}'::pg_catalog.regclass \
+         ORDER BY i.indexrelid DESC LIMIT 1"
+    );
+    Some(IndexProbe { make: make(table), build, definition })
+}
+
+/// Reads the answer of [`IndexProbe::definition`].
+pub fn wanted_index(definition: &str) -> Option<String> {
+    comparable_index_definition(definition)
+}
+
+/// An invalid index of the name that CREATE INDEX wants, which nobody is at work on.
+pub fn leftover<'a>(ddl: &crate::sql::Ddl, table: &'a RelationFacts) -> Option<&'a super::IndexFacts> {
+    let name = ddl.index_name.as_deref()?;
+    table
+        .indexes
+        .iter()
+        .find(|index| index.id.name == name && !index.valid && !index.in_progress && !index.of_constraint)
+}
+
+fn make(table: &RelationFacts) -> String {
+    let source: RelationName = table.id.full_name();
+    format!("CREATE TEMP TABLE pgsluice_probe (LIKE {} INCLUDING ALL) ON COMMIT DROP", source.quoted())
+}

@@ -1,0 +1,167 @@
+//! What is asked of the planner, and what every family of forms wants to know of it.
+
+use super::locks;
+use super::model::{Limits, Phase, PhaseKind, Plan, Step};
+use crate::catalog::{Facts, RelationFacts};
+use crate::pg::RelationName;
+use crate::report::Report;
+use crate::sql::form::{Cost, Form};
+use crate::sql::{Ddl, Statement};
+
+/// One DDL statement with all that its plan depends on.
+pub(super) struct Ask<'a> {
+    pub(super) statement: &'a Statement,
+    pub(super) ddl: &'a Ddl,
+    pub(super) facts: &'a Facts,
+    pub(super) limits: &'a Limits,
+}
+
+impl<'a> Ask<'a> {
+    /// Facts of the relations that the statement is about, as far as they exist.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &'a RelationFacts> {
+        let facts = self.facts;
+        self.ddl.targets.iter().filter_map(|name| facts.relation(name))
+    }
+
+    /// The one target, if there is just one and it exists.
+    pub(super) fn target(&self) -> Option<&'a RelationFacts> {
+        match self.ddl.targets.as_slice() {
+            [name] => self.facts.relation(name),
+            _ => None,
+        }
+    }
+
+    pub(super) fn version(&self) -> i32 {
+        self.facts.session.server_version
+    }
+
+    pub(super) fn in_transaction(&self) -> bool {
+        self.facts.session.in_transaction
+    }
+
+    pub(super) fn has_form(&self, form: Form) -> bool {
+        self.ddl.parts.iter().any(|part| part.form == form)
+    }
+
+    /// Whether everything exists that must, so that the server will not refuse the statement for that.
+    pub(super) fn all_there(&self) -> bool {
+        let creates = self.ddl.parts.iter().any(|part| creates(part.form));
+        let targets = match self.ddl.if_exists {
+            true => self.targets().next().is_some() || self.ddl.targets.is_empty(),
+            false => self.ddl.targets.iter().all(|name| self.facts.relation(name).is_some()),
+        };
+        // A table may reference itself before it exists.
+        let there = |name: &RelationName| self.facts.relation(name).is_some() || self.ddl.targets.contains(name);
+        (targets || creates) && self.ddl.parts.iter().flat_map(|part| &part.others).all(there)
+    }
+
+    /// Whether the server refuses to run it in the transaction that is open.
+    pub(super) fn must_leave_transaction(&self) -> bool {
+        self.in_transaction() && self.ddl.parts.iter().any(|part| !part.form.row().in_transaction)
+    }
+
+    /// Whether nobody else can see any relation that it touches: temporary, or made in this very transaction.
+    pub(super) fn is_private(&self) -> bool {
+        let unseen = |relation: &RelationFacts| relation.persistence == 't' || relation.created_here;
+        let others = self.ddl.parts.iter().flat_map(|part| &part.others).filter_map(|name| self.facts.relation(name));
+        self.targets().next().is_some()
+            && self.targets().chain(others).all(unseen)
+            && locks::needs(self, locks::as_written).is_empty()
+    }
+
+    /// Whether what is built, read or rewritten is small enough to be done under its lock.
+    pub(super) fn is_small(&self) -> bool {
+        let worked_on = self.worked_on();
+        !worked_on.is_empty()
+            && worked_on.iter().all(|relation| relation.created_here || self.small(table_bytes(relation)))
+    }
+
+    pub(super) fn small(&self, bytes: u64) -> bool {
+        self.limits.small_table > 0 && bytes <= self.limits.small_table
+    }
+
+    /// The relations whose rows a scan, build or rewrite goes through.
+    pub(super) fn worked_on(&self) -> Vec<&'a RelationFacts> {
+        let facts = self.facts;
+        if !self.has_form(Form::AttachPartition) && !self.has_form(Form::AlterDomain) {
+            return self.targets().collect();
+        }
+        self.ddl.parts.iter().flat_map(|part| &part.others).filter_map(|name| facts.relation(name)).collect()
+    }
+
+    /// A plan with nothing in it yet.
+    pub(super) fn empty(&self) -> Plan {
+        let rows = || self.ddl.parts.iter().map(|part| part.form.row());
+        Plan {
+            statement: self.statement.text.clone(),
+            tag: self.ddl.tag.clone(),
+            forms: self.ddl.parts.iter().map(|part| part.form).collect(),
+            lock: rows().filter_map(|row| row.lock).max(),
+            cost: rows().map(|row| row.cost).max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown),
+            notes: Vec::new(),
+            answer: None,
+            phases: Vec::new(),
+        }
+    }
+
+    pub(super) fn plan_of_answer(&self, answer: Vec<Report>) -> Plan {
+        Plan { answer: Some(answer), ..self.empty() }
+    }
+
+    /// Sent as written, without any lock attempt.
+    pub(super) fn relayed(&self, purpose: &str) -> Plan {
+        Plan { phases: vec![self.phase(PhaseKind::Relay, purpose)], ..self.empty() }
+    }
+
+    /// One phase with the client's own text in it, and no locks.
+    pub(super) fn phase(&self, kind: PhaseKind, purpose: &str) -> Phase {
+        let in_transaction = match kind {
+            PhaseKind::Relay | PhaseKind::Long => self.in_transaction(),
+            PhaseKind::Brief | PhaseKind::Guarded => self.may_be_wrapped(),
+        };
+        Phase {
+            kind,
+            purpose: purpose.to_owned(),
+            in_transaction,
+            locks: Vec::new(),
+            steps: vec![Step::as_written(&self.statement.text)],
+            undo: None,
+        }
+    }
+
+    /// Whether its forms may stand in a transaction block.
+    fn may_be_wrapped(&self) -> bool {
+        self.ddl.parts.iter().all(|part| part.form.row().in_transaction)
+    }
+}
+
+/// Whether the statement's target need not exist before it.
+pub(super) fn creates(form: Form) -> bool {
+    matches!(
+        form,
+        Form::CreateTable
+            | Form::CreateTableReferences
+            | Form::CreateTablePartitionOf
+            | Form::CreateTableInherits
+            | Form::CreateTableAs
+            | Form::CreateMaterializedView
+            | Form::CreateView
+            | Form::ReplaceView
+            | Form::CreateObject
+    )
+}
+
+/// The size of the table that a relation is, or belongs to.
+pub(super) fn table_bytes(relation: &RelationFacts) -> u64 {
+    relation.bytes.max(relation.table_bytes)
+}
+
+fn weight(cost: Cost) -> u8 {
+    match cost {
+        Cost::Brief => 0,
+        Cost::Unknown => 1,
+        Cost::Scan => 2,
+        Cost::Build => 3,
+        Cost::Rewrite => 4,
+    }
+}

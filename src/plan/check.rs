@@ -1,0 +1,87 @@
+//! Reads any plan and lists the rules that it breaks. A plan of this crate breaks none: held by every golden.
+
+use super::model::{Phase, PhaseKind, Plan, Undo};
+use crate::pg::LockMode;
+use crate::sql::form::{Cost, Form};
+
+/// The broken rules, as sentences; empty for a sound plan.
+pub fn check(plan: &Plan) -> Vec<String> {
+    let mut broken = Vec::new();
+    one_reply(plan, &mut broken);
+    for (i, phase) in plan.phases.iter().enumerate() {
+        let mut rule = |holds: bool, text: &str| {
+            if !holds {
+                broken.push(format!("phase {}: {text}", i + 1));
+            }
+        };
+        rule(!phase.steps.is_empty(), "a phase has a step");
+        rule(phase.steps.iter().all(|step| !step.sql.trim().is_empty()), "a step has a text");
+        rule(!long_and_strong(plan, phase) || plan.warns(), "long work under a strong lock comes with a WARNING");
+        rule(in_order(phase), "locks stand in the order of their oids, each relation once");
+        match phase.kind {
+            PhaseKind::Relay => rule(phase.locks.is_empty(), "a relayed step is not preceded by locks"),
+            PhaseKind::Brief => rule(!phase.locks.is_empty(), "a brief phase names its locks"),
+            PhaseKind::Guarded => {}
+            PhaseKind::Long => {
+                rule(weak(phase), "a long phase takes no lock that blocks reads or writes");
+                rule(!phase.in_transaction || may_stand_in_transaction(plan), "it cannot run in a transaction");
+            }
+        }
+        if phase.steps.iter().any(|step| is_concurrent(&step.sql)) {
+            rule(phase.kind != PhaseKind::Brief && phase.kind != PhaseKind::Guarded, "CONCURRENTLY is a long phase");
+            rule(phase.kind == PhaseKind::Relay || !phase.in_transaction, "CONCURRENTLY stands in no transaction");
+            // REINDEX SCHEMA names no table whose leftovers could be told; DETACH and REFRESH leave no index.
+            let leaves_index = !phase.locks.is_empty()
+                && !plan.forms.iter().any(|f| matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently));
+            rule(phase.kind == PhaseKind::Relay || phase.undo.is_some() || !leaves_index, "CONCURRENTLY has an undo");
+        }
+        rule(undo_fits(phase), "a drop that cannot be undone is finished, and nothing else");
+    }
+    broken
+}
+
+/// Exactly one step, or the answer, is the client's reply; the visible step is the last of all.
+fn one_reply(plan: &Plan, broken: &mut Vec<String>) {
+    let visible = plan.phases.iter().flat_map(|phase| &phase.steps).filter(|step| step.visible).count();
+    match (&plan.answer, visible) {
+        (Some(_), 0) if plan.phases.is_empty() => {}
+        (Some(_), _) => broken.push("an answered plan runs nothing".to_owned()),
+        (None, 1) => {
+            let last = plan.phases.last().and_then(|phase| phase.steps.last());
+            if !last.is_some_and(|step| step.visible) {
+                broken.push("the visible step is the last one".to_owned());
+            }
+        }
+        (None, n) => broken.push(format!("one step gives the client its reply, not {n}")),
+    }
+}
+
+/// Guarded work whose cost is known to be more than a catalogue change, under a lock that the application feels.
+fn long_and_strong(plan: &Plan, phase: &Phase) -> bool {
+    phase.kind == PhaseKind::Guarded
+        && matches!(plan.cost, Cost::Scan | Cost::Build | Cost::Rewrite)
+        && phase.locks.iter().any(|need| need.mode.blocks_application())
+}
+
+fn weak(phase: &Phase) -> bool {
+    phase.locks.iter().all(|need| need.mode <= LockMode::ShareUpdateExclusive || need.mode == LockMode::Exclusive)
+}
+
+fn in_order(phase: &Phase) -> bool {
+    phase.locks.iter().zip(phase.locks.iter().skip(1)).all(|(one, next)| one.oid < next.oid)
+}
+
+fn may_stand_in_transaction(plan: &Plan) -> bool {
+    plan.forms.iter().all(|form| form.row().in_transaction)
+}
+
+fn undo_fits(phase: &Phase) -> bool {
+    let drops = phase.steps.iter().any(|step| step.sql.trim_start().to_ascii_uppercase().starts_with("DROP INDEX"));
+    !matches!(phase.undo, Some(Undo::FinishDrop { .. })) || drops
+}
+
+/// The word where PostgreSQL's grammar has it, near the front: a name or a literal further on may hold it too.
+fn is_concurrent(sql: &str) -> bool {
+    let mut words = sql.split_ascii_whitespace().take(6);
+    words.any(|word| word.eq_ignore_ascii_case("CONCURRENTLY"))
+}

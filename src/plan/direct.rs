@@ -1,0 +1,162 @@
+//! A statement as its author wrote it: relayed, brief, guarded, or long.
+//!
+//! Invariant: what may be long under a lock that blocks the application is never silent: it is a guarded phase with a
+//! WARNING, unless the table is small.
+
+use super::ask::{Ask, table_bytes};
+use super::hint;
+use super::locks;
+use super::model::{Phase, PhaseKind, Plan, Step};
+use super::print::size;
+use crate::pg::relation::quote_identifier;
+use crate::pg::sqlstate;
+use crate::report::Report;
+use crate::sql::form::{Cost, Form, Way};
+use crate::sql::{Part, Statement};
+
+/// What one part is, now that the facts are known.
+enum Verdict {
+    Relay,
+    Brief,
+    Long,
+    /// May be long under its lock; why, as a fragment behind "because", or empty if it cannot be told.
+    Unsafe(&'static str),
+}
+
+/// The plan of a statement that is not rerouted.
+pub(super) fn plan(ask: &Ask<'_>) -> Plan {
+    let verdicts: Vec<Verdict> = ask.ddl.parts.iter().enumerate().map(|(i, part)| verdict(ask, i, part)).collect();
+    let all = |wanted: fn(&Verdict) -> bool| verdicts.iter().all(wanted);
+    let mut hazards: Vec<(Form, &'static str)> = Vec::new();
+    for (part, verdict) in ask.ddl.parts.iter().zip(&verdicts) {
+        if let Verdict::Unsafe(hazard) = verdict {
+            hazards.push((part.form, hazard));
+        }
+    }
+    if all(|v| matches!(v, Verdict::Long)) && hazards.is_empty() {
+        return long(ask);
+    }
+    // Alone they are long under a weak lock; beside others, under the strongest of all.
+    if let Some(part) = ask.ddl.parts.iter().zip(&verdicts).find(|(_, v)| matches!(v, Verdict::Long)).map(|(p, _)| p) {
+        hazards.push((part.form, "every row is read under the stronger lock of the other subcommands"));
+    }
+    if !hazards.is_empty() && !ask.is_small() {
+        return guarded(ask, &hazards);
+    }
+    let locks = locks::needs(ask, locks::as_written);
+    if locks.is_empty() || all(|v| matches!(v, Verdict::Relay)) {
+        return ask.relayed("takes no lock that others could wait for");
+    }
+    let purpose = if hazards.is_empty() { "a catalogue change only" } else { "the table is small" };
+    Plan { phases: vec![Phase { locks, ..ask.phase(PhaseKind::Brief, purpose) }], ..ask.empty() }
+}
+
+fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
+    let row = part.form.row();
+    match row.way {
+        Way::Relay => Verdict::Relay,
+        Way::Run => Verdict::Brief,
+        Way::Long => Verdict::Long,
+        Way::Probe => match ask.facts.probe.get(i).and_then(Option::as_ref) {
+            Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => Verdict::Unsafe(row.hazard),
+            Some(_) if rechecks(ask, part) => {
+                Verdict::Unsafe("a CHECK on the column is checked again for every row while nobody can read or write")
+            }
+            Some(_) => Verdict::Brief,
+            None => Verdict::Unsafe(row.hazard),
+        },
+        Way::Phases if part.form == Form::SetNotNull && proven_not_null(ask, part) => Verdict::Brief,
+        Way::Concurrently if row.hazard.is_empty() => Verdict::Brief,
+        // An index on a partitioned table alone is a catalogue entry: nothing is built.
+        Way::Concurrently if part.form == Form::CreateIndex && !super::index::builds(ask) => Verdict::Brief,
+        Way::Phases | Way::Guarded | Way::Concurrently => Verdict::Unsafe(row.hazard),
+    }
+}
+
+/// A change of type that writes nothing still checks the CHECKs of the column again.
+fn rechecks(ask: &Ask<'_>, part: &Part) -> bool {
+    let on_column = |columns: &[String]| part.column.as_ref().is_some_and(|column| columns.contains(column));
+    part.form == Form::AlterColumnType
+        && ask.targets().flat_map(|table| &table.constraints).any(|c| c.kind == 'c' && on_column(&c.columns))
+}
+
+/// Since 12 a valid CHECK (column IS NOT NULL) spares the scan.
+fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
+    let Some(column) = part.column.as_deref() else { return false };
+    let proofs = [column.to_owned(), quote_identifier(column)].map(|name| format!("CHECK (({name} IS NOT NULL))"));
+    ask.version() >= 120_000
+        && ask
+            .target()
+            .is_some_and(|table| table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition)))
+}
+
+/// Its own lock blocks neither reads nor writes, unless the transaction holds a stronger one meanwhile.
+fn long(ask: &Ask<'_>) -> Plan {
+    let held = ask.facts.session.strongest_lock.filter(|mode| ask.in_transaction() && mode.blocks_application());
+    if let (Some(_), Some(part)) = (held, ask.ddl.parts.first()) {
+        return guarded(ask, &[(part.form, "the transaction keeps its stronger locks while every row is read")]);
+    }
+    let locks = locks::needs(ask, locks::as_written);
+    let phase = Phase { locks, ..ask.phase(PhaseKind::Long, "its own lock blocks neither reads nor writes") };
+    Plan { phases: vec![phase], ..ask.empty() }
+}
+
+/// One guarded step, and a WARNING for every hazard.
+pub(super) fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
+    let locks = locks::needs(ask, locks::as_written);
+    let mut notes: Vec<Report> = Vec::new();
+    for (form, hazard) in hazards.iter().filter(|(_, hazard)| !hazard.is_empty()) {
+        let note = warning(ask, *form, hazard);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    let purpose = if notes.is_empty() { "what it locks cannot be told" } else { "not safe yet as one step" };
+    Plan { notes, phases: vec![Phase { locks, ..ask.phase(PhaseKind::Guarded, purpose) }], ..ask.empty() }
+}
+
+fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
+    let largest = ask.worked_on().into_iter().max_by_key(|relation| table_bytes(relation));
+    let place = match largest {
+        Some(relation) => format!(" on {} ({})", relation.id.full_name(), size(table_bytes(relation))),
+        None => String::new(),
+    };
+    let title = form.row().title;
+    let message = format!("{title}{place} may make the application wait, because {hazard}");
+    let report = Report::warning(sqlstate::WARNING, message);
+    match hint::hint(form, ask.version(), ask.in_transaction()) {
+        Some(hint) => report.hint(hint),
+        None => report,
+    }
+}
+
+/// A text that may hide DDL: guarded by `lock_timeout` alone.
+pub(super) fn hidden_ddl(statement: &Statement) -> Plan {
+    unseen(statement, PhaseKind::Guarded, "may hide DDL: guarded by lock_timeout", Cost::Unknown)
+}
+
+/// Anything else is none of the planner's business.
+pub(super) fn not_ddl(statement: &Statement) -> Plan {
+    unseen(statement, PhaseKind::Relay, "no DDL", Cost::Brief)
+}
+
+fn unseen(statement: &Statement, kind: PhaseKind, purpose: &str, cost: Cost) -> Plan {
+    let phase = Phase {
+        kind,
+        purpose: purpose.to_owned(),
+        in_transaction: false,
+        locks: Vec::new(),
+        steps: vec![Step::as_written(&statement.text)],
+        undo: None,
+    };
+    Plan {
+        statement: statement.text.clone(),
+        tag: String::new(),
+        forms: Vec::new(),
+        lock: None,
+        cost,
+        notes: Vec::new(),
+        answer: None,
+        phases: vec![phase],
+    }
+}

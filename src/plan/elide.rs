@@ -1,0 +1,172 @@
+//! No-ops: statements that change nothing, answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
+//!
+//! Invariant: a statement is answered only if every part of it is a no-op and the server would have let this role run it.
+//! The messages and SQLSTATEs are those of PostgreSQL (10 to 18 agree); where its answer depends on more than the facts
+//! tell, the statement is left to it.
+
+use super::ask::Ask;
+use crate::catalog::RelationFacts;
+use crate::pg::{RelationKind, RelationName, sqlstate};
+use crate::report::Report;
+use crate::sql::Part;
+use crate::sql::form::Form;
+
+/// The NOTICEs to give instead of running the statement; `None`: it must run.
+pub(super) fn answer(ask: &Ask<'_>) -> Option<Vec<Report>> {
+    // An old snapshot shows what was, not what is.
+    if ask.facts.session.frozen_snapshot {
+        return None;
+    }
+    if ask.ddl.if_exists && ask.targets().next().is_none() {
+        return absent(ask);
+    }
+    if ask.ddl.if_not_exists {
+        return match ask.ddl.form() {
+            Form::CreateIndex | Form::CreateIndexConcurrently => existing_index(ask),
+            Form::CreateTable
+            | Form::CreateTableReferences
+            | Form::CreateTablePartitionOf
+            | Form::CreateTableInherits => existing_table(ask),
+            _ => None,
+        };
+    }
+    if ask.ddl.tag != "ALTER TABLE" {
+        return None;
+    }
+    let table = ask.target().filter(|table| alterable(table))?;
+    let notices: Option<Vec<Option<Report>>> = ask.ddl.parts.iter().map(|part| no_op(ask, table, part)).collect();
+    notices.map(|notices| notices.into_iter().flatten().collect())
+}
+
+/// IF EXISTS on what does not exist.
+fn absent(ask: &Ask<'_>) -> Option<Vec<Report>> {
+    let kind = match ask.ddl.tag.as_str() {
+        "ALTER TABLE"
+        | "ALTER INDEX"
+        | "ALTER VIEW"
+        | "ALTER SEQUENCE"
+        | "ALTER MATERIALIZED VIEW"
+        | "ALTER FOREIGN TABLE" => "relation",
+        "DROP TABLE" => "table",
+        "DROP VIEW" => "view",
+        "DROP MATERIALIZED VIEW" => "materialized view",
+        "DROP SEQUENCE" => "sequence",
+        "DROP INDEX" => "index",
+        "DROP FOREIGN TABLE" => "foreign table",
+        _ => return None,
+    };
+    if ask.ddl.targets.is_empty() || ask.must_leave_transaction() {
+        return None;
+    }
+    ask.ddl.targets.iter().map(|name| absent_notice(ask, kind, name)).collect()
+}
+
+fn absent_notice(ask: &Ask<'_>, kind: &str, name: &RelationName) -> Option<Report> {
+    // Of a missing schema the server speaks otherwise, and of a forbidden one it raises an error.
+    let usable = name.schema.is_none() || ask.facts.asked(name)?.schema_usable;
+    let message = format!("{kind} \"{}\" does not exist, skipping", name.name);
+    usable.then(|| Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message))
+}
+
+/// CREATE TABLE IF NOT EXISTS where the name is taken, by a relation of any kind.
+fn existing_table(ask: &Ask<'_>) -> Option<Vec<Report>> {
+    let [name] = ask.ddl.targets.as_slice() else { return None };
+    let asked = ask.facts.asked(name).filter(|asked| asked.may_create)?;
+    let found = asked.found.as_ref()?;
+    // An unqualified name is created in the first schema of the path, wherever else it may exist.
+    let schema = name.schema.as_ref().or(ask.facts.session.current_schema.as_ref())?;
+    (found.id.schema == *schema && found.persistence != 't').then(|| vec![exists(&name.name)])
+}
+
+/// CREATE INDEX IF NOT EXISTS over an index of this table that is in order.
+fn existing_index(ask: &Ask<'_>) -> Option<Vec<Report>> {
+    let table = ask.target().filter(|table| table.owned)?;
+    let name = ask.ddl.index_name.as_deref().filter(|_| !ask.must_leave_transaction())?;
+    table.indexes.iter().find(|index| index.id.name == name && index.valid).map(|_| vec![exists(name)])
+}
+
+fn exists(name: &str) -> Report {
+    Report::notice(sqlstate::DUPLICATE_TABLE, format!("relation \"{name}\" already exists, skipping"))
+}
+
+/// Ordinary tables of the role's own; of others the server would raise an error.
+fn alterable(table: &RelationFacts) -> bool {
+    matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable)
+        && table.owned
+        && !table.is_system
+        && !table.typed
+}
+
+/// `Some`: the part changes nothing; with the NOTICE that PostgreSQL gives, if it gives one.
+#[allow(clippy::option_option)] // "runs", "says nothing", "says this" are three answers
+fn no_op(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
+    match part.form {
+        Form::DropColumn if part.missing_ok => gone(table, "column", part.column.as_deref()?, |name| {
+            table.column(name).is_some() || is_system_column(name)
+        }),
+        Form::DropConstraint if part.missing_ok => {
+            gone(table, "constraint", part.constraint.as_deref()?, |name| table.constraint(name).is_some())
+        }
+        form if part.missing_ok && adds_column(form) => added(ask, table, part),
+        // A parent's children may differ from it.
+        _ if table.has_children => None,
+        Form::SetNotNull => {
+            let column = table.column(part.column.as_deref()?)?;
+            // A NOT NULL that is NOT VALID (18) is validated by SET NOT NULL.
+            let unproven =
+                |c: &crate::catalog::ConstraintFacts| c.kind == 'n' && !c.validated && c.columns.contains(&column.name);
+            (column.not_null && !table.constraints.iter().any(unproven)).then_some(None)
+        }
+        Form::DropNotNull => {
+            let column = table.column(part.column.as_deref()?)?;
+            (!column.not_null && !column.identity).then_some(None)
+        }
+        Form::DropDefault => {
+            let column = table.column(part.column.as_deref()?)?;
+            (!column.has_default && !column.identity && !column.generated).then_some(None)
+        }
+        Form::ValidateConstraint => {
+            let constraint = table.constraint(part.constraint.as_deref()?)?;
+            ("cfn".contains(constraint.kind) && constraint.validated).then_some(None)
+        }
+        _ => None,
+    }
+}
+
+/// `… does not exist, skipping`, if so.
+#[allow(clippy::option_option)]
+fn gone(table: &RelationFacts, what: &str, name: &str, there: impl Fn(&str) -> bool) -> Option<Option<Report>> {
+    let message = format!("{what} \"{name}\" of relation \"{}\" does not exist, skipping", table.id.name);
+    (!there(name)).then(|| Some(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)))
+}
+
+#[allow(clippy::option_option)]
+fn added(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
+    let name = part.column.as_deref()?;
+    // Before 13 the sequence, index or constraint of the column was made even if the column was there.
+    let only_a_column = matches!(part.form, Form::AddColumn | Form::AddColumnDefault | Form::AddColumnUserType);
+    let skips = (ask.version() >= 130_000 || only_a_column) && !table.is_partition && table.column(name).is_some();
+    let message = format!("column \"{name}\" of relation \"{}\" already exists, skipping", table.id.name);
+    skips.then(|| Some(Report::notice(sqlstate::DUPLICATE_COLUMN, message)))
+}
+
+fn adds_column(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AddColumn
+            | Form::AddColumnDefault
+            | Form::AddColumnSerial
+            | Form::AddColumnIdentity
+            | Form::AddColumnGenerated
+            | Form::AddColumnUserType
+            | Form::AddColumnCheck
+            | Form::AddColumnUnique
+            | Form::AddColumnReferences
+            | Form::AddColumnReferencesDefault
+    )
+}
+
+/// Of these the server says that they cannot be dropped.
+fn is_system_column(name: &str) -> bool {
+    matches!(name, "tableoid" | "ctid" | "xmin" | "xmax" | "cmin" | "cmax" | "oid")
+}

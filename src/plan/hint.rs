@@ -1,0 +1,57 @@
+//! What a careful author does by hand today, for every form that is not safe as one step.
+
+use crate::sql::form::Form;
+
+/// The recipe, as sentences.
+pub(super) fn hint(form: Form, version: i32, in_transaction: bool) -> Option<&'static str> {
+    let hint = match form {
+        Form::AddColumnDefault | Form::AddColumnUserType | Form::AddColumnSerial | Form::AddColumnIdentity => {
+            "Add the column without a default, set the default, and fill the old rows in small batches."
+        }
+        Form::AddColumnGenerated | Form::SetExpression => {
+            "Add an ordinary column that a trigger keeps, and fill the old rows in small batches."
+        }
+        Form::AddColumnCheck | Form::AddColumnReferencesDefault => {
+            "Add the column first, then the constraint NOT VALID, then VALIDATE CONSTRAINT."
+        }
+        Form::AddColumnUnique => "Add the column first, then CREATE UNIQUE INDEX, then ADD CONSTRAINT … USING INDEX.",
+        Form::SetNotNull | Form::AddNotNullConstraint if version >= 180_000 => {
+            "ADD CONSTRAINT … NOT NULL … NOT VALID, then VALIDATE CONSTRAINT."
+        }
+        Form::SetNotNull if version >= 120_000 => {
+            "ADD CONSTRAINT … CHECK (… IS NOT NULL) NOT VALID, then VALIDATE CONSTRAINT, then SET NOT NULL, \
+             then drop the constraint."
+        }
+        Form::SetNotNull | Form::AddCheck => "ADD CONSTRAINT … CHECK … NOT VALID, then VALIDATE CONSTRAINT.",
+        Form::AddForeignKey => "ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT.",
+        Form::ValidateConstraint => "Run VALIDATE CONSTRAINT as a statement of its own, outside the transaction.",
+        Form::AddUnique => "CREATE UNIQUE INDEX, then ADD CONSTRAINT … UNIQUE USING INDEX.",
+        Form::AddPrimaryKey => {
+            "Make the columns NOT NULL, CREATE UNIQUE INDEX, then ADD CONSTRAINT … PRIMARY KEY USING INDEX."
+        }
+        Form::AlterColumnType => {
+            "Add a new column, keep it by a trigger, fill the old rows in small batches, then exchange the names."
+        }
+        Form::AttachPartition => {
+            "Give the partition a CHECK that implies its bounds, NOT VALID, and VALIDATE it; then attach."
+        }
+        Form::CreateIndex if in_transaction => "Run CREATE INDEX outside a transaction block: then no write waits.",
+        Form::CreateIndex => {
+            "CREATE INDEX … ON ONLY the parent, CREATE INDEX on each partition, then ALTER INDEX … ATTACH PARTITION."
+        }
+        Form::Reindex if in_transaction => "Run REINDEX outside a transaction block: then no write waits.",
+        Form::Reindex if version < 120_000 => "CREATE INDEX of the same definition, then DROP INDEX of the old one.",
+        Form::ReindexMany => "REINDEX one table after the other.",
+        Form::RefreshMaterializedView => {
+            "Create a unique index on the view and use REFRESH MATERIALIZED VIEW CONCURRENTLY."
+        }
+        Form::Cluster | Form::VacuumFull if version >= 190_000 => "Use REPACK (CONCURRENTLY).",
+        Form::Cluster | Form::VacuumFull => "Use pg_repack or pg_squeeze, or do it when the application is idle.",
+        Form::SetLogged | Form::SetTablespace | Form::SetAccessMethod | Form::AddExclude => {
+            "Do it when the application is idle, or fill a new table and exchange the names."
+        }
+        Form::AlterDomain => "Put the constraint on the tables, NOT VALID, and VALIDATE it there.",
+        _ => return None,
+    };
+    Some(hint)
+}

@@ -1,0 +1,187 @@
+//! Which relations a statement locks, and how strongly: all of them, so that they can be locked at once.
+//!
+//! Invariants: one need per relation, with its strongest mode; in the order of oids, so that two plans never lock in
+//! opposite orders; nothing for what nobody else can see, or what this session holds strongly enough already.
+//!
+//! Limits: TRUNCATE … CASCADE and DROP … CASCADE are followed for one level of foreign keys; what views, rules and
+//! functions depend on is not followed. The statement's own `lock_timeout` guards the rest.
+
+use super::ask::Ask;
+use super::model::LockNeed;
+use crate::catalog::{ConstraintFacts, RelationFacts, RelationRef};
+use crate::pg::{LockMode, RelationKind};
+use crate::sql::Part;
+use crate::sql::form::Form;
+use std::collections::BTreeMap;
+
+/// The locks of the statement as its author wrote it.
+pub(super) fn as_written(form: Form, version: i32) -> (Option<LockMode>, Option<LockMode>) {
+    let row = form.row();
+    match form {
+        // Weaker since 12.
+        Form::AlterIndexRename | Form::AttachPartition if version < 120_000 => {
+            (Some(LockMode::AccessExclusive), row.other_lock)
+        }
+        _ => (row.lock, row.other_lock),
+    }
+}
+
+/// What must be locked before the statement runs.
+pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Option<LockMode>)) -> Vec<LockNeed> {
+    let mut set = Needs { ask, by_oid: BTreeMap::new() };
+    let version = ask.version();
+    let strongest = ask.ddl.parts.iter().filter_map(|part| modes(part.form, version).0).max();
+    for target in ask.targets() {
+        if let Some(mode) = strongest {
+            set.target(target, mode);
+        }
+        for part in &ask.ddl.parts {
+            set.dependents(target, part);
+        }
+    }
+    for part in &ask.ddl.parts {
+        let Some(mode) = modes(part.form, version).1 else { continue };
+        for other in part.others.iter().filter_map(|name| ask.facts.relation(name)) {
+            set.add(&other.id, mode, parent_alone(part.form));
+            if part.form == Form::CreateTablePartitionOf {
+                set.add_all(other.default_partition.iter(), LockMode::AccessExclusive);
+            }
+        }
+    }
+    set.by_oid.into_values().collect()
+}
+
+/// What a concurrent build or drop locks by itself: the table, of an index its table.
+pub(super) fn concurrent(ask: &Ask<'_>, relation: &RelationFacts) -> Vec<LockNeed> {
+    let mut set = Needs { ask, by_oid: BTreeMap::new() };
+    set.add(relation.table.as_ref().unwrap_or(&relation.id), LockMode::ShareUpdateExclusive, true);
+    set.by_oid.into_values().collect()
+}
+
+struct Needs<'a> {
+    ask: &'a Ask<'a>,
+    by_oid: BTreeMap<u32, LockNeed>,
+}
+
+impl Needs<'_> {
+    /// The statement's own object. What becomes of an index is felt by its table.
+    fn target(&mut self, target: &RelationFacts, mode: LockMode) {
+        let index = matches!(target.kind, RelationKind::Index | RelationKind::PartitionedIndex);
+        if index && let Some(table) = &target.table {
+            if self.ask.has_form(Form::DropIndex) {
+                return self.add(table, mode, true);
+            }
+            if self.ask.has_form(Form::Reindex) {
+                self.add(table, mode, true);
+                return self.add(&target.id, LockMode::AccessExclusive, false);
+            }
+        }
+        let only = self.ask.ddl.only || self.ask.ddl.parts.iter().all(|part| parent_alone(part.form));
+        self.add(&target.id, mode, only);
+    }
+
+    /// What the part locks beside the statement's object and the relations that it names.
+    fn dependents(&mut self, target: &RelationFacts, part: &Part) {
+        use LockMode::{AccessExclusive, RowShare, ShareRowExclusive};
+        let cascade = part.cascade || self.ask.ddl.cascade;
+        let column = part.column.as_deref();
+        match part.form {
+            Form::DropTable | Form::DropForeignTable => {
+                self.add_all(referenced(target, |_| true), AccessExclusive);
+                if let Some(parent) = &target.parent {
+                    self.add(parent, AccessExclusive, true);
+                    self.add_all(target.default_partition.iter(), AccessExclusive);
+                }
+            }
+            Form::DropConstraint | Form::AlterConstraint | Form::ValidateConstraint => {
+                let mode = if part.form == Form::ValidateConstraint { RowShare } else { AccessExclusive };
+                let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();
+                self.add_all(referenced(target, named), mode);
+            }
+            Form::DropColumn => self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive),
+            Form::AlterColumnType => {
+                self.add_all(referenced(target, |constraint| on(constraint, column)), ShareRowExclusive);
+                let key = |constraint: &ConstraintFacts| "pu".contains(constraint.kind) && on(constraint, column);
+                if target.constraints.iter().any(key) {
+                    self.add_all(target.referenced_by.iter(), ShareRowExclusive);
+                }
+            }
+            Form::AttachPartition | Form::DetachPartition => {
+                self.add_all(target.default_partition.iter(), AccessExclusive);
+            }
+            _ => {}
+        }
+        let drops_keys =
+            matches!(part.form, Form::DropTable | Form::DropConstraint | Form::DropColumn | Form::Truncate);
+        if cascade && drops_keys {
+            self.add_all(target.referenced_by.iter(), AccessExclusive);
+        }
+    }
+
+    fn add_all<'r>(&mut self, relations: impl Iterator<Item = &'r RelationRef>, mode: LockMode) {
+        for relation in relations {
+            self.add(relation, mode, false);
+        }
+    }
+
+    fn add(&mut self, relation: &RelationRef, mode: LockMode, only: bool) {
+        let known = self.ask.facts.lock_facts(relation.oid);
+        let nobody_waits = known.as_ref().is_some_and(|known| {
+            known.persistence == 't' || known.created_here || known.own_lock.is_some_and(|held| held >= mode)
+        });
+        if nobody_waits {
+            return;
+        }
+        let need = LockNeed {
+            relation: relation.full_name(),
+            oid: relation.oid,
+            mode,
+            only,
+            lockable: known.is_some_and(|known| known.kind.lockable() && known.may_lock),
+        };
+        self.by_oid
+            .entry(relation.oid)
+            .and_modify(|have| {
+                have.mode = have.mode.max(mode);
+                have.only &= only;
+            })
+            .or_insert(need);
+    }
+}
+
+/// The tables that those foreign keys of `table` point to.
+fn referenced(table: &RelationFacts, wanted: impl Fn(&ConstraintFacts) -> bool) -> impl Iterator<Item = &RelationRef> {
+    table.constraints.iter().filter(move |constraint| wanted(constraint)).filter_map(|c| c.references.as_ref())
+}
+
+fn on(constraint: &ConstraintFacts, column: Option<&str>) -> bool {
+    column.is_some_and(|column| constraint.columns.iter().any(|name| name == column))
+}
+
+/// Whether the form works on a parent without its partitions and children.
+fn parent_alone(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AttachPartition
+            | Form::DetachPartition
+            | Form::CreateTablePartitionOf
+            | Form::CreateTableInherits
+            | Form::Inherit
+            | Form::Comment
+            | Form::SecurityLabel
+            | Form::SetTableOptions
+            | Form::OwnerTo
+            | Form::RenameTable
+            | Form::SetSchema
+            | Form::ReplicaIdentity
+            | Form::RowSecurity
+            | Form::CreatePolicy
+            | Form::AlterPolicy
+            | Form::DropPolicy
+            | Form::CreateRule
+            | Form::AlterRule
+            | Form::DropRule
+            | Form::SetRules
+            | Form::CreateStatistics
+    )
+}

@@ -1,0 +1,142 @@
+//! The one printer of plans: for the command line, for EXPLAIN through the proxy, for the console, for the goldens.
+
+use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use crate::report::Report;
+use crate::sql::form::Cost;
+use std::fmt::Write;
+
+/// The plan as text: a line for each thing, no empty lines, a newline at the end.
+///
+/// ```text
+/// direct   ACCESS EXCLUSIVE, brief: ADD COLUMN
+/// phase 1  brief, in a transaction: a catalogue change only
+///   lock   public.orders ACCESS EXCLUSIVE
+///   run    ALTER TABLE orders ADD COLUMN note text
+/// ```
+pub fn to_text(plan: &Plan) -> String {
+    let mut out = String::new();
+    let titles: Vec<&str> = plan.forms.iter().map(|form| form.row().title).collect();
+    let lock = plan.lock.map_or("no lock", |lock| lock.sql());
+    line(&mut out, "direct", &format!("{lock}, {}{}", cost(plan.cost), suffix(&titles.join("; "))));
+    for note in &plan.notes {
+        report(&mut out, "note", note);
+    }
+    if let Some(notices) = &plan.answer {
+        line(&mut out, "answer", &format!("nothing is to be done; the client gets {}", plan.tag));
+        for notice in notices {
+            report(&mut out, "  tell", notice);
+        }
+    }
+    for (i, one) in plan.phases.iter().enumerate() {
+        phase(&mut out, i + 1, one);
+    }
+    out
+}
+
+/// The plan as one JSON document.
+pub fn to_json(plan: &Plan) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(plan)
+}
+
+/// A size for people: three digits at most.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let mut unit = 0;
+    let mut divisor = 1024;
+    while bytes / divisor >= 1000 && unit + 1 < UNITS.len() {
+        divisor *= 1024;
+        unit += 1;
+    }
+    let tenths = u128::from(bytes) * 10 / u128::from(divisor);
+    let unit = UNITS.get(unit).copied().unwrap_or("TB");
+    if tenths < 100 && tenths % 10 != 0 {
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    } else {
+        format!("{} {unit}", tenths / 10)
+    }
+}
+
+fn phase(out: &mut String, number: usize, phase: &Phase) {
+    let place = if phase.in_transaction { "in a transaction" } else { "no transaction" };
+    line(out, &format!("phase {number}"), &format!("{}, {place}: {}", kind(phase.kind), phase.purpose));
+    for need in &phase.locks {
+        line(out, if phase.kind == PhaseKind::Long { "  takes" } else { "  lock" }, &lock(phase.kind, need));
+    }
+    for Step { sql, visible, .. } in &phase.steps {
+        line(out, if *visible { "  run" } else { "  hidden" }, sql);
+    }
+    match &phase.undo {
+        None => {}
+        Some(Undo::DropInvalidIndexes { table, known, .. }) => {
+            let but = match known.len() {
+                0 => String::new(),
+                n => format!(", but for {n} that {} invalid before", if n == 1 { "was" } else { "were" }),
+            };
+            line(out, "  undo", &format!("drop the invalid indexes of {table}{but}"));
+        }
+        Some(Undo::FinishDrop { index, .. }) => line(out, "  undo", &format!("finish dropping {index}")),
+    }
+}
+
+fn lock(kind: PhaseKind, need: &LockNeed) -> String {
+    let only = if need.only { "ONLY " } else { "" };
+    let guard = if need.lockable || kind == PhaseKind::Long { "" } else { " (by lock_timeout only)" };
+    format!("{only}{} {}{guard}", need.relation, need.mode)
+}
+
+fn report(out: &mut String, label: &str, report: &Report) {
+    let text = format!("{} {}: {}", report.severity.as_str(), report.sqlstate, report.message);
+    line(out, label, &text);
+    for (name, text) in [("DETAIL", &report.detail), ("HINT", &report.hint)] {
+        if let Some(text) = text {
+            line(out, "", &format!("{name}: {text}"));
+        }
+    }
+}
+
+/// A label in a column of its own; what goes over several lines stays in the column beside it.
+fn line(out: &mut String, label: &str, text: &str) {
+    for (i, part) in text.lines().filter(|part| !part.trim().is_empty()).enumerate() {
+        let label = if i == 0 { label } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}", format!("{label:<8} {part}").trim_end());
+    }
+}
+
+fn suffix(titles: &str) -> String {
+    if titles.is_empty() { String::new() } else { format!(": {titles}") }
+}
+
+fn kind(kind: PhaseKind) -> &'static str {
+    match kind {
+        PhaseKind::Relay => "relay",
+        PhaseKind::Brief => "brief",
+        PhaseKind::Guarded => "guarded",
+        PhaseKind::Long => "long",
+    }
+}
+
+fn cost(cost: Cost) -> &'static str {
+    match cost {
+        Cost::Brief => "brief",
+        Cost::Scan => "reads the table",
+        Cost::Build => "builds",
+        Cost::Rewrite => "rewrites the table",
+        Cost::Unknown => "cost unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 1023, 1024, 1536, 10 * 1024 * 1024, 999 * 1024, 31 * (1 << 30), u64::MAX];
+        let texts = ["0 bytes", "1023 bytes", "1 kB", "1.5 kB", "10 MB", "999 kB", "31 GB", "16777215 TB"];
+        assert_eq!(sizes.map(size), texts);
+    }
+}

@@ -1,0 +1,96 @@
+//! REINDEX: concurrently (since 12), after the leftovers of an earlier one are out of the way.
+//!
+//! REINDEX TABLE CONCURRENTLY skips what the plain form would repair: invalid indexes, and indexes of exclusion constraints.
+//! The former are rebuilt one by one first; for the latter there is no concurrent way, and the statement runs as written.
+
+use super::ask::{Ask, table_bytes};
+use super::index::{concurrent, drop_invalid, drop_leftover};
+use super::model::{Phase, Plan, Step};
+use crate::catalog::{IndexFacts, RelationFacts};
+use crate::pg::{RelationKind, sqlstate};
+use crate::report::Report;
+use crate::sql::form::Form;
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let written = ask.has_form(Form::ReindexConcurrently);
+    let reroutes = ask.limits.rewrite && !ask.in_transaction() && ask.version() >= 120_000;
+    if !written && !reroutes {
+        return None;
+    }
+    let step = match written {
+        true => Step::as_written(&ask.statement.text),
+        false => Step::concurrently(&ask.statement.text, ask.ddl.concurrently_at?)?,
+    };
+    let Some(relation) = ask.target() else { return schema(ask, step) };
+    if !written && (!rebuildable(ask, relation) || ask.small(table_bytes(relation))) {
+        return None;
+    }
+    let mut notes = Vec::new();
+    let mut phases = Vec::new();
+    if reroutes {
+        for index in relation.indexes.iter().filter(|index| is_leftover(index)) {
+            let message = format!("invalid index {} of an earlier REINDEX is dropped first", index.id.full_name());
+            notes.push(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
+            phases.push(drop_leftover(ask, index, relation));
+        }
+    }
+    if !written && relation.index.is_none() {
+        for index in relation.indexes.iter().filter(|index| !index.valid && !index.in_progress && !is_leftover(index)) {
+            phases.push(rebuild(ask, relation, index, &phases));
+        }
+    }
+    let undo = Some(undo(relation, &phases));
+    phases.push(Phase {
+        steps: vec![step],
+        undo,
+        ..concurrent(ask, relation, "rebuild without blocking reads or writes")
+    });
+    Some(Plan { notes, phases, ..ask.empty() })
+}
+
+/// REINDEX SCHEMA names no table, so nothing is known of its leftovers; the server names what it leaves.
+fn schema(ask: &Ask<'_>, step: Step) -> Option<Plan> {
+    let phase = ask.phase(super::PhaseKind::Long, "rebuild without blocking reads or writes");
+    ask.ddl.targets.is_empty().then(|| Plan { phases: vec![Phase { steps: vec![step], ..phase }], ..ask.empty() })
+}
+
+fn rebuild(ask: &Ask<'_>, table: &RelationFacts, index: &IndexFacts, dropped: &[Phase]) -> Phase {
+    let sql = format!("REINDEX INDEX CONCURRENTLY {}", index.id.full_name().quoted());
+    Phase {
+        steps: vec![Step::hidden(sql)],
+        undo: Some(undo(table, dropped)),
+        ..concurrent(ask, table, "rebuild an invalid index, which REINDEX TABLE CONCURRENTLY skips")
+    }
+}
+
+fn undo(relation: &RelationFacts, dropped: &[Phase]) -> super::Undo {
+    match &relation.table {
+        Some(table) => {
+            let table = RelationFacts { id: table.clone(), ..relation.clone() };
+            drop_invalid(&table, dropped)
+        }
+        None => drop_invalid(relation, dropped),
+    }
+}
+
+fn rebuildable(ask: &Ask<'_>, relation: &RelationFacts) -> bool {
+    let excluding = |index: &IndexFacts| {
+        relation.constraints.iter().any(|c| c.kind == 'x' && c.name == index.id.name)
+            || (index.of_constraint && index.definition.is_empty())
+    };
+    let parts = matches!(relation.kind, RelationKind::PartitionedTable | RelationKind::PartitionedIndex);
+    let kind = matches!(relation.kind, RelationKind::Table | RelationKind::MaterializedView | RelationKind::Index);
+    let excludes = match &relation.index {
+        Some(index) => excluding(index),
+        None => relation.indexes.iter().any(excluding),
+    };
+    (kind || (parts && ask.version() >= 140_000)) && !relation.is_system && !excludes && relation.persistence != 't'
+}
+
+/// What an interrupted REINDEX CONCURRENTLY leaves: `…_ccnew` or `…_ccold`, perhaps with a number.
+fn is_leftover(index: &IndexFacts) -> bool {
+    let stem = index.id.name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let named = stem.ends_with("_ccnew") || stem.ends_with("_ccold");
+    named && !index.valid && !index.in_progress && !index.of_constraint
+}

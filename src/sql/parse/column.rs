@@ -1,0 +1,147 @@
+//! ADD COLUMN: which of its forms, by what the column's definition carries.
+//!
+//! Invariant: of several properties the form tells the costliest that is certain, then the costliest that is
+//! possible. A default, a generated value or a user-defined type beside it still gets its probe, so that a
+//! plan that splits the column from its constraint knows what the rest would cost.
+
+use super::names::{relation, some, strings};
+use super::probe;
+use crate::pg::RelationName;
+use crate::sql::Part;
+use crate::sql::form::Form;
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AlterTableCmd, ColumnDef, ConstrType, Constraint, Node, TypeName};
+
+/// The types of `pg_catalog` that a column may be written with by their bare name.
+#[rustfmt::skip] // as a table
+const BUILT_IN: [&str; 79] = [
+    "aclitem", "bit", "bool", "box", "bpchar", "bytea", "char", "cid", "cidr", "circle", "date", "datemultirange",
+    "daterange", "float4", "float8", "gtsvector", "inet", "int2", "int2vector", "int4", "int4multirange", "int4range",
+    "int8", "int8multirange", "int8range", "interval", "json", "jsonb", "jsonpath", "line", "lseg", "macaddr",
+    "macaddr8", "money", "name", "numeric", "nummultirange", "numrange", "oid", "oidvector", "path", "pg_lsn",
+    "pg_snapshot", "point", "polygon", "refcursor", "regclass", "regcollation", "regconfig", "regdictionary",
+    "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype", "text", "tid", "time",
+    "timestamp", "timestamptz", "timetz", "tsmultirange", "tsquery", "tsrange", "tstzmultirange", "tstzrange",
+    "tsvector", "txid_snapshot", "uuid", "varbit", "varchar", "xid", "xid8", "xml",
+    // Pseudo-types and internals that no column has; the server says so.
+    "record", "unknown", "void",
+];
+
+const SERIAL: [&str; 6] = ["serial", "serial2", "serial4", "serial8", "bigserial", "smallserial"];
+
+/// What a column's definition carries, as far as its cost goes.
+#[derive(Default)]
+struct Properties {
+    serial: bool,
+    identity: bool,
+    unique: bool,
+    check: bool,
+    references: bool,
+    generated: bool,
+    default: bool,
+    user_type: bool,
+}
+
+pub(super) fn add(command: &AlterTableCmd, table: &str) -> Part {
+    let Some(column) = command.def.as_deref().and_then(definition) else {
+        return Part::new(Form::Other);
+    };
+    let properties = properties(column);
+    let form = properties.form();
+    let mut part = Part { column: some(&column.colname), others: references(column), ..Part::new(form) };
+    if properties.may_rewrite() {
+        part.probe = probe::probe(table, command);
+    }
+    part
+}
+
+pub(super) fn definition(node: &Node) -> Option<&ColumnDef> {
+    match node.node.as_ref()? {
+        NodeEnum::ColumnDef(column) => Some(column),
+        _ => None,
+    }
+}
+
+/// The constraints written with the column.
+pub(super) fn constraints(column: &ColumnDef) -> impl Iterator<Item = &Constraint> {
+    column.constraints.iter().filter_map(|node| match node.node.as_ref()? {
+        NodeEnum::Constraint(constraint) => Some(constraint.as_ref()),
+        _ => None,
+    })
+}
+
+/// The tables that the column's foreign keys point to.
+pub(super) fn references(column: &ColumnDef) -> Vec<RelationName> {
+    constraints(column).filter_map(|constraint| relation(constraint.pktable.as_ref())).collect()
+}
+
+impl Properties {
+    fn form(&self) -> Form {
+        match self {
+            Self { serial: true, .. } => Form::AddColumnSerial,
+            Self { identity: true, .. } => Form::AddColumnIdentity,
+            Self { unique: true, .. } => Form::AddColumnUnique,
+            Self { check: true, .. } => Form::AddColumnCheck,
+            Self { references: true, .. } if self.may_rewrite() => Form::AddColumnReferencesDefault,
+            Self { generated: true, .. } => Form::AddColumnGenerated,
+            Self { default: true, .. } => Form::AddColumnDefault,
+            Self { user_type: true, .. } => Form::AddColumnUserType,
+            Self { references: true, .. } => Form::AddColumnReferences,
+            _ => Form::AddColumn,
+        }
+    }
+
+    /// Whether the server must be asked what the column costs without its constraints. A serial or an
+    /// identity needs no question.
+    fn may_rewrite(&self) -> bool {
+        !self.serial && !self.identity && (self.generated || self.default || self.user_type)
+    }
+}
+
+fn properties(column: &ColumnDef) -> Properties {
+    let mut found = Properties::default();
+    let type_names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
+    found.serial = matches!(type_names.as_slice(), [name] if SERIAL.contains(name));
+    found.user_type = !found.serial && column.type_name.as_ref().is_some_and(|name| !is_built_in(name));
+    for constraint in constraints(column) {
+        match constraint.contype() {
+            ConstrType::ConstrIdentity => found.identity = true,
+            ConstrType::ConstrPrimary | ConstrType::ConstrUnique | ConstrType::ConstrExclusion => found.unique = true,
+            ConstrType::ConstrCheck => found.check |= constraint.is_enforced,
+            ConstrType::ConstrForeign => found.references = true,
+            ConstrType::ConstrGenerated => found.generated = true,
+            ConstrType::ConstrDefault => {
+                found.default |= constraint.raw_expr.as_deref().is_some_and(|value| !is_null(value));
+            }
+            _ => {}
+        }
+    }
+    // The grammar gives "NOT ENFORCED" as a constraint of its own, behind the one it speaks of.
+    for pair in column.constraints.windows(2) {
+        if let [Some(NodeEnum::Constraint(check)), Some(NodeEnum::Constraint(attribute))] =
+            [&pair[0].node, &pair[1].node]
+            && check.contype() == ConstrType::ConstrCheck
+            && attribute.contype() == ConstrType::ConstrAttrNotEnforced
+        {
+            found.check = false;
+        }
+    }
+    found
+}
+
+fn is_built_in(name: &TypeName) -> bool {
+    match strings(&name.names).as_slice() {
+        ["pg_catalog", _] => true,
+        [name] => BUILT_IN.contains(name),
+        _ => false,
+    }
+}
+
+/// `NULL`, perhaps cast: the same as no default.
+fn is_null(value: &Node) -> bool {
+    match value.node.as_ref() {
+        Some(NodeEnum::AConst(constant)) => constant.isnull,
+        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_null),
+        _ => false,
+    }
+}

@@ -1,0 +1,41 @@
+//! CREATE INDEX and REINDEX.
+//!
+//! Invariant: `concurrently_at` is there exactly if the statement could be made the concurrent one by that
+//! one word.
+
+use super::names::{is_on, relation, some};
+use super::tokens::Scanned;
+use crate::sql::Ddl;
+use crate::sql::form::Form;
+use pg_query::protobuf::{IndexStmt, ReindexObjectType, ReindexStmt};
+
+pub(super) fn create(stmt: &IndexStmt, scanned: &Scanned<'_>) -> Ddl {
+    let form = if stmt.concurrent { Form::CreateIndexConcurrently } else { Form::CreateIndex };
+    let ddl = Ddl::new("CREATE INDEX", form);
+    Ddl {
+        targets: relation(stmt.relation.as_ref()).into_iter().collect(),
+        only: stmt.relation.as_ref().is_some_and(|range| !range.inh),
+        if_not_exists: stmt.if_not_exists,
+        concurrently: stmt.concurrent,
+        index_name: some(&stmt.idxname),
+        concurrently_at: if stmt.concurrent { None } else { scanned.concurrently_at() },
+        ..ddl
+    }
+}
+
+pub(super) fn reindex(stmt: &ReindexStmt, scanned: &Scanned<'_>) -> Ddl {
+    let concurrently = is_on(&stmt.params, "concurrently");
+    let many = matches!(stmt.kind(), ReindexObjectType::ReindexObjectDatabase | ReindexObjectType::ReindexObjectSystem);
+    let form = match (concurrently, many) {
+        (true, _) => Form::ReindexConcurrently,
+        (false, true) => Form::ReindexMany,
+        (false, false) => Form::Reindex,
+    };
+    let ddl = Ddl::new("REINDEX", form);
+    Ddl {
+        targets: relation(stmt.relation.as_ref()).into_iter().collect(),
+        concurrently,
+        concurrently_at: if concurrently { None } else { scanned.concurrently_at() },
+        ..ddl
+    }
+}

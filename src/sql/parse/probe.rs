@@ -1,0 +1,132 @@
+//! One subcommand as a statement on the empty copy that the rewrite probe makes.
+//!
+//! Invariant: the statement changes nothing but the copy, and is built only if every reference to the
+//! table's own columns could be carried over; otherwise there is none, and the plan falls back to the form's row.
+
+use pg_query::protobuf::{
+    AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, Node, ObjectType, RangeVar,
+};
+use pg_query::{DeparseOptions, NodeEnum};
+
+/// `ALTER TABLE pg_temp.pgsluice_probe <subcommand>`; without the constraints of a new column, which read
+/// rows or build indexes but never rewrite.
+pub(super) fn probe(table: &str, command: &AlterTableCmd) -> Option<String> {
+    let mut command = command.clone();
+    if let Some(def) = command.def.as_deref_mut() {
+        match def.node.as_mut()? {
+            NodeEnum::ColumnDef(column) => {
+                strip_constraints(column, command.subtype == AlterTableType::AtAddColumn as i32);
+                strip_column(column, table)?;
+            }
+            expression => strip(expression, table)?,
+        }
+    }
+    let copy = RangeVar {
+        schemaname: "pg_temp".to_owned(),
+        relname: "pgsluice_probe".to_owned(),
+        inh: true,
+        relpersistence: "p".to_owned(),
+        ..RangeVar::default()
+    };
+    let statement = NodeEnum::AlterTableStmt(AlterTableStmt {
+        relation: Some(copy),
+        cmds: vec![Node { node: Some(NodeEnum::AlterTableCmd(Box::new(command))) }],
+        objtype: ObjectType::ObjectTable as i32,
+        missing_ok: false,
+    });
+    statement.deparse(DeparseOptions::default()).ok()
+}
+
+fn strip_constraints(column: &mut ColumnDef, is_new: bool) {
+    let kept = [
+        ConstrType::ConstrNull,
+        ConstrType::ConstrNotnull,
+        ConstrType::ConstrDefault,
+        ConstrType::ConstrIdentity,
+        ConstrType::ConstrGenerated,
+    ];
+    column.constraints.retain(|node| match &node.node {
+        Some(NodeEnum::Constraint(constraint)) => !is_new || kept.contains(&constraint.contype()),
+        _ => true,
+    });
+}
+
+/// A column's default, its generation and its USING.
+fn strip_column(column: &mut ColumnDef, table: &str) -> Option<()> {
+    strip_box(&mut column.raw_default, table)?;
+    for node in &mut column.constraints {
+        if let Some(NodeEnum::Constraint(constraint)) = node.node.as_mut() {
+            strip_box(&mut constraint.raw_expr, table)?;
+        }
+    }
+    Some(())
+}
+
+/// Takes the table's name off its columns (`t.c` to `c`), as the copy has another name. `None`: an expression
+/// of a kind that is not known here, which may hold such a name.
+fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
+    match node {
+        NodeEnum::ColumnRef(column) => {
+            let own = column.fields.iter().rev().nth(1).is_some_and(|field| is_name(field, table));
+            if own {
+                column.fields.drain(..column.fields.len() - 1);
+            }
+            Some(())
+        }
+        NodeEnum::AConst(_)
+        | NodeEnum::SqlvalueFunction(_)
+        | NodeEnum::String(_)
+        | NodeEnum::AStar(_)
+        | NodeEnum::SetToDefault(_) => Some(()),
+        NodeEnum::AExpr(expr) => {
+            strip_box(&mut expr.lexpr, table)?;
+            strip_box(&mut expr.rexpr, table)
+        }
+        NodeEnum::TypeCast(cast) => strip_box(&mut cast.arg, table),
+        NodeEnum::CollateClause(collate) => strip_box(&mut collate.arg, table),
+        NodeEnum::NullTest(test) => strip_box(&mut test.arg, table),
+        NodeEnum::BooleanTest(test) => strip_box(&mut test.arg, table),
+        NodeEnum::NamedArgExpr(named) => strip_box(&mut named.arg, table),
+        NodeEnum::BoolExpr(expr) => strip_all(&mut expr.args, table),
+        NodeEnum::CoalesceExpr(expr) => strip_all(&mut expr.args, table),
+        NodeEnum::MinMaxExpr(expr) => strip_all(&mut expr.args, table),
+        NodeEnum::RowExpr(expr) => strip_all(&mut expr.args, table),
+        NodeEnum::AArrayExpr(array) => strip_all(&mut array.elements, table),
+        NodeEnum::List(list) => strip_all(&mut list.items, table),
+        // Aggregates and windows are not allowed where a probe looks.
+        NodeEnum::FuncCall(call) => strip_all(&mut call.args, table),
+        NodeEnum::CaseExpr(case) => {
+            strip_box(&mut case.arg, table)?;
+            strip_all(&mut case.args, table)?;
+            strip_box(&mut case.defresult, table)
+        }
+        NodeEnum::CaseWhen(when) => {
+            strip_box(&mut when.expr, table)?;
+            strip_box(&mut when.result, table)
+        }
+        NodeEnum::AIndirection(indirection) => {
+            strip_box(&mut indirection.arg, table)?;
+            strip_all(&mut indirection.indirection, table)
+        }
+        NodeEnum::AIndices(indices) => {
+            strip_box(&mut indices.lidx, table)?;
+            strip_box(&mut indices.uidx, table)
+        }
+        _ => None,
+    }
+}
+
+fn strip_box(node: &mut Option<Box<Node>>, table: &str) -> Option<()> {
+    match node.as_mut().and_then(|node| node.node.as_mut()) {
+        Some(node) => strip(node, table),
+        None => Some(()),
+    }
+}
+
+fn strip_all(nodes: &mut [Node], table: &str) -> Option<()> {
+    nodes.iter_mut().filter_map(|node| node.node.as_mut()).try_for_each(|node| strip(node, table))
+}
+
+fn is_name(node: &Node, name: &str) -> bool {
+    matches!(&node.node, Some(NodeEnum::String(string)) if string.sval == name)
+}

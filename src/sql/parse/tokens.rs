@@ -1,0 +1,94 @@
+//! PostgreSQL's scanner: where the words of a text stand.
+//!
+//! Invariant: comments are never among the words. If the scanner gives up, which it may only where
+//! `standard_conforming_strings` is off, there are no words, and a statement keeps the range that the
+//! grammar gave it, less its outer white space.
+
+use super::ParseOptions;
+use crate::sql::transaction::skip_blank;
+use pg_query::protobuf::Token;
+use std::borrow::Cow;
+use std::ops::Range;
+
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    pub(super) token: Token,
+    /// Bytes of the scanned text.
+    pub(super) range: Range<usize>,
+}
+
+/// A text, or a part of it, with its words.
+pub(super) struct Scanned<'a> {
+    text: &'a str,
+    words: Cow<'a, [Word]>,
+    range: Range<usize>,
+}
+
+pub(super) fn scan(text: &str, options: ParseOptions) -> Scanned<'_> {
+    let tokens = pg_query::scan_tokens(&conforming(text, options)).unwrap_or_default();
+    let words = tokens.iter().filter_map(|found| {
+        let token = Token::try_from(found.token).ok()?;
+        let range = usize::try_from(found.start).ok()?..usize::try_from(found.end).ok()?;
+        (!matches!(token, Token::CComment | Token::SqlComment)).then_some(Word { token, range })
+    });
+    Scanned { text, words: words.collect(), range: 0..text.len() }
+}
+
+/// The scanner knows only `standard_conforming_strings = on`. Where it is off, the escapes that would
+/// end a string too early are covered, byte for byte, so that every word stays where it was.
+fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {
+    if options.standard_conforming_strings || !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace(r"\\", "xx").replace(r"\'", "xx"))
+}
+
+impl<'a> Scanned<'a> {
+    /// The part of it that lies in `range`, from its first word to the end of its last.
+    pub(super) fn within(&'a self, range: Range<usize>) -> Scanned<'a> {
+        let first = self.words.partition_point(|word| word.range.start < range.start);
+        let last = self.words.partition_point(|word| word.range.end <= range.end);
+        let words = self.words.get(first..last).unwrap_or_default();
+        let range = match (words.first(), words.last()) {
+            (Some(first), Some(last)) => first.range.start..last.range.end,
+            _ => trimmed(self.text, range),
+        };
+        Scanned { text: self.text, words: Cow::Borrowed(words), range }
+    }
+
+    pub(super) fn tokens(&self) -> &[Word] {
+        &self.words
+    }
+
+    pub(super) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Where, from the start of this part, CONCURRENTLY may be put: behind the INDEX of CREATE [UNIQUE]
+    /// INDEX and DROP INDEX, behind the INDEX, TABLE or SCHEMA of REINDEX [(options)].
+    pub(super) fn concurrently_at(&self) -> Option<usize> {
+        let mut words = self.words.iter();
+        let first = words.next()?;
+        let mut word = words.next()?;
+        if first.token == Token::Create && word.token == Token::Unique {
+            word = words.next()?;
+        }
+        if first.token == Token::Reindex && word.token == Token::Ascii40 {
+            words.by_ref().find(|word| word.token == Token::Ascii41)?;
+            word = words.next()?;
+        }
+        let here = match first.token {
+            Token::Create | Token::Drop => word.token == Token::Index,
+            Token::Reindex => matches!(word.token, Token::Index | Token::Table | Token::Schema),
+            _ => false,
+        };
+        here.then(|| word.range.end.saturating_sub(self.range.start))
+    }
+}
+
+fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+    let bytes = text.as_bytes().get(range.clone()).unwrap_or_default();
+    let rest = skip_blank(bytes).unwrap_or(bytes);
+    let start = range.end - rest.len();
+    start..start + rest.trim_ascii_end().len()
+}

@@ -88,7 +88,7 @@ pub struct Operator {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     pub level: LogLevel,
     pub format: LogFormat,
@@ -178,18 +178,6 @@ words! {
     }
 }
 
-impl Default for LogLevel {
-    fn default() -> Self {
-        Self::Info
-    }
-}
-
-impl Default for LogFormat {
-    fn default() -> Self {
-        Self::Text
-    }
-}
-
 /// A text that is never shown, not even in an error or a debug print.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -257,6 +245,12 @@ impl Default for Locks {
     }
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
 /// What the command line puts over the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
@@ -274,7 +268,7 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|error| in_file(Fault::new(format!("cannot read the file: {error}")).into()))?;
         let mut config = Self::parse(&text, overrides).map_err(in_file)?;
-        config.read_password_file(path.parent().unwrap_or(Path::new(""))).map_err(in_file)?;
+        config.read_password_file(path.parent().unwrap_or_else(|| Path::new(""))).map_err(in_file)?;
         Ok(config)
     }
 

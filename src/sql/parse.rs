@@ -18,6 +18,8 @@ mod rename;
 mod tag;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::corpus;
 mod tokens;
 
 use super::{Class, Statement};

@@ -85,7 +85,7 @@ fn every_family_reads_as_its_golden_file() {
 }
 
 /// All SQL of the golden files.
-pub(super) fn corpus() -> Vec<String> {
+pub(in crate::sql) fn corpus() -> Vec<String> {
     let read = |family: &&str| {
         let path = format!("{}/src/sql/parse/cases/{family}.txt", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(path).expect("a file of cases")
@@ -186,7 +186,6 @@ fn old_strings_are_read_the_old_way() {
     let statements = parse_with(sql, options).expect("it is SQL of old");
     let texts: Vec<&str> = statements.iter().map(|statement| statement.text.as_str()).collect();
     assert_eq!(texts, [r"SELECT 'it\'s; -- here'", r"CREATE INDEX ON t ((a || 'b\\'))"]);
-    assert!(parse(sql).is_err());
 }
 
 #[test]

@@ -12,11 +12,12 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use crate::wire::reply;
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 pub use crate::relay::BackendLost;
 
@@ -59,12 +60,45 @@ pub struct Talk {
     pub connect_timeout: Duration,
     /// Set when a CancelRequest for this session passed through; whoever waits looks at it.
     pub cancelled: Arc<AtomicBool>,
+    /// A cancel of our own that is on its way, since the client left.
+    pub cancelling: Cancelling,
 }
+
+/// The task that sends it.
+pub type Cancelling = Arc<Mutex<Option<JoinHandle<()>>>>;
 
 impl Talk {
     /// Whether a CancelRequest came since this was last asked.
     pub fn take_cancelled(&self) -> bool {
         self.cancelled.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits until a cancel of our own has struck, so that it does not strike what is asked next.
+    pub async fn cancel_settled(&self) {
+        let task = self.cancelling.lock().ok().and_then(|mut task| task.take());
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+
+    /// What is done when the client leaves while its backend works: the work is cancelled.
+    pub fn canceller(&self) -> impl FnMut(&[u8]) + use<> {
+        let (address, timeout, cancelling) =
+            (Arc::clone(&self.address), self.connect_timeout, Arc::clone(&self.cancelling));
+        move |key| {
+            let mut packet = u32::try_from(8 + key.len()).unwrap_or(8).to_be_bytes().to_vec();
+            packet.extend(CANCEL_REQUEST.to_be_bytes());
+            packet.extend(key);
+            let address = Arc::clone(&address);
+            let task = tokio::spawn(async move {
+                if let Err(error) = cancel(&address, &packet, timeout).await {
+                    tracing::warn!(%error, "could not cancel the work of a client that left");
+                }
+            });
+            if let Ok(mut slot) = cancelling.lock() {
+                *slot = Some(task);
+            }
+        }
     }
 
     /// Sends the batch and reads its answers. `visible`: the statement (from 0) whose notices and
@@ -89,7 +123,7 @@ impl Talk {
     ) -> Result<Answer, BackendLost> {
         self.link.tell_back(&batch.sync().bytes);
         let mut answer = Answer::default();
-        let mut gone = canceller(&self.address, self.connect_timeout);
+        let mut gone = self.canceller();
         loop {
             let frame = tokio::select! {
                 frame = self.link.next_back_frame(&mut gone) => frame?,
@@ -166,18 +200,6 @@ fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
         }
     }
     Some(row)
-}
-
-/// What is done when the client leaves while its backend works: the work is cancelled.
-pub fn canceller(address: &Arc<Address>, timeout: Duration) -> impl FnMut(&[u8]) + use<> {
-    let address = Arc::clone(address);
-    move |key| {
-        let mut packet = u32::try_from(8 + key.len()).unwrap_or(8).to_be_bytes().to_vec();
-        packet.extend(CANCEL_REQUEST.to_be_bytes());
-        packet.extend(key);
-        let address = Arc::clone(&address);
-        tokio::spawn(async move { cancel(&address, &packet, timeout).await });
-    }
 }
 
 const CANCEL_REQUEST: u32 = 80_877_102;

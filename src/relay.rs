@@ -204,6 +204,11 @@ impl Link {
         self.back_out.extend_from_slice(bytes);
     }
 
+    /// The client has got whole messages only, so that one of ours can follow.
+    pub fn between_messages(&self) -> bool {
+        self.back_skip == 0
+    }
+
     /// The client's connection has ended without a goodbye (Terminate): what it asked for is wanted no more.
     /// After a goodbye what it sent before is still to be done, as the server would.
     pub fn front_gone(&self) -> bool {

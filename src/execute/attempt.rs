@@ -10,10 +10,11 @@ use super::{Execution, Reply, Stop, Tried};
 use crate::backend::Answer;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
-use crate::plan::{Phase, PhaseKind};
+use crate::plan::{LockNeed, Phase, PhaseKind};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// Where things stand in the batch of one try.
@@ -35,18 +36,21 @@ impl Execution<'_> {
     }
 
     async fn attempt_loop(&mut self, phase: &Phase, reply: &mut Reply, waiting: &mut Waiting) -> Result<(), Stop> {
-        let mut next = if waiting.lane_is_taken() { self.wait(phase, waiting).await? } else { Next::Poll };
+        let mut phase = Cow::Borrowed(phase);
+        let mut next = if waiting.lane_is_taken() { self.wait(&phase, waiting).await? } else { Next::Poll };
         loop {
             if let Some(stop) = self.interrupted() {
                 return Err(self.leave(stop).await);
             }
-            match self.attempt(phase, next, reply).await? {
+            match self.attempt(&phase, next, reply).await? {
                 Tried::Done => return Ok(()),
                 Tried::Failed(stop) => return Err(stop),
+                // LOCK TABLE could not (the relation is gone, a privilege is missing): the statement itself will say why.
+                Tried::Unlockable => phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() }),
                 Tried::Locked => {
                     self.metrics.lock_attempts_failed.add();
                     waiting.failed(next);
-                    next = self.wait(phase, waiting).await?;
+                    next = self.wait(&phase, waiting).await?;
                 }
             }
         }
@@ -68,6 +72,10 @@ impl Execution<'_> {
         if is_lock_failure(&error) {
             self.take_back().await?;
             return Ok(Tried::Locked);
+        }
+        if done < steps_at && phase.locks.iter().any(|lock| lock.lockable) && !self.interrupts(&error) {
+            self.take_back().await?;
+            return Ok(Tried::Unlockable);
         }
         if step.is_some() && self.was_hold_budget(phase, &error) {
             self.take_back().await?;
@@ -138,6 +146,11 @@ impl Execution<'_> {
         (phase.kind == PhaseKind::Brief && stricter && budget > Duration::ZERO).then_some(budget)
     }
 
+    /// A cancel or a timeout, not a fault of the statement that met it.
+    fn interrupts(&self, error: &ServerError) -> bool {
+        error.sqlstate() == sqlstate::QUERY_CANCELED || self.talk.link.front_gone()
+    }
+
     fn was_hold_budget(&self, phase: &Phase, error: &ServerError) -> bool {
         self.hold_timeout(phase).is_some()
             && error.sqlstate() == sqlstate::QUERY_CANCELED
@@ -178,6 +191,11 @@ impl Execution<'_> {
         }
         stop
     }
+}
+
+/// The same locks, guarded by `lock_timeout` alone.
+fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
+    locks.iter().map(|lock| LockNeed { lockable: false, ..lock.clone() }).collect()
 }
 
 /// 55P03, by NOWAIT or by `lock_timeout`; and the victim of a deadlock, which may try again.

@@ -18,6 +18,7 @@ impl Execution<'_> {
         if !matches!(result, Err(Stop::Lost)) {
             // An invalid index is dropped while the lane is still ours, so that nobody takes it for his own.
             if result.is_err() {
+                self.talk.cancel_settled().await;
                 self.undo(phase).await?;
             }
             self.give_lanes(&mut waiting).await?;

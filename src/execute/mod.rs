@@ -73,6 +73,8 @@ enum Tried {
     Done,
     /// The lock was not to be had.
     Locked,
+    /// `LOCK TABLE` itself is refused, for another reason than a lock.
+    Unlockable,
     Failed(Stop),
 }
 

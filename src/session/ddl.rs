@@ -30,7 +30,7 @@ impl Session {
                 return Err(Stop::Report(refusal.report));
             }
         };
-        self.log(&plan);
+        self.log(statement, &plan);
         if let Some(reports) = &plan.answer {
             self.shared.metrics.ddl_elided.add();
             return Ok(elided(&plan, reports));
@@ -52,7 +52,7 @@ impl Session {
         result
     }
 
-    fn log(&self, plan: &Plan) {
+    fn log(&self, statement: &Statement, plan: &Plan) {
         let parameters = &self.parameters;
         tracing::info!(
             user = parameters.user,
@@ -62,7 +62,7 @@ impl Session {
             phases = plan.phases.len(),
             answered = plan.answer.is_some(),
             "{}",
-            plan.statement
+            shown(statement)
         );
     }
 
@@ -161,6 +161,15 @@ impl Session {
         };
         let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
         Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
+    }
+}
+
+/// A statement for the log, which need not hold a whole function. What DO hides may hold secrets.
+fn shown(statement: &Statement) -> &str {
+    const MOST: usize = 1000;
+    match statement.class {
+        Class::MayHideDdl { .. } => "(text not shown)",
+        _ => statement.text.char_indices().nth(MOST).map_or(&*statement.text, |(end, _)| &statement.text[..end]),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::simple::acts;
 use super::{Flow, Session};
-use crate::backend::{BackendLost, canceller};
+use crate::backend::BackendLost;
 use crate::execute::Stop;
 use crate::relay::Event;
 use crate::sql::{Class, Statement, TransactionControl};
@@ -153,7 +153,7 @@ impl Session {
         self.talk.link.tell_back(&batch.bytes);
         self.talk.link.account(b'S');
         self.talk.link.tell_back(&begin.sync().bytes);
-        let mut gone = canceller(&self.talk.address, self.talk.connect_timeout);
+        let mut gone = self.talk.canceller();
         let mut held: Vec<Bytes> = Vec::new();
         let mut ours = false;
         let mut failed = false;
@@ -199,7 +199,7 @@ impl Session {
         });
         self.talk.link.account(b'B');
         self.talk.link.tell_back(&bind);
-        let mut gone = canceller(&self.talk.address, self.talk.connect_timeout);
+        let mut gone = self.talk.canceller();
         loop {
             let frame = self.talk.link.next_back_frame(&mut gone).await?;
             match frame.first() {

@@ -96,6 +96,7 @@ impl Session {
             address: Arc::clone(&shared.backend),
             connect_timeout: shared.config.proxy.connect_timeout,
             cancelled: Arc::default(),
+            cancelling: Arc::default(),
         };
         let eye = Eye::new(&shared.config, &hello.parameters);
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
@@ -164,10 +165,18 @@ impl Session {
 
     /// The proxy goes away: the client is told as the server would tell it.
     async fn goodbye(&mut self) {
-        self.talk.tell(
+        self.last_word(
             &Report::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
                 .detail("The proxy is shutting down."),
-        );
+        )
+        .await;
+    }
+
+    /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
+    async fn last_word(&mut self, report: &Report) {
+        if self.talk.link.between_messages() {
+            self.talk.tell(report);
+        }
         self.close().await;
     }
 
@@ -191,13 +200,11 @@ impl Session {
         match event {
             Event::Broken { front: true, what } => {
                 tracing::info!(what, "a client broke the protocol");
-                self.talk.tell(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, what));
-                self.close().await;
+                self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await;
             }
             Event::Broken { front: false, what } => {
                 tracing::warn!(what, "the server broke the protocol");
-                self.talk.tell(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, format!("from the server: {what}")));
-                self.close().await;
+                self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, format!("from the server: {what}"))).await;
             }
             Event::BackendClosed | Event::FrontendGone | Event::Frame | Event::Settled => self.close().await,
         }
@@ -211,7 +218,7 @@ impl Session {
 }
 
 /// A client that does not read is not waited for longer.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {

@@ -90,3 +90,125 @@ static STARTS: [bool; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Class, parse};
+    use proptest::prelude::*;
+
+    #[test]
+    fn hits_words_that_start_or_hide_ddl() {
+        for text in [
+            "ALTER TABLE t ADD c int",
+            "select 1;drop table t",
+            "/*x*/Create/*y*/table t ()",
+            "GRANT\nSELECT ON t TO joe",
+            "EXPLAIN (ANALYZE)TRUNCATE t",
+            "DO $$ BEGIN END $$",
+            "do'BEGIN END'",
+            "DO LANGUAGE plpgsql $$ $$",
+            "INSERT INTO t VALUES (1) ON CONFLICT DO /* x */ NOTHING",
+            "do updates",
+            "CALL p()",
+            "call\"p\"()",
+            "VACUUM FULL t",
+            "REPACK t",
+            "SELECT 'drop'",
+            "SELECT \"comment\" FROM t",
+            "\u{c}cluster",
+            "DO",
+        ] {
+            assert!(may_carry_ddl(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn lets_ordinary_queries_pass() {
+        for text in [
+            "",
+            "SELECT created_at, comment_count, dropped, alter_ego, _grant, grant_, x$drop, call1 FROM t",
+            "SELECT * FROM t FOR UPDATE",
+            "SELECT pg_advisory_lock(1)",
+            "SELECT domain, docs, does, todo FROM comments",
+            "SELECT \u{e9}drop, drop\u{e9}",
+            "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+            "insert into t values (1) on conflict (id) do\n\t update set a = 1",
+            "MERGE INTO t USING s ON true WHEN MATCHED THEN DO NOTHING",
+            "LOCK TABLE t IN ACCESS EXCLUSIVE MODE NOWAIT",
+            "SELECT 1 INTO t",
+            "EXPLAIN ANALYZE SELECT 1",
+            "ANALYZE t",
+            "SET search_path = x",
+            "COPY t FROM STDIN",
+            "BEGIN; SAVEPOINT a; COMMIT",
+            "PREPARE p AS SELECT 1",
+            "WITH recent AS (SELECT 1) UPDATE t SET a = 1 RETURNING *",
+        ] {
+            assert!(!may_carry_ddl(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_keyword_hits_in_every_place() {
+        for keyword in KEYWORDS {
+            let keyword = std::str::from_utf8(keyword).unwrap();
+            for before in 0..70 {
+                for after in ["", " ", ";x", "(", "\"", "/", "'"] {
+                    let text = format!("{}{keyword}{after}", " ".repeat(before));
+                    assert!(may_carry_ddl(text.as_bytes()), "{text}");
+                    assert!(may_carry_ddl(text.to_uppercase().as_bytes()), "{text}");
+                    if before > 0 {
+                        let within = format!("{}x{keyword}{after}", " ".repeat(before - 1));
+                        assert!(!may_carry_ddl(within.as_bytes()), "{within}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn matters(class: &Class) -> bool {
+        match class {
+            // Plain ANALYZE: see the top of the file.
+            Class::Ddl(ddl) => ddl.tag != "ANALYZE",
+            Class::ExplainDdl(inner) => matters(&inner.class),
+            Class::MayHideDdl { .. } => true,
+            Class::Transaction(_) | Class::Other => false,
+        }
+    }
+
+    const BLANKS: [&str; 9] =
+        [" ", "  ", "\n", "\t", "\r\n", "\u{c}", "/**/", " /* a; /* drop_ */ b */ ", " -- it's\n"];
+    const BEFORE: [&str; 8] = ["", " ", ";", "/**/", "--x\n", "SELECT 1;", "SELECT '\u{e9}' ; ", "BEGIN;"];
+
+    /// The text with each of its blanks exchanged, and the case of its letters, by the bits of `choice`.
+    fn vary(text: &str, choice: &[u8]) -> String {
+        let mut varied = String::new();
+        for (i, (letter, choice)) in text.chars().zip(choice.iter().cycle()).enumerate() {
+            if i == 0 {
+                varied.push_str(BEFORE[usize::from(*choice) % BEFORE.len()]);
+            }
+            match letter {
+                ' ' => varied.push_str(BLANKS[usize::from(*choice) % BLANKS.len()]),
+                letter if choice & 0x80 == 0 => varied.push(letter.to_ascii_uppercase()),
+                letter => varied.push(letter.to_ascii_lowercase()),
+            }
+        }
+        varied
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn never_misses_what_the_parser_finds(
+            sql in proptest::sample::select(crate::sql::parse::corpus()),
+            choice in proptest::collection::vec(any::<u8>(), 1..60),
+        ) {
+            for text in [sql.clone(), vary(&sql, &choice)] {
+                let found = parse(&text).unwrap_or_default().iter().any(|statement| matters(&statement.class));
+                prop_assert!(!found || may_carry_ddl(text.as_bytes()), "missed: {text}");
+            }
+        }
+    }
+}

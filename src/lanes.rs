@@ -98,7 +98,8 @@ fn signed(oid: u32) -> i32 {
 
 /// A nap on the server that says what is waited for, so that `pg_stat_activity` shows it and a cancel ends it.
 pub fn nap_sql(nap: Duration, waiting_for: &str) -> String {
-    let comment: String = waiting_for.replace("*/", "* /").replace("/*", "/ *").chars().filter(|c| !c.is_control()).collect();
+    let comment: String =
+        waiting_for.replace("*/", "* /").replace("/*", "/ *").chars().filter(|c| !c.is_control()).collect();
     format!("/* pgsluice: {comment} */ SELECT pg_catalog.pg_sleep({:.3})", nap.as_secs_f64())
 }
 

@@ -174,7 +174,9 @@ fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
     let failed = |error: &std::io::Error| {
         let report = Report::fatal(sqlstate::CONNECTION_FAILURE, format!("could not listen on {address}: {error}"));
         if error.kind() == std::io::ErrorKind::AddrInUse {
-            report.hint("Another program has this address. Stop it, or choose another with --listen or listen in [proxy].")
+            report.hint(
+                "Another program has this address. Stop it, or choose another with --listen or listen in [proxy].",
+            )
         } else {
             report
         }

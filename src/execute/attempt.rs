@@ -110,7 +110,10 @@ impl Execution<'_> {
             let session = &self.facts.session;
             batch.statement(&set_local("lock_timeout", Duration::from_millis(session.lock_timeout_ms)), &[]);
             if hold.is_some() {
-                batch.statement(&set_local("statement_timeout", Duration::from_millis(session.statement_timeout_ms)), &[]);
+                batch.statement(
+                    &set_local("statement_timeout", Duration::from_millis(session.statement_timeout_ms)),
+                    &[],
+                );
             }
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         } else {
@@ -167,7 +170,8 @@ impl Execution<'_> {
     /// Gives up for a reason of the proxy's: a transaction block is failed, as an error of the server's would have.
     pub(super) async fn leave(&mut self, stop: Stop) -> Stop {
         if self.in_transaction() && self.talk.link.status == b'T' {
-            let fail = self.talk.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before has failed\"", &[]).await;
+            let fail =
+                self.talk.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before has failed\"", &[]).await;
             if fail.is_err() {
                 return Stop::Lost;
             }

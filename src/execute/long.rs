@@ -5,8 +5,8 @@
 
 use super::{Execution, Reply, Stop, progress};
 use crate::pg::relation::RelationName;
-use crate::plan::{Phase, Undo};
 use crate::pg::sqlstate;
+use crate::plan::{Phase, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
 use tokio::sync::mpsc;
@@ -91,8 +91,11 @@ impl Execution<'_> {
             .await?;
         if !found.is_empty() {
             self.talk.tell(
-                &Report::notice(sqlstate::SUCCESSFUL_COMPLETION, format!("index {index} is invalid already: finishing its drop"))
-                    .detail("A concurrent drop that was interrupted cannot be taken back."),
+                &Report::notice(
+                    sqlstate::SUCCESSFUL_COMPLETION,
+                    format!("index {index} is invalid already: finishing its drop"),
+                )
+                .detail("A concurrent drop that was interrupted cannot be taken back."),
             );
         }
         Ok(found)
@@ -124,8 +127,13 @@ impl Execution<'_> {
         if let Some(error) = self.talk.ask_one(&sql, &[]).await?.error {
             tracing::warn!(%index, error = error.message(), "an unfinished index could not be dropped");
             self.talk.tell(
-                &Report::warning(sqlstate::WARNING, format!("the invalid index {index} could not be dropped: {}", error.message()))
-                    .hint(format!("Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too.")),
+                &Report::warning(
+                    sqlstate::WARNING,
+                    format!("the invalid index {index} could not be dropped: {}", error.message()),
+                )
+                .hint(format!(
+                    "Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too."
+                )),
             );
         }
         Ok(())

@@ -156,10 +156,7 @@ impl Execution<'_> {
             return Some(Stop::ClientGone);
         }
         self.talk.take_cancelled().then(|| {
-            Stop::Report(Report::error(
-                crate::pg::sqlstate::QUERY_CANCELED,
-                "canceling statement due to user request",
-            ))
+            Stop::Report(Report::error(crate::pg::sqlstate::QUERY_CANCELED, "canceling statement due to user request"))
         })
     }
 }

@@ -253,13 +253,9 @@ impl Execution<'_> {
             return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
                 .detail(in_the_way(&waiting.last));
         }
-        let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
-            .detail(format!(
-                "Waited {} {}. {}",
-                in_words(waited),
-                waiting_for_lock(&phase.locks),
-                in_the_way(&waiting.last)
-            ));
+        let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(
+            format!("Waited {} {}. {}", in_words(waited), waiting_for_lock(&phase.locks), in_the_way(&waiting.last)),
+        );
         if ms == session.lock_timeout_ms {
             return report;
         }

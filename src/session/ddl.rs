@@ -7,9 +7,9 @@ use crate::backend::BackendLost;
 use crate::catalog::{Facts, RelationFacts, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
+use crate::pg::relation::quote_literal;
 use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
-use crate::pg::relation::quote_literal;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::{error_response::ServerError, reply};
@@ -67,10 +67,7 @@ impl Session {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits {
-            small_table: self.shared.config.ddl.small_table,
-            rewrite: self.shared.config.proxy.mode == Mode::Plan,
-        }
+        Limits { small_table: self.shared.config.ddl.small_table, rewrite: self.shared.config.proxy.mode == Mode::Plan }
     }
 
     /// What is true of the relations that a statement names, and what it would do to them.
@@ -118,7 +115,8 @@ impl Session {
                     })
                     .collect();
                 // The same relations before and after, in the order asked; an index that is gone shortens the second half.
-                let half = files.iter().skip(1).position(|(name, _)| name == "pgsluice_probe").map_or(files.len(), |i| i + 1);
+                let half =
+                    files.iter().skip(1).position(|(name, _)| name == "pgsluice_probe").map_or(files.len(), |i| i + 1);
                 let (first, second) = files.split_at(half);
                 if let Some(slot) = facts.probe.get_mut(question.part) {
                     *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));

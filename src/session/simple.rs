@@ -174,7 +174,8 @@ impl Session {
                     at += 1;
                     self.act(statement, characters(&text[..statement.range.start])).await?
                 } else {
-                    let count = run.iter().take_while(|s| !acts(s) && !matches!(s.class, Class::Transaction(_))).count();
+                    let count =
+                        run.iter().take_while(|s| !acts(s) && !matches!(s.class, Class::Transaction(_))).count();
                     let end = run[count - 1].range.end;
                     at += count;
                     // Outside a block, statements behind this run must stay in one transaction with it.

@@ -89,7 +89,8 @@ pub struct Part {
     /// Further relations it locks: the referenced table of a foreign key, a partition, a new parent …
     pub others: Vec<RelationName>,
     /// This subcommand alone, as an `ALTER TABLE pg_temp.pgsluice_probe …` statement, for the rewrite
-    /// probe; only for forms whose cost depends on the server (`Form::needs_probe`).
+    /// probe; only for forms whose cost depends on the server (`Form::needs_probe`). Of CREATE INDEX: the same
+    /// index on that copy, so that the server can be asked for its definition.
     pub probe: Option<String>,
 }
 

@@ -49,7 +49,8 @@ pub fn packet_len(word: [u8; 4]) -> Result<usize, &'static str> {
 /// # Errors
 /// It is none that PostgreSQL would take.
 pub fn read(packet: &[u8]) -> Result<First, &'static str> {
-    let code = packet.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or("incomplete startup packet")?;
+    let code =
+        packet.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or("incomplete startup packet")?;
     let body = packet.get(8..).unwrap_or_default();
     match code {
         SSL => Ok(First::Ssl),

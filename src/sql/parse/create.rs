@@ -14,9 +14,13 @@ use pg_query::protobuf::{
     CreateStmt, CreateTableAsStmt, CreateTrigStmt, ObjectType, RangeVar, RuleStmt, ViewStmt,
 };
 
-/// A statement on one relation.
+/// A statement on one relation. What is created as TEMP is created in `pg_temp`, whatever the name says.
 fn on(tag: &str, form: Form, target: Option<&RangeVar>) -> Ddl {
-    Ddl { targets: relation(target).into_iter().collect(), ..Ddl::new(tag, form) }
+    let mut name = relation(target);
+    if let Some(name) = name.as_mut().filter(|_| target.is_some_and(is_temporary)) {
+        name.schema = Some("pg_temp".to_owned());
+    }
+    Ddl { targets: name.into_iter().collect(), ..Ddl::new(tag, form) }
 }
 
 pub(super) fn table(stmt: &CreateStmt, tag: &str) -> Ddl {

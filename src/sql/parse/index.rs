@@ -4,6 +4,7 @@
 //! one word.
 
 use super::names::{is_on, relation, some};
+use super::probe;
 use super::tokens::Scanned;
 use crate::sql::Ddl;
 use crate::sql::form::Form;
@@ -11,7 +12,10 @@ use pg_query::protobuf::{IndexStmt, ReindexObjectType, ReindexStmt};
 
 pub(super) fn create(stmt: &IndexStmt, scanned: &Scanned<'_>) -> Ddl {
     let form = if stmt.concurrent { Form::CreateIndexConcurrently } else { Form::CreateIndex };
-    let ddl = Ddl::new("CREATE INDEX", form);
+    let mut ddl = Ddl::new("CREATE INDEX", form);
+    for part in &mut ddl.parts {
+        part.probe = probe::index(stmt);
+    }
     Ddl {
         targets: relation(stmt.relation.as_ref()).into_iter().collect(),
         only: stmt.relation.as_ref().is_some_and(|range| !range.inh),

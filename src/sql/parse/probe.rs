@@ -4,7 +4,7 @@
 //! table's own columns could be carried over; otherwise there is none, and the plan falls back to the form's row.
 
 use pg_query::protobuf::{
-    AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, Node, ObjectType, RangeVar,
+    AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, IndexStmt, Node, ObjectType, RangeVar,
 };
 use pg_query::{DeparseOptions, NodeEnum};
 
@@ -45,20 +45,33 @@ fn deparse(command: &AlterTableCmd) -> Option<String> {
 }
 
 fn statement(command: AlterTableCmd) -> Option<String> {
-    let copy = RangeVar {
-        schemaname: "pg_temp".to_owned(),
-        relname: "pgsluice_probe".to_owned(),
-        inh: true,
-        relpersistence: "p".to_owned(),
-        ..RangeVar::default()
-    };
     let statement = NodeEnum::AlterTableStmt(AlterTableStmt {
-        relation: Some(copy),
+        relation: Some(copy()),
         cmds: vec![Node { node: Some(NodeEnum::AlterTableCmd(Box::new(command))) }],
         objtype: ObjectType::ObjectTable as i32,
         missing_ok: false,
     });
     statement.deparse(DeparseOptions::default()).ok()
+}
+
+/// The same index on the copy, so that the server can say how it would define it. It gets a name of the server's choice.
+pub(super) fn index(stmt: &IndexStmt) -> Option<String> {
+    let mut stmt = stmt.clone();
+    stmt.relation = Some(copy());
+    stmt.idxname = String::new();
+    stmt.concurrent = false;
+    stmt.if_not_exists = false;
+    NodeEnum::IndexStmt(Box::new(stmt)).deparse(DeparseOptions::default()).ok()
+}
+
+fn copy() -> RangeVar {
+    RangeVar {
+        schemaname: "pg_temp".to_owned(),
+        relname: "pgsluice_probe".to_owned(),
+        inh: true,
+        relpersistence: "p".to_owned(),
+        ..RangeVar::default()
+    }
 }
 
 fn strip_constraints(column: &mut ColumnDef, is_new: bool) {

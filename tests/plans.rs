@@ -1,0 +1,390 @@
+//! Goldens of plans: SQL and facts in, the printed plan out; no server.
+//!
+//! A file of `tests/plans` is read from top to bottom. Lines of facts set the scene; they stay until changed:
+//!
+//! ```text
+//! # a comment
+//! session version=150000 in_transaction strongest="ACCESS EXCLUSIVE" frozen schema=public
+//! limits  small=1MB guard
+//! relation public.orders kind=r bytes=31GB column=id:bigint,notnull,default index=orders_pkey,unique,constraint
+//! probe   none rewrite rebuild unknown
+//! wanted  INDEX USING btree (a)
+//! ```
+//!
+//! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
+//! line. `UPDATE_GOLDENFILES=1` writes what is printed into the files. Every plan is checked too.
+
+use pgsluice::catalog::{
+    Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts, RelationRef,
+    SessionFacts, query,
+};
+use pgsluice::pg::{LockMode, RelationKind, RelationName};
+use pgsluice::plan::{Limits, check, plan, print};
+use pgsluice::sql::{Statement, parse};
+use std::fmt::Write;
+use std::path::Path;
+
+#[test]
+fn plans_are_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "plan"));
+    files.sort();
+    assert!(!files.is_empty());
+    let mut differing = Vec::new();
+    for path in files {
+        let golden = std::fs::read_to_string(&path).unwrap();
+        let printed = run(&golden, &path.display().to_string());
+        if printed == golden {
+            continue;
+        }
+        if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+            std::fs::write(&path, printed).unwrap();
+        } else {
+            differing.push(difference(&path, &golden, &printed));
+        }
+    }
+    assert!(differing.is_empty(), "{}\nUPDATE_GOLDENFILES=1 writes them anew.", differing.join("\n"));
+}
+
+/// The first line that is not as written.
+fn difference(path: &Path, golden: &str, printed: &str) -> String {
+    let lines = golden.lines().zip(printed.lines()).enumerate().find(|(_, (one, other))| one != other);
+    match lines {
+        Some((i, (one, other))) => format!("{}:{}\n  written: {one}\n  printed: {other}", path.display(), i + 1),
+        None => format!("{}: another number of lines", path.display()),
+    }
+}
+
+/// The file with every plan printed anew.
+fn run(golden: &str, file: &str) -> String {
+    let mut scene = Scene::default();
+    let mut out = String::new();
+    let mut lines = golden.lines().peekable();
+    while let Some(line) = lines.next() {
+        let _ = writeln!(out, "{line}");
+        let Some(first) = line.strip_prefix("plan ") else {
+            scene.set(line, file);
+            continue;
+        };
+        let mut sql = first.to_owned();
+        for line in lines.by_ref().take_while(|line| *line != "---") {
+            let _ = writeln!(out, "{line}");
+            sql = format!("{sql}\n{line}");
+        }
+        // What was printed before is left out, up to the empty line.
+        while lines.next_if(|line| !line.is_empty()).is_some() {}
+        let _ = write!(out, "---\n{}", scene.plan(&sql));
+    }
+    out
+}
+
+/// Facts as the lines have set them.
+struct Scene {
+    session: SessionFacts,
+    limits: Limits,
+    relations: Vec<RelationFacts>,
+    unusable: Vec<String>,
+    probe: Vec<Option<ProbeAnswer>>,
+    wanted: Option<String>,
+    forgetful: bool,
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        let session = SessionFacts {
+            server_version: 160_000,
+            backend_pid: 4711,
+            in_transaction: false,
+            lock_timeout_ms: 0,
+            statement_timeout_ms: 0,
+            deadlock_timeout_ms: 1000,
+            may_probe: true,
+            strongest_lock: None,
+            frozen_snapshot: false,
+            current_schema: Some("public".to_owned()),
+        };
+        Self {
+            session,
+            limits: Limits { small_table: 0, rewrite: true },
+            relations: Vec::new(),
+            unusable: Vec::new(),
+            probe: Vec::new(),
+            wanted: None,
+            forgetful: false,
+        }
+    }
+}
+
+impl Scene {
+    fn set(&mut self, line: &str, file: &str) {
+        let words = words(line);
+        let Some((first, rest)) = words.split_first() else { return };
+        match first.as_str() {
+            word if word.starts_with('#') => {}
+            "session" => {
+                self.session = Self::default().session;
+                rest.iter().for_each(|word| session(&mut self.session, word));
+            }
+            "limits" => {
+                self.limits = Self::default().limits;
+                rest.iter().for_each(|word| limits(&mut self.limits, word));
+            }
+            "relation" => {
+                let oid = 1000 + u32::try_from(self.relations.len()).unwrap() * 10;
+                let (name, rest) = rest.split_first().unwrap();
+                let id = reference(name, oid);
+                self.relations.retain(|relation| (&relation.id.schema, &relation.id.name) != (&id.schema, &id.name));
+                let mut facts = relation_facts(id);
+                rest.iter().for_each(|word| relation(&mut facts, word));
+                self.relations.push(facts);
+            }
+            "unusable" => self.unusable = rest.to_vec(),
+            "probe" => self.probe = rest.iter().map(|word| probe(word)).collect(),
+            "wanted" => self.wanted = (!rest.is_empty()).then(|| rest.join(" ")),
+            "forgetful" => self.forgetful = true,
+            word => panic!("{file}: what is {word:?}?"),
+        }
+    }
+
+    fn plan(&self, sql: &str) -> String {
+        let mut out = String::new();
+        for statement in parse(sql).unwrap() {
+            match plan(&statement, &self.facts(&statement), &self.limits) {
+                Ok(plan) => {
+                    out.push_str(&print::to_text(&plan));
+                    for broken in check::check(&plan) {
+                        let _ = writeln!(out, "BROKEN   {broken}");
+                    }
+                    // JSON has no form of its own to hold here, but must be there.
+                    assert!(print::to_json(&plan).unwrap().contains("\"phases\""));
+                }
+                Err(refusal) => {
+                    let report = &refusal.report;
+                    let _ =
+                        writeln!(out, "refused  {} {}: {}", report.severity.as_str(), report.sqlstate, report.message);
+                }
+            }
+        }
+        out
+    }
+
+    fn facts(&self, statement: &Statement) -> Facts {
+        let names = if self.forgetful { Vec::new() } else { query::relations_of(statement) };
+        let relations = names.into_iter().map(|name| self.asked(name)).collect();
+        let related = self.relations.iter().map(RelationFacts::lock_facts).collect::<Vec<RelatedFacts>>();
+        Facts {
+            session: self.session.clone(),
+            relations,
+            related,
+            probe: self.probe.clone(),
+            wanted_index: self.wanted.clone(),
+        }
+    }
+
+    fn asked(&self, name: RelationName) -> Asked {
+        let schema = name.schema.clone().unwrap_or_else(|| "public".to_owned());
+        let found = self.relations.iter().find(|r| r.id.name == name.name && r.id.schema == schema).cloned();
+        let usable = !self.unusable.contains(&schema);
+        Asked { schema_usable: usable, may_create: usable && schema != "pg_temp", name, found }
+    }
+}
+
+/// Words of a line; blanks between double quotes are part of a word.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn session(session: &mut SessionFacts, word: &str) {
+    match word.split_once('=').unwrap_or((word, "")) {
+        ("version", version) => session.server_version = version.parse().unwrap(),
+        ("in_transaction", "") => session.in_transaction = true,
+        ("strongest", mode) => session.strongest_lock = Some(lock_mode(mode)),
+        ("frozen", "") => session.frozen_snapshot = true,
+        ("schema", schema) => session.current_schema = Some(schema.to_owned()),
+        _ => panic!("session {word}?"),
+    }
+}
+
+fn limits(limits: &mut Limits, word: &str) {
+    match word.split_once('=').unwrap_or((word, "")) {
+        ("small", size) => limits.small_table = bytes(size),
+        ("guard", "") => limits.rewrite = false,
+        _ => panic!("limits {word}?"),
+    }
+}
+
+fn probe(word: &str) -> Option<ProbeAnswer> {
+    match word {
+        "none" => Some(ProbeAnswer { rewrites_table: false, rebuilds_indexes: false }),
+        "rewrite" => Some(ProbeAnswer { rewrites_table: true, rebuilds_indexes: true }),
+        "rebuild" => Some(ProbeAnswer { rewrites_table: false, rebuilds_indexes: true }),
+        "unknown" => None,
+        _ => panic!("probe {word}?"),
+    }
+}
+
+fn relation_facts(id: RelationRef) -> RelationFacts {
+    RelationFacts {
+        id,
+        kind: RelationKind::Table,
+        persistence: 'p',
+        bytes: 0,
+        table_bytes: 0,
+        rows: -1.0,
+        has_children: false,
+        is_partition: false,
+        typed: false,
+        owned: true,
+        may_lock: true,
+        parent: None,
+        default_partition: None,
+        table: None,
+        index: None,
+        own_lock: None,
+        created_here: false,
+        lane_holder: None,
+        is_system: false,
+        columns: Vec::new(),
+        constraints: Vec::new(),
+        indexes: Vec::new(),
+        referenced_by: Vec::new(),
+    }
+}
+
+fn relation(facts: &mut RelationFacts, word: &str) {
+    match word.split_once('=').unwrap_or((word, "")) {
+        ("oid", oid) => facts.id.oid = oid.parse().unwrap(),
+        ("kind", kind) => facts.kind = serde_json::from_value(kind.into()).unwrap(),
+        ("bytes", size) => facts.bytes = bytes(size),
+        ("table_bytes", size) => facts.table_bytes = bytes(size),
+        ("temp", "") => facts.persistence = 't',
+        ("children", "") => facts.has_children = true,
+        ("typed", "") => facts.typed = true,
+        ("foreign", "") => facts.owned = false,
+        ("unlockable", "") => facts.may_lock = false,
+        ("created_here", "") => facts.created_here = true,
+        ("system", "") => facts.is_system = true,
+        ("own_lock", mode) => facts.own_lock = Some(lock_mode(mode)),
+        ("parent", name) => {
+            facts.parent = Some(numbered(name));
+            facts.is_partition = true;
+        }
+        ("default", name) => facts.default_partition = Some(numbered(name)),
+        ("table", name) => facts.table = Some(numbered(name)),
+        ("referenced_by", name) => facts.referenced_by.push(numbered(name)),
+        ("column", column) => facts.columns.push(self::column(column)),
+        ("constraint", constraint) => facts.constraints.push(self::constraint(constraint)),
+        ("index", flags) if facts.kind == RelationKind::Index => facts.index = Some(index(flags, &facts.id)),
+        ("index", flags) => {
+            let at = facts.id.oid + 1 + u32::try_from(facts.indexes.len()).unwrap();
+            let table = RelationRef { oid: at, ..facts.id.clone() };
+            facts.indexes.push(index(flags, &table));
+        }
+        _ => panic!("relation {word}?"),
+    }
+}
+
+/// `name:type[,notnull][,default][,identity][,generated]`
+fn column(text: &str) -> ColumnFacts {
+    let (name, rest) = text.split_once(':').unwrap();
+    let mut flags = rest.split(',');
+    let type_name = flags.next().unwrap().to_owned();
+    let flags: Vec<&str> = flags.collect();
+    ColumnFacts {
+        name: name.to_owned(),
+        type_name,
+        not_null: flags.contains(&"notnull"),
+        has_default: flags.contains(&"default"),
+        identity: flags.contains(&"identity"),
+        generated: flags.contains(&"generated"),
+        custom_collation: false,
+    }
+}
+
+/// `name,kind[,invalid][,of:column][,to:table][,is:definition]`
+fn constraint(text: &str) -> ConstraintFacts {
+    let mut words = text.split(',');
+    let name = words.next().unwrap().to_owned();
+    let kind = words.next().unwrap().chars().next().unwrap();
+    let mut facts = ConstraintFacts {
+        name,
+        kind,
+        validated: true,
+        columns: Vec::new(),
+        references: None,
+        definition: String::new(),
+    };
+    for word in words {
+        match word.split_once(':').unwrap_or((word, "")) {
+            ("invalid", "") => facts.validated = false,
+            ("of", column) => facts.columns.push(column.to_owned()),
+            ("to", table) => facts.references = Some(numbered(table)),
+            ("is", definition) => facts.definition = definition.to_owned(),
+            _ => panic!("constraint {word}?"),
+        }
+    }
+    facts
+}
+
+/// `name[,unique][,invalid][,busy][,constraint][,is:definition]`
+fn index(text: &str, table: &RelationRef) -> IndexFacts {
+    let mut words = text.split(',');
+    let name = words.next().unwrap();
+    let mut facts = IndexFacts {
+        id: RelationRef { name: name.to_owned(), ..table.clone() },
+        unique: false,
+        valid: true,
+        of_constraint: false,
+        in_progress: false,
+        definition: format!("CREATE INDEX {name} ON {}.{} USING btree (a)", table.schema, table.name),
+    };
+    for word in words {
+        match word.split_once(':').unwrap_or((word, "")) {
+            ("unique", "") => facts.unique = true,
+            ("invalid", "") => facts.valid = false,
+            ("busy", "") => facts.in_progress = true,
+            ("constraint", "") => facts.of_constraint = true,
+            ("is", definition) => facts.definition = definition.to_owned(),
+            _ => panic!("index {word}?"),
+        }
+    }
+    facts
+}
+
+/// `schema.name#oid`
+fn numbered(text: &str) -> RelationRef {
+    let (name, oid) = text.split_once('#').unwrap();
+    reference(name, oid.parse().unwrap())
+}
+
+fn reference(name: &str, oid: u32) -> RelationRef {
+    let (schema, name) = name.split_once('.').unwrap_or(("public", name));
+    RelationRef { oid, schema: schema.to_owned(), name: name.to_owned() }
+}
+
+fn lock_mode(name: &str) -> LockMode {
+    LockMode::ALL.into_iter().find(|mode| mode.sql() == name).unwrap()
+}
+
+fn bytes(text: &str) -> u64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        unit => panic!("bytes in {unit}?"),
+    };
+    digits.parse::<u64>().unwrap() * unit
+}

@@ -133,6 +133,8 @@ pub fn show(message: &Message) -> String {
                 body.split(|b| *b == 0).filter(|f| !f.is_empty()).map(|f| f.escape_ascii().to_string()).collect();
             format!("{} {}", char::from(message.tag), fields.join(" | "))
         }
+        // Notifications carry the pid of who sent them.
+        b'A' => format!("A {}", body[4..].escape_ascii()),
         // The oid of a table made by the test differs from run to run; that of a catalogue does not.
         b'T' => format!("T {}", row_description(body)),
         tag => format!("{} {}", tag.escape_ascii(), body.escape_ascii()),

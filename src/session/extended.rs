@@ -7,12 +7,12 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::simple::{Understood, acts};
+use super::simple::{Piece, Understood, acts};
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
 use crate::execute::Stop;
 use crate::relay::Event;
-use crate::sql::{Class, Statement, TransactionControl};
+use crate::sql::{self, Class, Statement, TransactionControl};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, FLUSH, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -31,7 +31,12 @@ impl Session {
             return Flow::Continue;
         }
         self.eye.forget(&name);
-        let mut statements = match self.understand(&text) {
+        if self.owns_block && sql::exactly_transaction(&text).is_some() {
+            self.prepare_control(&name, &text);
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
+        let mut statements = match self.understand(&text).await {
             Understood::Relay => Vec::new(),
             Understood::Act(statements) => statements,
             Understood::Refuse(report) => return self.refuse_session(&report).await,
@@ -47,6 +52,14 @@ impl Session {
         }
         self.talk.link.pass_frame();
         Flow::Continue
+    }
+
+    /// BEGIN, COMMIT and their like, in a block that the proxy opened: acted on when executed.
+    fn prepare_control(&mut self, name: &[u8], text: &[u8]) {
+        let parsed = std::str::from_utf8(text).ok().and_then(|text| sql::parse(text).ok());
+        if let Some(statement) = parsed.and_then(|mut statements| statements.pop()) {
+            self.eye.prepare(name, Arc::new(statement));
+        }
     }
 
     /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers
@@ -110,6 +123,15 @@ impl Session {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
+        let control = match statement.class {
+            Class::Transaction(control) if self.owns_block => Some(control),
+            // The block is the client's own by now.
+            Class::Transaction(_) => {
+                self.talk.link.pass_frame();
+                return Ok(Flow::Continue);
+            }
+            _ => None,
+        };
         let block = self.needs_block().await;
         if !self.seal(portal, block).await? {
             self.talk.link.pass_frame();
@@ -117,6 +139,9 @@ impl Session {
             return Ok(Flow::Continue);
         }
         self.talk.link.take_frame();
+        if let Some(control) = control {
+            return self.pipeline_control(control, statement).await;
+        }
         match self.run_ddl(statement, 0).await {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);
@@ -127,6 +152,22 @@ impl Session {
                 self.tell_stop(stop)?;
                 self.skip_to_sync().await?;
             }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// BEGIN, COMMIT and their like, in a pipeline whose implicit transaction the proxy keeps as a block.
+    async fn pipeline_control(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<Flow, BackendLost> {
+        let mut owned = self.owns_block;
+        let done = self.control(control, statement, &mut owned).await?;
+        self.owns_block = owned;
+        self.eye.watch_sync = self.owns_block;
+        if matches!(done, Piece::Failed) {
+            self.skip_to_sync().await?;
         }
         Ok(Flow::Continue)
     }

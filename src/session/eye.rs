@@ -105,10 +105,10 @@ impl Eye {
             return true;
         }
         self.forget(name);
-        if let Some(control) = exactly_transaction(text) {
-            self.pipeline_control = Some(control);
-        }
-        false
+        let control = exactly_transaction(text);
+        self.pipeline_control = control.or(self.pipeline_control);
+        // In a block that the proxy opened, BEGIN and its like mean something else.
+        control.is_some() && self.watch_sync
     }
 }
 
@@ -126,7 +126,7 @@ impl Inspect for Eye {
 
     fn hit(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
-            b'Q' => return message::query(body).is_some_and(may_carry_ddl),
+            b'Q' => return self.watch_sync || message::query(body).is_some_and(may_carry_ddl),
             b'P' => return self.parse(body),
             b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
             b'B' => self.bind(body),
@@ -139,8 +139,9 @@ impl Inspect for Eye {
 
     fn oversize(&mut self, tag: u8, _: u32) -> bool {
         // Bind may be as large as its parameters; only a text can carry DDL.
-        self.oversize = matches!(tag, b'Q' | b'P');
-        self.oversize && self.refuse_oversize
+        // What is let go leaves no trace: the next frame is judged by itself.
+        self.oversize = matches!(tag, b'Q' | b'P') && self.refuse_oversize;
+        self.oversize
     }
 
     fn limit(&self) -> u32 {

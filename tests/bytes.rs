@@ -49,6 +49,7 @@ impl Twins {
     /// Plays `parts` on both sides and gives both transcripts.
     fn both(&self, parts: &[&[u8]], pause: Option<Duration>) -> (String, String) {
         let played = |client: Client, database: &str| {
+            client.stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let bytes = client.play(parts, pause);
             wait_until_alone(database);
             transcript(&bytes)
@@ -295,7 +296,7 @@ fn random_conversations_are_the_same() {
         1 => prop::sample::select(simple_scripts()).prop_map(|(_, bytes)| Letter(bytes)),
     ];
     let mut runner = TestRunner::new_with_rng(
-        Cases { cases: 120, failure_persistence: None, max_shrink_iters: 200, ..Cases::default() },
+        Cases { cases: 120, failure_persistence: None, max_shrink_iters: 40, ..Cases::default() },
         // The same conversations each time.
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
     );

@@ -38,6 +38,11 @@ impl Session {
         }
         let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
         let text = message::query(body).map(<[u8]>::to_vec).unwrap_or_default();
+        // After an error in a pipeline the server skips even a Query.
+        if self.talk.link.owed.skipping() {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
         if self.owns_block {
             return self.query_ends_pipeline(&text).await;
         }

@@ -28,7 +28,8 @@ impl Stage {
         });
         let database = new_database(&SERVER, prefix);
         let mut watcher = Client::connect(SERVER.port, &SERVER.user, &database);
-        watcher.ok("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int); CREATE INDEX old ON t (v)");
+        watcher
+            .ok("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int); CREATE INDEX old ON t (v)");
         watcher.ok("INSERT INTO t SELECT g, g FROM generate_series(1, 2000) g");
         Self { running, database, watcher }
     }
@@ -60,8 +61,7 @@ impl Stage {
     fn assert_clean(&mut self, what: &str, but: &[&Client]) {
         let pids: Vec<String> = but.iter().map(|client| client.pid.to_string()).collect();
         let others = format!("pid <> pg_backend_pid() AND pid <> ALL ('{{{}}}'::int[])", pids.join(","));
-        let backends =
-            format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {others}");
+        let backends = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {others}");
         wait_until(&format!("{what}: no backend is left"), || self.watcher.value(&backends) == "0");
         let advisory = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
@@ -154,12 +154,30 @@ fn scenes() -> Vec<Scene> {
     vec![
         scene("a wait", reads, q(alter), WAITS, 'I'),
         scene("a wait, extended", reads, [run(alter), sync()].concat(), WAITS, 'I'),
-        scene("a wait in a pipeline", reads, [run("SELECT 1"), run(alter), run("SELECT 2"), sync()].concat(), WAITS, 'I'),
-        scene("a wait in a string", reads, q("INSERT INTO other VALUES (1); ALTER TABLE t ADD a int; SELECT 1"), WAITS, 'I'),
+        scene(
+            "a wait in a pipeline",
+            reads,
+            [run("SELECT 1"), run(alter), run("SELECT 2"), sync()].concat(),
+            WAITS,
+            'I',
+        ),
+        scene(
+            "a wait in a string",
+            reads,
+            q("INSERT INTO other VALUES (1); ALTER TABLE t ADD a int; SELECT 1"),
+            WAITS,
+            'I',
+        ),
         scene("a wait in a block of a string", reads, q("BEGIN; ALTER TABLE t ADD a int; COMMIT"), WAITS, 'E'),
         scene("a build behind a writer", writes, q("CREATE INDEX new ON t (v)"), BUILD_WAITS, 'I'),
         scene("a build behind a snapshot", snapshot, q("CREATE INDEX CONCURRENTLY new ON t (v)"), BUILD_WAITS, 'I'),
-        scene("a unique build, extended", writes, [run("CREATE UNIQUE INDEX new ON t (v)"), sync()].concat(), BUILD_WAITS, 'I'),
+        scene(
+            "a unique build, extended",
+            writes,
+            [run("CREATE UNIQUE INDEX new ON t (v)"), sync()].concat(),
+            BUILD_WAITS,
+            'I',
+        ),
         scene("a rebuild", writes, q("REINDEX TABLE t"), BUILD_WAITS, 'I'),
         scene("a rebuild of an index", writes, q("REINDEX INDEX CONCURRENTLY old"), BUILD_WAITS, 'I'),
     ]
@@ -276,7 +294,8 @@ fn a_copy_that_ends_early() {
     for end in ENDS {
         for ddl in [false, true] {
             let mut client = stage.client();
-            let string = if ddl { "ALTER TABLE t ADD c int; COPY other FROM STDIN; SELECT 1" } else { "COPY other FROM STDIN" };
+            let string =
+                if ddl { "ALTER TABLE t ADD c int; COPY other FROM STDIN; SELECT 1" } else { "COPY other FROM STDIN" };
             client.send_query(string);
             client.read_up_to(b"G");
             client.send(&copy_data("1\n2\n"));
@@ -345,7 +364,12 @@ fn a_cancel_strikes_only_whom_it_means() {
     blocker.ok("COMMIT");
     assert_eq!(client.outcome().error, None);
     // A cancel of nothing is forgotten, by whichever way the next statement goes.
-    for sql in ["SELECT 1", "ALTER TABLE t ADD COLUMN b int", "CREATE INDEX ON t (b)", "BEGIN; ALTER TABLE t ADD c int; COMMIT"] {
+    for sql in [
+        "SELECT 1",
+        "ALTER TABLE t ADD COLUMN b int",
+        "CREATE INDEX ON t (b)",
+        "BEGIN; ALTER TABLE t ADD c int; COMMIT",
+    ] {
         client.cancel(port(&stage.running));
         let outcome = client.query(sql);
         assert_eq!(outcome.error, None, "{sql}: {outcome:?}");
@@ -409,7 +433,10 @@ fn a_drain_lets_transactions_finish() {
     assert_eq!(waiting.outcome().error, None);
     assert_fatal(&waiting.last_words(), "57P01");
     stopping.join().unwrap();
-    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid NOT IN (pg_backend_pid(), {})", blocker.pid);
+    let left = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid NOT IN (pg_backend_pid(), {})",
+        blocker.pid
+    );
     wait_until("no backend is left", || watcher.value(&left) == "0");
     assert_eq!(watcher.value("SELECT count(*) FROM other"), "1");
 }
@@ -435,7 +462,8 @@ fn a_stop_now_waits_for_nobody() {
     }
     drop(building);
     blocker.goodbye();
-    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()");
+    let left =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()");
     wait_until("no backend is left", || watcher.value(&left) == "0");
     assert_eq!(watcher.value("SELECT count(*) FROM other"), "0");
 }

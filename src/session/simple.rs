@@ -285,12 +285,7 @@ impl Session {
     }
 
     /// A string of several statements. `owned`: a block that the proxy opened is under way.
-    async fn string(
-        &mut self,
-        statements: &[Statement],
-        text: &[u8],
-        mut owned: bool,
-    ) -> Result<(), BackendLost> {
+    async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
         let mut at = 0;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];

@@ -73,15 +73,14 @@ impl LockMode {
 
     /// Whether two transactions cannot hold these modes on one relation at once.
     pub fn conflicts_with(self, other: Self) -> bool {
-        use LockMode as M;
         let (low, high) = if self <= other { (self, other) } else { (other, self) };
         match low {
-            M::AccessShare => high == M::AccessExclusive,
-            M::RowShare => high >= M::Exclusive,
-            M::RowExclusive => high >= M::Share,
-            M::ShareUpdateExclusive => high >= M::ShareUpdateExclusive,
-            M::Share => high >= M::ShareRowExclusive,
-            M::ShareRowExclusive | M::Exclusive | M::AccessExclusive => true,
+            Self::AccessShare => high == Self::AccessExclusive,
+            Self::RowShare => high >= Self::Exclusive,
+            Self::RowExclusive => high >= Self::Share,
+            Self::ShareUpdateExclusive => high >= Self::ShareUpdateExclusive,
+            Self::Share => high >= Self::ShareRowExclusive,
+            Self::ShareRowExclusive | Self::Exclusive | Self::AccessExclusive => true,
         }
     }
 

@@ -18,5 +18,6 @@ pub const QUERY_CANCELED: SqlState = "57014";
 pub const ADMIN_SHUTDOWN: SqlState = "57P01";
 pub const CANNOT_CONNECT_NOW: SqlState = "57P03";
 pub const CONFIGURATION_LIMIT_EXCEEDED: SqlState = "53400";
+pub const CONFIG_FILE_ERROR: SqlState = "F0000";
 pub const TOO_MANY_CONNECTIONS: SqlState = "53300";
 pub const INTERNAL_ERROR: SqlState = "XX000";

@@ -45,7 +45,7 @@ fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {
 
 impl<'a> Scanned<'a> {
     /// The part of it that lies in `range`, from its first word to the end of its last.
-    pub(super) fn within(&'a self, range: Range<usize>) -> Scanned<'a> {
+    pub(super) fn within(&'a self, range: Range<usize>) -> Self {
         let first = self.words.partition_point(|word| word.range.start < range.start);
         let last = self.words.partition_point(|word| word.range.end <= range.end);
         let words = self.words.get(first..last).unwrap_or_default();

@@ -1,0 +1,40 @@
+# pgsluice. `make` alone lists what there is.
+
+CARGO ?= cargo
+# What scripts/setup.sh put under target/ for the client tests, if it did.
+export PATH := $(CURDIR)/target/venv/bin:$(PATH)
+export NODE_PATH := $(CURDIR)/target/node/node_modules
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test test-quick lint golden bench setup setup-test
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup ## a throw-away PostgreSQL with some tables, and the proxy in front on 127.0.0.1:6432
+	$(CARGO) run --release --quiet -- dev
+
+demo: setup ## the same schema changes directly and through the proxy, measured
+	$(CARGO) run --release --quiet -- demo
+
+test: setup-test lint ## everything: format, lints, tests against a real server, real clients
+	$(CARGO) test --no-fail-fast
+
+test-quick: ## the tests that need no server
+	$(CARGO) test --lib --test config --test tidy
+
+lint: ## format and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+
+golden: ## write the golden files anew; look at the difference before you commit it
+	UPDATE_GOLDENS=1 $(CARGO) test
+
+bench: setup ## relay and planner, against direct and against other proxies
+	$(CARGO) bench
+
+setup: ## install what a build and a throw-away server need, if it is missing
+	@sh scripts/setup.sh build server
+
+setup-test: ## as setup, and the clients that the tests drive
+	@sh scripts/setup.sh build server clients

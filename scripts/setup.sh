@@ -1,0 +1,114 @@
+#!/bin/sh
+# Installs what is missing, and says what and why. What is there is left alone, without a word.
+#
+#   setup.sh build     a C compiler and libclang: the SQL parser is PostgreSQL's own C code
+#   setup.sh server    PostgreSQL's server programs (no running database is needed, none is started)
+#   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif have sudo; then sudo "$@"
+    else fail "not root and no sudo; please run as root: $*"
+    fi
+}
+
+apt_updated=
+# install WHAT DEBIAN FEDORA BREW: WHAT is for people; the others are package names.
+install() {
+    what=$1 debian=$2 fedora=$3 brew=$4
+    if have apt-get; then
+        say "installing $what ($debian)"
+        [ -n "$apt_updated" ] || as_root apt-get update -qq
+        apt_updated=yes
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $debian >&2
+    elif have dnf; then
+        say "installing $what ($fedora)"
+        as_root dnf install -y -q $fedora >&2
+    elif have brew; then
+        say "installing $what ($brew)"
+        brew install --quiet $brew >&2
+    else
+        fail "$what is missing, and there is no apt-get, dnf or brew to install it with"
+    fi
+}
+
+# Where bindgen looks too.
+have_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    have llvm-config && ls "$(llvm-config --libdir)"/libclang* >/dev/null 2>&1 && return 0
+    for folder in /usr/lib /usr/lib64 /usr/lib/*-linux-gnu /usr/lib/llvm-*/lib /usr/local/lib /usr/local/llvm*/lib \
+        /Library/Developer/CommandLineTools/usr/lib /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
+        for file in "$folder"/libclang.so "$folder"/libclang.so.* "$folder"/libclang-*.so* "$folder"/libclang.dylib; do
+            [ -e "$file" ] && return 0
+        done
+    done
+    return 1
+}
+
+have_server() {
+    [ -n "${PGSLUICE_PG_BIN:-}" ] && return 0
+    have initdb && have postgres && return 0
+    have pg_config && [ -x "$(pg_config --bindir)/postgres" ] && return 0
+    for program in /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
+        /opt/homebrew/opt/postgresql@*/bin/postgres /usr/local/opt/postgresql@*/bin/postgres; do
+        [ -x "$program" ] && return 0
+    done
+    return 1
+}
+
+build() {
+    have cargo || fail "Rust is missing; please install it: https://rustup.rs"
+    have cc || install "a C compiler, for the SQL parser's build" build-essential "gcc make" gcc
+    have_libclang || install "libclang, for the SQL parser's build" libclang-dev clang-devel llvm
+}
+
+server() {
+    have_server && return 0
+    # Debian would make and start a cluster of its own: not wanted, as ours are thrown away.
+    if have apt-get && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        as_root mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    install "a PostgreSQL server, for throw-away databases" postgresql "postgresql-server postgresql-contrib" postgresql@17
+}
+
+python_client() { target/venv/bin/python -c "import $1" >/dev/null 2>&1; }
+
+clients() {
+    have python3 || install "Python, for the client tests" python3 python3 python@3
+    if [ ! -x target/venv/bin/pip ]; then
+        say "making a Python environment in target/venv, for the client tests"
+        mkdir -p target
+        python3 -m venv target/venv 2>/dev/null || {
+            rm -rf target/venv
+            install "Python's venv" python3-venv python3 python@3
+            python3 -m venv target/venv
+        }
+    fi
+    missing=
+    python_client psycopg || missing="$missing psycopg[binary]"
+    python_client asyncpg || missing="$missing asyncpg"
+    python_client pglast || missing="$missing pglast"
+    if [ -n "$missing" ]; then
+        say "installing into target/venv, for the client tests:$missing"
+        target/venv/bin/pip install --quiet --disable-pip-version-check $missing
+    fi
+    have node && have npm || install "Node.js, for the client tests" "nodejs npm" "nodejs npm" node
+    if [ ! -d target/node/node_modules/pg ]; then
+        say "installing into target/node, for the client tests: pg (node-postgres)"
+        npm install --silent --no-audit --no-fund --no-save --prefix target/node pg >&2
+    fi
+}
+
+for part in "$@"; do
+    case $part in
+        build|server|clients) "$part" ;;
+        *) fail "unknown part: $part (expected build, server or clients)" ;;
+    esac
+done

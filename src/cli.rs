@@ -1,0 +1,117 @@
+//! The command line: arguments to a call, and a [`Report`] to standard error.
+//!
+//! Nothing is decided here that `proxy.toml` could say too: flags become [`Overrides`].
+
+use crate::config::{Address, Config, Log, LogFormat, LogLevel, Mode, Overrides};
+use crate::report::Report;
+use crate::{dev, server};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing::level_filters::LevelFilter;
+
+/// A proxy for PostgreSQL that runs schema changes without making the application wait.
+#[derive(Debug, Parser)]
+#[command(name = "pgsluice", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Run(Run),
+    /// Try it: a throw-away PostgreSQL with tables of some size, and the proxy in front
+    Dev(Dev),
+    /// See it: the same schema changes directly and through the proxy, measured (under a minute)
+    Demo,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The settings; without a file the defaults hold
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen; may be given more than once
+    #[arg(long, value_name = "HOST:PORT|unix:DIR")]
+    listen: Vec<Address>,
+    /// The server to protect
+    #[arg(long, value_name = "HOST:PORT|unix:DIR")]
+    backend: Option<Address>,
+    /// What to do about schema changes
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    ddl: Option<Mode>,
+}
+
+#[derive(Debug, Args)]
+struct Dev {
+    /// Where the proxy is to listen
+    #[arg(long, value_name = "HOST:PORT|unix:DIR", default_value = "127.0.0.1:6432")]
+    listen: Address,
+    /// What to do about schema changes
+    #[arg(long, value_name = "MODE", value_parser = mode(), default_value = "plan")]
+    ddl: Mode,
+}
+
+fn mode() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::WORDS).try_map(|word| Mode::from_word(&word).ok_or("not a mode"))
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Dev(command) => dev::run(&command.listen, command.ddl).map_err(Failure::from),
+        Command::Demo => dev::demo::run().map_err(Failure::from),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Run {
+    fn run(self) -> Result<(), Failure> {
+        let overrides = Overrides { listen: self.listen, backend: self.backend, mode: self.ddl };
+        let config = Config::load(self.config.as_deref(), overrides).map_err(|error| Failure(error.to_string()))?;
+        start_log(&config.log);
+        server::run(config).map_err(Failure::from)
+    }
+}
+
+/// What is printed before the process ends with status 1.
+struct Failure(String);
+
+impl From<Report> for Failure {
+    fn from(report: Report) -> Self {
+        Self(report.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The log goes to standard error: standard output is for answers.
+fn start_log(log: &Log) {
+    let level = match log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => subscriber.with_target(false).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

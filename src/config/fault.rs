@@ -1,0 +1,97 @@
+//! What is wrong in `proxy.toml`: which key, on which line, which value, and what is allowed.
+
+use crate::pg::sqlstate;
+use crate::report::Report;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// From 1.
+    pub line: Option<usize>,
+    /// A lower-case fragment.
+    pub message: String,
+    /// A sentence.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { line: None, message: message.into(), hint: None }
+    }
+
+    pub(super) fn at(mut self, line: Option<usize>) -> Self {
+        self.line = line;
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// `value` is not what `key` takes.
+    pub(super) fn value(key: &str, line: Option<usize>, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
+        Self::new(format!("{key}: {value} is not allowed; expected {allowed}")).at(line)
+    }
+}
+
+/// Everything that is wrong in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    file: Option<PathBuf>,
+    faults: Vec<Fault>,
+}
+
+impl ConfigError {
+    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+        faults.sort_by_key(|fault| fault.line);
+        Self { file: None, faults }
+    }
+
+    pub(super) fn in_file(mut self, path: &Path) -> Self {
+        self.file = Some(path.to_owned());
+        self
+    }
+
+    /// In the order of the file; at least one.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// For a place that shows one report, e.g. the console's RELOAD.
+    pub fn report(&self) -> Report {
+        Report::error(sqlstate::CONFIG_FILE_ERROR, self.to_string())
+    }
+}
+
+impl From<Fault> for ConfigError {
+    fn from(fault: Fault) -> Self {
+        Self::new(vec![fault])
+    }
+}
+
+/// One line per fault, as compilers print: `proxy.toml:12: locks.poll: …`.
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.faults.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            match (&self.file, fault.line) {
+                (Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
+                (Some(file), None) => write!(f, "{}: ", file.display())?,
+                (None, Some(line)) => write!(f, "line {line}: ")?,
+                (None, None) => {}
+            }
+            f.write_str(&fault.message)?;
+            if let Some(hint) = &fault.hint {
+                write!(f, ". {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,274 @@
+//! Every key of `proxy.toml`: where it goes and what it may be, in one list.
+//!
+//! The reader, the errors, the near matches and the test of `proxy.toml` all read this list.
+
+use super::units::{format_size, format_time, parse_size, parse_time};
+use super::{Address, Config, Fault, Secret};
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// One key, with the place in a [`Config`] that it sets.
+pub(super) struct Key<'a> {
+    section: &'static str,
+    name: &'static str,
+    slot: Slot<'a>,
+}
+
+/// A setting that is one of a few words.
+pub(super) trait Word {
+    fn words(&self) -> &'static [&'static str];
+    /// False: not one of the words.
+    fn set(&mut self, word: &str) -> bool;
+}
+
+/// The place of a value, with its bounds.
+enum Slot<'a> {
+    Time(&'a mut Duration, RangeInclusive<Duration>),
+    Bytes(&'a mut u64, RangeInclusive<u64>),
+    Memory(&'a mut usize, RangeInclusive<usize>),
+    Count(&'a mut usize, RangeInclusive<usize>),
+    Share(&'a mut f64),
+    Flag(&'a mut bool),
+    Word(&'a mut dyn Word),
+    Address(&'a mut Address),
+    Addresses(&'a mut Vec<Address>),
+    Text(&'a mut Option<String>),
+    Secret(&'a mut Option<Secret>),
+    Path(&'a mut Option<PathBuf>),
+    Port(&'a mut Option<u16>),
+}
+
+/// Every key, in the order of `proxy.toml`.
+pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
+    let Config { proxy, ddl, locks, operator, log } = config;
+    let key = |section, name, slot| Key { section, name, slot };
+    vec![
+        key("proxy", "mode", Slot::Word(&mut proxy.mode)),
+        key("proxy", "listen", Slot::Addresses(&mut proxy.listen)),
+        key("proxy", "backend", Slot::Address(&mut proxy.backend)),
+        key("proxy", "workers", Slot::Count(&mut proxy.workers, 0..=1_024)),
+        key("proxy", "max_clients", Slot::Count(&mut proxy.max_clients, 1..=1_000_000)),
+        key("proxy", "connect_timeout", Slot::Time(&mut proxy.connect_timeout, 10 * MS..=HOUR)),
+        key("proxy", "login_timeout", Slot::Time(&mut proxy.login_timeout, 10 * MS..=HOUR)),
+        key("proxy", "keepalive", Slot::Time(&mut proxy.keepalive, Duration::ZERO..=DAY)),
+        key("proxy", "drain_grace", Slot::Time(&mut proxy.drain_grace, Duration::ZERO..=DAY)),
+        key("ddl", "inspect_limit", Slot::Memory(&mut ddl.inspect_limit, 8 << 10..=1 << 30)),
+        key("ddl", "statements_limit", Slot::Count(&mut ddl.statements_limit, 1..=1_000_000)),
+        key("ddl", "unparsable", Slot::Word(&mut ddl.unparsable)),
+        key("ddl", "oversize", Slot::Word(&mut ddl.oversize)),
+        key("ddl", "notices", Slot::Flag(&mut ddl.notices)),
+        key("ddl", "progress_interval", Slot::Time(&mut ddl.progress_interval, 100 * MS..=HOUR)),
+        key("ddl", "small_table", Slot::Bytes(&mut ddl.small_table, 0..=1 << 40)),
+        key("locks", "poll", Slot::Time(&mut locks.poll, MS..=60 * SECOND)),
+        key("locks", "poll_jitter", Slot::Share(&mut locks.poll_jitter)),
+        key("locks", "stall_budget", Slot::Time(&mut locks.stall_budget, MS..=60 * SECOND)),
+        key("locks", "hold_budget", Slot::Time(&mut locks.hold_budget, MS..=HOUR)),
+        key("locks", "deadline", Slot::Time(&mut locks.deadline, MS..=30 * DAY)),
+        key("locks", "ladder_start", Slot::Time(&mut locks.ladder_start, MS..=60 * SECOND)),
+        key("locks", "starve_after", Slot::Time(&mut locks.starve_after, Duration::ZERO..=DAY)),
+        key("locks", "autovacuum", Slot::Word(&mut locks.autovacuum)),
+        key("locks", "fallback_timeout", Slot::Time(&mut locks.fallback_timeout, MS..=60 * SECOND)),
+        key("operator", "host", Slot::Text(&mut operator.host)),
+        key("operator", "port", Slot::Port(&mut operator.port)),
+        key("operator", "user", Slot::Text(&mut operator.user)),
+        key("operator", "password", Slot::Secret(&mut operator.password)),
+        key("operator", "password_file", Slot::Path(&mut operator.password_file)),
+        key("operator", "dbname", Slot::Text(&mut operator.dbname)),
+        key("log", "level", Slot::Word(&mut log.level)),
+        key("log", "format", Slot::Word(&mut log.format)),
+    ]
+}
+
+/// Puts every key of `text` into `config`, and returns what is wrong.
+pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let line = error.span().map(|span| line_at(text, &span));
+            return vec![Fault::new(error.message().replace('\n', "; ")).at(line)];
+        }
+    };
+    let mut keys = keys(config);
+    let mut faults = Vec::new();
+    for (section, value) in document.get_ref() {
+        let line = line_at(text, &section.span());
+        let section = section.get_ref().as_ref();
+        match value.get_ref() {
+            DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
+                read_section(text, section, table, &mut keys, &mut faults);
+            }
+            _ => faults.push(unknown_section(section, &keys).at(Some(line))),
+        }
+    }
+    faults
+}
+
+fn read_section(text: &str, section: &str, table: &DeTable<'_>, keys: &mut [Key<'_>], faults: &mut Vec<Fault>) {
+    for (name, value) in table {
+        let line = Some(line_at(text, &name.span()));
+        let name = name.get_ref().as_ref();
+        let Some(key) = keys.iter_mut().find(|key| key.section == section && key.name == name) else {
+            faults.push(unknown_key(section, name, keys).at(line));
+            continue;
+        };
+        if !key.slot.set(value.get_ref()) {
+            let shown = if matches!(key.slot, Slot::Secret(_)) { "(not shown)" } else { &text[value.span()] };
+            faults.push(Fault::value(&key.path(), line, shown, key.slot.allowed()));
+        }
+    }
+}
+
+impl Key<'_> {
+    /// `section.key`
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+impl Slot<'_> {
+    /// False: not what this key takes.
+    fn set(&mut self, value: &DeValue<'_>) -> bool {
+        match self {
+            Self::Time(slot, bounds) => put(slot, value.as_str().and_then(parse_time), |v| bounds.contains(v)),
+            Self::Bytes(slot, bounds) => put(slot, value.as_str().and_then(parse_size), |v| bounds.contains(v)),
+            Self::Memory(slot, bounds) => {
+                let bytes = value.as_str().and_then(parse_size).and_then(|bytes| usize::try_from(bytes).ok());
+                put(slot, bytes, |v| bounds.contains(v))
+            }
+            Self::Count(slot, bounds) => put(slot, integer(value), |v| bounds.contains(v)),
+            Self::Share(slot) => put(slot, number(value), |v| (0.0..=1.0).contains(v)),
+            Self::Flag(slot) => put(slot, value.as_bool(), |_| true),
+            Self::Word(slot) => value.as_str().is_some_and(|word| slot.set(word)),
+            Self::Address(slot) => put(slot, address(value), |_| true),
+            Self::Addresses(slot) => {
+                let all = value.as_array().and_then(|list| list.iter().map(|item| address(item.get_ref())).collect());
+                put(slot, all, |list: &Vec<_>| !list.is_empty())
+            }
+            Self::Text(slot) => put(slot, text(value).map(Some), |_| true),
+            Self::Secret(slot) => put(slot, text(value).map(|text| Some(Secret::new(text))), |_| true),
+            Self::Path(slot) => put(slot, text(value).map(|text| Some(PathBuf::from(text))), |_| true),
+            Self::Port(slot) => put(slot, integer::<u16>(value).filter(|port| *port > 0).map(Some), |_| true),
+        }
+    }
+
+    /// What this key takes, for an error.
+    fn allowed(&self) -> String {
+        match self {
+            Self::Time(_, bounds) => {
+                let (low, high) = (format_time(*bounds.start()), format_time(*bounds.end()));
+                format!("a time from {low} to {high}, such as \"200ms\" (units: us ms s min h d)")
+            }
+            Self::Bytes(_, bounds) => allowed_sizes(*bounds.start(), *bounds.end()),
+            Self::Memory(_, bounds) => allowed_sizes(*bounds.start() as u64, *bounds.end() as u64),
+            Self::Count(_, bounds) => format!("a whole number from {} to {}", bounds.start(), bounds.end()),
+            Self::Share(_) => "a number from 0 to 1".to_owned(),
+            Self::Flag(_) => "true or false".to_owned(),
+            Self::Word(slot) => {
+                let words: Vec<String> = slot.words().iter().map(|word| format!("\"{word}\"")).collect();
+                format!("one of {}", words.join(", "))
+            }
+            Self::Address(_) => format!("\"{}\"", Address::ALLOWED.replace(" or ", "\" or \"")),
+            Self::Addresses(_) => {
+                format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
+            }
+            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a text that is not empty".to_owned(),
+            Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
+        }
+    }
+}
+
+fn allowed_sizes(low: u64, high: u64) -> String {
+    format!("a size from {} to {}, such as \"64kB\" (units: B kB MB GB TB)", format_size(low), format_size(high))
+}
+
+fn put<T>(slot: &mut &mut T, value: Option<T>, allowed: impl FnOnce(&T) -> bool) -> bool {
+    value.filter(allowed).map(|value| **slot = value).is_some()
+}
+
+fn integer<T: std::str::FromStr>(value: &DeValue<'_>) -> Option<T> {
+    value.as_integer().filter(|integer| integer.radix() == 10).and_then(|integer| integer.as_str().parse().ok())
+}
+
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    let float = value.as_float().map(|float| float.as_str());
+    float.or_else(|| value.as_integer().map(|integer| integer.as_str()))?.parse().ok()
+}
+
+fn address(value: &DeValue<'_>) -> Option<Address> {
+    value.as_str().and_then(|text| text.parse().ok())
+}
+
+fn text(value: &DeValue<'_>) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn unknown_section(section: &str, keys: &[Key<'_>]) -> Fault {
+    let homes = keys.iter().filter(|key| key.name == section).map(|key| key.section);
+    let homes: Vec<&str> = homes.collect();
+    if let [home] = homes[..] {
+        return Fault::new(format!("{section}: unknown key")).hint(format!("Did you mean {section} in [{home}]?"));
+    }
+    let mut sections: Vec<&str> = keys.iter().map(|key| key.section).collect();
+    sections.dedup();
+    let allowed: Vec<String> = sections.iter().map(|section| format!("[{section}]")).collect();
+    let fault = Fault::new(format!("{section}: unknown section; expected one of {}", allowed.join(", ")));
+    match nearest(section, sections.into_iter()) {
+        Some(near) => fault.hint(format!("Did you mean [{near}]?")),
+        None => fault,
+    }
+}
+
+fn unknown_key(section: &str, name: &str, keys: &[Key<'_>]) -> Fault {
+    let fault = Fault::new(format!("{section}.{name}: unknown key"));
+    if let Some(home) = keys.iter().find(|key| key.name == name) {
+        return fault.hint(format!("Did you mean {name} in [{}]?", home.section));
+    }
+    let names: Vec<&str> = keys.iter().filter(|key| key.section == section).map(|key| key.name).collect();
+    match nearest(name, names.iter().copied()) {
+        Some(near) => fault.hint(format!("Did you mean {near}?")),
+        None => fault.hint(format!("The keys of [{section}] are {}.", names.join(", "))),
+    }
+}
+
+/// The candidate that is fewest edits away, if that is few enough to be a slip of the fingers.
+fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (word.len() / 3).clamp(1, 3);
+    let near = candidates.map(|candidate| (edits(word, candidate), candidate));
+    near.filter(|(distance, _)| *distance <= most).min().map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, in bytes.
+fn edits(left: &str, right: &str) -> usize {
+    let right = right.as_bytes();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.iter().enumerate() {
+            let change = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[right.len()]
+}
+
+fn line_at(text: &str, span: &Range<usize>) -> usize {
+    1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+}
+
+/// The line on which `section.key` is set, if it is.
+pub(super) fn line_of(text: &str, path: &str) -> Option<usize> {
+    let (section, name) = path.split_once('.')?;
+    let document = DeTable::parse(text).ok()?;
+    let table = document.get_ref().get(section).map(Spanned::get_ref)?.as_table()?;
+    table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, _)| line_at(text, &key.span()))
+}

@@ -1,0 +1,162 @@
+//! Where PostgreSQL's programs are, and as whom they can be run.
+//!
+//! PostgreSQL refuses to run as root, so for root another user is found.
+
+use crate::pg::sqlstate;
+use crate::report::Report;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The folder of one PostgreSQL's programs.
+#[derive(Debug, Clone)]
+pub(super) struct Binaries {
+    pub(super) folder: PathBuf,
+    /// The major version, e.g. 15.
+    pub(super) version: u32,
+    /// None: as ourselves.
+    pub(super) run_as: Option<User>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// Names a folder to use before all others.
+const VARIABLE: &str = "PGSLUICE_PG_BIN";
+
+/// Where distributions put it, each with one folder per version.
+const PLACES: [(&str, &str, &str); 5] = [
+    ("/usr/lib/postgresql", "", "bin"),
+    ("/usr", "pgsql-", "bin"),
+    ("/opt/homebrew/opt", "postgresql@", "bin"),
+    ("/usr/local/opt", "postgresql@", "bin"),
+    ("/usr/local", "pgsql", "bin"),
+];
+
+impl Binaries {
+    /// The environment's, else those on PATH, else pg_config's, else the highest version of the distribution.
+    pub(super) fn find() -> Result<Self, Report> {
+        let folder = match std::env::var_os(VARIABLE) {
+            Some(folder) => {
+                let folder = PathBuf::from(folder);
+                complete(&folder).then_some(folder.clone()).ok_or_else(|| {
+                    let message = format!("{VARIABLE} is {}, where there is no postgres and initdb", folder.display());
+                    Report::error(sqlstate::CONNECTION_FAILURE, message)
+                })?
+            }
+            None => on_path().or_else(of_pg_config).or_else(of_distribution).ok_or_else(|| {
+                Report::error(sqlstate::CONNECTION_FAILURE, "no PostgreSQL server is installed")
+                    .detail("Looked on PATH, asked pg_config, and looked in the folders of the distributions.")
+                    .hint(format!(
+                        "Install one (Debian: apt-get install postgresql), or set {VARIABLE} to its bin folder."
+                    ))
+            })?,
+        };
+        let version = run(Command::new(folder.join("postgres")).arg("--version"))?;
+        let version = major_version(&String::from_utf8_lossy(&version.stdout)).ok_or_else(|| {
+            Report::error(sqlstate::CONNECTION_FAILURE, format!("no version from {}", folder.display()))
+        })?;
+        Ok(Self { folder, version, run_as: unprivileged()? })
+    }
+
+    /// A program that runs as the user the server needs, with an environment that cannot lead it astray.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.folder.join(program));
+        command.env_remove("PGDATA").env_remove("PGPORT").env("LC_ALL", "C");
+        // The working directory of root may not be readable for another user.
+        command.current_dir("/");
+        if let Some(user) = &self.run_as {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+}
+
+/// Runs a short program to its end; what it said is in the error.
+pub(super) fn run(command: &mut Command) -> Result<Output, Report> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .map_err(|error| Report::error(sqlstate::CONNECTION_FAILURE, format!("could not run {program}: {error}")))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Report::error(sqlstate::CONNECTION_FAILURE, format!("{program} failed with {}", output.status)).detail(said))
+}
+
+fn complete(folder: &Path) -> bool {
+    ["postgres", "initdb"].iter().all(|program| folder.join(program).is_file())
+}
+
+fn on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let folder = std::env::split_paths(&path).find(|folder| complete(folder))?;
+    // What is on PATH may be a link; psql and pg_dump of the same version are beside the program itself.
+    let program = folder.join("postgres").canonicalize().ok()?;
+    program.parent().filter(|folder| complete(folder)).map(Path::to_owned).or(Some(folder))
+}
+
+fn of_pg_config() -> Option<PathBuf> {
+    let output = run(Command::new("pg_config").arg("--bindir")).ok()?;
+    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    complete(&folder).then_some(folder)
+}
+
+fn of_distribution() -> Option<PathBuf> {
+    let mut found = Vec::new();
+    for (parent, prefix, bin) in PLACES {
+        let Ok(entries) = std::fs::read_dir(parent) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(version) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else { continue };
+            let folder = entry.path().join(bin);
+            let bare = version.is_empty();
+            let number = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+            if (bare || number.is_some()) && complete(&folder) {
+                found.push((number, folder));
+            }
+        }
+    }
+    found.into_iter().max().map(|(_, folder)| folder)
+}
+
+/// Of `postgres (PostgreSQL) 15.18 (Debian …)`; also of `16beta1`.
+fn major_version(text: &str) -> Option<u32> {
+    let number = text.split_once("(PostgreSQL)")?.1.trim_start();
+    let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    number[..end].parse().ok()
+}
+
+/// For root, another user: postgres if there is one, else nobody.
+fn unprivileged() -> Result<Option<User>, Report> {
+    let id = |arguments: &[&str]| -> Option<u32> {
+        let output = run(Command::new("id").args(arguments)).ok()?;
+        String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+    };
+    if id(&["-u"]) != Some(0) {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        if let (Some(uid), Some(gid)) = (id(&["-u", name]), id(&["-g", name])) {
+            return Ok(Some(User { uid, gid }));
+        }
+    }
+    Err(Report::error(sqlstate::CONNECTION_FAILURE, "PostgreSQL does not run as root")
+        .hint("Run as another user, or create the user postgres."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::major_version;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
+        assert_eq!(major_version("postgres (PostgreSQL) 19beta1\n"), Some(19));
+        assert_eq!(major_version("something else"), None);
+    }
+}

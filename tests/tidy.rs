@@ -1,0 +1,373 @@
+//! The architecture, held without a server: import order, pure modules, homes of crates, lengths.
+//!
+//! It reads the source as text, comments and strings blanked out, and test modules left out.
+//! A count with "at most" is a ratchet: when you make it better, write the better number here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// No I/O, no clock.
+const PURE: [&str; 7] = ["pg", "report", "wire", "sql", "catalog", "plan", "gate"];
+const IMPURE: [&str; 9] = [
+    "tokio::",
+    "tokio_postgres",
+    "std::net",
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "SystemTime",
+    "Instant",
+    "println!",
+];
+
+/// One third-party crate, one home (or the few it has).
+const HOMES: [(&str, &[&str]); 5] = [
+    ("pg_query", &["sql"]),
+    ("aho_corasick", &["sql"]),
+    ("toml::", &["config"]),
+    ("tokio_postgres", &["operator", "dev", "cli"]),
+    ("clap::", &["cli"]),
+];
+
+const MOST_LINES: usize = 800;
+const FEW_LINES: usize = 400;
+const MOST_FUNCTION_LINES: usize = 70;
+/// At most: functions longer than that. Each is a flat table or match.
+const LONG_FUNCTIONS: usize = 0;
+/// At most: `unwrap()` and `expect(` outside tests, each with its invariant beside it.
+const UNWRAPS: usize = 0;
+
+/// A source file.
+struct Source {
+    path: PathBuf,
+    /// As it stands.
+    text: String,
+    /// Without comments, strings and test modules; as many lines.
+    code: String,
+}
+
+impl Source {
+    /// The module of `lib.rs` it belongs to; `lib` and `main` for themselves.
+    fn module(&self) -> String {
+        let path = self.path.strip_prefix(root().join("src")).unwrap();
+        let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    fn name(&self) -> String {
+        self.path.strip_prefix(root()).unwrap().display().to_string()
+    }
+
+    /// Every place where `needle` stands as a word of its own, as `file:line`.
+    fn places(&self, needle: &str) -> Vec<String> {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let stands = |line: &str| line.match_indices(needle).any(|(at, _)| !line[..at].ends_with(is_word));
+        let lines = self.code.lines().enumerate().filter(|(_, line)| stands(line));
+        lines.map(|(number, _)| format!("{}:{}", self.name(), number + 1)).collect()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: PathBuf) -> Source {
+    let text = fs::read_to_string(&path).unwrap();
+    // A module of tests in a file of its own.
+    let is_tests = path.file_stem().is_some_and(|stem| stem == "tests");
+    let code = if is_tests { String::new() } else { without_tests(&blanked(&text)) };
+    Source { path, text, code }
+}
+
+fn sources() -> Vec<Source> {
+    files(&root().join("src"), "rs").into_iter().map(read).collect()
+}
+
+/// Comments, strings and characters become blanks; lines stay.
+fn blanked(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut i = 0;
+    while i < chars.len() {
+        let end = skip(&chars, i);
+        if end == i {
+            out.push(chars[i]);
+            i += 1;
+        } else {
+            out.extend(chars[i..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+            i = end;
+        }
+    }
+    out
+}
+
+/// The end of the comment, string or character that starts at `i`; `i` if none does.
+fn skip(chars: &[char], i: usize) -> usize {
+    let at = |j: usize| chars.get(j).copied().unwrap_or('\0');
+    let find = |from: usize, wanted: &[char]| {
+        (from..chars.len()).find(|j| chars[*j..].starts_with(wanted)).map_or(chars.len(), |j| j + wanted.len())
+    };
+    let in_word = i > 0 && (at(i - 1).is_alphanumeric() || at(i - 1) == '_') && !matches!(at(i - 1), 'b' | 'c');
+    match at(i) {
+        '/' if at(i + 1) == '/' => find(i, &['\n']) - 1,
+        '/' if at(i + 1) == '*' => find(i + 2, &['*', '/']),
+        'r' if !in_word && matches!(at(i + 1), '"' | '#') => {
+            let hashes = chars[i + 1..].iter().take_while(|c| **c == '#').count();
+            if at(i + 1 + hashes) != '"' {
+                return i;
+            }
+            let mut close = vec!['"'];
+            close.extend(std::iter::repeat_n('#', hashes));
+            find(i + 2 + hashes, &close)
+        }
+        '"' => {
+            let mut j = i + 1;
+            while j < chars.len() && at(j) != '"' {
+                j += if at(j) == '\\' { 2 } else { 1 };
+            }
+            j + 1
+        }
+        '\'' if at(i + 1) == '\\' => find(i + 3, &['\'']),
+        '\'' if at(i + 2) == '\'' => i + 3,
+        _ => i,
+    }
+    .min(chars.len())
+}
+
+/// Blanks every item under `#[cfg(test)]`.
+fn without_tests(code: &str) -> String {
+    let mut out = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(at) = rest.find("#[cfg(test)]") {
+        let item = &rest[at..];
+        let end = match (item.find(';'), item.find('{')) {
+            (Some(semicolon), brace) if brace.is_none_or(|brace| semicolon < brace) => semicolon + 1,
+            (_, Some(brace)) => brace + closing(&item[brace..]),
+            _ => item.len(),
+        };
+        out.push_str(&rest[..at]);
+        out.extend(item[..end].chars().filter(|c| *c == '\n'));
+        rest = &item[end..];
+    }
+    out + rest
+}
+
+/// The length of a block that starts with its opening brace.
+fn closing(block: &str) -> usize {
+    let mut depth = 0;
+    for (at, c) in block.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    block.len()
+}
+
+/// The modules that `lib.rs` declares, in its order.
+fn declared() -> Vec<String> {
+    let lib = read(root().join("src/lib.rs"));
+    let module =
+        |line: &str| line.trim().trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned);
+    lib.code.lines().filter_map(module).collect()
+}
+
+/// The modules of this crate that a file names: `crate::x`, and `crate::{x, y::z}`.
+fn imports(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let names = match rest.strip_prefix('{') {
+            Some(_) => split_group(&rest[1..closing(rest).max(2) - 1]),
+            None => vec![rest],
+        };
+        let first = |name: &str| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        found.extend(names.into_iter().map(first).filter(|name: &String| !name.is_empty()));
+    }
+    found
+}
+
+/// At the commas outside inner braces.
+fn split_group(group: &str) -> Vec<&str> {
+    let mut depth = 0;
+    group
+        .split(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            c == ',' && depth == 0
+        })
+        .collect()
+}
+
+/// Fails with a list, one line each.
+#[track_caller]
+fn nothing_in(list: &[String], what: &str) {
+    assert!(list.is_empty(), "{what}:\n  {}", list.join("\n  "));
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    let silent = sources().into_iter().filter(|source| !source.text.starts_with("//! "));
+    nothing_in(&silent.map(|source| source.name()).collect::<Vec<_>>(), "files that do not open with `//! `");
+}
+
+#[test]
+fn modules_import_only_what_is_declared_above_them() {
+    let order = declared();
+    let rank: BTreeMap<&str, usize> = order.iter().enumerate().map(|(rank, name)| (name.as_str(), rank)).collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        let Some(own) = rank.get(module.as_str()) else { continue };
+        for import in imports(&source.code) {
+            if rank.get(import.as_str()).is_some_and(|other| other > own) {
+                wrong.push(format!("{} ({module}) imports {import}, which lib.rs declares below it", source.name()));
+            }
+        }
+    }
+    wrong.dedup();
+    nothing_in(&wrong, "imports against the order (any circle is among them)");
+}
+
+#[test]
+fn every_folder_is_declared() {
+    let mut known = declared();
+    known.extend(["lib".to_owned(), "main".to_owned()]);
+    let unknown = sources().into_iter().filter(|source| !known.contains(&source.module()));
+    nothing_in(&unknown.map(|source| source.name()).collect::<Vec<_>>(), "files of no module that lib.rs declares");
+}
+
+#[test]
+fn pure_modules_do_no_io_and_read_no_clock() {
+    let pure = sources().into_iter().filter(|source| PURE.contains(&source.module().as_str()));
+    let places = pure.flat_map(|source| IMPURE.map(|needle| (needle, source.places(needle))));
+    let places = places.flat_map(|(needle, places)| places.into_iter().map(move |place| format!("{place}: {needle}")));
+    nothing_in(&places.collect::<Vec<_>>(), "pure modules that are not");
+}
+
+#[test]
+fn a_crate_has_one_home() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (needle, homes) in HOMES {
+            if !homes.contains(&source.module().as_str()) {
+                wrong.extend(source.places(needle).into_iter().map(|place| format!("{place}: {needle}")));
+            }
+        }
+    }
+    nothing_in(&wrong, "crates that are named outside their home");
+}
+
+#[test]
+fn files_are_short() {
+    let sources = sources();
+    let lengths: Vec<(usize, String)> = sources.iter().map(|s| (s.text.lines().count(), s.name())).collect();
+    let too_long = lengths.iter().filter(|(lines, _)| *lines > MOST_LINES);
+    nothing_in(&too_long.map(|(lines, name)| format!("{name}: {lines}")).collect::<Vec<_>>(), "files over 800 lines");
+    let long: Vec<String> =
+        lengths.iter().filter(|(lines, _)| *lines > FEW_LINES).map(|(_, name)| name.clone()).collect();
+    assert!(long.len() * 10 <= lengths.len(), "more than a tenth of the files are over {FEW_LINES} lines: {long:?}");
+}
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for source in sources() {
+        long.extend(
+            functions(&source.code)
+                .into_iter()
+                .filter(|(_, lines)| *lines > MOST_FUNCTION_LINES)
+                .map(|(line, lines)| format!("{}:{line}: {lines} lines", source.name())),
+        );
+    }
+    let many = long.len() > LONG_FUNCTIONS;
+    assert!(!many, "more than {LONG_FUNCTIONS} functions over {MOST_FUNCTION_LINES} lines:\n  {}", long.join("\n  "));
+}
+
+/// The first line of each function with a body, and its number of lines.
+fn functions(code: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut offset = 0;
+    for (number, line) in code.lines().enumerate() {
+        let start = line.find("fn ").filter(|at| line[..*at].trim_end().split(' ').all(is_modifier));
+        if let Some(at) = start {
+            let rest = &code[offset + at..];
+            let body = rest.find('{').filter(|brace| rest.find(';').is_none_or(|semicolon| *brace < semicolon));
+            if let Some(brace) = body {
+                let end = brace + closing(&rest[brace..]);
+                found.push((number + 1, rest[..end].lines().count()));
+            }
+        }
+        offset += line.len() + 1;
+    }
+    found
+}
+
+fn is_modifier(word: &str) -> bool {
+    matches!(word, "" | "pub" | "pub(super)" | "pub(crate)" | "async" | "const" | "extern")
+}
+
+#[test]
+fn the_program_hardly_ever_unwraps() {
+    let mut places = Vec::new();
+    for source in sources() {
+        let lines = source.code.lines().enumerate();
+        let unwraps = lines.filter(|(_, line)| line.contains(".unwrap()") || line.contains(".expect("));
+        places.extend(unwraps.map(|(number, _)| format!("{}:{}", source.name(), number + 1)));
+    }
+    assert!(places.len() <= UNWRAPS, "more than {UNWRAPS} unwraps outside tests:\n  {}", places.join("\n  "));
+}
+
+/// What is written here must be true on every machine.
+#[test]
+fn no_path_of_a_machine() {
+    let mut texts: Vec<PathBuf> = Vec::new();
+    for (folder, extension) in [("src", "rs"), ("tests", "rs"), ("benches", "rs"), ("scripts", "sh"), ("docs", "md")] {
+        texts.extend(files(&root().join(folder), extension));
+    }
+    texts.extend(
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Cargo.toml", "proxy.toml"].map(|f| root().join(f)),
+    );
+    // Written apart, so that this file does not name them.
+    let needles = [["/ho", "me/"].concat(), ["/Us", "ers/"].concat(), ["/ro", "ot/"].concat(), ["/wo", "rk/"].concat()];
+    let mut wrong = Vec::new();
+    for path in texts {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            if needles.iter().any(|needle| line.contains(needle)) {
+                wrong.push(format!("{}:{}", path.display(), number + 1));
+            }
+        }
+    }
+    nothing_in(&wrong, "paths of somebody's machine");
+}
+
+/// The checks above stand on these readers.
+#[test]
+fn the_readers_read() {
+    let code = without_tests(&blanked(
+        "use crate::{pg::X, report};\n// crate::cli\nfn a() { \"crate::dev {\"; '{'; r#\"x\"y\"#; }\n#[cfg(test)]\nmod tests {\n  crate::server }\nfn b<'a>() {\n}\n",
+    ));
+    assert_eq!(imports(&code), ["pg", "report"]);
+    assert_eq!(functions(&code), [(3, 1), (7, 2)]);
+    assert_eq!(code.lines().count(), 8);
+}

@@ -335,7 +335,10 @@ fn waiting_for(phase: &Phase, view: &View) -> String {
 
 /// A lock mode in SQL's words.
 fn mode(blocker: &Blocker) -> &str {
-    LockMode::from_pg_locks(&blocker.mode).map_or(&*blocker.mode, LockMode::sql)
+    match LockMode::from_pg_locks(&blocker.mode) {
+        Some(mode) => mode.sql(),
+        None => &blocker.mode,
+    }
 }
 
 fn in_the_way(view: &View) -> String {

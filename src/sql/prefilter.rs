@@ -254,7 +254,7 @@ mod tests {
 
         #[test]
         fn never_misses_what_the_parser_finds(
-            sql in proptest::sample::select(super::super::parse::corpus()),
+            sql in proptest::sample::select(parse::corpus()),
             choice in proptest::collection::vec(any::<u8>(), 1..60),
         ) {
             for text in [sql.clone(), vary(&sql, &choice)] {

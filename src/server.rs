@@ -1,32 +1,410 @@
-//! Listeners and workers.
+//! Listeners, workers, drain.
+//!
+//! One single-threaded runtime per core; a connection never leaves its worker. One acceptor hands
+//! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
+//! (`docs/decisions/0003-one-acceptor.md`).
 
 use crate::config::{Address, Config};
+use crate::net::{self, Listener, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
+use crate::session::{self, Drain, Shared};
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
-/// A proxy that runs on threads of its own.
+/// A client on its way to its worker.
+enum Arrival {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// One core's share.
+struct Worker {
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    clients: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+/// A proxy at work on threads of its own.
 #[derive(Debug)]
 pub struct Running {
-    address: Address,
+    addresses: Vec<Address>,
+    shared: Arc<Shared>,
+    drain: watch::Sender<Drain>,
+    acceptor: JoinHandle<()>,
 }
 
 impl Running {
-    /// The first address it listens on.
+    /// Where it listens; a port that was 0 is the one the system chose.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.addresses[0]
     }
 
-    /// Drains and ends it.
-    pub fn stop(self) {}
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Takes no new clients; sessions end when idle. Returns when they have, or after the grace time, when the rest were cut off.
+    pub fn stop(self) {
+        self.drain.send_replace(Drain::Idle);
+        self.join();
+    }
+
+    /// Ends every session now.
+    pub fn stop_now(self) {
+        self.drain.send_replace(Drain::Now);
+        self.join();
+    }
+
+    fn join(self) {
+        if self.acceptor.join().is_err() {
+            tracing::error!("the acceptor ended by a panic");
+        }
+    }
 }
 
-/// Runs the proxy until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+///
+/// # Errors
+/// An address cannot be listened on, or the system refuses threads.
 pub fn run(config: Config) -> Result<(), Report> {
-    spawn(config).map(Running::stop)
+    let running = spawn(config)?;
+    for address in running.addresses() {
+        tracing::info!(%address, backend = %running.shared.backend, mode = running.shared.config.proxy.mode.as_str(), "listening");
+    }
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        signals.next(&running.shared).await;
+        tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients; sessions end when idle");
+        running.drain.send_replace(Drain::Idle);
+        let mut drain = running.drain.subscribe();
+        tokio::select! {
+            () = signals.next(&running.shared) => { running.drain.send_replace(Drain::Now); }
+            _ = drain.wait_for(|state| *state == Drain::Now) => {}
+            () = running.drain.closed() => {}
+            () = finished(&running.acceptor) => {}
+        }
+        Ok::<(), Report>(())
+    })?;
+    let shared = Arc::clone(&running.shared);
+    running.join();
+    tracing::info!("stopped; {}", shared.metrics);
+    Ok(())
 }
 
-/// Starts the proxy, and returns once it listens.
+/// The acceptor's thread is joined by whoever asks; here only its end is awaited.
+async fn finished(thread: &JoinHandle<()>) {
+    while !thread.is_finished() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    counters: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Report> {
+        let listen = |kind| signal(kind).map_err(|error| internal("cannot listen for signals", &error));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            counters: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// The next signal to end. SIGUSR1 writes the counters to the log.
+    async fn next(&mut self, shared: &Shared) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.counters.recv() => tracing::info!("counters: {}", shared.metrics),
+            }
+        }
+    }
+}
+
+/// Starts a proxy on threads of its own.
+///
+/// # Errors
+/// As [`run`].
 pub fn spawn(config: Config) -> Result<Running, Report> {
-    let address = config.proxy.backend;
-    Err(Report::error(sqlstate::FEATURE_NOT_SUPPORTED, format!("cannot relay to {address} yet")))
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for address in &config.proxy.listen {
+        let (bound, at) = bind(address)?;
+        listeners.extend(bound);
+        addresses.push(at);
+    }
+    let count = match config.proxy.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        n => n,
+    };
+    let shared = Arc::new(Shared::new(config));
+    let (drain, watched) = watch::channel(Drain::No);
+    let workers = (0..count).map(|n| worker(n, &shared, &watched)).collect::<Result<Vec<_>, Report>>()?;
+    let accept = Accept { listeners, workers, shared: Arc::clone(&shared), drain: drain.clone() };
+    let runtime = runtime()?;
+    let acceptor = thread("accept", move || runtime.block_on(accept.run()))?;
+    Ok(Running { addresses, shared, drain, acceptor })
+}
+
+/// A listening socket that no runtime knows yet.
+enum Bound {
+    Tcp(std::net::TcpListener),
+    /// With its file, which is removed at the end.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
+    let failed = |error: &std::io::Error| {
+        let report = Report::fatal(sqlstate::CONNECTION_FAILURE, format!("could not listen on {address}: {error}"));
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            report.hint(
+                "Another program has this address. Stop it, or choose another with --listen or listen in [proxy].",
+            )
+        } else {
+            report
+        }
+    };
+    match address {
+        Address::Tcp { host, port } => {
+            let mut bound = Vec::new();
+            let mut at = *port;
+            for socket in (host.as_str(), *port).to_socket_addrs().map_err(|e| failed(&e))? {
+                let listener = net::bind_tcp(socket).map_err(|e| failed(&e))?;
+                at = listener.local_addr().map_err(|e| failed(&e))?.port();
+                bound.push(Bound::Tcp(listener));
+                if *port == 0 {
+                    break;
+                }
+            }
+            Ok((bound, Address::tcp(host, at)))
+        }
+        Address::Unix { dir, port } => {
+            let path = dir.join(format!(".s.PGSQL.{port}"));
+            // A file that nobody listens on is what a proxy that died left.
+            if std::os::unix::net::UnixStream::connect(&path).is_err() {
+                let _ = std::fs::remove_file(&path);
+            }
+            let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|e| failed(&e))?;
+            listener.set_nonblocking(true).map_err(|e| failed(&e))?;
+            Ok((vec![Bound::Unix(listener)], address.clone()))
+        }
+    }
+}
+
+/// The acceptor's part.
+struct Accept {
+    listeners: Vec<Bound>,
+    workers: Vec<Worker>,
+    shared: Arc<Shared>,
+    drain: watch::Sender<Drain>,
+}
+
+impl Accept {
+    async fn run(self) {
+        let Self { listeners, workers, shared, drain } = self;
+        let (arrived, mut arrivals) = mpsc::channel(64);
+        let files = socket_files(&shared.config.proxy.listen);
+        let accepting: Vec<_> = listeners.into_iter().map(|l| tokio::spawn(accept_all(l, arrived.clone()))).collect();
+        let mut draining = drain.subscribe();
+        loop {
+            tokio::select! {
+                Some(arrival) = arrivals.recv() => hand_over(arrival, &workers, &shared),
+                _ = draining.wait_for(|state| *state != Drain::No) => break,
+            }
+        }
+        for task in accepting {
+            task.abort();
+        }
+        drop(arrivals);
+        for file in files {
+            let _ = std::fs::remove_file(file);
+        }
+        drain_workers(workers, &shared, &drain).await;
+    }
+}
+
+async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
+    let listener = match listener {
+        Bound::Tcp(listener) => tokio::net::TcpListener::from_std(listener).map(Listener::Tcp),
+        Bound::Unix(listener) => tokio::net::UnixListener::from_std(listener).map(Listener::Unix),
+    };
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot accept clients"),
+    };
+    loop {
+        let arrival = listener.accept().await.and_then(|stream| match stream {
+            Stream::Tcp(stream) => stream.into_std().map(Arrival::Tcp),
+            Stream::Unix(stream) => stream.into_std().map(Arrival::Unix),
+        });
+        match arrival {
+            Ok(arrival) => {
+                if arrived.send(arrival).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: others must end first.
+                tracing::warn!(%error, "could not accept a client");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn hand_over(arrival: Arrival, workers: &[Worker], shared: &Shared) {
+    let total: usize = workers.iter().map(|w| w.clients.load(Ordering::Relaxed)).sum();
+    if total >= shared.config.proxy.max_clients {
+        shared.metrics.sessions_refused.add();
+        let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+            .hint("The proxy's limit is max_clients in [proxy] of proxy.toml.");
+        refuse(arrival, &report);
+        return;
+    }
+    if let Some(worker) = workers.iter().min_by_key(|w| w.clients.load(Ordering::Relaxed)) {
+        worker.clients.fetch_add(1, Ordering::Relaxed);
+        if worker.arrivals.send(arrival).is_err() {
+            worker.clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One short write into an empty socket buffer: it cannot block.
+fn refuse(arrival: Arrival, report: &Report) {
+    use std::io::Write;
+    let bytes = crate::wire::reply::report(report);
+    let _ = match arrival {
+        Arrival::Tcp(mut stream) => stream.write(&bytes),
+        Arrival::Unix(mut stream) => stream.write(&bytes),
+    };
+}
+
+/// Waits for the sessions' end, at most for the grace time; then they are ended.
+async fn drain_workers(workers: Vec<Worker>, shared: &Shared, drain: &watch::Sender<Drain>) {
+    let grace = shared.config.proxy.drain_grace;
+    let mut now = drain.subscribe();
+    let idle = async {
+        while workers.iter().any(|w| w.clients.load(Ordering::Relaxed) > 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let cut_off = tokio::select! {
+        () = idle => false,
+        () = tokio::time::sleep(grace) => true,
+        _ = now.wait_for(|state| *state == Drain::Now) => true,
+    };
+    if cut_off {
+        let left: usize = workers.iter().map(|w| w.clients.load(Ordering::Relaxed)).sum();
+        tracing::info!(left, "the grace time is over: ending the sessions that are left");
+    }
+    drain.send_replace(Drain::Now);
+    let threads = workers.into_iter().map(|worker| worker.thread);
+    for thread in threads {
+        // Its channel is closed by now, and its sessions end.
+        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
+            tracing::error!("a worker ended by a panic");
+        }
+    }
+}
+
+fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Result<Worker, Report> {
+    let (arrivals, mut arrived) = mpsc::unbounded_channel::<Arrival>();
+    let clients = Arc::new(AtomicUsize::new(0));
+    let runtime = runtime()?;
+    let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
+    let thread = thread(&format!("worker {n}"), move || {
+        runtime.block_on(async {
+            let mut drain = serving.drain.clone();
+            loop {
+                tokio::select! {
+                    arrival = arrived.recv() => match arrival {
+                        Some(arrival) => serving.serve(arrival),
+                        None => break,
+                    },
+                    _ = drain.wait_for(|state| *state == Drain::Now) => break,
+                }
+            }
+            // Sessions that were told to end say their last words.
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
+            while serving.clients.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    })?;
+    Ok(Worker { arrivals, clients, thread })
+}
+
+/// What a worker gives each of its sessions.
+struct Serving {
+    shared: Arc<Shared>,
+    drain: watch::Receiver<Drain>,
+    clients: Arc<AtomicUsize>,
+}
+
+impl Serving {
+    fn serve(&self, arrival: Arrival) {
+        let stream = match arrival {
+            Arrival::Tcp(stream) => tokio::net::TcpStream::from_std(stream).and_then(|stream| {
+                net::tune(&stream, self.shared.config.proxy.keepalive)?;
+                Ok(Stream::Tcp(stream))
+            }),
+            Arrival::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
+        };
+        let counted = Counted(Arc::clone(&self.clients));
+        match stream {
+            Ok(stream) => {
+                let session = session::serve(stream, Arc::clone(&self.shared), self.drain.clone());
+                tokio::spawn(async move {
+                    session.await;
+                    drop(counted);
+                });
+            }
+            Err(error) => tracing::warn!(%error, "could not take over a client"),
+        }
+    }
+}
+
+/// Counts a client until it is dropped, also if its session panics.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn runtime() -> Result<Runtime, Report> {
+    Builder::new_current_thread().enable_all().build().map_err(|error| internal("cannot start a runtime", &error))
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Report> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| internal("cannot start a thread", &error))
+}
+
+fn internal(what: &str, error: &std::io::Error) -> Report {
+    Report::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("{what}: {error}"))
+}
+
+fn socket_files(listen: &[Address]) -> Vec<std::path::PathBuf> {
+    listen.iter().filter_map(Address::socket_path).collect()
 }

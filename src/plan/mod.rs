@@ -28,8 +28,8 @@ pub use model::*;
 use crate::catalog::Facts;
 use crate::pg::sqlstate;
 use crate::report::Report;
-use crate::sql::form::Form;
-use crate::sql::{Class, Ddl, Statement};
+use crate::sql::form::{Form, Way};
+use crate::sql::{Class, Ddl, Part, Statement};
 use ask::Ask;
 
 /// What the proxy does for a statement.
@@ -40,6 +40,15 @@ pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Pla
         Class::MayHideDdl { names_ddl: true, swallows: false } => Ok(direct::hidden_ddl(statement)),
         Class::MayHideDdl { .. } | Class::Transaction(_) | Class::Other => Ok(direct::not_ddl(statement)),
     }
+}
+
+/// Whether a statement is worth facts and a plan: not if nothing it does could make anybody wait.
+pub fn needs_plan(ddl: &Ddl) -> bool {
+    let waits = |part: &Part| {
+        let row = part.form.row();
+        row.way != Way::Relay && (row.lock.is_some() || !part.others.is_empty() || row.way != Way::Run)
+    };
+    ddl.parts.iter().any(waits) || ((ddl.if_exists || ddl.if_not_exists) && !ddl.targets.is_empty())
 }
 
 fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {

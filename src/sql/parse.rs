@@ -18,6 +18,8 @@ mod rename;
 mod tag;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::corpus;
 mod tokens;
 
 use super::{Class, Statement};
@@ -81,6 +83,7 @@ pub fn parse_with(text: &str, options: ParseOptions) -> Result<Vec<Statement>, U
 fn grammar(text: &str, options: ParseOptions) -> Result<Vec<RawStmt>, Unparsable> {
     match pg_query::parse(text, options.bits()) {
         Ok(parsed) => Ok(parsed.protobuf.stmts),
+        Err(pg_query::Error::Parse(message)) => Err(Unparsable { message }),
         Err(error) => Err(Unparsable { message: error.to_string() }),
     }
 }

@@ -8,7 +8,8 @@ use crate::sql::form::Form;
 use crate::sql::{Ddl, Part};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AlterTableCmd, AlterTableMoveAllStmt, AlterTableStmt, AlterTableType as At, ConstrType, Constraint, ObjectType,
+    AlterTableCmd, AlterTableMoveAllStmt, AlterTableStmt, AlterTableType as At, ConstrType, Constraint, Node,
+    ObjectType,
 };
 
 pub(super) fn alter_table(stmt: &AlterTableStmt) -> Ddl {
@@ -24,11 +25,17 @@ pub(super) fn alter_table(stmt: &AlterTableStmt) -> Ddl {
         _ => None,
     });
     let parts: Vec<Part> = commands.map(|command| part(command, stmt.objtype(), table)).collect();
-    ddl.concurrently = parts.iter().any(|part| part.form == Form::DetachConcurrently);
+    ddl.concurrently = stmt.cmds.iter().any(is_concurrent);
     if !parts.is_empty() {
         ddl.parts = parts;
     }
     ddl
+}
+
+/// DETACH PARTITION … CONCURRENTLY
+fn is_concurrent(command: &Node) -> bool {
+    let Some(NodeEnum::AlterTableCmd(command)) = &command.node else { return false };
+    matches!(command.def.as_ref().and_then(|def| def.node.as_ref()), Some(NodeEnum::PartitionCmd(p)) if p.concurrent)
 }
 
 /// ALTER TABLE ALL IN TABLESPACE: it names no relation.

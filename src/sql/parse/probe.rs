@@ -21,6 +21,30 @@ pub(super) fn probe(table: &str, command: &AlterTableCmd) -> Option<String> {
             expression => strip(expression, table)?,
         }
     }
+    deparse(&command)
+}
+
+/// The statement's text. libpg_query puts a type's COLLATE behind the USING, where it would belong to the
+/// expression: then the text is put together from its halves.
+fn deparse(command: &AlterTableCmd) -> Option<String> {
+    let Some(NodeEnum::ColumnDef(column)) = command.def.as_ref().and_then(|def| def.node.as_ref()) else {
+        return statement(command.clone());
+    };
+    if column.coll_clause.is_none() || column.raw_default.is_none() {
+        return statement(command.clone());
+    }
+    let with = |collation: bool, using: bool| {
+        let mut column = column.clone();
+        column.coll_clause = column.coll_clause.filter(|_| collation);
+        column.raw_default = column.raw_default.filter(|_| using);
+        let def = Some(Box::new(Node { node: Some(NodeEnum::ColumnDef(column)) }));
+        statement(AlterTableCmd { def, ..command.clone() })
+    };
+    let (bare, using) = (with(false, false)?, with(false, true)?);
+    Some(with(true, false)? + using.strip_prefix(&bare)?)
+}
+
+fn statement(command: AlterTableCmd) -> Option<String> {
     let statement = NodeEnum::AlterTableStmt(AlterTableStmt {
         relation: Some(copy()),
         cmds: vec![Node { node: Some(NodeEnum::AlterTableCmd(Box::new(command))) }],

@@ -25,7 +25,9 @@ pub(super) struct Scanned<'a> {
 }
 
 pub(super) fn scan(text: &str, options: ParseOptions) -> Scanned<'_> {
-    let tokens = pg_query::scan_tokens(&conforming(text, options)).unwrap_or_default();
+    // Of a text without any token pg_query 18.1 makes a slice from a null pointer.
+    let blank = text.bytes().all(|byte| byte.is_ascii_whitespace() || byte == b'\x0b');
+    let tokens = if blank { Vec::new() } else { pg_query::scan_tokens(&conforming(text, options)).unwrap_or_default() };
     let words = tokens.iter().filter_map(|found| {
         let token = Token::try_from(found.token).ok()?;
         let range = usize::try_from(found.start).ok()?..usize::try_from(found.end).ok()?;

@@ -1,0 +1,218 @@
+//! Asking PostgreSQL something on the session's own backend, unseen by the client.
+//!
+//! Invariants: asked only while the backend is idle and nothing is owed to the client; the extended
+//! protocol with a name of our own is used, so the client's unnamed statement and portal stay what
+//! they were; the answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
+
+use crate::config::Address;
+use crate::net::Stream;
+use crate::relay::Link;
+use crate::report::Report;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use crate::wire::reply;
+use bytes::{Bytes, BytesMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+pub use crate::relay::BackendLost;
+
+/// What a batch of statements brought.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// The rows of all statements, values as text.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// Statements that were completed.
+    pub done: usize,
+    /// What the next one failed with.
+    pub error: Option<ServerError>,
+    /// NoticeResponse messages of the visible statement, as they came.
+    pub notices: BytesMut,
+    /// CommandComplete of the visible statement, as it came.
+    pub completion: BytesMut,
+}
+
+impl Answer {
+    /// The first value of the first row.
+    pub fn value(&self) -> Option<&str> {
+        self.rows.first()?.first()?.as_deref()
+    }
+
+    /// # Errors
+    /// The server's error, if there was one.
+    pub fn ok(self) -> Result<Self, ServerError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+}
+
+/// A session's two ends, and what is needed to cancel what its backend does.
+#[derive(Debug)]
+pub struct Talk {
+    pub link: Link,
+    pub address: Arc<Address>,
+    pub connect_timeout: Duration,
+    /// Set when a CancelRequest for this session passed through; whoever waits looks at it.
+    pub cancelled: Arc<AtomicBool>,
+    /// A cancel of our own that is on its way, since the client left.
+    pub cancelling: Cancelling,
+}
+
+/// The task that sends it.
+pub type Cancelling = Arc<Mutex<Option<JoinHandle<()>>>>;
+
+impl Talk {
+    /// Whether a CancelRequest came since this was last asked.
+    pub fn take_cancelled(&self) -> bool {
+        self.cancelled.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits until a cancel of our own has struck, so that it does not strike what is asked next.
+    pub async fn cancel_settled(&self) {
+        let task = self.cancelling.lock().ok().and_then(|mut task| task.take());
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+
+    /// What is done when the client leaves while its backend works: the work is cancelled.
+    pub fn canceller(&self) -> impl FnMut(&[u8]) + use<> {
+        let (address, timeout, cancelling) =
+            (Arc::clone(&self.address), self.connect_timeout, Arc::clone(&self.cancelling));
+        move |key| {
+            let mut packet = u32::try_from(8 + key.len()).unwrap_or(8).to_be_bytes().to_vec();
+            packet.extend(CANCEL_REQUEST.to_be_bytes());
+            packet.extend(key);
+            let address = Arc::clone(&address);
+            let task = tokio::spawn(async move {
+                if let Err(error) = cancel(&address, &packet, timeout).await {
+                    tracing::warn!(%error, "could not cancel the work of a client that left");
+                }
+            });
+            if let Ok(mut slot) = cancelling.lock() {
+                *slot = Some(task);
+            }
+        }
+    }
+
+    /// Sends the batch and reads its answers. `visible`: the statement (from 0) whose notices and
+    /// completion are kept for the client.
+    ///
+    /// # Errors
+    /// The backend is gone; what it said last has been put on the way to the client.
+    pub async fn ask(&mut self, batch: Batch, visible: Option<usize>) -> Result<Answer, BackendLost> {
+        let (_never, mut silent) = mpsc::channel(1);
+        self.ask_with(batch, visible, &mut silent).await
+    }
+
+    /// The same; reports that come in `progress` meanwhile go to the client.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_with(
+        &mut self,
+        batch: Batch,
+        visible: Option<usize>,
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<Answer, BackendLost> {
+        self.link.tell_back(&batch.sync().bytes);
+        let mut answer = Answer::default();
+        let mut gone = self.canceller();
+        loop {
+            let frame = tokio::select! {
+                frame = self.link.next_back_frame(&mut gone) => frame?,
+                Some(report) = progress.recv() => {
+                    self.link.tell_front(&reply::report(&report));
+                    continue;
+                }
+            };
+            if self.take_frame(&mut answer, frame, visible)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Reads one frame into the answer; true at its end.
+    fn take_frame(&mut self, answer: &mut Answer, frame: Bytes, visible: Option<usize>) -> Result<bool, BackendLost> {
+        let shown = visible == Some(answer.done);
+        match frame.first() {
+            Some(b'Z') => return Ok(true),
+            Some(b'D') => answer.rows.extend(data_row(&frame[5..])),
+            Some(b'C' | b'I') => {
+                if shown {
+                    answer.completion.extend_from_slice(&frame);
+                }
+                answer.done += 1;
+            }
+            Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
+            // These come at any time and are the client's.
+            Some(b'S' | b'A') => self.link.tell_front(&frame),
+            Some(b'E') => {
+                let error = ServerError::new(frame);
+                if error.is_fatal() {
+                    self.link.tell_front(&error.frame);
+                    return Err(BackendLost);
+                }
+                answer.error = Some(error);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// One statement of our own.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_one(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        batch.statement(sql, parameters);
+        self.ask(batch, None).await
+    }
+
+    /// Puts a report on the way to the client.
+    pub fn tell(&mut self, report: &Report) {
+        self.link.tell_front(&reply::report(report));
+    }
+}
+
+/// DataRow's values, as text; NULL and what is not UTF-8 are `None`.
+fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut row = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, tail) = rest.split_first_chunk::<4>()?;
+        match usize::try_from(i32::from_be_bytes(*length)) {
+            Ok(length) => {
+                row.push(std::str::from_utf8(tail.get(..length)?).ok().map(str::to_owned));
+                rest = &tail[length..];
+            }
+            Err(_) => {
+                row.push(None);
+                rest = tail;
+            }
+        }
+    }
+    Some(row)
+}
+
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// Sends a CancelRequest to the server, and waits until the server has acted on it (it closes the connection).
+///
+/// # Errors
+/// The server cannot be reached.
+pub async fn cancel(address: &Address, packet: &[u8], timeout: Duration) -> std::io::Result<()> {
+    let stream = Stream::connect(address, timeout, Duration::ZERO).await?;
+    let mut stream = stream;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, packet).await?;
+    let mut rest = [0; 64];
+    let _ = tokio::time::timeout(timeout, stream.read(&mut rest)).await;
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Lock attempts: one try of a brief step, and the loop around it.
+//!
+//! A try is one round trip: take all locks by name with NOWAIT, run the step, commit. It never
+//! stands in PostgreSQL's lock queue, unless waiting in the proxy starves behind many short
+//! transactions; then it queues for a few milliseconds (the ladder), never longer than the stall
+//! budget. In a transaction block the same happens in a savepoint.
+
+use super::wait::{Next, Waiting};
+use super::{Execution, Reply, Stop, Tried};
+use crate::backend::Answer;
+use crate::lanes::lock_sql;
+use crate::pg::sqlstate;
+use crate::plan::{LockNeed, Phase, PhaseKind};
+use crate::report::Report;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Where things stand in the batch of one try.
+struct Layout {
+    batch: Batch,
+    /// The first step's place.
+    steps_at: usize,
+}
+
+impl Execution<'_> {
+    /// Tries until the phase is done, or gives up.
+    pub(super) async fn attempts(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+        let mut waiting = Waiting::new(phase, self);
+        let result = self.attempt_loop(phase, reply, &mut waiting).await;
+        if !matches!(result, Err(Stop::Lost)) {
+            self.give_lanes(&mut waiting).await?;
+        }
+        result
+    }
+
+    async fn attempt_loop(&mut self, phase: &Phase, reply: &mut Reply, waiting: &mut Waiting) -> Result<(), Stop> {
+        let mut phase = Cow::Borrowed(phase);
+        let mut next = if waiting.lane_is_taken() { self.wait(&phase, waiting).await? } else { Next::Poll };
+        loop {
+            if let Some(stop) = self.interrupted() {
+                return Err(self.leave(stop).await);
+            }
+            match self.attempt(&phase, next, reply).await? {
+                Tried::Done => return Ok(()),
+                Tried::Failed(stop) => return Err(stop),
+                // LOCK TABLE could not (the relation is gone, a privilege is missing): the statement itself will say why.
+                Tried::Unlockable => phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() }),
+                Tried::Locked => {
+                    self.metrics.lock_attempts_failed.add();
+                    waiting.failed(next);
+                    next = self.wait(&phase, waiting).await?;
+                }
+            }
+        }
+    }
+
+    /// One try. A lock that is not to be had leaves everything as it was.
+    async fn attempt(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
+        self.metrics.lock_attempts.add();
+        let Layout { batch, steps_at } = self.layout(phase, how);
+        let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + i);
+        let answer = self.talk.ask(batch, visible).await?;
+        let Answer { error, notices, completion, done, .. } = answer;
+        let Some(error) = error else {
+            reply.frames.unsplit(notices);
+            reply.frames.unsplit(completion);
+            return Ok(Tried::Done);
+        };
+        let step = done.checked_sub(steps_at).and_then(|i| phase.steps.get(i));
+        if is_lock_failure(&error) {
+            self.take_back().await?;
+            return Ok(Tried::Locked);
+        }
+        if done < steps_at && phase.locks.iter().any(|lock| lock.lockable) && !self.interrupts(&error) {
+            self.take_back().await?;
+            return Ok(Tried::Unlockable);
+        }
+        if step.is_some() && self.was_hold_budget(phase, &error) {
+            self.take_back().await?;
+            return Ok(Tried::Failed(self.leave(Stop::Report(self.over_hold_budget(phase))).await));
+        }
+        reply.frames.unsplit(notices);
+        // At COMMIT the error of a deferred constraint comes: it is the last step's.
+        let step = step.or_else(|| phase.steps.last());
+        let stop = match step {
+            Some(step) => self.failed(step, error, reply),
+            None => Stop::Server(error),
+        };
+        if !self.in_transaction() {
+            self.take_back().await?;
+        }
+        Ok(Tried::Failed(stop))
+    }
+
+    fn layout(&self, phase: &Phase, how: Next) -> Layout {
+        let inside = self.in_transaction();
+        let mut batch = Batch::new();
+        batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+        let queue = match how {
+            Next::Poll => self.config.locks.fallback_timeout,
+            Next::Queue(timeout) => timeout,
+        };
+        batch.statement(&set_local("lock_timeout", self.lock_timeout(queue)), &[]);
+        let hold = self.hold_timeout(phase);
+        if let Some(hold) = hold {
+            batch.statement(&set_local("statement_timeout", hold), &[]);
+        }
+        for sql in lock_sql(&phase.locks, matches!(how, Next::Queue(_))) {
+            batch.statement(&sql, &[]);
+        }
+        let steps_at = batch.statements;
+        for step in &phase.steps {
+            batch.statement(&step.sql, &[]);
+        }
+        if inside {
+            let session = &self.facts.session;
+            batch.statement(&set_local("lock_timeout", Duration::from_millis(session.lock_timeout_ms)), &[]);
+            if hold.is_some() {
+                batch.statement(
+                    &set_local("statement_timeout", Duration::from_millis(session.statement_timeout_ms)),
+                    &[],
+                );
+            }
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        } else {
+            batch.statement("COMMIT", &[]);
+        }
+        Layout { batch, steps_at }
+    }
+
+    /// The session's own `lock_timeout` wins where it is stricter.
+    fn lock_timeout(&self, wanted: Duration) -> Duration {
+        match self.facts.session.lock_timeout_ms {
+            0 => wanted,
+            own => wanted.min(Duration::from_millis(own)),
+        }
+    }
+
+    /// How long a brief step may take once it holds its locks; `None`: as long as the session allows.
+    fn hold_timeout(&self, phase: &Phase) -> Option<Duration> {
+        let budget = self.config.locks.hold_budget;
+        let own = self.facts.session.statement_timeout_ms;
+        let stricter = own == 0 || budget < Duration::from_millis(own);
+        (phase.kind == PhaseKind::Brief && stricter && budget > Duration::ZERO).then_some(budget)
+    }
+
+    /// A cancel or a timeout, not a fault of the statement that met it.
+    fn interrupts(&self, error: &ServerError) -> bool {
+        error.sqlstate() == sqlstate::QUERY_CANCELED || self.talk.link.front_gone()
+    }
+
+    fn was_hold_budget(&self, phase: &Phase, error: &ServerError) -> bool {
+        self.hold_timeout(phase).is_some()
+            && error.sqlstate() == sqlstate::QUERY_CANCELED
+            && !self.talk.link.front_gone()
+            && !self.talk.take_cancelled()
+            && error.field(b'R') == Some("ProcessInterrupts")
+            && error.message().contains("statement timeout")
+    }
+
+    fn over_hold_budget(&self, phase: &Phase) -> Report {
+        let budget = crate::lanes::in_words(self.config.locks.hold_budget);
+        Report::error(sqlstate::QUERY_CANCELED, format!("canceling DDL that held its lock longer than {budget}"))
+            .detail(format!("A step that should take milliseconds ({}) did not end in time; it was rolled back, so that nobody waits for it.", phase.purpose))
+            .hint("Find out what it was doing. If the time is known and accepted, raise hold_budget in [locks] of proxy.toml.")
+    }
+
+    /// Takes back a failed try: its transaction, or its savepoint.
+    async fn take_back(&mut self) -> Result<(), Stop> {
+        let mut batch = Batch::new();
+        if self.in_transaction() {
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        } else {
+            batch.statement("ROLLBACK", &[]);
+        }
+        self.talk.ask(batch, None).await?;
+        Ok(())
+    }
+
+    /// Gives up for a reason of the proxy's: a transaction block is failed, as an error of the server's would have.
+    pub(super) async fn leave(&mut self, stop: Stop) -> Stop {
+        if self.in_transaction() && self.talk.link.status == b'T' {
+            let fail =
+                self.talk.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before has failed\"", &[]).await;
+            if fail.is_err() {
+                return Stop::Lost;
+            }
+        }
+        stop
+    }
+}
+
+/// The same locks, guarded by `lock_timeout` alone.
+fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
+    locks.iter().map(|lock| LockNeed { lockable: false, ..lock.clone() }).collect()
+}
+
+/// 55P03, by NOWAIT or by `lock_timeout`; and the victim of a deadlock, which may try again.
+fn is_lock_failure(error: &ServerError) -> bool {
+    matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
+}
+
+fn set_local(setting: &str, time: Duration) -> String {
+    format!("SET LOCAL {setting} = {}", time.as_millis())
+}

@@ -1,0 +1,142 @@
+//! Long steps: builds and validations that block neither reads nor writes, and what they leave when they fail.
+//!
+//! They take no lock attempts and no `lock_timeout` of ours: their waits hurt nobody, and a timeout in a
+//! concurrent build leaves an invalid index. What the session itself has set holds.
+
+use super::{Execution, Reply, Stop, progress};
+use crate::pg::relation::RelationName;
+use crate::pg::sqlstate;
+use crate::plan::{Phase, Undo};
+use crate::report::Report;
+use crate::wire::message::Batch;
+use tokio::sync::mpsc;
+
+impl Execution<'_> {
+    pub(super) async fn long(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+        let mut waiting = self.take_lanes(phase).await?;
+        let result = self.long_steps(phase, reply).await;
+        if !matches!(result, Err(Stop::Lost)) {
+            // An invalid index is dropped while the lane is still ours, so that nobody takes it for his own.
+            if result.is_err() {
+                self.talk.cancel_settled().await;
+                self.undo(phase).await?;
+            }
+            self.give_lanes(&mut waiting).await?;
+        }
+        result
+    }
+
+    async fn long_steps(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+        for step in &phase.steps {
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            let (tell, mut progress) = mpsc::channel(4);
+            let watch = progress::watch(self.config, self.facts.session.backend_pid, tell);
+            let mut batch = Batch::new();
+            batch.statement(&step.sql, &[]);
+            let answer = self.talk.ask_with(batch, step.visible.then_some(0), &mut progress).await;
+            drop(watch);
+            let answer = answer?;
+            reply.frames.unsplit(answer.notices);
+            if let Some(error) = answer.error {
+                let gone = self.talk.link.front_gone();
+                self.talk.take_cancelled();
+                let stop = self.failed(step, error, reply);
+                return Err(if gone { Stop::ClientGone } else { stop });
+            }
+            reply.frames.unsplit(answer.completion);
+        }
+        Ok(())
+    }
+
+    /// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.
+    pub(super) async fn undo(&mut self, phase: &Phase) -> Result<(), Stop> {
+        let leftovers = match &phase.undo {
+            None => return Ok(()),
+            Some(Undo::DropInvalidIndexes { oid, known, .. }) => self.invalid_indexes(*oid, known).await?,
+            Some(Undo::FinishDrop { index, oid }) => self.half_dropped(index, *oid).await?,
+        };
+        for index in leftovers {
+            self.drop_leftover(&index).await?;
+        }
+        Ok(())
+    }
+
+    /// Invalid indexes of a table, other than those that were invalid before.
+    async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, Stop> {
+        let known: Vec<String> = known.iter().map(u32::to_string).collect();
+        let known = format!("{{{}}}", known.join(","));
+        self.names(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
+             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+             WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid AND NOT i.indisvalid \
+             AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[]))",
+            &[&table.to_string(), &known],
+        )
+        .await
+    }
+
+    /// The index, if an interrupted drop left it invalid.
+    async fn half_dropped(&mut self, index: &RelationName, oid: u32) -> Result<Vec<RelationName>, Stop> {
+        let found = self
+            .names(
+                "SELECT n.nspname, c.relname FROM pg_catalog.pg_index i \
+                 JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
+                 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+                 WHERE i.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+                 AND NOT (i.indisvalid AND i.indisready AND i.indislive)",
+                &[&oid.to_string()],
+            )
+            .await?;
+        if !found.is_empty() {
+            self.talk.tell(
+                &Report::notice(
+                    sqlstate::SUCCESSFUL_COMPLETION,
+                    format!("index {index} is invalid already: finishing its drop"),
+                )
+                .detail("A concurrent drop that was interrupted cannot be taken back."),
+            );
+        }
+        Ok(found)
+    }
+
+    async fn names(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<RelationName>, Stop> {
+        let answer = self.talk.ask_one(sql, parameters).await?;
+        let rows = answer.rows.into_iter();
+        Ok(rows
+            .filter_map(|row| {
+                let mut values = row.into_iter();
+                Some(RelationName { schema: values.next()?, name: values.next()?? })
+            })
+            .collect())
+    }
+
+    /// First at once, if nobody uses the table just now; else concurrently, which waits for those who do.
+    async fn drop_leftover(&mut self, index: &RelationName) -> Result<(), Stop> {
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement("SET LOCAL lock_timeout = 10", &[]);
+        batch.statement(&format!("DROP INDEX IF EXISTS {}", index.quoted()), &[]);
+        batch.statement("COMMIT", &[]);
+        if self.talk.ask(batch, None).await?.error.is_none() {
+            return Ok(());
+        }
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
+        if let Some(error) = self.talk.ask_one(&sql, &[]).await?.error {
+            tracing::warn!(%index, error = error.message(), "an unfinished index could not be dropped");
+            self.talk.tell(
+                &Report::warning(
+                    sqlstate::WARNING,
+                    format!("the invalid index {index} could not be dropped: {}", error.message()),
+                )
+                .hint(format!(
+                    "Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too."
+                )),
+            );
+        }
+        Ok(())
+    }
+}

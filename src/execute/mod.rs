@@ -1,0 +1,164 @@
+//! Running a plan on the session's own backend: lock attempts, waits, long steps, undo.
+//!
+//! The executor makes no choices a plan could have made. It promises: the client's reply is put on
+//! its way only when the phase it belongs to has committed; whatever ends it (an error, a cancel, a
+//! client that left), the backend is back in the state that the client may expect, its settings are
+//! the client's, and what earlier phases left is undone.
+
+mod attempt;
+mod long;
+mod progress;
+mod wait;
+
+use crate::backend::{BackendLost, Talk};
+use crate::catalog::Facts;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::plan::{Phase, PhaseKind, Plan, Step};
+use crate::report::Report;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use bytes::BytesMut;
+
+/// Why a statement did not come to its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// The server's own error, in the client's terms.
+    Server(ServerError),
+    /// The proxy's.
+    Report(Report),
+    /// The client left without a goodbye.
+    ClientGone,
+    /// The backend is gone.
+    Lost,
+}
+
+impl Stop {
+    /// For the log.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Server(error) => format!("{}: {}", error.sqlstate(), error.message()),
+            Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
+            Self::ClientGone => "the client left".to_owned(),
+            Self::Lost => "the server closed the connection".to_owned(),
+        }
+    }
+}
+
+impl From<BackendLost> for Stop {
+    fn from(_: BackendLost) -> Self {
+        Self::Lost
+    }
+}
+
+/// Everything a run needs, and nothing it may choose.
+#[derive(Debug)]
+pub struct Execution<'a> {
+    pub talk: &'a mut Talk,
+    pub config: &'a Config,
+    pub metrics: &'a Metrics,
+    pub facts: &'a Facts,
+    /// Where the client's text stands in the string it sent: characters before it, for error positions.
+    pub offset: usize,
+}
+
+/// What the client is to be sent: notices, then CommandComplete.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub frames: BytesMut,
+}
+
+/// How one try of a phase ended.
+enum Tried {
+    Done,
+    /// The lock was not to be had.
+    Locked,
+    /// `LOCK TABLE` itself is refused, for another reason than a lock.
+    Unlockable,
+    Failed(Stop),
+}
+
+impl Execution<'_> {
+    /// Runs the plan. The notices that come before the end (waits, progress) have gone to the client by then;
+    /// the reply has not.
+    ///
+    /// # Errors
+    /// Why it stopped. Phases that were done have been undone.
+    pub async fn run(&mut self, plan: &Plan) -> Result<Reply, Stop> {
+        for note in &plan.notes {
+            self.talk.tell(note);
+        }
+        let mut reply = Reply::default();
+        for (done, phase) in plan.phases.iter().enumerate() {
+            if let Err(stop) = self.phase(phase, &mut reply).await {
+                if !matches!(stop, Stop::Lost) {
+                    // The phase that stopped has cleaned up after itself.
+                    for undone in plan.phases[..done].iter().rev() {
+                        self.undo(undone).await?;
+                    }
+                }
+                return Err(stop);
+            }
+        }
+        Ok(reply)
+    }
+
+    async fn phase(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+        match phase.kind {
+            PhaseKind::Relay => self.relay(phase, reply).await,
+            PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
+            PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
+            PhaseKind::Long => self.long(phase, reply).await,
+        }
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.facts.session.in_transaction
+    }
+
+    /// Steps that need no protection: each as it is.
+    async fn relay(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+        for step in &phase.steps {
+            let mut batch = Batch::new();
+            batch.statement(&step.sql, &[]);
+            let answer = self.talk.ask(batch, step.visible.then_some(0)).await?;
+            reply.frames.unsplit(answer.notices);
+            if let Some(error) = answer.error {
+                return Err(self.failed(step, error, reply));
+            }
+            reply.frames.unsplit(answer.completion);
+        }
+        Ok(())
+    }
+
+    /// A step's error, as the client would have got it; the notices that came before it go first.
+    fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> Stop {
+        self.talk.link.tell_front(&reply.frames);
+        let offset = self.offset;
+        let frame = error.with_position(|position| {
+            if !step.visible {
+                return None;
+            }
+            let mapped = match step.inserted {
+                // ASCII was put in at a byte offset; PostgreSQL counts characters.
+                Some(inserted) => {
+                    let before = step.sql.get(..inserted.at)?.chars().count();
+                    if position <= before { position } else { position.saturating_sub(inserted.len).max(1) }
+                }
+                None => position,
+            };
+            Some(mapped + offset)
+        });
+        Stop::Server(ServerError::new(frame))
+    }
+
+    /// What ends a run from outside, looked at between two statements.
+    fn interrupted(&self) -> Option<Stop> {
+        if self.talk.link.front_gone() {
+            return Some(Stop::ClientGone);
+        }
+        self.talk.take_cancelled().then(|| {
+            Stop::Report(Report::error(crate::pg::sqlstate::QUERY_CANCELED, "canceling statement due to user request"))
+        })
+    }
+}

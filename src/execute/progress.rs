@@ -1,0 +1,65 @@
+//! Progress of a long build, read by the operator's own connection while the session's backend is busy.
+//!
+//! Without `[operator]` in `proxy.toml` there is none: a build is then silent until it ends. What goes
+//! wrong here is logged and never disturbs the build.
+
+use crate::config::Config;
+use crate::operator;
+use crate::pg::sqlstate;
+use crate::report::Report;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Stops the watch when it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch(Option<JoinHandle<()>>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+/// Tells what the backend `pid` builds, once per `progress_interval`.
+pub(super) fn watch(config: &Config, pid: i32, tell: mpsc::Sender<Report>) -> Watch {
+    if config.operator.user.is_none() || !config.ddl.notices {
+        // The sender must live as long as the step: a closed channel would be polled for ever.
+        return Watch(Some(tokio::spawn(async move { tell.closed().await })));
+    }
+    let connection = operator::settings(config);
+    let interval = config.ddl.progress_interval;
+    Watch(Some(tokio::spawn(async move {
+        if let Err(error) = report_all(&connection, pid, interval, &tell).await {
+            tracing::warn!(%error, "no progress of a build: the operator's connection failed");
+        }
+        tell.closed().await;
+    })))
+}
+
+async fn report_all(
+    connection: &operator::Settings,
+    pid: i32,
+    interval: Duration,
+    tell: &mpsc::Sender<Report>,
+) -> Result<(), operator::Error> {
+    // A short build needs no connection.
+    tokio::time::sleep(interval.min(Duration::from_secs(1))).await;
+    let operator = operator::connect(connection).await?;
+    loop {
+        if let Some(progress) = operator.build_progress(pid).await? {
+            let percent = progress.percent.map(|p| format!(", {p} %")).unwrap_or_default();
+            let message = format!("building: {}{percent}", progress.phase);
+            let mut report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message);
+            if let Some(waits_for) = progress.waits_for {
+                report = report.detail(format!("Waits for {waits_for} to end its transaction."));
+            }
+            if tell.send(report).await.is_err() {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(interval).await;
+    }
+}

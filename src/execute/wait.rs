@@ -1,0 +1,356 @@
+//! Waiting in the proxy: naps on the server that say what is waited for, and when to try again.
+//!
+//! Every wait has a limit (the policy's deadline, the session's own `lock_timeout` and
+//! `statement_timeout`, the stall budget while the transaction holds a strong lock), a reason that
+//! the client and `pg_stat_activity` see, and three ways to stop it (the client's cancel, the
+//! client's end, `pg_cancel_backend`).
+
+use super::{Execution, Stop};
+use crate::backend::Answer;
+use crate::config::Autovacuum;
+use crate::lanes::{self, Blocker, View, in_words};
+use crate::pg::{LockMode, sqlstate};
+use crate::plan::{LockNeed, Phase};
+use crate::report::Report;
+use crate::wire::message::Batch;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How to try next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// NOWAIT.
+    Poll,
+    /// In PostgreSQL's queue, for at most this long.
+    Queue(Duration),
+}
+
+/// The first notice comes when a wait is long enough for a person to notice it.
+const FIRST_NOTICE: Duration = Duration::from_millis(250);
+
+/// A rung's pause: so many times as long as it made others wait.
+const LADDER_PAUSE: u32 = 10;
+
+/// The state of one phase's wait.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    since: Instant,
+    limit: Duration,
+    noticed: Option<Instant>,
+    /// Who was first seen in the way, and when.
+    seen: HashMap<(Option<i32>, String), Instant>,
+    last: View,
+    /// Lanes this phase needs, and how many of them (from the first) it has.
+    lanes: Vec<u32>,
+    held: usize,
+    /// The next rung of the ladder, and when it may be stepped on.
+    rung: Duration,
+    rung_from: Instant,
+    taken_by_other: bool,
+    nap: Duration,
+    outwaited: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(phase: &Phase, run: &Execution<'_>) -> Self {
+        let now = Instant::now();
+        let taken_by_other = phase.locks.iter().any(|lock| {
+            let mut found = run.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+            found.any(|relation| relation.id.oid == lock.oid && relation.lane_holder.is_some())
+        });
+        Self {
+            since: now,
+            limit: run.wait_limit(),
+            noticed: None,
+            seen: HashMap::new(),
+            last: View::default(),
+            lanes: lanes::lanes_of(&phase.locks),
+            held: 0,
+            rung: run.config.locks.ladder_start,
+            rung_from: now + run.config.locks.starve_after,
+            taken_by_other,
+            nap: Duration::ZERO,
+            outwaited: false,
+        }
+    }
+
+    /// Another session's DDL is first in a lane we need.
+    pub(super) fn lane_is_taken(&self) -> bool {
+        self.taken_by_other
+    }
+
+    /// A try found its lock taken.
+    pub(super) fn failed(&mut self, how: Next) {
+        if let Next::Queue(timeout) = how {
+            self.rung_from = Instant::now() + timeout * LADDER_PAUSE;
+            self.rung = self.rung.max(timeout) * 2;
+        }
+    }
+
+    /// Someone has been in the way, in one transaction, for so long that a short queue would not outlast it.
+    fn settled_blocker(&self, patience: Duration, now: Instant) -> bool {
+        self.last.blockers.iter().any(|blocker| {
+            let known = blocker.age_ms.map(Duration::from_millis).unwrap_or_default();
+            let seen = self.seen.get(&key(blocker)).map(|at| now - *at).unwrap_or_default();
+            blocker.prepared.is_some() || known.max(seen) > patience
+        })
+    }
+
+    fn look(&mut self, view: View, now: Instant) {
+        let mut seen = HashMap::with_capacity(view.blockers.len());
+        for blocker in &view.blockers {
+            let key = key(blocker);
+            let first = self.seen.get(&key).copied().unwrap_or(now);
+            seen.insert(key, first);
+        }
+        self.seen = seen;
+        self.last = view;
+    }
+}
+
+fn key(blocker: &Blocker) -> (Option<i32>, String) {
+    (blocker.pid, blocker.transaction.clone())
+}
+
+impl Execution<'_> {
+    /// The longest that this phase may wait.
+    fn wait_limit(&self) -> Duration {
+        let session = &self.facts.session;
+        let mut limit = self.config.locks.deadline;
+        if session.lock_timeout_ms > 0 {
+            limit = limit.min(Duration::from_millis(session.lock_timeout_ms));
+        }
+        if session.statement_timeout_ms > 0 {
+            limit = limit.min(Duration::from_millis(session.statement_timeout_ms));
+        }
+        if session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application()) {
+            limit = limit.min(self.config.locks.stall_budget);
+        }
+        limit
+    }
+
+    /// Waits until it is worth trying again.
+    pub(super) async fn wait(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
+        loop {
+            let waited = waiting.since.elapsed();
+            if waited >= waiting.limit {
+                let report = self.gave_up(phase, waiting, waited);
+                return Err(self.leave(Stop::Report(report)).await);
+            }
+            if let Some(stop) = self.interrupted() {
+                return Err(self.leave(stop).await);
+            }
+            let view = self.nap_and_look(phase, waiting).await?;
+            let now = Instant::now();
+            waiting.look(view, now);
+            self.notice(phase, waiting, now);
+            if self.in_transaction() && waiting.last.blockers.iter().any(|b| b.waits_for_us) {
+                let report = self.deadlock(phase, waiting);
+                return Err(self.leave(Stop::Report(report)).await);
+            }
+            if waiting.held < waiting.lanes.len() {
+                continue;
+            }
+            if waiting.last.blockers.is_empty() && now < waiting.rung_from {
+                return Ok(Next::Poll);
+            }
+            if let Some(next) = self.autovacuum(waiting, now).await? {
+                return Ok(next);
+            }
+            if now >= waiting.rung_from && !waiting.settled_blocker(self.config.locks.starve_after, now) {
+                return Ok(Next::Queue(waiting.rung.min(self.config.locks.stall_budget)));
+            }
+        }
+    }
+
+    /// One round trip: a nap, the lanes still missing, and a look at who is in the way.
+    async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
+        let mut batch = Batch::new();
+        batch.statement(&lanes::nap_sql(waiting.nap, &waiting_for(phase, &waiting.last)), &[]);
+        let missing = waiting.lanes.get(waiting.held).copied();
+        if let Some(lane) = missing {
+            batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
+        }
+        let [oids, modes, lanes] = lanes::view_parameters(&phase.locks, &waiting.lanes);
+        batch.statement(lanes::VIEW_SQL, &[&oids, &modes, &lanes]);
+        let answer: Answer = self.talk.ask(batch, None).await?;
+        // The nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
+        let answer = match answer.ok() {
+            Ok(answer) => answer,
+            Err(_) if self.talk.link.front_gone() => return Err(Stop::ClientGone),
+            Err(error) => {
+                self.talk.take_cancelled();
+                return Err(Stop::Server(error));
+            }
+        };
+        // The first look comes at once, those after it at the poll's pace.
+        let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
+        waiting.nap = self.config.locks.poll.mul_f64(spread.max(0.0));
+        if missing.is_some() && answer.rows.get(1).and_then(|row| row.first()?.as_deref()) == Some("t") {
+            waiting.held += 1;
+        }
+        let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
+        Ok(serde_json::from_str(&json).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read who blocks a statement");
+            View::default()
+        }))
+    }
+
+    /// Tells the client what is waited for: soon once, then at the configured pace.
+    fn notice(&mut self, phase: &Phase, waiting: &mut Waiting, now: Instant) {
+        let due = match waiting.noticed {
+            None => now - waiting.since >= FIRST_NOTICE,
+            Some(at) => now - at >= self.config.ddl.progress_interval,
+        };
+        if !due || (waiting.last.blockers.is_empty() && waiting.last.lane_holder.is_none()) {
+            return;
+        }
+        waiting.noticed = Some(now);
+        let message = format!("waiting {}", waiting_for_lock(&phase.locks));
+        let mut report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(in_the_way(&waiting.last));
+        if let Some(pid) = waiting.last.blockers.iter().find_map(|b| b.pid) {
+            report = report.hint(format!(
+                "Nobody else waits meanwhile. To end the wait: cancel this statement, or SELECT pg_terminate_backend({pid})."
+            ));
+        }
+        tracing::info!(blocked_by = %in_the_way(&waiting.last), "{}", report.message);
+        if self.config.ddl.notices {
+            self.talk.tell(&report);
+        }
+    }
+
+    /// Only an autovacuum is in the way, and has been for as long as PostgreSQL itself would let it.
+    async fn autovacuum(&mut self, waiting: &mut Waiting, now: Instant) -> Result<Option<Next>, Stop> {
+        let blockers = &waiting.last.blockers;
+        let deadlock_timeout = Duration::from_millis(self.facts.session.deadlock_timeout_ms);
+        let yields = !blockers.is_empty() && blockers.iter().all(|b| b.autovacuum && !b.to_prevent_wraparound);
+        let waited = blockers.iter().all(|b| waiting.seen.get(&key(b)).is_some_and(|at| now - *at >= deadlock_timeout));
+        if !yields || !waited {
+            return Ok(None);
+        }
+        match self.config.locks.autovacuum {
+            Autovacuum::Cancel if waiting.last.may_cancel => {
+                let pids: Vec<i32> = blockers.iter().filter_map(|b| b.pid).collect();
+                for pid in pids {
+                    tracing::info!(pid, "cancelling an autovacuum that is in the way");
+                    self.talk.ask_one(&format!("SELECT pg_catalog.pg_cancel_backend({pid})"), &[]).await?;
+                }
+                waiting.seen.clear();
+                Ok(None)
+            }
+            Autovacuum::Outwait if !waiting.outwaited => {
+                waiting.outwaited = true;
+                Ok(Some(Next::Queue(deadlock_timeout + deadlock_timeout / 5)))
+            }
+            Autovacuum::Cancel | Autovacuum::Outwait | Autovacuum::Wait => Ok(None),
+        }
+    }
+
+    fn gave_up(&self, phase: &Phase, waiting: &Waiting, waited: Duration) -> Report {
+        let session = &self.facts.session;
+        let ms = u64::try_from(waiting.limit.as_millis()).unwrap_or(u64::MAX);
+        if ms == session.statement_timeout_ms {
+            return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
+                .detail(in_the_way(&waiting.last));
+        }
+        let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(
+            format!("Waited {} {}. {}", in_words(waited), waiting_for_lock(&phase.locks), in_the_way(&waiting.last)),
+        );
+        if ms == session.lock_timeout_ms {
+            return report;
+        }
+        if waiting.limit < self.config.locks.deadline {
+            return report.hint(
+                "The transaction already holds a lock that makes others wait, so it may not wait long itself. \
+                 Roll back and try again, or run this statement first or in a transaction of its own.",
+            );
+        }
+        report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
+    }
+
+    fn deadlock(&self, phase: &Phase, waiting: &Waiting) -> Report {
+        Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
+            "This transaction waits {}, and what blocks it waits for this transaction. {}",
+            waiting_for_lock(&phase.locks),
+            in_the_way(&waiting.last)
+        ))
+    }
+
+    /// Gives the lanes back. In a transaction they go with it.
+    pub(super) async fn give_lanes(&mut self, waiting: &mut Waiting) -> Result<(), Stop> {
+        let held = std::mem::take(&mut waiting.held);
+        if held == 0 || self.in_transaction() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for lane in &waiting.lanes[..held] {
+            batch.statement(&lanes::give_lane_sql(*lane), &[]);
+        }
+        self.talk.ask(batch, None).await?;
+        Ok(())
+    }
+
+    /// Takes the lanes of a long phase before it starts, so that other DDL on the relation waits in the proxy.
+    pub(super) async fn take_lanes(&mut self, phase: &Phase) -> Result<Waiting, Stop> {
+        let mut waiting = Waiting::new(phase, self);
+        while waiting.held < waiting.lanes.len() {
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            if waiting.since.elapsed() >= waiting.limit {
+                return Err(Stop::Report(self.gave_up(phase, &waiting, waiting.since.elapsed())));
+            }
+            let mut view = self.nap_and_look(phase, &mut waiting).await?;
+            view.blockers.clear();
+            let now = Instant::now();
+            waiting.look(view, now);
+            self.notice(phase, &mut waiting, now);
+        }
+        Ok(waiting)
+    }
+}
+
+/// From 0 up to 1, to keep polls apart. The thread's own generator, no shared state.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    // The upper 53 bits, as a fraction.
+    (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// `for ACCESS EXCLUSIVE on public.orders`
+fn waiting_for_lock(locks: &[LockNeed]) -> String {
+    let names: Vec<String> = locks.iter().map(|lock| format!("{} on {}", lock.mode, lock.relation)).collect();
+    if names.is_empty() { "for its locks".to_owned() } else { format!("for {}", names.join(" and ")) }
+}
+
+fn waiting_for(phase: &Phase, view: &View) -> String {
+    let mut text = format!("waiting {}", waiting_for_lock(&phase.locks));
+    if let Some(blocker) = view.blockers.first() {
+        text.push_str(&format!(", blocked by {blocker}"));
+    } else if let Some(pid) = view.lane_holder {
+        text.push_str(&format!(", behind the DDL of pid {pid}"));
+    }
+    text
+}
+
+/// A lock mode in SQL's words.
+fn mode(blocker: &Blocker) -> &str {
+    match LockMode::from_pg_locks(&blocker.mode) {
+        Some(mode) => mode.sql(),
+        None => &blocker.mode,
+    }
+}
+
+fn in_the_way(view: &View) -> String {
+    if view.blockers.is_empty() {
+        return match view.lane_holder {
+            Some(pid) => format!("Another schema change on it is under way or first in line: pid {pid}."),
+            None => "Its holders come and go.".to_owned(),
+        };
+    }
+    let named: Vec<String> =
+        view.blockers.iter().take(5).map(|b| format!("{b}, which holds {} on {}", mode(b), b.relation)).collect();
+    let more = view.blockers.len().saturating_sub(named.len());
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("Blocked by {}{rest}.", named.join("; "))
+}

@@ -1,0 +1,182 @@
+//! Lanes and blockers: who goes next, and who is in the way.
+//!
+//! A lane is one advisory lock per relation, so PostgreSQL itself gives it back when anything dies,
+//! and replicas of the proxy share it without a protocol of their own. Lanes are tried, never waited
+//! for in PostgreSQL: a session that sits in `pg_advisory_lock()` would hold a snapshot, which a
+//! concurrent index build has to wait out.
+//!
+//! Only words and judgement here: the SQL texts, what their answers mean, and when to try again.
+//! Time comes in as an argument.
+
+use crate::catalog::query::LANE_CLASS;
+use crate::pg::LockMode;
+use crate::pg::relation::quote_identifier;
+use crate::plan::LockNeed;
+use serde::Deserialize;
+use std::fmt;
+use std::time::Duration;
+
+/// A backend, or a prepared transaction, that holds what a step needs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Blocker {
+    /// None: a prepared transaction.
+    pub pid: Option<i32>,
+    /// `virtualtransaction`: tells one transaction of a backend from its next.
+    pub transaction: String,
+    pub application: Option<String>,
+    pub user: Option<String>,
+    pub state: Option<String>,
+    /// Milliseconds since its transaction began, where we may know.
+    pub age_ms: Option<u64>,
+    pub autovacuum: bool,
+    pub to_prevent_wraparound: bool,
+    /// The global identifier of a prepared transaction.
+    pub prepared: Option<String>,
+    pub relation: String,
+    pub mode: String,
+    /// It waits for a lock that this very session holds.
+    pub waits_for_us: bool,
+}
+
+/// One look at what is in the way.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+pub struct View {
+    #[serde(default)]
+    pub blockers: Vec<Blocker>,
+    /// Another backend that holds a lane we need.
+    pub lane_holder: Option<i32>,
+    /// May cancel an autovacuum worker.
+    pub may_cancel: bool,
+}
+
+/// Parameters: `$1` oids that are needed (text[]), `$2` for each a lock mode that conflicts (text[], the
+/// names of `pg_locks`), `$3` the oids of the lanes. One row, one JSON value. Reads `pg_locks` and
+/// `pg_stat_activity` only; takes no lock on any table of the user's. Descendants of a relation count as
+/// the relation: `LOCK TABLE` takes them too.
+pub const VIEW_SQL: &str = include_str!("lanes/view.sql");
+
+/// The parameters of [`VIEW_SQL`].
+pub fn view_parameters(locks: &[LockNeed], lanes: &[u32]) -> [String; 3] {
+    let mut oids = Vec::new();
+    let mut modes = Vec::new();
+    for lock in locks {
+        for mode in lock.mode.conflicting() {
+            oids.push(lock.oid.to_string());
+            modes.push(mode.pg_locks().to_owned());
+        }
+    }
+    let lanes: Vec<String> = lanes.iter().map(u32::to_string).collect();
+    [array(&oids), array(&modes), array(&lanes)]
+}
+
+fn array(words: &[String]) -> String {
+    format!("{{{}}}", words.join(","))
+}
+
+/// The lanes of a phase, in the one order in which all sessions take them.
+pub fn lanes_of(locks: &[LockNeed]) -> Vec<u32> {
+    let mut lanes: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes
+}
+
+/// Tries to take a lane: `t` or `f`. In a transaction it is given back with it.
+pub fn try_lane_sql(oid: u32, in_transaction: bool) -> String {
+    let function = if in_transaction { "pg_try_advisory_xact_lock" } else { "pg_try_advisory_lock" };
+    format!("SELECT pg_catalog.{function}({LANE_CLASS}, {})", signed(oid))
+}
+
+pub fn give_lane_sql(oid: u32) -> String {
+    format!("SELECT pg_catalog.pg_advisory_unlock({LANE_CLASS}, {})", signed(oid))
+}
+
+/// The two-key advisory locks take signed numbers; oids are unsigned.
+fn signed(oid: u32) -> i32 {
+    i32::from_ne_bytes(oid.to_ne_bytes())
+}
+
+/// A nap on the server that says what is waited for, so that `pg_stat_activity` shows it and a cancel ends it.
+pub fn nap_sql(nap: Duration, waiting_for: &str) -> String {
+    let comment: String =
+        waiting_for.replace("*/", "* /").replace("/*", "/ *").chars().filter(|c| !c.is_control()).collect();
+    format!("/* pgsluice: {comment} */ SELECT pg_catalog.pg_sleep({:.3})", nap.as_secs_f64())
+}
+
+/// `LOCK TABLE … NOWAIT` statements for all of `locks` that can be named, strongest mode first; with
+/// `wait`, as the same without NOWAIT.
+pub fn lock_sql(locks: &[LockNeed], wait: bool) -> Vec<String> {
+    let mut modes: Vec<(LockMode, bool)> = locks.iter().filter(|l| l.lockable).map(|l| (l.mode, l.only)).collect();
+    modes.sort_unstable();
+    modes.dedup();
+    modes.reverse();
+    let nowait = if wait { "" } else { " NOWAIT" };
+    modes
+        .into_iter()
+        .map(|(mode, only)| {
+            let names: Vec<String> = locks
+                .iter()
+                .filter(|l| l.lockable && l.mode == mode && l.only == only)
+                .map(|l| format!("{}{}", if only { "ONLY " } else { "" }, l.relation.quoted()))
+                .collect();
+            format!("LOCK TABLE {} IN {mode} MODE{nowait}", names.join(", "))
+        })
+        .collect()
+}
+
+/// For people: `pid 4711 (psql, user ann, idle in transaction, for 14 min)`.
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.pid, &self.prepared) {
+            (Some(pid), _) => write!(f, "pid {pid}")?,
+            (None, Some(gid)) => return write!(f, "prepared transaction {}", quote_identifier(gid)),
+            (None, None) => return f.write_str("a prepared transaction"),
+        }
+        let mut words = Vec::new();
+        if self.autovacuum {
+            words.push("autovacuum".to_owned());
+        }
+        words.extend(self.application.clone().filter(|name| !name.is_empty()));
+        words.extend(self.user.as_ref().map(|user| format!("user {user}")));
+        words.extend(self.state.clone());
+        words.extend(self.age_ms.map(|ms| format!("for {}", in_words(Duration::from_millis(ms)))));
+        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
+    }
+}
+
+/// `850 ms`, `12 s`, `14 min`, `3 h`.
+pub fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        s if s < 120 => format!("{s} s"),
+        s if s < 7200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::RelationName;
+
+    fn need(name: &str, oid: u32, mode: LockMode) -> LockNeed {
+        LockNeed { relation: RelationName::new(Some("public"), name), oid, mode, only: false, lockable: true }
+    }
+
+    #[test]
+    fn locks_are_named_together() {
+        let locks = [need("b", 2, LockMode::ShareRowExclusive), need("a", 1, LockMode::ShareRowExclusive)];
+        assert_eq!(
+            lock_sql(&locks, false),
+            [r#"LOCK TABLE "public"."b", "public"."a" IN SHARE ROW EXCLUSIVE MODE NOWAIT"#]
+        );
+        assert_eq!(lanes_of(&locks), [1, 2]);
+    }
+
+    #[test]
+    fn a_comment_cannot_be_left() {
+        let sql = nap_sql(Duration::from_millis(50), "x */; DROP TABLE t; /* \n y");
+        assert_eq!(sql.matches("*/").count(), 1);
+        assert!(!sql.contains('\n'));
+    }
+}

@@ -1,0 +1,191 @@
+//! From the server to the client, and the server's answers to the proxy itself.
+
+use super::{Event, Link, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
+use crate::wire::error_response::ServerError;
+use crate::wire::frame::{BACKEND_LIMIT, BadFrame, HEADER_LEN, Header};
+use bytes::Bytes;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use tokio::io::ReadBuf;
+
+/// Small messages the relay reads itself; they are held until they are whole.
+fn opened(tag: u8) -> bool {
+    matches!(tag, b'Z' | b'K' | b'S')
+}
+
+/// Where a walk over the server's bytes ended.
+enum Walked {
+    Short,
+    /// The last ReadyForQuery that was owed, which is kept back.
+    Settled,
+    /// An ErrorResponse whose position must be shifted.
+    Error,
+    Bad(BadFrame),
+}
+
+/// The server closed the connection, or broke it.
+#[derive(Debug)]
+pub struct BackendLost;
+
+impl Link {
+    /// Passes on what the server sent.
+    pub(super) fn poll_back(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for _ in 0..TURNS {
+            match flush(&mut self.front, &mut self.front_out, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::FrontendGone),
+                Poll::Pending => return Poll::Pending,
+            }
+            let mut input = std::mem::take(&mut self.back_in);
+            let read = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                match self.back.poll_read(cx, &mut buf) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                        if input.is_empty() {
+                            return Poll::Ready(self.backward(buf.filled(), cx));
+                        }
+                        input.extend_from_slice(buf.filled());
+                        let whole = std::mem::take(&mut input);
+                        Poll::Ready(self.backward(&whole, cx))
+                    }
+                    Poll::Ready(_) => Poll::Ready(Some(Event::BackendClosed)),
+                }
+            });
+            if !input.is_empty() {
+                self.back_in = input;
+            }
+            match read {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(event)) => return Poll::Ready(event),
+                Poll::Ready(None) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn backward(&mut self, mut input: &[u8], cx: &mut Context<'_>) -> Option<Event> {
+        loop {
+            let (pass, taken, walked) = self.walk_back(input);
+            if write_through(&mut self.front, &mut self.front_out, &input[..pass], cx).is_err() {
+                return Some(Event::FrontendGone);
+            }
+            let rest = &input[taken..];
+            let event = match walked {
+                Walked::Error => {
+                    let error = ServerError::new(Bytes::copy_from_slice(&input[pass..taken]));
+                    let shift = self.shift_errors;
+                    self.front_out.extend_from_slice(&error.with_position(|position| Some(position + shift)));
+                    input = rest;
+                    continue;
+                }
+                Walked::Short => None,
+                Walked::Settled => Some(Event::Settled),
+                Walked::Bad(bad) => Some(Event::Broken { front: false, what: bad.to_string() }),
+            };
+            self.back_in.extend_from_slice(rest);
+            return event;
+        }
+    }
+
+    /// How many bytes may pass, and how many are done with (more, if the last frame is swallowed).
+    fn walk_back(&mut self, input: &[u8]) -> (usize, usize, Walked) {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            if self.back_skip > 0 {
+                let n = rest.len().min(self.back_skip as usize);
+                self.back_skip -= n as u32;
+                at += n;
+                if self.back_skip > 0 {
+                    return (at, at, Walked::Short);
+                }
+                continue;
+            }
+            let header = match Header::read(rest, BACKEND_LIMIT) {
+                Ok(Some(header)) => header,
+                Ok(None) => return (at, at, Walked::Short),
+                Err(bad) => return (at, at, Walked::Bad(bad)),
+            };
+            if opened(header.tag) || (header.tag == b'E' && self.shift_errors > 0) {
+                let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, at, Walked::Short) };
+                self.note(header.tag, body);
+            }
+            self.owed.received(header.tag);
+            if header.tag == b'E' {
+                self.errors = self.errors.wrapping_add(1);
+                if self.shift_errors > 0 {
+                    return (at, at + header.total(), Walked::Error);
+                }
+            }
+            if header.tag == b'Z' && self.owed.owed() == 0 {
+                match self.settling {
+                    Settling::No => {}
+                    Settling::Keep => return (at, at + header.total(), Walked::Settled),
+                    Settling::Pass => return (at + header.total(), at + header.total(), Walked::Settled),
+                }
+            }
+            at += HEADER_LEN;
+            self.back_skip = header.body;
+        }
+    }
+
+    /// What the relay remembers of the server's small messages.
+    fn note(&mut self, tag: u8, body: &[u8]) {
+        match tag {
+            b'Z' => self.status = body.first().copied().unwrap_or_default(),
+            b'K' => self.key = Bytes::copy_from_slice(body),
+            b'S' => {
+                if let Some(value) = body.strip_prefix(b"standard_conforming_strings\0") {
+                    self.conforming_strings = value.starts_with(b"on");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The server's next whole frame, not passed on. Meanwhile what waits for either side is written,
+    /// and the client's end is noticed: `gone` is called once with the backend's key, when the client leaves without a goodbye.
+    ///
+    /// # Errors
+    /// The server closed the connection or sent what is no frame.
+    pub async fn next_back_frame(&mut self, gone: &mut impl FnMut(&[u8])) -> Result<Bytes, BackendLost> {
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(_)) = flush(&mut self.back, &mut self.back_out, cx) {
+                self.back_out.clear();
+            }
+            // A client that takes nothing any more is noticed by its end of file.
+            if let Poll::Ready(Err(_)) = flush(&mut self.front, &mut self.front_out, cx) {
+                self.front_out.clear();
+                self.front_eof = true;
+            }
+            while let Poll::Ready(()) = self.poll_watch_front(cx) {}
+            if self.front_gone() && !self.told_gone {
+                self.told_gone = true;
+                gone(&self.key);
+            }
+            loop {
+                match Header::read(&self.back_in, BACKEND_LIMIT) {
+                    Err(_) => return Poll::Ready(Err(BackendLost)),
+                    Ok(Some(header)) if self.back_in.len() >= header.total() => {
+                        let frame = self.back_in.split_to(header.total()).freeze();
+                        self.note(header.tag, frame.get(HEADER_LEN..).unwrap_or_default());
+                        return Poll::Ready(Ok(frame));
+                    }
+                    Ok(_) => {}
+                }
+                let input = &mut self.back_in;
+                match read_scratch(&mut self.back, cx, |bytes, _| {
+                    input.extend_from_slice(bytes);
+                    bytes.len()
+                }) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(BackendLost)),
+                    Poll::Ready(Ok(_)) => {}
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,250 @@
+//! From the client to the server.
+
+use super::{Event, Inspect, Link, READ_AHEAD, SCRATCH_BUFFER, TURNS, Want, flush, read_scratch, write_through};
+use crate::wire::frame::{BadFrame, FRONTEND_LIMIT, HEADER_LEN, Header};
+use bytes::{Buf, Bytes};
+use std::task::{Context, Poll};
+use tokio::io::ReadBuf;
+
+/// Where a walk over the client's bytes ended.
+enum Walked {
+    /// All complete frames may pass; what follows is the beginning of one.
+    Short,
+    /// A frame needs attention.
+    Stopped,
+    Bad(BadFrame),
+}
+
+impl Link {
+    /// Passes on what the client sent. Pending: nothing more can be done now (also at its end of file).
+    pub(super) fn poll_front<I: Inspect>(&mut self, cx: &mut Context<'_>, inspect: &mut I) -> Poll<Event> {
+        for _ in 0..TURNS {
+            match flush(&mut self.back, &mut self.back_out, cx) {
+                Poll::Ready(Ok(())) => {}
+                // The server's last words, if any, are read by the other direction.
+                Poll::Ready(Err(_)) => {
+                    self.back_out.clear();
+                    return Poll::Pending;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            if !self.front_in.is_empty() && !self.front_short {
+                if let Some(event) = self.forward_held(cx, inspect) {
+                    return Poll::Ready(event);
+                }
+                continue;
+            }
+            if self.front_eof {
+                return self.poll_half_close(cx);
+            }
+            match self.poll_read_front(cx, inspect) {
+                Poll::Ready(Some(event)) => return Poll::Ready(event),
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The client sends no more: the server is told so, and may still answer.
+    fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if !self.back_shut {
+            match self.back.poll_shutdown(cx) {
+                Poll::Ready(_) => self.back_shut = true,
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_read_front<I: Inspect>(&mut self, cx: &mut Context<'_>, inspect: &mut I) -> Poll<Option<Event>> {
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            match self.front.poll_read(cx, &mut buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => {
+                    self.front_eof = true;
+                    return Poll::Ready(None);
+                }
+            }
+            if self.front_in.is_empty() {
+                return Poll::Ready(self.forward(buf.filled(), cx, inspect));
+            }
+            self.front_in.extend_from_slice(buf.filled());
+            Poll::Ready(self.forward_held(cx, inspect))
+        })
+    }
+
+    /// Walks `input` and passes on what may pass; the rest is held.
+    fn forward<I: Inspect>(&mut self, input: &[u8], cx: &mut Context<'_>, inspect: &mut I) -> Option<Event> {
+        let (pass, walked) = self.walk_front(input, inspect);
+        self.write_back(&input[..pass], cx);
+        self.front_in.extend_from_slice(&input[pass..]);
+        self.after_walk(&walked)
+    }
+
+    /// The same for what is held already.
+    fn forward_held<I: Inspect>(&mut self, cx: &mut Context<'_>, inspect: &mut I) -> Option<Event> {
+        let mut held = std::mem::take(&mut self.front_in);
+        let (pass, walked) = self.walk_front(&held, inspect);
+        self.write_back(&held[..pass], cx);
+        held.advance(pass);
+        if !held.is_empty() {
+            self.front_in = held;
+        }
+        self.after_walk(&walked)
+    }
+
+    /// A server that takes no more is noticed by its end of file, after its last words.
+    fn write_back(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        if write_through(&mut self.back, &mut self.back_out, bytes, cx).is_err() {
+            self.back_out.clear();
+        }
+    }
+
+    fn after_walk(&mut self, walked: &Walked) -> Option<Event> {
+        self.front_short = matches!(walked, Walked::Short);
+        match walked {
+            Walked::Short => None,
+            Walked::Stopped => Some(Event::Frame),
+            Walked::Bad(bad) => Some(Event::Broken { front: true, what: bad.to_string() }),
+        }
+    }
+
+    fn walk_front<I: Inspect>(&mut self, input: &[u8], inspect: &mut I) -> (usize, Walked) {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            if self.front_skip > 0 {
+                let n = rest.len().min(self.front_skip as usize);
+                self.front_skip -= n as u32;
+                at += n;
+                if self.front_skip > 0 {
+                    return (at, Walked::Short);
+                }
+                continue;
+            }
+            let header = match Header::read(rest, FRONTEND_LIMIT) {
+                Ok(Some(header)) => header,
+                Ok(None) => return (at, Walked::Short),
+                Err(bad) => return (at, Walked::Bad(bad)),
+            };
+            match inspect.want(header.tag) {
+                Want::Pass => {}
+                Want::Stop => return (at, Walked::Stopped),
+                Want::Open if header.body > inspect.limit() => {
+                    if inspect.oversize(header.tag, header.body) {
+                        return (at, Walked::Stopped);
+                    }
+                }
+                Want::Open => {
+                    let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, Walked::Short) };
+                    if inspect.hit(header.tag, body) {
+                        return (at, Walked::Stopped);
+                    }
+                }
+            }
+            self.account(header.tag);
+            at += HEADER_LEN;
+            self.front_skip = header.body;
+        }
+    }
+
+    /// A frontend's message is on its way to the backend.
+    pub fn account(&mut self, tag: u8) {
+        self.owed.sent(tag);
+        match tag {
+            b'E' => self.executes = self.executes.saturating_add(1),
+            b'S' | b'Q' => self.executes = 0,
+            _ => {}
+        }
+    }
+
+    /// The tag of the client's frame that follows the one it stopped at, once it has come; `None`: the
+    /// client is at its end, or broke the protocol.
+    pub async fn tag_after_next(&mut self) -> Option<u8> {
+        let skip = self.peek_frame()?.0.total();
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Some(tag) = self.front_in.get(skip) {
+                    return Poll::Ready(Some(*tag));
+                }
+                if self.front_eof {
+                    return Poll::Ready(None);
+                }
+                match self.poll_watch_front(cx) {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads ahead from the client so that its end is noticed while it has nothing to say. Ready: something came.
+    pub(super) fn poll_watch_front(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // One frame more than the limit is let in: whoever asks for what follows a large frame gets it.
+        let limit = READ_AHEAD + self.peek_header().map_or(0, Header::total);
+        if self.front_eof || self.front_in.len() >= limit {
+            return Poll::Pending;
+        }
+        let input = &mut self.front_in;
+        match read_scratch(&mut self.front, cx, |bytes, _| {
+            input.extend_from_slice(bytes);
+            bytes.len()
+        }) {
+            Poll::Ready(Ok(0) | Err(_)) => {
+                self.front_eof = true;
+                Poll::Ready(())
+            }
+            Poll::Ready(Ok(_)) => {
+                self.front_short = false;
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The frame that a [`Event::Frame`] stopped at, left where it is.
+    pub fn peek_frame(&self) -> Option<(Header, &[u8])> {
+        let header = Header::read(&self.front_in, FRONTEND_LIMIT).ok().flatten()?;
+        Some((header, self.front_in.get(HEADER_LEN..header.total())?))
+    }
+
+    /// Its header alone, where the body was not waited for.
+    pub fn peek_header(&self) -> Option<Header> {
+        Header::read(&self.front_in, FRONTEND_LIMIT).ok().flatten()
+    }
+
+    /// Takes the client's next frame, header and all, if it is there whole.
+    pub fn take_frame(&mut self) -> Option<Bytes> {
+        let (header, _) = self.peek_frame()?;
+        self.front_short = false;
+        Some(self.front_in.split_to(header.total()).freeze())
+    }
+
+    /// Lets the client's next frame go on to the backend; a body that is not here yet follows unopened.
+    pub fn pass_frame(&mut self) {
+        let Ok(Some(header)) = Header::read(&self.front_in, FRONTEND_LIMIT) else { return };
+        self.account(header.tag);
+        let here = self.front_in.len().min(header.total());
+        self.back_out.extend_from_slice(&self.front_in[..here]);
+        self.front_in.advance(here);
+        self.front_skip = u32::try_from(header.total() - here).unwrap_or(u32::MAX);
+        self.front_short = false;
+    }
+}
+
+/// Whether the complete frames of `input` end with Terminate.
+pub(super) fn ends_with_terminate(mut input: &[u8]) -> bool {
+    while let Ok(Some(header)) = Header::read(input, FRONTEND_LIMIT) {
+        if header.tag == b'X' {
+            return true;
+        }
+        let Some(rest) = input.get(header.total()..) else { return false };
+        input = rest;
+    }
+    false
+}

@@ -1,0 +1,235 @@
+//! The extended protocol: a statement becomes DDL at Parse and acts at Execute.
+//!
+//! Parse, Bind and Describe go to the server as they are, so it checks and answers them itself. At
+//! Execute the proxy waits for its answers by a Sync of its own, whose ReadyForQuery the client
+//! never sees; then the backend is idle and the plan runs. Where the client's pipeline is one
+//! implicit transaction of several statements, the proxy first opens a transaction block, and
+//! commits it at the client's Sync.
+
+use super::simple::{Understood, acts};
+use super::{Flow, Session};
+use crate::backend::BackendLost;
+use crate::execute::Stop;
+use crate::relay::Event;
+use crate::sql::{Class, Statement, TransactionControl};
+use crate::wire::error_response::ServerError;
+use crate::wire::message::{self, Batch, SYNC, put_frame};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+
+/// How the messages before an Execute ended.
+enum Fence {
+    Idle,
+    /// The client has an error; the server skips to the client's Sync.
+    Failed,
+}
+
+impl Session {
+    pub(super) async fn parse(&mut self) -> Flow {
+        let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
+        let Some((name, text)) = message::parse(body).map(|(name, text)| (name.to_vec(), text.to_vec())) else {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        };
+        self.eye.forget(&name);
+        let mut statements = match self.understand(&text) {
+            Understood::Relay => Vec::new(),
+            Understood::Act(statements) => statements,
+            Understood::Refuse(report) => return self.refuse_session(&report).await,
+        };
+        // More than one statement is the server's to refuse.
+        if let (Some(statement), true) = (statements.pop(), statements.is_empty()) {
+            if let Class::ExplainDdl(inner) = &statement.class {
+                return self.parse_explain(inner).await;
+            }
+            if acts(&statement) {
+                self.eye.prepare(&name, Arc::new(statement));
+            }
+        }
+        self.talk.link.pass_frame();
+        Flow::Continue
+    }
+
+    /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers
+    /// Describe, Bind and Execute of it. Amid a pipeline it goes as it is, and the server refuses it.
+    async fn parse_explain(&mut self, inner: &Statement) -> Flow {
+        let link = &self.talk.link;
+        if !link.owed.certain() || link.owed.unsynced() || link.status == b'E' {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
+        match self.talk.link.settle(false).await {
+            Event::Settled => {}
+            other => return self.end(other).await,
+        }
+        let Ok(sql) = self.explain(inner).await else { return self.end(Event::BackendClosed).await };
+        let Some(frame) = self.talk.link.take_frame() else { return Flow::End };
+        let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
+        let mut parse = BytesMut::new();
+        put_frame(&mut parse, b'P', |b| {
+            b.put_slice(&name);
+            b.put_u8(0);
+            b.put_slice(sql.as_bytes());
+            b.put_slice(&[0, 0, 0]);
+        });
+        self.talk.link.account(b'P');
+        self.talk.link.tell_back(&parse);
+        Flow::Continue
+    }
+
+    pub(super) async fn execute(&mut self) -> Flow {
+        let portal = self.talk.link.peek_frame().and_then(|(_, body)| message::execute(body));
+        let Some(statement) = portal.and_then(|name| self.eye.portal(name)) else {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        };
+        // In a failed block the server refuses it.
+        if !self.talk.link.owed.certain() || self.talk.link.status == b'E' {
+            self.shared.metrics.ddl_uninterceptable.add();
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
+        match self.execute_ddl(&statement).await {
+            Ok(flow) => flow,
+            Err(BackendLost) => self.end(Event::BackendClosed).await,
+        }
+    }
+
+    async fn execute_ddl(&mut self, statement: &Statement) -> Result<Flow, BackendLost> {
+        match self.talk.link.settle(false).await {
+            Event::Settled => {}
+            other => return Ok(self.end(other).await),
+        }
+        let fence = match self.needs_block().await {
+            true => self.open_block().await?,
+            false => self.fence().await?,
+        };
+        if matches!(fence, Fence::Failed) {
+            self.talk.link.pass_frame();
+            self.skip_to_sync().await?;
+            return Ok(Flow::Continue);
+        }
+        self.talk.link.take_frame();
+        match self.run_ddl(statement, 0).await {
+            Ok(reply) => {
+                self.talk.link.tell_front(&reply.frames);
+                self.talk.link.executes = self.talk.link.executes.saturating_add(1);
+            }
+            Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
+            Err(stop) => {
+                self.tell_stop(stop)?;
+                self.skip_to_sync().await?;
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Whether this Execute is one of several in an implicit transaction, which must stay one.
+    async fn needs_block(&mut self) -> bool {
+        if self.talk.link.status != b'I' || self.eye.pipeline_control == Some(TransactionControl::Begin) {
+            return false;
+        }
+        self.talk.link.executes > 0 || self.talk.link.tag_after_next().await != Some(b'S')
+    }
+
+    /// A Sync of our own: all that the client sent so far is answered, and its ReadyForQuery is ours.
+    async fn fence(&mut self) -> Result<Fence, BackendLost> {
+        let before = self.talk.link.errors;
+        let executes = self.talk.link.executes;
+        self.talk.link.account(b'S');
+        self.talk.link.tell_back(&SYNC);
+        match self.talk.link.settle(true).await {
+            Event::Settled => {}
+            _ => return Err(BackendLost),
+        }
+        self.talk.link.executes = executes;
+        Ok(if self.talk.link.errors == before { Fence::Idle } else { Fence::Failed })
+    }
+
+    /// Turns the pipeline's implicit transaction, with what was done in it, into a block: BEGIN does
+    /// just that, amid a pipeline. A row of our own marks where the client's answers end.
+    async fn open_block(&mut self) -> Result<Fence, BackendLost> {
+        const MARK: &str = "pgsluice mark";
+        let mut batch = Batch::new();
+        batch.statement(&format!("SELECT '{MARK}'"), &[]);
+        let mut begin = Batch::new();
+        begin.statement("BEGIN", &[]);
+        self.talk.link.tell_back(&batch.bytes);
+        self.talk.link.account(b'S');
+        self.talk.link.tell_back(&begin.sync().bytes);
+        let mut gone = self.talk.canceller();
+        let mut held: Vec<Bytes> = Vec::new();
+        let mut ours = false;
+        let mut failed = false;
+        let mut explicit = false;
+        loop {
+            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            let tag = frame.first().copied().unwrap_or_default();
+            self.talk.link.owed.received(tag);
+            match tag {
+                b'Z' => break,
+                b'S' | b'A' => self.talk.link.tell_front(&frame),
+                b'N' if ours => explicit |= ServerError::new(frame).sqlstate() == "25001",
+                _ if ours => {}
+                b'1' | b'2' | b'3' => held.push(frame),
+                b'D' if frame.ends_with(MARK.as_bytes()) => {
+                    // The last four are the answers to our Close, Close, Parse and Bind.
+                    let clients = held.len().saturating_sub(4);
+                    held.drain(..clients).for_each(|frame| self.talk.link.tell_front(&frame));
+                    ours = true;
+                }
+                _ => {
+                    failed |= tag == b'E';
+                    held.drain(..).for_each(|frame| self.talk.link.tell_front(&frame));
+                    self.talk.link.tell_front(&frame);
+                }
+            }
+        }
+        if failed {
+            return Ok(Fence::Failed);
+        }
+        self.owns_block = !explicit;
+        self.eye.watch_sync = self.owns_block;
+        Ok(Fence::Idle)
+    }
+
+    /// The server, not the proxy, skips the client's messages up to its Sync: a Bind to a statement that is
+    /// not there makes it do so. Its error is ours.
+    async fn skip_to_sync(&mut self) -> Result<(), BackendLost> {
+        let mut bind = BytesMut::new();
+        put_frame(&mut bind, b'B', |b| {
+            b.put_slice(b"\0pgsluice: skipping to Sync after the error before\0");
+            b.put_slice(&[0; 6]);
+        });
+        self.talk.link.account(b'B');
+        self.talk.link.tell_back(&bind);
+        let mut gone = self.talk.canceller();
+        loop {
+            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            match frame.first() {
+                Some(b'E') => {
+                    self.talk.link.owed.received(b'E');
+                    return Ok(());
+                }
+                Some(b'S' | b'A' | b'N') => self.talk.link.tell_front(&frame),
+                _ => {}
+            }
+        }
+    }
+
+    /// The client's Sync ends the pipeline that the proxy keeps in a block.
+    pub(super) async fn sync(&mut self) -> Flow {
+        self.talk.link.pass_frame();
+        self.eye.pipeline_control = None;
+        match self.talk.link.settle(true).await {
+            Event::Settled => {}
+            other => return self.end(other).await,
+        }
+        if std::mem::take(&mut self.owns_block) && self.close_block().await.is_err() {
+            return self.end(Event::BackendClosed).await;
+        }
+        self.eye.watch_sync = false;
+        self.tell_ready();
+        Flow::Continue
+    }
+}

@@ -1,0 +1,267 @@
+//! One client from hello to goodbye; the only place that knows all stages.
+//!
+//! The loop below reads as the list of stages: relay until something needs attention, attend to it,
+//! go on. Invariant: the proxy speaks for the server only when the backend is idle and everything
+//! owed to the client has been put on its way.
+
+mod ddl;
+mod extended;
+mod eye;
+mod hello;
+mod simple;
+
+use crate::backend::Talk;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::net::Stream;
+use crate::pg::sqlstate;
+use crate::relay::{Event, Link};
+use crate::report::Report;
+use crate::wire::startup::Parameters;
+use bytes::Bytes;
+use dashmap::DashMap;
+use eye::Eye;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What all sessions of a proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
+    pub backend: Arc<crate::config::Address>,
+    pub metrics: Metrics,
+    /// Backend pid → its session, for CancelRequests that pass through here.
+    cancels: DashMap<i32, Cancellable>,
+}
+
+/// BackendKeyData's body, and the flag that tells the session.
+#[derive(Debug)]
+struct Cancellable {
+    key: Bytes,
+    flag: Arc<AtomicBool>,
+}
+
+impl Shared {
+    pub fn new(config: Config) -> Self {
+        let backend = Arc::new(config.proxy.backend.clone());
+        Self { config, backend, metrics: Metrics::default(), cancels: DashMap::new() }
+    }
+}
+
+/// How far the proxy is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    No,
+    /// Sessions end when they are idle and outside a transaction.
+    Idle,
+    /// Sessions end.
+    Now,
+}
+
+/// Whether the session goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    End,
+}
+
+#[derive(Debug)]
+struct Session {
+    shared: Arc<Shared>,
+    talk: Talk,
+    eye: Eye,
+    parameters: Parameters,
+    /// A transaction block that the proxy opened, to keep an implicit transaction together.
+    owns_block: bool,
+}
+
+/// Serves one client to its end.
+pub async fn serve(front: Stream, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
+    let login = Box::pin(hello::hello(front, &shared));
+    let Ok(Some(hello)) = tokio::time::timeout(shared.config.proxy.login_timeout, login).await else { return };
+    let session = Session::new(shared, hello);
+    session.run(&mut drain).await;
+}
+
+impl Session {
+    fn new(shared: Arc<Shared>, hello: hello::Hello) -> Self {
+        let link = Link::new(hello.front, hello.back, &hello.packet);
+        let talk = Talk {
+            link,
+            address: Arc::clone(&shared.backend),
+            connect_timeout: shared.config.proxy.connect_timeout,
+            cancelled: Arc::default(),
+            cancelling: Arc::default(),
+        };
+        let eye = Eye::new(&shared, &hello.parameters);
+        Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
+    }
+
+    async fn run(mut self, drain: &mut watch::Receiver<Drain>) {
+        let limit = self.shared.config.proxy.login_timeout;
+        match tokio::time::timeout(limit, self.login()).await {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::End) | Err(_) => return,
+        }
+        self.shared.metrics.sessions.add();
+        let registered = Registered::new(&self.shared, &self.talk);
+        self.relay(drain).await;
+        drop(registered);
+    }
+
+    /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
+    async fn login(&mut self) -> Flow {
+        loop {
+            let event = self.talk.link.pump_settling(&mut self.eye).await;
+            match event {
+                Event::Settled => return Flow::Continue,
+                // No frame is looked at before the session is ready.
+                Event::Frame => self.talk.link.pass_frame(),
+                other => return self.end(other).await,
+            }
+        }
+    }
+
+    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) {
+        loop {
+            let draining = *drain.borrow_and_update();
+            if draining == Drain::Now || (draining == Drain::Idle && self.is_idle()) {
+                return self.goodbye().await;
+            }
+            let event = tokio::select! {
+                biased;
+                event = async {
+                    if draining == Drain::Idle {
+                        self.talk.link.pump_settling(&mut self.eye).await
+                    } else {
+                        self.talk.link.pump(&mut self.eye).await
+                    }
+                } => event,
+                _ = drain.changed() => continue,
+            };
+            let flow = match event {
+                // Boxed: an idle session should not carry the room that a schema change needs.
+                Event::Frame => tokio::select! {
+                    flow = Box::pin(self.attend()) => flow,
+                    () = drained(drain) => Flow::End,
+                },
+                Event::Settled => Flow::Continue,
+                other => self.end(other).await,
+            };
+            if flow == Flow::End {
+                return;
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.talk.link.status == b'I' && self.talk.link.owed.owed() == 0 && !self.talk.link.owed.unsynced()
+    }
+
+    /// The proxy goes away: the client is told as the server would tell it.
+    async fn goodbye(&mut self) {
+        self.last_word(
+            &Report::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+                .detail("The proxy is shutting down."),
+        )
+        .await;
+    }
+
+    /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
+    async fn last_word(&mut self, report: &Report) {
+        if self.talk.link.between_messages() {
+            self.talk.tell(report);
+        }
+        self.close().await;
+    }
+
+    /// One frame of the client's that needs a look.
+    async fn attend(&mut self) -> Flow {
+        let Some(header) = self.talk.link.peek_header() else { return Flow::End };
+        match header.tag {
+            b'Q' => self.query().await,
+            b'P' => self.parse().await,
+            b'E' => self.execute().await,
+            b'S' => self.sync().await,
+            _ => {
+                self.talk.link.pass_frame();
+                Flow::Continue
+            }
+        }
+    }
+
+    /// An event that ends the session.
+    async fn end(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Broken { front: true, what } => {
+                tracing::info!(what, "a client broke the protocol");
+                self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await;
+            }
+            Event::Broken { front: false, what } => {
+                tracing::warn!(what, "the server broke the protocol");
+                self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, format!("from the server: {what}"))).await;
+            }
+            Event::BackendClosed | Event::FrontendGone | Event::Frame | Event::Settled => self.close().await,
+        }
+        Flow::End
+    }
+
+    /// Gives the client what is still on its way, for a short while.
+    async fn close(&mut self) {
+        let _ = tokio::time::timeout(LAST_WORDS, self.talk.link.finish_front()).await;
+    }
+}
+
+/// A client that does not read is not waited for longer.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+async fn drained(drain: &mut watch::Receiver<Drain>) {
+    if drain.wait_for(|state| *state == Drain::Now).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A session's place in the table of cancels, for as long as it lives.
+struct Registered {
+    shared: Arc<Shared>,
+    pid: Option<i32>,
+}
+
+impl Registered {
+    fn new(shared: &Arc<Shared>, talk: &Talk) -> Self {
+        let pid = pid_of(&talk.link.key);
+        if let Some(pid) = pid {
+            let key = talk.link.key.clone();
+            shared.cancels.insert(pid, Cancellable { key, flag: Arc::clone(&talk.cancelled) });
+        }
+        Self { shared: Arc::clone(shared), pid }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            self.shared.cancels.remove(&pid);
+        }
+    }
+}
+
+fn pid_of(key: &Bytes) -> Option<i32> {
+    key.first_chunk::<4>().map(|pid| i32::from_be_bytes(*pid))
+}
+
+impl Shared {
+    /// A CancelRequest passed: a session that is just between two of its statements will see it. `request` is
+    /// pid and key, which must be right to the last byte, as the server demands it too.
+    fn note_cancel(&self, pid: i32, request: &[u8]) {
+        if let Some(found) = self.cancels.get(&pid) {
+            // Every byte is compared, so that the time tells nothing of the key.
+            let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
+            if differ == 0 && found.key.len() == request.len() {
+                found.flag.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Reading an ErrorResponse or NoticeResponse of the server's, and mending its position.
+//!
+//! Invariant: every field is optional; an odd body yields empty fields.
+
+use super::message::put_frame;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// An ErrorResponse, kept as it came.
+#[derive(Debug, Clone)]
+pub struct ServerError {
+    /// The whole frame.
+    pub frame: Bytes,
+}
+
+impl ServerError {
+    pub fn new(frame: Bytes) -> Self {
+        Self { frame }
+    }
+
+    fn fields(&self) -> impl Iterator<Item = (u8, &[u8])> {
+        self.frame
+            .get(super::frame::HEADER_LEN..)
+            .unwrap_or_default()
+            .split(|b| *b == 0)
+            .filter_map(|field| field.split_first().map(|(code, text)| (*code, text)))
+    }
+
+    pub fn field(&self, code: u8) -> Option<&str> {
+        self.fields().find(|(c, _)| *c == code).and_then(|(_, text)| std::str::from_utf8(text).ok())
+    }
+
+    /// Empty if the server gave none.
+    pub fn sqlstate(&self) -> &str {
+        self.field(b'C').unwrap_or_default()
+    }
+
+    pub fn message(&self) -> &str {
+        self.field(b'M').unwrap_or_default()
+    }
+
+    /// FATAL or PANIC: the backend is gone.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.field(b'V').or_else(|| self.field(b'S')), Some("FATAL" | "PANIC"))
+    }
+
+    /// The frame with its position (field `P`, characters from 1) mapped by `map`; left out where `map` says `None`.
+    pub fn with_position(&self, map: impl Fn(usize) -> Option<usize>) -> Bytes {
+        let Some(tag) = self.frame.first().copied() else { return self.frame.clone() };
+        if self.field(b'P').is_none() {
+            return self.frame.clone();
+        }
+        let mut out = BytesMut::with_capacity(self.frame.len() + 8);
+        put_frame(&mut out, tag, |b| {
+            for (code, text) in self.fields() {
+                let moved = (code == b'P').then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten().map(&map);
+                match moved {
+                    Some(None) => continue,
+                    Some(Some(position)) => {
+                        b.put_u8(code);
+                        b.put_slice(position.to_string().as_bytes());
+                    }
+                    None => {
+                        b.put_u8(code);
+                        b.put_slice(text);
+                    }
+                }
+                b.put_u8(0);
+            }
+            b.put_u8(0);
+        });
+        out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(fields: &[&str]) -> ServerError {
+        let mut out = BytesMut::new();
+        put_frame(&mut out, b'E', |b| {
+            for field in fields {
+                b.put_slice(field.as_bytes());
+                b.put_u8(0);
+            }
+            b.put_u8(0);
+        });
+        ServerError::new(out.freeze())
+    }
+
+    #[test]
+    fn fields_and_positions() {
+        let e = error(&["SERROR", "VERROR", "C42601", "Msyntax error", "P12"]);
+        assert_eq!((e.sqlstate(), e.message(), e.is_fatal()), ("42601", "syntax error", false));
+        let moved = ServerError::new(e.with_position(|p| Some(p + 10)));
+        assert_eq!(moved.field(b'P'), Some("22"));
+        assert_eq!(moved.sqlstate(), "42601");
+        let gone = ServerError::new(e.with_position(|_| None));
+        assert_eq!(gone.field(b'P'), None);
+        assert_eq!(error(&[]).sqlstate(), "");
+        assert_eq!(ServerError::new(Bytes::new()).message(), "");
+    }
+}

@@ -1,0 +1,136 @@
+//! The frontend messages that are opened, and those that the proxy itself sends to the backend.
+
+use bytes::{BufMut, BytesMut};
+
+/// A NUL-terminated string at the start of `body`, and the rest.
+fn cstr(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = body.iter().position(|b| *b == 0)?;
+    Some((&body[..end], &body[end + 1..]))
+}
+
+/// Query: its text.
+pub fn query(body: &[u8]) -> Option<&[u8]> {
+    cstr(body).map(|(text, _)| text)
+}
+
+/// Parse: the statement's name and its text.
+pub fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = cstr(body)?;
+    Some((name, cstr(rest)?.0))
+}
+
+/// Bind: the portal's name and the statement's.
+pub fn bind(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    parse(body)
+}
+
+/// Execute: the portal's name.
+pub fn execute(body: &[u8]) -> Option<&[u8]> {
+    query(body)
+}
+
+/// Close or Describe: `S` or `P`, and the name.
+pub fn close(body: &[u8]) -> Option<(u8, &[u8])> {
+    let (kind, rest) = body.split_first()?;
+    Some((*kind, cstr(rest)?.0))
+}
+
+/// Messages on their way to the backend.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub bytes: BytesMut,
+    /// How many statements it executes.
+    pub statements: usize,
+}
+
+/// The name of the proxy's own prepared statement and portal. Never the unnamed one: that is the client's.
+const OWN: &[u8] = b"pgsluice proxy\0";
+
+impl Batch {
+    pub fn new() -> Self {
+        let mut batch = Self::default();
+        // What an error of an earlier batch may have left. Closing what is not there is no error.
+        batch.close_own();
+        batch
+    }
+
+    fn frame(&mut self, tag: u8, fill: impl FnOnce(&mut BytesMut)) {
+        put_frame(&mut self.bytes, tag, fill);
+    }
+
+    fn close_own(&mut self) {
+        for kind in *b"PS" {
+            self.frame(b'C', |b| {
+                b.put_u8(kind);
+                b.put_slice(OWN);
+            });
+        }
+    }
+
+    /// One statement with text parameters, executed to its end.
+    pub fn statement(&mut self, sql: &str, parameters: &[&str]) {
+        self.statements += 1;
+        self.frame(b'P', |b| {
+            b.put_slice(OWN);
+            b.put_slice(sql.as_bytes());
+            b.put_slice(&[0, 0, 0]);
+        });
+        self.frame(b'B', |b| {
+            b.put_slice(OWN);
+            b.put_slice(OWN);
+            b.put_slice(&[0, 0]);
+            b.put_u16(u16::try_from(parameters.len()).unwrap_or(u16::MAX));
+            for value in parameters {
+                b.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                b.put_slice(value.as_bytes());
+            }
+            b.put_slice(&[0, 0]);
+        });
+        self.frame(b'E', |b| {
+            b.put_slice(OWN);
+            b.put_u32(0);
+        });
+        self.close_own();
+    }
+
+    pub fn sync(mut self) -> Self {
+        self.frame(b'S', |_| ());
+        self
+    }
+}
+
+/// Appends one frame.
+pub fn put_frame(out: &mut BytesMut, tag: u8, fill: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(tag);
+    let at = out.len();
+    out.put_u32(0);
+    fill(out);
+    let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+/// A simple Query.
+pub fn put_query(out: &mut BytesMut, sql: &[u8]) {
+    put_frame(out, b'Q', |b| {
+        b.put_slice(sql);
+        b.put_u8(0);
+    });
+}
+
+/// Sync alone.
+pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_bodies_are_none() {
+        assert_eq!(query(b"select 1"), None);
+        assert_eq!(parse(b"name\0select"), None);
+        assert_eq!(bind(b""), None);
+        assert_eq!(close(b""), None);
+        assert_eq!(close(b"Sabc"), None);
+        assert_eq!(parse(b"n\0q\0\0\0"), Some((&b"n"[..], &b"q"[..])));
+    }
+}

@@ -1,0 +1,14 @@
+//! Bytes to frames to messages, and back. Pure: no I/O.
+//!
+//! A frame (tag, length, body unopened) is read exactly as PostgreSQL reads it; a length it would
+//! refuse is refused here, and never skipped over. Only what the proxy must look at is opened, and
+//! opening a short or odd body is an error or `None`, never a panic.
+
+pub mod error_response;
+pub mod frame;
+pub mod message;
+pub mod owed;
+pub mod reply;
+pub mod startup;
+
+pub use frame::{BadFrame, Header};

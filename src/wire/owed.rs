@@ -1,0 +1,202 @@
+//! What the backend still owes the client: how many ReadyForQuery are to come.
+//!
+//! The proxy may speak for the server only when nothing is owed. Counting one ReadyForQuery per
+//! Query and Sync is wrong, as libraries in the field learnt: while a backend is in copy-in it
+//! ignores Sync, and after an error in the extended protocol it skips everything up to Sync. So
+//! this follows the backend: client messages queue up, and the backend's replies say what became
+//! of them.
+//!
+//! Invariant: `owed()` is never too small; where the messages leave two readings (a Query amid
+//! extended messages without Sync) `certain()` turns false for good, and the session intercepts no more.
+
+use std::collections::VecDeque;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// Query or FunctionCall: answered by one ReadyForQuery of its own.
+    Cycle,
+    Sync,
+    /// CopyDone or CopyFail.
+    CopyEnd,
+    /// One or more extended messages other than Sync and Flush.
+    Extended,
+}
+
+#[derive(Debug, Default)]
+pub struct Owed {
+    queue: VecDeque<Sent>,
+    /// Entries of `queue` that a ReadyForQuery will answer, as far as known.
+    owed: u32,
+    /// A copy-in is under way and its end has not been sent.
+    copying: bool,
+    uncertain: bool,
+}
+
+impl Owed {
+    /// A session begins: the startup packet is answered by one ReadyForQuery.
+    pub fn startup() -> Self {
+        let mut owed = Self::default();
+        owed.push(Sent::Cycle);
+        owed
+    }
+
+    pub fn certain(&self) -> bool {
+        !self.uncertain
+    }
+
+    /// ReadyForQuery messages to come.
+    pub fn owed(&self) -> u32 {
+        self.owed
+    }
+
+    /// Extended messages were sent that no Sync has closed yet.
+    pub fn unsynced(&self) -> bool {
+        self.queue.back() == Some(&Sent::Extended)
+    }
+
+    fn push(&mut self, sent: Sent) {
+        if matches!(sent, Sent::Cycle | Sent::Sync) {
+            self.owed += 1;
+        }
+        self.queue.push_back(sent);
+    }
+
+    /// A frontend's message goes to the backend.
+    pub fn sent(&mut self, tag: u8) {
+        match tag {
+            b'Q' | b'F' => {
+                if self.unsynced() {
+                    self.uncertain = true;
+                }
+                self.push(Sent::Cycle);
+            }
+            b'S' => {
+                // Ignored if the copy still runs, answered if it has just failed: not to be told from here.
+                self.uncertain |= self.copying;
+                self.push(Sent::Sync);
+            }
+            b'c' | b'f' => {
+                self.copying = false;
+                // Only a copy that is under way, or may be, has an end worth remembering.
+                if !self.queue.is_empty() {
+                    self.push(Sent::CopyEnd);
+                }
+            }
+            b'P' | b'B' | b'E' | b'D' | b'C' if !self.unsynced() => self.push(Sent::Extended),
+            _ => {}
+        }
+    }
+
+    /// The backend answered with a message.
+    pub fn received(&mut self, tag: u8) {
+        match tag {
+            b'Z' => self.ready(),
+            b'G' => self.copy_in(),
+            b'E' => self.error(),
+            _ => {}
+        }
+    }
+
+    fn ready(&mut self) {
+        self.copying = false;
+        while let Some(sent) = self.queue.pop_front() {
+            if matches!(sent, Sent::Cycle | Sent::Sync) {
+                self.owed -= 1;
+                break;
+            }
+        }
+        // A CopyEnd that came after its copy had failed is answered by nothing.
+        while self.queue.front() == Some(&Sent::CopyEnd) {
+            self.queue.pop_front();
+        }
+    }
+
+    /// CopyInResponse: the backend ignores each Sync until the copy ends.
+    fn copy_in(&mut self) {
+        let i = usize::from(!self.queue.is_empty());
+        while let Some(sent) = self.queue.get(i) {
+            match sent {
+                Sent::Sync => {
+                    self.queue.remove(i);
+                    self.owed -= 1;
+                }
+                // The copy ends here: by CopyDone, or by a message that copy-in refuses.
+                Sent::CopyEnd | Sent::Cycle | Sent::Extended => break,
+            }
+        }
+        self.copying = self.queue.get(i).is_none();
+    }
+
+    /// ErrorResponse in the extended protocol: everything up to the next Sync is skipped.
+    fn error(&mut self) {
+        self.copying = false;
+        if self.queue.front() != Some(&Sent::Extended) {
+            return;
+        }
+        while let Some(sent) = self.queue.get(1) {
+            match sent {
+                Sent::Sync => break,
+                Sent::Cycle => self.owed -= 1,
+                Sent::CopyEnd | Sent::Extended => {}
+            }
+            self.queue.remove(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Owed;
+
+    /// `F:` what the frontend sent, `B:` what came back; checks what is owed at the end.
+    fn play(script: &str) -> (u32, bool) {
+        let mut owed = Owed::default();
+        for word in script.split_whitespace() {
+            let (side, tags) = word.split_at(2);
+            for tag in tags.bytes() {
+                if side == "F:" { owed.sent(tag) } else { owed.received(tag) }
+            }
+        }
+        (owed.owed(), owed.certain())
+    }
+
+    #[test]
+    fn ordinary_cycles() {
+        assert_eq!(play("F:Q"), (1, true));
+        assert_eq!(play("F:Q B:TDCZ"), (0, true));
+        assert_eq!(play("F:PBDES F:PBES B:12nCZ"), (1, true));
+        assert_eq!(play("F:QQQ B:CZCZ"), (1, true));
+        assert_eq!(play("F:F B:VZ"), (0, true));
+    }
+
+    #[test]
+    fn an_error_skips_to_sync() {
+        assert_eq!(play("F:PBEPBES B:EZ"), (0, true));
+        assert_eq!(play("F:PBES F:PBES B:EZ"), (1, true));
+        assert_eq!(play("F:Q B:EZ"), (0, true));
+    }
+
+    #[test]
+    fn copy_in_ignores_sync() {
+        // tokio-postgres: Execute and Sync, then data, CopyDone, Sync: one ReadyForQuery.
+        assert_eq!(play("F:PBES B:12G F:ddcS B:CZ"), (0, true));
+        // All of it sent before CopyInResponse came.
+        assert_eq!(play("F:PBESddcS B:12GCZ"), (0, true));
+        // With Flush instead of the first Sync.
+        assert_eq!(play("F:PBEH B:12G F:dcS B:CZ"), (0, true));
+        // The data are bad.
+        assert_eq!(play("F:PBES B:12G F:d B:E F:dcS B:Z"), (0, true));
+        // The COPY itself fails: each Sync is answered.
+        assert_eq!(play("F:PBESddcS B:EZ"), (1, true));
+        assert_eq!(play("F:PBESddcS B:EZZ"), (0, true));
+        // Simple protocol, and a copy that fails before its end was sent.
+        assert_eq!(play("F:Q B:G F:ddc B:CZ"), (0, true));
+        assert_eq!(play("F:Q B:G F:d B:EZ F:c F:Q B:CZ"), (0, true));
+    }
+
+    #[test]
+    fn what_has_two_readings_is_uncertain() {
+        assert!(!play("F:PBE F:Q").1);
+        assert!(!play("F:PBES B:12G F:dS").1);
+    }
+}

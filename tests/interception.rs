@@ -1,0 +1,80 @@
+//! What a client sees of interception: replies, transactions, pipelines, errors, notices.
+
+mod common;
+
+use common::{Client, new_database, port, postgres, proxy, wait_until};
+
+#[test]
+fn what_the_client_sees() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |_| {});
+    let database = new_database(&postgres, "seen");
+    let mut client = Client::connect(port(&running), &postgres.user, &database);
+    client.ok("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, g FROM generate_series(1, 1000) g");
+
+    // The simple protocol.
+    let outcome = client.ok("ALTER TABLE t ADD COLUMN a int");
+    assert_eq!((outcome.tags, outcome.status), (vec!["ALTER TABLE".to_owned()], 'I'));
+    // A string of several is one transaction.
+    let outcome = client.query("ALTER TABLE t ADD COLUMN b int; INSERT INTO t VALUES (0, 'x'); SELECT 1/0; SELECT 2");
+    assert_eq!(outcome.tags, ["ALTER TABLE", "INSERT 0 1"]);
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("22012"), 'I'));
+    assert_eq!(client.value("SELECT count(*) FROM t"), "1000");
+    assert_eq!(client.query("SELECT b FROM t").error.as_deref(), Some("42703"));
+    // With its own BEGIN and COMMIT.
+    let outcome = client.ok("BEGIN; ALTER TABLE t ADD COLUMN b int; COMMIT; ALTER TABLE t ADD COLUMN c int");
+    assert_eq!(outcome.tags, ["BEGIN", "ALTER TABLE", "COMMIT", "ALTER TABLE"]);
+
+    // The extended protocol: alone, and several under one Sync.
+    let outcome = client.execute("ALTER TABLE t ADD COLUMN d int");
+    assert_eq!((outcome.tags, outcome.error, outcome.status), (vec!["ALTER TABLE".to_owned()], None, 'I'));
+    let outcome = client.pipeline(&["INSERT INTO t (id) VALUES (-1)", "ALTER TABLE t ADD COLUMN e int", "SELECT 1/0"]);
+    assert_eq!(outcome.tags, ["INSERT 0 1", "ALTER TABLE"]);
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("22012"), 'I'));
+    assert_eq!(client.value("SELECT count(*) FROM t"), "1000");
+    let outcome = client.pipeline(&["INSERT INTO t (id) VALUES (-1)", "ALTER TABLE t ADD COLUMN e int", "SELECT 1"]);
+    assert_eq!((outcome.tags.len(), outcome.error, outcome.status), (3, None, 'I'));
+    let outcome = client.pipeline(&["BEGIN", "ALTER TABLE t ADD COLUMN f int"]);
+    assert_eq!((outcome.tags.len(), outcome.error, outcome.status), (2, None, 'T'));
+    assert_eq!(client.ok("ROLLBACK").status, 'I');
+    let outcome = client.pipeline(&["ALTER TABLE t ADD COLUMN e int", "SELECT 1"]);
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("42701"), 'I'));
+    assert_eq!(client.value("SELECT count(*) FROM t"), "1001");
+
+    // EXPLAIN of DDL, both ways.
+    assert!(client.ok("EXPLAIN ALTER TABLE t ADD COLUMN z int").rows.len() > 1);
+    assert!(client.execute("EXPLAIN ALTER TABLE t ADD COLUMN z int").rows.len() > 1);
+    running.stop_now();
+}
+
+#[test]
+fn a_wait_is_visible_and_cancellable() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |_| {});
+    let database = new_database(&postgres, "wait");
+    let mut reader = Client::connect(postgres.port, &postgres.user, &database);
+    let mut ddl = Client::connect(port(&running), &postgres.user, &database);
+    let mut watcher = Client::connect(postgres.port, &postgres.user, &database);
+    reader.ok("CREATE TABLE t (id int)");
+    for how in ["cancel", "pg_cancel_backend", "commit"] {
+        reader.ok("BEGIN; SELECT * FROM t");
+        ddl.send_query("ALTER TABLE t ADD COLUMN a int");
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '/* pgsluice: waiting for ACCESS EXCLUSIVE on public.t, blocked by pid%'";
+        wait_until("the wait shows", || watcher.value(waits) == "1");
+        assert_eq!(watcher.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), "0");
+        match how {
+            "cancel" => ddl.cancel(port(&running)),
+            "pg_cancel_backend" => drop(watcher.ok(&format!("SELECT pg_cancel_backend({})", ddl.pid))),
+            _ => drop(reader.ok("COMMIT")),
+        }
+        let outcome = ddl.outcome();
+        if how == "commit" {
+            assert_eq!(outcome.error, None);
+        } else {
+            assert_eq!(outcome.error.as_deref(), Some("57014"));
+            reader.ok("COMMIT");
+        }
+        assert_eq!(outcome.status, 'I');
+    }
+    running.stop_now();
+}

@@ -288,7 +288,7 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         ("column", column) => facts.columns.push(self::column(column)),
         ("constraint", constraint) => facts.constraints.push(self::constraint(constraint)),
         ("siblings", flags) => {
-            facts.indexes.push(index(flags, &RelationRef { oid: facts.id.oid + 1, ..facts.id.clone() }))
+            facts.indexes.push(index(flags, &RelationRef { oid: facts.id.oid + 1, ..facts.id.clone() }));
         }
         ("index", flags) if facts.kind == RelationKind::Index => facts.index = Some(index(flags, &facts.id)),
         ("index", flags) => {

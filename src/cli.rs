@@ -2,6 +2,10 @@
 //!
 //! Nothing is decided here that `proxy.toml` could say too: flags become [`Overrides`].
 
+mod backend;
+mod plan;
+mod supposed;
+
 use crate::config::{Address, Config, Log, LogFormat, LogLevel, Mode, Overrides};
 use crate::report::Report;
 use crate::{dev, server};
@@ -28,6 +32,8 @@ enum Command {
     Dev(Dev),
     /// See it: the same schema changes directly and through the proxy, measured (under a minute)
     Demo,
+    /// Say, for each statement of a text, what the proxy would do
+    Plan(plan::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Dev(command) => dev::run(&command.listen, command.ddl).map_err(Failure::from),
         Command::Demo => dev::demo::run().map_err(Failure::from),
+        Command::Plan(arguments) => arguments.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,6 +98,12 @@ struct Failure(String);
 impl From<Report> for Failure {
     fn from(report: Report) -> Self {
         Self(report.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self(format!("could not write JSON: {error}"))
     }
 }
 

@@ -165,7 +165,7 @@ impl Session {
 }
 
 /// A statement for the log, which need not hold a whole function. What DO hides may hold secrets.
-fn shown(statement: &Statement) -> &str {
+pub(super) fn shown(statement: &Statement) -> &str {
     const MOST: usize = 1000;
     match statement.class {
         Class::MayHideDdl { .. } => "(text not shown)",

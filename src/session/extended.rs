@@ -6,7 +6,7 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::simple::acts;
+use super::simple::{Understood, acts};
 use super::{Flow, Session};
 use crate::backend::BackendLost;
 use crate::execute::Stop;
@@ -32,7 +32,11 @@ impl Session {
             return Flow::Continue;
         };
         self.eye.forget(&name);
-        let mut statements = self.understand(&text).unwrap_or_default();
+        let mut statements = match self.understand(&text) {
+            Understood::Relay => Vec::new(),
+            Understood::Act(statements) => statements,
+            Understood::Refuse(report) => return self.refuse_session(&report).await,
+        };
         // More than one statement is the server's to refuse.
         if let (Some(statement), true) = (statements.pop(), statements.is_empty()) {
             if let Class::ExplainDdl(inner) = &statement.class {
@@ -225,9 +229,7 @@ impl Session {
             return self.end(Event::BackendClosed).await;
         }
         self.eye.watch_sync = false;
-        let mut ready = BytesMut::new();
-        crate::wire::reply::put_ready(&mut ready, self.talk.link.status);
-        self.talk.link.tell_front(&ready);
+        self.tell_ready();
         Flow::Continue
     }
 }

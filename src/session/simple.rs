@@ -3,6 +3,7 @@
 //! A string of several keeps the meaning of PostgreSQL's implicit transaction: the pieces run in one
 //! transaction block that the proxy opens and commits, and the client gets one ReadyForQuery.
 
+use super::ddl::shown;
 use super::{Flow, Session};
 use crate::backend::BackendLost;
 use crate::config::{Fallback, Mode};
@@ -10,11 +11,18 @@ use crate::execute::Stop;
 use crate::pg::sqlstate;
 use crate::plan;
 use crate::relay::Event;
-use crate::report::Report;
+use crate::report::{Report, Severity};
 use crate::sql::{self, Class, Statement, TransactionControl};
 use crate::wire::message::{self, put_query};
 use crate::wire::reply;
 use bytes::BytesMut;
+
+/// What becomes of a text.
+pub(super) enum Understood {
+    Relay,
+    Refuse(Report),
+    Act(Vec<Statement>),
+}
 
 /// How a piece of a string ended.
 enum Piece {
@@ -30,15 +38,19 @@ impl Session {
         }
         let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
         let text = message::query(body).map(<[u8]>::to_vec).unwrap_or_default();
-        let Some(statements) = self.understand(&text) else {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+        let statements = match self.understand(&text) {
+            Understood::Act(statements) if self.interceptable() => statements,
+            Understood::Refuse(report) => return self.refuse_text(&report).await,
+            Understood::Act(_) => {
+                self.shared.metrics.ddl_uninterceptable.add();
+                self.talk.link.pass_frame();
+                return Flow::Continue;
+            }
+            Understood::Relay => {
+                self.talk.link.pass_frame();
+                return Flow::Continue;
+            }
         };
-        if statements.len() > self.shared.config.ddl.statements_limit || !self.interceptable() {
-            self.shared.metrics.ddl_uninterceptable.add();
-            self.talk.link.pass_frame();
-            return Flow::Continue;
-        }
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
@@ -55,35 +67,95 @@ impl Session {
         };
         match result {
             Ok(()) => {
-                let mut ready = BytesMut::new();
-                reply::put_ready(&mut ready, self.talk.link.status);
-                self.talk.link.tell_front(&ready);
+                self.tell_ready();
                 Flow::Continue
             }
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
     }
 
-    /// The statements of a string that has something to act on; `None`: let it go.
-    pub(super) fn understand(&mut self, text: &[u8]) -> Option<Vec<Statement>> {
+    /// What becomes of a text with DDL keywords.
+    pub(super) fn understand(&self, text: &[u8]) -> Understood {
         let options = sql::ParseOptions { standard_conforming_strings: self.talk.link.conforming_strings };
         let parsed = std::str::from_utf8(text).ok().and_then(|text| sql::parse_with(text, options).ok());
+        let ddl = &self.shared.config.ddl;
         let Some(statements) = parsed else {
             self.shared.metrics.texts_unparsable.add();
-            tracing::debug!("a text with DDL keywords could not be parsed, and is relayed");
-            return None;
+            tracing::debug!("a text with DDL keywords could not be parsed");
+            return match ddl.unparsable {
+                Fallback::Relay => Understood::Relay,
+                Fallback::Refuse => Understood::Refuse(
+                    Report::error(
+                        sqlstate::FEATURE_NOT_SUPPORTED,
+                        "statement has DDL keywords and cannot be parsed by the proxy",
+                    )
+                    .hint("unparsable in [ddl] of proxy.toml is \"refuse\"; with \"relay\" the server would judge it."),
+                ),
+            };
         };
         if !statements.iter().any(acts) {
-            return None;
+            return Understood::Relay;
+        }
+        if statements.len() > ddl.statements_limit {
+            self.shared.metrics.texts_oversize.add();
+            return match ddl.oversize {
+                Fallback::Relay => Understood::Relay,
+                Fallback::Refuse => Understood::Refuse(
+                    Report::error(
+                        sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+                        "string has more statements than the proxy may inspect",
+                    )
+                    .hint("Send it in smaller pieces, or raise statements_limit in [ddl] of proxy.toml."),
+                ),
+            };
         }
         if self.shared.config.proxy.mode == Mode::Observe {
             for statement in statements.iter().filter(|s| acts(s)) {
                 self.shared.metrics.ddl_seen.add();
-                tracing::info!(lock = ?locks_of(statement), "would act on: {}", statement.text);
+                tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
             }
-            return None;
+            return Understood::Relay;
         }
-        Some(statements)
+        Understood::Act(statements)
+    }
+
+    /// An error of the proxy's in place of the whole string.
+    async fn refuse_text(&mut self, report: &Report) -> Flow {
+        if !self.interceptable() {
+            return self.refuse_session(report).await;
+        }
+        match self.talk.link.settle(false).await {
+            Event::Settled => {}
+            other => return self.end(other).await,
+        }
+        self.talk.link.take_frame();
+        self.shared.metrics.ddl_refused.add();
+        if self.talk.link.status == b'T' && self.fail_block().await.is_err() {
+            return self.end(Event::BackendClosed).await;
+        }
+        self.talk.tell(report);
+        self.tell_ready();
+        Flow::Continue
+    }
+
+    /// Where an error could not be put in its place among the server's answers, the session ends with it.
+    pub(super) async fn refuse_session(&mut self, report: &Report) -> Flow {
+        self.shared.metrics.ddl_refused.add();
+        self.last_word(&Report { severity: Severity::Fatal, ..report.clone() }).await;
+        Flow::End
+    }
+
+    /// Fails the transaction block, as an error of the server's would have.
+    async fn fail_block(&mut self) -> Result<(), BackendLost> {
+        self.talk.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before was refused\"", &[]).await?;
+        Ok(())
+    }
+
+    /// ReadyForQuery, for a Query that the server did not see.
+    pub(super) fn tell_ready(&mut self) {
+        let mut ready = BytesMut::new();
+        reply::put_ready(&mut ready, self.talk.link.status);
+        self.talk.link.tell_front(&ready);
     }
 
     fn interceptable(&self) -> bool {
@@ -91,15 +163,12 @@ impl Session {
     }
 
     async fn refuse_oversize(&mut self) -> Flow {
-        debug_assert_eq!(self.shared.config.ddl.oversize, Fallback::Refuse);
-        self.shared.metrics.texts_oversize.add();
-        self.talk.tell(
+        self.refuse_session(
             &Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
                 "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",
             ),
-        );
-        self.close().await;
-        Flow::End
+        )
+        .await
     }
 
     /// A string of one statement.

@@ -1,0 +1,117 @@
+//! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
+
+use super::Failure;
+use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
+use crate::catalog::query::{FACTS_SQL, decode, relations_of};
+use crate::catalog::{Facts, ProbeAnswer};
+use crate::config::Address;
+use crate::sql::Statement;
+use std::env::var;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
+
+/// Somebody may hold the table: then the probe does without, rather than wait in its lock queue.
+const GUARD: &str = "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '10s'";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct Backend {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Backend {
+    /// As libpq would, from flags, the environment, and the defaults.
+    pub(super) fn connect(address: &Address, user: Option<&str>, dbname: Option<&str>) -> Result<Self, Failure> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure(format!("could not start a runtime: {error}")))?;
+        let user = user.map(str::to_owned).or_else(|| var("PGUSER").ok()).or_else(|| var("USER").ok());
+        let user = user.ok_or_else(|| Failure("no user; expected --user or PGUSER".to_owned()))?;
+        let dbname = dbname.map(str::to_owned).or_else(|| var("PGDATABASE").ok()).unwrap_or_else(|| user.clone());
+        let mut config = tokio_postgres::Config::new();
+        config.host(address.libpq_host()).port(address.port()).user(user).dbname(dbname);
+        config.application_name("pgsluice plan").connect_timeout(CONNECT_TIMEOUT);
+        if let Ok(password) = var("PGPASSWORD") {
+            config.password(password);
+        }
+        let (client, connection) = runtime
+            .block_on(config.connect(NoTls))
+            .map_err(|error| Failure(format!("could not connect to {address}: {}", said(&error))))?;
+        // Ends with the runtime; its error shows in the client's next call.
+        runtime.spawn(async { drop(connection.await) });
+        Ok(Self { runtime, client })
+    }
+
+    /// The facts of a statement, with the probes' answers.
+    pub(super) fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
+        self.runtime
+            .block_on(self.ask(statement))
+            .map_err(|error| Failure(format!("could not read the facts: {}", said(&error))))?
+            .map_err(|error| Failure(format!("could not read the facts: {error}")))
+    }
+
+    async fn ask(&self, statement: &Statement) -> Result<Result<Facts, serde_json::Error>, Error> {
+        let names = relations_of(statement);
+        let schemas: Vec<Option<&str>> = names.iter().map(|name| name.schema.as_deref()).collect();
+        let relations: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+        let row = self.client.query_one(FACTS_SQL, &[&schemas, &relations]).await?;
+        let mut facts = match decode(row.get(0)) {
+            Ok(facts) => facts,
+            Err(error) => return Ok(Err(error)),
+        };
+        let table = names.first().and_then(|name| facts.relation(name)).cloned();
+        if let Some(table) = table.filter(|_| facts.session.may_probe) {
+            for probe in probes(statement, &table) {
+                let answered = self.rolled_back(async || {
+                    self.client.batch_execute(&probe.make).await?;
+                    let before = self.files(probe.files).await?;
+                    self.client.batch_execute(&probe.statement).await?;
+                    Ok(answer(&before, &self.files(probe.files).await?))
+                });
+                let answered: Option<ProbeAnswer> = answered.await;
+                facts.probe.resize(facts.probe.len().max(probe.part + 1), None);
+                facts.probe[probe.part] = answered;
+            }
+            if let Some(probe) = index_probe(statement, &table) {
+                let definition = self.rolled_back(async || {
+                    self.client.batch_execute(&probe.make).await?;
+                    self.client.batch_execute(&probe.build).await?;
+                    let row = self.client.query_one(&probe.definition, &[]).await?;
+                    row.try_get::<_, String>(0)
+                });
+                facts.wanted_index = definition.await.and_then(|definition| wanted_index(&definition));
+            }
+        }
+        Ok(Ok(facts))
+    }
+
+    /// Runs questions in a transaction that is rolled back; `None`: they failed, so there is no answer.
+    async fn rolled_back<T>(&self, questions: impl AsyncFnOnce() -> Result<T, Error>) -> Option<T> {
+        self.client.batch_execute(GUARD).await.ok()?;
+        let answered = questions().await;
+        self.client.batch_execute("ROLLBACK").await.ok()?;
+        answered.ok()
+    }
+
+    async fn files(&self, question: &str) -> Result<Files, Error> {
+        let messages = self.client.simple_query(question).await?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1)?.to_owned())),
+            _ => None,
+        });
+        Ok(rows.collect())
+    }
+}
+
+/// What the server said, or else the innermost cause.
+fn said(error: &Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} ({})", db.message(), db.code().code());
+    }
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

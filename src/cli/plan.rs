@@ -1,0 +1,173 @@
+//! `pgsluice plan`: for each statement of a text, what the proxy would do. Changes nothing.
+//!
+//! With a backend, the plan is made from its facts, as the proxy makes it; without one, from
+//! supposed facts, which are those of a large table in use: the plan to fear. The text is not run,
+//! so what an earlier statement creates is supposed to be there, and empty, for a later one.
+
+use super::Failure;
+use super::backend::Backend;
+use super::supposed;
+use crate::catalog::Facts;
+use crate::catalog::query::relations_of;
+use crate::config::{Address, Config};
+use crate::pg::RelationName;
+use crate::plan::{Limits, Plan, Refusal, plan, print};
+use crate::sql::{Class, Statement, TransactionControl, parse};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::fmt::Write;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// `pgsluice plan`'s arguments.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The SQL to plan; `-` reads standard input
+    file: PathBuf,
+    /// Make plans from the facts of this server; without it, every relation is supposed to be a large table
+    #[arg(long, value_name = "HOST:PORT|unix:DIR")]
+    backend: Option<Address>,
+    /// As whom to ask the server; else PGUSER, else USER. A password comes from PGPASSWORD
+    #[arg(long, requires = "backend")]
+    user: Option<String>,
+    /// Of which database; else PGDATABASE, else the user's name
+    #[arg(long, requires = "backend")]
+    dbname: Option<String>,
+    /// For people, or for programs
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// One statement and what would become of it.
+#[derive(Debug, Serialize)]
+struct Planned {
+    /// The line of the text on which it starts, from 1.
+    line: usize,
+    statement: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Plan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<Refusal>,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let text = self.read()?;
+        let statements = parse(&text).map_err(|reason| {
+            Failure(format!(
+                "{}: {reason}\nThe proxy would relay this text as it is, or refuse it.",
+                self.file.display()
+            ))
+        })?;
+        let backend = match &self.backend {
+            Some(address) => Some(Backend::connect(address, self.user.as_deref(), self.dbname.as_deref())?),
+            None => None,
+        };
+        let mut planner = Planner { backend, created: Vec::new(), in_transaction: false };
+        let mut planned = Vec::new();
+        for statement in &statements {
+            let (plan, refusal) = match planner.plan(statement)? {
+                Ok(plan) => (Some(plan), None),
+                Err(refusal) => (None, Some(refusal)),
+            };
+            let line = 1 + text.bytes().take(statement.range.start).filter(|byte| *byte == b'\n').count();
+            planned.push(Planned { line, statement: statement.text.clone(), plan, refusal });
+        }
+        match self.format {
+            Format::Text => print!("{}", to_text(&planned, self.backend.is_some())),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&planned)?),
+        }
+        Ok(())
+    }
+
+    fn read(&self) -> Result<String, Failure> {
+        if self.file.as_os_str() == "-" {
+            let mut text = String::new();
+            return match std::io::stdin().read_to_string(&mut text) {
+                Ok(_) => Ok(text),
+                Err(error) => Err(Failure(format!("cannot read standard input: {error}"))),
+            };
+        }
+        std::fs::read_to_string(&self.file)
+            .map_err(|error| Failure(format!("cannot read {}: {error}", self.file.display())))
+    }
+}
+
+/// Plans statements in their order.
+struct Planner {
+    backend: Option<Backend>,
+    /// What earlier statements of the text create.
+    created: Vec<RelationName>,
+    in_transaction: bool,
+}
+
+impl Planner {
+    fn plan(&mut self, statement: &Statement) -> Result<Result<Plan, Refusal>, Failure> {
+        let facts = self.facts(statement)?;
+        let limits = Limits { small_table: Config::default().ddl.small_table, rewrite: true };
+        let planned = plan(statement, &facts, &limits);
+        self.follow(statement);
+        Ok(planned)
+    }
+
+    fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
+        let mut facts = match &self.backend {
+            Some(backend) if !relations_of(statement).is_empty() => backend.facts(statement)?,
+            Some(_) | None => supposed::facts(statement),
+        };
+        facts.session.in_transaction = self.in_transaction;
+        for asked in &mut facts.relations {
+            let supposed = self.backend.is_none() || asked.found.is_none();
+            if supposed && self.created.contains(&asked.name) {
+                asked.found = Some(supposed::empty_table(&asked.name, self.in_transaction));
+            }
+        }
+        Ok(facts)
+    }
+
+    /// What is true after the statement.
+    fn follow(&mut self, statement: &Statement) {
+        match &statement.class {
+            Class::Ddl(ddl) if supposed::creates(ddl) => self.created.extend(ddl.targets.iter().cloned()),
+            Class::Transaction(TransactionControl::Begin) => self.in_transaction = true,
+            Class::Transaction(TransactionControl::Commit { chain } | TransactionControl::Rollback { chain }) => {
+                self.in_transaction = *chain;
+            }
+            Class::Transaction(TransactionControl::Prepare) => self.in_transaction = false,
+            Class::Transaction(TransactionControl::Savepoint)
+            | Class::Ddl(_)
+            | Class::ExplainDdl(_)
+            | Class::MayHideDdl { .. }
+            | Class::Other => {}
+        }
+    }
+}
+
+fn to_text(planned: &[Planned], from_facts: bool) -> String {
+    let mut out = String::new();
+    if !from_facts {
+        out.push_str("-- Facts unknown: every relation is supposed to be a large table (--backend asks a server).\n\n");
+    }
+    for Planned { line, statement, plan, refusal } in planned {
+        let first = statement.lines().next().unwrap_or_default();
+        let more = if statement.contains('\n') { " …" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "-- line {line}: {first}{more}");
+        match (plan, refusal) {
+            (Some(plan), _) if plan.forms.is_empty() && !plan.warns() => out.push_str("relayed as it is\n"),
+            (Some(plan), _) => out.push_str(&print::to_text(plan)),
+            (None, Some(refusal)) => {
+                let _ = writeln!(out, "refused  {}", refusal.report);
+            }
+            (None, None) => {}
+        }
+        out.push('\n');
+    }
+    out
+}

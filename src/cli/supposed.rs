@@ -1,0 +1,121 @@
+//! Supposed facts, where no server is asked: every relation exists, is large, and is not ours to answer for.
+
+use crate::catalog::query::relations_of;
+use crate::catalog::{Asked, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use crate::pg::{RelationKind, RelationName};
+use crate::sql::form::Form;
+use crate::sql::{Class, Ddl, Statement};
+
+/// Far over any limit for small tables.
+const LARGE: u64 = 100 << 30;
+const MANY_ROWS: f64 = 1e9;
+/// The oldest version that PostgreSQL still maintains: it does what later ones do, and seldom more.
+const VERSION: i32 = 140_000;
+
+/// Facts under which nothing can be answered from the catalogue, and everything takes long.
+pub(super) fn facts(statement: &Statement) -> Facts {
+    let session = SessionFacts {
+        server_version: VERSION,
+        backend_pid: 0,
+        in_transaction: false,
+        lock_timeout_ms: 0,
+        statement_timeout_ms: 0,
+        deadlock_timeout_ms: 1_000,
+        may_probe: false,
+        strongest_lock: None,
+        frozen_snapshot: false,
+        current_schema: Some("public".to_owned()),
+    };
+    let ddl = ddl(statement);
+    // `REINDEX INDEX` or `REINDEX TABLE`: the word before the place where CONCURRENTLY would go.
+    let of_index = ddl.is_some_and(|ddl| {
+        let before = ddl.concurrently_at.and_then(|at| statement.text.get(..at)).unwrap_or_default();
+        ddl.tag == "REINDEX" && before.trim_end().to_ascii_uppercase().ends_with("INDEX")
+    });
+    let suppose = |(number, name): (usize, RelationName)| {
+        let oid = 16_384 + u32::try_from(number).unwrap_or_default();
+        let target = ddl.is_some_and(|ddl| ddl.targets.contains(&name));
+        let new = target && ddl.is_some_and(creates);
+        let kind = match ddl.filter(|_| target) {
+            Some(_) if of_index => RelationKind::Index,
+            Some(ddl) => kind(ddl),
+            None => RelationKind::Table,
+        };
+        let found = (!new).then(|| relation(&name, oid, kind, LARGE, MANY_ROWS));
+        Asked { name, schema_usable: true, may_create: true, found }
+    };
+    let relations = relations_of(statement).into_iter().enumerate().map(suppose).collect();
+    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None }
+}
+
+/// A table that an earlier statement of the same text has created.
+pub(super) fn empty_table(name: &RelationName, created_here: bool) -> RelationFacts {
+    let table = relation(name, 0, RelationKind::Table, 0, 0.0);
+    RelationFacts { created_here, owned: true, ..table }
+}
+
+/// Whether the statement's targets are new.
+pub(super) fn creates(ddl: &Ddl) -> bool {
+    let index = matches!(ddl.form(), Form::CreateIndex | Form::CreateIndexConcurrently);
+    ddl.tag == "SELECT" || (ddl.tag.starts_with("CREATE ") && !index && ddl.form() != Form::ReplaceView)
+}
+
+fn ddl(statement: &Statement) -> Option<&Ddl> {
+    match &statement.class {
+        Class::Ddl(ddl) => Some(ddl),
+        Class::ExplainDdl(inner) => ddl(inner),
+        Class::MayHideDdl { .. } | Class::Transaction(_) | Class::Other => None,
+    }
+}
+
+/// What the statement's tag says its targets are.
+fn kind(ddl: &Ddl) -> RelationKind {
+    match ddl.tag.as_str() {
+        "DROP INDEX" | "ALTER INDEX" => RelationKind::Index,
+        tag if tag.ends_with(" MATERIALIZED VIEW") => RelationKind::MaterializedView,
+        tag if tag.ends_with(" VIEW") => RelationKind::View,
+        tag if tag.ends_with(" SEQUENCE") => RelationKind::Sequence,
+        tag if tag.ends_with(" FOREIGN TABLE") => RelationKind::ForeignTable,
+        _ => RelationKind::Table,
+    }
+}
+
+fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows: f64) -> RelationFacts {
+    let schema = name.schema.clone().unwrap_or_else(|| "public".to_owned());
+    let table = RelationRef { oid: 1, schema: schema.clone(), name: format!("(the table of {name})") };
+    let id = RelationRef { oid, schema, name: name.name.clone() };
+    let index = IndexFacts {
+        id: id.clone(),
+        unique: false,
+        valid: true,
+        of_constraint: false,
+        in_progress: false,
+        definition: String::new(),
+    };
+    let is_index = kind == RelationKind::Index;
+    RelationFacts {
+        id,
+        kind,
+        persistence: 'p',
+        bytes,
+        table_bytes: bytes,
+        rows,
+        has_children: false,
+        is_partition: false,
+        typed: false,
+        owned: false,
+        may_lock: true,
+        parent: None,
+        default_partition: None,
+        table: is_index.then_some(table),
+        index: is_index.then_some(index),
+        own_lock: None,
+        created_here: false,
+        lane_holder: None,
+        is_system: false,
+        columns: Vec::new(),
+        constraints: Vec::new(),
+        indexes: Vec::new(),
+        referenced_by: Vec::new(),
+    }
+}

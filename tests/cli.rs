@@ -1,0 +1,100 @@
+//! The command line as a user meets it: what it prints, and what it says when something is wrong.
+
+use pgsluice::dev::{Options, Postgres};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn pgsluice(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+    command.args(arguments).env_remove("PGPASSWORD").env_remove("PGUSER").env_remove("PGDATABASE");
+    command
+}
+
+fn output_of(mut command: Command, input: &str) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Standard output of a plan that must succeed.
+fn plan(arguments: &[&str], input: &str) -> String {
+    let output = output_of(pgsluice(&[&["plan"], arguments].concat()), input);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Standard error of what must fail.
+fn failure(arguments: &[&str], input: &str) -> String {
+    let output = output_of(pgsluice(arguments), input);
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn errors_name_the_value_and_what_is_allowed() {
+    let error = failure(&["run", "--listen", "nowhere"], "");
+    assert!(error.contains("'nowhere'") && error.contains("HOST:PORT or unix:DIR"), "{error}");
+    let error = failure(&["run", "--ddl", "yes"], "");
+    assert!(error.contains("relay, observe, guard, plan"), "{error}");
+    let error = failure(&["run", "--config", "no/such.toml"], "");
+    assert!(error.starts_with("no/such.toml: cannot read the file"), "{error}");
+    let error = failure(&["plan", "-"], "selec 1");
+    assert!(error.contains("syntax error at or near \"selec\""), "{error}");
+}
+
+#[test]
+fn without_a_backend_every_table_is_supposed_to_be_large() {
+    let text = plan(&["-"], "CREATE INDEX ON orders (id);\nDROP INDEX IF EXISTS i;\nREINDEX INDEX i;");
+    assert!(text.starts_with("-- Facts unknown"), "{text}");
+    for sql in [
+        "CREATE INDEX CONCURRENTLY ON orders (id)",
+        "DROP INDEX CONCURRENTLY IF EXISTS i",
+        "REINDEX INDEX CONCURRENTLY i",
+    ] {
+        assert!(text.contains(&format!("run    {sql}\n")), "{sql} in {text}");
+    }
+    assert!(text.contains("-- line 3: REINDEX INDEX i"), "{text}");
+}
+
+#[test]
+fn a_table_of_the_same_text_is_empty() {
+    let text = plan(&["-"], "CREATE TABLE t (id int); CREATE INDEX ON t (id)");
+    assert!(text.contains("run    CREATE INDEX ON t (id)\n"), "{text}");
+}
+
+#[test]
+fn json_is_one_list() {
+    let json = plan(&["--format", "json", "-"], "ALTER TABLE t ADD COLUMN c int; SELECT 1");
+    let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!(list[0]["plan"]["phases"][0]["locks"][0]["mode"], "ACCESS EXCLUSIVE");
+}
+
+#[test]
+fn with_a_backend_its_facts_decide() {
+    let server = Postgres::start(Options::default()).unwrap();
+    let sql = "CREATE TABLE small (id int, name varchar(10));
+        CREATE TABLE large (id int, name varchar(10)); INSERT INTO large SELECT n, n FROM generate_series(1, 50000) n";
+    assert!(server.command("psql").args(["-XAtqc", sql]).status().unwrap().success());
+    let address = format!("127.0.0.1:{}", server.port);
+    let ask = |sql: &str| plan(&["--backend", &address, "--user", &server.user, "-"], sql);
+
+    let text = ask("CREATE INDEX ON small (id); CREATE INDEX ON large (id)");
+    assert!(text.contains("run    CREATE INDEX ON small (id)\n"), "{text}");
+    assert!(text.contains("run    CREATE INDEX CONCURRENTLY ON large (id)\n"), "{text}");
+
+    // Only the server knows that the first writes nothing, and that the second writes the table anew.
+    let text = ask("ALTER TABLE large ALTER COLUMN name TYPE varchar(20)");
+    assert!(text.contains("phase 1  brief") && !text.contains("WARNING"), "{text}");
+    let text = ask("ALTER TABLE large ALTER COLUMN id TYPE bigint");
+    assert!(text.contains("WARNING"), "{text}");
+
+    let text = ask("ALTER TABLE large ADD COLUMN IF NOT EXISTS id int");
+    assert!(text.contains("nothing is to be done"), "{text}");
+
+    let mut leftovers = server.command("psql");
+    leftovers.args(["-XAtqc", "SELECT count(*) FROM pg_class WHERE relname ~ 'pgsluice'"]);
+    assert_eq!(String::from_utf8(leftovers.output().unwrap().stdout).unwrap().trim(), "0");
+}

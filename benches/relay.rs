@@ -13,7 +13,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PARTS: [(&str, fn(&Rig)); 5] =
+type Part = (&'static str, fn(&Rig));
+
+const PARTS: [Part; 5] =
     [("select", selects), ("calls", system_calls), ("idle", idle), ("connect", connects), ("copy", copies)];
 
 fn main() {
@@ -21,9 +23,8 @@ fn main() {
     let mut rig = Rig::start();
     let initialised = rig.postgres.command("pgbench").args(["-i", "-q", "-s", "5"]).stderr(Stdio::null()).status();
     assert!(initialised.is_ok_and(|status| status.success()), "pgbench -i");
-    if wanted.iter().any(|part| part == "one-worker") {
-        rig.pgsluice("one worker", "workers = 1");
-    }
+    // PgBouncer has one thread; the others have one per core.
+    rig.pgsluice("pgsluice, 1 worker", "workers = 1");
     println!("Versions:\n\n{}- {}", rig::versions(), version(&rig));
     for (name, part) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
@@ -179,6 +180,7 @@ fn idle(rig: &Rig) {
         drop(connect());
         std::thread::sleep(Duration::from_millis(200));
         let before = resident(pid);
+        // PgBouncer keeps its connections to the server, so the server has room for all proxies' at once.
         let mut clients: Vec<Client> = (0..IDLE).map(|_| connect()).collect();
         for client in &mut clients {
             client.ok("SELECT 1");

@@ -47,7 +47,7 @@ impl Target {
 impl Rig {
     /// The server, pgsluice, and PgBouncer and HAProxy if they are installed.
     pub fn start() -> Self {
-        let options = Options { max_connections: 1200, ..Options::default() };
+        let options = Options { max_connections: 2600, ..Options::default() };
         let postgres = Postgres::start(options.setting("shared_buffers", "512MB")).expect("a throw-away server");
         let folder = std::env::temp_dir().join(format!("pgsluice-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder for settings");
@@ -73,7 +73,8 @@ impl Rig {
             self.postgres.port, self.postgres.user
         );
         let path = self.settings(&format!("{name}.toml"), &settings);
-        let program = std::env::var_os("PGSLUICE_BENCH_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_pgsluice").into());
+        let program =
+            std::env::var_os("PGSLUICE_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pgsluice").into());
         let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(path);
         self.add(name, port, &mut command);

@@ -183,7 +183,7 @@ impl Talk {
 }
 
 /// DataRow's values, as text; NULL and what is not UTF-8 are `None`.
-fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut row = Vec::new();
     for _ in 0..u16::from_be_bytes(*count) {

@@ -83,7 +83,7 @@ impl Execution<'_> {
         }
         reply.frames.unsplit(notices);
         // At COMMIT the error of a deferred constraint comes: it is the last step's.
-        let step = step.or(phase.steps.last());
+        let step = step.or_else(|| phase.steps.last());
         let stop = match step {
             Some(step) => self.failed(step, error, reply),
             None => Stop::Server(error),

@@ -9,7 +9,7 @@ use super::{Execution, Stop};
 use crate::backend::Answer;
 use crate::config::Autovacuum;
 use crate::lanes::{self, Blocker, View, in_words};
-use crate::pg::sqlstate;
+use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
 use crate::report::Report;
 use crate::wire::message::Batch;
@@ -333,6 +333,14 @@ fn waiting_for(phase: &Phase, view: &View) -> String {
     text
 }
 
+/// A lock mode in SQL's words.
+fn mode(blocker: &Blocker) -> &str {
+    match LockMode::from_pg_locks(&blocker.mode) {
+        Some(mode) => mode.sql(),
+        None => &blocker.mode,
+    }
+}
+
 fn in_the_way(view: &View) -> String {
     if view.blockers.is_empty() {
         return match view.lane_holder {
@@ -341,7 +349,7 @@ fn in_the_way(view: &View) -> String {
         };
     }
     let named: Vec<String> =
-        view.blockers.iter().take(5).map(|b| format!("{b} holds {} on {}", b.mode, b.relation)).collect();
+        view.blockers.iter().take(5).map(|b| format!("{b}, which holds {} on {}", mode(b), b.relation)).collect();
     let more = view.blockers.len().saturating_sub(named.len());
     let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
     format!("Blocked by {}{rest}.", named.join("; "))

@@ -97,7 +97,7 @@ impl<'a> Ask<'a> {
             tag: self.ddl.tag.clone(),
             forms: self.ddl.parts.iter().map(|part| part.form).collect(),
             lock: rows().filter_map(|row| row.lock).max(),
-            cost: rows().map(|row| row.cost).max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown),
+            cost: heaviest(rows().map(|row| row.cost)),
             notes: Vec::new(),
             answer: None,
             phases: Vec::new(),
@@ -154,6 +154,10 @@ pub(super) fn creates(form: Form) -> bool {
 /// The size of the table that a relation is, or belongs to.
 pub(super) fn table_bytes(relation: &RelationFacts) -> u64 {
     relation.bytes.max(relation.table_bytes)
+}
+
+pub(super) fn heaviest(costs: impl Iterator<Item = Cost>) -> Cost {
+    costs.max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown)
 }
 
 fn weight(cost: Cost) -> u8 {

@@ -3,7 +3,8 @@
 //! Costs nothing per message beyond a look at the tag, and a keyword search of each Query and Parse.
 //! Only once a session has prepared DDL are Bind, Execute and Close opened too.
 
-use crate::config::{Config, Fallback, Mode};
+use super::Shared;
+use crate::config::{Fallback, Mode};
 use crate::relay::{Inspect, Want};
 use crate::sql::{Statement, TransactionControl, exactly_transaction, may_carry_ddl};
 use crate::wire::message;
@@ -20,36 +21,31 @@ pub(super) struct Prepared {
 
 #[derive(Debug)]
 pub(super) struct Eye {
-    /// Intercepts nothing: `relay` mode, a replication connection, or a conversation with two readings.
+    shared: Arc<Shared>,
+    /// Intercepts nothing: `relay` mode, or a replication connection, where our questions could not be asked.
     blind: bool,
-    refuse_oversize: bool,
     limit: u32,
     prepared: Option<Box<Prepared>>,
     /// The proxy opened a transaction block for the client's pipeline: its Sync must be seen.
     pub(super) watch_sync: bool,
     /// The last transaction control that was parsed since the last Sync.
     pub(super) pipeline_control: Option<TransactionControl>,
-    /// An oversize frame stopped the relay.
+    /// A text too large to inspect stopped the relay, as the operator wants.
     pub(super) oversize: bool,
 }
 
 impl Eye {
-    pub(super) fn new(config: &Config, parameters: &Parameters) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, parameters: &Parameters) -> Self {
+        let config = &shared.config;
         Self {
+            shared: Arc::clone(shared),
             blind: config.proxy.mode == Mode::Relay || parameters.replication,
-            refuse_oversize: config.ddl.oversize == Fallback::Refuse,
             limit: u32::try_from(config.ddl.inspect_limit).unwrap_or(u32::MAX),
             prepared: None,
             watch_sync: false,
             pipeline_control: None,
             oversize: false,
         }
-    }
-
-    /// Looks at nothing from now on.
-    pub(super) fn close(&mut self) {
-        self.blind = true;
-        self.prepared = None;
     }
 
     /// The client parsed a statement to act on.
@@ -139,8 +135,12 @@ impl Inspect for Eye {
 
     fn oversize(&mut self, tag: u8, _: u32) -> bool {
         // Bind may be as large as its parameters; only a text can carry DDL.
-        self.oversize = matches!(tag, b'Q' | b'P');
-        self.oversize && self.refuse_oversize
+        if !matches!(tag, b'Q' | b'P') {
+            return false;
+        }
+        self.shared.metrics.texts_oversize.add();
+        self.oversize = self.shared.config.ddl.oversize == Fallback::Refuse;
+        self.oversize
     }
 
     fn limit(&self) -> u32 {

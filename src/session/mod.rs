@@ -80,10 +80,7 @@ struct Session {
 /// Serves one client to its end.
 pub async fn serve(front: Stream, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
     let login = Box::pin(hello::hello(front, &shared));
-    let hello = match tokio::time::timeout(shared.config.proxy.login_timeout, login).await {
-        Ok(Some(hello)) => hello,
-        Ok(None) | Err(_) => return,
-    };
+    let Ok(Some(hello)) = tokio::time::timeout(shared.config.proxy.login_timeout, login).await else { return };
     let session = Session::new(shared, hello);
     session.run(&mut drain).await;
 }
@@ -98,7 +95,7 @@ impl Session {
             cancelled: Arc::default(),
             cancelling: Arc::default(),
         };
-        let eye = Eye::new(&shared.config, &hello.parameters);
+        let eye = Eye::new(&shared, &hello.parameters);
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
     }
 

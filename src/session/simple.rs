@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// What becomes of a text with DDL keywords.
-    pub(super) fn understand(&mut self, text: &[u8]) -> Understood {
+    pub(super) fn understand(&self, text: &[u8]) -> Understood {
         let options = sql::ParseOptions { standard_conforming_strings: self.talk.link.conforming_strings };
         let parsed = std::str::from_utf8(text).ok().and_then(|text| sql::parse_with(text, options).ok());
         let ddl = &self.shared.config.ddl;
@@ -163,7 +163,6 @@ impl Session {
     }
 
     async fn refuse_oversize(&mut self) -> Flow {
-        self.shared.metrics.texts_oversize.add();
         self.refuse_session(
             &Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
                 "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",

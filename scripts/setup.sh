@@ -96,7 +96,7 @@ clients() {
     python_client asyncpg || missing="$missing asyncpg"
     python_client pglast || missing="$missing pglast"
     python_client psycopg2 || missing="$missing psycopg2-binary"
-    python_client sqlalchemy || missing="$missing sqlalchemy"
+    python_client "sqlalchemy, greenlet" || missing="$missing sqlalchemy[asyncio]"
     python_client alembic || missing="$missing alembic"
     python_client django || missing="$missing django"
     if [ -n "$missing" ]; then

@@ -139,6 +139,6 @@ else:
     with engine.connect() as connection:
         schema(connection)
     metadata = sa.MetaData()
-    metadata.reflect(engine)
-    metadata.drop_all(engine, tables=[metadata.tables["author"], metadata.tables["big"]])
+    metadata.reflect(engine, only=["author", "big"])
+    metadata.drop_all(engine)
     engine.dispose()

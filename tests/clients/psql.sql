@@ -30,7 +30,9 @@ ALTER TABLE small ADD COLUMN after_copy int;
 COPY small FROM STDIN;
 not a number
 \.
+\set QUIET on
 \lo_import 'small.copied' 'large'
+\set QUIET off
 ALTER TABLE small ADD COLUMN after_large int;
 \lo_export :LASTOID 'large.copied'
 \! cmp small.copied large.copied && echo alike
@@ -81,3 +83,15 @@ VACUUM FULL small;
 CLUSTER big USING big_pkey;
 \df change
 EXPLAIN (COSTS off) SELECT * FROM big WHERE id = 1;
+SET client_encoding = 'LATIN1';
+ALTER TABLE big ADD COLUMN U&"gr\00fcn" int;
+ALTER TABLE big ADD COLUMN latin1 int;
+CREATE INDEX big_latin1 ON big (latin1);
+ALTER TABLE small ADD COLUMN after_latin1 int;
+DROP INDEX big_latin1;
+ALTER TABLE big DROP COLUMN U&"gr\00fcn", ADD COLUMN U&"\65e5" int;
+SET client_encoding = 'SJIS';
+ALTER TABLE big ADD COLUMN sjis int;
+ALTER TABLE small ADD COLUMN after_sjis int;
+CREATE INDEX big_n_2 ON big (n);
+RESET client_encoding;

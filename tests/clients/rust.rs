@@ -47,7 +47,7 @@ fn told_by(way: &Way, act: impl AsyncFn(&Way, &Client, &mut String)) -> String {
 
 #[test]
 fn tokio_postgres_statements() {
-    both("tokio_statements", 15, |way| {
+    both("tokio_statements", 10, |way| {
         told_by(way, async |_, client, said| {
             for sql in [
                 "ALTER TABLE big ADD COLUMN a int; SELECT 1; CREATE INDEX big_a ON big (a)",

@@ -38,7 +38,7 @@ BEGIN
 END $$;
 CREATE PROCEDURE app.nothing(n int) LANGUAGE sql AS 'SELECT n';
 CREATE AGGREGATE app.total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
-CREATE OPERATOR app.+++ (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl);
+CREATE OPERATOR app.<-> (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl);
 CREATE CAST (app.pair AS text) WITH INOUT;
 CREATE TRIGGER touched BEFORE INSERT ON app.person FOR EACH ROW EXECUTE FUNCTION app.touch();
 CREATE RULE quiet AS ON DELETE TO app.happy DO INSTEAD NOTHING;
@@ -52,7 +52,7 @@ GRANT SELECT ON app.person TO PUBLIC;
 ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO PUBLIC;
 INSERT INTO app.person (name, mood, age, tags, details, extra)
     SELECT ' person ' || g, (ARRAY['sad', 'ok', 'happy'])[1 + g % 3]::app.mood, g, ARRAY['a', 'b' || g],
-        jsonb_build_object('n', g), ROW(g, 'x')
+        jsonb_build_object('n', g), ROW(g, 'x')::app.pair
     FROM generate_series(1, 3000) g;
 INSERT INTO app.visit (person, at) SELECT 1 + g % 3000, '2025-06-01'::date + g FROM generate_series(1, 1000) g;
 REFRESH MATERIALIZED VIEW app.counts;

@@ -3,7 +3,7 @@
 use super::locks;
 use super::model::{Limits, Phase, PhaseKind, Plan, Step};
 use crate::catalog::{Facts, RelationFacts};
-use crate::pg::RelationName;
+use crate::pg::{RelationKind, RelationName};
 use crate::report::Report;
 use crate::sql::form::{Cost, Form};
 use crate::sql::{Ddl, Statement};
@@ -129,9 +129,15 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// Whether its forms may stand in a transaction block.
+    /// Whether its forms may stand in a transaction block. Those that go through many tables or partitions, each in a
+    /// transaction of its own, may not.
     fn may_be_wrapped(&self) -> bool {
-        self.ddl.parts.iter().all(|part| part.form.row().in_transaction)
+        let many = self.ddl.targets.is_empty()
+            || self
+                .targets()
+                .any(|t| matches!(t.kind, RelationKind::PartitionedTable | RelationKind::PartitionedIndex));
+        let goes_through = self.has_form(Form::Reindex) || self.has_form(Form::Cluster);
+        self.ddl.parts.iter().all(|part| part.form.row().in_transaction) && !(many && goes_through)
     }
 }
 

@@ -183,16 +183,25 @@ fn copy_scripts() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("copy in", [q(copy), data(), copy_done()].concat()),
         ("copy in that the client fails", [q(copy), data(), copy_fail("enough"), q("SELECT 1")].concat()),
-        ("copy in of bad data", [q(copy), copy_data("x\ty\n"), copy_data("1\t2\n"), copy_done(), q("SELECT 1")].concat()),
+        (
+            "copy in of bad data",
+            [q(copy), copy_data("x\ty\n"), copy_data("1\t2\n"), copy_done(), q("SELECT 1")].concat(),
+        ),
         ("copy out", q("COPY (SELECT id FROM t ORDER BY id) TO STDOUT")),
         ("copy in, extended", [run(copy), copy_data("110\ta\n"), copy_done(), sync()].concat()),
         ("copy in with the Sync too early", [run(copy), sync(), copy_data("111\ta\n"), copy_done(), sync()].concat()),
-        ("copy in that fails, extended", [run(copy), sync(), copy_data("x\n"), copy_done(), sync(), q("SELECT 1")].concat()),
+        (
+            "copy in that fails, extended",
+            [run(copy), sync(), copy_data("x\n"), copy_done(), sync(), q("SELECT 1")].concat(),
+        ),
         ("DDL, copy in, DDL", {
             let string = "ALTER TABLE t ADD COLUMN c1 int; COPY t (id) FROM STDIN; ALTER TABLE t ADD COLUMN c2 int";
             [q(string), copy_data("120\n"), copy_done(), q("SELECT c2 FROM t WHERE id = 120")].concat()
         }),
-        ("copy in, then DDL", [q(copy), copy_data("121\ta\n"), copy_done(), q("ALTER TABLE t ADD COLUMN c3 int")].concat()),
+        (
+            "copy in, then DDL",
+            [q(copy), copy_data("121\ta\n"), copy_done(), q("ALTER TABLE t ADD COLUMN c3 int")].concat(),
+        ),
         ("a Query amid copy in", [q(copy), copy_data("122\ta\n"), q("SELECT 1"), q("SELECT 2")].concat()),
         ("copy data outside a copy", [copy_data("x"), copy_done(), copy_fail("y"), q("SELECT 1")].concat()),
     ]
@@ -467,7 +476,9 @@ fn who_sends_no_more_still_gets_an_answer() {
     }
     // A goodbye behind DDL does not take the DDL back.
     let client = Client::connect(port(&running), &SERVER.user, &database);
-    let words = messages(&client.play(&[&[q("CREATE TABLE t (id int)"), q("ALTER TABLE t ADD c int"), terminate()].concat()], None));
+    let words = messages(
+        &client.play(&[&[q("CREATE TABLE t (id int)"), q("ALTER TABLE t ADD c int"), terminate()].concat()], None),
+    );
     assert_eq!(words.iter().filter(|m| m.tag == b'Z').count(), 2, "{words:?}");
     wait_until_alone(&database);
     running.stop_now();
@@ -524,7 +535,8 @@ fn floods_do_not_fill_the_memory() {
     let mut client = program.client(&database);
     client.send_query("SELECT repeat('x', 1000000) FROM generate_series(1, 50)");
     let mut watcher = Client::connect(SERVER.port, &SERVER.user, "postgres");
-    let stuck = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientWrite'", client.pid);
+    let stuck =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientWrite'", client.pid);
     wait_until("the server waits for the client", || watcher.value(&stuck) == "1");
     assert!(program.memory() < before + GROWTH, "{} kB became {} kB", before, program.memory());
     let read: usize = client.read_up_to(b"Z").iter().filter(|m| m.tag == b'D').map(|m| m.body.len()).sum();
@@ -535,7 +547,8 @@ fn floods_do_not_fill_the_memory() {
     for bytes in [
         q(&format!("SELECT length('{text}') /* alter */")),
         [parse("", "SELECT length($1)"), bind("", "", &[&text]), execute("", 0), sync()].concat(),
-        [parse("", &format!("SELECT length('{text}') /* alter */")), bind("", "", &[]), execute("", 0), sync()].concat(),
+        [parse("", &format!("SELECT length('{text}') /* alter */")), bind("", "", &[]), execute("", 0), sync()]
+            .concat(),
     ] {
         client.send(&bytes);
         let outcome = client.outcome();

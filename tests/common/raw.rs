@@ -163,7 +163,9 @@ impl Client {
     /// Sends the rest of a conversation, which ends with Terminate or breaks, and gives all that came.
     pub fn play(mut self, parts: &[&[u8]], pause: Option<Duration>) -> Vec<u8> {
         for (at, part) in parts.iter().enumerate() {
-            if at > 0 && let Some(pause) = pause {
+            if at > 0
+                && let Some(pause) = pause
+            {
                 // For the other side to read what came so far: should it be late, the parts meet, and nothing is lost.
                 std::thread::sleep(pause);
             }

@@ -98,9 +98,15 @@ async function waits(client) {
   await attempt(client, "ALTER TABLE big ADD COLUMN w2 int");
   // A signal that meets a backend between two statements is lost, as anywhere: asked again until it strikes.
   const other = await connect();
-  const again = setInterval(() => other.query("SELECT pg_cancel_backend($1)", [client.processID]), 300);
+  let over = false;
+  const cancelling = (async () => {
+    for (await sleep(300); !over; await sleep(300)) {
+      await other.query("SELECT pg_cancel_backend($1)", [client.processID]);
+    }
+  })();
   await attempt(client, { text: "ALTER TABLE big ADD COLUMN w2 int", queryMode: "extended" });
-  clearInterval(again);
+  over = true;
+  await cancelling;
   await other.end();
   await end();
   await attempt(client, "ALTER TABLE big ADD COLUMN w2 int");

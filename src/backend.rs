@@ -247,7 +247,7 @@ impl Talk {
 }
 
 /// DataRow's values, as text; NULL is `None`. What is not UTF-8 is marked as such.
-fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut row = Vec::new();
     for _ in 0..u16::from_be_bytes(*count) {

@@ -182,14 +182,13 @@ fn planned(running: &Running) -> u64 {
 fn left_behind(way: &Way) -> String {
     let dump = way.run("pg_dump", &["--schema-only", "--no-owner"]);
     // Newer programs write a key of their own, chosen at random.
-    let dump: Vec<&str> = dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).collect();
+    let dump: Vec<&str> =
+        dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).collect();
     let mut client = way.client();
-    let odd = client.ok(
-        "SELECT 'invalid index ' || indexrelid::regclass FROM pg_index WHERE NOT indisvalid
+    let odd = client.ok("SELECT 'invalid index ' || indexrelid::regclass FROM pg_index WHERE NOT indisvalid
          UNION ALL SELECT 'left ' || relname FROM pg_class WHERE relname ~ 'pgsluice'
          UNION ALL SELECT 'lock of ' || pid FROM pg_locks WHERE locktype = 'advisory'
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    );
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())");
     format!("{}\n{:?}", dump.join("\n"), odd.rows)
 }
 
@@ -201,7 +200,8 @@ fn same(what: &str, direct: &str, through: &str) {
     let (one, two): (Vec<&str>, Vec<&str>) = (direct.lines().collect(), through.lines().collect());
     let at = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
     let from = at.saturating_sub(5);
-    let show = |lines: &[&str]| lines.iter().skip(from).take(15).fold(String::new(), |all, line| all + "  " + line + "\n");
+    let show =
+        |lines: &[&str]| lines.iter().skip(from).take(15).fold(String::new(), |all, line| all + "  " + line + "\n");
     panic!("{what} differs at line {}\ndirectly:\n{}through the proxy:\n{}", at + 1, show(&one), show(&two));
 }
 

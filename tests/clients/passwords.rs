@@ -1,7 +1,7 @@
 //! Authentication passes through: whatever the server asks, the client answers, and the proxy only relays.
 
-use crate::{Way, node, output, python, succeeded};
 use crate::common::{Client, port, proxy};
+use crate::{Way, node, output, python, succeeded};
 use pgsluice::config::Address;
 use pgsluice::dev::{Options, Postgres};
 use std::process::Command;
@@ -144,7 +144,9 @@ fn unix_sockets_on_both_sides() {
     crate::common::wait_until("psql sleeps", || admin.value(sleeps) == "1");
     succeeded({
         let mut kill = Command::new("kill");
-        kill.args(["-INT", &child.id().to_string()]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        kill.args(["-INT", &child.id().to_string()])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
         kill
     });
     let ended = child.wait_with_output().expect("psql");

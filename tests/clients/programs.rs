@@ -72,7 +72,12 @@ fn psql_bind() {
     }
     both("psql_bind", 3, |way| {
         let mut command = way.program("psql", &["-X", "-v", "ON_ERROR_STOP=1"]);
-        command.args(["-c", "ALTER TABLE big ADD COLUMN a int \\bind \\g", "-c", "CREATE INDEX x ON big (n) \\bind \\g"]);
+        command.args([
+            "-c",
+            "ALTER TABLE big ADD COLUMN a int \\bind \\g",
+            "-c",
+            "CREATE INDEX x ON big (n) \\bind \\g",
+        ]);
         command.args(["-c", "SELECT count(*) FROM big WHERE id < $1 \\bind 5 \\g", "-c", "DROP INDEX x \\bind \\g"]);
         said(command)
     });
@@ -126,8 +131,12 @@ fn dump_and_restore() {
             all += &format!("{how} {:?}\n{}\n", there.client().ok(rows).rows, crate::left_behind(&there));
             way.run("dropdb", &[&database]);
         };
-        restored("custom", &|to| drop(way.run("pg_restore", &["-d", to, "--exit-on-error", "-j", "2", &file("custom")])));
-        restored("directory", &|to| drop(way.run("pg_restore", &["-d", to, "--exit-on-error", "-1", &file("directory")])));
+        restored("custom", &|to| {
+            drop(way.run("pg_restore", &["-d", to, "--exit-on-error", "-j", "2", &file("custom")]))
+        });
+        restored("directory", &|to| {
+            drop(way.run("pg_restore", &["-d", to, "--exit-on-error", "-1", &file("directory")]))
+        });
         restored("plain", &|to| {
             way.run("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", to, "-f", &file("plain")]);
         });
@@ -178,7 +187,8 @@ fn replication_programs() {
         let received = std::fs::read_dir(folder.join("wal")).expect("a folder").count() > 0;
         // A logical replication connection takes plain SQL too, by the simple protocol alone: it is relayed.
         let connect = format!("dbname={} replication=database", way.database);
-        let altered = said(way.program("psql", &["-XAtd", &connect, "-c", "ALTER TABLE small ADD COLUMN by_replication int"]));
+        let altered =
+            said(way.program("psql", &["-XAtd", &connect, "-c", "ALTER TABLE small ADD COLUMN by_replication int"]));
         std::fs::remove_dir_all(folder).expect("a folder");
         format!("{changes}\n{received}\n{altered}")
     });

@@ -73,9 +73,11 @@ fn tokio_postgres_statements() {
                 let count = client.query(&select, &[&1_i32]).await.map(|rows| rows.len());
                 writeln!(said, "{}", told(count)).expect("said");
             }
-            for sql in ["ALTER TABLE small ADD COLUMN c int", "ALTER TABLE small ADD COLUMN c int", "DROP INDEX big_n"] {
+            for sql in ["ALTER TABLE small ADD COLUMN c int", "ALTER TABLE small ADD COLUMN c int", "DROP INDEX big_n"]
+            {
                 writeln!(said, "{}", told(client.execute(sql, &[]).await)).expect("said");
-                writeln!(said, "{}", told(client.query(&select, &[&1_i32]).await.map(|rows| rows.len()))).expect("said");
+                writeln!(said, "{}", told(client.query(&select, &[&1_i32]).await.map(|rows| rows.len())))
+                    .expect("said");
             }
         })
     });
@@ -124,17 +126,21 @@ fn tokio_postgres_copies_and_transactions() {
                 sink.send(line).await.expect("a line");
             }
             writeln!(said, "{}", told(sink.finish().await)).expect("said");
-            writeln!(said, "{}", told(transaction.execute("ALTER TABLE copied ADD COLUMN w int", &[]).await)).expect("said");
-            writeln!(said, "{}", told(transaction.execute("ALTER TABLE big ADD COLUMN w int", &[]).await)).expect("said");
+            writeln!(said, "{}", told(transaction.execute("ALTER TABLE copied ADD COLUMN w int", &[]).await))
+                .expect("said");
+            writeln!(said, "{}", told(transaction.execute("ALTER TABLE big ADD COLUMN w int", &[]).await))
+                .expect("said");
             transaction.commit().await.expect("a commit");
             let transaction = client.transaction().await.expect("a transaction");
-            writeln!(said, "{}", told(transaction.execute("ALTER TABLE big ADD COLUMN undone int", &[]).await)).expect("said");
+            writeln!(said, "{}", told(transaction.execute("ALTER TABLE big ADD COLUMN undone int", &[]).await))
+                .expect("said");
             transaction.rollback().await.expect("a rollback");
             let sink = client.copy_in::<_, bytes::Bytes>("COPY copied FROM STDIN").await.expect("a copy");
             let mut sink = std::pin::pin!(sink);
             sink.send(bytes::Bytes::from("not a number\n")).await.expect("a line");
             writeln!(said, "{}", told(sink.finish().await)).expect("said");
-            writeln!(said, "{}", told(client.execute("CREATE INDEX copied_id ON copied (id)", &[]).await)).expect("said");
+            writeln!(said, "{}", told(client.execute("CREATE INDEX copied_id ON copied (id)", &[]).await))
+                .expect("said");
             let mut out = std::pin::pin!(client.copy_out("COPY copied TO STDOUT").await.expect("a copy"));
             let mut bytes = 0;
             while let Some(Ok(part)) = out.next().await {

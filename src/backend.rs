@@ -18,7 +18,7 @@ use crate::wire::message::Batch;
 use crate::wire::reply;
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -64,8 +64,8 @@ pub struct Talk {
     pub link: Link,
     pub address: Arc<Address>,
     pub connect_timeout: Duration,
-    /// Set when a CancelRequest for this session passed through; whoever waits looks at it.
-    pub cancelled: Arc<AtomicBool>,
+    /// CancelRequests for this session that passed through; whoever waits looks at them.
+    pub cancels: Arc<Cancels>,
     /// A cancel of our own that is on its way, since the client left.
     pub cancelling: Cancelling,
 }
@@ -73,10 +73,38 @@ pub struct Talk {
 /// The task that sends it.
 pub type Cancelling = Arc<Mutex<Option<JoinHandle<()>>>>;
 
+/// Which of a session's requests was to be cancelled.
+///
+/// A cancel strikes on the server before the proxy hears that it did, and the client may have sent its next
+/// request by then. So a cancel is for the request that was under way when it came, and for no later one.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    /// Counts the requests; 0 before the first.
+    under_way: AtomicU32,
+    asked: AtomicU32,
+}
+
+impl Cancels {
+    pub fn under_way(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// A request of the client's begins.
+    pub fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// That request is to be cancelled, if it is still under way.
+    pub fn ask(&self, request: u32) {
+        self.asked.store(request, Ordering::Relaxed);
+    }
+}
+
 impl Talk {
-    /// Whether a CancelRequest came since this was last asked.
+    /// Whether a CancelRequest came for what is under way, since this was last asked.
     pub fn take_cancelled(&self) -> bool {
-        self.cancelled.swap(false, Ordering::Relaxed)
+        let under_way = self.cancels.under_way();
+        self.cancels.asked.compare_exchange(under_way, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() && under_way > 0
     }
 
     /// Waits until a cancel of our own has struck, so that it does not strike what is asked next.

@@ -42,7 +42,6 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        self.talk.take_cancelled();
         let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {

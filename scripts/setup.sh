@@ -105,14 +105,23 @@ clients() {
     python_client psycopg || missing="$missing psycopg[binary]"
     python_client asyncpg || missing="$missing asyncpg"
     python_client pglast || missing="$missing pglast"
+    python_client psycopg2 || missing="$missing psycopg2-binary"
+    python_client "sqlalchemy, greenlet" || missing="$missing sqlalchemy[asyncio]"
+    python_client alembic || missing="$missing alembic"
+    python_client django || missing="$missing django"
     if [ -n "$missing" ]; then
         say "installing into target/venv, for the client tests:$missing"
         target/venv/bin/pip install --quiet --disable-pip-version-check $missing
     fi
     have node && have npm || install "Node.js, for the client tests" "nodejs npm" "nodejs npm" node
-    if [ ! -d target/node/node_modules/pg ]; then
-        say "installing into target/node, for the client tests: pg (node-postgres)"
-        npm install --silent --no-audit --no-fund --no-save --prefix target/node pg >&2
+    missing=
+    for module in pg pg-cursor pg-copy-streams postgres; do
+        [ -d "target/node/node_modules/$module" ] || missing=yes
+    done
+    if [ -n "$missing" ]; then
+        say "installing into target/node, for the client tests: pg (node-postgres), pg-cursor, pg-copy-streams, postgres"
+        # All of them each time: npm removes what it is not told of.
+        npm install --silent --no-audit --no-fund --no-save --prefix target/node pg pg-cursor pg-copy-streams postgres >&2
     fi
 }
 

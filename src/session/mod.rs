@@ -10,7 +10,7 @@ mod eye;
 mod hello;
 mod simple;
 
-use crate::backend::Talk;
+use crate::backend::{Cancels, Talk};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::Stream;
@@ -22,7 +22,6 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use eye::Eye;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -36,11 +35,11 @@ pub struct Shared {
     cancels: DashMap<i32, Cancellable>,
 }
 
-/// BackendKeyData's body, and the flag that tells the session.
+/// BackendKeyData's body, and what tells the session.
 #[derive(Debug)]
 struct Cancellable {
     key: Bytes,
-    flag: Arc<AtomicBool>,
+    cancels: Arc<Cancels>,
 }
 
 impl Shared {
@@ -93,7 +92,7 @@ impl Session {
             link,
             address: Arc::clone(&shared.backend),
             connect_timeout: shared.config.proxy.connect_timeout,
-            cancelled: Arc::default(),
+            cancels: Arc::default(),
             cancelling: Arc::default(),
         };
         let eye = Eye::new(&shared, &hello.parameters);
@@ -156,7 +155,7 @@ impl Session {
 
     /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Flow {
-        let cancelled = Arc::clone(&self.talk.cancelled);
+        let cancels = Arc::clone(&self.talk.cancels);
         let mut cancel = self.talk.canceller();
         let key = self.talk.link.key.clone();
         let mut attending = Box::pin(self.attend());
@@ -164,7 +163,7 @@ impl Session {
             flow = &mut attending => return flow,
             () = drained(drain) => {}
         }
-        cancelled.store(true, Ordering::Relaxed);
+        cancels.ask(cancels.under_way());
         cancel(&key);
         tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Flow::End)
     }
@@ -193,6 +192,7 @@ impl Session {
     /// One frame of the client's that needs a look.
     async fn attend(&mut self) -> Flow {
         let Some(header) = self.talk.link.peek_header() else { return Flow::End };
+        self.talk.cancels.begin();
         match header.tag {
             b'Q' => self.query().await,
             b'P' => self.parse().await,
@@ -250,7 +250,7 @@ impl Registered {
         let pid = pid_of(&talk.link.key);
         if let Some(pid) = pid {
             let key = talk.link.key.clone();
-            shared.cancels.insert(pid, Cancellable { key, flag: Arc::clone(&talk.cancelled) });
+            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(&talk.cancels) });
         }
         Self { shared: Arc::clone(shared), pid }
     }
@@ -269,16 +269,15 @@ fn pid_of(key: &Bytes) -> Option<i32> {
 }
 
 impl Shared {
-    /// A CancelRequest passed: a session that is just between two of its statements will see it. `request` is
-    /// pid and key, which must be right to the last byte, as the server demands it too.
-    fn note_cancel(&self, pid: i32, request: &[u8]) {
-        if let Some(found) = self.cancels.get(&pid) {
-            // Every byte is compared, so that the time tells nothing of the key.
-            let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
-            if differ == 0 && found.key.len() == request.len() {
-                found.flag.store(true, Ordering::Relaxed);
-            }
-        }
+    /// The session that a CancelRequest is for, and what it has under way: if that is just between two of its
+    /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to
+    /// the last byte, as the server demands it too.
+    fn cancellable(&self, pid: i32, request: &[u8]) -> Option<(Arc<Cancels>, u32)> {
+        let found = self.cancels.get(&pid)?;
+        // Every byte is compared, so that the time tells nothing of the key.
+        let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
+        let right = differ == 0 && found.key.len() == request.len();
+        right.then(|| (Arc::clone(&found.cancels), found.cancels.under_way()))
     }
 }
 

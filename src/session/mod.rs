@@ -143,10 +143,7 @@ impl Session {
             };
             let flow = match event {
                 // Boxed: an idle session should not carry the room that a schema change needs.
-                Event::Frame => tokio::select! {
-                    flow = Box::pin(self.attend()) => flow,
-                    () = drained(drain) => Flow::End,
-                },
+                Event::Frame => self.attend_until(drain).await,
                 Event::Settled => Flow::Continue,
                 other => self.end(other).await,
             };
@@ -154,6 +151,21 @@ impl Session {
                 return;
             }
         }
+    }
+
+    /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
+    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Flow {
+        let cancelled = Arc::clone(&self.talk.cancelled);
+        let mut cancel = self.talk.canceller();
+        let key = self.talk.link.key.clone();
+        let mut attending = Box::pin(self.attend());
+        tokio::select! {
+            flow = &mut attending => return flow,
+            () = drained(drain) => {}
+        }
+        cancelled.store(true, Ordering::Relaxed);
+        cancel(&key);
+        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Flow::End)
     }
 
     fn is_idle(&self) -> bool {
@@ -216,6 +228,9 @@ impl Session {
 
 /// A client that does not read is not waited for longer.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// What a cancelled schema change may take to undo what it left, when the proxy stops.
+pub const CLEAN_UP: Duration = Duration::from_secs(10);
 
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {

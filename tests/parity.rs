@@ -109,11 +109,11 @@ fn run(postgres: &Postgres, port: u16, script: &Script, way: Way) -> Vec<String>
     let database = common::new_database(postgres, "parity");
     let mut client = Client::connect(port, &postgres.user, &database);
     let mut lines = Vec::new();
-    for part in script.parts.iter().filter(|part| part.runs(way.name())) {
-        way.send(&mut client, part, &mut lines);
+    let mut parts = script.parts.iter().filter(|part| part.runs(way.name()));
+    if parts.all(|part| way.send(&mut client, part, &mut lines)) {
+        lines.push("--- the session".to_owned());
+        lines.extend(state::of_session(&mut client));
     }
-    lines.push("--- the session".to_owned());
-    lines.extend(state::of_session(&mut client));
     drop(client);
     lines.push("--- the database".to_owned());
     lines.extend(state::of_database(postgres, &database));

@@ -6,12 +6,12 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::simple::{Understood, acts};
+use super::simple::{Piece, Understood, acts, no_transaction};
 use super::{Flow, Session};
 use crate::backend::BackendLost;
 use crate::execute::Stop;
 use crate::relay::Event;
-use crate::sql::{Class, Statement, TransactionControl};
+use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, SYNC, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -32,6 +32,13 @@ impl Session {
             return Flow::Continue;
         };
         self.eye.forget(&name);
+        if self.owns_block
+            && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
+        {
+            self.eye.prepare(&name, Arc::new(control));
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
         let mut statements = match self.understand(&text) {
             Understood::Relay => Vec::new(),
             Understood::Act(statements) => statements,
@@ -83,8 +90,9 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         };
-        // In a failed block the server refuses it.
-        if !self.talk.link.owed.certain() || self.talk.link.status == b'E' {
+        // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
+        let failed = self.talk.link.status == b'E' && self.eye.pipeline_control.is_none();
+        if !self.talk.link.owed.certain() || failed {
             self.shared.metrics.ddl_uninterceptable.add();
             self.talk.link.pass_frame();
             return Flow::Continue;
@@ -100,7 +108,13 @@ impl Session {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
         }
-        let fence = match self.needs_block().await {
+        // After an error before it, and where the server refuses it amid a pipeline, it is the server's to answer.
+        let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
+        if self.talk.link.owed.skipping() || (amid && stands_alone(statement)) {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        }
+        let fence = match !stands_alone(statement) && self.needs_block().await {
             true => self.open_block().await?,
             false => self.fence().await?,
         };
@@ -108,6 +122,11 @@ impl Session {
             self.talk.link.pass_frame();
             self.skip_to_sync().await?;
             return Ok(Flow::Continue);
+        }
+        // The status is fresh now.
+        self.eye.pipeline_control = None;
+        if let Class::Transaction(control) = statement.class {
+            return self.control_amid(control, statement).await;
         }
         self.talk.link.take_frame();
         match self.run_ddl(statement, 0).await {
@@ -126,10 +145,41 @@ impl Session {
 
     /// Whether this Execute is one of several in an implicit transaction, which must stay one.
     async fn needs_block(&mut self) -> bool {
-        if self.talk.link.status != b'I' || self.eye.pipeline_control == Some(TransactionControl::Begin) {
-            return false;
+        match self.eye.pipeline_control {
+            _ if self.owns_block => false,
+            Some(TransactionControl::Begin) => false,
+            // Whether a block is open now only the server knows: its answer to BEGIN tells.
+            Some(_) => true,
+            None if self.talk.link.status != b'I' => false,
+            None => self.talk.link.executes > 0 || self.talk.link.tag_after_next().await != Some(b'S'),
         }
-        self.talk.link.executes > 0 || self.talk.link.tag_after_next().await != Some(b'S')
+    }
+
+    /// COMMIT and its like in a pipeline that the proxy keeps in a block, where the server would see no block.
+    async fn control_amid(&mut self, control: TransactionControl, statement: &Statement) -> Result<Flow, BackendLost> {
+        if !std::mem::take(&mut self.owns_block) {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        }
+        match control {
+            TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
+                self.talk.tell(&no_transaction());
+                self.talk.link.pass_frame();
+            }
+            TransactionControl::Prepare => self.talk.link.pass_frame(),
+            TransactionControl::Begin => {
+                self.talk.link.take_frame();
+                if matches!(self.hushed_begin(statement).await?, Piece::Failed) {
+                    self.skip_to_sync().await?;
+                }
+            }
+            TransactionControl::Savepoint => {
+                self.talk.link.take_frame();
+                self.refuse_savepoint(statement).await?;
+                self.skip_to_sync().await?;
+            }
+        }
+        Ok(Flow::Continue)
     }
 
     /// A Sync of our own: all that the client sent so far is answered, and its ReadyForQuery is ours.
@@ -232,4 +282,16 @@ impl Session {
         self.tell_ready();
         Flow::Continue
     }
+}
+
+/// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.
+fn sole_control(text: &str) -> Option<Statement> {
+    let control = exactly_transaction(text.as_bytes())?;
+    let range = 0..text.len();
+    Some(Statement { range, text: text.to_owned(), class: Class::Transaction(control) })
+}
+
+/// Whether it may not stand in a transaction block, nor amid a pipeline.
+fn stands_alone(statement: &Statement) -> bool {
+    matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
 }

@@ -101,10 +101,10 @@ impl Eye {
             return true;
         }
         self.forget(name);
-        if let Some(control) = exactly_transaction(text) {
-            self.pipeline_control = Some(control);
-        }
-        false
+        let control = exactly_transaction(text);
+        self.pipeline_control = control.or(self.pipeline_control);
+        // In a block of the proxy's it does not mean what the server would make of it.
+        self.watch_sync && control.is_some()
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Understood {
 }
 
 /// How a piece of a string ended.
-enum Piece {
+pub(super) enum Piece {
     Done,
     /// The client has the error; the rest of the string is skipped.
     Failed,
@@ -300,20 +300,11 @@ impl Session {
                     return self.hushed_begin(statement).await;
                 }
                 TransactionControl::Savepoint => {
-                    let word = statement.text.split_whitespace().next().unwrap_or("SAVEPOINT").to_ascii_uppercase();
-                    let word = if word == "RELEASE" { "RELEASE SAVEPOINT".to_owned() } else { word };
-                    self.talk.tell(&Report::error(
-                        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-                        format!("{word} can only be used in transaction blocks"),
-                    ));
-                    self.talk.ask_one("ROLLBACK", &[]).await?;
+                    self.refuse_savepoint(statement).await?;
                     return Ok(Piece::Failed);
                 }
                 TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
-                    self.talk.tell(&Report::warning(
-                        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-                        "there is no transaction in progress",
-                    ));
+                    self.talk.tell(&no_transaction());
                     *owned = false;
                 }
                 TransactionControl::Prepare => *owned = false,
@@ -322,7 +313,23 @@ impl Session {
         self.piece(statement.text.as_bytes()).await
     }
 
-    async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
+    /// The error that savepoints get outside a block; it takes the implicit transaction with it.
+    pub(super) async fn refuse_savepoint(&mut self, statement: &Statement) -> Result<(), BackendLost> {
+        let word = statement.text.split_whitespace().next().unwrap_or("SAVEPOINT").to_ascii_uppercase();
+        let word = match word.as_str() {
+            "RELEASE" => "RELEASE SAVEPOINT",
+            "ROLLBACK" => "ROLLBACK TO SAVEPOINT",
+            _ => "SAVEPOINT",
+        };
+        self.talk.tell(&Report::error(
+            sqlstate::NO_ACTIVE_SQL_TRANSACTION,
+            format!("{word} can only be used in transaction blocks"),
+        ));
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        Ok(())
+    }
+
+    pub(super) async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
         let mut batch = message::Batch::new();
         batch.statement(&statement.text, &[]);
         let answer = self.talk.ask(batch, Some(0)).await?;
@@ -338,6 +345,11 @@ impl Session {
             }
         }
     }
+}
+
+/// What COMMIT and ROLLBACK outside a block are told.
+pub(super) fn no_transaction() -> Report {
+    Report::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
 }
 
 /// Whether the proxy has something to do for a statement. What takes no lock that others could wait for is let go.

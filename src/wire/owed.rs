@@ -29,6 +29,8 @@ pub struct Owed {
     owed: u32,
     /// A copy-in is under way and its end has not been sent.
     copying: bool,
+    /// After an error in the extended protocol, until the ReadyForQuery of its Sync.
+    skipping: bool,
     uncertain: bool,
 }
 
@@ -52,6 +54,11 @@ impl Owed {
     /// Extended messages were sent that no Sync has closed yet.
     pub fn unsynced(&self) -> bool {
         self.queue.back() == Some(&Sent::Extended)
+    }
+
+    /// The backend skips extended messages up to the next Sync, as far as its answers have come.
+    pub fn skipping(&self) -> bool {
+        self.skipping
     }
 
     fn push(&mut self, sent: Sent) {
@@ -99,6 +106,7 @@ impl Owed {
 
     fn ready(&mut self) {
         self.copying = false;
+        self.skipping = false;
         while let Some(sent) = self.queue.pop_front() {
             if matches!(sent, Sent::Cycle | Sent::Sync) {
                 self.owed -= 1;
@@ -133,6 +141,7 @@ impl Owed {
         if self.queue.front() != Some(&Sent::Extended) {
             return;
         }
+        self.skipping = true;
         while let Some(sent) = self.queue.get(1) {
             match sent {
                 Sent::Sync => break,

@@ -153,14 +153,16 @@ fn conversations() -> Vec<(&'static str, Frames)> {
     ]
 }
 
-pub fn run(postgres: &Postgres, port: u16) -> Vec<String> {
+pub(crate) fn run(postgres: &Postgres, port: u16) -> Vec<String> {
     let database = new_database(postgres, "frames");
     let mut client = Client::connect(port, &postgres.user, &database);
     let mut lines = Vec::new();
     for (what, frames) in conversations() {
         lines.push(format!("> {what}"));
         client.send(&frames.0);
-        ways::answers(&mut client, &mut VecDeque::new(), true, &mut lines);
+        if !ways::answers(&mut client, &mut VecDeque::new(), true, &mut lines) {
+            return lines;
+        }
     }
     lines.extend(state::of_session(&mut client));
     drop(client);

@@ -7,27 +7,27 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-pub struct Script {
-    pub name: String,
-    pub parts: Vec<Part>,
+pub(crate) struct Script {
+    pub(crate) name: String,
+    pub(crate) parts: Vec<Part>,
 }
 
 #[derive(Default)]
-pub struct Part {
-    pub text: String,
-    pub chunks: Vec<String>,
-    pub copy_data: VecDeque<String>,
+pub(crate) struct Part {
+    pub(crate) text: String,
+    pub(crate) chunks: Vec<String>,
+    pub(crate) copy_data: VecDeque<String>,
     only: Vec<String>,
 }
 
 impl Part {
-    pub fn runs(&self, way: &str) -> bool {
+    pub(crate) fn runs(&self, way: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == way)
     }
 }
 
 /// Every script of `tests/parity`, by name.
-pub fn all() -> Vec<Script> {
+pub(crate) fn all() -> Vec<Script> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity");
     let entries = std::fs::read_dir(folder).expect("tests/parity");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();

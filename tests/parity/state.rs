@@ -4,7 +4,7 @@ use crate::common::Client;
 use pgsluice::dev::Postgres;
 
 /// Of the session that ran the script.
-pub fn of_session(client: &mut Client) -> Vec<String> {
+pub(crate) fn of_session(client: &mut Client) -> Vec<String> {
     let mut lines = Vec::new();
     // A script may leave a block open, or failed.
     client.query("ROLLBACK");
@@ -34,7 +34,7 @@ const RELATIONS: &str = "SELECT c.oid::regclass::text, c.relkind FROM pg_class c
      WHERE c.relkind IN ('r', 'm', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
      AND (c.relkind <> 'm' OR c.relispopulated) ORDER BY 1";
 
-pub fn of_database(postgres: &Postgres, database: &str) -> Vec<String> {
+pub(crate) fn of_database(postgres: &Postgres, database: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut client = Client::connect(postgres.port, &postgres.user, database);
     lines.push(format!("{:?}", client.ok(INVALID).rows));

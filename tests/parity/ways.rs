@@ -7,7 +7,7 @@ use pgsluice::wire::message::put_frame;
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// Each chunk a Query.
     Simple,
     /// The part one Query.
@@ -27,7 +27,7 @@ pub enum Way {
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
 impl Way {
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Simple,
         Self::Whole,
         Self::Extended,
@@ -37,7 +37,7 @@ impl Way {
         Self::BlockPipeline,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Simple => "simple",
             Self::Whole => "whole",
@@ -49,9 +49,14 @@ impl Way {
         }
     }
 
-    pub fn send(self, client: &mut Client, part: &Part, lines: &mut Vec<String>) {
+    /// False: the connection was closed, or gave no answer.
+    pub(crate) fn send(self, client: &mut Client, part: &Part, lines: &mut Vec<String>) -> bool {
         let mut data = part.copy_data.clone();
+        let mut alive = true;
         let mut one = |client: &mut Client, sql: &str, extended: bool| {
+            if !alive {
+                return;
+            }
             lines.push(format!("> {}", sql.trim_end()));
             if extended {
                 client.send(&Client::extended(sql));
@@ -59,7 +64,7 @@ impl Way {
             } else {
                 client.send_query(sql);
             }
-            answers(client, &mut data, extended, lines);
+            alive = answers(client, &mut data, extended, lines);
         };
         match self {
             Self::Whole => one(client, &part.text, false),
@@ -81,27 +86,31 @@ impl Way {
                 out.extend_from_slice(&SYNC);
                 lines.push(format!("> (pipeline) {}", part.text.trim_end()));
                 client.send(&out);
-                answers(client, &mut data, true, lines);
-                if begin.is_some() {
+                alive = answers(client, &mut data, true, lines);
+                if begin.is_some() && alive {
                     lines.push("> COMMIT".to_owned());
                     client.send_query("COMMIT");
-                    answers(client, &mut data, false, lines);
+                    alive = answers(client, &mut data, false, lines);
                 }
             }
         }
+        alive
     }
 }
 
-/// Everything up to ReadyForQuery, a line per message.
-pub fn answers(client: &mut Client, data: &mut VecDeque<String>, extended: bool, lines: &mut Vec<String>) {
+/// Everything up to ReadyForQuery, a line per message; false: it did not come.
+pub(crate) fn answers(client: &mut Client, data: &mut VecDeque<String>, extended: bool, lines: &mut Vec<String>) -> bool {
     loop {
-        let message = client.read();
+        let Some(message) = client.try_read() else {
+            lines.push("the connection was closed, or no answer came".to_owned());
+            return false;
+        };
         if message.tag == b'G' {
             client.send(&copy(data.pop_front(), extended));
         }
         lines.extend(line(&message));
         if message.tag == b'Z' {
-            return;
+            return true;
         }
     }
 }

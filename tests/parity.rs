@@ -95,7 +95,9 @@ fn frames_bring_the_same_directly_and_through_the_proxy() {
 fn compare(postgres: &Postgres, proxies: &[Proxied], script: &Script, way: Way) -> String {
     let mut failures = String::new();
     let direct = run(postgres, postgres.port, script, way);
-    for proxied in proxies {
+    // Amid a transaction nothing is built concurrently.
+    let all = if matches!(way, Way::Simple | Way::Extended | Way::Pipeline) { proxies.len() } else { 1 };
+    for proxied in &proxies[..all] {
         let found = difference(&direct, &run(postgres, proxied.port, script, way));
         if !found.is_empty() {
             let _ = writeln!(failures, "=== {}/{} ({})\n{found}", script.name, way.name(), proxied.name);

@@ -102,6 +102,7 @@ impl Default for Scene {
             may_probe: true,
             strongest_lock: None,
             frozen_snapshot: false,
+            event_triggers: false,
             current_schema: Some("public".to_owned()),
         };
         Self {

@@ -43,6 +43,9 @@ pub struct SessionFacts {
     /// The transaction sees an old state (REPEATABLE READ, SERIALIZABLE): what the facts say may be out of date.
     #[serde(default)]
     pub frozen_snapshot: bool,
+    /// There are event triggers, which must see every statement, and may give a transaction its id before the statement.
+    #[serde(default)]
+    pub event_triggers: bool,
     /// Where a relation without a schema is created.
     #[serde(default)]
     pub current_schema: Option<String>,

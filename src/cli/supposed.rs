@@ -24,6 +24,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         may_probe: false,
         strongest_lock: None,
         frozen_snapshot: false,
+        event_triggers: false,
         current_schema: Some("public".to_owned()),
     };
     let ddl = ddl(statement);

@@ -13,8 +13,8 @@ use crate::sql::form::Form;
 
 /// The NOTICEs to give instead of running the statement; `None`: it must run.
 pub(super) fn answer(ask: &Ask<'_>) -> Option<Vec<Report>> {
-    // An old snapshot shows what was, not what is.
-    if ask.facts.session.frozen_snapshot {
+    // An old snapshot shows what was, not what is; event triggers see no-ops too.
+    if ask.facts.session.frozen_snapshot || ask.facts.session.event_triggers {
         return None;
     }
     if ask.ddl.if_exists && ask.targets().next().is_none() {

@@ -129,7 +129,10 @@ impl Session {
             return self.control_amid(control, statement).await;
         }
         self.talk.link.take_frame();
-        match self.run_ddl(statement, 0).await {
+        self.talk.parsed_before = true;
+        let result = self.run_ddl(statement, 0).await;
+        self.talk.parsed_before = false;
+        match result {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);
                 self.talk.link.executes = self.talk.link.executes.saturating_add(1);

@@ -8,6 +8,8 @@ ALTER TABLE child ADD CHECK (v > 0);
 ALTER TABLE child ADD CONSTRAINT k CHECK (v < 1000) NOT VALID, ADD CONSTRAINT l CHECK (w IS NOT NULL) NOT VALID;
 ALTER TABLE child VALIDATE CONSTRAINT k;
 ALTER TABLE child VALIDATE CONSTRAINT k;
+-- part
+-- What an old server's grammar refuses, a new one's does not; amid a string the proxy hears of it late.
 ALTER TABLE child ADD CONSTRAINT n NOT NULL w;
 -- part
 ALTER TABLE child ADD CONSTRAINT n NOT NULL w NOT VALID;
@@ -69,4 +71,6 @@ SELECT count(*) FROM sooner;
 SELECT pg_sleep(0);
 INSERT INTO sooner VALUES (8);
 ALTER TABLE parent ADD COLUMN pending int;
+-- only: simple whole extended block block-extended block-pipeline
+-- In a pipeline that the proxy keeps in a block, the server does not warn that there is none.
 SET CONSTRAINTS ALL IMMEDIATE;

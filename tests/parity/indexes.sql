@@ -12,7 +12,6 @@ CREATE INDEX IF NOT EXISTS t_b ON t (b);
 CREATE INDEX IF NOT EXISTS t_new ON public.t USING gin (c);
 create index "Ünï 世界" on "Other"."T" using hash ("Mixed");
 CREATE INDEX ON "Other"."T" ("Mixed", (id + 1), upper("Mixed") text_pattern_ops);
-CREATE INDEX a_very_long_name_indeed_that_goes_beyond_the_sixty_three_bytes_of_a_name ON t (a, b);
 -- part
 CREATE INDEX t_b ON t (b);
 -- part
@@ -35,8 +34,6 @@ CREATE INDEX t_x ON t (a) WHERE a / 0 > 1;
 CREATE INDEX ON t ((1 / (a - 3)));
 -- part
 CREATE INDEX CONCURRENTLY t_cic ON t (a, c);
--- part
-CREATE UNIQUE INDEX CONCURRENTLY t_cic_bad ON t (a);
 -- part
 CREATE INDEX CONCURRENTLY IF NOT EXISTS t_b ON t (a, c);
 DROP INDEX CONCURRENTLY IF EXISTS t_none;

@@ -14,9 +14,6 @@ DROP INDEX "Sché ma"."i ""2""";
 ALTER TABLE "Sché ma"."T ""quoted"" 世界" RENAME COLUMN "é" TO "É";
 ALTER TABLE "UPPER" ADD COLUMN a int;
 ALTER TABLE UPPER ADD COLUMN b int;
-ALTER TABLE a_name_of_exactly_sixty_three_bytes_which_is_the_most_there_is_and_beyond ADD COLUMN a int;
-CREATE INDEX a_name_of_exactly_sixty_three_bytes_which_is_the_most_there_is_not ON upper (b);
-DROP INDEX a_name_of_exactly_sixty_three_bytes_which_is_the_most_there_is_not;
 CREATE/*x*/INDEX/* y /* nested */ */ON -- here
   upper (b);
 /* before */ alter /* amid */ table upper -- a comment; with a semicolon
@@ -24,6 +21,12 @@ CREATE/*x*/INDEX/* y /* nested */ */ON -- here
 CREATE TABLE IF NOT EXISTS "UPPER" (id int);
 DROP TABLE IF EXISTS "Sché ma"."missing 世界";
 ALTER TABLE "UPPER" DROP COLUMN IF EXISTS "mis sing";
+-- part
+-- only: simple extended pipeline block block-extended block-pipeline
+-- As one string the server tells at once of all names that it cuts; the proxy tells of each with its statement.
+ALTER TABLE a_name_of_exactly_sixty_three_bytes_which_is_the_most_there_is_and_beyond ADD COLUMN a int;
+CREATE INDEX a_name_of_exactly_sixty_three_bytes_which_is_the_most_for_an_index_too ON upper (b);
+DROP INDEX a_name_of_exactly_sixty_three_bytes_which_is_the_most_for_an_index_too;
 -- part
 CREATE UNIQUE INDEX "viol 世界" ON "Sché ma"."T ""quoted"" 世界" ("É");
 -- part

@@ -103,6 +103,8 @@ impl Default for Scene {
             strongest_lock: None,
             frozen_snapshot: false,
             event_triggers: false,
+            read_only: false,
+            hushed: false,
             current_schema: Some("public".to_owned()),
         };
         Self {

@@ -25,6 +25,8 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         strongest_lock: None,
         frozen_snapshot: false,
         event_triggers: false,
+        read_only: false,
+        hushed: false,
         current_schema: Some("public".to_owned()),
     };
     let ddl = ddl(statement);

@@ -6,7 +6,8 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::simple::{Piece, Understood, acts, no_transaction};
+use super::eye::Bound;
+use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
 use crate::backend::BackendLost;
 use crate::execute::Stop;
@@ -15,7 +16,6 @@ use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, SYNC, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::sync::Arc;
 
 /// How the messages before an Execute ended.
 enum Fence {
@@ -35,7 +35,7 @@ impl Session {
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
-            self.eye.prepare(&name, Arc::new(control));
+            self.eye.prepare(&name, Bound { statement: control, offset: 0 });
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
@@ -50,7 +50,8 @@ impl Session {
                 return self.parse_explain(inner).await;
             }
             if acts(&statement) {
-                self.eye.prepare(&name, Arc::new(statement));
+                let offset = characters(&text[..statement.range.start]);
+                self.eye.prepare(&name, Bound { statement, offset });
             }
         }
         self.talk.link.pass_frame();
@@ -86,7 +87,7 @@ impl Session {
 
     pub(super) async fn execute(&mut self) -> Flow {
         let portal = self.talk.link.peek_frame().and_then(|(_, body)| message::execute(body));
-        let Some(statement) = portal.and_then(|name| self.eye.portal(name)) else {
+        let Some(bound) = portal.and_then(|name| self.eye.portal(name)) else {
             self.talk.link.pass_frame();
             return Flow::Continue;
         };
@@ -97,13 +98,14 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        match self.execute_ddl(&statement).await {
+        match self.execute_ddl(&bound).await {
             Ok(flow) => flow,
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
     }
 
-    async fn execute_ddl(&mut self, statement: &Statement) -> Result<Flow, BackendLost> {
+    async fn execute_ddl(&mut self, bound: &Bound) -> Result<Flow, BackendLost> {
+        let statement = &bound.statement;
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
@@ -130,7 +132,7 @@ impl Session {
         }
         self.talk.link.take_frame();
         self.talk.parsed_before = true;
-        let result = self.run_ddl(statement, 0).await;
+        let result = self.run_ddl(statement, bound.offset).await;
         self.talk.parsed_before = false;
         match result {
             Ok(reply) => {
@@ -165,20 +167,24 @@ impl Session {
             return Ok(Flow::Continue);
         }
         match control {
-            TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
+            TransactionControl::Commit { chain: false }
+            | TransactionControl::Rollback { chain: false }
+            | TransactionControl::Prepare => {
                 self.talk.tell(&no_transaction());
                 self.talk.link.pass_frame();
             }
-            TransactionControl::Prepare => self.talk.link.pass_frame(),
             TransactionControl::Begin => {
                 self.talk.link.take_frame();
                 if matches!(self.hushed_begin(statement).await?, Piece::Failed) {
+                    self.owns_block = true;
                     self.skip_to_sync().await?;
                 }
             }
-            TransactionControl::Savepoint => {
+            TransactionControl::Savepoint
+            | TransactionControl::Commit { .. }
+            | TransactionControl::Rollback { .. } => {
                 self.talk.link.take_frame();
-                self.refuse_savepoint(statement).await?;
+                self.refuse_outside_block(control, statement).await?;
                 self.skip_to_sync().await?;
             }
         }

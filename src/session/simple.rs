@@ -296,29 +296,40 @@ impl Session {
             match control {
                 // The implicit transaction becomes an explicit one, with what was done so far; options apply.
                 TransactionControl::Begin => {
-                    *owned = false;
-                    return self.hushed_begin(statement).await;
+                    let piece = self.hushed_begin(statement).await?;
+                    // With an error the implicit transaction ends, and its block with it.
+                    *owned = matches!(piece, Piece::Failed);
+                    return Ok(piece);
                 }
-                TransactionControl::Savepoint => {
-                    self.refuse_savepoint(statement).await?;
+                TransactionControl::Savepoint
+                | TransactionControl::Commit { chain: true }
+                | TransactionControl::Rollback { chain: true } => {
+                    self.refuse_outside_block(control, statement).await?;
                     return Ok(Piece::Failed);
                 }
-                TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
+                TransactionControl::Commit { .. }
+                | TransactionControl::Rollback { .. }
+                | TransactionControl::Prepare => {
                     self.talk.tell(&no_transaction());
                     *owned = false;
                 }
-                TransactionControl::Prepare => *owned = false,
             }
         }
         self.piece(statement.text.as_bytes()).await
     }
 
-    /// The error that savepoints get outside a block; it takes the implicit transaction with it.
-    pub(super) async fn refuse_savepoint(&mut self, statement: &Statement) -> Result<(), BackendLost> {
-        let word = statement.text.split_whitespace().next().unwrap_or("SAVEPOINT").to_ascii_uppercase();
-        let word = match word.as_str() {
-            "RELEASE" => "RELEASE SAVEPOINT",
-            "ROLLBACK" => "ROLLBACK TO SAVEPOINT",
+    /// The error that savepoints and AND CHAIN get outside a block; it takes the implicit transaction with it.
+    pub(super) async fn refuse_outside_block(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<(), BackendLost> {
+        let word = statement.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let word = match (control, word.as_str()) {
+            (TransactionControl::Commit { .. }, _) => "COMMIT AND CHAIN",
+            (TransactionControl::Rollback { .. }, _) => "ROLLBACK AND CHAIN",
+            (_, "RELEASE") => "RELEASE SAVEPOINT",
+            (_, "ROLLBACK") => "ROLLBACK TO SAVEPOINT",
             _ => "SAVEPOINT",
         };
         self.talk.tell(&Report::error(
@@ -363,7 +374,7 @@ pub(super) fn acts(statement: &Statement) -> bool {
 }
 
 /// PostgreSQL counts error positions in characters.
-fn characters(text: &[u8]) -> usize {
+pub(super) fn characters(text: &[u8]) -> usize {
     String::from_utf8_lossy(text).chars().count()
 }
 

@@ -64,7 +64,7 @@ INSERT INTO later VALUES (1);
 INSERT INTO sooner VALUES (1);
 ALTER TABLE sooner ADD COLUMN note text;
 -- part
--- only: whole simple
+-- only: simple
 BEGIN; INSERT INTO sooner VALUES (9); ALTER TABLE parent ADD COLUMN at_commit text; COMMIT;
 SELECT count(*) FROM sooner;
 -- part

@@ -80,7 +80,7 @@ CREATE STATISTICS st (dependencies) ON a, b FROM t;
 CREATE STATISTICS IF NOT EXISTS st ON a, id FROM t;
 COMMENT ON INDEX t_lower IS 'an index';
 -- part
--- only: whole simple extended pipeline
+-- only: simple extended pipeline
 BEGIN; CREATE INDEX CONCURRENTLY nope ON t (a); COMMIT;
 ROLLBACK;
 -- part

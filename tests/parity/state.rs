@@ -13,7 +13,7 @@ pub(crate) fn of_session(client: &mut Client) -> Vec<String> {
         "SELECT name, setting FROM pg_settings WHERE source = 'session' AND setting IS DISTINCT FROM reset_val AND name <> 'role' ORDER BY 1",
         "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')",
         "SELECT locktype, mode, count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory' GROUP BY 1, 2",
-        "SELECT name, statement FROM pg_prepared_statements ORDER BY 1",
+        "SELECT name FROM pg_prepared_statements ORDER BY 1",
         "SELECT name, is_holdable FROM pg_cursors ORDER BY 1",
         "SELECT c.relname, c.relkind FROM pg_class c WHERE c.relpersistence = 't' ORDER BY 1",
     ] {

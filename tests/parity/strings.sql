@@ -1,22 +1,22 @@
 -- Strings of several statements, errors amid them, transactions that begin and end inside, comments, COPY.
 CREATE TABLE t (id int PRIMARY KEY, a int);
 -- part
--- only: whole simple block
+-- only: simple block
 INSERT INTO t VALUES (1, 1); ALTER TABLE t ADD COLUMN b int; INSERT INTO t VALUES (2, 2, 2);
 INSERT INTO t VALUES (3, 3); ALTER TABLE t ADD COLUMN b int; SELECT 'never';
 ALTER TABLE t ADD COLUMN c int; SELECT 1 / 0; ALTER TABLE t ADD COLUMN d int;
 SELECT count(*) FROM t;
 -- part
--- only: whole simple block
+-- only: simple block
 SELECT 'é 世界' AS x; ALTER TABLE t ADD COLUMN c nonsense;
 -- part
--- only: whole simple block
+-- only: simple block
 ALTER TABLE t ADD COLUMN e int; SELECT 'é 世界' AS x; SELECT missing FROM t;
 -- part
--- only: whole simple block
+-- only: simple block
 /* é世界 */ ALTER TABLE t ADD COLUMN f int; SELEC 1; SELECT 2;
 -- part
--- only: whole simple block
+-- only: simple block
 ALTER TABLE t ADD COLUMN g int;; ; /* nothing */ ; -- the end
 ;
 -- part
@@ -25,7 +25,7 @@ ALTER TABLE t ADD COLUMN g int;; ; /* nothing */ ; -- the end
 -- only a comment
 ;
 -- part
--- only: whole simple
+-- only: simple
 BEGIN; ALTER TABLE t ADD COLUMN i int; COMMIT; ALTER TABLE t ADD COLUMN i2 int;
 ALTER TABLE t ADD COLUMN j int; BEGIN; ALTER TABLE t ADD COLUMN k int; ROLLBACK; SELECT count(*) FROM t;
 ALTER TABLE t ADD COLUMN l int; COMMIT; ALTER TABLE t ADD COLUMN m int;
@@ -42,6 +42,7 @@ ALTER TABLE t ADD COLUMN r int; RELEASE s;
 ALTER TABLE t ADD COLUMN r int; COMMIT AND CHAIN; ALTER TABLE t ADD COLUMN s int;
 ALTER TABLE t ADD COLUMN r2 int; ROLLBACK AND CHAIN; ALTER TABLE t ADD COLUMN s int;
 ALTER TABLE t ADD COLUMN r3 int; PREPARE TRANSACTION 'parity_strings'; SELECT 5;
+ROLLBACK PREPARED 'parity_strings';
 SELECT 1; CREATE INDEX CONCURRENTLY ON t (a);
 CREATE INDEX CONCURRENTLY ON t (a); SELECT 1;
 BEGIN; SAVEPOINT s; ALTER TABLE t ADD COLUMN t1 int; ROLLBACK TO s; ALTER TABLE t ADD COLUMN t2 int; RELEASE s; COMMIT;
@@ -59,7 +60,7 @@ ALTER TABLE t ADD COLUMN t11 int; DECLARE c CURSOR FOR SELECT 1; FETCH c;
 LOCK TABLE t; ALTER TABLE t ADD COLUMN t12 int;
 ALTER TABLE t ADD COLUMN t13 int; LOCK TABLE t;
 -- part
--- only: whole simple block
+-- only: simple block
 COPY t (id, a) FROM STDIN; ALTER TABLE t ADD COLUMN copied int; SELECT count(*) FROM t;
 --< 100\t1|101\t2
 CREATE TABLE loaded (id int); COPY loaded FROM STDIN; CREATE INDEX ON loaded (id); COPY loaded TO STDOUT;

@@ -153,7 +153,8 @@ fn line(message: &Message) -> Option<String> {
         b'Z' => format!("{tag} {}", char::from(message.body[0])),
         // Channel and payload; the pid differs.
         b'A' => format!("{tag} {}", String::from_utf8_lossy(&message.body[4..])),
-        b'S' => format!("{tag} {}", String::from_utf8_lossy(&message.body)),
+        // It may come at any time, and comes earlier where the proxy reads a ReadyForQuery of its own.
+        b'S' => return None,
         _ => tag.to_string(),
     })
 }

@@ -25,7 +25,7 @@ pub(super) enum Understood {
 }
 
 /// How a piece of a string ended.
-enum Piece {
+pub(super) enum Piece {
     Done,
     /// The client has the error; the rest of the string is skipped.
     Failed,
@@ -296,33 +296,51 @@ impl Session {
             match control {
                 // The implicit transaction becomes an explicit one, with what was done so far; options apply.
                 TransactionControl::Begin => {
-                    *owned = false;
-                    return self.hushed_begin(statement).await;
+                    let piece = self.hushed_begin(statement).await?;
+                    // With an error the implicit transaction ends, and its block with it.
+                    *owned = matches!(piece, Piece::Failed);
+                    return Ok(piece);
                 }
-                TransactionControl::Savepoint => {
-                    let word = statement.text.split_whitespace().next().unwrap_or("SAVEPOINT").to_ascii_uppercase();
-                    let word = if word == "RELEASE" { "RELEASE SAVEPOINT".to_owned() } else { word };
-                    self.talk.tell(&Report::error(
-                        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-                        format!("{word} can only be used in transaction blocks"),
-                    ));
-                    self.talk.ask_one("ROLLBACK", &[]).await?;
+                TransactionControl::Savepoint
+                | TransactionControl::Commit { chain: true }
+                | TransactionControl::Rollback { chain: true } => {
+                    self.refuse_outside_block(control, statement).await?;
                     return Ok(Piece::Failed);
                 }
-                TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
-                    self.talk.tell(&Report::warning(
-                        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-                        "there is no transaction in progress",
-                    ));
+                TransactionControl::Commit { .. }
+                | TransactionControl::Rollback { .. }
+                | TransactionControl::Prepare => {
+                    self.talk.tell(&no_transaction());
                     *owned = false;
                 }
-                TransactionControl::Prepare => *owned = false,
             }
         }
         self.piece(statement.text.as_bytes()).await
     }
 
-    async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
+    /// The error that savepoints and AND CHAIN get outside a block; it takes the implicit transaction with it.
+    pub(super) async fn refuse_outside_block(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<(), BackendLost> {
+        let word = statement.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let word = match (control, word.as_str()) {
+            (TransactionControl::Commit { .. }, _) => "COMMIT AND CHAIN",
+            (TransactionControl::Rollback { .. }, _) => "ROLLBACK AND CHAIN",
+            (_, "RELEASE") => "RELEASE SAVEPOINT",
+            (_, "ROLLBACK") => "ROLLBACK TO SAVEPOINT",
+            _ => "SAVEPOINT",
+        };
+        self.talk.tell(&Report::error(
+            sqlstate::NO_ACTIVE_SQL_TRANSACTION,
+            format!("{word} can only be used in transaction blocks"),
+        ));
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        Ok(())
+    }
+
+    pub(super) async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
         let mut batch = message::Batch::new();
         batch.statement(&statement.text, &[]);
         let answer = self.talk.ask(batch, Some(0)).await?;
@@ -340,6 +358,11 @@ impl Session {
     }
 }
 
+/// What COMMIT and ROLLBACK outside a block are told.
+pub(super) fn no_transaction() -> Report {
+    Report::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
+}
+
 /// Whether the proxy has something to do for a statement. What takes no lock that others could wait for is let go.
 pub(super) fn acts(statement: &Statement) -> bool {
     match &statement.class {
@@ -351,7 +374,7 @@ pub(super) fn acts(statement: &Statement) -> bool {
 }
 
 /// PostgreSQL counts error positions in characters.
-fn characters(text: &[u8]) -> usize {
+pub(super) fn characters(text: &[u8]) -> usize {
     String::from_utf8_lossy(text).chars().count()
 }
 

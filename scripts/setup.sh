@@ -3,6 +3,7 @@
 #
 #   setup.sh build     a C compiler and libclang: the SQL parser is PostgreSQL's own C code
 #   setup.sh server    PostgreSQL's server programs (no running database is needed, none is started)
+#   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
 set -eu
 cd "$(dirname "$0")/.."
@@ -78,6 +79,15 @@ server() {
     install "a PostgreSQL server, for throw-away databases" postgresql "postgresql-server postgresql-contrib" postgresql@17
 }
 
+# Daemons are not on everybody's PATH.
+have_daemon() { have "$1" || [ -x "/usr/sbin/$1" ]; }
+
+bench() {
+    have_daemon pgbouncer || install "PgBouncer, to compare the relay with" pgbouncer pgbouncer pgbouncer
+    have_daemon haproxy || install "HAProxy, to compare the relay with" haproxy haproxy haproxy
+    have strace || [ "$(uname -s)" != Linux ] || install "strace, to count system calls" strace strace strace
+}
+
 python_client() { target/venv/bin/python -c "import $1" >/dev/null 2>&1; }
 
 clients() {
@@ -117,7 +127,7 @@ clients() {
 
 for part in "$@"; do
     case $part in
-        build|server|clients) "$part" ;;
-        *) fail "unknown part: $part (expected build, server or clients)" ;;
+        build|server|bench|clients) "$part" ;;
+        *) fail "unknown part: $part (expected build, server, bench or clients)" ;;
     esac
 done

@@ -80,7 +80,8 @@ struct Session {
 pub async fn serve(front: Stream, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
     let login = Box::pin(hello::hello(front, &shared));
     let Ok(Some(hello)) = tokio::time::timeout(shared.config.proxy.login_timeout, login).await else { return };
-    let session = Session::new(shared, hello);
+    // Not moved from here on: each move into a future would be room for one more session in it.
+    let mut session = Session::new(shared, hello);
     session.run(&mut drain).await;
 }
 
@@ -99,9 +100,9 @@ impl Session {
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
     }
 
-    async fn run(mut self, drain: &mut watch::Receiver<Drain>) {
+    async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
         let limit = self.shared.config.proxy.login_timeout;
-        match tokio::time::timeout(limit, self.login()).await {
+        match Box::pin(tokio::time::timeout(limit, self.login())).await {
             Ok(Flow::Continue) => {}
             Ok(Flow::End) | Err(_) => return,
         }
@@ -128,7 +129,7 @@ impl Session {
         loop {
             let draining = *drain.borrow_and_update();
             if draining == Drain::Now || (draining == Drain::Idle && self.is_idle()) {
-                return self.goodbye().await;
+                return Box::pin(self.goodbye()).await;
             }
             let event = tokio::select! {
                 biased;
@@ -142,10 +143,10 @@ impl Session {
                 _ = drain.changed() => continue,
             };
             let flow = match event {
-                // Boxed: an idle session should not carry the room that a schema change needs.
+                // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
                 Event::Frame => self.attend_until(drain).await,
                 Event::Settled => Flow::Continue,
-                other => self.end(other).await,
+                other => Box::pin(self.end(other)).await,
             };
             if flow == Flow::End {
                 return;
@@ -278,5 +279,20 @@ impl Shared {
         let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
         let right = differ == 0 && found.key.len() == request.len();
         right.then(|| (Arc::clone(&found.cancels), found.cancels.under_way()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of clients are idle at any time: what is rare must be boxed.
+    #[tokio::test]
+    async fn an_idle_session_is_small() {
+        let (one, _other) = tokio::net::UnixStream::pair().unwrap();
+        let (_drain, watched) = watch::channel(Drain::No);
+        let session = serve(Stream::Unix(one), Arc::new(Shared::new(Config::default())), watched);
+        let size = size_of_val(&session);
+        assert!(size <= 1024, "{size} bytes for each session");
     }
 }

@@ -96,12 +96,12 @@ fn a_reader_may_stop_early() {
 fn sigterm_drains() {
     let postgres = Postgres::start(Options::default()).unwrap();
     let backend = format!("{}:{}", postgres.host, postgres.port);
-    let mut command = pgsluice(&["run", "--listen", "127.0.0.1:0", "--backend", &backend]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = pgsluice(&["run", "--listen", &format!("127.0.0.1:{port}"), "--backend", &backend]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     let listening = log.find(|line| line.contains("listening")).unwrap();
     assert!(!listening.contains('\u{1b}'), "colours are not for pipes: {listening}");
-    let port = listening.split("address=127.0.0.1:").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     let connect = || Client::connect(port, &postgres.user, "postgres");
     let (mut idle, mut busy) = (connect(), connect());
     busy.ok("BEGIN; CREATE TABLE kept (id int)");

@@ -32,7 +32,8 @@ pub use crate::relay::BackendLost;
 pub struct Answer {
     /// The rows of all statements, values as text.
     pub rows: Vec<Vec<Option<String>>>,
-    /// Statements that were completed.
+    /// Statements that were parsed, and that were completed.
+    pub parsed: usize,
     pub done: usize,
     /// What the next one failed with.
     pub error: Option<ServerError>,
@@ -66,6 +67,8 @@ pub struct Talk {
     pub connect_timeout: Duration,
     /// CancelRequests for this session that passed through; whoever waits looks at them.
     pub cancels: Arc<Cancels>,
+    /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
+    pub parsed_before: bool,
     /// A cancel of our own that is on its way, since the client left.
     pub cancelling: Cancelling,
 }
@@ -158,6 +161,7 @@ impl Talk {
         self.link.tell_back(&batch.sync().bytes);
         let mut answer = Answer::default();
         let mut gone = self.canceller();
+        let mut tidied = false;
         loop {
             let frame = tokio::select! {
                 frame = self.link.next_back_frame(&mut gone) => frame?,
@@ -166,9 +170,15 @@ impl Talk {
                     continue;
                 }
             };
-            if self.take_frame(&mut answer, frame, visible)? {
+            if !self.take_frame(&mut answer, frame, visible)? {
+                continue;
+            }
+            if answer.error.is_none() || tidied {
                 return Ok(answer);
             }
+            // What failed has not closed its statement, and a client may look at pg_prepared_statements.
+            tidied = true;
+            self.link.tell_back(&Batch::new().sync().bytes);
         }
     }
 
@@ -177,6 +187,8 @@ impl Talk {
         let shown = visible == Some(answer.done);
         match frame.first() {
             Some(b'Z') => return Ok(true),
+            Some(b'1') => answer.parsed += 1,
+            Some(b'N') if shown && self.parsed_before && answer.parsed == answer.done => {}
             Some(b'D') => answer.rows.extend(data_row(&frame[5..])),
             Some(b'C' | b'I') => {
                 if shown {

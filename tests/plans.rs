@@ -102,6 +102,9 @@ impl Default for Scene {
             may_probe: true,
             strongest_lock: None,
             frozen_snapshot: false,
+            event_triggers: false,
+            read_only: false,
+            hushed: false,
             current_schema: Some("public".to_owned()),
         };
         Self {

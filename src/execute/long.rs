@@ -97,7 +97,7 @@ impl Execution<'_> {
             )
             .await?;
         if !found.is_empty() {
-            self.talk.tell(
+            self.tell(
                 &Report::notice(
                     sqlstate::SUCCESSFUL_COMPLETION,
                     format!("index {index} is invalid already: finishing its drop"),
@@ -133,7 +133,7 @@ impl Execution<'_> {
         let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
         if let Some(error) = self.talk.ask_one(&sql, &[]).await?.error {
             tracing::warn!(%index, error = error.message(), "an unfinished index could not be dropped");
-            self.talk.tell(
+            self.tell(
                 &Report::warning(
                     sqlstate::WARNING,
                     format!("the invalid index {index} could not be dropped: {}", error.message()),

@@ -216,7 +216,7 @@ impl Execution<'_> {
         }
         tracing::info!(blocked_by = %in_the_way(&waiting.last), "{}", report.message);
         if self.config.ddl.notices {
-            self.talk.tell(&report);
+            self.tell(&report);
         }
     }
 

@@ -33,7 +33,8 @@ impl Session {
         self.log(statement, &plan);
         if let Some(reports) = &plan.answer {
             self.shared.metrics.ddl_elided.add();
-            return Ok(elided(&plan, reports));
+            let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
+            return Ok(elided(&plan, heard));
         }
         self.execute_plan(&plan, &facts, offset).await
     }

@@ -12,11 +12,18 @@ use crate::wire::startup::Parameters;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// A prepared statement, and how many characters of the client's text stand before it, for error positions.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) statement: Statement,
+    pub(super) offset: usize,
+}
+
 /// What the client has prepared and the proxy must act on when it is executed.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    statements: HashMap<Vec<u8>, Arc<Statement>>,
-    portals: HashMap<Vec<u8>, Arc<Statement>>,
+    statements: HashMap<Vec<u8>, Arc<Bound>>,
+    portals: HashMap<Vec<u8>, Arc<Bound>>,
 }
 
 #[derive(Debug)]
@@ -49,8 +56,8 @@ impl Eye {
     }
 
     /// The client parsed a statement to act on.
-    pub(super) fn prepare(&mut self, name: &[u8], statement: Arc<Statement>) {
-        self.prepared.get_or_insert_default().statements.insert(name.to_vec(), statement);
+    pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
+        self.prepared.get_or_insert_default().statements.insert(name.to_vec(), Arc::new(bound));
     }
 
     /// A name means another statement now.
@@ -62,7 +69,7 @@ impl Eye {
     }
 
     /// The statement that a portal was bound to.
-    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
         self.prepared.as_ref()?.portals.get(name).cloned()
     }
 
@@ -101,10 +108,10 @@ impl Eye {
             return true;
         }
         self.forget(name);
-        if let Some(control) = exactly_transaction(text) {
-            self.pipeline_control = Some(control);
-        }
-        false
+        let control = exactly_transaction(text);
+        self.pipeline_control = control.or(self.pipeline_control);
+        // In a block of the proxy's it does not mean what the server would make of it.
+        self.watch_sync && control.is_some()
     }
 }
 
@@ -122,7 +129,7 @@ impl Inspect for Eye {
 
     fn hit(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
-            b'Q' => return message::query(body).is_some_and(may_carry_ddl),
+            b'Q' => return self.watch_sync || message::query(body).is_some_and(may_carry_ddl),
             b'P' => return self.parse(body),
             b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
             b'B' => self.bind(body),

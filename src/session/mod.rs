@@ -92,6 +92,7 @@ impl Session {
             link,
             address: Arc::clone(&shared.backend),
             connect_timeout: shared.config.proxy.connect_timeout,
+            parsed_before: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
         };

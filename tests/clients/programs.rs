@@ -132,10 +132,10 @@ fn dump_and_restore() {
             way.run("dropdb", &[&database]);
         };
         restored("custom", &|to| {
-            drop(way.run("pg_restore", &["-d", to, "--exit-on-error", "-j", "2", &file("custom")]))
+            way.run("pg_restore", &["-d", to, "--exit-on-error", "-j", "2", &file("custom")]);
         });
         restored("directory", &|to| {
-            drop(way.run("pg_restore", &["-d", to, "--exit-on-error", "-1", &file("directory")]))
+            way.run("pg_restore", &["-d", to, "--exit-on-error", "-1", &file("directory")]);
         });
         restored("plain", &|to| {
             way.run("psql", &["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", to, "-f", &file("plain")]);

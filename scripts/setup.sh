@@ -81,10 +81,11 @@ server() {
 
 # Daemons are not on everybody's PATH.
 have_daemon() { have "$1" || [ -x "/usr/sbin/$1" ]; }
+starts() { say "note: a distribution may start $1 as a service; the benches start their own, and need none"; }
 
 bench() {
-    have_daemon pgbouncer || install "PgBouncer, to compare the relay with" pgbouncer pgbouncer pgbouncer
-    have_daemon haproxy || install "HAProxy, to compare the relay with" haproxy haproxy haproxy
+    have_daemon pgbouncer || { install "PgBouncer, to compare the relay with" pgbouncer pgbouncer pgbouncer; starts PgBouncer; }
+    have_daemon haproxy || { install "HAProxy, to compare the relay with" haproxy haproxy haproxy; starts HAProxy; }
     have strace || [ "$(uname -s)" != Linux ] || install "strace, to count system calls" strace strace strace
 }
 

@@ -25,7 +25,8 @@ use std::sync::Mutex;
 use ways::Way;
 
 /// Where the scripts may not do as they like: roles belong to the whole cluster.
-const ROLES: &str = "CREATE ROLE parity_owner; CREATE ROLE parity_joe; GRANT parity_owner TO parity_joe; CREATE ROLE parity_none";
+const ROLES: &str =
+    "CREATE ROLE parity_owner; CREATE ROLE parity_joe; GRANT parity_owner TO parity_joe; CREATE ROLE parity_none";
 
 /// A proxy's port, and what is special about it.
 struct Proxied {
@@ -55,10 +56,8 @@ fn scripts_give_the_same_directly_and_through_the_proxy() {
     Client::connect(postgres.port, &postgres.user, "postgres").ok(ROLES);
     let tiny = proxy(&postgres, |_| {});
     let concurrent = proxy(&postgres, |config| config.ddl.small_table = 0);
-    let proxies = [
-        Proxied { name: "small tables", port: port(&tiny) },
-        Proxied { name: "concurrent", port: port(&concurrent) },
-    ];
+    let proxies =
+        [Proxied { name: "small tables", port: port(&tiny) }, Proxied { name: "concurrent", port: port(&concurrent) }];
     let wanted = std::env::var("PARITY").unwrap_or_default();
     let (wanted, way) = wanted.split_once('/').unwrap_or((&wanted, ""));
     let work: Vec<Script> = script::all().into_iter().filter(|script| script.name.contains(wanted)).collect();

@@ -180,9 +180,7 @@ impl Session {
                     self.skip_to_sync().await?;
                 }
             }
-            TransactionControl::Savepoint
-            | TransactionControl::Commit { .. }
-            | TransactionControl::Rollback { .. } => {
+            TransactionControl::Savepoint | TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
                 self.talk.link.take_frame();
                 self.refuse_outside_block(control, statement).await?;
                 self.skip_to_sync().await?;

@@ -74,10 +74,19 @@ fn conversations() -> Vec<(&'static str, Frames)> {
         ("the unnamed", f().parse("", "SELECT 3").sync()),
         ("DDL between", f().parse("x", &add("b")).bind("p", "x").execute("p").sync()),
         ("the unnamed is still there", f().bind("", "").execute("").sync()),
-        ("bind after an error", f().parse("", "SELECT 1 / 0").bind("", "").execute("").bind("", "ddl").execute("").sync()),
-        ("named portals", f().parse("y", &add("c")).bind("p1", "y").bind("p2", "ddl").execute("p1").execute("p2").sync()),
+        (
+            "bind after an error",
+            f().parse("", "SELECT 1 / 0").bind("", "").execute("").bind("", "ddl").execute("").sync(),
+        ),
+        (
+            "named portals",
+            f().parse("y", &add("c")).bind("p1", "y").bind("p2", "ddl").execute("p1").execute("p2").sync(),
+        ),
         ("a portal twice", f().bind("", "x").execute("").execute("").sync()),
-        ("flush before execute", f().parse("", &add("d")).raw(&FLUSH).bind("", "").raw(&FLUSH).execute("").raw(&FLUSH).sync()),
+        (
+            "flush before execute",
+            f().parse("", &add("d")).raw(&FLUSH).bind("", "").raw(&FLUSH).execute("").raw(&FLUSH).sync(),
+        ),
         ("never executed", f().parse("", &add("never")).bind("", "").describe('P', "").sync()),
         ("nor here", f().parse("z", &add("never")).close('S', "z").bind("", "z").execute("").sync()),
         ("a portal that was closed", f().parse("", &add("never")).bind("q", "").close('P', "q").execute("q").sync()),
@@ -149,7 +158,16 @@ fn conversations() -> Vec<(&'static str, Frames)> {
         ("empty", f().parse("", "").bind("", "").execute("").sync()),
         ("a comment", f().parse("", "-- DROP TABLE t").bind("", "").execute("").sync()),
         ("SQL-level prepare", f().parse("", "PREPARE pq AS SELECT * FROM t").bind("", "").execute("").sync()),
-        ("an execute limit", f().parse("", "SELECT generate_series(1, 3)").bind("s", "").put(b'E', &["s"], &[0, 0, 0, 2]).parse("", &add("l")).bind("", "").execute("").sync()),
+        (
+            "an execute limit",
+            f().parse("", "SELECT generate_series(1, 3)")
+                .bind("s", "")
+                .put(b'E', &["s"], &[0, 0, 0, 2])
+                .parse("", &add("l"))
+                .bind("", "")
+                .execute("")
+                .sync(),
+        ),
     ]
 }
 

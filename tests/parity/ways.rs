@@ -99,7 +99,12 @@ impl Way {
 }
 
 /// Everything up to ReadyForQuery, a line per message; false: it did not come.
-pub(crate) fn answers(client: &mut Client, data: &mut VecDeque<String>, extended: bool, lines: &mut Vec<String>) -> bool {
+pub(crate) fn answers(
+    client: &mut Client,
+    data: &mut VecDeque<String>,
+    extended: bool,
+    lines: &mut Vec<String>,
+) -> bool {
     loop {
         let Some(message) = client.try_read() else {
             lines.push("the connection was closed, or no answer came".to_owned());

@@ -1,7 +1,8 @@
 //! The extended protocol: a statement becomes DDL at Parse and acts at Execute.
 //!
 //! Parse, Bind and Describe go to the server as they are, so it checks and answers them itself. At
-//! Execute the proxy waits for its answers by a Sync of its own, whose ReadyForQuery the client
+//! Execute the proxy asks the server what the portal would run (a Parse or Bind that was seen may have
+//! failed, or been skipped), then closes the portal by a Sync of its own, whose ReadyForQuery the client
 //! never sees; then the backend is idle and the plan runs. Where the client's pipeline is one
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
@@ -9,20 +10,13 @@
 use super::eye::Bound;
 use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
-use crate::backend::BackendLost;
+use crate::backend::{BackendLost, data_row};
 use crate::execute::Stop;
 use crate::relay::Event;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
-use crate::wire::message::{self, Batch, SYNC, put_frame};
+use crate::wire::message::{self, Batch, FLUSH, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
-
-/// How the messages before an Execute ended.
-enum Fence {
-    Idle,
-    /// The client has an error; the server skips to the client's Sync.
-    Failed,
-}
 
 impl Session {
     pub(super) async fn parse(&mut self) -> Flow {
@@ -31,6 +25,11 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         };
+        // After an error the server skips it, and the name keeps its meaning.
+        if self.talk.link.owed.skipping() {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
         self.eye.forget(&name);
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
@@ -87,10 +86,16 @@ impl Session {
 
     pub(super) async fn execute(&mut self) -> Flow {
         let portal = self.talk.link.peek_frame().and_then(|(_, body)| message::execute(body));
-        let Some(bound) = portal.and_then(|name| self.eye.portal(name)) else {
+        let portal = portal.and_then(|name| Some((std::str::from_utf8(name).ok()?.to_owned(), self.eye.portal(name)?)));
+        let Some((portal, bound)) = portal else {
             self.talk.link.pass_frame();
             return Flow::Continue;
         };
+        // After an error the server skips it.
+        if self.talk.link.owed.skipping() {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
         // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
         let failed = self.talk.link.status == b'E' && self.eye.pipeline_control.is_none();
         if !self.talk.link.owed.certain() || failed {
@@ -98,29 +103,33 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        match self.execute_ddl(&bound).await {
+        match self.execute_ddl(&bound, &portal).await {
             Ok(flow) => flow,
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
     }
 
-    async fn execute_ddl(&mut self, bound: &Bound) -> Result<Flow, BackendLost> {
+    async fn execute_ddl(&mut self, bound: &Bound, portal: &str) -> Result<Flow, BackendLost> {
         let statement = &bound.statement;
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
         }
-        // After an error before it, and where the server refuses it amid a pipeline, it is the server's to answer.
+        // Where the server refuses it amid a pipeline, it is the server's to answer.
         let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
-        if self.talk.link.owed.skipping() || (amid && stands_alone(statement)) {
+        if amid && stands_alone(statement) {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
-        let fence = match !stands_alone(statement) && self.needs_block().await {
-            true => self.open_block().await?,
-            false => self.fence().await?,
-        };
-        if matches!(fence, Fence::Failed) {
+        // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best.
+        if !self.would_run(statement, portal).await? {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        }
+        let block = !stands_alone(statement) && self.needs_block().await;
+        // COMMIT and its like still run from their portal.
+        let done_with = (!matches!(statement.class, Class::Transaction(_))).then_some(portal);
+        if !self.seal(done_with, block).await? {
             self.talk.link.pass_frame();
             self.skip_to_sync().await?;
             return Ok(Flow::Continue);
@@ -189,34 +198,65 @@ impl Session {
         Ok(Flow::Continue)
     }
 
-    /// A Sync of our own: all that the client sent so far is answered, and its ReadyForQuery is ours.
-    async fn fence(&mut self) -> Result<Fence, BackendLost> {
-        let before = self.talk.link.errors;
-        let executes = self.talk.link.executes;
-        self.talk.link.account(b'S');
-        self.talk.link.tell_back(&SYNC);
-        match self.talk.link.settle(true).await {
-            Event::Settled => {}
-            _ => return Err(BackendLost),
-        }
-        self.talk.link.executes = executes;
-        Ok(if self.talk.link.errors == before { Fence::Idle } else { Fence::Failed })
-    }
-
-    /// Turns the pipeline's implicit transaction, with what was done in it, into a block: BEGIN does
-    /// just that, amid a pipeline. A row of our own marks where the client's answers end.
-    async fn open_block(&mut self) -> Result<Fence, BackendLost> {
+    /// Asks, amid the client's pipeline, whether its portal is of this statement. A row of our own marks
+    /// where the client's answers end. False also when one of them is an error: the server skips to the
+    /// client's Sync then.
+    async fn would_run(&mut self, statement: &Statement, portal: &str) -> Result<bool, BackendLost> {
         const MARK: &str = "pgsluice mark";
+        const SQL: &str = "SELECT (SELECT c.statement FROM pg_catalog.pg_cursors c \
+             WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
         let mut batch = Batch::new();
-        batch.statement(&format!("SELECT '{MARK}'"), &[]);
-        let mut begin = Batch::new();
-        begin.statement("BEGIN", &[]);
+        batch.statement(SQL, &[portal]);
+        self.talk.link.account(b'P');
         self.talk.link.tell_back(&batch.bytes);
-        self.talk.link.account(b'S');
-        self.talk.link.tell_back(&begin.sync().bytes);
+        self.talk.link.tell_back(&FLUSH);
         let mut gone = self.talk.canceller();
         let mut held: Vec<Bytes> = Vec::new();
-        let mut ours = false;
+        let mut found = None;
+        // After our row: CommandComplete and the answers to two Close.
+        let mut left = 3;
+        while left > 0 {
+            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            match frame.first().copied().unwrap_or_default() {
+                b'S' | b'A' | b'N' => self.talk.link.tell_front(&frame),
+                _ if found.is_some() => left -= 1,
+                b'1' | b'2' | b'3' => held.push(frame),
+                b'D' if frame.ends_with(MARK.as_bytes()) => {
+                    // The last four are the answers to our Close, Close, Parse and Bind.
+                    let clients = held.len().saturating_sub(4);
+                    held.drain(..clients).for_each(|frame| self.talk.link.tell_front(&frame));
+                    let row = data_row(&frame[5..]).unwrap_or_default();
+                    found = Some(row.into_iter().next().flatten());
+                }
+                tag => {
+                    held.drain(..).for_each(|frame| self.talk.link.tell_front(&frame));
+                    self.talk.link.tell_front(&frame);
+                    self.talk.link.owed.received(tag);
+                    if tag == b'E' {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(found.flatten().is_some_and(|text| text.get(statement.range.clone()) == Some(statement.text.as_str())))
+    }
+
+    /// A Sync of our own, whose ReadyForQuery the client never sees. A portal that has had its run is
+    /// closed. With `block` the pipeline's implicit transaction, with what was done in it, first becomes a
+    /// block: BEGIN does just that, amid a pipeline. False: the client has an error.
+    async fn seal(&mut self, portal: Option<&str>, block: bool) -> Result<bool, BackendLost> {
+        let mut batch = Batch::new();
+        if let Some(portal) = portal {
+            batch.close_portal(portal);
+        }
+        if block {
+            batch.statement("BEGIN", &[]);
+        }
+        let executes = self.talk.link.executes;
+        self.talk.link.account(b'S');
+        self.talk.link.executes = executes;
+        self.talk.link.tell_back(&batch.sync().bytes);
+        let mut gone = self.talk.canceller();
         let mut failed = false;
         let mut explicit = false;
         loop {
@@ -225,29 +265,20 @@ impl Session {
             self.talk.link.owed.received(tag);
             match tag {
                 b'Z' => break,
-                b'S' | b'A' => self.talk.link.tell_front(&frame),
-                b'N' if ours => explicit |= ServerError::new(frame).sqlstate() == "25001",
-                _ if ours => {}
-                b'1' | b'2' | b'3' => held.push(frame),
-                b'D' if frame.ends_with(MARK.as_bytes()) => {
-                    // The last four are the answers to our Close, Close, Parse and Bind.
-                    let clients = held.len().saturating_sub(4);
-                    held.drain(..clients).for_each(|frame| self.talk.link.tell_front(&frame));
-                    ours = true;
-                }
-                _ => {
-                    failed |= tag == b'E';
-                    held.drain(..).for_each(|frame| self.talk.link.tell_front(&frame));
+                b'N' if block && ServerError::new(frame.clone()).sqlstate() == "25001" => explicit = true,
+                b'S' | b'A' | b'N' => self.talk.link.tell_front(&frame),
+                b'E' => {
+                    failed = true;
                     self.talk.link.tell_front(&frame);
                 }
+                _ => {}
             }
         }
-        if failed {
-            return Ok(Fence::Failed);
+        if block && !failed {
+            self.owns_block = !explicit;
+            self.eye.watch_sync = self.owns_block;
         }
-        self.owns_block = !explicit;
-        self.eye.watch_sync = self.owns_block;
-        Ok(Fence::Idle)
+        Ok(!failed)
     }
 
     /// The server, not the proxy, skips the client's messages up to its Sync: a Bind to a statement that is

@@ -8,25 +8,30 @@ fn cstr(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&body[..end], &body[end + 1..]))
 }
 
+// A body with anything behind what belongs there is none, as for the server: it refuses the message.
+
 /// Query: its text.
 pub fn query(body: &[u8]) -> Option<&[u8]> {
-    cstr(body).map(|(text, _)| text)
+    cstr(body).filter(|(_, rest)| rest.is_empty()).map(|(text, _)| text)
 }
 
 /// Parse: the statement's name and its text.
 pub fn parse(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = cstr(body)?;
-    Some((name, cstr(rest)?.0))
+    let (text, rest) = cstr(rest)?;
+    let (count, types) = rest.split_first_chunk::<2>()?;
+    (types.len() == 4 * usize::from(u16::from_be_bytes(*count))).then_some((name, text))
 }
 
 /// Bind: the portal's name and the statement's.
 pub fn bind(body: &[u8]) -> Option<(&[u8], &[u8])> {
-    parse(body)
+    let (portal, rest) = cstr(body)?;
+    Some((portal, cstr(rest)?.0))
 }
 
 /// Execute: the portal's name.
 pub fn execute(body: &[u8]) -> Option<&[u8]> {
-    query(body)
+    cstr(body).filter(|(_, rows)| rows.len() == 4).map(|(portal, _)| portal)
 }
 
 /// Close or Describe: `S` or `P`, and the name.
@@ -65,6 +70,15 @@ impl Batch {
                 b.put_slice(OWN);
             });
         }
+    }
+
+    /// Closes a portal of the client's.
+    pub fn close_portal(&mut self, portal: &str) {
+        self.frame(b'C', |b| {
+            b.put_u8(b'P');
+            b.put_slice(portal.as_bytes());
+            b.put_u8(0);
+        });
     }
 
     /// One statement with text parameters, executed to its end.
@@ -117,8 +131,8 @@ pub fn put_query(out: &mut BytesMut, sql: &[u8]) {
     });
 }
 
-/// Sync alone.
-pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+/// Flush alone.
+pub const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 #[cfg(test)]
 mod tests {
@@ -132,5 +146,16 @@ mod tests {
         assert_eq!(close(b""), None);
         assert_eq!(close(b"Sabc"), None);
         assert_eq!(parse(b"n\0q\0\0\0"), Some((&b"n"[..], &b"q"[..])));
+        assert_eq!(parse(b"n\0q\0\0\x01\0\0\0\x17"), Some((&b"n"[..], &b"q"[..])));
+        assert_eq!(execute(b"p\0\0\0\0\0"), Some(&b"p"[..]));
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_none() {
+        assert_eq!(query(b"select 1\0select 2\0"), None);
+        assert_eq!(parse(b"n\0q\0\0\x01"), None);
+        assert_eq!(parse(b"n\0q\0\0\0x"), None);
+        assert_eq!(execute(b"p\0\0\0\0"), None);
+        assert_eq!(execute(b"p\0\0\0\0\0x"), None);
     }
 }

@@ -29,7 +29,7 @@ pub struct Owed {
     owed: u32,
     /// A copy-in is under way and its end has not been sent.
     copying: bool,
-    /// After an error in the extended protocol, until the ReadyForQuery of its Sync.
+    /// An extended message failed, and the Sync that ends the skipping has not been sent.
     skipping: bool,
     uncertain: bool,
 }
@@ -56,7 +56,7 @@ impl Owed {
         self.queue.back() == Some(&Sent::Extended)
     }
 
-    /// The backend skips extended messages up to the next Sync, as far as its answers have come.
+    /// The backend skips whatever comes before a Sync, because a message before it has failed.
     pub fn skipping(&self) -> bool {
         self.skipping
     }
@@ -70,6 +70,10 @@ impl Owed {
 
     /// A frontend's message goes to the backend.
     pub fn sent(&mut self, tag: u8) {
+        if self.skipping && tag != b'S' {
+            return;
+        }
+        self.skipping = false;
         match tag {
             b'Q' | b'F' => {
                 if self.unsynced() {
@@ -141,7 +145,6 @@ impl Owed {
         if self.queue.front() != Some(&Sent::Extended) {
             return;
         }
-        self.skipping = true;
         while let Some(sent) = self.queue.get(1) {
             match sent {
                 Sent::Sync => break,
@@ -150,6 +153,7 @@ impl Owed {
             }
             self.queue.remove(1);
         }
+        self.skipping = self.queue.len() == 1;
     }
 }
 
@@ -183,6 +187,10 @@ mod tests {
         assert_eq!(play("F:PBEPBES B:EZ"), (0, true));
         assert_eq!(play("F:PBES F:PBES B:EZ"), (1, true));
         assert_eq!(play("F:Q B:EZ"), (0, true));
+        // What comes after the error, even a Query, is skipped.
+        assert_eq!(play("F:PBE B:E F:PQ"), (0, true));
+        assert_eq!(play("F:PBE B:E F:PBEQS"), (1, true));
+        assert_eq!(play("F:PBE B:E F:PBEQS B:Z F:Q"), (1, true));
     }
 
     #[test]

@@ -12,6 +12,8 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod raw;
+
 use bytes::BytesMut;
 use pgsluice::config::{Address, Config};
 use pgsluice::dev::{Options, Postgres};

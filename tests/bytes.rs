@@ -1,0 +1,612 @@
+//! Bytes that no driver would send: frames split anywhere, lengths that lie, floods, half-open sockets.
+//! And the oracle for all of them: the same bytes, sent to the server directly, bring the same answer.
+
+mod common;
+
+use common::raw::{
+    bind, close, copy_data, copy_done, copy_fail, describe, execute, flush, frame, frame_of_length, messages, parse, q,
+    read_to_close, run, socket, startup, sync, terminate, transcript,
+};
+use common::{Client, PATIENCE, new_database, port, postgres, proxy, wait_until};
+use pgsluice::dev::Postgres;
+use pgsluice::server::Running;
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// One server for all; it ends with this process.
+static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
+
+/// The same database twice: one to reach directly, one through a proxy.
+struct Twins {
+    running: Running,
+    direct: String,
+    proxied: String,
+}
+
+impl Twins {
+    fn new(prefix: &str, setup: &str) -> Self {
+        let running = proxy(&SERVER, |_| {});
+        let [direct, proxied] = [(), ()].map(|()| {
+            let database = new_database(&SERVER, prefix);
+            Client::connect(SERVER.port, &SERVER.user, &database).ok(setup);
+            database
+        });
+        Self { running, direct, proxied }
+    }
+
+    fn direct(&self) -> Client {
+        Client::connect(SERVER.port, &SERVER.user, &self.direct)
+    }
+
+    fn proxied(&self) -> Client {
+        Client::connect(port(&self.running), &SERVER.user, &self.proxied)
+    }
+
+    /// Plays `parts` on both sides and gives both transcripts.
+    fn both(&self, parts: &[&[u8]], pause: Option<Duration>) -> (String, String) {
+        let played = |client: Client, database: &str| {
+            let bytes = client.play(parts, pause);
+            wait_until_alone(database);
+            transcript(&bytes)
+        };
+        (played(self.direct(), &self.direct), played(self.proxied(), &self.proxied))
+    }
+
+    #[track_caller]
+    fn same(&self, name: &str, bytes: &[u8]) {
+        let (direct, proxied) = self.both(&[bytes], None);
+        assert!(!direct.is_empty(), "{name}: no answer");
+        assert_eq!(direct, proxied, "{name}");
+    }
+}
+
+/// Every backend of the database has ended.
+fn wait_until_alone(database: &str) {
+    static WATCHER: LazyLock<std::sync::Mutex<Client>> =
+        LazyLock::new(|| Client::connect(SERVER.port, &SERVER.user, "postgres").into());
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
+    wait_until(&format!("no backend is left in {database}"), || WATCHER.lock().unwrap().value(&sql) == "0");
+}
+
+#[test]
+fn the_same_bytes_bring_the_same_answer() {
+    let twins = Twins::new("same", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')");
+    for (name, mut bytes) in scripts() {
+        bytes.extend(terminate());
+        twins.same(name, &bytes);
+    }
+    twins.running.stop_now();
+}
+
+/// Conversations, each up to its goodbye.
+fn scripts() -> Vec<(&'static str, Vec<u8>)> {
+    let mut scripts = simple_scripts();
+    scripts.extend(extended_scripts());
+    scripts.extend(copy_scripts());
+    scripts.extend(odd_scripts());
+    assert!(scripts.len() >= 25);
+    scripts
+}
+
+fn simple_scripts() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("nothing", q("")),
+        ("only semicolons", q(";;")),
+        ("two rows", q("SELECT * FROM t; SELECT 2")),
+        ("an error amid a string", q("SELECT 1; SELECT nonsense; SELECT 3")),
+        ("DDL alone", q("ALTER TABLE t ADD COLUMN s1 int")),
+        ("DDL in a string", q("SELECT 1; ALTER TABLE t ADD COLUMN s2 int; SELECT s2 FROM t")),
+        ("an error after DDL", q("ALTER TABLE t ADD COLUMN s3 int; SELECT 1/0; SELECT 3")),
+        ("an error of DDL", q("SELECT 'é'; ALTER TABLE t ADD COLUMN s2 int; SELECT 3")),
+        ("a syntax error", q("ALTER TABLE t ADD COLUM s4 int;;")),
+        ("a position behind wide letters", q("SELECT 'ééé'; SELECT nonsense; ALTER TABLE t ADD COLUMN s4 int")),
+        ("a position behind DDL", q("ALTER TABLE t ADD COLUMN s4 int; SELECT 'é', nonsense")),
+        ("a position in DDL", q("SELECT 'é'; ALTER TABLE t ADD COLUMN s5 int DEFAULT nonsense")),
+        ("DDL in a block", [q("BEGIN"), q("ALTER TABLE t ADD COLUMN s6 int"), q("COMMIT")].concat()),
+        (
+            "DDL in a failed block",
+            [q("BEGIN"), q("SELECT 1/0"), q("ALTER TABLE t ADD COLUMN s7 int"), q("COMMIT")].concat(),
+        ),
+        ("a block in a string", q("BEGIN; ALTER TABLE t ADD COLUMN s8 int; ROLLBACK; ALTER TABLE t ADD COLUMN s8 int")),
+        ("many queries at once", (0..50).flat_map(|n| q(&format!("SELECT {n}"))).collect()),
+        (
+            "many DDL statements at once",
+            (0..5).flat_map(|n| q(&format!("ALTER TABLE t ADD COLUMN m{n} int"))).collect(),
+        ),
+        ("notices", q("DO $$ BEGIN RAISE NOTICE 'hello'; END $$")),
+        ("settings", q("SET application_name = 'other'; SHOW application_name")),
+        ("notifications", q("LISTEN here; NOTIFY here, 'a'; SELECT 1")),
+        ("DDL and a notification", [q("LISTEN here"), q("NOTIFY here; ALTER TABLE t ADD COLUMN s9 int")].concat()),
+    ]
+}
+
+fn extended_scripts() -> Vec<(&'static str, Vec<u8>)> {
+    let ddl = |column: &str| run(&format!("ALTER TABLE t ADD COLUMN {column} int"));
+    vec![
+        ("a parameter", [parse("", "SELECT $1::int"), bind("", "", &["7"]), execute("", 0), sync()].concat()),
+        ("DDL", [ddl("e1"), sync()].concat()),
+        ("DDL amid a pipeline", [run("SELECT 1"), ddl("e2"), run("SELECT e2 FROM t"), sync()].concat()),
+        ("DDL, then an error", [ddl("e3"), run("SELECT 1/0"), ddl("e4"), sync(), run("SELECT 2"), sync()].concat()),
+        ("an error, then DDL", [run("SELECT 1/0"), ddl("e3"), sync(), ddl("e3"), sync()].concat()),
+        ("an error of DDL", [run("SELECT 1"), ddl("e2"), run("SELECT 2"), sync(), q("SELECT 3")].concat()),
+        ("DDL after a failed parse", [parse("", "SELEC"), ddl("e4"), sync()].concat()),
+        (
+            "a named statement, twice",
+            [
+                parse("d", "ALTER TABLE t ADD COLUMN IF NOT EXISTS e5 int"),
+                bind("p", "d", &[]),
+                execute("p", 0),
+                sync(),
+                describe(b'S', "d"),
+                close(b'S', "d"),
+                sync(),
+            ]
+            .concat(),
+        ),
+        ("a closed statement", [parse("d", "DROP TABLE t"), close(b'S', "d"), bind("", "d", &[]), sync()].concat()),
+        ("a portal that is not there", [execute("nowhere", 0), sync()].concat()),
+        ("a statement parsed twice", [parse("d", "SELECT 1"), parse("d", "DROP TABLE t"), sync()].concat()),
+        (
+            "a suspended portal",
+            [
+                parse("", "SELECT generate_series(1, 5)"),
+                bind("p", "", &[]),
+                execute("p", 2),
+                flush(),
+                execute("p", 2),
+                execute("p", 2),
+                execute("p", 2),
+                sync(),
+            ]
+            .concat(),
+        ),
+        ("Flush only, then Sync", [parse("f", "SELECT 1"), flush(), describe(b'S', "f"), flush(), sync()].concat()),
+        ("many Syncs", [sync(), sync(), run("SELECT 1"), sync(), sync(), ddl("e7"), sync(), sync()].concat()),
+        ("a Query amid unsynced messages", [run("SELECT 1"), q("SELECT 2"), run("SELECT 3"), sync()].concat()),
+        ("DDL as a Query amid unsynced messages", [run("SELECT 1"), q("ALTER TABLE t ADD COLUMN e8 int")].concat()),
+        ("a Query to be skipped", [run("SELECT 1/0"), q("ALTER TABLE t ADD COLUMN e9 int"), sync()].concat()),
+        ("a block in a pipeline", [run("BEGIN"), ddl("e9"), run("COMMIT"), sync()].concat()),
+        ("a block over pipelines", [run("BEGIN"), sync(), ddl("e10"), sync(), run("COMMIT"), sync()].concat()),
+        ("DDL with a failing constraint at the end", [ddl("e11"), run("INSERT INTO t VALUES (1)"), sync()].concat()),
+        ("two statements in one Parse", [run("SELECT 1; DROP TABLE t"), sync()].concat()),
+        ("an empty statement", [run(""), ddl("e12"), run(""), sync()].concat()),
+    ]
+}
+
+fn copy_scripts() -> Vec<(&'static str, Vec<u8>)> {
+    let data = || [copy_data("100\ta\n101\tb\n"), copy_data("102\tc\n")].concat();
+    let copy = "COPY t (id, v) FROM STDIN";
+    vec![
+        ("copy in", [q(copy), data(), copy_done()].concat()),
+        ("copy in that the client fails", [q(copy), data(), copy_fail("enough"), q("SELECT 1")].concat()),
+        (
+            "copy in of bad data",
+            [q(copy), copy_data("x\ty\n"), copy_data("1\t2\n"), copy_done(), q("SELECT 1")].concat(),
+        ),
+        ("copy out", q("COPY (SELECT id FROM t ORDER BY id) TO STDOUT")),
+        ("copy in, extended", [run(copy), copy_data("110\ta\n"), copy_done(), sync()].concat()),
+        ("copy in with the Sync too early", [run(copy), sync(), copy_data("111\ta\n"), copy_done(), sync()].concat()),
+        (
+            "copy in that fails, extended",
+            [run(copy), sync(), copy_data("x\n"), copy_done(), sync(), q("SELECT 1")].concat(),
+        ),
+        ("DDL, copy in, DDL", {
+            let string = "ALTER TABLE t ADD COLUMN c1 int; COPY t (id) FROM STDIN; ALTER TABLE t ADD COLUMN c2 int";
+            [q(string), copy_data("120\n"), copy_done(), q("SELECT c2 FROM t WHERE id = 120")].concat()
+        }),
+        (
+            "copy in, then DDL",
+            [q(copy), copy_data("121\ta\n"), copy_done(), q("ALTER TABLE t ADD COLUMN c3 int")].concat(),
+        ),
+        ("a Query amid copy in", [q(copy), copy_data("122\ta\n"), q("SELECT 1"), q("SELECT 2")].concat()),
+        ("copy data outside a copy", [copy_data("x"), copy_done(), copy_fail("y"), q("SELECT 1")].concat()),
+    ]
+}
+
+fn odd_scripts() -> Vec<(&'static str, Vec<u8>)> {
+    // int4pl(40, 2), in binary.
+    let call = [&177_u32.to_be_bytes()[..], &[0, 1, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0, 4, 0, 0, 0, 2, 0, 1]];
+    let call = frame(b'F', &call.concat());
+    let text = |bytes: &[u8]| [b"ALTER TABLE t ADD COLUMN ", bytes].concat();
+    vec![
+        ("a function call", [call.clone(), q("SELECT 1")].concat()),
+        ("a function call that fails", [frame(b'F', &[0; 10]), call].concat()),
+        ("an unknown message", [q("SELECT 1"), frame(b'?', b"what"), q("SELECT 2")].concat()),
+        ("a password too late", [frame(b'p', b"secret\0"), q("SELECT 1")].concat()),
+        ("a query without its end", [frame(b'Q', b"ALTER TABLE t ADD COLUMN o1 int"), q("SELECT 1")].concat()),
+        ("text behind the end", [frame(b'Q', &text(b"o1 int\0; DROP TABLE t\0")), q("SELECT o1 FROM t")].concat()),
+        ("bytes that are no UTF-8", [frame(b'Q', &text(b"\"\xff\" int\0")), q("SELECT 1")].concat()),
+        ("an empty Query body", [frame(b'Q', b""), q("SELECT 1")].concat()),
+        ("a short Parse", [frame(b'P', b"\0ALTER TABLE t ADD o2 int\0"), sync(), q("SELECT 1")].concat()),
+        ("a short Execute", {
+            let ddl = [parse("", "ALTER TABLE t ADD COLUMN o3 int"), bind("", "", &[]), frame(b'E', b"\0")].concat();
+            [ddl, sync(), q("SELECT o3 FROM t")].concat()
+        }),
+        ("a long Execute", {
+            let ddl = [parse("", "ALTER TABLE t ADD COLUMN o4 int"), bind("", "", &[]), frame(b'E', b"\0\0\0\0\0x")];
+            [ddl.concat(), sync(), q("SELECT o4 FROM t")].concat()
+        }),
+        ("a Bind with too few parameters", {
+            [parse("", "SELECT $1::int"), bind("", "", &[]), execute("", 0), sync(), q("SELECT 1")].concat()
+        }),
+        ("a Sync with a body", [frame(b'S', b"x"), q("SELECT 1")].concat()),
+        ("Close of what is not there", [close(b'S', "no"), close(b'P', "no"), close(b'?', "no"), sync()].concat()),
+        ("a Terminate in between", [q("SELECT 1"), terminate(), q("ALTER TABLE t ADD COLUMN o5 int")].concat()),
+    ]
+}
+
+#[test]
+fn every_split_of_every_frame() {
+    const LANES: usize = 4;
+    let script = mixed_script();
+    let twins: Vec<Twins> = (0..LANES).map(|_| Twins::new("split", "SELECT 1")).collect();
+    let expected = exchange(&mut twins[0].direct(), &[&script], None);
+    let answers = expected.lines().filter(|line| line.starts_with("Z ")).count();
+    assert_eq!(answers, 12, "{expected}");
+    let (twins, script, expected) = (&twins, &script, &expected);
+    std::thread::scope(|scope| {
+        for (lane, twins) in twins.iter().enumerate() {
+            scope.spawn(move || {
+                let mut client = twins.proxied();
+                assert_eq!(&exchange(&mut client, &[script], None), expected, "not split at all");
+                for at in (1..script.len()).skip(lane).step_by(LANES) {
+                    let (head, tail) = script.split_at(at);
+                    let pause = Some(Duration::from_millis(1));
+                    assert_eq!(&exchange(&mut client, &[head, tail], pause), expected, "split at {at}");
+                }
+                let bytes: Vec<&[u8]> = script.chunks(1).collect();
+                assert_eq!(&exchange(&mut client, &bytes, Some(Duration::from_micros(50))), expected, "byte by byte");
+            });
+        }
+    });
+}
+
+/// All kinds of messages, and nothing left behind.
+fn mixed_script() -> Vec<u8> {
+    [
+        q("CREATE TABLE s (id int PRIMARY KEY, v text)"),
+        q("ALTER TABLE s ADD a int; INSERT INTO s VALUES (1); SELECT * FROM s; ALTER TABLE s DROP a"),
+        [parse("p", "SELECT $1::int + 1"), bind("", "p", &["41"]), describe(b'P', ""), execute("", 0), sync()].concat(),
+        [run("ALTER TABLE s ADD b int"), sync()].concat(),
+        [parse("d", "ALTER TABLE s ADD c int"), flush(), bind("e", "d", &[]), execute("e", 0), sync()].concat(),
+        [close(b'S', "d"), close(b'S', "p"), sync()].concat(),
+        [q("COPY s (id, v) FROM STDIN"), copy_data("2\ty\n"), copy_data("3\tz\n"), copy_done()].concat(),
+        q("COPY s TO STDOUT"),
+        [run("SELECT 1/0"), run("ALTER TABLE s ADD f int"), sync()].concat(),
+        q("SELECT nonsense"),
+        [run("INSERT INTO s VALUES (9)"), run("ALTER TABLE s ADD g int"), run("SELECT g FROM s"), sync()].concat(),
+        q("DROP TABLE s"),
+    ]
+    .concat()
+}
+
+/// Sends the parts, and reads as many ReadyForQuery as the mixed script has.
+fn exchange(client: &mut Client, parts: &[&[u8]], pause: Option<Duration>) -> String {
+    for part in parts {
+        client.send(part);
+        if let Some(pause) = pause {
+            // For the proxy to read what came so far: should it be late, the parts meet, and nothing is lost.
+            std::thread::sleep(pause);
+        }
+    }
+    (0..12).flat_map(|_| client.read_up_to(b"Z")).map(|message| common::raw::show(&message) + "\n").collect()
+}
+
+#[test]
+fn random_conversations_are_the_same() {
+    let twins = Twins::new("random", "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one')");
+    let part = prop_oneof![
+        3 => prop::sample::select(alphabet()),
+        1 => prop::sample::select(simple_scripts()).prop_map(|(_, bytes)| bytes),
+    ];
+    let mut runner = TestRunner::new_with_rng(
+        Cases { cases: 120, failure_persistence: None, max_shrink_iters: 200, ..Cases::default() },
+        // The same conversations each time.
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let reset = "DROP TABLE IF EXISTS t; CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one')";
+    let result = runner.run(&prop::collection::vec(part, 1..14), |parts| {
+        twins.direct().ok(reset);
+        Client::connect(SERVER.port, &SERVER.user, &twins.proxied).ok(reset);
+        let mut bytes = parts.concat();
+        // Out of any copy, and out of any error.
+        bytes.extend([copy_fail("end"), sync(), q("SELECT * FROM t"), terminate()].concat());
+        let (direct, proxied) = twins.both(&[&bytes], None);
+        prop_assert_eq!(direct, proxied);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    twins.running.stop_now();
+}
+
+fn alphabet() -> Vec<Vec<u8>> {
+    let mut letters = vec![
+        sync(),
+        sync(),
+        flush(),
+        run("SELECT 1"),
+        run("SELECT 1/0"),
+        run("INSERT INTO t VALUES (2)"),
+        run("ALTER TABLE t ADD COLUMN x1 int"),
+        run("ALTER TABLE t DROP COLUMN x1"),
+        run("BEGIN"),
+        run("COMMIT"),
+        run("ROLLBACK"),
+        run("SAVEPOINT a"),
+        run("ROLLBACK TO a"),
+        parse("n", "ALTER TABLE t ADD COLUMN x2 int"),
+        bind("", "n", &[]),
+        bind("m", "n", &[]),
+        execute("", 0),
+        execute("m", 0),
+        close(b'S', "n"),
+        close(b'P', "m"),
+        q("ALTER TABLE t DROP COLUMN x2"),
+        q("BEGIN"),
+        q("COMMIT"),
+        q("SAVEPOINT b; ALTER TABLE t ADD COLUMN x3 int; RELEASE b"),
+        q("SELECT 'é'; ALTER TABLE t ADD COLUMN x4 int; SELECT nonsense"),
+        q("COPY t (id) FROM STDIN"),
+        run("COPY t (id) FROM STDIN"),
+        copy_data("5\n"),
+        copy_data("bad\n"),
+        copy_done(),
+        copy_fail("no"),
+    ];
+    letters.push(frame(b'S', b""));
+    letters
+}
+
+#[test]
+fn lengths_that_lie() {
+    let running = proxy(&SERVER, |_| {});
+    let database = new_database(&SERVER, "lengths");
+    let mut bystander = Client::connect(port(&running), &SERVER.user, &database);
+    for tag in *b"QPBEDCSHXFdcfp?\0\xff" {
+        for length in [0, 3, -1, i32::MIN, i32::MAX, 0x3fff_ffff] {
+            let mut client = Client::connect(port(&running), &SERVER.user, &database);
+            client.send(&[q("SELECT 1"), frame_of_length(tag, length, b"x\0")].concat());
+            let words = client.last_words();
+            let last = words.last().unwrap();
+            let told = [b'V', b'C'].map(|code| last.field(code).unwrap_or_default());
+            assert_eq!(told, ["FATAL", "08P01"], "{:?} {length}: {words:?}", char::from(tag));
+        }
+    }
+    // Amid a copy, and amid a statement that waits.
+    let mut client = Client::connect(port(&running), &SERVER.user, &database);
+    client.ok("CREATE TABLE t (id int)");
+    client.send_query("COPY t FROM STDIN");
+    client.read_up_to(b"G");
+    client.send(&[copy_data("1\n"), frame_of_length(b'd', 3, b"")].concat());
+    assert_eq!(client.last_words().last().unwrap().field(b'C').as_deref(), Some("08P01"));
+    assert_eq!(bystander.value("SELECT 1"), "1");
+    bystander.goodbye();
+    wait_until_alone(&database);
+    running.stop_now();
+}
+
+#[test]
+fn first_packets_of_all_kinds() {
+    let running = proxy(&SERVER, |_| {});
+    let at = port(&running);
+    let database = new_database(&SERVER, "hello");
+    let login = startup(&SERVER.user, &database);
+    let ask = |bytes: &[u8]| {
+        let mut stream = socket(at);
+        stream.write_all(bytes).expect("send");
+        read_to_close(&mut stream)
+    };
+    let packet = |length: i32, code: u32, rest: &[u8]| [&length.to_be_bytes(), &code.to_be_bytes(), rest].concat();
+    let (cancel, ssl, gssenc) = (80_877_102, 80_877_103, 80_877_104);
+
+    let mut refused: Vec<(String, Vec<u8>)> = vec![
+        ("HTTP".into(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("TLS ClientHello".into(), [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 512]].concat()),
+        ("oversize".into(), packet(10_005, 196_608, &[0; 100])),
+        ("huge".into(), packet(i32::MAX, 196_608, b"")),
+        ("no terminator".into(), packet(13, 196_608, b"user\0")[..12].to_vec()),
+        ("a cancel without a key".into(), packet(8, cancel, b"")),
+        ("a cancel with half a pid".into(), packet(10, cancel, b"xx")),
+    ];
+    refused.extend((-2..8).map(|length| (format!("length {length}"), packet(length, 196_608, &[0; 20]))));
+    refused[4].1[..4].copy_from_slice(&12_i32.to_be_bytes());
+    for (name, bytes) in refused {
+        let words = messages(&ask(&bytes));
+        assert_eq!(words.last().and_then(|m| m.field(b'C')).as_deref(), Some("08P01"), "{name}: {words:?}");
+    }
+    // The server's own word on what it does not know.
+    let words = messages(&ask(&packet(9, 4 << 16, b"\0")));
+    assert_eq!(words[0].field(b'C').as_deref(), Some("0A000"), "{words:?}");
+
+    // Requests for encryption, in any order; then, piece by piece, the login.
+    for requests in [vec![], vec![ssl], vec![gssenc], vec![gssenc, ssl], vec![ssl, gssenc]] {
+        let mut stream = socket(at);
+        for code in requests {
+            stream.write_all(&packet(8, code, b"")).expect("send");
+            let mut answer = [0];
+            stream.read_exact(&mut answer).expect("an answer");
+            assert_eq!(answer, *b"N");
+        }
+        for byte in &login {
+            stream.write_all(&[*byte]).expect("send");
+        }
+        stream.write_all(&[q("SELECT 1"), terminate()].concat()).expect("send");
+        assert!(messages(&read_to_close(&mut stream)).iter().any(|m| m.tag == b'D'));
+    }
+    let flood: Vec<u8> = (0..100).flat_map(|_| packet(8, ssl, b"")).collect();
+    let answer = ask(&flood);
+    assert!(answer.iter().take_while(|byte| **byte == b'N').count() < 10, "{answer:?}");
+
+    // Cancels that mean nobody: answered by nothing but the end.
+    for body in [&[0, 0, 0, 1, 0, 0, 0, 0][..], &[0, 0, 0, 1], &[9; 300]] {
+        let length = i32::try_from(8 + body.len()).unwrap();
+        assert_eq!(ask(&packet(length, cancel, body)), b"");
+    }
+    // Who says nothing, or not enough.
+    for n in [0, 1, 4, 7, 8, 9, login.len() - 1] {
+        let mut stream = socket(at);
+        stream.write_all(&login[..n]).expect("send");
+    }
+    // Who leaves at once after a whole login.
+    for _ in 0..10 {
+        let mut stream = socket(at);
+        stream.write_all(&login).expect("send");
+    }
+    wait_until_alone(&database);
+    assert_eq!(Client::connect(at, &SERVER.user, &database).value("SELECT 1"), "1");
+    running.stop_now();
+}
+
+#[test]
+fn who_sends_no_more_still_gets_an_answer() {
+    let running = proxy(&SERVER, |_| {});
+    let database = new_database(&SERVER, "half");
+    for bytes in [q("SELECT 1, pg_sleep(0.2)"), [run("SELECT 1, pg_sleep(0.2)"), sync()].concat()] {
+        let mut client = Client::connect(port(&running), &SERVER.user, &database);
+        client.send(&bytes);
+        client.shut_write();
+        let tags: Vec<u8> = client.last_words().iter().map(|m| m.tag).collect();
+        assert!(tags.contains(&b'D') && tags.ends_with(b"CZ"), "{}", tags.escape_ascii());
+    }
+    // A goodbye behind DDL does not take the DDL back.
+    let client = Client::connect(port(&running), &SERVER.user, &database);
+    let words = messages(
+        &client.play(&[&[q("CREATE TABLE t (id int)"), q("ALTER TABLE t ADD c int"), terminate()].concat()], None),
+    );
+    assert_eq!(words.iter().filter(|m| m.tag == b'Z').count(), 2, "{words:?}");
+    wait_until_alone(&database);
+    running.stop_now();
+}
+
+/// The program itself, so that its memory can be measured, and that its crash is not ours.
+struct Program {
+    child: Child,
+    port: u16,
+}
+
+impl Program {
+    fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+        command.args(["run", "--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["--backend", &format!("127.0.0.1:{}", SERVER.port)]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("pgsluice");
+        wait_until("the program listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { child, port }
+    }
+
+    /// Resident memory, in kB.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    fn client(&self, database: &str) -> Client {
+        Client::connect(self.port, &SERVER.user, database)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the memory may grow by: buffers of both directions and the allocator's slack, in kB; far below what passes.
+const GROWTH: u64 = 8 << 10;
+
+#[test]
+fn floods_do_not_fill_the_memory() {
+    const MANY: usize = 64 << 20;
+    let program = Program::start();
+    let database = new_database(&SERVER, "flood");
+    program.client(&database).ok("CREATE TABLE t (v text)");
+    let before = program.memory();
+
+    // A result that nobody reads: the server has to wait.
+    let mut client = program.client(&database);
+    client.send_query("SELECT repeat('x', 1000000) FROM generate_series(1, 50)");
+    let mut watcher = Client::connect(SERVER.port, &SERVER.user, "postgres");
+    let stuck =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientWrite'", client.pid);
+    wait_until("the server waits for the client", || watcher.value(&stuck) == "1");
+    assert!(program.memory() < before + GROWTH, "{} kB became {} kB", before, program.memory());
+    let read: usize = client.read_up_to(b"Z").iter().filter(|m| m.tag == b'D').map(|m| m.body.len()).sum();
+    assert!(read > 50_000_000);
+
+    // Texts and values larger than what is inspected.
+    let text = "y".repeat(MANY);
+    for bytes in [
+        q(&format!("SELECT length('{text}') /* alter */")),
+        [parse("", "SELECT length($1)"), bind("", "", &[&text]), execute("", 0), sync()].concat(),
+        [parse("", &format!("SELECT length('{text}') /* alter */")), bind("", "", &[]), execute("", 0), sync()]
+            .concat(),
+    ] {
+        client.send(&bytes);
+        let outcome = client.outcome();
+        assert_eq!(outcome.rows, [[Some(MANY.to_string())]], "{:?}", outcome.message);
+        assert!(program.memory() < before + GROWTH, "{} kB became {} kB", before, program.memory());
+    }
+    client.send_query("COPY t FROM STDIN");
+    client.read_up_to(b"G");
+    client.send(&[copy_data(&(text + "\n")), copy_done()].concat());
+    assert_eq!(client.outcome().tags, ["COPY 1"]);
+    assert!(program.memory() < before + GROWTH, "{} kB became {} kB", before, program.memory());
+}
+
+#[test]
+fn deep_texts_do_not_break_the_parser() {
+    let program = Program::start();
+    let database = new_database(&SERVER, "deep");
+    let mut client = program.client(&database);
+    client.ok("CREATE TABLE t (id int)");
+    for n in [500, 300_000] {
+        for (name, text) in deep_texts(n) {
+            println!("{name}, {n} deep");
+            let begun = Instant::now();
+            let mut direct = Client::connect(SERVER.port, &SERVER.user, &database);
+            let expected = direct.query(&format!("BEGIN; {text}")).error;
+            for outcome in [client.query(&text), client.execute(&text)] {
+                // What the server needs long for, the hold budget ends.
+                let error = outcome.error.filter(|error| error != "57014");
+                assert!(error.is_none() || error == expected, "{name} {n}: {error:?} {:?}", outcome.message);
+            }
+            assert!(begun.elapsed() < PATIENCE, "{name} {n}: {:?}", begun.elapsed());
+        }
+    }
+    assert_eq!(client.value("SELECT 1"), "1");
+}
+
+/// DDL with an expression that is `n` deep, in every way the grammar offers. None of it comes to pass.
+fn deep_texts(n: usize) -> Vec<(&'static str, String)> {
+    let check = |expression: String| format!("ALTER TABLE t ADD CHECK ({expression}), ADD CHECK (nowhere)");
+    let around = |open: &str, core: &str, close: &str| check(format!("{}{core}{}", open.repeat(n), close.repeat(n)));
+    vec![
+        ("parentheses", around("(", "true", ")")),
+        ("open parentheses", format!("ALTER TABLE t ADD CHECK {}", "(".repeat(n))),
+        ("sums", check(format!("1{} > 0", " + 1".repeat(n)))),
+        ("ands", check(format!("true{}", " AND true".repeat(n)))),
+        ("nots", around("NOT ", "true", "")),
+        ("signs", around("- ", "1", "")),
+        ("arrays", around("ARRAY[", "1", "]")),
+        ("calls", around("f(", "1", ")")),
+        ("cases", around("CASE WHEN true THEN ", "1", " END")),
+        // Deeper casts end the server itself.
+        ("casts", check(format!("1{}", "::int".repeat(n.min(5_000))))),
+        ("subqueries", around("(SELECT ", "1", ")")),
+        ("unions", format!("CREATE VIEW v AS SELECT nowhere{}", " UNION SELECT 1".repeat(n))),
+        ("joins", format!("CREATE VIEW v AS SELECT nowhere FROM t{}", " CROSS JOIN t".repeat(n))),
+        ("explains", format!("{}ALTER TABLE t ADD nowhere nowhere", "EXPLAIN ".repeat(n))),
+        ("comments", format!("{}{}ALTER TABLE nowhere ADD c int", "/*".repeat(n), "*/".repeat(n))),
+        ("statements", format!("{}ALTER TABLE nowhere ADD c int", ";".repeat(n))),
+        ("blocks", format!("DO $x${}create{}$x$", "BEGIN ".repeat(n), "END; ".repeat(n))),
+    ]
+}

@@ -194,18 +194,6 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_an_error_is_skipped_until_its_sync() {
-        let mut owed = Owed::default();
-        b"PBEPB".iter().for_each(|tag| owed.sent(*tag));
-        owed.received(b'E');
-        assert!(owed.skipping());
-        owed.sent(b'S');
-        assert!(owed.skipping());
-        owed.received(b'Z');
-        assert!(!owed.skipping());
-    }
-
-    #[test]
     fn copy_in_ignores_sync() {
         // tokio-postgres: Execute and Sync, then data, CopyDone, Sync: one ReadyForQuery.
         assert_eq!(play("F:PBES B:12G F:ddcS B:CZ"), (0, true));

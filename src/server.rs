@@ -347,6 +347,8 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
+        // A long text that is being parsed aside is not waited for.
+        runtime.shutdown_background();
     })?;
     Ok(Worker { arrivals, clients, thread })
 }

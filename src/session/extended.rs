@@ -38,7 +38,7 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        let mut statements = match self.understand(&text) {
+        let mut statements = match self.understand(&text).await {
             Understood::Relay => Vec::new(),
             Understood::Act(statements) => statements,
             Understood::Refuse(report) => return self.refuse_session(&report).await,

@@ -129,7 +129,7 @@ impl Inspect for Eye {
 
     fn hit(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
-            b'Q' => return message::query(body).is_some_and(may_carry_ddl),
+            b'Q' => return self.watch_sync || message::query(body).is_some_and(may_carry_ddl),
             b'P' => return self.parse(body),
             b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
             b'B' => self.bind(body),

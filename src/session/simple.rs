@@ -38,7 +38,15 @@ impl Session {
         }
         let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
         let text = message::query(body).map(<[u8]>::to_vec).unwrap_or_default();
-        let statements = match self.understand(&text) {
+        // After an error in a pipeline the server skips even a Query.
+        if self.talk.link.owed.skipping() {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
+        if self.owns_block {
+            return self.query_ends_pipeline(&text).await;
+        }
+        let statements = match self.understand(&text).await {
             Understood::Act(statements) if self.interceptable() => statements,
             Understood::Refuse(report) => return self.refuse_text(&report).await,
             Understood::Act(_) => {
@@ -63,7 +71,7 @@ impl Session {
         self.talk.link.take_frame();
         let result = match statements.as_slice() {
             [only] => self.one(only, &text).await,
-            several => self.string(several, &text).await,
+            several => self.string(several, &text, false).await,
         };
         match result {
             Ok(()) => {
@@ -74,10 +82,49 @@ impl Session {
         }
     }
 
-    /// What becomes of a text with DDL keywords.
-    pub(super) fn understand(&self, text: &[u8]) -> Understood {
+    /// A Query behind a pipeline that has no Sync, whose implicit transaction the proxy keeps as a block: the
+    /// string belongs to that transaction, and ends it.
+    async fn query_ends_pipeline(&mut self, text: &[u8]) -> Flow {
+        match self.talk.link.settle(false).await {
+            Event::Settled => {}
+            other => return self.end(other).await,
+        }
+        self.talk.link.take_frame();
+        self.owns_block = false;
+        self.eye.watch_sync = false;
+        let statements = self.parsed(text).await.unwrap_or_default();
+        let result = match statements.as_slice() {
+            [] => match self.piece(text).await {
+                Ok(_) => self.close_block().await,
+                Err(lost) => Err(lost),
+            },
+            several => self.string(several, text, true).await,
+        };
+        match result {
+            Ok(()) => {
+                self.tell_ready();
+                Flow::Continue
+            }
+            Err(BackendLost) => self.end(Event::BackendClosed).await,
+        }
+    }
+
+    /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts
+    /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
+    async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
+        const SURELY_QUICK: usize = 16 << 10;
         let options = sql::ParseOptions { standard_conforming_strings: self.talk.link.conforming_strings };
-        let parsed = std::str::from_utf8(text).ok().and_then(|text| sql::parse_with(text, options).ok());
+        let text = std::str::from_utf8(text).ok()?;
+        if text.len() <= SURELY_QUICK {
+            return sql::parse_with(text, options).ok();
+        }
+        let text = text.to_owned();
+        tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()?
+    }
+
+    /// What becomes of a text with DDL keywords.
+    pub(super) async fn understand(&self, text: &[u8]) -> Understood {
+        let parsed = self.parsed(text).await;
         let ddl = &self.shared.config.ddl;
         let Some(statements) = parsed else {
             self.shared.metrics.texts_unparsable.add();
@@ -243,9 +290,8 @@ impl Session {
         Ok(if self.talk.link.errors == before { Piece::Done } else { Piece::Failed })
     }
 
-    /// A string of several statements.
-    async fn string(&mut self, statements: &[Statement], text: &[u8]) -> Result<(), BackendLost> {
-        let mut owned = false;
+    /// A string of several statements. `owned`: a block that the proxy opened is under way.
+    async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
         let mut at = 0;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];
@@ -309,7 +355,7 @@ impl Session {
     }
 
     /// BEGIN, COMMIT and their like inside a string.
-    async fn control(
+    pub(super) async fn control(
         &mut self,
         control: TransactionControl,
         statement: &Statement,

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::plan::{Phase, PhaseKind, Plan, Step};
 use crate::report::{Report, Severity};
 use crate::wire::error_response::ServerError;
+use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
 
@@ -66,6 +67,23 @@ pub struct Execution<'a> {
 #[derive(Debug, Default)]
 pub struct Reply {
     pub frames: BytesMut,
+}
+
+impl Reply {
+    /// The frames without CommandComplete.
+    pub fn notices(&self) -> BytesMut {
+        let mut notices = BytesMut::new();
+        let mut rest = &self.frames[..];
+        while let Ok(Some(header)) = Header::read(rest, BACKEND_LIMIT)
+            && let Some((frame, after)) = rest.split_at_checked(header.total())
+        {
+            if header.tag != b'C' {
+                notices.extend_from_slice(frame);
+            }
+            rest = after;
+        }
+        notices
+    }
 }
 
 /// How one try of a phase ended.

@@ -247,6 +247,25 @@ impl Session {
         }
     }
 
+    /// Acts on the last statement of a string. The server commits before it says that this one is complete.
+    async fn act_and_commit(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+        let reply = match self.run_ddl(statement, offset).await {
+            Ok(reply) => reply,
+            Err(stop) => {
+                self.tell_stop(stop)?;
+                self.close_block().await?;
+                return Ok(Piece::Failed);
+            }
+        };
+        let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error else {
+            self.talk.link.tell_front(&reply.frames);
+            return Ok(Piece::Done);
+        };
+        self.talk.link.tell_front(&reply.notices());
+        self.talk.link.tell_front(&error.frame);
+        Ok(Piece::Failed)
+    }
+
     /// The client's ErrorResponse.
     pub(super) fn tell_stop(&mut self, stop: Stop) -> Result<(), BackendLost> {
         match stop {
@@ -287,7 +306,11 @@ impl Session {
                 }
                 if acts(statement) {
                     at += 1;
-                    self.act(statement, characters(&text[..statement.range.start])).await?
+                    let offset = characters(&text[..statement.range.start]);
+                    match last && std::mem::take(&mut owned) {
+                        true => self.act_and_commit(statement, offset).await?,
+                        false => self.act(statement, offset).await?,
+                    }
                 } else {
                     let count =
                         run.iter().take_while(|s| !acts(s) && !matches!(s.class, Class::Transaction(_))).count();

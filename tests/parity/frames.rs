@@ -42,6 +42,11 @@ impl Frames {
         self.put(b'E', &[portal], &[0; 4])
     }
 
+    /// Unnamed, from Parse to Execute.
+    fn run(self, sql: &str) -> Self {
+        self.parse("", sql).bind("", "").execute("")
+    }
+
     fn close(self, kind: char, name: &str) -> Self {
         self.put(b'C', &[&format!("{kind}{name}")], &[])
     }
@@ -56,15 +61,18 @@ impl Frames {
     }
 }
 
+fn add(name: &str) -> String {
+    format!("ALTER TABLE t ADD COLUMN {name} int")
+}
+
 fn f() -> Frames {
     Frames::default()
 }
 
 /// Each is sent at once; what comes back up to its ReadyForQuery is noted.
 fn conversations() -> Vec<(&'static str, Frames)> {
-    let add = |name: &str| format!("ALTER TABLE t ADD COLUMN {name} int");
     vec![
-        ("a table", f().parse("", "CREATE TABLE t (id int)").bind("", "").execute("").sync()),
+        ("a table", f().run("CREATE TABLE t (id int)").sync()),
         ("a named statement", f().parse("ddl", &add("a")).describe('S', "ddl").sync()),
         ("run", f().bind("", "ddl").describe('P', "").execute("").sync()),
         ("run again", f().bind("", "ddl").execute("").sync()),
@@ -74,10 +82,7 @@ fn conversations() -> Vec<(&'static str, Frames)> {
         ("the unnamed", f().parse("", "SELECT 3").sync()),
         ("DDL between", f().parse("x", &add("b")).bind("p", "x").execute("p").sync()),
         ("the unnamed is still there", f().bind("", "").execute("").sync()),
-        (
-            "bind after an error",
-            f().parse("", "SELECT 1 / 0").bind("", "").execute("").bind("", "ddl").execute("").sync(),
-        ),
+        ("bind after an error", f().run("SELECT 1 / 0").bind("", "ddl").execute("").sync()),
         (
             "named portals",
             f().parse("y", &add("c")).bind("p1", "y").bind("p2", "ddl").execute("p1").execute("p2").sync(),
@@ -90,82 +95,41 @@ fn conversations() -> Vec<(&'static str, Frames)> {
         ("never executed", f().parse("", &add("never")).bind("", "").describe('P', "").sync()),
         ("nor here", f().parse("z", &add("never")).close('S', "z").bind("", "z").execute("").sync()),
         ("a portal that was closed", f().parse("", &add("never")).bind("q", "").close('P', "q").execute("q").sync()),
+    ]
+}
+
+/// Several statements under one Sync, with transaction control amid them.
+fn pipelines() -> Vec<(&'static str, Frames)> {
+    vec![
         (
             "begin, rows and DDL under one Sync",
-            f().parse("", "BEGIN")
-                .bind("", "")
-                .execute("")
-                .parse("", "INSERT INTO t (id) VALUES (1)")
-                .bind("", "")
-                .execute("")
+            f().run("BEGIN")
+                .run("INSERT INTO t (id) VALUES (1)")
                 .parse("", &add("e"))
                 .bind("", "")
                 .describe('P', "")
                 .execute("")
-                .parse("", "CREATE INDEX ON t (e)")
-                .bind("", "")
-                .execute("")
+                .run("CREATE INDEX ON t (e)")
                 .sync(),
         ),
-        ("commit", f().parse("", "COMMIT").bind("", "").execute("").sync()),
-        (
-            "commit amid",
-            f().parse("", "BEGIN")
-                .bind("", "")
-                .execute("")
-                .parse("", &add("g"))
-                .bind("", "")
-                .execute("")
-                .parse("", "COMMIT")
-                .bind("", "")
-                .execute("")
-                .parse("", &add("h"))
-                .bind("", "")
-                .execute("")
-                .parse("", "SELECT 1 / 0")
-                .bind("", "")
-                .execute("")
-                .sync(),
-        ),
+        ("commit", f().run("COMMIT").sync()),
+        ("commit amid", f().run("BEGIN").run(&add("g")).run("COMMIT").run(&add("h")).run("SELECT 1 / 0").sync()),
         ("what stayed", f().parse("", "SELECT * FROM t").bind("", "").describe('P', "").execute("").sync()),
-        (
-            "rollback amid",
-            f().parse("", &add("i"))
-                .bind("", "")
-                .execute("")
-                .parse("", "ROLLBACK")
-                .bind("", "")
-                .execute("")
-                .parse("", &add("j"))
-                .bind("", "")
-                .execute("")
-                .sync(),
-        ),
-        (
-            "concurrently amid",
-            f().parse("", "SELECT 1")
-                .bind("", "")
-                .execute("")
-                .parse("", "CREATE INDEX CONCURRENTLY ON t (id)")
-                .bind("", "")
-                .execute("")
-                .sync(),
-        ),
-        ("concurrently alone", f().parse("", "CREATE INDEX CONCURRENTLY ON t (id)").bind("", "").execute("").sync()),
+        ("rollback amid", f().run(&add("i")).run("ROLLBACK").run(&add("j")).sync()),
+        ("concurrently amid", f().run("SELECT 1").run("CREATE INDEX CONCURRENTLY ON t (id)").sync()),
+        ("concurrently alone", f().run("CREATE INDEX CONCURRENTLY ON t (id)").sync()),
         ("an index alone", f().parse("i", "CREATE INDEX ON t (id)").bind("", "i").execute("").sync()),
-        ("an index that fails", f().parse("", "CREATE UNIQUE INDEX ON t (missing)").bind("", "").execute("").sync()),
-        ("two Syncs", f().parse("", &add("k")).bind("", "").execute("").sync()),
-        ("empty", f().parse("", "").bind("", "").execute("").sync()),
-        ("a comment", f().parse("", "-- DROP TABLE t").bind("", "").execute("").sync()),
-        ("SQL-level prepare", f().parse("", "PREPARE pq AS SELECT * FROM t").bind("", "").execute("").sync()),
+        ("an index that fails", f().run("CREATE UNIQUE INDEX ON t (missing)").sync()),
+        ("two Syncs", f().run(&add("k")).sync()),
+        ("empty", f().run("").sync()),
+        ("a comment", f().run("-- DROP TABLE t").sync()),
+        ("SQL-level prepare", f().run("PREPARE pq AS SELECT * FROM t").sync()),
         (
             "an execute limit",
             f().parse("", "SELECT generate_series(1, 3)")
                 .bind("s", "")
                 .put(b'E', &["s"], &[0, 0, 0, 2])
-                .parse("", &add("l"))
-                .bind("", "")
-                .execute("")
+                .run(&add("l"))
                 .sync(),
         ),
     ]
@@ -175,7 +139,7 @@ pub(crate) fn run(postgres: &Postgres, port: u16) -> Vec<String> {
     let database = new_database(postgres, "frames");
     let mut client = Client::connect(port, &postgres.user, &database);
     let mut lines = Vec::new();
-    for (what, frames) in conversations() {
+    for (what, frames) in conversations().into_iter().chain(pipelines()) {
         lines.push(format!("> {what}"));
         client.send(&frames.0);
         if !ways::answers(&mut client, &mut VecDeque::new(), true, &mut lines) {

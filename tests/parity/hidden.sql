@@ -35,10 +35,10 @@ SELECT set_config('lock_timeout', '0', false);
 DO $$ BEGIN PERFORM set_config('work_mem', '3MB', false); ALTER TABLE t ADD COLUMN configured int; END $$;
 SHOW work_mem;
 -- part
-CREATE TABLE log (at serial, event text, tag text, object text);
+CREATE TABLE log (event text, tag text, object text);
 CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (event, tag) VALUES (tg_event, tg_tag); END $$;
 CREATE FUNCTION note_end() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE o record; BEGIN FOR o IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP INSERT INTO log (event, tag, object) VALUES (tg_event, o.command_tag, o.object_identity); END LOOP; END $$;
-CREATE FUNCTION note_drop() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE o record; BEGIN FOR o IN SELECT * FROM pg_event_trigger_dropped_objects() LOOP INSERT INTO log (event, tag, object) VALUES (tg_event, tg_tag, o.object_identity); END LOOP; END $$;
+CREATE FUNCTION note_drop() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE o record; BEGIN FOR o IN SELECT * FROM pg_event_trigger_dropped_objects() WHERE object_type <> 'trigger' LOOP INSERT INTO log (event, tag, object) VALUES (tg_event, tg_tag, o.object_identity); END LOOP; END $$;
 CREATE EVENT TRIGGER starts ON ddl_command_start EXECUTE FUNCTION note();
 CREATE EVENT TRIGGER ends ON ddl_command_end EXECUTE FUNCTION note_end();
 CREATE EVENT TRIGGER drops ON sql_drop EXECUTE FUNCTION note_drop();

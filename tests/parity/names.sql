@@ -44,6 +44,7 @@ CREATE INDEX
 -- part
 ALTER TABLE U&"\0055PPER" ADD COLUMN d int;
 -- part
+CREATE INDEX "UPPER index" ON "UPPER" (id);
 REINDEX TABLE "UPPER";
 REINDEX INDEX /* é */ missing;
 -- part

@@ -60,7 +60,7 @@ fn read(text: &str) -> Vec<Part> {
             part.text.push('\n');
             chunk.push_str(line);
             chunk.push('\n');
-            if line.ends_with(';') && chunk.matches("$$").count() % 2 == 0 {
+            if line.ends_with(';') && chunk.matches("$$").count().is_multiple_of(2) {
                 part.chunks.push(std::mem::take(&mut chunk));
             }
         }

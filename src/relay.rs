@@ -170,7 +170,8 @@ impl Link {
     }
 
     /// Relays until the backend owes nothing; the client's further messages wait, except the data of
-    /// a COPY. With `keep_ready` the last ReadyForQuery does not go to the client.
+    /// a COPY, and what comes in their place: it goes on too, and makes the copy fail (then what is owed
+    /// is not certain any more). With `keep_ready` the last ReadyForQuery does not go to the client.
     pub async fn settle(&mut self, keep_ready: bool) -> Event {
         self.settling = if keep_ready { Settling::Keep } else { Settling::Pass };
         let mut copy_only = CopyOnly;
@@ -178,9 +179,20 @@ impl Link {
             if self.owed.owed() == 0 && self.back_out.is_empty() {
                 return Poll::Ready(Event::Settled);
             }
-            match self.poll_front(cx, &mut copy_only) {
-                Poll::Ready(Event::Frame) | Poll::Pending => self.poll_back(cx),
-                ready => ready,
+            loop {
+                match self.poll_front(cx, &mut copy_only) {
+                    Poll::Ready(Event::Frame) if self.owed.copying() => {
+                        self.pass_frame();
+                        continue;
+                    }
+                    Poll::Ready(Event::Frame) | Poll::Pending => {}
+                    ready => return ready,
+                }
+                let event = self.poll_back(cx);
+                // The server has just begun to take data: what waits here may be in their place.
+                if event.is_ready() || !self.owed.copying() || self.front_in.is_empty() || self.front_short {
+                    return event;
+                }
             }
         })
         .await;

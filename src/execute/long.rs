@@ -63,7 +63,8 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Invalid indexes of a table, other than those that were invalid before. While another session, past the
+    /// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
+    /// CONCURRENTLY left on its TOAST table, where it names its copies alone. While another session, past the
     /// proxy, builds on the table, an invalid index may be its: then none is touched.
     async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, Stop> {
         let known: Vec<String> = known.iter().map(u32::to_string).collect();
@@ -72,7 +73,9 @@ impl Execution<'_> {
             "SELECT n.nspname, c.relname FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
              JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-             WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid AND NOT i.indisvalid \
+             JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+             WHERE (i.indrelid OPERATOR(pg_catalog.=) t.oid OR i.indrelid OPERATOR(pg_catalog.=) t.reltoastrelid \
+             AND c.relname OPERATOR(pg_catalog.~) '_cc(new|old)[0-9]*$') AND NOT i.indisvalid \
              AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[])) \
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l \
                WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted \

@@ -17,8 +17,11 @@ WITH RECURSIVE need(oid, mode) AS (
                  SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid OPERATOR(pg_catalog.=) a.pid)) IS TRUE AS autovacuum,
          (a.query OPERATOR(pg_catalog.~~) '%(to prevent wraparound)%') IS TRUE AS wraparound,
          CASE WHEN l.pid IS NULL THEN (
+           -- It keeps the virtual transaction of the session that prepared it, until the server is restarted.
            SELECT x.gid FROM pg_catalog.pg_prepared_xacts x
-            WHERE pg_catalog.concat('-1/', x.transaction) OPERATOR(pg_catalog.=) l.virtualtransaction) END AS prepared,
+             JOIN pg_catalog.pg_locks lx ON lx.transactionid OPERATOR(pg_catalog.=) x.transaction
+            WHERE lx.locktype OPERATOR(pg_catalog.=) 'transactionid' AND lx.pid IS NULL
+              AND lx.virtualtransaction OPERATOR(pg_catalog.=) l.virtualtransaction LIMIT 1) END AS prepared,
          (l.pid IS NOT NULL AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=)
             ANY (pg_catalog.pg_blocking_pids(l.pid))) AS waits_for_us
     FROM need n

@@ -93,6 +93,8 @@ impl Needs<'_> {
                     self.add_all(target.default_partition.iter(), AccessExclusive);
                 }
             }
+            // Only NOT ENFORCED, new in 18, concerns the referenced table.
+            Form::AlterConstraint if self.ask.version() < 180_000 => {}
             Form::DropConstraint | Form::AlterConstraint | Form::ValidateConstraint => {
                 let mode = if part.form == Form::ValidateConstraint { RowShare } else { AccessExclusive };
                 let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();

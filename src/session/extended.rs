@@ -69,6 +69,10 @@ impl Session {
             Event::Settled => {}
             other => return self.end(other).await,
         }
+        // The frame went to a copy that it made fail.
+        if !self.talk.link.owed.certain() {
+            return Flow::Continue;
+        }
         let Ok(sql) = self.explain(inner).await else { return self.end(Event::BackendClosed).await };
         let Some(frame) = self.talk.link.take_frame() else { return Flow::End };
         let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
@@ -114,6 +118,10 @@ impl Session {
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
+        }
+        // The frame went to a copy that it made fail.
+        if !self.talk.link.owed.certain() {
+            return Ok(Flow::Continue);
         }
         // Where the server refuses it amid a pipeline, it is the server's to answer.
         let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();

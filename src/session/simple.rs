@@ -63,6 +63,10 @@ impl Session {
             Event::Settled => {}
             other => return self.end(other).await,
         }
+        // The frame went to a copy that it made fail.
+        if !self.talk.link.owed.certain() {
+            return Flow::Continue;
+        }
         // In a failed block every statement is refused, by the server.
         if self.talk.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
             self.talk.link.pass_frame();
@@ -88,6 +92,10 @@ impl Session {
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
+        }
+        // The frame went to a copy that it made fail.
+        if !self.talk.link.owed.certain() {
+            return Flow::Continue;
         }
         self.talk.link.take_frame();
         self.owns_block = false;
@@ -174,6 +182,10 @@ impl Session {
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
+        }
+        // The frame went to a copy that it made fail.
+        if !self.talk.link.owed.certain() {
+            return Flow::Continue;
         }
         self.talk.link.take_frame();
         self.shared.metrics.ddl_refused.add();

@@ -249,7 +249,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AddConstraintUsingIndex, "ADD UNIQUE or PRIMARY KEY USING INDEX", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::AddExclude, "ADD EXCLUDE", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write, and PostgreSQL has no online way"),
     row(Form::ValidateConstraint, "VALIDATE CONSTRAINT", (SUX, RS), Cost::Scan, true, Way::Long, ""),
-    row(Form::AlterConstraint, "ALTER CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::AlterConstraint, "ALTER CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::DropConstraint, "DROP CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::RenameConstraint, "RENAME CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateIndex, "CREATE INDEX", (S, NO), Cost::Build, true, Way::Concurrently, "nobody can write while the index is built"),

@@ -53,12 +53,18 @@ impl Owed {
 
     /// Extended messages were sent that no Sync has closed yet.
     pub fn unsynced(&self) -> bool {
-        self.queue.back() == Some(&Sent::Extended)
+        // The end of a copy closes nothing.
+        self.queue.iter().rev().find(|sent| **sent != Sent::CopyEnd) == Some(&Sent::Extended)
     }
 
     /// The backend skips whatever comes before a Sync, because a message before it has failed.
     pub fn skipping(&self) -> bool {
         self.skipping
+    }
+
+    /// The backend takes the data of a copy, as far as known, and no end of it has been sent.
+    pub fn copying(&self) -> bool {
+        self.copying
     }
 
     fn push(&mut self, sent: Sent) {
@@ -74,6 +80,12 @@ impl Owed {
             return;
         }
         self.skipping = false;
+        if self.copying && !matches!(tag, b'd' | b'c' | b'f' | b'H' | b'S') {
+            // Eaten by the copy, which fails of it; unless it has just failed of something else.
+            self.copying = false;
+            self.uncertain = true;
+            return;
+        }
         match tag {
             b'Q' | b'F' => {
                 if self.unsynced() {
@@ -213,7 +225,9 @@ mod tests {
 
     #[test]
     fn what_has_two_readings_is_uncertain() {
+        assert_eq!(play("F:Q B:G F:dQ B:EZ"), (0, false));
         assert!(!play("F:PBE F:Q").1);
+        assert!(!play("F:PBEc F:Q").1);
         assert!(!play("F:PBES B:12G F:dS").1);
     }
 }

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/target/venv/bin:$(PATH)
 export NODE_PATH := $(CURDIR)/target/node/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-quick lint golden bench setup setup-test
+.PHONY: help run demo test test-quick lint test-corpora golden bench setup setup-test setup-bench
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,14 +27,22 @@ lint: ## format and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 
+test-corpora: setup-test ## every migration history in every way of sending, directly and proxied (needs ../shared/corpora)
+	PGSLUICE_ALL_CORPORA=1 $(CARGO) test --test corpora -- --nocapture
+
 golden: ## write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDENS=1 $(CARGO) test
 
-bench: setup ## relay and planner, against direct and against other proxies
-	$(CARGO) bench
+bench: setup-bench ## the relay beside direct and other proxies, stalls, cost per statement
+	$(CARGO) bench --bench relay
+	$(CARGO) bench --bench stall
+	$(CARGO) bench --bench statement
 
 setup: ## install what a build and a throw-away server need, if it is missing
 	@sh scripts/setup.sh build server
 
 setup-test: ## as setup, and the clients that the tests drive
 	@sh scripts/setup.sh build server clients
+
+setup-bench: ## as setup, and the programs that the benches compare with
+	@sh scripts/setup.sh build server bench

@@ -3,6 +3,7 @@
 #
 #   setup.sh build     a C compiler and libclang: the SQL parser is PostgreSQL's own C code
 #   setup.sh server    PostgreSQL's server programs (no running database is needed, none is started)
+#   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
 set -eu
 cd "$(dirname "$0")/.."
@@ -78,6 +79,16 @@ server() {
     install "a PostgreSQL server, for throw-away databases" postgresql "postgresql-server postgresql-contrib" postgresql@17
 }
 
+# Daemons are not on everybody's PATH.
+have_daemon() { have "$1" || [ -x "/usr/sbin/$1" ]; }
+starts() { say "note: a distribution may start $1 as a service; the benches start their own, and need none"; }
+
+bench() {
+    have_daemon pgbouncer || { install "PgBouncer, to compare the relay with" pgbouncer pgbouncer pgbouncer; starts PgBouncer; }
+    have_daemon haproxy || { install "HAProxy, to compare the relay with" haproxy haproxy haproxy; starts HAProxy; }
+    have strace || [ "$(uname -s)" != Linux ] || install "strace, to count system calls" strace strace strace
+}
+
 python_client() { target/venv/bin/python -c "import $1" >/dev/null 2>&1; }
 
 clients() {
@@ -95,20 +106,29 @@ clients() {
     python_client psycopg || missing="$missing psycopg[binary]"
     python_client asyncpg || missing="$missing asyncpg"
     python_client pglast || missing="$missing pglast"
+    python_client psycopg2 || missing="$missing psycopg2-binary"
+    python_client "sqlalchemy, greenlet" || missing="$missing sqlalchemy[asyncio]"
+    python_client alembic || missing="$missing alembic"
+    python_client django || missing="$missing django"
     if [ -n "$missing" ]; then
         say "installing into target/venv, for the client tests:$missing"
         target/venv/bin/pip install --quiet --disable-pip-version-check $missing
     fi
     have node && have npm || install "Node.js, for the client tests" "nodejs npm" "nodejs npm" node
-    if [ ! -d target/node/node_modules/pg ]; then
-        say "installing into target/node, for the client tests: pg (node-postgres)"
-        npm install --silent --no-audit --no-fund --no-save --prefix target/node pg >&2
+    missing=
+    for module in pg pg-cursor pg-copy-streams postgres; do
+        [ -d "target/node/node_modules/$module" ] || missing=yes
+    done
+    if [ -n "$missing" ]; then
+        say "installing into target/node, for the client tests: pg (node-postgres), pg-cursor, pg-copy-streams, postgres"
+        # All of them each time: npm removes what it is not told of.
+        npm install --silent --no-audit --no-fund --no-save --prefix target/node pg pg-cursor pg-copy-streams postgres >&2
     fi
 }
 
 for part in "$@"; do
     case $part in
-        build|server|clients) "$part" ;;
-        *) fail "unknown part: $part (expected build, server or clients)" ;;
+        build|server|bench|clients) "$part" ;;
+        *) fail "unknown part: $part (expected build, server, bench or clients)" ;;
     esac
 done

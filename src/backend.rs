@@ -3,6 +3,11 @@
 //! Invariants: asked only while the backend is idle and nothing is owed to the client; the extended
 //! protocol with a name of our own is used, so the client's unnamed statement and portal stay what
 //! they were; the answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
+//!
+//! The backend converts to the client's encoding, for the proxy too. Where that is not UTF-8, answers
+//! that hold names are asked for in hexadecimal, and the proxy's own words are kept to ASCII. Names
+//! beyond ASCII in the proxy's own statements are not understood there; then the statement goes
+//! without them, guarded by `lock_timeout`.
 
 use crate::config::Address;
 use crate::net::Stream;
@@ -12,7 +17,8 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use crate::wire::reply;
 use bytes::{Bytes, BytesMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -26,7 +32,8 @@ pub use crate::relay::BackendLost;
 pub struct Answer {
     /// The rows of all statements, values as text.
     pub rows: Vec<Vec<Option<String>>>,
-    /// Statements that were completed.
+    /// Statements that were parsed, and that were completed.
+    pub parsed: usize,
     pub done: usize,
     /// What the next one failed with.
     pub error: Option<ServerError>,
@@ -58,8 +65,10 @@ pub struct Talk {
     pub link: Link,
     pub address: Arc<Address>,
     pub connect_timeout: Duration,
-    /// Set when a CancelRequest for this session passed through; whoever waits looks at it.
-    pub cancelled: Arc<AtomicBool>,
+    /// CancelRequests for this session that passed through; whoever waits looks at them.
+    pub cancels: Arc<Cancels>,
+    /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
+    pub parsed_before: bool,
     /// A cancel of our own that is on its way, since the client left.
     pub cancelling: Cancelling,
 }
@@ -67,10 +76,38 @@ pub struct Talk {
 /// The task that sends it.
 pub type Cancelling = Arc<Mutex<Option<JoinHandle<()>>>>;
 
+/// Which of a session's requests was to be cancelled.
+///
+/// A cancel strikes on the server before the proxy hears that it did, and the client may have sent its next
+/// request by then. So a cancel is for the request that was under way when it came, and for no later one.
+#[derive(Debug, Default)]
+pub struct Cancels {
+    /// Counts the requests; 0 before the first.
+    under_way: AtomicU32,
+    asked: AtomicU32,
+}
+
+impl Cancels {
+    pub fn under_way(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// A request of the client's begins.
+    pub fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// That request is to be cancelled, if it is still under way.
+    pub fn ask(&self, request: u32) {
+        self.asked.store(request, Ordering::Relaxed);
+    }
+}
+
 impl Talk {
-    /// Whether a CancelRequest came since this was last asked.
+    /// Whether a CancelRequest came for what is under way, since this was last asked.
     pub fn take_cancelled(&self) -> bool {
-        self.cancelled.swap(false, Ordering::Relaxed)
+        let under_way = self.cancels.under_way();
+        self.cancels.asked.compare_exchange(under_way, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() && under_way > 0
     }
 
     /// Waits until a cancel of our own has struck, so that it does not strike what is asked next.
@@ -124,17 +161,24 @@ impl Talk {
         self.link.tell_back(&batch.sync().bytes);
         let mut answer = Answer::default();
         let mut gone = self.canceller();
+        let mut tidied = false;
         loop {
             let frame = tokio::select! {
                 frame = self.link.next_back_frame(&mut gone) => frame?,
                 Some(report) = progress.recv() => {
-                    self.link.tell_front(&reply::report(&report));
+                    self.tell(&report);
                     continue;
                 }
             };
-            if self.take_frame(&mut answer, frame, visible)? {
+            if !self.take_frame(&mut answer, frame, visible)? {
+                continue;
+            }
+            if answer.error.is_none() || tidied {
                 return Ok(answer);
             }
+            // What failed has not closed its statement, and a client may look at pg_prepared_statements.
+            tidied = true;
+            self.link.tell_back(&Batch::new().sync().bytes);
         }
     }
 
@@ -143,6 +187,8 @@ impl Talk {
         let shown = visible == Some(answer.done);
         match frame.first() {
             Some(b'Z') => return Ok(true),
+            Some(b'1') => answer.parsed += 1,
+            Some(b'N') if shown && self.parsed_before && answer.parsed == answer.done => {}
             Some(b'D') => answer.rows.extend(data_row(&frame[5..])),
             Some(b'C' | b'I') => {
                 if shown {
@@ -176,13 +222,43 @@ impl Talk {
         self.ask(batch, None).await
     }
 
+    /// A question for one text, put so that its answer survives the client's encoding; [`Talk::text`] reads it.
+    pub fn question<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if self.link.utf8 {
+            return Cow::Borrowed(sql);
+        }
+        let hexadecimal = "pg_catalog.encode(pg_catalog.convert_to(q.answer::pg_catalog.text, 'UTF8'), 'hex')";
+        Cow::Owned(format!("SELECT {hexadecimal} FROM (\n{sql}\n) AS q(answer)"))
+    }
+
+    /// The answer to a [`Talk::question`].
+    pub fn text(&self, value: &str) -> String {
+        if self.link.utf8 {
+            return value.to_owned();
+        }
+        let pairs = value.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
+        let bytes: Vec<u8> = pairs.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Words of the proxy's own, as the client's encoding can carry them.
+    pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.link.utf8 || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
+    }
+
     /// Puts a report on the way to the client.
     pub fn tell(&mut self, report: &Report) {
-        self.link.tell_front(&reply::report(report));
+        let words = |text: &String| self.words(text).into_owned();
+        let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));
+        let report = Report { message: words(&report.message), detail, hint, ..report.clone() };
+        self.link.tell_front(&reply::report(&report));
     }
 }
 
-/// DataRow's values, as text; NULL and what is not UTF-8 are `None`.
+/// DataRow's values, as text; NULL is `None`. What is not UTF-8 is marked as such.
 pub fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut row = Vec::new();
@@ -190,7 +266,7 @@ pub fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
         let (length, tail) = rest.split_first_chunk::<4>()?;
         match usize::try_from(i32::from_be_bytes(*length)) {
             Ok(length) => {
-                row.push(std::str::from_utf8(tail.get(..length)?).ok().map(str::to_owned));
+                row.push(Some(String::from_utf8_lossy(tail.get(..length)?).into_owned()));
                 rest = &tail[length..];
             }
             Err(_) => {

@@ -109,6 +109,8 @@ pub struct Link {
     pub key: Bytes,
     /// `standard_conforming_strings` is on, as far as the server reported.
     pub conforming_strings: bool,
+    /// What the server sends and takes is UTF-8, or not converted at all: `client_encoding`, as it reported.
+    pub utf8: bool,
     /// ErrorResponse messages that were passed to the client.
     pub errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.
@@ -137,6 +139,7 @@ impl Link {
             executes: 0,
             key: Bytes::new(),
             conforming_strings: true,
+            utf8: true,
             errors: 0,
             shift_errors: 0,
             settling: Settling::No,

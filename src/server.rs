@@ -341,8 +341,8 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
                     _ = drain.wait_for(|state| *state == Drain::Now) => break,
                 }
             }
-            // Sessions that were told to end say their last words.
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(3);
+            // Sessions that were told to end clean up, and say their last words.
+            let deadline = tokio::time::Instant::now() + session::CLEAN_UP + Duration::from_secs(1);
             while serving.clients.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -1,7 +1,10 @@
 //! The command line as a user meets it: what it prints, and what it says when something is wrong.
 
+mod common;
+
+use common::Client;
 use pgsluice::dev::{Options, Postgres};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 fn pgsluice(arguments: &[&str]) -> Command {
@@ -42,6 +45,80 @@ fn errors_name_the_value_and_what_is_allowed() {
     assert!(error.starts_with("no/such.toml: cannot read the file"), "{error}");
     let error = failure(&["plan", "-"], "selec 1");
     assert!(error.contains("syntax error at or near \"selec\""), "{error}");
+}
+
+/// 2: the arguments are wrong. 1: what they ask for cannot be done.
+#[test]
+fn exit_codes() {
+    for (arguments, code) in [
+        (&[][..], 2),
+        (&["run", "--ddl", "yes"], 2),
+        (&["plan", "--format", "yaml", "-"], 2),
+        (&["run", "--config", "no/such.toml"], 1),
+        (&["run", "--listen", "127.0.0.1:6999", "--backend", "127.0.0.1:6999"], 1),
+        (&["plan", "no/such.sql"], 1),
+        (&["plan", "--backend", "127.0.0.1:1", "--user", "nobody", "-"], 1),
+        (&["plan", "-"], 0),
+        (&["--version"], 0),
+    ] {
+        assert_eq!(output_of(pgsluice(arguments), "").status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_fault_of_a_file_is_told_at_once() {
+    let path = std::env::temp_dir().join(format!("pgsluice-cli-{}.toml", std::process::id()));
+    std::fs::write(&path, "[proxy]\nspeed = 1\nmode = \"fast\"\n[locks]\npoll = \"5 parsecs\"\n").unwrap();
+    let error = failure(&["run", "--config", path.to_str().unwrap()], "");
+    std::fs::remove_file(&path).unwrap();
+    for told in [
+        ":2: proxy.speed: unknown key",
+        ":3: proxy.mode: \"fast\" is not allowed; expected one of \"relay\"",
+        ":5: locks.poll: \"5 parsecs\" is not allowed; expected a time from 1ms",
+    ] {
+        assert!(error.contains(told), "{told} in {error}");
+    }
+}
+
+/// As in `pgsluice plan … | head`: not a reason to fail.
+#[test]
+fn a_reader_may_stop_early() {
+    let mut command = pgsluice(&["plan", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.stdin.take().unwrap().write_all("ALTER TABLE t ADD COLUMN c int;".repeat(500).as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// No new clients; idle sessions end at once, the others after their transaction.
+#[test]
+fn sigterm_drains() {
+    let postgres = Postgres::start(Options::default()).unwrap();
+    let backend = format!("{}:{}", postgres.host, postgres.port);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = pgsluice(&["run", "--listen", &format!("127.0.0.1:{port}"), "--backend", &backend]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let listening = log.find(|line| line.contains("listening")).unwrap();
+    assert!(!listening.contains('\u{1b}'), "colours are not for pipes: {listening}");
+    let connect = || Client::connect(port, &postgres.user, "postgres");
+    let (mut idle, mut busy) = (connect(), connect());
+    busy.ok("BEGIN; CREATE TABLE kept (id int)");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let farewell = |client: &mut Client| {
+        let last = client.try_read().unwrap();
+        assert_eq!((last.tag, last.field(b'C').as_deref()), (b'E', Some("57P01")));
+        assert_eq!(client.try_read(), None);
+    };
+    farewell(&mut idle);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    busy.ok("ALTER TABLE kept ADD COLUMN v int");
+    busy.ok("COMMIT");
+    farewell(&mut busy);
+    assert!(child.wait().unwrap().success());
+    assert!(log.any(|line| line.contains("stopped")));
+    assert_eq!(Client::connect(postgres.port, &postgres.user, "postgres").value("SELECT count(v) FROM kept"), "0");
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn settings_that_contradict_each_other_are_errors() {
         error("[locks]\nstall_budget = \"10ms\"\nladder_start = \"20ms\"\nfallback_timeout = \"5ms\""),
         "line 3: locks.ladder_start: \"20ms\" is not allowed; expected at most locks.stall_budget (10ms)"
     );
-    assert!(error("[proxy]\nbackend = \"127.0.0.1:6432\"").contains("not an address of proxy.listen"));
+    assert!(error("[proxy]\nbackend = \"127.0.0.1:6432\"").contains("an address that proxy.listen does not have"));
     assert!(error("[operator]\nport = 5432").contains("operator.user"));
 }
 

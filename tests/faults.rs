@@ -384,7 +384,7 @@ fn the_server_stops() {
     let postgres = postgres();
     let running = proxy(&postgres, |_| {});
     let mut blocker = Client::connect(postgres.port, &postgres.user, "postgres");
-    let mut client = || Client::connect(port(&running), &postgres.user, "postgres");
+    let client = || Client::connect(port(&running), &postgres.user, "postgres");
     let (idle, mut busy, mut waiting) = (client(), client(), client());
     blocker.ok("CREATE TABLE t (id int)");
     blocker.ok("BEGIN; SELECT * FROM t");

@@ -102,6 +102,9 @@ impl Default for Scene {
             may_probe: true,
             strongest_lock: None,
             frozen_snapshot: false,
+            event_triggers: false,
+            read_only: false,
+            hushed: false,
             current_schema: Some("public".to_owned()),
         };
         Self {
@@ -190,12 +193,14 @@ impl Scene {
     }
 }
 
-/// Words of a line; blanks between double quotes are part of a word.
+/// Words of a line; blanks between double quotes are part of a word, and two double quotes there are one.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
-    for c in line.chars() {
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
         match c {
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => words.last_mut().unwrap().push('"'),
             '"' => quoted = !quoted,
             c if c.is_whitespace() && !quoted => words.push(String::new()),
             c => words.last_mut().unwrap().push(c),
@@ -285,6 +290,9 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         ("referenced_by", name) => facts.referenced_by.push(numbered(name)),
         ("column", column) => facts.columns.push(self::column(column)),
         ("constraint", constraint) => facts.constraints.push(self::constraint(constraint)),
+        ("siblings", flags) => {
+            facts.indexes.push(index(flags, &RelationRef { oid: facts.id.oid + 1, ..facts.id.clone() }));
+        }
         ("index", flags) if facts.kind == RelationKind::Index => facts.index = Some(index(flags, &facts.id)),
         ("index", flags) => {
             let at = facts.id.oid + 1 + u32::try_from(facts.indexes.len()).unwrap();

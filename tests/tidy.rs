@@ -22,9 +22,8 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// One third-party crate, one home (or the few it has).
-const HOMES: [(&str, &[&str]); 5] = [
+const HOMES: [(&str, &[&str]); 4] = [
     ("pg_query", &["sql"]),
-    ("aho_corasick", &["sql"]),
     ("toml::", &["config"]),
     ("tokio_postgres", &["operator", "dev", "cli"]),
     ("clap::", &["cli"]),

@@ -43,6 +43,15 @@ pub struct SessionFacts {
     /// The transaction sees an old state (REPEATABLE READ, SERIALIZABLE): what the facts say may be out of date.
     #[serde(default)]
     pub frozen_snapshot: bool,
+    /// There are event triggers, which must see every statement, and may give a transaction its id before the statement.
+    #[serde(default)]
+    pub event_triggers: bool,
+    /// The transaction, or the next one, may write nothing.
+    #[serde(default)]
+    pub read_only: bool,
+    /// `client_min_messages` keeps NOTICEs from the client.
+    #[serde(default)]
+    pub hushed: bool,
     /// Where a relation without a schema is created.
     #[serde(default)]
     pub current_schema: Option<String>,

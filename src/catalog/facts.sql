@@ -285,6 +285,11 @@ SELECT pg_catalog.json_build_object(
                  AND NOT pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool,
     'frozen_snapshot', pg_catalog.current_setting('transaction_isolation')
                        OPERATOR(pg_catalog.=) ANY (ARRAY['repeatable read', 'serializable']),
+    'read_only', pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool,
+    'hushed', pg_catalog.current_setting('client_min_messages')
+              OPERATOR(pg_catalog.=) ANY (ARRAY['warning', 'error', 'fatal', 'panic']),
+    'event_triggers', EXISTS (SELECT FROM pg_catalog.pg_event_trigger e
+                               WHERE e.evtenabled::pg_catalog.text OPERATOR(pg_catalog.<>) 'D'),
     'current_schema', pg_catalog.current_schema(),
     'strongest_lock', (
       SELECT m.sql

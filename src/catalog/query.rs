@@ -24,6 +24,8 @@ use crate::pg::RelationName;
 use crate::sql::{Class, Statement};
 
 /// The question. `$1`: schema names, `$2`: relation names, both as text forms of `text[]` of one length.
+///
+/// Bind them in text format, or declare their type as `text`: undeclared, the server takes them for arrays.
 pub const FACTS_SQL: &str = include_str!("facts.sql");
 
 /// The first key of lanes' advisory locks, "pgsl" in ASCII; the second is the relation's oid. `facts.sql` has it too.

@@ -16,7 +16,7 @@ use crate::sql::{Class, Statement, TransactionControl, parse};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::fmt::Write;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::PathBuf;
 
 /// `pgsluice plan`'s arguments.
@@ -79,11 +79,15 @@ impl Arguments {
             let line = 1 + text.bytes().take(statement.range.start).filter(|byte| *byte == b'\n').count();
             planned.push(Planned { line, statement: statement.text.clone(), plan, refusal });
         }
-        match self.format {
-            Format::Text => print!("{}", to_text(&planned, self.backend.is_some())),
-            Format::Json => println!("{}", serde_json::to_string_pretty(&planned)?),
+        let answer = match self.format {
+            Format::Text => to_text(&planned, self.backend.is_some()),
+            Format::Json => serde_json::to_string_pretty(&planned)? + "\n",
+        };
+        match std::io::stdout().write_all(answer.as_bytes()) {
+            // Who reads has read enough, as in `pgsluice plan … | head`.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|error| Failure(format!("cannot write to standard output: {error}"))),
         }
-        Ok(())
     }
 
     fn read(&self) -> Result<String, Failure> {

@@ -24,6 +24,9 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         may_probe: false,
         strongest_lock: None,
         frozen_snapshot: false,
+        event_triggers: false,
+        read_only: false,
+        hushed: false,
         current_schema: Some("public".to_owned()),
     };
     let ddl = ddl(statement);

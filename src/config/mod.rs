@@ -301,7 +301,7 @@ impl Config {
         };
         let Self { proxy, locks, operator, .. } = self;
         if let Some(address) = proxy.listen.iter().find(|address| **address == proxy.backend) {
-            wrong("proxy.backend", format!("\"{address}\""), "not an address of proxy.listen".to_owned());
+            wrong("proxy.backend", format!("\"{address}\""), "an address that proxy.listen does not have".to_owned());
         }
         for (key, value) in [("ladder_start", locks.ladder_start), ("fallback_timeout", locks.fallback_timeout)] {
             if value > locks.stall_budget {

@@ -59,6 +59,9 @@ impl Execution<'_> {
     /// One try. A lock that is not to be had leaves everything as it was.
     async fn attempt(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
         self.metrics.lock_attempts.add();
+        if !phase.in_transaction && !self.in_transaction() {
+            return self.attempt_alone(phase, how, reply).await;
+        }
         let Layout { batch, steps_at } = self.layout(phase, how);
         let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + i);
         let answer = self.talk.ask(batch, visible).await?;
@@ -83,7 +86,7 @@ impl Execution<'_> {
         }
         reply.frames.unsplit(notices);
         // At COMMIT the error of a deferred constraint comes: it is the last step's.
-        let step = step.or(phase.steps.last());
+        let step = step.or_else(|| phase.steps.last());
         let stop = match step {
             Some(step) => self.failed(step, error, reply),
             None => Stop::Server(error),
@@ -98,11 +101,7 @@ impl Execution<'_> {
         let inside = self.in_transaction();
         let mut batch = Batch::new();
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-        let queue = match how {
-            Next::Poll => self.config.locks.fallback_timeout,
-            Next::Queue(timeout) => timeout,
-        };
-        batch.statement(&set_local("lock_timeout", self.lock_timeout(queue)), &[]);
+        batch.statement(&set_local("lock_timeout", self.lock_timeout(how)), &[]);
         let hold = self.hold_timeout(phase);
         if let Some(hold) = hold {
             batch.statement(&set_local("statement_timeout", hold), &[]);
@@ -130,8 +129,41 @@ impl Execution<'_> {
         Layout { batch, steps_at }
     }
 
+    /// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
+    async fn attempt_alone(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
+        let own = self.facts.session.lock_timeout_ms;
+        let timeout = self.lock_timeout(how).as_millis();
+        self.talk.ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
+        let mut tried = Tried::Done;
+        for step in &phase.steps {
+            let mut batch = Batch::new();
+            batch.statement(&step.sql, &[]);
+            let answer = self.talk.ask(batch, step.visible.then_some(0)).await?;
+            match answer.error {
+                Some(error) if is_lock_failure(&error) => tried = Tried::Locked,
+                Some(error) => {
+                    reply.frames.unsplit(answer.notices);
+                    tried = Tried::Failed(self.failed(step, error, reply));
+                }
+                None => {
+                    reply.frames.unsplit(answer.notices);
+                    reply.frames.unsplit(answer.completion);
+                    continue;
+                }
+            }
+            break;
+        }
+        self.talk.cancel_settled().await;
+        self.talk.ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
+        Ok(tried)
+    }
+
     /// The session's own `lock_timeout` wins where it is stricter.
-    fn lock_timeout(&self, wanted: Duration) -> Duration {
+    fn lock_timeout(&self, how: Next) -> Duration {
+        let wanted = match how {
+            Next::Poll => self.config.locks.fallback_timeout,
+            Next::Queue(timeout) => timeout,
+        };
         match self.facts.session.lock_timeout_ms {
             0 => wanted,
             own => wanted.min(Duration::from_millis(own)),

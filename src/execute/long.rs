@@ -64,7 +64,8 @@ impl Execution<'_> {
     }
 
     /// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
-    /// CONCURRENTLY left on its TOAST table, where it names its copies alone.
+    /// CONCURRENTLY left on its TOAST table, where it names its copies alone. While another session, past the
+    /// proxy, builds on the table, an invalid index may be its: then none is touched.
     async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, Stop> {
         let known: Vec<String> = known.iter().map(u32::to_string).collect();
         let known = format!("{{{}}}", known.join(","));
@@ -75,7 +76,12 @@ impl Execution<'_> {
              JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
              WHERE (i.indrelid OPERATOR(pg_catalog.=) t.oid OR i.indrelid OPERATOR(pg_catalog.=) t.reltoastrelid \
              AND c.relname OPERATOR(pg_catalog.~) '_cc(new|old)[0-9]*$') AND NOT i.indisvalid \
-             AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[]))",
+             AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[])) \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l \
+               WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted \
+               AND l.relation OPERATOR(pg_catalog.=) i.indrelid \
+               AND l.mode OPERATOR(pg_catalog.=) 'ShareUpdateExclusiveLock' \
+               AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())",
             &[&table.to_string(), &known],
         )
         .await
@@ -94,7 +100,7 @@ impl Execution<'_> {
             )
             .await?;
         if !found.is_empty() {
-            self.talk.tell(
+            self.tell(
                 &Report::notice(
                     sqlstate::SUCCESSFUL_COMPLETION,
                     format!("index {index} is invalid already: finishing its drop"),
@@ -130,7 +136,7 @@ impl Execution<'_> {
         let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
         if let Some(error) = self.talk.ask_one(&sql, &[]).await?.error {
             tracing::warn!(%index, error = error.message(), "an unfinished index could not be dropped");
-            self.talk.tell(
+            self.tell(
                 &Report::warning(
                     sqlstate::WARNING,
                     format!("the invalid index {index} could not be dropped: {}", error.message()),

@@ -15,8 +15,9 @@ use crate::catalog::Facts;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::plan::{Phase, PhaseKind, Plan, Step};
-use crate::report::Report;
+use crate::report::{Report, Severity};
 use crate::wire::error_response::ServerError;
+use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
 
@@ -68,6 +69,23 @@ pub struct Reply {
     pub frames: BytesMut,
 }
 
+impl Reply {
+    /// The frames without CommandComplete.
+    pub fn notices(&self) -> BytesMut {
+        let mut notices = BytesMut::new();
+        let mut rest = &self.frames[..];
+        while let Ok(Some(header)) = Header::read(rest, BACKEND_LIMIT)
+            && let Some((frame, after)) = rest.split_at_checked(header.total())
+        {
+            if header.tag != b'C' {
+                notices.extend_from_slice(frame);
+            }
+            rest = after;
+        }
+        notices
+    }
+}
+
 /// How one try of a phase ended.
 enum Tried {
     Done,
@@ -86,7 +104,7 @@ impl Execution<'_> {
     /// Why it stopped. Phases that were done have been undone.
     pub async fn run(&mut self, plan: &Plan) -> Result<Reply, Stop> {
         for note in &plan.notes {
-            self.talk.tell(note);
+            self.tell(note);
         }
         let mut reply = Reply::default();
         for (done, phase) in plan.phases.iter().enumerate() {
@@ -109,6 +127,13 @@ impl Execution<'_> {
             PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
             PhaseKind::Long => self.long(phase, reply).await,
+        }
+    }
+
+    /// A NOTICE or WARNING of the proxy's, if the session wants to hear it.
+    fn tell(&mut self, report: &Report) {
+        if !(self.facts.session.hushed && report.severity == Severity::Notice) {
+            self.talk.tell(report);
         }
     }
 

@@ -9,7 +9,7 @@ use super::{Execution, Stop};
 use crate::backend::Answer;
 use crate::config::Autovacuum;
 use crate::lanes::{self, Blocker, View, in_words};
-use crate::pg::sqlstate;
+use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
 use crate::report::Report;
 use crate::wire::message::Batch;
@@ -166,13 +166,14 @@ impl Execution<'_> {
     /// One round trip: a nap, the lanes still missing, and a look at who is in the way.
     async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
         let mut batch = Batch::new();
-        batch.statement(&lanes::nap_sql(waiting.nap, &waiting_for(phase, &waiting.last)), &[]);
+        let waiting_for = waiting_for(phase, &waiting.last);
+        batch.statement(&lanes::nap_sql(waiting.nap, &self.talk.words(&waiting_for)), &[]);
         let missing = waiting.lanes.get(waiting.held).copied();
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
         let [oids, modes, lanes] = lanes::view_parameters(&phase.locks, &waiting.lanes);
-        batch.statement(lanes::VIEW_SQL, &[&oids, &modes, &lanes]);
+        batch.statement(&self.talk.question(lanes::VIEW_SQL), &[&oids, &modes, &lanes]);
         let answer: Answer = self.talk.ask(batch, None).await?;
         // The nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
         let answer = match answer.ok() {
@@ -190,7 +191,7 @@ impl Execution<'_> {
             waiting.held += 1;
         }
         let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
-        Ok(serde_json::from_str(&json).unwrap_or_else(|error| {
+        Ok(serde_json::from_str(&self.talk.text(&json)).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read who blocks a statement");
             View::default()
         }))
@@ -215,7 +216,7 @@ impl Execution<'_> {
         }
         tracing::info!(blocked_by = %in_the_way(&waiting.last), "{}", report.message);
         if self.config.ddl.notices {
-            self.talk.tell(&report);
+            self.tell(&report);
         }
     }
 
@@ -333,6 +334,14 @@ fn waiting_for(phase: &Phase, view: &View) -> String {
     text
 }
 
+/// A lock mode in SQL's words.
+fn mode(blocker: &Blocker) -> &str {
+    match LockMode::from_pg_locks(&blocker.mode) {
+        Some(mode) => mode.sql(),
+        None => &blocker.mode,
+    }
+}
+
 fn in_the_way(view: &View) -> String {
     if view.blockers.is_empty() {
         return match view.lane_holder {
@@ -341,7 +350,7 @@ fn in_the_way(view: &View) -> String {
         };
     }
     let named: Vec<String> =
-        view.blockers.iter().take(5).map(|b| format!("{b} holds {} on {}", b.mode, b.relation)).collect();
+        view.blockers.iter().take(5).map(|b| format!("{b}, which holds {} on {}", mode(b), b.relation)).collect();
     let more = view.blockers.len().saturating_sub(named.len());
     let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
     format!("Blocked by {}{rest}.", named.join("; "))

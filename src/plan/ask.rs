@@ -3,7 +3,7 @@
 use super::locks;
 use super::model::{Limits, Phase, PhaseKind, Plan, Step};
 use crate::catalog::{Facts, RelationFacts};
-use crate::pg::RelationName;
+use crate::pg::{RelationKind, RelationName};
 use crate::report::Report;
 use crate::sql::form::{Cost, Form};
 use crate::sql::{Ddl, Statement};
@@ -97,7 +97,7 @@ impl<'a> Ask<'a> {
             tag: self.ddl.tag.clone(),
             forms: self.ddl.parts.iter().map(|part| part.form).collect(),
             lock: rows().filter_map(|row| row.lock).max(),
-            cost: rows().map(|row| row.cost).max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown),
+            cost: heaviest(rows().map(|row| row.cost)),
             notes: Vec::new(),
             answer: None,
             phases: Vec::new(),
@@ -129,9 +129,15 @@ impl<'a> Ask<'a> {
         }
     }
 
-    /// Whether its forms may stand in a transaction block.
+    /// Whether its forms may stand in a transaction block. Those that go through many tables or partitions, each in a
+    /// transaction of its own, may not.
     fn may_be_wrapped(&self) -> bool {
-        self.ddl.parts.iter().all(|part| part.form.row().in_transaction)
+        let many = self.ddl.targets.is_empty()
+            || self
+                .targets()
+                .any(|t| matches!(t.kind, RelationKind::PartitionedTable | RelationKind::PartitionedIndex));
+        let goes_through = self.has_form(Form::Reindex) || self.has_form(Form::Cluster);
+        self.ddl.parts.iter().all(|part| part.form.row().in_transaction) && !(many && goes_through)
     }
 }
 
@@ -154,6 +160,10 @@ pub(super) fn creates(form: Form) -> bool {
 /// The size of the table that a relation is, or belongs to.
 pub(super) fn table_bytes(relation: &RelationFacts) -> u64 {
     relation.bytes.max(relation.table_bytes)
+}
+
+pub(super) fn heaviest(costs: impl Iterator<Item = Cost>) -> Cost {
+    costs.max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown)
 }
 
 fn weight(cost: Cost) -> u8 {

@@ -20,8 +20,14 @@ pub fn check(plan: &Plan) -> Vec<String> {
         rule(in_order(phase), "locks stand in the order of their oids, each relation once");
         match phase.kind {
             PhaseKind::Relay => rule(phase.locks.is_empty(), "a relayed step is not preceded by locks"),
-            PhaseKind::Brief => rule(!phase.locks.is_empty(), "a brief phase names its locks"),
-            PhaseKind::Guarded => {}
+            PhaseKind::Brief => {
+                rule(!phase.locks.is_empty(), "a brief phase names its locks");
+                rule(phase.in_transaction, "locks are taken ahead in a transaction only");
+            }
+            PhaseKind::Guarded => {
+                let none = phase.locks.iter().all(|need| !need.lockable);
+                rule(phase.in_transaction || none, "locks are taken ahead in a transaction only");
+            }
             PhaseKind::Long => {
                 rule(weak(phase), "a long phase takes no lock that blocks reads or writes");
                 rule(!phase.in_transaction || may_stand_in_transaction(plan), "it cannot run in a transaction");

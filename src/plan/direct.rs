@@ -3,7 +3,7 @@
 //! Invariant: what may be long under a lock that blocks the application is never silent: it is a guarded phase with a
 //! WARNING, unless the table is small.
 
-use super::ask::{Ask, table_bytes};
+use super::ask::{Ask, heaviest, table_bytes};
 use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Step};
@@ -44,11 +44,23 @@ pub(super) fn plan(ask: &Ask<'_>) -> Plan {
         return guarded(ask, &hazards);
     }
     let locks = locks::needs(ask, locks::as_written);
+    let plan = Plan { cost: cost(ask, &verdicts), ..ask.empty() };
     if locks.is_empty() || all(|v| matches!(v, Verdict::Relay)) {
-        return ask.relayed("takes no lock that others could wait for");
+        let held = ask.in_transaction() && !all(|v| matches!(v, Verdict::Relay)) && plan.lock.is_some();
+        let purpose = if held { "its locks are held already" } else { "takes no lock that others could wait for" };
+        return Plan { phases: ask.relayed(purpose).phases, ..plan };
     }
     let purpose = if hazards.is_empty() { "a catalogue change only" } else { "the table is small" };
-    Plan { phases: vec![Phase { locks, ..ask.phase(PhaseKind::Brief, purpose) }], ..ask.empty() }
+    Plan { phases: vec![Phase { locks, ..ask.phase(PhaseKind::Brief, purpose) }], ..plan }
+}
+
+/// What the statement costs now that it is known which parts are brief.
+fn cost(ask: &Ask<'_>, verdicts: &[Verdict]) -> Cost {
+    let costs = ask.ddl.parts.iter().zip(verdicts).map(|(part, verdict)| match verdict {
+        Verdict::Brief => Cost::Brief,
+        Verdict::Relay | Verdict::Long | Verdict::Unsafe(_) => part.form.row().cost,
+    });
+    heaviest(costs)
 }
 
 fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
@@ -102,8 +114,10 @@ fn long(ask: &Ask<'_>) -> Plan {
 }
 
 /// One guarded step, and a WARNING for every hazard.
-pub(super) fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
-    let locks = locks::needs(ask, locks::as_written);
+fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
+    let mut phase = Phase { locks: locks::needs(ask, locks::as_written), ..ask.phase(PhaseKind::Guarded, "") };
+    // LOCK TABLE holds to the end of a transaction: outside one there is nothing to hold it for.
+    phase.locks.iter_mut().for_each(|need| need.lockable &= phase.in_transaction);
     let mut notes: Vec<Report> = Vec::new();
     for (form, hazard) in hazards.iter().filter(|(_, hazard)| !hazard.is_empty()) {
         let note = warning(ask, *form, hazard);
@@ -112,7 +126,8 @@ pub(super) fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
         }
     }
     let purpose = if notes.is_empty() { "what it locks cannot be told" } else { "not safe yet as one step" };
-    Plan { notes, phases: vec![Phase { locks, ..ask.phase(PhaseKind::Guarded, purpose) }], ..ask.empty() }
+    purpose.clone_into(&mut phase.purpose);
+    Plan { notes, phases: vec![phase], ..ask.empty() }
 }
 
 fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
@@ -124,7 +139,7 @@ fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
     let title = form.row().title;
     let message = format!("{title}{place} may make the application wait, because {hazard}");
     let report = Report::warning(sqlstate::WARNING, message);
-    match hint::hint(form, ask.version(), ask.in_transaction()) {
+    match hint::hint(ask, form) {
         Some(hint) => report.hint(hint),
         None => report,
     }

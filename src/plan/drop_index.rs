@@ -21,6 +21,8 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     let reroutes = ask.limits.rewrite
         && !ask.in_transaction()
         && !ask.ddl.cascade
+        // DROP INDEX CONCURRENTLY fails where one has written something before it.
+        && !ask.facts.session.event_triggers
         && (all_found || ask.ddl.if_exists)
         && indexes.iter().all(|index| droppable(index));
     if !reroutes || indexes.iter().all(|index| ask.small(table_bytes(index))) {

@@ -13,8 +13,9 @@ use crate::sql::form::Form;
 
 /// The NOTICEs to give instead of running the statement; `None`: it must run.
 pub(super) fn answer(ask: &Ask<'_>) -> Option<Vec<Report>> {
-    // An old snapshot shows what was, not what is.
-    if ask.facts.session.frozen_snapshot {
+    // An old snapshot shows what was, not what is; event triggers see no-ops too; a read-only transaction refuses them.
+    let session = &ask.facts.session;
+    if session.frozen_snapshot || session.event_triggers || session.read_only {
         return None;
     }
     if ask.ddl.if_exists && ask.targets().next().is_none() {

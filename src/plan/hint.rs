@@ -1,9 +1,41 @@
 //! What a careful author does by hand today, for every form that is not safe as one step.
 
+use super::ask::Ask;
+use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
 /// The recipe, as sentences.
-pub(super) fn hint(form: Form, version: i32, in_transaction: bool) -> Option<&'static str> {
+pub(super) fn hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
+    match form {
+        Form::CreateIndex | Form::Reindex | Form::ReindexMany => index_hint(ask, form),
+        _ => table_hint(form, ask.version()),
+    }
+}
+
+fn index_hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
+    let partitioned = ask.target().is_some_and(|table| table.kind == RelationKind::PartitionedTable);
+    let hint = match form {
+        Form::CreateIndex if partitioned => {
+            "CREATE INDEX … ON ONLY the parent, CREATE INDEX on each partition, then ALTER INDEX … ATTACH PARTITION."
+        }
+        Form::CreateIndex if ask.in_transaction() => {
+            "Run CREATE INDEX outside a transaction block: then no write waits."
+        }
+        Form::CreateIndex => "Use CREATE INDEX CONCURRENTLY.",
+        Form::Reindex if ask.version() < 120_000 => {
+            "CREATE INDEX of the same definition, then DROP INDEX of the old one."
+        }
+        Form::Reindex if ask.in_transaction() => "Run REINDEX outside a transaction block: then no write waits.",
+        Form::Reindex if ask.limits.rewrite => {
+            "REINDEX the indexes one by one, but for those of exclusion constraints."
+        }
+        Form::Reindex => "Use REINDEX CONCURRENTLY.",
+        _ => "REINDEX one table after the other.",
+    };
+    Some(hint)
+}
+
+fn table_hint(form: Form, version: i32) -> Option<&'static str> {
     let hint = match form {
         Form::AddColumnDefault | Form::AddColumnUserType | Form::AddColumnSerial | Form::AddColumnIdentity => {
             "Add the column without a default, set the default, and fill the old rows in small batches."
@@ -35,13 +67,6 @@ pub(super) fn hint(form: Form, version: i32, in_transaction: bool) -> Option<&'s
         Form::AttachPartition => {
             "Give the partition a CHECK that implies its bounds, NOT VALID, and VALIDATE it; then attach."
         }
-        Form::CreateIndex if in_transaction => "Run CREATE INDEX outside a transaction block: then no write waits.",
-        Form::CreateIndex => {
-            "CREATE INDEX … ON ONLY the parent, CREATE INDEX on each partition, then ALTER INDEX … ATTACH PARTITION."
-        }
-        Form::Reindex if in_transaction => "Run REINDEX outside a transaction block: then no write waits.",
-        Form::Reindex if version < 120_000 => "CREATE INDEX of the same definition, then DROP INDEX of the old one.",
-        Form::ReindexMany => "REINDEX one table after the other.",
         Form::RefreshMaterializedView => {
             "Create a unique index on the view and use REFRESH MATERIALIZED VIEW CONCURRENTLY."
         }

@@ -42,7 +42,7 @@ pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Op
     for part in &ask.ddl.parts {
         let Some(mode) = modes(part.form, version).1 else { continue };
         for other in part.others.iter().filter_map(|name| ask.facts.relation(name)) {
-            set.add(&other.id, mode, parent_alone(part.form));
+            set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {
                 set.add_all(other.default_partition.iter(), LockMode::AccessExclusive);
             }
@@ -160,15 +160,18 @@ fn on(constraint: &ConstraintFacts, column: Option<&str>) -> bool {
     column.is_some_and(|column| constraint.columns.iter().any(|name| name == column))
 }
 
+/// Whether the further relation is a parent, whose other children do not matter.
+fn other_is_parent(form: Form) -> bool {
+    matches!(form, Form::CreateTablePartitionOf | Form::CreateTableInherits | Form::Inherit)
+}
+
 /// Whether the form works on a parent without its partitions and children.
 fn parent_alone(form: Form) -> bool {
     matches!(
         form,
         Form::AttachPartition
             | Form::DetachPartition
-            | Form::CreateTablePartitionOf
-            | Form::CreateTableInherits
-            | Form::Inherit
+            | Form::DetachConcurrently
             | Form::Comment
             | Form::SecurityLabel
             | Form::SetTableOptions

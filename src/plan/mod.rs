@@ -58,9 +58,9 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     {
         return Ok(ask.plan_of_answer(answer));
     }
-    // The server raises the error: it knows its words best.
+    // The server says what is missing or not allowed: it knows its words best.
     if !ask.all_there() || ask.must_leave_transaction() {
-        return Ok(ask.relayed("left to the server: it will raise the error"));
+        return Ok(ask.relayed("left to the server, which will not run it"));
     }
     if ask.is_private() {
         return Ok(ask.relayed("only this session can see it"));

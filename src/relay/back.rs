@@ -139,6 +139,8 @@ impl Link {
             b'S' => {
                 if let Some(value) = body.strip_prefix(b"standard_conforming_strings\0") {
                     self.conforming_strings = value.starts_with(b"on");
+                } else if let Some(value) = body.strip_prefix(b"client_encoding\0") {
+                    self.utf8 = matches!(value, b"UTF8\0" | b"SQL_ASCII\0");
                 }
             }
             _ => {}

@@ -33,7 +33,8 @@ impl Session {
         self.log(statement, &plan);
         if let Some(reports) = &plan.answer {
             self.shared.metrics.ddl_elided.add();
-            return Ok(elided(&plan, reports));
+            let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
+            return Ok(elided(&plan, heard));
         }
         self.execute_plan(&plan, &facts, offset).await
     }
@@ -42,7 +43,6 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        self.talk.take_cancelled();
         let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
@@ -85,12 +85,12 @@ impl Session {
 
     async fn facts_of(&mut self, names: &[crate::pg::RelationName]) -> Result<Facts, Stop> {
         let [schemas, relations] = query::parameters(names);
-        let answer = self.talk.ask_one(query::FACTS_SQL, &[&schemas, &relations]).await?;
+        let answer = self.talk.ask_one(&self.talk.question(query::FACTS_SQL), &[&schemas, &relations]).await?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
             Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
         };
-        let mut facts = query::decode(answer.value().unwrap_or_default()).map_err(|error| {
+        let mut facts = query::decode(&self.talk.text(answer.value().unwrap_or_default())).map_err(|error| {
             Stop::Report(Report::error("XX000", format!("cannot read the facts of this statement: {error}")))
         })?;
         facts.session.in_transaction = self.talk.link.status != b'I';

@@ -7,16 +7,16 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::simple::{Piece, Understood, acts};
+use super::eye::Bound;
+use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
 use crate::execute::Stop;
 use crate::relay::Event;
-use crate::sql::{self, Class, Statement, TransactionControl};
+use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, FLUSH, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::sync::Arc;
 
 impl Session {
     pub(super) async fn parse(&mut self) -> Flow {
@@ -31,8 +31,10 @@ impl Session {
             return Flow::Continue;
         }
         self.eye.forget(&name);
-        if self.owns_block && sql::exactly_transaction(&text).is_some() {
-            self.prepare_control(&name, &text);
+        if self.owns_block
+            && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
+        {
+            self.eye.prepare(&name, Bound { statement: control, offset: 0 });
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
@@ -47,19 +49,12 @@ impl Session {
                 return self.parse_explain(inner).await;
             }
             if acts(&statement) {
-                self.eye.prepare(&name, Arc::new(statement));
+                let offset = characters(&text[..statement.range.start]);
+                self.eye.prepare(&name, Bound { statement, offset });
             }
         }
         self.talk.link.pass_frame();
         Flow::Continue
-    }
-
-    /// BEGIN, COMMIT and their like, in a block that the proxy opened: acted on when executed.
-    fn prepare_control(&mut self, name: &[u8], text: &[u8]) {
-        let parsed = std::str::from_utf8(text).ok().and_then(|text| sql::parse(text).ok());
-        if let Some(statement) = parsed.and_then(|mut statements| statements.pop()) {
-            self.eye.prepare(name, Arc::new(statement));
-        }
     }
 
     /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers
@@ -96,7 +91,7 @@ impl Session {
     pub(super) async fn execute(&mut self) -> Flow {
         let portal = self.talk.link.peek_frame().and_then(|(_, body)| message::execute(body));
         let portal = portal.and_then(|name| Some((std::str::from_utf8(name).ok()?.to_owned(), self.eye.portal(name)?)));
-        let Some((portal, statement)) = portal else {
+        let Some((portal, bound)) = portal else {
             self.talk.link.pass_frame();
             return Flow::Continue;
         };
@@ -105,19 +100,21 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        // In a failed block the server refuses it.
-        if !self.talk.link.owed.certain() || self.talk.link.status == b'E' {
+        // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
+        let failed = self.talk.link.status == b'E' && self.eye.pipeline_control.is_none();
+        if !self.talk.link.owed.certain() || failed {
             self.shared.metrics.ddl_uninterceptable.add();
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        match self.execute_ddl(&statement, &portal).await {
+        match self.execute_ddl(&bound, &portal).await {
             Ok(flow) => flow,
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
     }
 
-    async fn execute_ddl(&mut self, statement: &Statement, portal: &str) -> Result<Flow, BackendLost> {
+    async fn execute_ddl(&mut self, bound: &Bound, portal: &str) -> Result<Flow, BackendLost> {
+        let statement = &bound.statement;
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
@@ -126,31 +123,35 @@ impl Session {
         if !self.talk.link.owed.certain() {
             return Ok(Flow::Continue);
         }
+        // Where the server refuses it amid a pipeline, it is the server's to answer.
+        let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
+        if amid && stands_alone(statement) {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        }
         // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best.
         if !self.would_run(statement, portal).await? {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
-        let control = match statement.class {
-            Class::Transaction(control) if self.owns_block => Some(control),
-            // The block is the client's own by now.
-            Class::Transaction(_) => {
-                self.talk.link.pass_frame();
-                return Ok(Flow::Continue);
-            }
-            _ => None,
-        };
-        let block = self.needs_block().await;
-        if !self.seal(portal, block).await? {
+        let block = !stands_alone(statement) && self.needs_block().await;
+        // COMMIT and its like still run from their portal.
+        let done_with = (!matches!(statement.class, Class::Transaction(_))).then_some(portal);
+        if !self.seal(done_with, block).await? {
             self.talk.link.pass_frame();
             self.skip_to_sync().await?;
             return Ok(Flow::Continue);
         }
-        self.talk.link.take_frame();
-        if let Some(control) = control {
-            return self.pipeline_control(control, statement).await;
+        // The status is fresh now.
+        self.eye.pipeline_control = None;
+        if let Class::Transaction(control) = statement.class {
+            return self.control_amid(control, statement).await;
         }
-        match self.run_ddl(statement, 0).await {
+        self.talk.link.take_frame();
+        self.talk.parsed_before = true;
+        let result = self.run_ddl(statement, bound.offset).await;
+        self.talk.parsed_before = false;
+        match result {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);
                 self.talk.link.executes = self.talk.link.executes.saturating_add(1);
@@ -164,28 +165,45 @@ impl Session {
         Ok(Flow::Continue)
     }
 
-    /// BEGIN, COMMIT and their like, in a pipeline whose implicit transaction the proxy keeps as a block.
-    async fn pipeline_control(
-        &mut self,
-        control: TransactionControl,
-        statement: &Statement,
-    ) -> Result<Flow, BackendLost> {
-        let mut owned = self.owns_block;
-        let done = self.control(control, statement, &mut owned).await?;
-        self.owns_block = owned;
-        self.eye.watch_sync = self.owns_block;
-        if matches!(done, Piece::Failed) {
-            self.skip_to_sync().await?;
-        }
-        Ok(Flow::Continue)
-    }
-
     /// Whether this Execute is one of several in an implicit transaction, which must stay one.
     async fn needs_block(&mut self) -> bool {
-        if self.talk.link.status != b'I' || self.eye.pipeline_control == Some(TransactionControl::Begin) {
-            return false;
+        match self.eye.pipeline_control {
+            _ if self.owns_block => false,
+            Some(TransactionControl::Begin) => false,
+            // Whether a block is open now only the server knows: its answer to BEGIN tells.
+            Some(_) => true,
+            None if self.talk.link.status != b'I' => false,
+            None => self.talk.link.executes > 0 || self.talk.link.tag_after_next().await != Some(b'S'),
         }
-        self.talk.link.executes > 0 || self.talk.link.tag_after_next().await != Some(b'S')
+    }
+
+    /// COMMIT and its like in a pipeline that the proxy keeps in a block, where the server would see no block.
+    async fn control_amid(&mut self, control: TransactionControl, statement: &Statement) -> Result<Flow, BackendLost> {
+        if !std::mem::take(&mut self.owns_block) {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        }
+        match control {
+            TransactionControl::Commit { chain: false }
+            | TransactionControl::Rollback { chain: false }
+            | TransactionControl::Prepare => {
+                self.talk.tell(&no_transaction());
+                self.talk.link.pass_frame();
+            }
+            TransactionControl::Begin => {
+                self.talk.link.take_frame();
+                if matches!(self.hushed_begin(statement).await?, Piece::Failed) {
+                    self.owns_block = true;
+                    self.skip_to_sync().await?;
+                }
+            }
+            TransactionControl::Savepoint | TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
+                self.talk.link.take_frame();
+                self.refuse_outside_block(control, statement).await?;
+                self.skip_to_sync().await?;
+            }
+        }
+        Ok(Flow::Continue)
     }
 
     /// Asks, amid the client's pipeline, whether its portal is of this statement. A row of our own marks
@@ -231,12 +249,14 @@ impl Session {
         Ok(found.flatten().is_some_and(|text| text.get(statement.range.clone()) == Some(statement.text.as_str())))
     }
 
-    /// A Sync of our own, whose ReadyForQuery the client never sees. The portal is closed, as it has had its
-    /// run. With `block` the pipeline's implicit transaction, with what was done in it, first becomes a
+    /// A Sync of our own, whose ReadyForQuery the client never sees. A portal that has had its run is
+    /// closed. With `block` the pipeline's implicit transaction, with what was done in it, first becomes a
     /// block: BEGIN does just that, amid a pipeline. False: the client has an error.
-    async fn seal(&mut self, portal: &str, block: bool) -> Result<bool, BackendLost> {
+    async fn seal(&mut self, portal: Option<&str>, block: bool) -> Result<bool, BackendLost> {
         let mut batch = Batch::new();
-        batch.close_portal(portal);
+        if let Some(portal) = portal {
+            batch.close_portal(portal);
+        }
         if block {
             batch.statement("BEGIN", &[]);
         }
@@ -308,4 +328,16 @@ impl Session {
         self.tell_ready();
         Flow::Continue
     }
+}
+
+/// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.
+fn sole_control(text: &str) -> Option<Statement> {
+    let control = exactly_transaction(text.as_bytes())?;
+    let range = 0..text.len();
+    Some(Statement { range, text: text.to_owned(), class: Class::Transaction(control) })
+}
+
+/// Whether it may not stand in a transaction block, nor amid a pipeline.
+fn stands_alone(statement: &Statement) -> bool {
+    matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
 }

@@ -3,7 +3,8 @@
 //! Costs nothing per message beyond a look at the tag, and a keyword search of each Query and Parse.
 //! Only once a session has prepared DDL are Bind, Execute and Close opened too.
 
-use crate::config::{Config, Fallback, Mode};
+use super::Shared;
+use crate::config::{Fallback, Mode};
 use crate::relay::{Inspect, Want};
 use crate::sql::{Statement, TransactionControl, exactly_transaction, may_carry_ddl};
 use crate::wire::message;
@@ -11,33 +12,41 @@ use crate::wire::startup::Parameters;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// A prepared statement, and how many characters of the client's text stand before it, for error positions.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) statement: Statement,
+    pub(super) offset: usize,
+}
+
 /// What the client has prepared and the proxy must act on when it is executed.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    statements: HashMap<Vec<u8>, Arc<Statement>>,
-    portals: HashMap<Vec<u8>, Arc<Statement>>,
+    statements: HashMap<Vec<u8>, Arc<Bound>>,
+    portals: HashMap<Vec<u8>, Arc<Bound>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Eye {
-    /// Intercepts nothing: `relay` mode, a replication connection, or a conversation with two readings.
+    shared: Arc<Shared>,
+    /// Intercepts nothing: `relay` mode, or a replication connection, where our questions could not be asked.
     blind: bool,
-    refuse_oversize: bool,
     limit: u32,
     prepared: Option<Box<Prepared>>,
     /// The proxy opened a transaction block for the client's pipeline: its Sync must be seen.
     pub(super) watch_sync: bool,
     /// The last transaction control that was parsed since the last Sync.
     pub(super) pipeline_control: Option<TransactionControl>,
-    /// An oversize frame stopped the relay.
+    /// A text too large to inspect stopped the relay, as the operator wants.
     pub(super) oversize: bool,
 }
 
 impl Eye {
-    pub(super) fn new(config: &Config, parameters: &Parameters) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, parameters: &Parameters) -> Self {
+        let config = &shared.config;
         Self {
+            shared: Arc::clone(shared),
             blind: config.proxy.mode == Mode::Relay || parameters.replication,
-            refuse_oversize: config.ddl.oversize == Fallback::Refuse,
             limit: u32::try_from(config.ddl.inspect_limit).unwrap_or(u32::MAX),
             prepared: None,
             watch_sync: false,
@@ -46,15 +55,9 @@ impl Eye {
         }
     }
 
-    /// Looks at nothing from now on.
-    pub(super) fn close(&mut self) {
-        self.blind = true;
-        self.prepared = None;
-    }
-
     /// The client parsed a statement to act on.
-    pub(super) fn prepare(&mut self, name: &[u8], statement: Arc<Statement>) {
-        self.prepared.get_or_insert_default().statements.insert(name.to_vec(), statement);
+    pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
+        self.prepared.get_or_insert_default().statements.insert(name.to_vec(), Arc::new(bound));
     }
 
     /// A name means another statement now.
@@ -66,7 +69,7 @@ impl Eye {
     }
 
     /// The statement that a portal was bound to.
-    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Statement>> {
+    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
         self.prepared.as_ref()?.portals.get(name).cloned()
     }
 
@@ -107,8 +110,8 @@ impl Eye {
         self.forget(name);
         let control = exactly_transaction(text);
         self.pipeline_control = control.or(self.pipeline_control);
-        // In a block that the proxy opened, BEGIN and its like mean something else.
-        control.is_some() && self.watch_sync
+        // In a block of the proxy's it does not mean what the server would make of it.
+        self.watch_sync && control.is_some()
     }
 }
 
@@ -139,8 +142,11 @@ impl Inspect for Eye {
 
     fn oversize(&mut self, tag: u8, _: u32) -> bool {
         // Bind may be as large as its parameters; only a text can carry DDL.
-        // What is let go leaves no trace: the next frame is judged by itself.
-        self.oversize = matches!(tag, b'Q' | b'P') && self.refuse_oversize;
+        if !matches!(tag, b'Q' | b'P') {
+            return false;
+        }
+        self.shared.metrics.texts_oversize.add();
+        self.oversize = self.shared.config.ddl.oversize == Fallback::Refuse;
         self.oversize
     }
 

@@ -87,10 +87,11 @@ async fn refuse(front: &mut Stream, shared: &Arc<Shared>, report: Report) -> Opt
 async fn cancel(shared: &Arc<Shared>, packet: &[u8]) {
     shared.metrics.cancel_requests.add();
     let request = packet.get(8..).unwrap_or_default();
+    let under_way = pid_of(&Bytes::copy_from_slice(request)).and_then(|pid| shared.cancellable(pid, request));
     if let Err(error) = backend::cancel(&shared.backend, packet, shared.config.proxy.connect_timeout).await {
         tracing::warn!(%error, "a cancel request did not reach the server");
     }
-    if let Some(pid) = pid_of(&Bytes::copy_from_slice(request)) {
-        shared.note_cancel(pid, request);
+    if let Some((cancels, request)) = under_way {
+        cancels.ask(request);
     }
 }

@@ -10,7 +10,7 @@ mod eye;
 mod hello;
 mod simple;
 
-use crate::backend::Talk;
+use crate::backend::{Cancels, Talk};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::net::Stream;
@@ -22,7 +22,6 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use eye::Eye;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -36,11 +35,11 @@ pub struct Shared {
     cancels: DashMap<i32, Cancellable>,
 }
 
-/// BackendKeyData's body, and the flag that tells the session.
+/// BackendKeyData's body, and what tells the session.
 #[derive(Debug)]
 struct Cancellable {
     key: Bytes,
-    flag: Arc<AtomicBool>,
+    cancels: Arc<Cancels>,
 }
 
 impl Shared {
@@ -80,11 +79,9 @@ struct Session {
 /// Serves one client to its end.
 pub async fn serve(front: Stream, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
     let login = Box::pin(hello::hello(front, &shared));
-    let hello = match tokio::time::timeout(shared.config.proxy.login_timeout, login).await {
-        Ok(Some(hello)) => hello,
-        Ok(None) | Err(_) => return,
-    };
-    let session = Session::new(shared, hello);
+    let Ok(Some(hello)) = tokio::time::timeout(shared.config.proxy.login_timeout, login).await else { return };
+    // Not moved from here on: each move into a future would be room for one more session in it.
+    let mut session = Session::new(shared, hello);
     session.run(&mut drain).await;
 }
 
@@ -95,16 +92,17 @@ impl Session {
             link,
             address: Arc::clone(&shared.backend),
             connect_timeout: shared.config.proxy.connect_timeout,
-            cancelled: Arc::default(),
+            parsed_before: false,
+            cancels: Arc::default(),
             cancelling: Arc::default(),
         };
-        let eye = Eye::new(&shared.config, &hello.parameters);
+        let eye = Eye::new(&shared, &hello.parameters);
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
     }
 
-    async fn run(mut self, drain: &mut watch::Receiver<Drain>) {
+    async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
         let limit = self.shared.config.proxy.login_timeout;
-        match tokio::time::timeout(limit, self.login()).await {
+        match Box::pin(tokio::time::timeout(limit, self.login())).await {
             Ok(Flow::Continue) => {}
             Ok(Flow::End) | Err(_) => return,
         }
@@ -131,7 +129,7 @@ impl Session {
         loop {
             let draining = *drain.borrow_and_update();
             if draining == Drain::Now || (draining == Drain::Idle && self.is_idle()) {
-                return self.goodbye().await;
+                return Box::pin(self.goodbye()).await;
             }
             let event = tokio::select! {
                 biased;
@@ -145,18 +143,30 @@ impl Session {
                 _ = drain.changed() => continue,
             };
             let flow = match event {
-                // Boxed: an idle session should not carry the room that a schema change needs.
-                Event::Frame => tokio::select! {
-                    flow = Box::pin(self.attend()) => flow,
-                    () = drained(drain) => Flow::End,
-                },
+                // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
+                Event::Frame => self.attend_until(drain).await,
                 Event::Settled => Flow::Continue,
-                other => self.end(other).await,
+                other => Box::pin(self.end(other)).await,
             };
             if flow == Flow::End {
                 return;
             }
         }
+    }
+
+    /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
+    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Flow {
+        let cancels = Arc::clone(&self.talk.cancels);
+        let mut cancel = self.talk.canceller();
+        let key = self.talk.link.key.clone();
+        let mut attending = Box::pin(self.attend());
+        tokio::select! {
+            flow = &mut attending => return flow,
+            () = drained(drain) => {}
+        }
+        cancels.ask(cancels.under_way());
+        cancel(&key);
+        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Flow::End)
     }
 
     fn is_idle(&self) -> bool {
@@ -183,6 +193,7 @@ impl Session {
     /// One frame of the client's that needs a look.
     async fn attend(&mut self) -> Flow {
         let Some(header) = self.talk.link.peek_header() else { return Flow::End };
+        self.talk.cancels.begin();
         match header.tag {
             b'Q' => self.query().await,
             b'P' => self.parse().await,
@@ -220,6 +231,9 @@ impl Session {
 /// A client that does not read is not waited for longer.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// What a cancelled schema change may take to undo what it left, when the proxy stops.
+pub const CLEAN_UP: Duration = Duration::from_secs(10);
+
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {
         std::future::pending::<()>().await;
@@ -237,7 +251,7 @@ impl Registered {
         let pid = pid_of(&talk.link.key);
         if let Some(pid) = pid {
             let key = talk.link.key.clone();
-            shared.cancels.insert(pid, Cancellable { key, flag: Arc::clone(&talk.cancelled) });
+            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(&talk.cancels) });
         }
         Self { shared: Arc::clone(shared), pid }
     }
@@ -256,15 +270,29 @@ fn pid_of(key: &Bytes) -> Option<i32> {
 }
 
 impl Shared {
-    /// A CancelRequest passed: a session that is just between two of its statements will see it. `request` is
-    /// pid and key, which must be right to the last byte, as the server demands it too.
-    fn note_cancel(&self, pid: i32, request: &[u8]) {
-        if let Some(found) = self.cancels.get(&pid) {
-            // Every byte is compared, so that the time tells nothing of the key.
-            let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
-            if differ == 0 && found.key.len() == request.len() {
-                found.flag.store(true, Ordering::Relaxed);
-            }
-        }
+    /// The session that a CancelRequest is for, and what it has under way: if that is just between two of its
+    /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to
+    /// the last byte, as the server demands it too.
+    fn cancellable(&self, pid: i32, request: &[u8]) -> Option<(Arc<Cancels>, u32)> {
+        let found = self.cancels.get(&pid)?;
+        // Every byte is compared, so that the time tells nothing of the key.
+        let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
+        let right = differ == 0 && found.key.len() == request.len();
+        right.then(|| (Arc::clone(&found.cancels), found.cancels.under_way()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of clients are idle at any time: what is rare must be boxed.
+    #[tokio::test]
+    async fn an_idle_session_is_small() {
+        let (one, _other) = tokio::net::UnixStream::pair().unwrap();
+        let (_drain, watched) = watch::channel(Drain::No);
+        let session = serve(Stream::Unix(one), Arc::new(Shared::new(Config::default())), watched);
+        let size = size_of_val(&session);
+        assert!(size <= 1024, "{size} bytes for each session");
     }
 }

@@ -131,7 +131,7 @@ impl Session {
     }
 
     /// What becomes of a text with DDL keywords.
-    pub(super) async fn understand(&mut self, text: &[u8]) -> Understood {
+    pub(super) async fn understand(&self, text: &[u8]) -> Understood {
         let parsed = self.parsed(text).await;
         let ddl = &self.shared.config.ddl;
         let Some(statements) = parsed else {
@@ -222,7 +222,6 @@ impl Session {
     }
 
     async fn refuse_oversize(&mut self) -> Flow {
-        self.shared.metrics.texts_oversize.add();
         self.refuse_session(
             &Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
                 "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",
@@ -258,6 +257,25 @@ impl Session {
                 Ok(Piece::Failed)
             }
         }
+    }
+
+    /// Acts on the last statement of a string. The server commits before it says that this one is complete.
+    async fn act_and_commit(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+        let reply = match self.run_ddl(statement, offset).await {
+            Ok(reply) => reply,
+            Err(stop) => {
+                self.tell_stop(stop)?;
+                self.close_block().await?;
+                return Ok(Piece::Failed);
+            }
+        };
+        let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error else {
+            self.talk.link.tell_front(&reply.frames);
+            return Ok(Piece::Done);
+        };
+        self.talk.link.tell_front(&reply.notices());
+        self.talk.link.tell_front(&error.frame);
+        Ok(Piece::Failed)
     }
 
     /// The client's ErrorResponse.
@@ -300,7 +318,11 @@ impl Session {
                 }
                 if acts(statement) {
                     at += 1;
-                    self.act(statement, characters(&text[..statement.range.start])).await?
+                    let offset = characters(&text[..statement.range.start]);
+                    match last && std::mem::take(&mut owned) {
+                        true => self.act_and_commit(statement, offset).await?,
+                        false => self.act(statement, offset).await?,
+                    }
                 } else {
                     let count =
                         run.iter().take_while(|s| !acts(s) && !matches!(s.class, Class::Transaction(_))).count();
@@ -355,33 +377,51 @@ impl Session {
             match control {
                 // The implicit transaction becomes an explicit one, with what was done so far; options apply.
                 TransactionControl::Begin => {
-                    *owned = false;
-                    return self.hushed_begin(statement).await;
+                    let piece = self.hushed_begin(statement).await?;
+                    // With an error the implicit transaction ends, and its block with it.
+                    *owned = matches!(piece, Piece::Failed);
+                    return Ok(piece);
                 }
-                TransactionControl::Savepoint => {
-                    let word = statement.text.split_whitespace().next().unwrap_or("SAVEPOINT").to_ascii_uppercase();
-                    let word = if word == "RELEASE" { "RELEASE SAVEPOINT".to_owned() } else { word };
-                    self.talk.tell(&Report::error(
-                        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-                        format!("{word} can only be used in transaction blocks"),
-                    ));
-                    self.talk.ask_one("ROLLBACK", &[]).await?;
+                TransactionControl::Savepoint
+                | TransactionControl::Commit { chain: true }
+                | TransactionControl::Rollback { chain: true } => {
+                    self.refuse_outside_block(control, statement).await?;
                     return Ok(Piece::Failed);
                 }
-                TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
-                    self.talk.tell(&Report::warning(
-                        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-                        "there is no transaction in progress",
-                    ));
+                TransactionControl::Commit { .. }
+                | TransactionControl::Rollback { .. }
+                | TransactionControl::Prepare => {
+                    self.talk.tell(&no_transaction());
                     *owned = false;
                 }
-                TransactionControl::Prepare => *owned = false,
             }
         }
         self.piece(statement.text.as_bytes()).await
     }
 
-    async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
+    /// The error that savepoints and AND CHAIN get outside a block; it takes the implicit transaction with it.
+    pub(super) async fn refuse_outside_block(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<(), BackendLost> {
+        let word = statement.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let word = match (control, word.as_str()) {
+            (TransactionControl::Commit { .. }, _) => "COMMIT AND CHAIN",
+            (TransactionControl::Rollback { .. }, _) => "ROLLBACK AND CHAIN",
+            (_, "RELEASE") => "RELEASE SAVEPOINT",
+            (_, "ROLLBACK") => "ROLLBACK TO SAVEPOINT",
+            _ => "SAVEPOINT",
+        };
+        self.talk.tell(&Report::error(
+            sqlstate::NO_ACTIVE_SQL_TRANSACTION,
+            format!("{word} can only be used in transaction blocks"),
+        ));
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        Ok(())
+    }
+
+    pub(super) async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
         let mut batch = message::Batch::new();
         batch.statement(&statement.text, &[]);
         let answer = self.talk.ask(batch, Some(0)).await?;
@@ -399,6 +439,11 @@ impl Session {
     }
 }
 
+/// What COMMIT and ROLLBACK outside a block are told.
+pub(super) fn no_transaction() -> Report {
+    Report::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
+}
+
 /// Whether the proxy has something to do for a statement. What takes no lock that others could wait for is let go.
 pub(super) fn acts(statement: &Statement) -> bool {
     match &statement.class {
@@ -410,7 +455,7 @@ pub(super) fn acts(statement: &Statement) -> bool {
 }
 
 /// PostgreSQL counts error positions in characters.
-fn characters(text: &[u8]) -> usize {
+pub(super) fn characters(text: &[u8]) -> usize {
     String::from_utf8_lossy(text).chars().count()
 }
 

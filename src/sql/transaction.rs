@@ -35,10 +35,16 @@ pub fn exactly_transaction(text: &[u8]) -> Option<TransactionControl> {
     }
 }
 
-/// A look at the first byte, so that an ordinary query costs nothing.
+/// A look at the first two bytes, so that an ordinary query costs nothing.
 fn may_start(text: &[u8]) -> bool {
-    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    first.is_some_and(|byte| matches!(byte.to_ascii_lowercase(), b'b' | b's' | b'c' | b'e' | b'a' | b'r' | b'/' | b'-'))
+    match text.trim_ascii_start() {
+        [b'/' | b'-' | b'\x0b', ..] => true,
+        [first, second, ..] => {
+            let start = [first.to_ascii_lowercase(), second.to_ascii_lowercase()];
+            [b"ab", b"be", b"co", b"en", b"re", b"ro", b"sa", b"st"].contains(&&start)
+        }
+        _ => false,
+    }
 }
 
 /// The words of the text in lower case, a comma being one too; `None` if there is anything else, such as a

@@ -122,6 +122,7 @@ impl Owed {
 
     fn ready(&mut self) {
         self.copying = false;
+        self.skipping = false;
         while let Some(sent) = self.queue.pop_front() {
             if matches!(sent, Sent::Cycle | Sent::Sync) {
                 self.owed -= 1;

@@ -54,6 +54,13 @@ pub fn new_database(postgres: &Postgres, prefix: &str) -> String {
     name
 }
 
+/// Drops what [`new_database`] made, whoever is still connected.
+pub fn drop_database(postgres: &Postgres, name: &str) {
+    let mut admin = Client::connect(postgres.port, &postgres.user, "postgres");
+    // Sessions of a proxy may take a moment to end.
+    wait_until("nobody uses the database", || admin.query(&format!("DROP DATABASE {name}")).error.is_none());
+}
+
 /// One message of the backend's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {

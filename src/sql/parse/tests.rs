@@ -38,7 +38,8 @@ fn print_part(part: &Part) -> String {
     words.extend(part.cascade.then(|| "+cascade".to_owned()));
     words.extend(part.others.iter().map(|other| format!("& {other}")));
     words.extend(part.probe.iter().map(|probe| {
-        format!("? {}", probe.strip_prefix("ALTER TABLE pg_temp.pgsluice_probe ").expect("the copy is its target"))
+        assert!(probe.contains(" pg_temp.pgsluice_probe "), "the copy is its target: {probe}");
+        format!("? {}", probe.strip_prefix("ALTER TABLE pg_temp.pgsluice_probe ").unwrap_or(probe))
     }));
     words.join(" ").replace('\n', "\\n")
 }

@@ -1,0 +1,276 @@
+//! The relay beside the server itself, PgBouncer (session pooling) and HAProxy (TCP).
+//!
+//! All in one run and in turns, as only ratios mean something: throughput, latency and CPU time of
+//! pgbench's selects, system calls per query, memory per idle pair, connections per second, COPY.
+//! Prints Markdown. With arguments: only these parts. `PGSLUICE_BENCH_ROUNDS` (3) and
+//! `PGSLUICE_BENCH_SECONDS` (3) set how long it measures.
+
+mod rig;
+
+use rig::common::Client;
+use rig::{Rig, Target, cpu, median, resident, setting};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+type Part = (&'static str, fn(&Rig));
+
+/// The idle clients come last: PgBouncer keeps their connections to the server, which weigh on it.
+const PARTS: [Part; 5] =
+    [("select", selects), ("calls", system_calls), ("connect", connects), ("copy", copies), ("idle", idle)];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let mut rig = Rig::start();
+    let initialised = rig.postgres.command("pgbench").args(["-i", "-q", "-s", "5"]).stderr(Stdio::null()).status();
+    assert!(initialised.is_ok_and(|status| status.success()), "pgbench -i");
+    // PgBouncer has one thread; the others have one per core.
+    rig.pgsluice("pgsluice, 1 worker", "workers = 1");
+    println!("Versions:\n\n{}- {}", rig::versions(), version(&rig));
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            part(&rig);
+        }
+    }
+}
+
+fn version(rig: &Rig) -> String {
+    let said = rig.postgres.command("postgres").arg("--version").output().expect("postgres --version");
+    String::from_utf8_lossy(&said.stdout).trim().to_owned()
+}
+
+/// What one run of pgbench said, and what the proxy used meanwhile.
+#[derive(Debug, Default)]
+struct Run {
+    tps: f64,
+    /// Milliseconds.
+    latency: f64,
+    transactions: f64,
+    cpu: Duration,
+}
+
+fn pgbench(rig: &Rig, target: &Target, arguments: &[&str]) -> Run {
+    let before = target.pid().map(cpu).unwrap_or_default();
+    let mut command = rig.postgres.command("pgbench");
+    command.env("PGPORT", target.port.to_string()).args(["-n", "-S"]).args(arguments);
+    let output = command.output().expect("pgbench");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "pgbench through {}: {}", target.name, String::from_utf8_lossy(&output.stderr));
+    let number = |start: &str| -> f64 {
+        let line = said.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_default();
+        line.split(['/', ' ']).find_map(|word| word.parse().ok()).unwrap_or(f64::NAN)
+    };
+    Run {
+        tps: number("tps = "),
+        latency: number("latency average = "),
+        transactions: number("number of transactions actually processed: "),
+        cpu: target.pid().map(cpu).unwrap_or_default() - before,
+    }
+}
+
+/// `rounds` runs of each target, in turns; each round begins with another one.
+fn in_turns<T>(rig: &Rig, rounds: u32, mut run: impl FnMut(&Target) -> T) -> Vec<Vec<T>> {
+    let count = rig.targets.len();
+    let mut runs: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+    for round in 0..rounds as usize {
+        for n in 0..count {
+            let at = (round + n) % count;
+            runs[at].push(run(&rig.targets[at]));
+        }
+    }
+    runs
+}
+
+fn selects(rig: &Rig) {
+    let rounds = setting("PGSLUICE_BENCH_ROUNDS", 3);
+    let seconds = setting("PGSLUICE_BENCH_SECONDS", 3).to_string();
+    println!("\n## pgbench, select only\n\nMedians of {rounds} rounds of {seconds} s each, in turns.\n");
+    println!("| protocol | clients | through | queries/s | of direct | pgsluice is | latency | CPU per query |");
+    println!("|---|--:|---|--:|--:|--:|--:|--:|");
+    for protocol in ["simple", "prepared"] {
+        for (clients, threads) in [("1", "1"), ("16", "2"), ("64", "2")] {
+            let arguments = ["-M", protocol, "-c", clients, "-j", threads, "-T", &seconds];
+            let runs = in_turns(rig, rounds, |target| pgbench(rig, target, &arguments));
+            let tps: Vec<f64> =
+                runs.iter().map(|runs| median(&runs.iter().map(|r| r.tps).collect::<Vec<_>>())).collect();
+            for (at, target) in rig.targets.iter().enumerate() {
+                let of = |value: fn(&Run) -> f64| median(&runs[at].iter().map(value).collect::<Vec<_>>());
+                let latency = of(|run| run.latency * 1000.0);
+                let used = of(|run| run.cpu.as_secs_f64() * 1e6 / run.transactions);
+                let used = if target.pid().is_some() { format!("{used:.1} µs") } else { String::new() };
+                // Round by round, as a neighbour's load comes and goes.
+                let against: Vec<f64> = runs[1].iter().zip(&runs[at]).map(|(ours, its)| ours.tps / its.tps).collect();
+                let against = if at == 1 { String::new() } else { format!("{:.2}×", median(&against)) };
+                println!(
+                    "| {protocol} | {clients} | {} | {:.0} | {:.2} | {against} | {latency:.0} µs | {used} |",
+                    target.name,
+                    tps[at],
+                    tps[at] / tps[0],
+                );
+            }
+        }
+    }
+}
+
+/// Counted twice, with few queries and with many: the difference is what a query costs.
+fn system_calls(rig: &Rig) {
+    println!("\n## System calls per query, one client\n");
+    if !rig::installed("strace") {
+        println!("strace is not installed.");
+        return;
+    }
+    println!("| protocol | through | calls per query | of these |\n|---|---|--:|---|");
+    for protocol in ["simple", "prepared"] {
+        for target in rig.targets.iter().filter(|target| target.pid().is_some()) {
+            let (few, many) = (traced(rig, target, protocol, 500), traced(rig, target, protocol, 2500));
+            let mut names: Vec<(f64, f64, &str)> = many
+                .iter()
+                .map(|(name, calls, errors)| {
+                    let (calls_before, errors_before) =
+                        few.iter().find(|(n, ..)| n == name).map_or((0.0, 0.0), |(_, calls, errors)| (*calls, *errors));
+                    ((calls - calls_before) / 2000.0, (errors - errors_before) / 2000.0, name.as_str())
+                })
+                .collect();
+            names.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let total: f64 = names.iter().map(|(calls, ..)| calls).sum();
+            let errors: f64 = names.iter().map(|(_, errors, _)| errors).sum();
+            let list: Vec<String> = names
+                .iter()
+                .filter(|(calls, ..)| *calls >= 0.005)
+                .map(|(calls, _, name)| format!("{name} {calls:.2}"))
+                .collect();
+            println!("| {protocol} | {} | {total:.2} | {} (failed: {errors:.2}) |", target.name, list.join(", "));
+        }
+    }
+}
+
+/// Name, calls and failed calls of a proxy while it relays `queries`.
+fn traced(rig: &Rig, target: &Target, protocol: &str, queries: u32) -> Vec<(String, f64, f64)> {
+    let pid = target.pid().expect("a proxy").to_string();
+    let path = std::env::temp_dir().join(format!("pgsluice-strace-{pid}"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-c", "-qq", "-U", "name,calls,errors", "-p", &pid, "-o"]).arg(&path);
+    let mut strace = strace.stderr(Stdio::null()).spawn().expect("strace");
+    std::thread::sleep(Duration::from_millis(500));
+    pgbench(rig, target, &["-M", protocol, "-c", "1", "-t", &queries.to_string()]);
+    let interrupted = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
+    assert!(interrupted.is_ok_and(|status| status.success()), "kill -INT strace");
+    strace.wait().expect("strace's end");
+    let table = std::fs::read_to_string(&path).unwrap_or_default();
+    let _ = std::fs::remove_file(&path);
+    let rows = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let calls = words.get(1)?.parse().ok()?;
+        let errors = words.get(2).and_then(|word| word.parse().ok()).unwrap_or(0.0);
+        (words[0] != "total").then(|| (words[0].to_owned(), calls, errors))
+    });
+    rows.collect()
+}
+
+const IDLE: usize = 1000;
+
+/// Each has asked once, so that PgBouncer gives it a server connection too.
+fn idle(rig: &Rig) {
+    println!(
+        "\n## Memory per idle pair\n\nAnonymous memory in RAM, before and after {IDLE} clients that have asked one query each.\n"
+    );
+    println!("| through | before | after | per pair | after they left |\n|---|--:|--:|--:|--:|");
+    for target in rig.targets.iter().filter(|target| target.pid().is_some()) {
+        let pid = target.pid().expect("a proxy");
+        let connect = || Client::connect(target.port, &rig.postgres.user, "postgres");
+        drop(connect());
+        std::thread::sleep(Duration::from_millis(200));
+        let before = resident(pid);
+        // PgBouncer keeps its connections to the server, so the server has room for all proxies' at once.
+        let mut clients: Vec<Client> = (0..IDLE).map(|_| connect()).collect();
+        for client in &mut clients {
+            client.ok("SELECT 1");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let after = resident(pid);
+        drop(clients);
+        std::thread::sleep(Duration::from_millis(1500));
+        let left = resident(pid);
+        let per_pair = (after as f64 - before as f64) / IDLE as f64;
+        println!("| {} | {before} KiB | {after} KiB | {per_pair:.1} KiB | {left} KiB |", target.name);
+    }
+}
+
+fn connects(rig: &Rig) {
+    println!(
+        "\n## A new connection for each query (pgbench -C)\n\nPgBouncer keeps its server connections and reuses them; the others open one for each client.\n"
+    );
+    println!("| clients | through | connections/s | of direct |\n|--:|---|--:|--:|");
+    let rounds = setting("PGSLUICE_BENCH_ROUNDS", 3);
+    let seconds = setting("PGSLUICE_BENCH_SECONDS", 3).to_string();
+    for clients in ["1", "16"] {
+        let arguments = ["-C", "-c", clients, "-j", "1", "-T", &seconds];
+        let runs = in_turns(rig, rounds, |target| pgbench(rig, target, &arguments).tps);
+        let direct = median(&runs[0]);
+        for (target, tps) in rig.targets.iter().zip(&runs) {
+            println!("| {clients} | {} | {:.0} | {:.2} |", target.name, median(tps), median(tps) / direct);
+        }
+    }
+}
+
+const ROWS: usize = 1_500_000;
+
+fn copies(rig: &Rig) {
+    let mut admin = Client::connect(rig.postgres.port, &rig.postgres.user, "postgres");
+    let row = "repeat(md5(g::text), 4)";
+    admin.ok(&format!("CREATE UNLOGGED TABLE big AS SELECT g AS id, {row} AS v FROM generate_series(1, {ROWS}) g"));
+    admin.ok("CREATE UNLOGGED TABLE into_big (LIKE big)");
+    let rounds = setting("PGSLUICE_BENCH_ROUNDS", 3);
+    println!(
+        "\n## COPY of some 200 MB\n\n| direction | through | MB/s | of direct | CPU per MB |\n|---|---|--:|--:|--:|"
+    );
+    for (direction, copy) in [("out", copy_out as fn(&mut Client) -> usize), ("in", copy_in)] {
+        let runs = in_turns(rig, rounds, |target| {
+            admin.ok("TRUNCATE into_big");
+            let mut client = Client::connect(target.port, &rig.postgres.user, "postgres");
+            let (begun, used) = (Instant::now(), target.pid().map(cpu).unwrap_or_default());
+            let megabytes = copy(&mut client) as f64 / 1e6;
+            let used = target.pid().map(cpu).unwrap_or_default() - used;
+            (megabytes / begun.elapsed().as_secs_f64(), used.as_secs_f64() * 1e6 / megabytes)
+        });
+        let rate = |at: usize| median(&runs[at].iter().map(|run| run.0).collect::<Vec<_>>());
+        for (at, target) in rig.targets.iter().enumerate() {
+            let used = median(&runs[at].iter().map(|run| run.1).collect::<Vec<_>>());
+            let used = if target.pid().is_some() { format!("{used:.0} µs") } else { String::new() };
+            println!("| {direction} | {} | {:.0} | {:.2} | {used} |", target.name, rate(at), rate(at) / rate(0));
+        }
+    }
+}
+
+/// Reads it all and looks at nothing but the end; gives the bytes.
+fn copy_out(client: &mut Client) -> usize {
+    client.send_query("COPY big TO STDOUT");
+    let mut buffer = vec![0; 256 * 1024];
+    let mut total = 0;
+    loop {
+        let n = client.stream.read(&mut buffer).expect("data");
+        total += n;
+        // CommandComplete and ReadyForQuery come last, and alone are not data.
+        if n == 0 || buffer[..n].ends_with(&[b'Z', 0, 0, 0, 5, b'I']) {
+            return total;
+        }
+    }
+}
+
+/// Sends one CopyData per row, as psql does, in large writes.
+fn copy_in(client: &mut Client) -> usize {
+    client.send_query("COPY into_big FROM STDIN");
+    while client.read().tag != b'G' {}
+    let row = format!("1234567\t{}\n", "0123456789abcdef".repeat(8));
+    let mut frame = vec![b'd'];
+    frame.extend((row.len() as u32 + 4).to_be_bytes());
+    frame.extend(row.as_bytes());
+    let rows = 400;
+    let block = frame.repeat(rows);
+    for _ in 0..ROWS / rows {
+        client.stream.write_all(&block).expect("send");
+    }
+    client.send(&[b'c', 0, 0, 0, 4]);
+    assert_eq!(client.outcome().error, None);
+    ROWS / rows * block.len()
+}

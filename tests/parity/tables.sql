@@ -1,0 +1,112 @@
+-- Tables: made, renamed, moved, dropped; options, triggers, rules, policies.
+CREATE SCHEMA s;
+CREATE TABLE t (id int PRIMARY KEY, a int, b text);
+INSERT INTO t SELECT g, g, 'b' || g FROM generate_series(1, 50) g;
+CREATE TABLE IF NOT EXISTS t (id int);
+CREATE TABLE u (id int REFERENCES t, self int REFERENCES u (id), UNIQUE (id));
+CREATE TABLE copy_of (LIKE t INCLUDING ALL);
+CREATE TABLE as_t AS SELECT * FROM t WHERE a < 10;
+CREATE UNLOGGED TABLE s.unlogged (id int);
+CREATE TYPE typ AS (x int, y int);
+CREATE TABLE typed OF typ;
+CREATE TABLE base (id int, z int);
+CREATE TABLE heir (more int) INHERITS (base);
+SELECT 1 AS one INTO into_table;
+-- part
+CREATE TABLE t (id int);
+-- part
+CREATE TABLE v (id int REFERENCES missing);
+-- part
+CREATE TABLE v (id int REFERENCES t (a));
+-- part
+CREATE TABLE v (id int) INHERITS (missing);
+-- part
+ALTER TABLE t RENAME TO t2;
+ALTER TABLE t2 RENAME TO t;
+ALTER TABLE IF EXISTS missing RENAME TO x;
+ALTER TABLE as_t SET SCHEMA s;
+ALTER TABLE s.as_t OWNER TO parity_owner;
+ALTER TABLE t REPLICA IDENTITY FULL;
+ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE t SET (fillfactor = 70, autovacuum_enabled = false);
+ALTER TABLE t RESET (fillfactor), CLUSTER ON t_pkey;
+ALTER TABLE t SET WITHOUT CLUSTER;
+ALTER TABLE s.unlogged SET LOGGED;
+ALTER TABLE t SET TABLESPACE pg_default;
+ALTER TABLE t SET WITHOUT OIDS;
+ALTER TABLE heir NO INHERIT base;
+ALTER TABLE heir INHERIT base;
+ALTER TABLE typed NOT OF;
+ALTER TABLE typed OF typ;
+ALTER TYPE typ ADD ATTRIBUTE z int CASCADE;
+ALTER TYPE typ RENAME ATTRIBUTE z TO zz CASCADE;
+ALTER TABLE base ADD COLUMN inherited int;
+ALTER TABLE ONLY base ALTER COLUMN z SET DEFAULT 1;
+-- part
+ALTER TABLE t SET ACCESS METHOD heap;
+-- part
+ALTER TABLE t SET (nonsense = 1);
+-- part
+ALTER TABLE heir DROP COLUMN z;
+-- part
+ALTER TABLE ONLY base ADD COLUMN only_here int;
+-- part
+ALTER TABLE t RENAME TO u;
+-- part
+ALTER TABLE t SET SCHEMA missing;
+-- part
+CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$;
+CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION noop();
+CREATE CONSTRAINT TRIGGER ctr AFTER INSERT ON t DEFERRABLE FOR EACH ROW EXECUTE FUNCTION noop();
+ALTER TRIGGER tr ON t RENAME TO tr2;
+ALTER TABLE t DISABLE TRIGGER tr2;
+ALTER TABLE t ENABLE ALWAYS TRIGGER tr2, ENABLE TRIGGER USER;
+DROP TRIGGER tr2 ON t;
+DROP TRIGGER IF EXISTS tr2 ON t;
+DROP TRIGGER IF EXISTS tr2 ON missing;
+CREATE RULE ru AS ON UPDATE TO u DO ALSO NOTHING;
+ALTER RULE ru ON u RENAME TO ru2;
+ALTER TABLE u DISABLE RULE ru2;
+DROP RULE ru2 ON u;
+DROP RULE IF EXISTS ru2 ON u;
+CREATE POLICY po ON t USING (a > 0);
+ALTER POLICY po ON t TO parity_owner USING (a > 1);
+ALTER POLICY po ON t RENAME TO po2;
+DROP POLICY po2 ON t;
+DROP POLICY IF EXISTS po2 ON t;
+-- part
+CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION missing();
+-- part
+DROP TRIGGER missing ON t;
+-- part
+CREATE POLICY po ON missing USING (a > 0);
+-- part
+COMMENT ON TABLE t IS 'it''s a table';
+COMMENT ON COLUMN t.a IS 'é世界';
+COMMENT ON TABLE s.as_t IS NULL;
+COMMENT ON FUNCTION noop() IS 'nothing';
+GRANT SELECT ON t TO parity_owner;
+GRANT SELECT (a), UPDATE (b) ON t TO parity_owner;
+REVOKE SELECT ON t FROM parity_owner;
+-- part
+SECURITY LABEL ON TABLE t IS 'x';
+-- part
+TRUNCATE u;
+TRUNCATE u RESTART IDENTITY;
+TRUNCATE t CASCADE;
+-- part
+TRUNCATE t;
+-- part
+CREATE VIEW on_t AS SELECT id FROM t;
+-- part
+DROP TABLE t;
+-- part
+DROP TABLE missing;
+-- part
+DROP TABLE on_t;
+-- part
+DROP TABLE IF EXISTS missing;
+DROP TABLE IF EXISTS missing, copy_of;
+DROP TABLE IF EXISTS nowhere.missing;
+DROP TABLE t, u CASCADE;
+DROP TABLE heir, base;

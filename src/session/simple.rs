@@ -212,6 +212,7 @@ impl Session {
 
     /// ReadyForQuery, for a Query that the server did not see.
     pub(super) fn tell_ready(&mut self) {
+        self.tell_notifications();
         let mut ready = BytesMut::new();
         reply::put_ready(&mut ready, self.talk.link.status);
         self.talk.link.tell_front(&ready);

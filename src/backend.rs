@@ -72,7 +72,7 @@ pub struct Talk {
     /// A cancel of our own that is on its way, since the client left.
     pub cancelling: Cancelling,
     /// NotificationResponse messages that came amid a statement, and wait for its end.
-    pub notifications: BytesMut,
+    pub notifications: Option<Box<BytesMut>>,
 }
 
 /// The task that sends it.
@@ -201,7 +201,7 @@ impl Talk {
             Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),
-            Some(b'A') => self.notifications.extend_from_slice(&frame),
+            Some(b'A') => self.notifications.get_or_insert_default().extend_from_slice(&frame),
             Some(b'E') => {
                 let error = ServerError::new(frame);
                 if error.is_fatal() {

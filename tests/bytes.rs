@@ -305,7 +305,7 @@ fn random_conversations_are_the_same() {
         1 => prop::sample::select(simple_scripts()).prop_map(|(_, bytes)| Letter(bytes)),
     ];
     let mut runner = TestRunner::new_with_rng(
-        Cases { cases: 120, failure_persistence: None, max_shrink_iters: 20, ..Cases::default() },
+        Cases { cases: 300, failure_persistence: None, max_shrink_iters: 20, ..Cases::default() },
         // The same conversations each time.
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
     );

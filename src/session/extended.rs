@@ -206,10 +206,20 @@ impl Session {
         Ok(Flow::Continue)
     }
 
-    /// Asks, amid the client's pipeline, whether its portal is of this statement. A row of our own marks
-    /// where the client's answers end. False also when one of them is an error: the server skips to the
-    /// client's Sync then.
+    /// Whether the client's portal is of this statement, and nothing before it in the pipeline has failed.
     async fn would_run(&mut self, statement: &Statement, portal: &str) -> Result<bool, BackendLost> {
+        let text = self.portal_text(portal).await?.flatten();
+        Ok(text.is_some_and(|text| text.get(statement.range.clone()) == Some(statement.text.as_str())))
+    }
+
+    /// Lets the server answer all that came in the pipeline without its Sync. False: the client has an error.
+    pub(super) async fn catch_up(&mut self) -> Result<bool, BackendLost> {
+        Ok(self.portal_text("").await?.is_some() && self.seal(None, false).await?)
+    }
+
+    /// Asks, amid the client's pipeline, for the text of its portal. A row of our own marks where the client's
+    /// answers end. `None`: one of them is an error, and the server skips to the client's Sync.
+    async fn portal_text(&mut self, portal: &str) -> Result<Option<Option<String>>, BackendLost> {
         const MARK: &str = "pgsluice mark";
         const SQL: &str = "SELECT (SELECT c.statement FROM pg_catalog.pg_cursors c \
              WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
@@ -241,12 +251,12 @@ impl Session {
                     self.talk.link.tell_front(&frame);
                     self.talk.link.owed.received(tag);
                     if tag == b'E' {
-                        return Ok(false);
+                        return Ok(None);
                     }
                 }
             }
         }
-        Ok(found.flatten().is_some_and(|text| text.get(statement.range.clone()) == Some(statement.text.as_str())))
+        Ok(found)
     }
 
     /// A Sync of our own, whose ReadyForQuery the client never sees. A portal that has had its run is

@@ -18,7 +18,7 @@ use crate::pg::sqlstate;
 use crate::relay::{Event, Link};
 use crate::report::Report;
 use crate::wire::startup::Parameters;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dashmap::DashMap;
 use eye::Eye;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ impl Session {
             parsed_before: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
-            notifications: BytesMut::new(),
+            notifications: None,
         };
         let eye = Eye::new(&shared, &hello.parameters);
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
@@ -211,8 +211,7 @@ impl Session {
 
     /// The server delivers notifications between two commands of the client's, never amid one.
     fn tell_notifications(&mut self) {
-        if !self.talk.notifications.is_empty() {
-            let held = std::mem::take(&mut self.talk.notifications);
+        if let Some(held) = self.talk.notifications.take() {
             self.talk.link.tell_front(&held);
         }
     }

@@ -44,7 +44,10 @@ impl Session {
             return Flow::Continue;
         }
         if self.owns_block {
-            return self.query_ends_pipeline(&text).await;
+            return match self.query_ends_pipeline(&text).await {
+                Ok(flow) => flow,
+                Err(BackendLost) => self.end(Event::BackendClosed).await,
+            };
         }
         let statements = match self.understand(&text).await {
             Understood::Act(statements) if self.interceptable() => statements,
@@ -88,33 +91,23 @@ impl Session {
 
     /// A Query behind a pipeline that has no Sync, whose implicit transaction the proxy keeps as a block: the
     /// string belongs to that transaction, and ends it.
-    async fn query_ends_pipeline(&mut self, text: &[u8]) -> Flow {
-        match self.talk.link.settle(false).await {
-            Event::Settled => {}
-            other => return self.end(other).await,
-        }
-        // The frame went to a copy that it made fail.
-        if !self.talk.link.owed.certain() {
-            return Flow::Continue;
+    async fn query_ends_pipeline(&mut self, text: &[u8]) -> Result<Flow, BackendLost> {
+        if !self.catch_up().await? {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
         }
         self.talk.link.take_frame();
         self.owns_block = false;
         self.eye.watch_sync = false;
         let statements = self.parsed(text).await.unwrap_or_default();
-        let result = match statements.as_slice() {
-            [] => match self.piece(text).await {
-                Ok(_) => self.close_block().await,
-                Err(lost) => Err(lost),
-            },
-            several => self.string(several, text, true).await,
-        };
-        match result {
-            Ok(()) => {
-                self.tell_ready();
-                Flow::Continue
-            }
-            Err(BackendLost) => self.end(Event::BackendClosed).await,
+        if statements.is_empty() {
+            self.piece(text).await?;
+            self.close_block().await?;
+        } else {
+            self.string(&statements, text, true).await?;
         }
+        self.tell_ready();
+        Ok(Flow::Continue)
     }
 
     /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts

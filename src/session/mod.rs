@@ -95,6 +95,8 @@ impl Session {
             parsed_before: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
+            covered: false,
+            aside: None,
         };
         let eye = Eye::new(&shared, &hello.parameters);
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }

@@ -269,10 +269,16 @@ impl Session {
                 return Ok(Piece::Failed);
             }
         };
-        let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error else {
+        // Notifications of this very transaction come with COMMIT, behind what is still to be said.
+        self.talk.aside = Some(BytesMut::new());
+        let committed = self.talk.ask_one("COMMIT", &[]).await?;
+        let notifications = self.talk.aside.take().unwrap_or_default();
+        let Some(error) = committed.error else {
             self.talk.link.tell_front(&reply.frames);
+            self.talk.link.tell_front(&notifications);
             return Ok(Piece::Done);
         };
+        self.talk.link.tell_front(&notifications);
         self.talk.link.tell_front(&reply.notices());
         self.talk.link.tell_front(&error.frame);
         Ok(Piece::Failed)

@@ -465,7 +465,7 @@ fn who_waits_too_long_is_told_whom_for() {
     blocker.ok("PREPARE TRANSACTION 'forgotten one'");
     let (sqlstate, detail, _) = refusal(&mut ddl, "ALTER TABLE t ADD COLUMN a int");
     assert_eq!(sqlstate, "55P03");
-    assert!(detail.contains("prepared transaction \"forgotten one\" holds"), "{detail}");
+    assert!(detail.contains("prepared transaction \"forgotten one\", which holds"), "{detail}");
     blocker.ok("ROLLBACK PREPARED 'forgotten one'");
     // A session has.
     blocker.ok("BEGIN; SELECT * FROM t");

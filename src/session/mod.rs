@@ -233,8 +233,9 @@ impl Session {
 /// A client that does not read is not waited for longer.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// What a cancelled schema change may take to undo what it left, when the proxy stops.
-pub const CLEAN_UP: Duration = Duration::from_secs(10);
+/// What a cancelled schema change may take to undo what it left, when the proxy stops. A drop that waits for
+/// somebody still goes on in its backend, which does not notice that nobody listens.
+pub const CLEAN_UP: Duration = Duration::from_secs(4);
 
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {

@@ -73,8 +73,8 @@ pub struct Talk {
     pub cancelling: Cancelling,
     /// A nap is on its way that nobody has read the end of ([`Talk::ask_covered`]).
     pub covered: bool,
-    /// Notifications wait here, while the CommandComplete that goes before them is not out yet.
-    pub aside: Option<BytesMut>,
+    /// NotificationResponse messages that came amid a statement, and wait for its end.
+    pub notifications: BytesMut,
 }
 
 /// The task that sends it.
@@ -242,8 +242,8 @@ impl Talk {
             }
             Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
             // These come at any time and are the client's.
-            Some(b'A') if self.aside.is_some() => self.aside.get_or_insert_default().extend_from_slice(&frame),
-            Some(b'S' | b'A') => self.link.tell_front(&frame),
+            Some(b'S') => self.link.tell_front(&frame),
+            Some(b'A') => self.notifications.extend_from_slice(&frame),
             Some(b'E') => {
                 let error = ServerError::new(frame);
                 if error.is_fatal() {

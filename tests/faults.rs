@@ -453,17 +453,21 @@ fn a_stop_now_waits_for_nobody() {
     building.send_query("CREATE INDEX new ON t (v)");
     stage.wait_for(&building, BUILD_WAITS);
     let begun = Instant::now();
-    let Stage { running, mut watcher, database } = stage;
-    running.stop_now();
+    let (running, building_pid) = (stage.running, building.pid);
+    let stopping = std::thread::spawn(move || running.stop_now());
+    // The build is cancelled, and what it left is dropped once the writer lets go.
+    stage.running = proxy(&SERVER, |_| {});
+    stage.wait_for_undo(building_pid);
+    blocker.goodbye();
+    stopping.join().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     for client in [block, waiting] {
         let words = client.last_words();
         assert!(words.is_empty() || words.last().unwrap().field(b'C').as_deref() == Some("57P01"), "{words:?}");
     }
     drop(building);
-    blocker.goodbye();
-    let left =
-        format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()");
-    wait_until("no backend is left", || watcher.value(&left) == "0");
-    assert_eq!(watcher.value("SELECT count(*) FROM other"), "0");
+    stage.assert_clean("stop now", &[]);
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM other"), "0");
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM pg_class WHERE relname = 'new'"), "0");
+    stage.running.stop_now();
 }

@@ -18,7 +18,7 @@ use crate::pg::sqlstate;
 use crate::relay::{Event, Link};
 use crate::report::Report;
 use crate::wire::startup::Parameters;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
 use eye::Eye;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Session {
             cancels: Arc::default(),
             cancelling: Arc::default(),
             covered: false,
-            aside: None,
+            notifications: BytesMut::new(),
         };
         let eye = Eye::new(&shared, &hello.parameters);
         Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
@@ -196,7 +196,7 @@ impl Session {
     async fn attend(&mut self) -> Flow {
         let Some(header) = self.talk.link.peek_header() else { return Flow::End };
         self.talk.cancels.begin();
-        match header.tag {
+        let flow = match header.tag {
             b'Q' => self.query().await,
             b'P' => self.parse().await,
             b'E' => self.execute().await,
@@ -205,6 +205,16 @@ impl Session {
                 self.talk.link.pass_frame();
                 Flow::Continue
             }
+        };
+        self.tell_notifications();
+        flow
+    }
+
+    /// The server delivers notifications between two commands of the client's, never amid one.
+    fn tell_notifications(&mut self) {
+        if !self.talk.notifications.is_empty() {
+            let held = std::mem::take(&mut self.talk.notifications);
+            self.talk.link.tell_front(&held);
         }
     }
 

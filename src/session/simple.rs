@@ -212,6 +212,7 @@ impl Session {
 
     /// ReadyForQuery, for a Query that the server did not see.
     pub(super) fn tell_ready(&mut self) {
+        self.tell_notifications();
         let mut ready = BytesMut::new();
         reply::put_ready(&mut ready, self.talk.link.status);
         self.talk.link.tell_front(&ready);
@@ -269,16 +270,10 @@ impl Session {
                 return Ok(Piece::Failed);
             }
         };
-        // Notifications of this very transaction come with COMMIT, behind what is still to be said.
-        self.talk.aside = Some(BytesMut::new());
-        let committed = self.talk.ask_one("COMMIT", &[]).await?;
-        let notifications = self.talk.aside.take().unwrap_or_default();
-        let Some(error) = committed.error else {
+        let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error else {
             self.talk.link.tell_front(&reply.frames);
-            self.talk.link.tell_front(&notifications);
             return Ok(Piece::Done);
         };
-        self.talk.link.tell_front(&notifications);
         self.talk.link.tell_front(&reply.notices());
         self.talk.link.tell_front(&error.frame);
         Ok(Piece::Failed)

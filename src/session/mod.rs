@@ -71,7 +71,8 @@ struct Session {
     shared: Arc<Shared>,
     talk: Talk,
     eye: Eye,
-    parameters: Parameters,
+    /// Boxed, as it is looked at for the log only.
+    parameters: Box<Parameters>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
 }
@@ -99,7 +100,7 @@ impl Session {
             notifications: BytesMut::new(),
         };
         let eye = Eye::new(&shared, &hello.parameters);
-        Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
+        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {

@@ -71,6 +71,8 @@ pub struct Talk {
     pub parsed_before: bool,
     /// A cancel of our own that is on its way, since the client left.
     pub cancelling: Cancelling,
+    /// A nap is on its way that nobody has read the end of ([`Talk::ask_covered`]).
+    pub covered: bool,
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
 }
@@ -150,7 +152,46 @@ impl Talk {
         self.ask_with(batch, visible, &mut silent).await
     }
 
-    /// The same; reports that come in `progress` meanwhile go to the client.
+    /// The same, with `nap` right behind it: the backend is not idle between this question and the next, so that a
+    /// cancel from anywhere strikes. The nap before it is read first: an error of that one is the second value.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_covered(&mut self, batch: Batch, nap: &str) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        let mut cover = Batch::new();
+        cover.statement(nap, &[]);
+        self.link.tell_back(&batch.sync().bytes);
+        self.link.tell_back(&cover.sync().bytes);
+        let struck = self.uncover().await?;
+        let answer = self.read_answer().await?;
+        self.covered = true;
+        Ok((answer, struck))
+    }
+
+    /// Waits for the end of the nap that [`Talk::ask_covered`] left, and gives its error: a cancel, or a timeout.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn uncover(&mut self) -> Result<Option<ServerError>, BackendLost> {
+        if !std::mem::take(&mut self.covered) {
+            return Ok(None);
+        }
+        Ok(self.read_answer().await?.error)
+    }
+
+    /// Up to ReadyForQuery.
+    async fn read_answer(&mut self) -> Result<Answer, BackendLost> {
+        let mut answer = Answer::default();
+        let mut gone = self.canceller();
+        loop {
+            let frame = self.link.next_back_frame(&mut gone).await?;
+            if self.take_frame(&mut answer, frame, None)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The same as [`Talk::ask`]; reports that come in `progress` meanwhile go to the client.
     ///
     /// # Errors
     /// As [`Talk::ask`].
@@ -160,6 +201,7 @@ impl Talk {
         visible: Option<usize>,
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
+        self.uncover().await?;
         self.link.tell_back(&batch.sync().bytes);
         let mut answer = Answer::default();
         let mut gone = self.canceller();

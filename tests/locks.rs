@@ -50,6 +50,7 @@ const SCENE: &str = "
     CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 (a int)";
 
 #[rustfmt::skip] // one case a line, so that the table reads as a table
+#[allow(clippy::too_many_lines, reason = "a flat table, one row a form")]
 fn cases() -> Vec<Case> {
     let case = |form, setup, sql, target, other| Case { form, setup, sql, target, other };
     const FK: &str = "ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (i) REFERENCES o";

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
-//! line. `UPDATE_GOLDENFILES=1` writes what is printed into the files. Every plan is checked too.
+//! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
 
 use pgsluice::catalog::{
     Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts, RelationRef,
@@ -38,13 +38,13 @@ fn plans_are_as_written() {
         if printed == golden {
             continue;
         }
-        if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        if std::env::var_os("UPDATE_GOLDENS").is_some() {
             std::fs::write(&path, printed).unwrap();
         } else {
             differing.push(difference(&path, &golden, &printed));
         }
     }
-    assert!(differing.is_empty(), "{}\nUPDATE_GOLDENFILES=1 writes them anew.", differing.join("\n"));
+    assert!(differing.is_empty(), "{}\nUPDATE_GOLDENS=1 writes them anew.", differing.join("\n"));
 }
 
 /// The first line that is not as written.

@@ -103,6 +103,15 @@ impl Execution<'_> {
     /// # Errors
     /// Why it stopped. Phases that were done have been undone.
     pub async fn run(&mut self, plan: &Plan) -> Result<Reply, Stop> {
+        let result = self.run_phases(plan).await;
+        // Whatever ended it: no answer of the backend's to us is left on its way.
+        if !matches!(result, Err(Stop::Lost)) {
+            self.talk.uncover().await?;
+        }
+        result
+    }
+
+    async fn run_phases(&mut self, plan: &Plan) -> Result<Reply, Stop> {
         for note in &plan.notes {
             self.tell(note);
         }

@@ -6,12 +6,12 @@
 //! client's end, `pg_cancel_backend`).
 
 use super::{Execution, Stop};
-use crate::backend::Answer;
 use crate::config::Autovacuum;
 use crate::lanes::{self, Blocker, View, in_words};
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
 use crate::report::Report;
+use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -47,7 +47,6 @@ pub(super) struct Waiting {
     rung: Duration,
     rung_from: Instant,
     taken_by_other: bool,
-    nap: Duration,
     outwaited: bool,
 }
 
@@ -69,7 +68,6 @@ impl Waiting {
             rung: run.config.locks.ladder_start,
             rung_from: now + run.config.locks.starve_after,
             taken_by_other,
-            nap: Duration::ZERO,
             outwaited: false,
         }
     }
@@ -131,6 +129,12 @@ impl Execution<'_> {
 
     /// Waits until it is worth trying again.
     pub(super) async fn wait(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
+        let next = self.wait_asleep(phase, waiting).await?;
+        self.wake().await?;
+        Ok(next)
+    }
+
+    async fn wait_asleep(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
         loop {
             let waited = waiting.since.elapsed();
             if waited >= waiting.limit {
@@ -163,31 +167,27 @@ impl Execution<'_> {
         }
     }
 
-    /// One round trip: a nap, the lanes still missing, and a look at who is in the way.
+    /// One look at who is in the way, and a try for a lane still missing, after the nap before it and with a nap
+    /// behind it: the backend is busy all the time, and a cancel from anywhere ends one of the naps.
     async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
         let mut batch = Batch::new();
-        let waiting_for = waiting_for(phase, &waiting.last);
-        batch.statement(&lanes::nap_sql(waiting.nap, &self.talk.words(&waiting_for)), &[]);
         let missing = waiting.lanes.get(waiting.held).copied();
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
         let [oids, modes, lanes] = lanes::view_parameters(&phase.locks, &waiting.lanes);
         batch.statement(&self.talk.question(lanes::VIEW_SQL), &[&oids, &modes, &lanes]);
-        let answer: Answer = self.talk.ask(batch, None).await?;
-        // The nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
+        // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
+        let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
+        let nap = self.config.locks.poll.mul_f64(spread.max(0.0)) / 2;
+        let nap = lanes::nap_sql(nap, &self.talk.words(&waiting_for(phase, &waiting.last)));
+        let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
+        self.struck(struck)?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
-            Err(_) if self.talk.link.front_gone() => return Err(Stop::ClientGone),
-            Err(error) => {
-                self.talk.take_cancelled();
-                return Err(Stop::Server(error));
-            }
+            Err(error) => return self.struck(Some(error)).map(|()| View::default()),
         };
-        // The first look comes at once, those after it at the poll's pace.
-        let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
-        waiting.nap = self.config.locks.poll.mul_f64(spread.max(0.0));
-        if missing.is_some() && answer.rows.get(1).and_then(|row| row.first()?.as_deref()) == Some("t") {
+        if missing.is_some() && answer.rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
             waiting.held += 1;
         }
         let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
@@ -195,6 +195,24 @@ impl Execution<'_> {
             tracing::warn!(%error, "cannot read who blocks a statement");
             View::default()
         }))
+    }
+
+    /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
+    fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
+        match error {
+            None => Ok(()),
+            Some(_) if self.talk.link.front_gone() => Err(Stop::ClientGone),
+            Some(error) => {
+                self.talk.take_cancelled();
+                Err(Stop::Server(error))
+            }
+        }
+    }
+
+    /// The end of the last nap.
+    async fn wake(&mut self) -> Result<(), Stop> {
+        let struck = self.talk.uncover().await?;
+        self.struck(struck)
     }
 
     /// Tells the client what is waited for: soon once, then at the configured pace.
@@ -307,6 +325,7 @@ impl Execution<'_> {
             waiting.look(view, now);
             self.notice(phase, &mut waiting, now);
         }
+        self.wake().await?;
         Ok(waiting)
     }
 }

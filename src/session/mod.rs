@@ -71,7 +71,8 @@ struct Session {
     shared: Arc<Shared>,
     talk: Talk,
     eye: Eye,
-    parameters: Parameters,
+    /// Boxed, as it is looked at for the log only.
+    parameters: Box<Parameters>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
 }
@@ -95,10 +96,11 @@ impl Session {
             parsed_before: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
+            covered: false,
             notifications: None,
         };
         let eye = Eye::new(&shared, &hello.parameters);
-        Self { shared, talk, eye, parameters: hello.parameters, owns_block: false }
+        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
@@ -241,8 +243,9 @@ impl Session {
 /// A client that does not read is not waited for longer.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// What a cancelled schema change may take to undo what it left, when the proxy stops.
-pub const CLEAN_UP: Duration = Duration::from_secs(10);
+/// What a cancelled schema change may take to undo what it left, when the proxy stops. A drop that waits for
+/// somebody still goes on in its backend, which does not notice that nobody listens.
+pub const CLEAN_UP: Duration = Duration::from_secs(4);
 
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {

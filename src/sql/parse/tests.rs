@@ -51,7 +51,7 @@ fn print_all(sql: &str) -> String {
     }
 }
 
-/// A case: a line of SQL, and below it, indented, the print of what was read. `UPDATE_GOLDENFILES=1` writes
+/// A case: a line of SQL, and below it, indented, the print of what was read. `UPDATE_GOLDENS=1` writes
 /// them anew.
 fn check(family: &str) {
     let path = format!("{}/src/sql/parse/cases/{family}.txt", env!("CARGO_MANIFEST_DIR"));
@@ -59,7 +59,7 @@ fn check(family: &str) {
     let sql = golden.lines().filter(|line| !line.is_empty() && !line.starts_with(' '));
     let actual: Vec<String> = sql.map(|sql| format!("{sql}\n    {}\n", print_all(sql))).collect();
     let actual = actual.join("\n");
-    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
         std::fs::write(&path, actual).expect("a file of cases");
     } else {
         assert_eq!(actual, golden, "{family}: see CONTRIBUTING.md on golden files");

@@ -21,6 +21,18 @@ impl fmt::Debug for Settings {
 
 pub type Error = tokio_postgres::Error;
 
+/// What the server said, or else the innermost cause.
+pub fn said(error: &Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} ({})", db.message(), db.code().code());
+    }
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
 /// From `[operator]`; what it leaves out is the backend's.
 pub fn settings(config: &Config) -> Settings {
     let operator = &config.operator;
@@ -104,17 +116,5 @@ impl Operator {
             percent: share(number(1), number(2)).or_else(|| share(number(3), number(4))),
             waits_for: (locker != 0).then(|| format!("pid {locker} ({})", who.join(", "))),
         }))
-    }
-
-    /// One text value of one row; parameters are text.
-    ///
-    /// # Errors
-    /// As the server says.
-    pub async fn text(&self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Error> {
-        let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
-            parameters.iter().map(|p| p as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
-        let types = vec![tokio_postgres::types::Type::TEXT; parameters.len()];
-        let statement = self.client.prepare_typed(sql, &types).await?;
-        Ok(self.client.query_opt(&statement, &parameters).await?.and_then(|row| row.get(0)))
     }
 }

@@ -5,6 +5,7 @@ use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
 use crate::catalog::query::{FACTS_SQL, decode, relations_of};
 use crate::catalog::{Facts, ProbeAnswer};
 use crate::config::Address;
+use crate::operator::said;
 use crate::sql::Statement;
 use std::env::var;
 use std::time::Duration;
@@ -102,16 +103,4 @@ impl Backend {
         });
         Ok(rows.collect())
     }
-}
-
-/// What the server said, or else the innermost cause.
-fn said(error: &Error) -> String {
-    if let Some(db) = error.as_db_error() {
-        return format!("{} ({})", db.message(), db.code().code());
-    }
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

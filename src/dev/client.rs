@@ -1,6 +1,7 @@
 //! A client for `dev` and `demo`: one connection, one call at a time, blocking.
 
 use crate::config::Address;
+use crate::operator::said;
 use crate::pg::sqlstate;
 use crate::report::Report;
 use tokio::runtime::{Builder, Runtime};
@@ -21,7 +22,7 @@ impl Client {
         config.host(address.libpq_host()).port(address.port()).user(user).dbname(dbname);
         let (client, connection) = runtime
             .block_on(config.connect(NoTls))
-            .map_err(|error| failed(format!("could not connect to {address}: {}", cause(&error))))?;
+            .map_err(|error| failed(format!("could not connect to {address}: {}", said(&error))))?;
         // Ends with the runtime; its error shows in the client's next call.
         runtime.spawn(async { drop(connection.await) });
         Ok(Self { runtime, client })
@@ -56,19 +57,7 @@ impl Client {
 }
 
 fn report(error: &tokio_postgres::Error) -> Report {
-    failed(cause(error))
-}
-
-/// What the server said, or else the innermost cause.
-fn cause(error: &tokio_postgres::Error) -> String {
-    if let Some(db) = error.as_db_error() {
-        return format!("{} ({})", db.message(), db.code().code());
-    }
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
+    failed(said(error))
 }
 
 fn failed(message: impl Into<String>) -> Report {

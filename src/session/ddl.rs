@@ -105,7 +105,8 @@ impl Session {
                 facts.probe.resize(ddl.parts.len(), None);
             }
             for question in probes {
-                let statements = [&question.make, question.files, &question.statement, question.files];
+                // An empty row parts what was before from what is after.
+                let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
                 let Some(rows) = self.rolled_back(&statements).await? else { continue };
                 let files: probe::Files = rows
                     .into_iter()
@@ -114,10 +115,8 @@ impl Session {
                         Some((values.next()?, values.next()?))
                     })
                     .collect();
-                // The same relations before and after, in the order asked; an index that is gone shortens the second half.
-                let half =
-                    files.iter().skip(1).position(|(name, _)| name == "pgsluice_probe").map_or(files.len(), |i| i + 1);
-                let (first, second) = files.split_at(half);
+                let mut halves = files.split(|(name, _)| name.is_empty());
+                let (Some(first), Some(second)) = (halves.next(), halves.next()) else { continue };
                 if let Some(slot) = facts.probe.get_mut(question.part) {
                     *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));
                 }

@@ -36,7 +36,8 @@ struct Worker {
 pub struct Running {
     addresses: Vec<Address>,
     shared: Arc<Shared>,
-    drain: watch::Sender<Drain>,
+    /// What is asked of the acceptor, which tells the sessions once nobody new can come.
+    asked: watch::Sender<Drain>,
     acceptor: JoinHandle<()>,
 }
 
@@ -56,13 +57,13 @@ impl Running {
 
     /// Takes no new clients; sessions end when idle. Returns when they have, or after the grace time, when the rest were cut off.
     pub fn stop(self) {
-        self.drain.send_replace(Drain::Idle);
+        self.asked.send_replace(Drain::Idle);
         self.join();
     }
 
     /// Ends every session now.
     pub fn stop_now(self) {
-        self.drain.send_replace(Drain::Now);
+        self.asked.send_replace(Drain::Now);
         self.join();
     }
 
@@ -87,12 +88,12 @@ pub fn run(config: Config) -> Result<(), Report> {
         let mut signals = Signals::new()?;
         signals.next(&running.shared).await;
         tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients; sessions end when idle");
-        running.drain.send_replace(Drain::Idle);
-        let mut drain = running.drain.subscribe();
+        running.asked.send_replace(Drain::Idle);
+        let mut asked = running.asked.subscribe();
         tokio::select! {
-            () = signals.next(&running.shared) => { running.drain.send_replace(Drain::Now); }
-            _ = drain.wait_for(|state| *state == Drain::Now) => {}
-            () = running.drain.closed() => {}
+            () = signals.next(&running.shared) => { running.asked.send_replace(Drain::Now); }
+            _ = asked.wait_for(|state| *state == Drain::Now) => {}
+            () = running.asked.closed() => {}
             () = finished(&running.acceptor) => {}
         }
         Ok::<(), Report>(())
@@ -157,10 +158,11 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let shared = Arc::new(Shared::new(config));
     let (drain, watched) = watch::channel(Drain::No);
     let workers = (0..count).map(|n| worker(n, &shared, &watched)).collect::<Result<Vec<_>, Report>>()?;
-    let accept = Accept { listeners, workers, shared: Arc::clone(&shared), drain: drain.clone() };
+    let (asked, asks) = watch::channel(Drain::No);
+    let accept = Accept { listeners, workers, shared: Arc::clone(&shared), asked: asks, drain };
     let runtime = runtime()?;
     let acceptor = thread("accept", move || runtime.block_on(accept.run()))?;
-    Ok(Running { addresses, shared, drain, acceptor })
+    Ok(Running { addresses, shared, asked, acceptor })
 }
 
 /// A listening socket that no runtime knows yet.
@@ -213,30 +215,33 @@ struct Accept {
     listeners: Vec<Bound>,
     workers: Vec<Worker>,
     shared: Arc<Shared>,
+    asked: watch::Receiver<Drain>,
     drain: watch::Sender<Drain>,
 }
 
 impl Accept {
     async fn run(self) {
-        let Self { listeners, workers, shared, drain } = self;
+        let Self { listeners, workers, shared, mut asked, drain } = self;
         let (arrived, mut arrivals) = mpsc::channel(64);
         let files = socket_files(&shared.config.proxy.listen);
         let accepting: Vec<_> = listeners.into_iter().map(|l| tokio::spawn(accept_all(l, arrived.clone()))).collect();
-        let mut draining = drain.subscribe();
         loop {
             tokio::select! {
                 Some(arrival) = arrivals.recv() => hand_over(arrival, &workers, &shared),
-                _ = draining.wait_for(|state| *state != Drain::No) => break,
+                Ok(_) = asked.wait_for(|state| *state != Drain::No) => break,
             }
         }
         for task in accepting {
             task.abort();
+            // Its end is its socket's: who hears a farewell can rely on nobody listening here any more.
+            let _ = task.await;
         }
         drop(arrivals);
         for file in files {
             let _ = std::fs::remove_file(file);
         }
-        drain_workers(workers, &shared, &drain).await;
+        drain.send_replace(Drain::Idle);
+        drain_workers(workers, &shared, asked, &drain).await;
     }
 }
 
@@ -297,9 +302,13 @@ fn refuse(arrival: Arrival, report: &Report) {
 }
 
 /// Waits for the sessions' end, at most for the grace time; then they are ended.
-async fn drain_workers(workers: Vec<Worker>, shared: &Shared, drain: &watch::Sender<Drain>) {
+async fn drain_workers(
+    workers: Vec<Worker>,
+    shared: &Shared,
+    mut asked: watch::Receiver<Drain>,
+    drain: &watch::Sender<Drain>,
+) {
     let grace = shared.config.proxy.drain_grace;
-    let mut now = drain.subscribe();
     let idle = async {
         while workers.iter().any(|w| w.clients.load(Ordering::Relaxed) > 0) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -308,7 +317,7 @@ async fn drain_workers(workers: Vec<Worker>, shared: &Shared, drain: &watch::Sen
     let cut_off = tokio::select! {
         () = idle => false,
         () = tokio::time::sleep(grace) => true,
-        _ = now.wait_for(|state| *state == Drain::Now) => true,
+        Ok(_) = asked.wait_for(|state| *state == Drain::Now) => true,
     };
     if cut_off {
         let left: usize = workers.iter().map(|w| w.clients.load(Ordering::Relaxed)).sum();

@@ -98,6 +98,8 @@ pub struct Link {
     back_skip: u32,
     /// `front_in` ends amid a frame: more must be read before it is walked again.
     front_short: bool,
+    /// The same of `back_in`.
+    back_short: bool,
     front_eof: bool,
     back_shut: bool,
     pub owed: Owed,
@@ -132,6 +134,7 @@ impl Link {
             front_skip: 0,
             back_skip: 0,
             front_short: false,
+            back_short: false,
             front_eof: false,
             back_shut: false,
             owed: Owed::startup(),

@@ -326,6 +326,18 @@ fn random_conversations_are_the_same() {
     twins.running.stop_now();
 }
 
+/// An error and the server's last words behind it, which may come at once, as an answer to a question of the proxy's.
+#[test]
+fn last_words_behind_an_error_are_passed_on() {
+    let twins = Twins::new("words", "CREATE TABLE t (id int)");
+    let bytes = [run("COPY t (id) FROM STDIN"), run("ALTER TABLE t DROP COLUMN x"), run("SELECT 1"), sync()].concat();
+    for _ in 0..20 {
+        let words = transcript(&twins.proxied().play(&[&bytes], None));
+        assert!(words.contains("unexpected message type") && words.contains("synchronization was lost"), "{words}");
+    }
+    twins.running.stop_now();
+}
+
 /// Without the places in the server's source, where the same error is found by another way.
 fn without_place(transcript: &str) -> String {
     let kept = |line: &str| -> String {

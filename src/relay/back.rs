@@ -37,6 +37,13 @@ impl Link {
                 Poll::Pending => return Poll::Pending,
             }
             let mut input = std::mem::take(&mut self.back_in);
+            // Whoever asked the server something itself may have read more than its answer.
+            if !input.is_empty() && !self.back_short {
+                match self.backward(&input, cx) {
+                    Some(event) => return Poll::Ready(event),
+                    None => continue,
+                }
+            }
             let read = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
                 let mut buf = ReadBuf::new(scratch);
                 match self.back.poll_read(cx, &mut buf) {
@@ -65,6 +72,7 @@ impl Link {
         Poll::Pending
     }
 
+    /// Walks `input` and passes on what may pass; the rest is held.
     fn backward(&mut self, mut input: &[u8], cx: &mut Context<'_>) -> Option<Event> {
         loop {
             let (pass, taken, walked) = self.walk_back(input);
@@ -72,6 +80,7 @@ impl Link {
                 return Some(Event::FrontendGone);
             }
             let rest = &input[taken..];
+            self.back_short = matches!(walked, Walked::Short);
             let event = match walked {
                 Walked::Error => {
                     let error = ServerError::new(Bytes::copy_from_slice(&input[pass..taken]));
@@ -172,6 +181,7 @@ impl Link {
                     Err(_) => return Poll::Ready(Err(BackendLost)),
                     Ok(Some(header)) if self.back_in.len() >= header.total() => {
                         let frame = self.back_in.split_to(header.total()).freeze();
+                        self.back_short = false;
                         self.note(header.tag, frame.get(HEADER_LEN..).unwrap_or_default());
                         return Poll::Ready(Ok(frame));
                     }

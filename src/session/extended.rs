@@ -314,6 +314,11 @@ impl Session {
             let frame = self.talk.link.next_back_frame(&mut gone).await?;
             match frame.first() {
                 Some(b'E') => {
+                    let error = ServerError::new(frame);
+                    if error.is_fatal() {
+                        self.talk.link.tell_front(&error.frame);
+                        return Err(BackendLost);
+                    }
                     self.talk.link.owed.received(b'E');
                     return Ok(());
                 }

@@ -9,8 +9,7 @@
 //! beyond ASCII in the proxy's own statements are not understood there; then the statement goes
 //! without them, guarded by `lock_timeout`.
 
-use crate::config::Address;
-use crate::net::Stream;
+use crate::net::Target;
 use crate::relay::Link;
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
@@ -20,8 +19,7 @@ use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -63,8 +61,8 @@ impl Answer {
 #[derive(Debug)]
 pub struct Talk {
     pub link: Link,
-    pub address: Arc<Address>,
-    pub connect_timeout: Duration,
+    /// Where it is.
+    pub target: Arc<Target>,
     /// CancelRequests for this session that passed through; whoever waits looks at them.
     pub cancels: Arc<Cancels>,
     /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
@@ -124,15 +122,14 @@ impl Talk {
 
     /// What is done when the client leaves while its backend works: the work is cancelled.
     pub fn canceller(&self) -> impl FnMut(&[u8]) + use<> {
-        let (address, timeout, cancelling) =
-            (Arc::clone(&self.address), self.connect_timeout, Arc::clone(&self.cancelling));
+        let (target, cancelling) = (Arc::clone(&self.target), Arc::clone(&self.cancelling));
         move |key| {
             let mut packet = u32::try_from(8 + key.len()).unwrap_or(8).to_be_bytes().to_vec();
             packet.extend(CANCEL_REQUEST.to_be_bytes());
             packet.extend(key);
-            let address = Arc::clone(&address);
+            let target = Arc::clone(&target);
             let task = tokio::spawn(async move {
-                if let Err(error) = cancel(&address, &packet, timeout).await {
+                if let Err(error) = cancel(&target, &packet).await {
                     tracing::warn!(%error, "could not cancel the work of a client that left");
                 }
             });
@@ -329,11 +326,11 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 ///
 /// # Errors
 /// The server cannot be reached.
-pub async fn cancel(address: &Address, packet: &[u8], timeout: Duration) -> std::io::Result<()> {
-    let stream = Stream::connect(address, timeout, Duration::ZERO).await?;
-    let mut stream = stream;
-    tokio::io::AsyncWriteExt::write_all(&mut stream, packet).await?;
+pub async fn cancel(target: &Target, packet: &[u8]) -> std::io::Result<()> {
+    let mut stream = target.connect().await?;
+    stream.write_all(packet).await?;
+    stream.flush().await?;
     let mut rest = [0; 64];
-    let _ = tokio::time::timeout(timeout, stream.read(&mut rest)).await;
+    let _ = tokio::time::timeout(target.timeout, stream.read(&mut rest)).await;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! modules declared above it (`tests/tidy.rs` holds that):
 //!
 //! 1. [`server`] accepts a client and hands it to one of its single-threaded workers, for good.
-//! 2. [`session`] reads the first packets ([`wire::startup`]), connects a backend ([`net`]), and lets both
+//! 2. [`session`] reads the first packets ([`wire::startup`]), connects a backend ([`net`], [`tls`]), and lets both
 //!    ends talk. Authentication is theirs.
 //! 3. [`relay`] passes bytes on as they came. It walks frames ([`wire::frame`]) in place, keeps count of
 //!    what the backend owes ([`wire::owed`]), and stops only at a Query, Parse or Execute that the session's
@@ -30,6 +30,7 @@ pub mod report;
 pub mod config;
 pub mod metrics;
 pub mod wire;
+pub mod tls;
 pub mod net;
 pub mod relay;
 pub mod backend;

@@ -1,81 +1,177 @@
 //! Sockets: TCP and Unix, on both sides, with the options a relay needs.
 //!
-//! `Stream` is the one type the relay reads and writes; TLS will be a variant of it.
+//! `Stream` is the one type the relay reads and writes; TLS is a variant of it.
 
-use crate::config::Address;
+use crate::config::{Address, BackendTlsMode, Negotiation};
+use crate::tls;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Boxed: a session that is not encrypted should not carry the room.
+    Tls(Box<tls::Stream>),
 }
 
 impl Stream {
-    /// Connects to a server, within `timeout`.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Tls(s) => s.poll_read(cx, buf),
+        }
+    }
+
+    /// What was written may still stand in the stream until [`Stream::poll_flush`].
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tls(s) => s.poll_write(cx, bytes),
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(s) => s.poll_flush(cx),
+        }
+    }
+
+    /// Ends this side's sending; the peer reads end of file. Blocks only while a TLS layer has bytes left.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => s.poll_shutdown(cx),
+        }
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+/// The server, and how to get there.
+#[derive(Debug)]
+pub struct Target {
+    pub address: Address,
+    pub timeout: Duration,
+    pub keepalive: Keepalive,
+    pub tls: Arc<tls::Back>,
+}
+
+impl Target {
+    /// Another address, reached in the same way.
+    #[must_use]
+    pub fn at(&self, address: Address) -> Self {
+        Self { address, timeout: self.timeout, keepalive: self.keepalive, tls: Arc::clone(&self.tls) }
+    }
+
+    /// A connection of which nothing has been used yet but its encryption.
     ///
     /// # Errors
-    /// As the operating system says, or `TimedOut`.
-    pub async fn connect(address: &Address, timeout: Duration, keepalive: Duration) -> io::Result<Self> {
-        let connect = async {
-            match address {
-                Address::Tcp { host, port } => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    tune(&stream, keepalive)?;
-                    Ok(Self::Tcp(stream))
-                }
-                Address::Unix { dir, port } => {
-                    Ok(Self::Unix(UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).await?))
-                }
-            }
-        };
-        match tokio::time::timeout(timeout, connect).await {
+    /// As the operating system or the handshake says, or `TimedOut`.
+    pub async fn connect(&self) -> io::Result<Stream> {
+        match tokio::time::timeout(self.timeout, self.connect_without_limit()).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out")),
         }
     }
 
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
-        }
+    async fn connect_without_limit(&self) -> io::Result<Stream> {
+        let (host, port) = match &self.address {
+            Address::Tcp { host, port } => (host, *port),
+            Address::Unix { dir, port } => {
+                return Ok(Stream::Unix(UnixStream::connect(dir.join(format!(".s.PGSQL.{port}"))).await?));
+            }
+        };
+        let stream = self.connect_tcp(host, port).await?;
+        let encrypted = match self.tls.settings().mode {
+            BackendTlsMode::Disable => return Ok(Stream::Tcp(stream)),
+            BackendTlsMode::Prefer => match self.encrypt(stream, host).await {
+                Err(_) => return Ok(Stream::Tcp(self.connect_tcp(host, port).await?)),
+                ok => ok?,
+            },
+            _ => match self.encrypt(stream, host).await? {
+                Stream::Tcp(_) => {
+                    return Err(io::Error::other("the server does not support SSL, but SSL was required"));
+                }
+                encrypted => encrypted,
+            },
+        };
+        Ok(encrypted)
     }
 
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
-            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
-        }
+    async fn connect_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await?;
+        tune(&stream, self.keepalive)?;
+        Ok(stream)
     }
 
-    /// Ends this side's sending; the peer reads end of file. Never blocks for these sockets.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+    /// Asks for encryption, and begins it if the server agrees. Exactly one byte of the answer is read: what follows
+    /// belongs to the handshake. An error message instead comes from somebody who has proved nothing, and is not shown.
+    async fn encrypt(&self, mut stream: TcpStream, host: &str) -> io::Result<Stream> {
+        if self.tls.settings().negotiation == Negotiation::Postgres {
+            stream.write_all(&SSL_REQUEST).await?;
+            match stream.read_u8().await? {
+                b'S' => {}
+                b'N' => return Ok(Stream::Tcp(stream)),
+                b'E' => return Err(io::Error::other("the server answered the request for SSL by an error")),
+                _ => return Err(io::Error::other("the answer to the request for SSL is not PostgreSQL's")),
+            }
         }
+        Ok(Stream::Tls(Box::new(self.tls.connect(stream, host).await.map_err(named)?)))
     }
+}
+
+/// An error of the handshake says that it is one.
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("TLS: {error}"))
+}
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// When a peer that vanished is noticed. Zero: as the system has it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keepalive {
+    /// Of silence, before the first probe.
+    pub idle: Duration,
+    /// Of bytes that nobody acknowledges.
+    pub user_timeout: Duration,
 }
 
 /// TCP_NODELAY: a relay must not add Nagle's wait to every exchange. Keepalive: a peer that vanished is noticed.
 ///
 /// # Errors
 /// The peer is gone already.
-pub fn tune(stream: &TcpStream, keepalive: Duration) -> io::Result<()> {
+pub fn tune(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    if keepalive > Duration::ZERO {
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 6))?;
+    let Keepalive { idle, user_timeout } = keepalive;
+    if idle > Duration::ZERO {
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle / 6))?;
+    }
+    if user_timeout > Duration::ZERO {
+        socket.set_tcp_user_timeout(Some(user_timeout))?;
     }
     Ok(())
+}
+
+/// A client on its way to the thread that will serve it; no runtime knows its socket.
+#[derive(Debug)]
+pub enum Arrival {
+    Tcp(std::net::TcpStream, IpAddr),
+    Unix(std::os::unix::net::UnixStream),
 }
 
 /// A listening socket.
@@ -86,17 +182,17 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Accepts one client.
+    /// Accepts one client, and says where it comes from.
     ///
     /// # Errors
     /// As the operating system says.
-    pub async fn accept(&self) -> io::Result<Stream> {
+    pub async fn accept(&self) -> io::Result<Arrival> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok(Stream::Tcp(stream))
+                let (stream, peer) = listener.accept().await?;
+                Ok(Arrival::Tcp(stream.into_std()?, peer.ip().to_canonical()))
             }
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok(Arrival::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 }
@@ -125,8 +221,8 @@ impl AsyncWrite for Stream {
         Self::poll_write(self.get_mut(), cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_flush(self.get_mut(), cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,25 +4,58 @@
 //! Its `search_path` is fixed, and its password is never printed.
 
 use crate::config::{Address, Config};
-use std::fmt;
+use crate::net::{Stream, Target};
+use std::{fmt, io};
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection, NoTls};
 
 /// Where and as whom to connect.
-#[derive(Clone)]
-pub struct Settings(tokio_postgres::Config);
+pub struct Settings {
+    login: tokio_postgres::Config,
+    target: Target,
+}
 
 /// The credentials stay unseen.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("user", &self.0.get_user()).finish_non_exhaustive()
+        f.debug_struct("Settings").field("user", &self.login.get_user()).finish_non_exhaustive()
     }
 }
 
-pub type Error = tokio_postgres::Error;
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Error {
+    Connect(io::Error),
+    Server(tokio_postgres::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => error.fmt(f),
+            Self::Server(error) => f.write_str(&said(error)),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Connect(error)
+    }
+}
 
 /// What the server said, or else the innermost cause.
-pub fn said(error: &Error) -> String {
+pub fn said(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} ({})", db.message(), db.code().code());
     }
@@ -33,28 +66,25 @@ pub fn said(error: &Error) -> String {
     innermost.to_string()
 }
 
-/// From `[operator]`; what it leaves out is the backend's.
-pub fn settings(config: &Config) -> Settings {
+/// From `[operator]`; what it leaves out is the backend's, encryption always is.
+pub fn settings(config: &Config, backend: &Target) -> Settings {
     let operator = &config.operator;
-    let mut settings = tokio_postgres::Config::new();
-    match &config.proxy.backend {
-        Address::Tcp { host, .. } => settings.host(operator.host.as_ref().unwrap_or(host)),
-        Address::Unix { dir, .. } => match &operator.host {
-            Some(host) => settings.host(host),
-            None => settings.host_path(dir),
-        },
+    let port = operator.port.unwrap_or_else(|| backend.address.port());
+    let address = match (&operator.host, &backend.address) {
+        (Some(host), _) if host.starts_with('/') => Address::Unix { dir: host.into(), port },
+        (Some(host), _) | (None, Address::Tcp { host, .. }) => Address::tcp(host, port),
+        (None, Address::Unix { dir, .. }) => Address::Unix { dir: dir.clone(), port },
     };
-    settings.port(operator.port.unwrap_or_else(|| config.proxy.backend.port()));
+    let mut login = tokio_postgres::Config::new();
     if let Some(user) = &operator.user {
-        settings.user(user);
-        settings.dbname(operator.dbname.as_ref().unwrap_or(user));
+        login.user(user);
+        login.dbname(operator.dbname.as_ref().unwrap_or(user));
     }
     if let Some(password) = &operator.password {
-        settings.password(password.reveal());
+        login.password(password.reveal());
     }
-    settings.application_name("pgsluice").options("-c search_path=pg_catalog");
-    settings.connect_timeout(config.proxy.connect_timeout);
-    Settings(settings)
+    login.application_name("pgsluice").options("-c search_path=pg_catalog");
+    Settings { login, target: backend.at(address) }
 }
 
 /// A live connection; it ends when it is dropped.
@@ -73,13 +103,26 @@ impl Drop for Operator {
 /// # Errors
 /// As the server or the network says.
 pub async fn connect(settings: &Settings) -> Result<Operator, Error> {
-    let (client, connection) = settings.0.connect(NoTls).await?;
+    let (client, connection) = log_in(&settings.login, &settings.target).await?;
     let connection = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the operator's connection ended");
         }
     });
     Ok(Operator { client, connection })
+}
+
+/// A connection over the target's own kind of stream: encryption is its affair, and no channel is bound.
+///
+/// # Errors
+/// As the server or the network says.
+pub async fn log_in(
+    login: &tokio_postgres::Config,
+    target: &Target,
+) -> Result<(Client, Connection<Stream, NoTlsStream>), Error> {
+    let mut login = login.clone();
+    let stream = target.connect().await?;
+    Ok(login.ssl_mode(SslMode::Disable).connect_raw(stream, NoTls).await?)
 }
 
 /// How far a build is.

@@ -82,6 +82,19 @@ enum Settling {
     Keep,
 }
 
+/// What the encryption of the two ends means for the login, up to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// Nothing.
+    Plain,
+    /// Only the server's end is encrypted: its offer of channel binding is none that the client could take.
+    NoBinding,
+    /// Both are: channel binding holds if the proxy shows the server's certificate.
+    Encrypted,
+    /// Both are, and the server has just offered it.
+    Binding,
+}
+
 /// Both ends of one session.
 #[derive(Debug)]
 pub struct Link {
@@ -117,6 +130,7 @@ pub struct Link {
     pub errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.
     pub shift_errors: usize,
+    pub login: Login,
     settling: Settling,
     /// The client's end was told to whoever waits for the server.
     told_gone: bool,
@@ -145,6 +159,7 @@ impl Link {
             utf8: true,
             errors: 0,
             shift_errors: 0,
+            login: Login::Plain,
             settling: Settling::No,
             told_gone: false,
         }
@@ -285,7 +300,7 @@ fn flush(stream: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<
     if out.capacity() > 0 {
         *out = BytesMut::new();
     }
-    Poll::Ready(Ok(()))
+    stream.poll_flush(cx)
 }
 
 /// Writes `bytes` now as far as the peer takes them; the rest waits in `out`, which is empty before.
@@ -297,7 +312,11 @@ fn write_through(stream: &mut Stream, out: &mut BytesMut, bytes: &[u8], cx: &mut
     match stream.poll_write(cx, bytes) {
         Poll::Ready(Ok(n)) => {
             out.extend_from_slice(&bytes[n..]);
-            Ok(())
+            // What the stream still holds, the next flush of this direction sends; it comes before any further byte.
+            match stream.poll_flush(cx) {
+                Poll::Ready(Err(error)) => Err(error),
+                _ => Ok(()),
+            }
         }
         Poll::Ready(Err(error)) => Err(error),
         Poll::Pending => {

@@ -4,11 +4,12 @@
 //! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
-use crate::config::{Address, Config};
-use crate::net::{self, Listener, Stream};
+use crate::config::{Address, BackendTlsMode, Config, ListenTlsMode};
+use crate::net::{self, Arrival, Listener, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
+use crate::tls::{self, Binding};
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,15 +19,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-/// A client on its way to its worker.
-enum Arrival {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
+/// A client on its way to its worker, and whether it is one too many.
+struct Guest {
+    arrival: Arrival,
+    crowded: bool,
 }
 
 /// One core's share.
 struct Worker {
-    arrivals: mpsc::UnboundedSender<Arrival>,
+    arrivals: mpsc::UnboundedSender<Guest>,
     clients: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
@@ -81,11 +82,13 @@ impl Running {
 pub fn run(config: Config) -> Result<(), Report> {
     let running = spawn(config)?;
     for address in running.addresses() {
-        tracing::info!(%address, backend = %running.shared.backend, mode = running.shared.config.proxy.mode.as_str(), "listening");
+        tracing::info!(%address, backend = %running.shared.target.address, mode = running.shared.config.proxy.mode.as_str(), "listening");
     }
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
+        let shared = Arc::clone(&running.shared);
+        tokio::spawn(async move { check_binding(&shared).await });
         signals.next(&running.shared).await;
         tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients; sessions end when idle");
         running.asked.send_replace(Drain::Idle);
@@ -115,6 +118,7 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     counters: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -124,18 +128,54 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             counters: listen(SignalKind::user_defined1())?,
+            reload: listen(SignalKind::hangup())?,
         })
     }
 
-    /// The next signal to end. SIGUSR1 writes the counters to the log.
+    /// The next signal to end. SIGUSR1 writes the counters to the log, SIGHUP reads certificates and keys anew.
     async fn next(&mut self, shared: &Shared) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.counters.recv() => tracing::info!("counters: {}", shared.metrics),
+                _ = self.reload.recv() => reload(shared).await,
             }
         }
+    }
+}
+
+/// Reads the files of `[listen.tls]` and `[backend.tls]` anew; sessions keep what they have.
+async fn reload(shared: &Shared) {
+    for (section, result) in [("listen.tls", shared.front_tls.reload()), ("backend.tls", shared.target.tls.reload())] {
+        match result {
+            Ok(()) => tracing::info!(section, "certificates and keys were read anew"),
+            Err(wrong) => tracing::error!("{wrong}; the ones that were read before stay in use"),
+        }
+    }
+    check_binding(shared).await;
+}
+
+/// Says whether SCRAM's channel binding can hold: libpq uses it wherever both ends offer it.
+async fn check_binding(shared: &Shared) {
+    let encrypted = shared.front_tls.mode() != ListenTlsMode::Disable;
+    if !encrypted || shared.target.tls.settings().mode == BackendTlsMode::Disable {
+        return;
+    }
+    let back = match shared.target.connect().await {
+        Ok(Stream::Tls(back)) => back,
+        Ok(_) => {
+            return tracing::info!("the server does not encrypt: clients cannot bind their SCRAM login to the channel");
+        }
+        Err(error) => return tracing::warn!(%error, "could not compare the proxy's certificate with the server's"),
+    };
+    match tls::binding(&shared.front_tls, &back) {
+        Some(Binding::Same) => tracing::info!("the proxy shows the server's certificate: SCRAM channel binding holds"),
+        Some(Binding::Different) => tracing::warn!(
+            "the proxy's certificate is not the server's: a client that is encrypted and logs in by SCRAM will fail, unless it \
+             connects with channel_binding=disable; give [listen.tls] the server's certificate and key"
+        ),
+        None => {}
     }
 }
 
@@ -155,7 +195,8 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
     };
-    let shared = Arc::new(Shared::new(config));
+    let shared = Shared::new(config).map_err(|wrong| Report::fatal(sqlstate::CONFIG_FILE_ERROR, wrong))?;
+    let shared = Arc::new(shared);
     let (drain, watched) = watch::channel(Drain::No);
     let workers = (0..count).map(|n| worker(n, &shared, &watched)).collect::<Result<Vec<_>, Report>>()?;
     let (asked, asks) = watch::channel(Drain::No);
@@ -255,11 +296,7 @@ async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
         Err(error) => return tracing::error!(%error, "cannot accept clients"),
     };
     loop {
-        let arrival = listener.accept().await.and_then(|stream| match stream {
-            Stream::Tcp(stream) => stream.into_std().map(Arrival::Tcp),
-            Stream::Unix(stream) => stream.into_std().map(Arrival::Unix),
-        });
-        match arrival {
+        match listener.accept().await {
             Ok(arrival) => {
                 if arrived.send(arrival).await.is_err() {
                     return;
@@ -274,31 +311,20 @@ async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
     }
 }
 
+/// A client too many is told so when it has said who it is, and may cancel before that; twice as many are not let in.
 fn hand_over(arrival: Arrival, workers: &[Worker], shared: &Shared) {
     let total: usize = workers.iter().map(|w| w.clients.load(Ordering::Relaxed)).sum();
-    if total >= shared.config.proxy.max_clients {
+    let most = shared.config.proxy.max_clients;
+    if total >= most.saturating_mul(2).saturating_add(16) {
         shared.metrics.sessions_refused.add();
-        let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .hint("The proxy's limit is max_clients in [proxy] of proxy.toml.");
-        refuse(arrival, &report);
         return;
     }
     if let Some(worker) = workers.iter().min_by_key(|w| w.clients.load(Ordering::Relaxed)) {
         worker.clients.fetch_add(1, Ordering::Relaxed);
-        if worker.arrivals.send(arrival).is_err() {
+        if worker.arrivals.send(Guest { arrival, crowded: total >= most }).is_err() {
             worker.clients.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-/// One short write into an empty socket buffer: it cannot block.
-fn refuse(arrival: Arrival, report: &Report) {
-    use std::io::Write;
-    let bytes = crate::wire::reply::report(report);
-    let _ = match arrival {
-        Arrival::Tcp(mut stream) => stream.write(&bytes),
-        Arrival::Unix(mut stream) => stream.write(&bytes),
-    };
 }
 
 /// Waits for the sessions' end, at most for the grace time; then they are ended.
@@ -334,7 +360,7 @@ async fn drain_workers(
 }
 
 fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Result<Worker, Report> {
-    let (arrivals, mut arrived) = mpsc::unbounded_channel::<Arrival>();
+    let (arrivals, mut arrived) = mpsc::unbounded_channel::<Guest>();
     let clients = Arc::new(AtomicUsize::new(0));
     let runtime = runtime()?;
     let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
@@ -343,8 +369,8 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
             let mut drain = serving.drain.clone();
             loop {
                 tokio::select! {
-                    arrival = arrived.recv() => match arrival {
-                        Some(arrival) => serving.serve(arrival),
+                    guest = arrived.recv() => match guest {
+                        Some(guest) => serving.serve(guest),
                         None => break,
                     },
                     _ = drain.wait_for(|state| *state == Drain::Now) => break,
@@ -370,25 +396,14 @@ struct Serving {
 }
 
 impl Serving {
-    fn serve(&self, arrival: Arrival) {
-        let stream = match arrival {
-            Arrival::Tcp(stream) => tokio::net::TcpStream::from_std(stream).and_then(|stream| {
-                net::tune(&stream, self.shared.config.proxy.keepalive)?;
-                Ok(Stream::Tcp(stream))
-            }),
-            Arrival::Unix(stream) => tokio::net::UnixStream::from_std(stream).map(Stream::Unix),
-        };
+    fn serve(&self, guest: Guest) {
         let counted = Counted(Arc::clone(&self.clients));
-        match stream {
-            Ok(stream) => {
-                let session = session::serve(stream, Arc::clone(&self.shared), self.drain.clone());
-                tokio::spawn(async move {
-                    session.await;
-                    drop(counted);
-                });
-            }
-            Err(error) => tracing::warn!(%error, "could not take over a client"),
-        }
+        let Guest { arrival, crowded } = guest;
+        let session = session::serve(arrival, crowded, Arc::clone(&self.shared), self.drain.clone());
+        tokio::spawn(async move {
+            session.await;
+            drop(counted);
+        });
     }
 }
 

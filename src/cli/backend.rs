@@ -4,13 +4,17 @@ use super::Failure;
 use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
 use crate::catalog::query::{FACTS_SQL, decode, relations_of};
 use crate::catalog::{Facts, ProbeAnswer};
-use crate::config::Address;
-use crate::operator::said;
+use crate::config::{Address, BackendTls, BackendTlsMode};
+use crate::net::{Keepalive, Target};
+use crate::operator::{log_in, said};
 use crate::sql::Statement;
+use crate::tls;
 use std::env::var;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 /// Somebody may hold the table: then the probe does without, rather than wait in its lock queue.
 const GUARD: &str = "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '10s'";
@@ -31,14 +35,14 @@ impl Backend {
         let user = user.ok_or_else(|| Failure("no user; expected --user or PGUSER".to_owned()))?;
         let dbname = dbname.map(str::to_owned).or_else(|| var("PGDATABASE").ok()).unwrap_or_else(|| user.clone());
         let mut config = tokio_postgres::Config::new();
-        config.host(address.libpq_host()).port(address.port()).user(user).dbname(dbname);
-        config.application_name("pgsluice plan").connect_timeout(CONNECT_TIMEOUT);
+        config.user(user).dbname(dbname).application_name("pgsluice plan");
         if let Ok(password) = var("PGPASSWORD") {
             config.password(password);
         }
+        let target = target(address)?;
         let (client, connection) = runtime
-            .block_on(config.connect(NoTls))
-            .map_err(|error| Failure(format!("could not connect to {address}: {}", said(&error))))?;
+            .block_on(log_in(&config, &target))
+            .map_err(|error| Failure(format!("could not connect to {address}: {error}")))?;
         // Ends with the runtime; its error shows in the client's next call.
         runtime.spawn(async { drop(connection.await) });
         Ok(Self { runtime, client })
@@ -103,4 +107,24 @@ impl Backend {
         });
         Ok(rows.collect())
     }
+}
+
+/// Encrypted as libpq would: PGSSLMODE, PGSSLROOTCERT.
+fn target(address: &Address) -> Result<Target, Failure> {
+    let mode = match var("PGSSLMODE") {
+        Ok(word) if word == "allow" => BackendTlsMode::Prefer,
+        Ok(word) => BackendTlsMode::from_word(&word).ok_or_else(|| {
+            let allowed = BackendTlsMode::WORDS.join(", ");
+            Failure(format!("PGSSLMODE: \"{word}\" is not allowed; expected one of allow, {allowed}"))
+        })?,
+        Err(_) => BackendTlsMode::Prefer,
+    };
+    let root = var("PGSSLROOTCERT").ok().filter(|path| path != "system").map(PathBuf::from);
+    let tls = tls::Back::new(BackendTls { mode, root, ..BackendTls::default() }).map_err(Failure)?;
+    Ok(Target {
+        address: address.clone(),
+        timeout: CONNECT_TIMEOUT,
+        keepalive: Keepalive::default(),
+        tls: Arc::new(tls),
+    })
 }

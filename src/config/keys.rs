@@ -3,7 +3,7 @@
 //! The reader, the errors, the near matches and the test of `proxy.toml` all read this list.
 
 use super::units::{format_size, format_time, parse_size, parse_time};
-use super::{Address, Config, Fault, Secret};
+use super::{Address, Config, Fault, Network, Secret};
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +40,7 @@ enum Slot<'a> {
     Word(&'a mut dyn Word),
     Address(&'a mut Address),
     Addresses(&'a mut Vec<Address>),
+    Networks(&'a mut Vec<Network>),
     Text(&'a mut Option<String>),
     Secret(&'a mut Option<Secret>),
     Path(&'a mut Option<PathBuf>),
@@ -48,7 +49,7 @@ enum Slot<'a> {
 
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, ddl, locks, operator, log } = config;
+    let Config { proxy, listen_tls: listen, backend_tls: backend, ddl, locks, operator, log } = config;
     let key = |section, name, slot| Key { section, name, slot };
     vec![
         key("proxy", "mode", Slot::Word(&mut proxy.mode)),
@@ -56,10 +57,23 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("proxy", "backend", Slot::Address(&mut proxy.backend)),
         key("proxy", "workers", Slot::Count(&mut proxy.workers, 0..=1_024)),
         key("proxy", "max_clients", Slot::Count(&mut proxy.max_clients, 1..=1_000_000)),
+        key("proxy", "max_clients_per_address", Slot::Count(&mut proxy.max_clients_per_address, 0..=1_000_000)),
         key("proxy", "connect_timeout", Slot::Time(&mut proxy.connect_timeout, 10 * MS..=HOUR)),
         key("proxy", "login_timeout", Slot::Time(&mut proxy.login_timeout, 10 * MS..=HOUR)),
         key("proxy", "keepalive", Slot::Time(&mut proxy.keepalive, Duration::ZERO..=DAY)),
+        key("proxy", "user_timeout", Slot::Time(&mut proxy.user_timeout, Duration::ZERO..=DAY)),
+        key("proxy", "proxy_protocol_from", Slot::Networks(&mut proxy.proxy_protocol_from)),
         key("proxy", "drain_grace", Slot::Time(&mut proxy.drain_grace, Duration::ZERO..=DAY)),
+        key("listen.tls", "mode", Slot::Word(&mut listen.mode)),
+        key("listen.tls", "certificate", Slot::Path(&mut listen.certificate)),
+        key("listen.tls", "key", Slot::Path(&mut listen.key)),
+        key("listen.tls", "ca", Slot::Path(&mut listen.ca)),
+        key("listen.tls", "require_client_certificate", Slot::Flag(&mut listen.require_client_certificate)),
+        key("backend.tls", "mode", Slot::Word(&mut backend.mode)),
+        key("backend.tls", "negotiation", Slot::Word(&mut backend.negotiation)),
+        key("backend.tls", "root", Slot::Path(&mut backend.root)),
+        key("backend.tls", "certificate", Slot::Path(&mut backend.certificate)),
+        key("backend.tls", "key", Slot::Path(&mut backend.key)),
         key("ddl", "inspect_limit", Slot::Memory(&mut ddl.inspect_limit, 8 << 10..=1 << 30)),
         key("ddl", "statements_limit", Slot::Count(&mut ddl.statements_limit, 1..=1_000_000)),
         key("ddl", "unparsable", Slot::Word(&mut ddl.unparsable)),
@@ -104,6 +118,20 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
         match value.get_ref() {
             DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
                 read_section(text, section, table, &mut keys, &mut faults);
+            }
+            DeValue::Table(table)
+                if keys.iter().any(|key| key.section.split_once('.').is_some_and(|(outer, _)| outer == section)) =>
+            {
+                for (name, value) in table {
+                    let line = line_at(text, &name.span());
+                    let section = format!("{section}.{}", name.get_ref());
+                    match value.get_ref() {
+                        DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
+                            read_section(text, &section, table, &mut keys, &mut faults);
+                        }
+                        _ => faults.push(unknown_section(&section, &keys).at(Some(line))),
+                    }
+                }
             }
             _ => faults.push(unknown_section(section, &keys).at(Some(line))),
         }
@@ -152,6 +180,11 @@ impl Slot<'_> {
                 let all = value.as_array().and_then(|list| list.iter().map(|item| address(item.get_ref())).collect());
                 put(slot, all, |list: &Vec<_>| !list.is_empty())
             }
+            Self::Networks(slot) => {
+                let network = |value: &DeValue<'_>| value.as_str().and_then(|text| text.parse().ok());
+                let all = value.as_array().and_then(|list| list.iter().map(|item| network(item.get_ref())).collect());
+                put(slot, all, |_: &Vec<_>| true)
+            }
             Self::Text(slot) => put(slot, text(value).map(Some), |_| true),
             Self::Secret(slot) => put(slot, text(value).map(|text| Some(Secret::new(text))), |_| true),
             Self::Path(slot) => put(slot, text(value).map(|text| Some(PathBuf::from(text))), |_| true),
@@ -179,6 +212,7 @@ impl Slot<'_> {
             Self::Addresses(_) => {
                 format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
             }
+            Self::Networks(_) => "a list of networks, such as \"10.0.0.0/8\" or \"::1\"".to_owned(),
             Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a text that is not empty".to_owned(),
             Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
         }
@@ -267,8 +301,11 @@ fn line_at(text: &str, span: &Range<usize>) -> usize {
 
 /// The line on which `section.key` is set, if it is.
 pub(super) fn line_of(text: &str, path: &str) -> Option<usize> {
-    let (section, name) = path.split_once('.')?;
+    let (sections, name) = path.rsplit_once('.')?;
     let document = DeTable::parse(text).ok()?;
-    let table = document.get_ref().get(section).map(Spanned::get_ref)?.as_table()?;
+    let mut table = document.get_ref();
+    for section in sections.split('.') {
+        table = table.get(section).map(Spanned::get_ref)?.as_table()?;
+    }
     table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, _)| line_at(text, &key.span()))
 }

@@ -7,10 +7,12 @@
 mod address;
 mod fault;
 mod keys;
+mod network;
 mod units;
 
 pub use address::Address;
 pub use fault::{ConfigError, Fault};
+pub use network::Network;
 pub use units::{format_size, format_time, parse_size, parse_time};
 
 use std::fmt;
@@ -21,6 +23,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     pub proxy: Proxy,
+    pub listen_tls: ListenTls,
+    pub backend_tls: BackendTls,
     pub ddl: Ddl,
     pub locks: Locks,
     pub operator: Operator,
@@ -39,8 +43,36 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     pub login_timeout: Duration,
     pub max_clients: usize,
+    /// 0: no limit.
+    pub max_clients_per_address: usize,
     /// Zero: off.
     pub keepalive: Duration,
+    /// Zero: the system's.
+    pub user_timeout: Duration,
+    /// Whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+/// `[listen.tls]`: encryption between client and proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenTls {
+    pub mode: ListenTlsMode,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Client certificates are checked against it.
+    pub ca: Option<PathBuf>,
+    pub require_client_certificate: bool,
+}
+
+/// `[backend.tls]`: encryption between proxy and server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    pub mode: BackendTlsMode,
+    pub negotiation: Negotiation,
+    /// None: the system's.
+    pub root: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// `[ddl]`: how statements are inspected.
@@ -142,6 +174,40 @@ words! {
 }
 
 words! {
+    /// Towards clients; Unix sockets are never encrypted.
+    ListenTlsMode {
+        Disable = "disable",
+        /// As the client likes.
+        Allow = "allow",
+        /// No session without; a CancelRequest, which older clients send in plain text, passes.
+        Require = "require",
+    }
+}
+
+words! {
+    /// libpq's `sslmode`, without its `allow`.
+    BackendTlsMode {
+        Disable = "disable",
+        /// If the server can; the certificate is not checked.
+        Prefer = "prefer",
+        /// The certificate is checked only if a root is given, as in libpq.
+        Require = "require",
+        VerifyCa = "verify-ca",
+        VerifyFull = "verify-full",
+    }
+}
+
+words! {
+    /// libpq's `sslnegotiation`.
+    Negotiation {
+        /// By PostgreSQL's SSLRequest.
+        Postgres = "postgres",
+        /// The handshake at once; PostgreSQL 17 and later.
+        Direct = "direct",
+    }
+}
+
+words! {
     /// What becomes of a text that cannot be inspected.
     Fallback {
         Relay = "relay",
@@ -210,7 +276,28 @@ impl Default for Proxy {
             connect_timeout: Duration::from_secs(10),
             login_timeout: Duration::from_secs(60),
             max_clients: 10_000,
+            max_clients_per_address: 0,
             keepalive: Duration::from_secs(60),
+            user_timeout: Duration::ZERO,
+            proxy_protocol_from: Vec::new(),
+        }
+    }
+}
+
+impl Default for ListenTls {
+    fn default() -> Self {
+        Self { mode: ListenTlsMode::Disable, certificate: None, key: None, ca: None, require_client_certificate: false }
+    }
+}
+
+impl Default for BackendTls {
+    fn default() -> Self {
+        Self {
+            mode: BackendTlsMode::Disable,
+            negotiation: Negotiation::Postgres,
+            root: None,
+            certificate: None,
+            key: None,
         }
     }
 }
@@ -268,7 +355,9 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|error| in_file(Fault::new(format!("cannot read the file: {error}")).into()))?;
         let mut config = Self::parse(&text, overrides).map_err(in_file)?;
-        config.read_password_file(path.parent().unwrap_or_else(|| Path::new(""))).map_err(in_file)?;
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        config.paths_from(folder);
+        config.read_password_file().map_err(in_file)?;
         Ok(config)
     }
 
@@ -316,16 +405,55 @@ impl Config {
         if operator.password.is_some() && operator.password_file.is_some() {
             wrong("operator.password", "(not shown)".to_owned(), "only one of password and password_file".to_owned());
         }
+        self.check_tls(&mut wrong);
         if operator.user.is_none() && *operator != Operator::default() {
             wrong("operator.user", "(not set)".to_owned(), "a name, as other keys of [operator] are set".to_owned());
         }
     }
 
+    fn check_tls(&self, wrong: &mut impl FnMut(&str, String, String)) {
+        let Self { proxy, listen_tls: listen, backend_tls: backend, .. } = self;
+        let missing = |path: &Option<PathBuf>| path.is_none().then(|| "(not set)".to_owned());
+        if listen.mode != ListenTlsMode::Disable {
+            for (key, path) in [("listen.tls.certificate", &listen.certificate), ("listen.tls.key", &listen.key)] {
+                missing(path).into_iter().for_each(|shown| {
+                    wrong(key, shown, format!("a file, as listen.tls.mode is \"{}\"", listen.mode));
+                });
+            }
+        }
+        if listen.require_client_certificate && listen.ca.is_none() {
+            wrong("listen.tls.ca", "(not set)".to_owned(), "a file, as client certificates are required".to_owned());
+        }
+        let (certificate, key) = (backend.certificate.is_some(), backend.key.is_some());
+        for (name, alone) in [("key", certificate && !key), ("certificate", key && !certificate)] {
+            if alone {
+                wrong(&format!("backend.tls.{name}"), "(not set)".to_owned(), "a file: both or none".to_owned());
+            }
+        }
+        let encrypted = !matches!(backend.mode, BackendTlsMode::Disable | BackendTlsMode::Prefer);
+        if encrypted && matches!(proxy.backend, Address::Unix { .. }) {
+            let allowed = "\"disable\" or \"prefer\": PostgreSQL does not encrypt Unix sockets".to_owned();
+            wrong("backend.tls.mode", format!("\"{}\"", backend.mode), allowed);
+        }
+        if backend.negotiation == Negotiation::Direct && !encrypted {
+            let allowed = "\"postgres\", or a backend.tls.mode of require, verify-ca or verify-full".to_owned();
+            wrong("backend.tls.negotiation", "\"direct\"".to_owned(), allowed);
+        }
+    }
+
     /// A relative path counts from the folder of `proxy.toml`.
-    fn read_password_file(&mut self, folder: &Path) -> Result<(), ConfigError> {
-        let Some(file) = &self.operator.password_file else { return Ok(()) };
-        let path = folder.join(file);
-        let text = std::fs::read_to_string(&path)
+    fn paths_from(&mut self, folder: &Path) {
+        let Self { listen_tls: listen, backend_tls: backend, operator, .. } = self;
+        let paths = [&mut listen.certificate, &mut listen.key, &mut listen.ca, &mut backend.root];
+        let paths = paths.into_iter().chain([&mut backend.certificate, &mut backend.key, &mut operator.password_file]);
+        for path in paths.flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn read_password_file(&mut self) -> Result<(), ConfigError> {
+        let Some(path) = &self.operator.password_file else { return Ok(()) };
+        let text = std::fs::read_to_string(path)
             .map_err(|error| Fault::new(format!("operator.password_file: cannot read {}: {error}", path.display())))?;
         self.operator.password = Some(Secret::new(text.lines().next().unwrap_or_default()));
         Ok(())

@@ -4,6 +4,7 @@
 //! wrong here is logged and never disturbs the build.
 
 use crate::config::Config;
+use crate::net::Target;
 use crate::operator;
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -24,12 +25,12 @@ impl Drop for Watch {
 }
 
 /// Tells what the backend `pid` builds, once per `progress_interval`.
-pub(super) fn watch(config: &Config, pid: i32, tell: mpsc::Sender<Report>) -> Watch {
+pub(super) fn watch(config: &Config, backend: &Target, pid: i32, tell: mpsc::Sender<Report>) -> Watch {
     if config.operator.user.is_none() || !config.ddl.notices {
         // The sender must live as long as the step: a closed channel would be polled for ever.
         return Watch(Some(tokio::spawn(async move { tell.closed().await })));
     }
-    let connection = operator::settings(config);
+    let connection = operator::settings(config, backend);
     let interval = config.ddl.progress_interval;
     Watch(Some(tokio::spawn(async move {
         if let Err(error) = report_all(&connection, pid, interval, &tell).await {

@@ -10,6 +10,7 @@ pub const PROTOCOL_VIOLATION: SqlState = "08P01";
 pub const FEATURE_NOT_SUPPORTED: SqlState = "0A000";
 pub const ACTIVE_SQL_TRANSACTION: SqlState = "25001";
 pub const NO_ACTIVE_SQL_TRANSACTION: SqlState = "25P01";
+pub const INVALID_AUTHORIZATION: SqlState = "28000";
 pub const DEADLOCK_DETECTED: SqlState = "40P01";
 pub const DUPLICATE_COLUMN: SqlState = "42701";
 pub const DUPLICATE_TABLE: SqlState = "42P07";

@@ -1,6 +1,8 @@
 //! From the server to the client, and the server's answers to the proxy itself.
 
-use super::{Event, Link, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
+use super::{Event, Link, Login, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
+use crate::pg::sqlstate;
+use crate::wire::authentication;
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, BadFrame, HEADER_LEN, Header};
 use bytes::Bytes;
@@ -18,10 +20,13 @@ enum Walked {
     Short,
     /// The last ReadyForQuery that was owed, which is kept back.
     Settled,
-    /// An ErrorResponse whose position must be shifted.
-    Error,
+    /// A message that reaches the client changed.
+    Altered,
     Bad(BadFrame),
 }
+
+const BINDING_HINT: &str = "SCRAM channel binding through the proxy needs the server's own certificate and key in [listen.tls] of \
+    proxy.toml. Without them, connect with channel_binding=disable.";
 
 /// The server closed the connection, or broke it.
 #[derive(Debug)]
@@ -82,10 +87,9 @@ impl Link {
             let rest = &input[taken..];
             self.back_short = matches!(walked, Walked::Short);
             let event = match walked {
-                Walked::Error => {
-                    let error = ServerError::new(Bytes::copy_from_slice(&input[pass..taken]));
-                    let shift = self.shift_errors;
-                    self.front_out.extend_from_slice(&error.with_position(|position| Some(position + shift)));
+                Walked::Altered => {
+                    let altered = self.alter(&input[pass..taken]);
+                    self.front_out.extend_from_slice(&altered);
                     input = rest;
                     continue;
                 }
@@ -117,16 +121,17 @@ impl Link {
                 Ok(None) => return (at, at, Walked::Short),
                 Err(bad) => return (at, at, Walked::Bad(bad)),
             };
-            if opened(header.tag) || (header.tag == b'E' && self.shift_errors > 0) {
+            let altered = self.alters(header.tag);
+            if opened(header.tag) || altered {
                 let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, at, Walked::Short) };
                 self.note(header.tag, body);
             }
             self.owed.received(header.tag);
             if header.tag == b'E' {
                 self.errors = self.errors.wrapping_add(1);
-                if self.shift_errors > 0 {
-                    return (at, at + header.total(), Walked::Error);
-                }
+            }
+            if altered {
+                return (at, at + header.total(), Walked::Altered);
             }
             if header.tag == b'Z' && self.owed.owed() == 0 {
                 match self.settling {
@@ -137,6 +142,40 @@ impl Link {
             }
             at += HEADER_LEN;
             self.back_skip = header.body;
+        }
+    }
+
+    fn alters(&self, tag: u8) -> bool {
+        match (tag, self.login) {
+            (b'R', login) => login != Login::Plain,
+            (b'E', Login::Binding) => true,
+            (b'E', _) => self.shift_errors > 0,
+            _ => false,
+        }
+    }
+
+    fn alter(&mut self, frame: &[u8]) -> Bytes {
+        let as_it_is = Bytes::copy_from_slice(frame);
+        let error = ServerError::new(as_it_is.clone());
+        match (frame.first(), self.login) {
+            (Some(b'R'), Login::NoBinding) => authentication::without_channel_binding(frame),
+            (Some(b'R'), _) => {
+                match authentication::offers_channel_binding(frame) {
+                    Some(true) => self.login = Login::Binding,
+                    Some(false) => {}
+                    None => self.login = Login::Encrypted,
+                }
+                as_it_is
+            }
+            (_, Login::Binding) if error.sqlstate() == sqlstate::INVALID_AUTHORIZATION => {
+                tracing::warn!(
+                    error = error.message(),
+                    "a client's SCRAM channel binding does not fit the server: {BINDING_HINT}"
+                );
+                error.with_hint(BINDING_HINT)
+            }
+            (_, Login::Binding) => as_it_is,
+            _ => error.with_position(|position| Some(position + self.shift_errors)),
         }
     }
 

@@ -1,18 +1,23 @@
-//! The first packets: encryption requests, cancel requests, and the startup packet that makes a session.
+//! The first packets: the PROXY header, encryption, cancel requests, and the startup packet that makes a session.
 //!
-//! Nothing is allocated for a packet before its length is known to be good, and nothing that follows
-//! a request for encryption is read before its answer is sent.
+//! Invariants: nothing is allocated for a packet before its length is known to be good; a packet is read
+//! to its end and not beyond, so that no byte of plain text is at hand when a handshake begins; each kind
+//! of encryption is asked for once, as in PostgreSQL.
 
+use super::proxy_header;
 use super::{Shared, pid_of};
 use crate::backend;
-use crate::net::Stream;
+use crate::config::ListenTlsMode;
+use crate::net::{self, Arrival, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::wire::reply;
 use crate::wire::startup::{self, First, Parameters};
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A client that asked for a session, and its backend, which has been told nothing yet.
 pub(super) struct Hello {
@@ -21,66 +26,217 @@ pub(super) struct Hello {
     /// The startup packet, byte for byte.
     pub(super) packet: Vec<u8>,
     pub(super) parameters: Parameters,
+    pub(super) guest: Option<Guest>,
 }
 
-/// PostgreSQL takes each request for encryption once; more of them is no client but noise.
-const MAX_REQUESTS: usize = 3;
+/// The first byte of a TLS record that holds a handshake: no startup packet is that long.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A client that has said nothing yet, or asked for encryption only.
+struct Greeting<'a> {
+    shared: &'a Arc<Shared>,
+    front: Stream,
+    address: Option<IpAddr>,
+    crowded: bool,
+    asked_ssl: bool,
+    asked_gss: bool,
+}
 
 /// `None`: no session comes of it, and the client has been told why if it made sense to.
-pub(super) async fn hello(mut front: Stream, shared: &Arc<Shared>) -> Option<Hello> {
-    for _ in 0..MAX_REQUESTS {
+pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>) -> Option<Hello> {
+    let mut greeting = match Greeting::begin(arrival, crowded, shared).await {
+        Ok(greeting) => greeting?,
+        Err(error) => {
+            tracing::info!(%error, "a client did not get as far as its first packet");
+            return None;
+        }
+    };
+    loop {
         // A client that connects and leaves is a health check: nothing is said or logged.
-        let packet = match read_packet(&mut front).await {
+        let packet = match greeting.read_packet().await {
             Ok(packet) => packet?,
-            Err(what) => return refuse(&mut front, shared, Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await,
+            Err(what) => return greeting.refuse(Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await,
         };
         match startup::read(&packet) {
-            // N: no encryption here; the client goes on in plain text, or leaves.
-            Ok(First::Ssl | First::GssEnc) => front.write_all(b"N").await.ok()?,
+            Ok(First::Ssl) if !greeting.asked_ssl => greeting = greeting.ssl().await?,
+            Ok(First::GssEnc) if !greeting.asked_gss => {
+                greeting.asked_gss = true;
+                // No: what is in there the proxy could not see. The client goes on in plain text or by TLS, or leaves.
+                greeting.front.write_all(b"N").await.ok()?;
+            }
+            Ok(First::Ssl | First::GssEnc) => {
+                let what = "unsupported frontend protocol: encryption was asked for before";
+                return greeting.refuse(Report::fatal(sqlstate::FEATURE_NOT_SUPPORTED, what)).await;
+            }
             Ok(First::Cancel { .. }) => {
                 cancel(shared, &packet).await;
                 return None;
             }
-            Ok(First::Session(parameters)) => return connect(front, packet, parameters, shared).await,
-            Err(what) => return refuse(&mut front, shared, Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await,
-        }
-    }
-    refuse(&mut front, shared, Report::fatal(sqlstate::PROTOCOL_VIOLATION, "too many requests for encryption")).await
-}
-
-/// `Ok(None)`: the client left.
-async fn read_packet(front: &mut Stream) -> Result<Option<Vec<u8>>, &'static str> {
-    let mut word = [0; 4];
-    if front.read_exact(&mut word).await.is_err() {
-        return Ok(None);
-    }
-    let length = startup::packet_len(word)?;
-    let mut packet = vec![0; length];
-    packet[..4].copy_from_slice(&word);
-    Ok(front.read_exact(&mut packet[4..]).await.is_ok().then_some(packet))
-}
-
-async fn connect(mut front: Stream, packet: Vec<u8>, parameters: Parameters, shared: &Arc<Shared>) -> Option<Hello> {
-    let proxy = &shared.config.proxy;
-    match Stream::connect(&proxy.backend, proxy.connect_timeout, proxy.keepalive).await {
-        Ok(back) => Some(Hello { front, back, packet, parameters }),
-        Err(error) => {
-            let report = Report::fatal(
-                sqlstate::CONNECTION_FAILURE,
-                format!("could not connect to the server at {}: {error}", proxy.backend),
-            )
-            .hint("The proxy is up; its backend is not, or backend in [proxy] of proxy.toml names another address.");
-            tracing::warn!(backend = %proxy.backend, %error, "could not connect to the server");
-            refuse(&mut front, shared, report).await
+            Ok(First::Session(parameters)) => return greeting.connect(packet, parameters).await,
+            Err(what) => return greeting.refuse(Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await,
         }
     }
 }
 
-async fn refuse(front: &mut Stream, shared: &Arc<Shared>, report: Report) -> Option<Hello> {
-    shared.metrics.sessions_refused.add();
-    let _ = front.write_all(&reply::report(&report)).await;
-    let _ = front.shutdown().await;
-    None
+impl<'a> Greeting<'a> {
+    /// Up to the first packet: who it is, and the handshake of a client that begins with TLS at once.
+    async fn begin(arrival: Arrival, crowded: bool, shared: &'a Arc<Shared>) -> std::io::Result<Option<Self>> {
+        let greeting = |front, address| Self { shared, front, address, crowded, asked_ssl: false, asked_gss: false };
+        let (stream, peer) = match arrival {
+            Arrival::Unix(stream) => {
+                let stream = tokio::net::UnixStream::from_std(stream)?;
+                return Ok(Some(greeting(Stream::Unix(stream), None)));
+            }
+            Arrival::Tcp(stream, peer) => (TcpStream::from_std(stream)?, peer),
+        };
+        net::tune(&stream, shared.target.keepalive)?;
+        let mut stream = stream;
+        let trusted = shared.config.proxy.proxy_protocol_from.iter().any(|network| network.contains(peer));
+        let mut address = peer;
+        if trusted {
+            match proxy_header::read(&mut stream).await? {
+                Some(header) => address = header.source.unwrap_or(peer),
+                None => return Ok(None),
+            }
+        }
+        let mut first = [0];
+        let direct = shared.front_tls.mode() != ListenTlsMode::Disable
+            && stream.peek(&mut first).await? == 1
+            && first[0] == TLS_HANDSHAKE;
+        if !direct {
+            return Ok(Some(greeting(Stream::Tcp(stream), Some(address))));
+        }
+        let stream = Stream::Tls(Box::new(shared.front_tls.accept(stream, true).await?));
+        // No further request for encryption is granted inside.
+        Ok(Some(Self { asked_ssl: true, asked_gss: true, ..greeting(stream, Some(address)) }))
+    }
+
+    /// `Ok(None)`: the client left.
+    async fn read_packet(&mut self) -> Result<Option<Vec<u8>>, &'static str> {
+        let mut word = [0; 4];
+        if self.front.read_exact(&mut word).await.is_err() {
+            return Ok(None);
+        }
+        let length = startup::packet_len(word)?;
+        let mut packet = vec![0; length];
+        packet[..4].copy_from_slice(&word);
+        Ok(self.front.read_exact(&mut packet[4..]).await.is_ok().then_some(packet))
+    }
+
+    /// SSLRequest: over TCP, if it is configured; then the handshake.
+    async fn ssl(mut self) -> Option<Self> {
+        self.asked_ssl = true;
+        let stream = match self.front {
+            Stream::Tcp(stream) if self.shared.front_tls.mode() != ListenTlsMode::Disable => stream,
+            mut other => {
+                other.write_all(b"N").await.ok()?;
+                return Some(Self { front: other, ..self });
+            }
+        };
+        // Who speaks on before the answer has it taken for what comes encrypted (CVE-2021-23214).
+        let unread = std::future::poll_fn(|cx| {
+            let mut byte = [0];
+            let mut buf = tokio::io::ReadBuf::new(&mut byte);
+            std::task::Poll::Ready(matches!(stream.poll_peek(cx, &mut buf), std::task::Poll::Ready(Ok(n)) if n > 0))
+        });
+        if unread.await {
+            let report = Report::fatal(sqlstate::PROTOCOL_VIOLATION, "received unencrypted data after SSL request")
+                .detail(
+                    "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+                );
+            return Self { front: Stream::Tcp(stream), ..self }.refuse(report).await;
+        }
+        let mut stream = stream;
+        stream.write_all(b"S").await.ok()?;
+        match self.shared.front_tls.accept(stream, false).await {
+            Ok(stream) => Some(Self { front: Stream::Tls(Box::new(stream)), asked_gss: true, ..self }),
+            Err(error) => {
+                tracing::info!(%error, client = ?self.address, "a TLS handshake with a client failed");
+                None
+            }
+        }
+    }
+
+    async fn connect(mut self, packet: Vec<u8>, parameters: Parameters) -> Option<Hello> {
+        let guest = match self.admit() {
+            Ok(guest) => guest,
+            Err(report) => return self.refuse(report).await,
+        };
+        match self.shared.target.connect().await {
+            Ok(back) => Some(Hello { front: self.front, back, packet, parameters, guest }),
+            Err(error) => {
+                let address = &self.shared.target.address;
+                let text = format!("could not connect to the server at {address}: {error}");
+                tracing::warn!(backend = %address, %error, "could not connect to the server");
+                let report = Report::fatal(sqlstate::CONNECTION_FAILURE, text);
+                self.refuse(report.hint(
+                    "The proxy is up; its backend is not, or backend in [proxy] or [backend.tls] of proxy.toml do not fit it.",
+                ))
+                .await
+            }
+        }
+    }
+
+    /// Whether there is room for it, and it comes as it must.
+    fn admit(&mut self) -> Result<Option<Guest>, Report> {
+        let Self { shared, front, address, crowded, .. } = self;
+        if shared.front_tls.mode() == ListenTlsMode::Require && matches!(front, Stream::Tcp(_)) {
+            return Err(Report::fatal(sqlstate::INVALID_AUTHORIZATION, "the proxy takes encrypted connections only")
+                .hint("Connect with sslmode=require, or better verify-full. The setting is mode in [listen.tls] of proxy.toml."));
+        }
+        if *crowded {
+            return Err(too_many("max_clients"));
+        }
+        let limit = shared.config.proxy.max_clients_per_address;
+        match address {
+            Some(address) if limit > 0 => {
+                Guest::new(shared, *address, limit).map(Some).ok_or_else(|| too_many("max_clients_per_address"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn refuse<T>(mut self, report: Report) -> Option<T> {
+        self.shared.metrics.sessions_refused.add();
+        let _ = self.front.write_all(&reply::report(&report)).await;
+        let _ = self.front.flush().await;
+        let _ = self.front.shutdown().await;
+        None
+    }
+}
+
+/// As PostgreSQL says it.
+pub(crate) fn too_many(setting: &str) -> Report {
+    Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+        .hint(format!("The proxy's limit is {setting} in [proxy] of proxy.toml."))
+}
+
+/// One of the clients of an address, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Guest {
+    shared: Arc<Shared>,
+    address: IpAddr,
+}
+
+impl Guest {
+    fn new(shared: &Arc<Shared>, address: IpAddr, limit: usize) -> Option<Self> {
+        let mut count = shared.guests.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        drop(count);
+        Some(Self { shared: Arc::clone(shared), address })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.shared.guests.get_mut(&self.address) {
+            *count -= 1;
+        }
+        self.shared.guests.remove_if(&self.address, |_, count| *count == 0);
+    }
 }
 
 /// Goes to the server as it came, over a connection of its own; the client's is closed when the server closed that.
@@ -88,7 +244,7 @@ async fn cancel(shared: &Arc<Shared>, packet: &[u8]) {
     shared.metrics.cancel_requests.add();
     let request = packet.get(8..).unwrap_or_default();
     let under_way = pid_of(&Bytes::copy_from_slice(request)).and_then(|pid| shared.cancellable(pid, request));
-    if let Err(error) = backend::cancel(&shared.backend, packet, shared.config.proxy.connect_timeout).await {
+    if let Err(error) = backend::cancel(&shared.target, packet).await {
         tracing::warn!(%error, "a cancel request did not reach the server");
     }
     if let Some((cancels, request)) = under_way {

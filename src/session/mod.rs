@@ -8,19 +8,22 @@ mod ddl;
 mod extended;
 mod eye;
 mod hello;
+mod proxy_header;
 mod simple;
 
 use crate::backend::{Cancels, Talk};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::net::Stream;
+use crate::net::{Arrival, Keepalive, Target};
 use crate::pg::sqlstate;
-use crate::relay::{Event, Link};
+use crate::relay::{Event, Link, Login};
 use crate::report::Report;
+use crate::tls;
 use crate::wire::startup::Parameters;
 use bytes::Bytes;
 use dashmap::DashMap;
 use eye::Eye;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,8 +32,11 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Shared {
     pub config: Config,
-    pub backend: Arc<crate::config::Address>,
+    pub target: Arc<Target>,
+    pub front_tls: tls::Front,
     pub metrics: Metrics,
+    /// Clients of each address, where there is a limit.
+    guests: DashMap<IpAddr, usize>,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -43,9 +49,24 @@ struct Cancellable {
 }
 
 impl Shared {
-    pub fn new(config: Config) -> Self {
-        let backend = Arc::new(config.proxy.backend.clone());
-        Self { config, backend, metrics: Metrics::default(), cancels: DashMap::new() }
+    /// # Errors
+    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
+    pub fn new(config: Config) -> Result<Self, tls::Wrong> {
+        let proxy = &config.proxy;
+        let target = Target {
+            address: proxy.backend.clone(),
+            timeout: proxy.connect_timeout,
+            keepalive: Keepalive { idle: proxy.keepalive, user_timeout: proxy.user_timeout },
+            tls: Arc::new(tls::Back::new(config.backend_tls.clone())?),
+        };
+        Ok(Self {
+            target: Arc::new(target),
+            front_tls: tls::Front::new(config.listen_tls.clone())?,
+            metrics: Metrics::default(),
+            guests: DashMap::new(),
+            cancels: DashMap::new(),
+            config,
+        })
     }
 }
 
@@ -75,11 +96,15 @@ struct Session {
     parameters: Box<Parameters>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
+    /// Counted as one of its address, until the session ends.
+    _guest: Option<hello::Guest>,
 }
 
 /// Serves one client to its end.
-pub async fn serve(front: Stream, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
-    let login = Box::pin(hello::hello(front, &shared));
+///
+/// `crowded`: there are as many clients as there may be; a cancel request is served still.
+pub async fn serve(arrival: Arrival, crowded: bool, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
+    let login = Box::pin(hello::hello(arrival, crowded, &shared));
     let Ok(Some(hello)) = tokio::time::timeout(shared.config.proxy.login_timeout, login).await else { return };
     // Not moved from here on: each move into a future would be room for one more session in it.
     let mut session = Session::new(shared, hello);
@@ -88,11 +113,16 @@ pub async fn serve(front: Stream, shared: Arc<Shared>, mut drain: watch::Receive
 
 impl Session {
     fn new(shared: Arc<Shared>, hello: hello::Hello) -> Self {
-        let link = Link::new(hello.front, hello.back, &hello.packet);
+        let (front_encrypted, back_encrypted) = (hello.front.is_encrypted(), hello.back.is_encrypted());
+        let mut link = Link::new(hello.front, hello.back, &hello.packet);
+        link.login = match (front_encrypted, back_encrypted) {
+            (false, true) => Login::NoBinding,
+            (true, true) => Login::Encrypted,
+            _ => Login::Plain,
+        };
         let talk = Talk {
             link,
-            address: Arc::clone(&shared.backend),
-            connect_timeout: shared.config.proxy.connect_timeout,
+            target: Arc::clone(&shared.target),
             parsed_before: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
@@ -100,7 +130,7 @@ impl Session {
             notifications: None,
         };
         let eye = Eye::new(&shared, &hello.parameters);
-        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false }
+        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _guest: hello.guest }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
@@ -120,7 +150,10 @@ impl Session {
         loop {
             let event = self.talk.link.pump_settling(&mut self.eye).await;
             match event {
-                Event::Settled => return Flow::Continue,
+                Event::Settled => {
+                    self.talk.link.login = Login::Plain;
+                    return Flow::Continue;
+                }
                 // No frame is looked at before the session is ready.
                 Event::Frame => self.talk.link.pass_frame(),
                 other => return self.end(other).await,
@@ -302,9 +335,10 @@ mod tests {
     /// Thousands of clients are idle at any time: what is rare must be boxed.
     #[tokio::test]
     async fn an_idle_session_is_small() {
-        let (one, _other) = tokio::net::UnixStream::pair().unwrap();
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let (_drain, watched) = watch::channel(Drain::No);
-        let session = serve(Stream::Unix(one), Arc::new(Shared::new(Config::default())), watched);
+        let shared = Arc::new(Shared::new(Config::default()).unwrap());
+        let session = serve(Arrival::Unix(one), false, shared, watched);
         let size = size_of_val(&session);
         assert!(size <= 1024, "{size} bytes for each session");
     }

@@ -43,6 +43,24 @@ impl ServerError {
         matches!(self.field(b'V').or_else(|| self.field(b'S')), Some("FATAL" | "PANIC"))
     }
 
+    /// The frame with a hint, unless it has one.
+    pub fn with_hint(&self, hint: &str) -> Bytes {
+        let Some(tag) = self.frame.first().copied() else { return self.frame.clone() };
+        if self.field(b'H').is_some() {
+            return self.frame.clone();
+        }
+        let mut out = BytesMut::with_capacity(self.frame.len() + hint.len() + 2);
+        put_frame(&mut out, tag, |b| {
+            for (code, text) in self.fields().chain([(b'H', hint.as_bytes())]) {
+                b.put_u8(code);
+                b.put_slice(text);
+                b.put_u8(0);
+            }
+            b.put_u8(0);
+        });
+        out.freeze()
+    }
+
     /// The frame with its position (field `P`, characters from 1) mapped by `map`; left out where `map` says `None`.
     pub fn with_position(&self, map: impl Fn(usize) -> Option<usize>) -> Bytes {
         let Some(tag) = self.frame.first().copied() else { return self.frame.clone() };
@@ -97,6 +115,9 @@ mod tests {
         assert_eq!(moved.sqlstate(), "42601");
         let gone = ServerError::new(e.with_position(|_| None));
         assert_eq!(gone.field(b'P'), None);
+        let hinted = ServerError::new(e.with_hint("try this"));
+        assert_eq!((hinted.field(b'H'), hinted.field(b'P')), (Some("try this"), Some("12")));
+        assert_eq!(hinted.with_hint("another"), hinted.frame);
         assert_eq!(error(&[]).sqlstate(), "");
         assert_eq!(ServerError::new(Bytes::new()).message(), "");
     }

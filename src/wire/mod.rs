@@ -4,6 +4,7 @@
 //! refuse is refused here, and never skipped over. Only what the proxy must look at is opened, and
 //! opening a short or odd body is an error or `None`, never a panic.
 
+pub mod authentication;
 pub mod error_response;
 pub mod frame;
 pub mod message;

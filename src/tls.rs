@@ -1,0 +1,290 @@
+//! TLS on both sides, by rustls: what is configured becomes handshakes and one kind of stream.
+//!
+//! Invariants: a session keeps what it began with when the files are read anew; nothing that came in
+//! plain text before a handshake is taken for what came after it, as both handshakes begin on the bare
+//! socket; keys are never shown.
+
+mod verify;
+
+use crate::config::{BackendTls, BackendTlsMode, ListenTls, ListenTlsMode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, RwLock};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// What PostgreSQL 17 asks of direct connections, and takes from others too.
+const ALPN: &[u8] = b"postgresql";
+
+/// A TLS connection. Written bytes may stand in the TLS layer until [`Stream::poll_flush`].
+#[derive(Debug)]
+pub struct Stream {
+    inner: tokio_rustls::TlsStream<TcpStream>,
+    unflushed: bool,
+}
+
+impl Stream {
+    fn new(inner: impl Into<tokio_rustls::TlsStream<TcpStream>>) -> Self {
+        Self { inner: inner.into(), unflushed: false }
+    }
+
+    /// A peer that ends without the goodbye of TLS has ended all the same: PostgreSQL's messages frame themselves.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            ready => ready,
+        }
+    }
+
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.unflushed |= matches!(written, Poll::Ready(Ok(_)));
+        written
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.unflushed = flushed.is_pending();
+        flushed
+    }
+
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    /// The certificate that the peer showed, DER.
+    fn peer_certificate(&self) -> Option<Vec<u8>> {
+        self.inner.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.to_vec())
+    }
+}
+
+/// What a setting of TLS is wrong with: the file, and why.
+pub type Wrong = String;
+
+/// The proxy's part as a server: towards clients.
+#[derive(Debug)]
+pub struct Front {
+    settings: ListenTls,
+    current: RwLock<Option<Arc<Acceptor>>>,
+}
+
+/// What the files of `[listen.tls]` held when they were last read.
+struct Acceptor {
+    acceptor: TlsAcceptor,
+    certificate: CertificateDer<'static>,
+}
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}
+
+impl Front {
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should.
+    pub fn new(settings: ListenTls) -> Result<Self, Wrong> {
+        let front = Self { settings, current: RwLock::new(None) };
+        front.reload()?;
+        Ok(front)
+    }
+
+    /// Reads the files anew, for the sessions to come.
+    ///
+    /// # Errors
+    /// As [`Front::new`]; then all stays as it was.
+    pub fn reload(&self) -> Result<(), Wrong> {
+        if self.settings.mode == ListenTlsMode::Disable {
+            return Ok(());
+        }
+        let acceptor = Acceptor::new(&self.settings)?;
+        if let Ok(mut current) = self.current.write() {
+            *current = Some(Arc::new(acceptor));
+        }
+        Ok(())
+    }
+
+    pub fn mode(&self) -> ListenTlsMode {
+        self.settings.mode
+    }
+
+    fn current(&self) -> Option<Arc<Acceptor>> {
+        self.current.read().ok()?.clone()
+    }
+
+    /// The handshake with a client. `direct`: it began without a request, and must name the protocol by ALPN, as in PostgreSQL.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub async fn accept(&self, stream: TcpStream, direct: bool) -> io::Result<Stream> {
+        let Some(current) = self.current() else { return Err(other("TLS is not configured")) };
+        let stream = current.acceptor.accept(stream).await?;
+        if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err(other("a direct TLS connection without the ALPN protocol \"postgresql\""));
+        }
+        Ok(Stream::new(stream))
+    }
+}
+
+impl Acceptor {
+    fn new(settings: &ListenTls) -> Result<Self, Wrong> {
+        let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
+            return Err("listen.tls: certificate and key are needed".to_owned());
+        };
+        let chain = certificates("listen.tls.certificate", certificate)?;
+        let first = chain.first().cloned().ok_or_else(|| no_certificate("listen.tls.certificate", certificate))?;
+        let key = private_key("listen.tls.key", key)?;
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| format!("listen.tls: {error}"))?;
+        let builder = match &settings.ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(roots("listen.tls.ca", path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+                let verifier =
+                    if settings.require_client_certificate { verifier } else { verifier.allow_unauthenticated() };
+                let verifier =
+                    verifier.build().map_err(|error| format!("listen.tls.ca: {}: {error}", path.display()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| format!("listen.tls: certificate and key do not go together: {error}"))?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate: first })
+    }
+}
+
+/// The proxy's part as a client: towards the server.
+#[derive(Debug)]
+pub struct Back {
+    settings: BackendTls,
+    current: RwLock<Option<Arc<ClientConfig>>>,
+}
+
+impl Back {
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should.
+    pub fn new(settings: BackendTls) -> Result<Self, Wrong> {
+        let back = Self { settings, current: RwLock::new(None) };
+        back.reload()?;
+        Ok(back)
+    }
+
+    /// Reads the files anew, for the sessions to come.
+    ///
+    /// # Errors
+    /// As [`Back::new`]; then all stays as it was.
+    pub fn reload(&self) -> Result<(), Wrong> {
+        if self.settings.mode == BackendTlsMode::Disable {
+            return Ok(());
+        }
+        let config = client_config(&self.settings)?;
+        if let Ok(mut current) = self.current.write() {
+            *current = Some(Arc::new(config));
+        }
+        Ok(())
+    }
+
+    pub fn settings(&self) -> &BackendTls {
+        &self.settings
+    }
+
+    /// The handshake with the server, on a socket from which nothing but its consent has been read.
+    ///
+    /// # Errors
+    /// The handshake failed; the text says what about the certificate was wrong.
+    pub async fn connect(&self, stream: TcpStream, host: &str) -> io::Result<Stream> {
+        let config = self.current.read().ok().and_then(|current| current.clone());
+        let Some(config) = config else { return Err(other("TLS is not configured")) };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| other(&format!("\"{host}\" is no name that a certificate could have")))?;
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        if self.settings.negotiation == crate::config::Negotiation::Direct
+            && stream.get_ref().1.alpn_protocol() != Some(ALPN)
+        {
+            return Err(other("the server answered a direct TLS connection without the ALPN protocol \"postgresql\""));
+        }
+        Ok(Stream::new(stream))
+    }
+}
+
+fn client_config(settings: &BackendTls) -> Result<ClientConfig, Wrong> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| format!("backend.tls: {error}"))?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verify::verifier(settings)?);
+    let mut config = match (&settings.certificate, &settings.key) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates("backend.tls.certificate", certificate)?;
+            let key = private_key("backend.tls.key", key)?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("backend.tls: certificate and key do not go together: {error}"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// Whether SCRAM's channel binding can hold through the proxy: the client binds to the certificate it was shown, and the
+/// server compares with its own (RFC 5929, `tls-server-end-point`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// The proxy shows the server's own certificate.
+    Same,
+    Different,
+}
+
+/// Compares the certificate that the proxy shows with the one that the server showed on `back`.
+pub fn binding(front: &Front, back: &Stream) -> Option<Binding> {
+    let own = front.current()?;
+    let same = back.peer_certificate()? == own.certificate.as_ref();
+    Some(if same { Binding::Same } else { Binding::Different })
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{key}: {}: {error}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
+    let all: Vec<_> =
+        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+    if all.is_empty() { Err(no_certificate(key, path)) } else { Ok(all) }
+}
+
+fn no_certificate(key: &str, path: &Path) -> Wrong {
+    format!("{key}: {}: no certificate (PEM) in it", path.display())
+}
+
+/// No part of the file goes into the error.
+fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| format!("{key}: {}: no private key (PEM, without a passphrase) in it", path.display()))
+}
+
+fn roots(key: &str, path: &Path) -> Result<RootCertStore, Wrong> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(key, path)? {
+        roots.add(certificate).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+fn other(text: &str) -> io::Error {
+    io::Error::other(text.to_owned())
+}

@@ -10,7 +10,7 @@ fn way(row: &FormRow) -> &'static str {
         Way::Probe => "one brief step if the rewrite probe finds none; else guarded, with a WARNING",
         Way::Concurrently => "CONCURRENTLY",
         Way::Long => "as written: waits long, blocks neither reads nor writes",
-        Way::Phases => "guarded, with a WARNING (phases are to come)",
+        Way::Phases => "in phases: brief steps, and long ones that block neither reads nor writes",
         Way::Guarded => "guarded, with a WARNING",
     }
 }

@@ -16,7 +16,7 @@
 
 use pgsluice::catalog::{
     Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts, RelationRef,
-    SessionFacts, query,
+    SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, check, plan, print};
@@ -174,10 +174,14 @@ impl Scene {
 
     fn facts(&self, statement: &Statement) -> Facts {
         let names = if self.forgetful { Vec::new() } else { query::relations_of(statement) };
-        let relations = names.into_iter().map(|name| self.asked(name)).collect();
+        let relations: Vec<Asked> = names.into_iter().map(|name| self.asked(name)).collect();
         let related = self.relations.iter().map(RelationFacts::lock_facts).collect::<Vec<RelatedFacts>>();
+        let table = relations.first().and_then(|asked: &Asked| asked.found.as_ref());
+        // No other relation or constraint has the name.
+        let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
         Facts {
             session: self.session.clone(),
+            free_name,
             relations,
             related,
             probe: self.probe.clone(),

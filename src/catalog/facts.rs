@@ -21,6 +21,9 @@ pub struct Facts {
     /// [`IndexFacts::comparable_definition`]; set by the session if a leftover of the same name made it ask.
     #[serde(default)]
     pub wanted_index: Option<String>,
+    /// The name that PostgreSQL would choose for the key that ALTER TABLE adds without one; set by the session.
+    #[serde(default)]
+    pub free_name: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! Pure: it says what to ask and how to read the answer; the caller owns the connection.
 
 pub mod facts;
+pub mod naming;
 pub mod probe;
 pub mod query;
 

@@ -58,7 +58,7 @@ pub fn relations_of(statement: &Statement) -> Vec<RelationName> {
 }
 
 /// The text form of a `text[]`: every element quoted, so that commas, braces, blanks and the word NULL are data.
-fn array<'a>(elements: impl Iterator<Item = Option<&'a str>>) -> String {
+pub fn array<'a>(elements: impl Iterator<Item = Option<&'a str>>) -> String {
     let quoted: Vec<String> = elements
         .map(|element| match element {
             Some(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),

@@ -1,8 +1,9 @@
 //! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
 
 use super::Failure;
+use crate::catalog::naming;
 use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
-use crate::catalog::query::{FACTS_SQL, decode, relations_of};
+use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
 use crate::catalog::{Facts, ProbeAnswer};
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::net::{Keepalive, Target};
@@ -77,6 +78,11 @@ impl Backend {
                 let answered: Option<ProbeAnswer> = answered.await;
                 facts.probe.resize(facts.probe.len().max(probe.part + 1), None);
                 facts.probe[probe.part] = answered;
+            }
+            if let Some(names) = naming::candidates(statement, &table) {
+                let names = array(names.iter().map(|name| Some(name.as_str())));
+                let row = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
+                facts.free_name = row.map(|row| row.get(0));
             }
             if let Some(probe) = index_probe(statement, &table) {
                 let definition = self.rolled_back(async || {

@@ -1,7 +1,8 @@
 //! Supposed facts, where no server is asked: every relation exists, is large, and is not ours to answer for.
 
+use crate::catalog::naming;
 use crate::catalog::query::relations_of;
-use crate::catalog::{Asked, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use crate::catalog::{Asked, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
@@ -44,11 +45,30 @@ pub(super) fn facts(statement: &Statement) -> Facts {
             Some(ddl) => kind(ddl),
             None => RelationKind::Table,
         };
-        let found = (!new).then(|| relation(&name, oid, kind, LARGE, MANY_ROWS));
+        let columns = ddl.filter(|_| target).map(columns).unwrap_or_default();
+        let found = (!new).then(|| RelationFacts { columns, ..relation(&name, oid, kind, LARGE, MANY_ROWS) });
         Asked { name, schema_usable: true, may_create: true, found }
     };
-    let relations = relations_of(statement).into_iter().enumerate().map(suppose).collect();
-    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None }
+    let relations: Vec<Asked> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
+    let table = relations.first().and_then(|asked| asked.found.as_ref());
+    let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
+    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_name }
+}
+
+/// The columns that the statement must find there, with nothing known of them.
+fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
+    let keys = ddl.parts.iter().filter_map(|part| part.key.as_ref()).flat_map(|key| &key.columns);
+    let named = ddl.parts.iter().filter(|part| part.form == Form::SetNotNull).filter_map(|part| part.column.as_ref());
+    let column = |name: &String| ColumnFacts {
+        name: name.clone(),
+        type_name: String::new(),
+        not_null: false,
+        has_default: false,
+        identity: false,
+        generated: false,
+        custom_collation: false,
+    };
+    keys.chain(named).map(column).collect()
 }
 
 /// A table that an earlier statement of the same text has created.

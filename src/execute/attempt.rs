@@ -8,6 +8,7 @@
 use super::wait::{Next, Waiting};
 use super::{Execution, Reply, Stop, Tried};
 use crate::backend::Answer;
+use crate::catalog::naming;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
 use crate::plan::{LockNeed, Phase, PhaseKind};
@@ -65,8 +66,11 @@ impl Execution<'_> {
         let Layout { batch, steps_at } = self.layout(phase, how);
         let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + i);
         let answer = self.talk.ask(batch, visible).await?;
-        let Answer { error, notices, completion, done, .. } = answer;
+        let Answer { error, notices, completion, done, rows, .. } = answer;
         let Some(error) = error else {
+            if phase.learns.is_some() {
+                self.learned = rows.into_iter().next().and_then(|row| row.into_iter().next()?).unwrap_or_default();
+            }
             reply.frames.unsplit(notices);
             reply.frames.unsplit(completion);
             return Ok(Tried::Done);
@@ -111,7 +115,10 @@ impl Execution<'_> {
         }
         let steps_at = batch.statements;
         for step in &phase.steps {
-            batch.statement(&step.sql, &[]);
+            batch.statement(&step.named(&self.learned), &[]);
+        }
+        if let Some(made) = &phase.learns {
+            batch.statement(naming::LEARN_SQL, &[&made.table.to_string(), &made.kind.to_string()]);
         }
         if inside {
             let session = &self.facts.session;
@@ -137,7 +144,7 @@ impl Execution<'_> {
         let mut tried = Tried::Done;
         for step in &phase.steps {
             let mut batch = Batch::new();
-            batch.statement(&step.sql, &[]);
+            batch.statement(&step.named(&self.learned), &[]);
             let answer = self.talk.ask(batch, step.visible.then_some(0)).await?;
             match answer.error {
                 Some(error) if is_lock_failure(&error) => tried = Tried::Locked,
@@ -156,6 +163,40 @@ impl Execution<'_> {
         self.talk.cancel_settled().await;
         self.talk.ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
         Ok(tried)
+    }
+
+    /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
+    /// the locks are not to be had for long: then a WARNING says what to do.
+    pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<(), Stop> {
+        let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
+        loop {
+            let reason = match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
+                Tried::Done => return Ok(()),
+                Tried::Locked | Tried::Unlockable => "its locks were not to be had".to_owned(),
+                // What a cancel struck is tried again.
+                Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                    error.message().to_owned()
+                }
+                Tried::Failed(stop) => {
+                    self.tell_left(phase, &stop.reason());
+                    return Ok(());
+                }
+            };
+            if tokio::time::Instant::now() >= deadline {
+                self.tell_left(phase, &reason);
+                return Ok(());
+            }
+            self.talk.ask_one(&nap(self.config.locks.poll), &[]).await?;
+        }
+    }
+
+    fn tell_left(&mut self, phase: &Phase, reason: &str) {
+        let remedy: Vec<_> = phase.steps.iter().map(|step| step.named(&self.learned)).collect();
+        let remedy = remedy.join("; ");
+        tracing::warn!(reason, remedy, "what a schema change had begun could not be brought back");
+        let message = format!("what this statement had begun could not be brought back: {reason}");
+        let report = Report::warning(sqlstate::WARNING, message).hint(format!("Do it by hand: {remedy}"));
+        self.tell(&report);
     }
 
     /// The session's own `lock_timeout` wins where it is stricter.
@@ -223,6 +264,13 @@ impl Execution<'_> {
         }
         stop
     }
+}
+
+/// How long the locks are asked for that undoing takes.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+
+fn nap(time: Duration) -> String {
+    format!("/* pgsluice: waiting to undo */ SELECT pg_catalog.pg_sleep({})", time.as_secs_f64())
 }
 
 /// The same locks, guarded by `lock_timeout` alone.

@@ -3,7 +3,7 @@
 //! They take no lock attempts and no `lock_timeout` of ours: their waits hurt nobody, and a timeout in a
 //! concurrent build leaves an invalid index. What the session itself has set holds.
 
-use super::{Execution, Reply, Stop, progress};
+use super::{Execution, Reply, Stop, Undone, progress};
 use crate::pg::relation::RelationName;
 use crate::pg::sqlstate;
 use crate::plan::{Phase, Undo};
@@ -19,7 +19,7 @@ impl Execution<'_> {
             // An invalid index is dropped while the lane is still ours, so that nobody takes it for his own.
             if result.is_err() {
                 self.talk.cancel_settled().await;
-                self.undo(phase).await?;
+                self.undo(phase, Undone::Failed).await?;
             }
             self.give_lanes(&mut waiting).await?;
         }
@@ -34,7 +34,7 @@ impl Execution<'_> {
             let (tell, mut progress) = mpsc::channel(4);
             let watch = progress::watch(self.config, &self.talk.target, self.facts.session.backend_pid, tell);
             let mut batch = Batch::new();
-            batch.statement(&step.sql, &[]);
+            batch.statement(&step.named(&self.learned), &[]);
             let answer = self.talk.ask_with(batch, step.visible.then_some(0), &mut progress).await;
             drop(watch);
             let answer = answer?;
@@ -51,11 +51,15 @@ impl Execution<'_> {
     }
 
     /// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.
-    pub(super) async fn undo(&mut self, phase: &Phase) -> Result<(), Stop> {
-        let leftovers = match &phase.undo {
-            None => return Ok(()),
-            Some(Undo::DropInvalidIndexes { oid, known, .. }) => self.invalid_indexes(*oid, known).await?,
-            Some(Undo::FinishDrop { index, oid }) => self.half_dropped(index, *oid).await?,
+    pub(super) async fn undo(&mut self, phase: &Phase, how: Undone) -> Result<(), Stop> {
+        let leftovers = match (&phase.undo, how) {
+            (None, _) | (Some(Undo::Run(_)), Undone::Failed) => return Ok(()),
+            (Some(Undo::Run(undo)), Undone::Done) => return self.bring_back(undo).await,
+            (Some(Undo::DropBuiltIndex { index, .. }), Undone::Done) => vec![index.clone()],
+            (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropBuiltIndex { oid, known, .. }), _) => {
+                self.invalid_indexes(*oid, known).await?
+            }
+            (Some(Undo::FinishDrop { index, oid }), _) => self.half_dropped(index, *oid).await?,
         };
         for index in leftovers {
             self.drop_leftover(&index).await?;

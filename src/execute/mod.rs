@@ -14,6 +14,7 @@ use crate::backend::{BackendLost, Talk};
 use crate::catalog::Facts;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::pg::sqlstate;
 use crate::plan::{Phase, PhaseKind, Plan, Step};
 use crate::report::{Report, Severity};
 use crate::wire::error_response::ServerError;
@@ -61,6 +62,8 @@ pub struct Execution<'a> {
     pub facts: &'a Facts,
     /// Where the client's text stands in the string it sent: characters before it, for error positions.
     pub offset: usize,
+    /// The name of the constraint that the last phase that learns one has made, quoted.
+    pub learned: String,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.
@@ -84,6 +87,15 @@ impl Reply {
         }
         notices
     }
+}
+
+/// How far a phase was that is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undone {
+    /// It failed by itself.
+    Failed,
+    /// It was done, and a later one failed.
+    Done,
 }
 
 /// How one try of a phase ended.
@@ -121,7 +133,7 @@ impl Execution<'_> {
                 if !matches!(stop, Stop::Lost) {
                     // The phase that stopped has cleaned up after itself.
                     for undone in plan.phases[..done].iter().rev() {
-                        self.undo(undone).await?;
+                        self.undo(undone, Undone::Done).await?;
                     }
                 }
                 return Err(stop);
@@ -154,7 +166,7 @@ impl Execution<'_> {
     async fn relay(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
         for step in &phase.steps {
             let mut batch = Batch::new();
-            batch.statement(&step.sql, &[]);
+            batch.statement(&step.named(&self.learned), &[]);
             let answer = self.talk.ask(batch, step.visible.then_some(0)).await?;
             reply.frames.unsplit(answer.notices);
             if let Some(error) = answer.error {
@@ -167,10 +179,15 @@ impl Execution<'_> {
 
     /// A step's error, as the client would have got it; the notices that came before it go first.
     fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> Stop {
-        self.talk.link.tell_front(&reply.frames);
+        self.talk.link.tell_front(&reply.notices());
+        if let Some(column) = &step.not_null
+            && error.sqlstate() == sqlstate::CHECK_VIOLATION
+        {
+            return Stop::Server(ServerError::new(contains_nulls(&error, column).freeze()));
+        }
         let offset = self.offset;
         let frame = error.with_position(|position| {
-            if !step.visible {
+            if step.own {
                 return None;
             }
             let mapped = match step.inserted {
@@ -191,8 +208,16 @@ impl Execution<'_> {
         if self.talk.link.front_gone() {
             return Some(Stop::ClientGone);
         }
-        self.talk.take_cancelled().then(|| {
-            Stop::Report(Report::error(crate::pg::sqlstate::QUERY_CANCELED, "canceling statement due to user request"))
-        })
+        self.talk
+            .take_cancelled()
+            .then(|| Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
     }
+}
+
+/// The violation of a check that stands for NOT NULL, as SET NOT NULL would have told it. The relation is the one
+/// that the server found it in: a child, maybe.
+fn contains_nulls(error: &ServerError, column: &str) -> BytesMut {
+    let relation = error.field(b't').unwrap_or_default();
+    let message = format!("column \"{column}\" of relation \"{relation}\" contains null values");
+    error.restated(&[(b'C', sqlstate::NOT_NULL_VIOLATION), (b'M', &message), (b'c', column)], b"nDHP")
 }

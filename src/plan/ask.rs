@@ -126,6 +126,7 @@ impl<'a> Ask<'a> {
             locks: Vec::new(),
             steps: vec![Step::as_written(&self.statement.text)],
             undo: None,
+            learns: None,
         }
     }
 

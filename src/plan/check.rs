@@ -41,21 +41,25 @@ pub fn check(plan: &Plan) -> Vec<String> {
                 && !plan.forms.iter().any(|f| matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently));
             rule(phase.kind == PhaseKind::Relay || phase.undo.is_some() || !leaves_index, "CONCURRENTLY has an undo");
         }
+        let named = |phase: &Phase| phase.steps.iter().any(|step| step.name_at.is_some());
+        let learned = plan.phases[..i].iter().any(|phase| phase.learns.is_some());
+        rule(!named(phase) || learned, "a name is learned before it is used");
         rule(undo_fits(phase), "a drop that cannot be undone is finished, and nothing else");
     }
     broken
 }
 
-/// Exactly one step, or the answer, is the client's reply; the visible step is the last of all.
+/// Exactly one step, or the answer, is the client's reply. What follows it is hidden, and undone with it if it fails.
 fn one_reply(plan: &Plan, broken: &mut Vec<String>) {
     let visible = plan.phases.iter().flat_map(|phase| &phase.steps).filter(|step| step.visible).count();
     match (&plan.answer, visible) {
         (Some(_), 0) if plan.phases.is_empty() => {}
         (Some(_), _) => broken.push("an answered plan runs nothing".to_owned()),
         (None, 1) => {
-            let last = plan.phases.last().and_then(|phase| phase.steps.last());
-            if !last.is_some_and(|step| step.visible) {
-                broken.push("the visible step is the last one".to_owned());
+            let at = plan.phases.iter().position(|phase| phase.steps.iter().any(|step| step.visible));
+            let last = at.is_some_and(|at| at + 1 == plan.phases.len());
+            if !last && !at.is_some_and(|at| matches!(plan.phases[at].undo, Some(Undo::Run(_)))) {
+                broken.push("what follows the client's reply can make it undone".to_owned());
             }
         }
         (None, n) => broken.push(format!("one step gives the client its reply, not {n}")),

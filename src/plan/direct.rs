@@ -93,7 +93,7 @@ fn rechecks(ask: &Ask<'_>, part: &Part) -> bool {
 }
 
 /// Since 12 a valid CHECK (column IS NOT NULL) spares the scan.
-fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
+pub(super) fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
     let Some(column) = part.column.as_deref() else { return false };
     let proofs = [column.to_owned(), quote_identifier(column)].map(|name| format!("CHECK (({name} IS NOT NULL))"));
     ask.version() >= 120_000
@@ -163,6 +163,7 @@ fn unseen(statement: &Statement, kind: PhaseKind, purpose: &str, cost: Cost) -> 
         locks: Vec::new(),
         steps: vec![Step::as_written(&statement.text)],
         undo: None,
+        learns: None,
     };
     Plan {
         statement: statement.text.clone(),

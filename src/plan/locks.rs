@@ -58,6 +58,11 @@ pub(super) fn concurrent(ask: &Ask<'_>, relation: &RelationFacts) -> Vec<LockNee
     set.by_oid.into_values().collect()
 }
 
+/// What the check of old rows locks: the table, and of a foreign key the referenced one.
+pub(super) fn validation(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
+    (Some(LockMode::ShareUpdateExclusive), Some(LockMode::RowShare))
+}
+
 struct Needs<'a> {
     ask: &'a Ask<'a>,
     by_oid: BTreeMap<u32, LockNeed>,

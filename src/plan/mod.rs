@@ -4,7 +4,8 @@
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
-//! 3. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
+//! 3. [`constraint`]: the constraint holds for new rows at once, and old rows are checked without blocking anybody.
+//! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
 //!
@@ -13,6 +14,7 @@
 
 mod ask;
 pub mod check;
+mod constraint;
 mod direct;
 mod drop_index;
 mod elide;
@@ -69,7 +71,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
-        _ => None,
+        _ => constraint::plan(ask),
     };
     Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
 }

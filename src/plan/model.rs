@@ -37,6 +37,18 @@ pub struct Phase {
     pub steps: Vec<Step>,
     /// Runs if this phase or a later one gives up.
     pub undo: Option<Undo>,
+    /// The phase makes a constraint whose name the server chooses; later steps name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learns: Option<NewConstraint>,
+}
+
+/// The constraint that a phase has just made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NewConstraint {
+    /// The oid of its table.
+    pub table: u32,
+    /// `pg_constraint.contype`
+    pub kind: char,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,10 +80,19 @@ pub struct Step {
     pub sql: String,
     /// Its reply is the client's reply.
     pub visible: bool,
+    /// The words are the proxy's: an error's position in them means nothing to the client.
+    #[serde(skip)]
+    pub own: bool,
     /// Where `sql` differs from the client's text: characters put in before this offset (of characters),
     /// so that an error's position can be given in the client's terms.
     #[serde(skip)]
     pub inserted: Option<Inserted>,
+    /// Where in `sql` the name goes (byte offset, quoted) of the constraint that an earlier phase learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_at: Option<usize>,
+    /// The check that this step validates stands for NOT NULL of this column: an error says so.
+    #[serde(skip)]
+    pub not_null: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +109,10 @@ pub struct Inserted {
 pub enum Undo {
     /// Drop, concurrently, every invalid index of `table` that is not among `known` (oids).
     DropInvalidIndexes { table: RelationName, oid: u32, known: Vec<u32> },
+    /// As `DropInvalidIndexes` if the build failed; if a later phase gave up, drop the index that was built.
+    DropBuiltIndex { table: RelationName, oid: u32, known: Vec<u32>, index: RelationName },
+    /// If a later phase gave up: run this one, under lock attempts.
+    Run(Box<Phase>),
     /// An interrupted DROP INDEX CONCURRENTLY leaves the index invalid: it cannot be brought back, so finish the drop.
     FinishDrop { index: RelationName, oid: u32 },
 }
@@ -110,20 +135,37 @@ pub struct Limits {
 impl Step {
     /// The client's own text; its reply is the client's reply.
     pub fn as_written(text: &str) -> Self {
-        Self { sql: text.to_owned(), visible: true, inserted: None }
+        Self { visible: true, own: false, ..Self::hidden(text.to_owned()) }
     }
 
     /// A statement of the proxy's own; the client sees nothing of it.
     pub fn hidden(sql: String) -> Self {
-        Self { sql, visible: false, inserted: None }
+        Self { sql, visible: false, own: true, inserted: None, name_at: None, not_null: None }
+    }
+
+    /// A hidden statement with the learned name of a constraint between its halves.
+    pub fn with_learned_name(before: &str, after: &str) -> Self {
+        Self { name_at: Some(before.len()), ..Self::hidden(format!("{before}{after}")) }
+    }
+
+    /// Its SQL, with the learned name in its place.
+    pub fn named(&self, name: &str) -> std::borrow::Cow<'_, str> {
+        match self.name_at.and_then(|at| self.sql.split_at_checked(at)) {
+            Some((before, after)) => format!("{before}{name}{after}").into(),
+            None => (&*self.sql).into(),
+        }
+    }
+
+    /// The client's text with ASCII put in at a byte offset.
+    pub fn with_words(text: &str, at: usize, words: &str) -> Option<Self> {
+        let (before, after) = text.split_at_checked(at)?;
+        let inserted = Some(Inserted { at, len: words.len() });
+        Some(Self { visible: true, own: false, inserted, ..Self::hidden(format!("{before}{words}{after}")) })
     }
 
     /// The client's text with ` CONCURRENTLY` put in at a byte offset.
     pub fn concurrently(text: &str, at: usize) -> Option<Self> {
-        const WORD: &str = " CONCURRENTLY";
-        let (before, after) = text.split_at_checked(at)?;
-        let inserted = Some(Inserted { at, len: WORD.len() });
-        Some(Self { sql: format!("{before}{WORD}{after}"), visible: true, inserted })
+        Self::with_words(text, at, " CONCURRENTLY")
     }
 }
 

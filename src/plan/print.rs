@@ -1,6 +1,6 @@
 //! The one printer of plans: for the command line, for EXPLAIN through the proxy, for the console, for the goldens.
 
-use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{LockNeed, Phase, PhaseKind, Plan, Undo};
 use crate::report::Report;
 use crate::sql::form::Cost;
 use std::fmt::Write;
@@ -65,11 +65,13 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
     for need in &phase.locks {
         line(out, if phase.kind == PhaseKind::Long { "  takes" } else { "  lock" }, &lock(phase.kind, need));
     }
-    for Step { sql, visible, .. } in &phase.steps {
-        line(out, if *visible { "  run" } else { "  hidden" }, sql);
-    }
+    steps(out, phase, ["  run", "  hidden"]);
     match &phase.undo {
         None => {}
+        Some(Undo::Run(undo)) => steps(out, undo, ["  undo", "  undo"]),
+        Some(Undo::DropBuiltIndex { index, .. }) => {
+            line(out, "  undo", &format!("drop {index}, finished or not, without blocking anybody"));
+        }
         Some(Undo::DropInvalidIndexes { table, known, .. }) => {
             let but = match known.len() {
                 0 => String::new(),
@@ -78,6 +80,13 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
             line(out, "  undo", &format!("drop the invalid indexes of {table}{but}"));
         }
         Some(Undo::FinishDrop { index, .. }) => line(out, "  undo", &format!("finish dropping {index}")),
+    }
+}
+
+/// A name that only the server will choose is shown as `…`.
+fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
+    for step in &phase.steps {
+        line(out, if step.visible { visible } else { hidden }, &step.named("…"));
     }
 }
 

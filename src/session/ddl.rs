@@ -4,7 +4,7 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::{Facts, RelationFacts, probe, query};
+use crate::catalog::{Facts, RelationFacts, naming, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
 use crate::pg::relation::quote_literal;
@@ -43,7 +43,7 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset };
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, learned: String::new() };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();
@@ -121,6 +121,12 @@ impl Session {
                     *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));
                 }
             }
+        }
+        if let Some(names) = naming::candidates(statement, table) {
+            let parameters = [&query::array(names.iter().map(|name| Some(name.as_str()))), &table.id.schema];
+            let answer =
+                self.talk.ask_one(&self.talk.question(naming::FREE_NAME_SQL), &parameters.map(|p| p.as_str())).await?;
+            facts.free_name = answer.value().map(|name| self.talk.text(name));
         }
         if let Some(question) = probe::index_probe(statement, table) {
             let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;

@@ -31,15 +31,16 @@ pub enum Way {
     Relay,
     /// Safe once the lock is held: one brief step.
     Run,
-    /// Brief if the rewrite probe finds no rewrite, else as `Phases`.
+    /// Brief if the rewrite probe finds no rewrite, else as `Guarded`.
     Probe,
     /// Rerouted to the CONCURRENTLY form.
     Concurrently,
     /// Its own lock blocks neither reads nor writes: waits long, without lock attempts.
     Long,
-    /// Needs more phases than one. Until those exist: one guarded step, and a WARNING.
+    /// Brief phases, and long ones that block neither reads nor writes. Where they cannot be (in a transaction
+    /// block, beside other subcommands): one guarded step, and a WARNING.
     Phases,
-    /// May be long under its lock and has no better way: one guarded step, and a WARNING.
+    /// May be long under its lock: one guarded step, and a WARNING.
     Guarded,
 }
 
@@ -218,14 +219,14 @@ const NO: Option<LockMode> = None;
 pub static FORMS: &[FormRow] = &[
     row(Form::AddColumn, "ADD COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::AddColumnDefault, "ADD COLUMN with a default", (AX, NO), Cost::Rewrite, true, Way::Probe, "a volatile default, or any default before PostgreSQL 11, writes the whole table anew"),
-    row(Form::AddColumnSerial, "ADD COLUMN of type serial", (AX, NO), Cost::Rewrite, true, Way::Phases, "every row gets a value of the sequence: the whole table is written anew"),
-    row(Form::AddColumnIdentity, "ADD COLUMN as identity", (AX, NO), Cost::Rewrite, true, Way::Phases, "every row gets a value of the sequence: the whole table is written anew"),
+    row(Form::AddColumnSerial, "ADD COLUMN of type serial", (AX, NO), Cost::Rewrite, true, Way::Guarded, "every row gets a value of the sequence: the whole table is written anew"),
+    row(Form::AddColumnIdentity, "ADD COLUMN as identity", (AX, NO), Cost::Rewrite, true, Way::Guarded, "every row gets a value of the sequence: the whole table is written anew"),
     row(Form::AddColumnGenerated, "ADD COLUMN as generated column", (AX, NO), Cost::Rewrite, true, Way::Probe, "a stored generated column is computed for every row: the whole table is written anew"),
     row(Form::AddColumnUserType, "ADD COLUMN of a user-defined type", (AX, NO), Cost::Rewrite, true, Way::Probe, "a domain with a constraint writes the whole table anew"),
-    row(Form::AddColumnCheck, "ADD COLUMN with a CHECK", (AX, NO), Cost::Scan, true, Way::Phases, "the check reads every row while nobody can read or write"),
-    row(Form::AddColumnUnique, "ADD COLUMN with UNIQUE or PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
+    row(Form::AddColumnCheck, "ADD COLUMN with a CHECK", (AX, NO), Cost::Scan, true, Way::Guarded, "the check reads every row while nobody can read or write"),
+    row(Form::AddColumnUnique, "ADD COLUMN with UNIQUE or PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Guarded, "the index is built while nobody can read or write"),
     row(Form::AddColumnReferences, "ADD COLUMN with a foreign key", (AX, SRX), Cost::Brief, true, Way::Run, ""),
-    row(Form::AddColumnReferencesDefault, "ADD COLUMN with a foreign key and a default", (AX, SRX), Cost::Scan, true, Way::Phases, "every row is checked against the referenced table while nobody can read or write"),
+    row(Form::AddColumnReferencesDefault, "ADD COLUMN with a foreign key and a default", (AX, SRX), Cost::Scan, true, Way::Guarded, "every row is checked against the referenced table while nobody can read or write"),
     row(Form::DropColumn, "DROP COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::SetDefault, "ALTER COLUMN SET DEFAULT", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::DropDefault, "ALTER COLUMN DROP DEFAULT", (AX, NO), Cost::Brief, true, Way::Run, ""),
@@ -247,7 +248,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AddUnique, "ADD UNIQUE", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
     row(Form::AddPrimaryKey, "ADD PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
     row(Form::AddConstraintUsingIndex, "ADD UNIQUE or PRIMARY KEY USING INDEX", (AX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::AddExclude, "ADD EXCLUDE", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write, and PostgreSQL has no online way"),
+    row(Form::AddExclude, "ADD EXCLUDE", (AX, NO), Cost::Build, true, Way::Guarded, "the index is built while nobody can read or write, and PostgreSQL has no online way"),
     row(Form::ValidateConstraint, "VALIDATE CONSTRAINT", (SUX, RS), Cost::Scan, true, Way::Long, ""),
     row(Form::AlterConstraint, "ALTER CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::DropConstraint, "DROP CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
@@ -264,7 +265,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AlterIndexAttach, "ALTER INDEX ATTACH PARTITION", (SUX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::AlterIndexStatistics, "ALTER INDEX ALTER COLUMN SET STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateStatistics, "CREATE STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Phases, "the query runs while nobody can read the view"),
+    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Guarded, "the query runs while nobody can read the view"),
     row(Form::RefreshConcurrently, "REFRESH MATERIALIZED VIEW CONCURRENTLY", (X, NO), Cost::Build, true, Way::Long, ""),
     row(Form::CreateTable, "CREATE TABLE", (NO, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateTableReferences, "CREATE TABLE with a foreign key", (NO, SRX), Cost::Brief, true, Way::Run, ""),
@@ -287,12 +288,12 @@ pub static FORMS: &[FormRow] = &[
     row(Form::SetTableOptions, "SET or RESET storage parameters, CLUSTER ON", (SUX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::SetTriggers, "ENABLE or DISABLE TRIGGER", (SRX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::SetRules, "ENABLE or DISABLE RULE", (AX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::SetLogged, "SET LOGGED or UNLOGGED", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is written anew while nobody can read or write"),
-    row(Form::SetTablespace, "SET TABLESPACE", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is copied while nobody can read or write"),
-    row(Form::SetAccessMethod, "SET ACCESS METHOD", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is written anew while nobody can read or write"),
+    row(Form::SetLogged, "SET LOGGED or UNLOGGED", (AX, NO), Cost::Rewrite, true, Way::Guarded, "the whole table is written anew while nobody can read or write"),
+    row(Form::SetTablespace, "SET TABLESPACE", (AX, NO), Cost::Rewrite, true, Way::Guarded, "the whole table is copied while nobody can read or write"),
+    row(Form::SetAccessMethod, "SET ACCESS METHOD", (AX, NO), Cost::Rewrite, true, Way::Guarded, "the whole table is written anew while nobody can read or write"),
     row(Form::Inherit, "INHERIT, NO INHERIT", (AX, SUX), Cost::Brief, true, Way::Run, ""),
     row(Form::OfType, "OF, NOT OF", (AX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::AttachPartition, "ATTACH PARTITION", (SUX, AX), Cost::Scan, true, Way::Phases, "every row of the partition is read while nobody can read or write it, unless a valid CHECK proves its bounds"),
+    row(Form::AttachPartition, "ATTACH PARTITION", (SUX, AX), Cost::Scan, true, Way::Guarded, "every row of the partition is read while nobody can read or write it, unless a valid CHECK proves its bounds"),
     row(Form::DetachPartition, "DETACH PARTITION", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::DetachConcurrently, "DETACH PARTITION CONCURRENTLY, FINALIZE", (SUX, SUX), Cost::Brief, false, Way::Long, ""),
     row(Form::CreateTrigger, "CREATE TRIGGER", (SRX, SRX), Cost::Brief, true, Way::Run, ""),
@@ -317,7 +318,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AlterCompositeType, "ALTER TYPE … ATTRIBUTE", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::AlterDomain, "ALTER DOMAIN", (NO, S), Cost::Scan, true, Way::Guarded, "every table that uses the domain is read while nobody can write to it"),
     row(Form::AlterDomainBrief, "ALTER DOMAIN without a check of rows", (NO, NO), Cost::Brief, true, Way::Relay, ""),
-    row(Form::Cluster, "CLUSTER", (AX, NO), Cost::Rewrite, true, Way::Phases, "the whole table is written anew while nobody can read or write"),
+    row(Form::Cluster, "CLUSTER", (AX, NO), Cost::Rewrite, true, Way::Guarded, "the whole table is written anew while nobody can read or write"),
     row(Form::VacuumFull, "VACUUM FULL", (AX, NO), Cost::Rewrite, false, Way::Guarded, "the whole table is written anew while nobody can read or write"),
     row(Form::Vacuum, "VACUUM, ANALYZE", (SUX, NO), Cost::Scan, false, Way::Relay, ""),
     row(Form::DropObject, "DROP of what is no relation", (NO, NO), Cost::Unknown, true, Way::Guarded, ""),

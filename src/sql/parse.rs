@@ -10,6 +10,7 @@ mod comment;
 mod create;
 mod drop;
 mod index;
+mod key;
 mod maintenance;
 mod names;
 mod objects;

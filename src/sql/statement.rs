@@ -92,6 +92,21 @@ pub struct Part {
     /// probe; only for forms whose cost depends on the server (`Form::needs_probe`). Of CREATE INDEX: the same
     /// index on that copy, so that the server can be asked for its definition.
     pub probe: Option<String>,
+    /// The key that it adds: UNIQUE or PRIMARY KEY, of the table.
+    pub key: Option<Box<NewKey>>,
+}
+
+/// A key that ALTER TABLE adds, so that its index can be built apart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewKey {
+    pub primary: bool,
+    pub columns: Vec<String>,
+    /// The columns of INCLUDE; they count for the name that PostgreSQL chooses.
+    pub include: Vec<String>,
+    /// What follows the table's name in CREATE UNIQUE INDEX: ` USING btree (a) …`.
+    pub index: String,
+    /// What follows the index's name in ADD CONSTRAINT … USING INDEX: ` DEFERRABLE INITIALLY DEFERRED`, or nothing.
+    pub deferral: &'static str,
 }
 
 impl Part {
@@ -104,6 +119,7 @@ impl Part {
             cascade: false,
             others: Vec::new(),
             probe: None,
+            key: None,
         }
     }
 }

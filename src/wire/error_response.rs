@@ -43,6 +43,22 @@ impl ServerError {
         matches!(self.field(b'V').or_else(|| self.field(b'S')), Some("FATAL" | "PANIC"))
     }
 
+    /// The frame with other values of some fields, which it need not have, and without those named by `dropped`.
+    pub fn restated(&self, fields: &[(u8, &str)], dropped: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        let kept =
+            self.fields().filter(|(code, _)| !dropped.contains(code) && fields.iter().all(|(other, _)| other != code));
+        put_frame(&mut out, b'E', |b| {
+            for (code, text) in kept.chain(fields.iter().map(|(code, text)| (*code, text.as_bytes()))) {
+                b.put_u8(code);
+                b.put_slice(text);
+                b.put_u8(0);
+            }
+            b.put_u8(0);
+        });
+        out
+    }
+
     /// The frame with a hint, unless it has one.
     pub fn with_hint(&self, hint: &str) -> Bytes {
         let Some(tag) = self.frame.first().copied() else { return self.frame.clone() };

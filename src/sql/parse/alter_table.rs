@@ -3,7 +3,7 @@
 //! Invariant: one [`Part`] per subcommand, in the order written.
 
 use super::names::{is_cascade, range_var, relation, some, string};
-use super::{column, probe, tag};
+use super::{column, key, probe, tag};
 use crate::sql::form::Form;
 use crate::sql::{Ddl, Part};
 use pg_query::NodeEnum;
@@ -177,7 +177,8 @@ fn add_constraint(command: &AlterTableCmd) -> Part {
         _ => None,
     };
     let others = relation(constraint.pktable.as_ref()).into_iter().collect();
-    Part { column, constraint: some(&constraint.conname), others, ..Part::new(constraint_form(constraint)) }
+    let key = key::new_key(constraint).map(Box::new);
+    Part { column, constraint: some(&constraint.conname), others, key, ..Part::new(constraint_form(constraint)) }
 }
 
 fn constraint_form(constraint: &Constraint) -> Form {

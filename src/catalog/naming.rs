@@ -1,0 +1,105 @@
+//! The names that PostgreSQL chooses for constraints and indexes.
+//!
+//! As `makeObjectName` and `ChooseRelationName` do (`commands/indexcmds.c`): held by a test against a server.
+
+use super::RelationFacts;
+use crate::sql::{Class, NewKey, Statement};
+
+/// Bytes of a name: `NAMEDATALEN - 1`.
+const MOST: usize = 63;
+
+/// How many names the question offers; PostgreSQL would go on for ever.
+const CANDIDATES: usize = 100;
+
+/// `name1_name2_label`, the names cut where all would be too long: the longer one first, never within a character.
+pub fn object_name(name1: &str, name2: Option<&str>, label: &str) -> String {
+    let room = MOST.saturating_sub(label.len() + 1 + usize::from(name2.is_some()));
+    let (mut first, mut second) = (name1.len(), name2.map_or(0, str::len));
+    while first + second > room {
+        if first > second {
+            first -= 1;
+        } else {
+            second -= 1;
+        }
+    }
+    match name2 {
+        Some(name2) => format!("{}_{}_{label}", cut(name1, first), cut(name2, second)),
+        None => format!("{}_{label}", cut(name1, first)),
+    }
+}
+
+/// At most so many bytes, in whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
+}
+
+/// What the names of a key's columns add to its own (`ChooseIndexNameAddition`).
+fn columns_in_a_name(key: &NewKey) -> String {
+    let mut text = String::new();
+    // An index names each of its columns once.
+    let mut seen: Vec<String> = Vec::new();
+    for column in key.columns.iter().chain(&key.include) {
+        let mut name = column.clone();
+        let mut n = 0;
+        while seen.contains(&name) {
+            n += 1;
+            let suffix = n.to_string();
+            name = format!("{}{suffix}", cut(column, MOST - suffix.len()));
+        }
+        seen.push(name.clone());
+        if !text.is_empty() {
+            text.push('_');
+        }
+        text.push_str(&name);
+        if text.len() > MOST {
+            break;
+        }
+    }
+    text
+}
+
+/// The names that PostgreSQL would try for the key, in its order. `None`: the statement adds no key, or names it.
+pub fn candidates(statement: &Statement, table: &RelationFacts) -> Option<Vec<String>> {
+    let Class::Ddl(ddl) = &statement.class else { return None };
+    let [part] = ddl.parts.as_slice() else { return None };
+    let key = part.key.as_deref().filter(|_| part.constraint.is_none())?;
+    let columns = columns_in_a_name(key);
+    let (second, label) = if key.primary { (None, "pkey") } else { (Some(columns.as_str()), "key") };
+    let labels = (0..CANDIDATES).map(|n| if n == 0 { label.to_owned() } else { format!("{label}{n}") });
+    Some(labels.map(|label| object_name(&table.id.name, second, &label)).collect())
+}
+
+/// The first of the names `$1` (a `text[]` in its text form) that neither a relation nor a constraint of the schema `$2` has.
+pub const FREE_NAME_SQL: &str = "SELECT c.name \
+    FROM pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]) WITH ORDINALITY AS c(name, place) \
+    JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name \
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relnamespace OPERATOR(pg_catalog.=) n.oid \
+      AND r.relname OPERATOR(pg_catalog.=) c.name::pg_catalog.name) \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
+      AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name) \
+    ORDER BY c.place LIMIT 1";
+
+/// The name of the newest constraint of kind `$2` on the table `$1` that this very transaction made, quoted.
+pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(c.conname) FROM pg_catalog.pg_constraint c \
+    WHERE c.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+    AND c.contype::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
+    AND c.xmin::pg_catalog.text OPERATOR(pg_catalog.=) \
+      (pg_catalog.txid_current() OPERATOR(pg_catalog.%) 4294967296::pg_catalog.int8)::pg_catalog.text \
+    AND COALESCE(pg_catalog.to_jsonb(c) OPERATOR(pg_catalog.->>) 'conparentid', '0') OPERATOR(pg_catalog.=) '0' \
+    ORDER BY c.oid DESC LIMIT 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_as_postgresql_cuts_them() {
+        assert_eq!(object_name("t", Some("c"), "key"), "t_c_key");
+        assert_eq!(object_name("t", None, "pkey"), "t_pkey");
+        let (long, wide) = ("a".repeat(60), "é".repeat(30));
+        assert_eq!(object_name(&long, Some("column"), "key"), format!("{}_column_key", "a".repeat(52)));
+        assert_eq!(object_name(&long, Some(&long), "key"), format!("{}_{}_key", "a".repeat(29), "a".repeat(29)));
+        assert!(object_name(&wide, Some(&wide), "key").len() <= MOST);
+    }
+}

@@ -1,0 +1,207 @@
+//! Constraints on a table that is in use: new rows obey at once, old rows are checked without blocking anybody.
+//!
+//! - CHECK, FOREIGN KEY, NOT NULL constraint: added NOT VALID (brief), then VALIDATE (long, weak lock).
+//! - SET NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
+//!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays.
+//! - UNIQUE, PRIMARY KEY: the index is built concurrently, then made the constraint's (brief).
+//!
+//! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
+
+use super::ask::Ask;
+use super::index::concurrent;
+use super::locks;
+use super::model::{NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use crate::catalog::RelationFacts;
+use crate::catalog::naming::object_name;
+use crate::pg::relation::quote_identifier;
+use crate::pg::{RelationKind, RelationName, sqlstate};
+use crate::report::Report;
+use crate::sql::form::Form;
+use crate::sql::{NewKey, Part};
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let table = ask.target()?;
+    let [part] = ask.ddl.parts.as_slice() else { return None };
+    let suits = matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable) && !table.is_system;
+    if !ask.limits.rewrite || ask.in_transaction() || !suits || ask.is_small() {
+        return None;
+    }
+    // What holds for the parent alone cannot be proved by a constraint that its children inherit.
+    if ask.ddl.only && table.has_children {
+        return None;
+    }
+    let plain = table.kind == RelationKind::Table;
+    match part.form {
+        Form::SetNotNull if !super::direct::proven_not_null(ask, part) => set_not_null(ask, table, part),
+        Form::AddCheck => not_valid(ask, table, part, 'c'),
+        Form::AddNotNullConstraint => not_valid(ask, table, part, 'n'),
+        // Since 18 a partitioned table may have one that is not valid.
+        Form::AddForeignKey if plain || ask.version() >= 180_000 => not_valid(ask, table, part, 'f'),
+        // An index on a parent alone would not hold its children's rows.
+        Form::AddUnique | Form::AddPrimaryKey if plain => key(ask, table, part.key.as_deref()?, part),
+        _ => None,
+    }
+}
+
+fn alter(ask: &Ask<'_>, table: &RelationFacts) -> String {
+    let only = if ask.ddl.only { "ONLY " } else { "" };
+    format!("ALTER TABLE {only}{} ", table.id.full_name().quoted())
+}
+
+/// A phase of steps that are over in a moment once the statement's locks are held.
+fn brief(ask: &Ask<'_>, purpose: &str, steps: Vec<Step>) -> Phase {
+    Phase { locks: locks::needs(ask, locks::as_written), steps, ..ask.phase(PhaseKind::Brief, purpose) }
+}
+
+/// A check of old rows.
+fn validation(ask: &Ask<'_>, steps: Vec<Step>) -> Phase {
+    let purpose = "check the old rows without blocking reads or writes";
+    Phase { locks: locks::needs(ask, locks::validation), steps, ..ask.phase(PhaseKind::Long, purpose) }
+}
+
+/// What it takes to bring a constraint's addition back.
+fn dropping(ask: &Ask<'_>, steps: Vec<Step>) -> Option<Undo> {
+    Some(Undo::Run(Box::new(brief(ask, "bring back the table as it was", steps))))
+}
+
+/// The client's statement with NOT VALID at its end, and then the check of the old rows.
+fn not_valid(ask: &Ask<'_>, table: &RelationFacts, part: &Part, kind: char) -> Option<Plan> {
+    let text = &ask.statement.text;
+    // On a line of its own, as the text may end with a comment.
+    let add = Step::with_words(text, text.len(), "\nNOT VALID")?;
+    let alter = alter(ask, table);
+    let step = |verb: &str| match &part.constraint {
+        Some(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))),
+        None => Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), ""),
+    };
+    let learns = part.constraint.is_none().then_some(NewConstraint { table: table.id.oid, kind });
+    let phases = vec![
+        Phase {
+            undo: dropping(ask, vec![step("DROP")]),
+            learns,
+            ..brief(ask, "from now on it holds for every new row", vec![add])
+        },
+        validation(ask, vec![step("VALIDATE")]),
+    ];
+    Some(Plan { phases, ..ask.empty() })
+}
+
+fn set_not_null(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {
+    let column = part.column.as_deref()?;
+    table.column(column)?;
+    let alter = alter(ask, table);
+    if ask.version() >= 180_000 {
+        return Some(not_null_constraint(ask, table, &alter, column));
+    }
+    let proof = Proof::new(table, column, 1, ask.version() < 120_000);
+    let mut phases = proof.phases(ask, &alter);
+    if ask.version() >= 120_000 {
+        let steps = vec![Step::as_written(&ask.statement.text), proof.drop(&alter)];
+        phases.push(brief(ask, "the check proves it, and goes", steps));
+        return Some(Plan { phases, ..ask.empty() });
+    }
+    // The reply is the one that the client expects; the column itself would have to be scanned under the lock.
+    let message = format!("column \"{column}\" of relation \"{}\" gets a CHECK instead of NOT NULL", table.id.name);
+    let note = Report::warning(sqlstate::WARNING, message)
+        .detail("Before PostgreSQL 12 SET NOT NULL reads every row while nobody can read or write, whatever is proved.")
+        .hint(format!("The constraint is named \"{}\".", proof.name));
+    phases.last_mut()?.steps.last_mut()?.visible = true;
+    Some(Plan { notes: vec![note], phases, ..ask.empty() })
+}
+
+/// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
+fn not_null_constraint(ask: &Ask<'_>, table: &RelationFacts, alter: &str, column: &str) -> Plan {
+    let add = Step::hidden(format!("{alter}ADD NOT NULL {} NOT VALID", quote_identifier(column)));
+    let named = |verb: &str| Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), "");
+    let phases = vec![
+        Phase {
+            undo: dropping(ask, vec![named("DROP")]),
+            learns: Some(NewConstraint { table: table.id.oid, kind: 'n' }),
+            ..brief(ask, "from now on it holds for every new row", vec![add])
+        },
+        validation(ask, vec![Step { visible: true, ..named("VALIDATE") }]),
+    ];
+    Plan { phases, ..ask.empty() }
+}
+
+/// A CHECK of the proxy's own that a column is not null.
+struct Proof {
+    column: String,
+    name: String,
+    /// One of the same name is there already: left by a proxy that died.
+    there: bool,
+}
+
+impl Proof {
+    /// The `nth` one of a plan: long names of columns may be cut to the same.
+    fn new(table: &RelationFacts, column: &str, nth: usize, lasting: bool) -> Self {
+        let name = match lasting {
+            true => object_name(&table.id.name, Some(column), "not_null"),
+            false => object_name(&format!("pgsluice{nth}"), Some(column), "is_not_null"),
+        };
+        Self { column: column.to_owned(), there: table.constraint(&name).is_some(), name }
+    }
+
+    fn drop(&self, alter: &str) -> Step {
+        Step::hidden(format!("{alter}DROP CONSTRAINT {}", quote_identifier(&self.name)))
+    }
+
+    /// Adds it and validates it.
+    fn phases(&self, ask: &Ask<'_>, alter: &str) -> Vec<Phase> {
+        let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
+        let add = format!("{alter}ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID");
+        // What a proxy left that died may be of any kind: it is made anew.
+        let steps = self.there.then(|| self.drop(alter)).into_iter().chain([Step::hidden(add)]).collect();
+        let validate = Step::hidden(format!("{alter}VALIDATE CONSTRAINT {name}"));
+        vec![
+            Phase {
+                undo: dropping(ask, vec![self.drop(alter)]),
+                ..brief(ask, "from now on it holds for every new row", steps)
+            },
+            validation(ask, vec![Step { not_null: Some(self.column.clone()), ..validate }]),
+        ]
+    }
+}
+
+/// The columns of a primary key are proved not null first, so that its brief step reads no row.
+fn key(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, part: &Part) -> Option<Plan> {
+    let alter = alter(ask, table);
+    let name = part.constraint.as_ref().or(ask.facts.free_name.as_ref())?;
+    let nullable: Vec<&String> = match key.primary {
+        true => key.columns.iter().filter(|column| table.column(column).is_some_and(|c| !c.not_null)).collect(),
+        false => Vec::new(),
+    };
+    // A second primary key, or a column named twice, the server refuses. No proof spares the scan before 12, and 18 wants the constraint itself.
+    let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
+    let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
+    if second
+        || twice
+        || key.columns.iter().any(|column| table.column(column).is_none())
+        || (!nullable.is_empty() && !(120_000..180_000).contains(&ask.version()))
+    {
+        return None;
+    }
+    let proofs: Vec<Proof> = (1..).zip(nullable).map(|(nth, column)| Proof::new(table, column, nth, false)).collect();
+    let mut phases: Vec<Phase> = proofs.iter().flat_map(|proof| proof.phases(ask, &alter)).collect();
+    phases.push(build(ask, table, key, name));
+    let quoted = quote_identifier(name);
+    let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
+    let add = format!("{alter}ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", key.deferral);
+    let mut steps = vec![Step { visible: true, ..Step::hidden(add) }];
+    steps.extend(proofs.iter().map(|proof| proof.drop(&alter)));
+    phases.push(brief(ask, "the index becomes the constraint's", steps));
+    Some(Plan { phases, ..ask.empty() })
+}
+
+fn build(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, name: &str) -> Phase {
+    let index = RelationName::new(Some(&table.id.schema), name);
+    let on = table.id.full_name();
+    let sql = format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {}{}", quote_identifier(name), on.quoted(), key.index);
+    let known = table.indexes.iter().filter(|index| !index.valid).map(|index| index.id.oid).collect();
+    Phase {
+        steps: vec![Step::hidden(sql)],
+        undo: Some(Undo::DropBuiltIndex { table: on, oid: table.id.oid, known, index }),
+        ..concurrent(ask, table, "build its index without blocking reads or writes")
+    }
+}

@@ -1,0 +1,151 @@
+//! Plans of several phases, stopped at each of their steps by each kind of end: the table is as it was before.
+//!
+//! An event trigger stops a chosen step until the test lets it go, so that no moment is left to chance.
+
+mod common;
+
+use common::{Client, Outcome, new_database, port, postgres, proxy, wait_until};
+use pgsluice::server::Running;
+
+/// Stops the statement whose text is like a row of `stop_at`: it waits for an advisory lock that the test holds.
+const STOPS: &str = "
+    CREATE TABLE stop_at (pattern text);
+    CREATE FUNCTION stop() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      IF EXISTS (SELECT FROM public.stop_at WHERE current_query() LIKE pattern) THEN
+        PERFORM pg_advisory_xact_lock_shared(42);
+      END IF;
+    END $$;
+    CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE FUNCTION stop()";
+
+const TABLES: &str = "
+    CREATE TABLE o (id int PRIMARY KEY);
+    INSERT INTO o SELECT generate_series(1, 100);
+    CREATE TABLE t (id int PRIMARY KEY, v text, i int, j int);
+    INSERT INTO t SELECT g, 'x', g, g FROM generate_series(1, 100) g;
+    CREATE TABLE keyless (LIKE t);
+    INSERT INTO keyless SELECT * FROM t";
+
+/// Everything about the tables that a schema change could leave behind.
+const STATE: &str = "
+    SELECT string_agg(line, E'\n' ORDER BY line) FROM (
+      SELECT format('%s %s %s %s', conrelid::regclass, conname, convalidated, pg_get_constraintdef(oid)) AS line
+        FROM pg_constraint WHERE conrelid IN ('t'::regclass, 'keyless'::regclass)
+      UNION ALL SELECT format('%s %s', indexrelid::regclass, indisvalid) FROM pg_index
+        WHERE indrelid IN ('t'::regclass, 'keyless'::regclass)
+      UNION ALL SELECT format('%s.%s', attrelid::regclass, attname) FROM pg_attribute
+        WHERE attrelid IN ('t'::regclass, 'keyless'::regclass) AND attnum > 0 AND attnotnull) s";
+
+/// A statement, and what its steps are like.
+const STATEMENTS: [(&str, &[&str]); 6] = [
+    (
+        "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
+        &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
+    ),
+    ("ALTER TABLE t ADD CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    ("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    ("ALTER TABLE t ADD FOREIGN KEY (i) REFERENCES o", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    ("ALTER TABLE t ADD UNIQUE (i)", &["CREATE UNIQUE INDEX%", "%USING INDEX%"]),
+    (
+        "ALTER TABLE keyless ADD PRIMARY KEY (i, j)",
+        &[
+            "%IS NOT NULL) NOT VALID",
+            "%VALIDATE CONSTRAINT%",
+            "CREATE UNIQUE INDEX%",
+            "%USING INDEX%",
+            "%DROP CONSTRAINT%",
+        ],
+    ),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A CancelRequest through the proxy.
+    Cancel,
+    /// `pg_cancel_backend()`.
+    CancelBackend,
+    /// The client's machine died.
+    Reset,
+    /// The client's process died.
+    Close,
+}
+
+#[test]
+fn an_end_at_any_step_leaves_nothing() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+    let database = new_database(&postgres, "phases");
+    let connect = |port| Client::connect(port, &postgres.user, &database);
+    let mut watcher = connect(postgres.port);
+    watcher.ok(STOPS);
+    watcher.ok(TABLES);
+    let before = watcher.value(STATE);
+    for (sql, patterns) in STATEMENTS {
+        for pattern in patterns {
+            for end in [End::Cancel, End::CancelBackend, End::Reset, End::Close] {
+                let what = format!("{sql}, stopped at {pattern} by {end:?}");
+                let (mut holder, mut client) = (connect(postgres.port), connect(port(&running)));
+                holder.ok("SELECT pg_advisory_lock(42)");
+                watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
+                client.send_query(sql);
+                let pid = client.pid;
+                let stopped = format!(
+                    "SELECT count(*) FROM pg_locks WHERE pid = {pid} AND locktype = 'advisory' AND objid = 42 AND NOT granted"
+                );
+                wait_until(&what, || watcher.value(&stopped) == "1");
+                // What follows is not stopped: nor is what undoes it.
+                watcher.ok("DELETE FROM stop_at");
+                let outcome = finish(end, client, &mut watcher, &running);
+                if let Some((mut client, outcome)) = outcome {
+                    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("57014"), 'I'), "{what}");
+                    assert_eq!(watcher.value(STATE), before, "{what}");
+                    // The session goes on as if nothing had been.
+                    assert_eq!(client.value("SHOW lock_timeout"), "0", "{what}");
+                    client.goodbye();
+                }
+                let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+                wait_until(&what, || watcher.value(&gone) == "0");
+                assert_eq!(watcher.value(STATE), before, "{what}");
+                holder.goodbye();
+            }
+        }
+        // And with nobody in the way it comes to its end.
+        let mut client = connect(port(&running));
+        client.ok(sql);
+        assert_ne!(watcher.value(STATE), before, "{sql}");
+        watcher.ok("DROP TABLE t, keyless, o");
+        watcher.ok(TABLES);
+        assert_eq!(watcher.value(STATE), before, "{sql}");
+        client.goodbye();
+    }
+    running.stop_now();
+}
+
+/// The end comes; who is left to hear of it, and what it heard.
+fn finish(end: End, mut client: Client, watcher: &mut Client, running: &Running) -> Option<(Client, Outcome)> {
+    match end {
+        End::Cancel => client.cancel(port(running)),
+        End::CancelBackend => drop(watcher.ok(&format!("SELECT pg_cancel_backend({})", client.pid))),
+        End::Reset => {
+            client.reset();
+            return None;
+        }
+        End::Close => return None,
+    }
+    let outcome = client.outcome();
+    Some((client, outcome))
+}
+
+/// What a proxy that died has left under its own name is made anew, and goes.
+#[test]
+fn a_check_that_was_left_is_made_anew() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+    let mut client = Client::connect(port(&running), &postgres.user, "postgres");
+    client
+        .ok("CREATE TABLE died (a int CONSTRAINT pgsluice1_a_is_not_null CHECK (a > 5)); INSERT INTO died VALUES (9)");
+    client.ok("ALTER TABLE died ALTER a SET NOT NULL");
+    let left = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'died'::regclass AND contype = 'c'";
+    assert_eq!(client.value(left), "0");
+    running.stop_now();
+}

@@ -85,6 +85,29 @@ fn questions_are_not_compiled_just_in_time() {
     running.stop_now();
 }
 
+/// What the transaction itself stands in the way of, it cannot wait for: the server's deadlock is the client's.
+#[test]
+fn a_deadlock_that_the_server_finds_in_a_block_ends_the_statement() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |_| {});
+    let database = new_database(&postgres, "deadlock");
+    let mut other = Client::connect(postgres.port, &postgres.user, &database);
+    let mut ddl = Client::connect(port(&running), &postgres.user, &database);
+    let mut watcher = Client::connect(postgres.port, &postgres.user, &database);
+    other.ok("CREATE TABLE t (id int)");
+    other.ok("SET deadlock_timeout = '100s'; BEGIN");
+    ddl.ok("SET deadlock_timeout = '10ms'; BEGIN");
+    ddl.ok("SELECT FROM pg_class WHERE oid = 't'::regclass FOR NO KEY UPDATE");
+    // It waits for the row of pg_class, first in line.
+    other.send_query("GRANT SELECT ON t TO PUBLIC");
+    wait_until("the other waits", || watcher.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1");
+    let outcome = ddl.query("ALTER TABLE t ADD PRIMARY KEY (id)");
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("40P01"), 'E'));
+    ddl.ok("ROLLBACK");
+    assert_eq!(other.outcome().error, None);
+    running.stop_now();
+}
+
 #[test]
 fn a_wait_is_visible_and_cancellable() {
     let postgres = postgres();

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/target/venv/bin:$(PATH)
 export NODE_PATH := $(CURDIR)/target/node/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-quick lint test-corpora golden bench setup setup-test setup-bench
+.PHONY: help run demo test test-quick lint test-corpora conformance golden bench setup setup-test setup-bench setup-conformance
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ lint: ## format and lints
 test-corpora: setup-test ## every migration history in every way of sending, directly and proxied (needs ../shared/corpora)
 	PGSLUICE_ALL_CORPORA=1 $(CARGO) test --test corpora -- --nocapture
 
+conformance: setup-conformance ## suites that others wrote, directly and proxied (SUITES="regress isolation" for some)
+	$(CARGO) build --quiet
+	python3 tests/conformance/run.py $(SUITES)
+
 golden: ## write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDENS=1 $(CARGO) test
 
@@ -46,3 +50,6 @@ setup-test: ## as setup, and the clients that the tests drive
 
 setup-bench: ## as setup, and the programs that the benches compare with
 	@sh scripts/setup.sh build server bench
+
+setup-conformance: ## as setup, and what the suites of others are built and run with
+	@sh scripts/setup.sh build server conformance

@@ -5,6 +5,7 @@
 #   setup.sh server    PostgreSQL's server programs (no running database is needed, none is started)
 #   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
+#   setup.sh conformance   what the suites of others are built and run with: make, and Python packages in target/
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -91,7 +92,8 @@ bench() {
 
 python_client() { target/venv/bin/python -c "import $1" >/dev/null 2>&1; }
 
-clients() {
+# The environment of Python packages.
+venv() {
     have python3 || install "Python, for the client tests" python3 python3 python@3
     if [ ! -x target/venv/bin/pip ]; then
         say "making a Python environment in target/venv, for the client tests"
@@ -102,6 +104,16 @@ clients() {
             python3 -m venv target/venv
         }
     fi
+}
+
+conformance() {
+    have make || install "make, to build PostgreSQL's test programs" make make make
+    have bzip2 || install "bzip2, to unpack PostgreSQL's sources" bzip2 bzip2 bzip2
+    venv
+}
+
+clients() {
+    venv
     missing=
     python_client psycopg || missing="$missing psycopg[binary]"
     python_client asyncpg || missing="$missing asyncpg"
@@ -128,7 +140,7 @@ clients() {
 
 for part in "$@"; do
     case $part in
-        build|server|bench|clients) "$part" ;;
-        *) fail "unknown part: $part (expected build, server, bench or clients)" ;;
+        build|server|bench|clients|conformance) "$part" ;;
+        *) fail "unknown part: $part (expected build, server, bench, clients or conformance)" ;;
     esac
 done

@@ -264,8 +264,28 @@ impl Talk {
         self.ask(batch, None).await
     }
 
-    /// A question for one text, put so that its answer survives the client's encoding; [`Talk::text`] reads it.
-    pub fn question<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+    /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
+    /// [`Talk::text`] reads it.
+    ///
+    /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
+    /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
+    pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
+        // Servers before 11 have no such setting. No row comes of it.
+        const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
+             THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
+        let inside = self.link.status != b'I';
+        if inside {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
+        batch.statement(JIT_OFF, &[]);
+        batch.statement(&self.encoded(sql), parameters);
+        if inside {
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        }
+    }
+
+    fn encoded<'a>(&self, sql: &'a str) -> Cow<'a, str> {
         if self.link.utf8 {
             return Cow::Borrowed(sql);
         }

@@ -137,6 +137,7 @@ async fn keys_and_indexes(client: &Client) {
     assert!(parted.has_children && parted.bytes >= part.bytes && part.bytes > 0);
     assert_eq!(parted.default_partition.as_ref().unwrap().name, "rest");
     assert_eq!((part.is_partition, part.parent.unwrap().name.as_str()), (true, "parted"));
+    assert!(!part.detach_pending);
     assert_eq!(part.default_partition.unwrap().name, "rest");
     let heir = one(client, "heir").await;
     assert!(!heir.is_partition && heir.parent.unwrap().name == "base" && one(client, "base").await.has_children);

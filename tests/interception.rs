@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::dev::{Options, Postgres};
 
 #[test]
 fn what_the_client_sees() {
@@ -44,6 +45,66 @@ fn what_the_client_sees() {
     // EXPLAIN of DDL, both ways.
     assert!(client.ok("EXPLAIN ALTER TABLE t ADD COLUMN z int").rows.len() > 1);
     assert!(client.execute("EXPLAIN ALTER TABLE t ADD COLUMN z int").rows.len() > 1);
+    running.stop_now();
+}
+
+/// A planner setting that makes everything look costly had the proxy's own questions compiled, for seconds.
+#[test]
+fn questions_are_not_compiled_just_in_time() {
+    let options = Options::default().setting("max_prepared_transactions", "10").setting("log_min_messages", "debug1");
+    let postgres = Postgres::start(options).expect("a throw-away server");
+    // The server says so at debug1, if it has the means to compile at all.
+    let compiled = || postgres.log().matches("time to inline").count();
+    let running = proxy(&postgres, |_| {});
+    let mut client = Client::connect(port(&running), &postgres.user, "postgres");
+    client.ok("CREATE TABLE t (id int); SET jit = on; SET enable_seqscan = off");
+    let before = compiled();
+    client.ok("ALTER TABLE t ADD COLUMN a int");
+    client.ok("BEGIN; ALTER TABLE t ADD COLUMN b int");
+    assert_eq!(compiled(), before);
+    // The client's setting is what it was, in its transaction too, and so are its savepoints.
+    assert_eq!(client.value("SHOW jit"), "on");
+    client.ok("SET LOCAL jit = off; ALTER TABLE t ADD COLUMN c int");
+    assert_eq!(client.value("SHOW jit"), "off");
+    assert_eq!(client.query("RELEASE SAVEPOINT pgsluice").error.as_deref(), Some("3B001"));
+    client.ok("ROLLBACK");
+    assert_eq!(client.value("SHOW jit"), "on");
+    // It also holds while a lock is waited for.
+    let mut reader = Client::connect(postgres.port, &postgres.user, "postgres");
+    let mut watcher = Client::connect(postgres.port, &postgres.user, "postgres");
+    reader.ok("BEGIN; SELECT FROM t");
+    client.send_query("ALTER TABLE t ADD COLUMN b int");
+    let before = compiled();
+    wait_until("the wait shows", || {
+        watcher.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '/* pgsluice: waiting % blocked by%'")
+            == "1"
+    });
+    reader.ok("COMMIT");
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(compiled(), before);
+    running.stop_now();
+}
+
+/// What the transaction itself stands in the way of, it cannot wait for: the server's deadlock is the client's.
+#[test]
+fn a_deadlock_that_the_server_finds_in_a_block_ends_the_statement() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |_| {});
+    let database = new_database(&postgres, "deadlock");
+    let mut other = Client::connect(postgres.port, &postgres.user, &database);
+    let mut ddl = Client::connect(port(&running), &postgres.user, &database);
+    let mut watcher = Client::connect(postgres.port, &postgres.user, &database);
+    other.ok("CREATE TABLE t (id int)");
+    other.ok("SET deadlock_timeout = '100s'; BEGIN");
+    ddl.ok("SET deadlock_timeout = '10ms'; BEGIN");
+    ddl.ok("SELECT FROM pg_class WHERE oid = 't'::regclass FOR NO KEY UPDATE");
+    // It waits for the row of pg_class, first in line.
+    other.send_query("GRANT SELECT ON t TO PUBLIC");
+    wait_until("the other waits", || watcher.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1");
+    let outcome = ddl.query("ALTER TABLE t ADD PRIMARY KEY (id)");
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("40P01"), 'E'));
+    ddl.ok("ROLLBACK");
+    assert_eq!(other.outcome().error, None);
     running.stop_now();
 }
 

@@ -118,6 +118,9 @@ pub struct RelationFacts {
     /// Is a partition (not merely an inheritance child).
     #[serde(default)]
     pub is_partition: bool,
+    /// A partition whose DETACH CONCURRENTLY was left half-way (14 on).
+    #[serde(default)]
+    pub detach_pending: bool,
     /// `CREATE TABLE … OF type`
     #[serde(default)]
     pub typed: bool,

@@ -125,6 +125,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         rows,
         has_children: false,
         is_partition: false,
+        detach_pending: false,
         typed: false,
         owned: false,
         may_lock: true,

@@ -90,12 +90,13 @@ fn exists(name: &str) -> Report {
     Report::notice(sqlstate::DUPLICATE_TABLE, format!("relation \"{name}\" already exists, skipping"))
 }
 
-/// Ordinary tables of the role's own; of others the server would raise an error.
+/// Ordinary tables of the role's own; of others, and of a partition half detached, the server would raise an error.
 fn alterable(table: &RelationFacts) -> bool {
     matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable)
         && table.owned
         && !table.is_system
         && !table.typed
+        && !table.detach_pending
 }
 
 /// `Some`: the part changes nothing; with the NOTICE that PostgreSQL gives, if it gives one.

@@ -81,6 +81,11 @@ impl Needs<'_> {
                 return self.add(&target.id, LockMode::AccessExclusive, false);
             }
         }
+        // ALTER INDEX RENAME takes any relation's name, and PostgreSQL then locks it as that relation's own command would.
+        let mode = match self.ask.has_form(Form::AlterIndexRename) && !index {
+            true => LockMode::AccessExclusive,
+            false => mode,
+        };
         let only = self.ask.ddl.only || self.ask.ddl.parts.iter().all(|part| parent_alone(part.form));
         self.add(&target.id, mode, only);
     }

@@ -85,7 +85,9 @@ impl Session {
 
     async fn facts_of(&mut self, names: &[crate::pg::RelationName]) -> Result<Facts, Stop> {
         let [schemas, relations] = query::parameters(names);
-        let answer = self.talk.ask_one(&self.talk.question(query::FACTS_SQL), &[&schemas, &relations]).await?;
+        let mut batch = Batch::new();
+        self.talk.put_question(&mut batch, query::FACTS_SQL, &[&schemas, &relations]);
+        let answer = self.talk.ask(batch, None).await?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
             Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),

@@ -141,7 +141,7 @@ impl Session {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
         if let Some(error) = &answer.error {
-            tracing::debug!(error = error.message(), "a rewrite probe was not answered");
+            tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
             return Ok(None);
         }
         Ok(Some(answer.rows))
@@ -163,12 +163,11 @@ impl Session {
     }
 }
 
-/// A statement for the log, which need not hold a whole function. What DO hides may hold secrets.
+/// A statement for the log: the one place where a client's text gets there. What DO and CALL are given may be secret.
 pub(super) fn shown(statement: &Statement) -> &str {
-    const MOST: usize = 1000;
     match statement.class {
-        Class::MayHideDdl { .. } => "(text not shown)",
-        _ => statement.text.char_indices().nth(MOST).map_or(&*statement.text, |(end, _)| &statement.text[..end]),
+        Class::Ddl(_) | Class::ExplainDdl(_) => &statement.logged,
+        _ => "(text not shown)",
     }
 }
 

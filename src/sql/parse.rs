@@ -129,7 +129,7 @@ fn explain_ddl(text: &str, options: ParseOptions) -> Option<Statement> {
     }
     statement.range = statement.range.start + start..statement.range.end + start;
     let range = words.first()?.range.start..statement.range.end;
-    let logged = logged::logged(text, &scanned);
+    let logged = logged::logged(text, &scanned.within(range.clone()));
     Some(Statement {
         text: text.get(range.clone())?.to_owned(),
         range,

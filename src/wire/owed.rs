@@ -168,9 +168,13 @@ impl Owed {
                 break;
             }
         }
-        // What was sent behind the copy goes on where what began it left off.
-        if !self.copying && self.queue.front() == Some(&Sent::Extended) && self.queue.get(i) == Some(&Sent::Extended) {
-            self.queue.remove(i);
+        // What was sent behind the copy goes on where what began it left off: without a Sync between them.
+        if !self.copying && self.queue.front() == Some(&Sent::Extended) {
+            match self.queue.get(i) {
+                Some(Sent::Extended) => drop(self.queue.remove(i)),
+                Some(Sent::Cycle) => self.uncertain = true,
+                _ => {}
+            }
         }
     }
 
@@ -261,6 +265,8 @@ mod tests {
         // A Sync behind data that may have failed: ignored, or answered.
         assert!(!play("F:QdS B:G").1);
         assert!(!play("F:PBEdS B:12G").1);
+        // A Query behind a copy whose only Sync was eaten by it.
+        assert!(!play("F:ESc F:Q B:G").1);
         // The end of a copy before it could begin.
         assert!(!play("F:PcES").1);
         assert_eq!(play("F:Q B:G F:dQ B:EZ"), (0, false));

@@ -170,9 +170,10 @@ impl Owed {
         }
         // What was sent behind the copy goes on where what began it left off: without a Sync between them.
         if !self.copying && self.queue.front() == Some(&Sent::Extended) {
-            match self.queue.get(i) {
-                Some(Sent::Extended) => drop(self.queue.remove(i)),
-                Some(Sent::Cycle) => self.uncertain = true,
+            let next = (i..self.queue.len()).find(|at| self.queue.get(*at).is_some_and(|sent| !sent.of_copy()));
+            match next.and_then(|at| Some((at, self.queue.get(at)?))) {
+                Some((at, Sent::Extended)) => drop(self.queue.remove(at)),
+                Some((_, Sent::Cycle)) => self.uncertain = true,
                 _ => {}
             }
         }

@@ -5,8 +5,10 @@ CARGO ?= cargo
 export PATH := $(CURDIR)/target/venv/bin:$(PATH)
 export NODE_PATH := $(CURDIR)/target/node/node_modules
 
+FUZZ_SECONDS ?= 60
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-quick lint test-corpora conformance golden bench setup setup-test setup-bench setup-conformance
+.PHONY: help run demo test test-quick lint test-corpora conformance golden fuzz bench setup setup-test setup-bench setup-conformance
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +38,13 @@ conformance: setup-conformance ## suites that others wrote, directly and proxied
 
 golden: ## write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDENS=1 $(CARGO) test
+
+fuzz: setup ## look for bytes that break the readers, FUZZ_SECONDS (60) for each target
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	for target in $(notdir $(wildcard fuzz/corpus/*)); do \
+		mkdir -p fuzz/target/found/$$target && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target \
+			fuzz/target/found/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=20 || exit 1; \
+	done
 
 bench: setup-bench ## the relay beside direct and other proxies, stalls, cost per statement
 	$(CARGO) bench --bench relay

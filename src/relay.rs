@@ -17,7 +17,7 @@ pub use back::BackendLost;
 use crate::net::Stream;
 use crate::wire::owed::Owed;
 use bytes::{Buf, Bytes, BytesMut};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -118,6 +118,8 @@ pub struct Link {
     pub owed: Owed,
     /// Of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
     pub status: u8,
+    /// During the login: the server has asked the client something, and waits for the answer.
+    asked: bool,
     /// Execute messages sent since the last Sync or Query.
     pub executes: u32,
     /// BackendKeyData as it came: pid and key.
@@ -153,6 +155,7 @@ impl Link {
             back_shut: false,
             owed: Owed::startup(),
             status: 0,
+            asked: false,
             executes: 0,
             key: Bytes::new(),
             conforming_strings: true,
@@ -181,10 +184,33 @@ impl Link {
     }
 
     fn poll_pump<I: Inspect>(&mut self, cx: &mut Context<'_>, inspect: &mut I) -> Poll<Event> {
+        if self.status == 0 {
+            return self.poll_login(cx);
+        }
         if let Poll::Ready(event) = self.poll_front(cx, inspect) {
             return Poll::Ready(event);
         }
         self.poll_back(cx)
+    }
+
+    /// Up to the first ReadyForQuery. The client's passwords pass; whatever else it sends waits, and is looked at
+    /// once it has a session, as anything later is; nothing of it is collected before. Only where the server waits
+    /// for an answer it gets what came in its place, and refuses it.
+    fn poll_login(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let mut answers = Answers { due: Cell::new(self.asked) };
+            match self.poll_front(cx, &mut answers) {
+                Poll::Ready(Event::Frame) | Poll::Pending => {}
+                ready => return ready,
+            }
+            self.asked = answers.due.get();
+            let before = self.asked;
+            let event = self.poll_back(cx);
+            // The server has just asked: what waits here may be in the answer's place.
+            if event.is_ready() || before || !self.asked {
+                return event;
+            }
+        }
     }
 
     /// Relays until the backend owes nothing; the client's further messages wait, except the data of
@@ -246,6 +272,30 @@ impl Link {
     /// After a goodbye what it sent before is still to be done, as the server would.
     pub fn front_gone(&self) -> bool {
         self.front_eof && !front::ends_with_terminate(&self.front_in)
+    }
+}
+
+/// The client's part during the login.
+struct Answers {
+    /// The server waits for one.
+    due: Cell<bool>,
+}
+
+impl Inspect for Answers {
+    fn want(&self, tag: u8) -> Want {
+        if self.due.replace(false) || tag == b'p' { Want::Pass } else { Want::Stop }
+    }
+
+    fn hit(&mut self, _: u8, _: &[u8]) -> bool {
+        true
+    }
+
+    fn oversize(&mut self, _: u8, _: u32) -> bool {
+        true
+    }
+
+    fn limit(&self) -> u32 {
+        0
     }
 }
 

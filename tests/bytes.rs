@@ -3,79 +3,27 @@
 
 mod common;
 
+use common::program::Program;
 use common::raw::{
     bind, close, copy_data, copy_done, copy_fail, describe, execute, flush, frame, frame_of_length, messages, parse, q,
     read_to_close, run, socket, startup, sync, terminate, transcript,
 };
+use common::twins::{Twins, wait_until_alone};
 use common::{Client, PATIENCE, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;
-use pgsluice::server::Running;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// One server for all; it ends with this process.
 static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
 
-/// The same database twice: one to reach directly, one through a proxy.
-struct Twins {
-    running: Running,
-    direct: String,
-    proxied: String,
-}
-
-impl Twins {
-    fn new(prefix: &str, setup: &str) -> Self {
-        let running = proxy(&SERVER, |_| {});
-        let [direct, proxied] = [(), ()].map(|()| {
-            let database = new_database(&SERVER, prefix);
-            Client::connect(SERVER.port, &SERVER.user, &database).ok(setup);
-            database
-        });
-        Self { running, direct, proxied }
-    }
-
-    fn direct(&self) -> Client {
-        Client::connect(SERVER.port, &SERVER.user, &self.direct)
-    }
-
-    fn proxied(&self) -> Client {
-        Client::connect(port(&self.running), &SERVER.user, &self.proxied)
-    }
-
-    /// Plays `parts` on both sides and gives both transcripts.
-    fn both(&self, parts: &[&[u8]], pause: Option<Duration>) -> (String, String) {
-        let played = |client: Client, database: &str| {
-            client.stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let bytes = client.play(parts, pause);
-            wait_until_alone(database);
-            transcript(&bytes)
-        };
-        (played(self.direct(), &self.direct), played(self.proxied(), &self.proxied))
-    }
-
-    #[track_caller]
-    fn same(&self, name: &str, bytes: &[u8]) {
-        let (direct, proxied) = self.both(&[bytes], None);
-        assert!(!direct.is_empty(), "{name}: no answer");
-        assert_eq!(direct, proxied, "{name}");
-    }
-}
-
-/// Every backend of the database has ended.
-fn wait_until_alone(database: &str) {
-    static WATCHER: LazyLock<std::sync::Mutex<Client>> =
-        LazyLock::new(|| Client::connect(SERVER.port, &SERVER.user, "postgres").into());
-    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
-    wait_until(&format!("no backend is left in {database}"), || WATCHER.lock().unwrap().value(&sql) == "0");
-}
-
 #[test]
 fn the_same_bytes_bring_the_same_answer() {
-    let twins = Twins::new("same", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')");
+    let twins =
+        Twins::new(&SERVER, "same", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')");
     for (name, mut bytes) in scripts() {
         bytes.extend(terminate());
         twins.same(name, &bytes);
@@ -244,7 +192,7 @@ fn odd_scripts() -> Vec<(&'static str, Vec<u8>)> {
 fn every_split_of_every_frame() {
     const LANES: usize = 4;
     let script = mixed_script();
-    let twins: Vec<Twins> = (0..LANES).map(|_| Twins::new("split", "SELECT 1")).collect();
+    let twins: Vec<Twins> = (0..LANES).map(|_| Twins::new(&SERVER, "split", "SELECT 1")).collect();
     let expected = exchange(&mut twins[0].direct(), &[&script], None);
     let answers = expected.lines().filter(|line| line.starts_with("Z ")).count();
     assert_eq!(answers, 12, "{expected}");
@@ -299,7 +247,7 @@ fn exchange(client: &mut Client, parts: &[&[u8]], pause: Option<Duration>) -> St
 
 #[test]
 fn random_conversations_are_the_same() {
-    let twins = Twins::new("random", "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one')");
+    let twins = Twins::new(&SERVER, "random", "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one')");
     let part = prop_oneof![
         3 => prop::sample::select(alphabet()),
         1 => prop::sample::select(simple_scripts()).prop_map(|(_, bytes)| Letter(bytes)),
@@ -329,7 +277,7 @@ fn random_conversations_are_the_same() {
 /// An error and the server's last words behind it, which may come at once, as an answer to a question of the proxy's.
 #[test]
 fn last_words_behind_an_error_are_passed_on() {
-    let twins = Twins::new("words", "CREATE TABLE t (id int)");
+    let twins = Twins::new(&SERVER, "words", "CREATE TABLE t (id int)");
     let bytes = [run("COPY t (id) FROM STDIN"), run("ALTER TABLE t DROP COLUMN x"), run("SELECT 1"), sync()].concat();
     for _ in 0..20 {
         let words = transcript(&twins.proxied().play(&[&bytes], None));
@@ -420,7 +368,7 @@ fn lengths_that_lie() {
     assert_eq!(client.last_words().last().unwrap().field(b'C').as_deref(), Some("08P01"));
     assert_eq!(bystander.value("SELECT 1"), "1");
     bystander.goodbye();
-    wait_until_alone(&database);
+    wait_until_alone(&SERVER, &database);
     running.stop_now();
 }
 
@@ -491,7 +439,7 @@ fn first_packets_of_all_kinds() {
         let mut stream = socket(at);
         stream.write_all(&login).expect("send");
     }
-    wait_until_alone(&database);
+    wait_until_alone(&SERVER, &database);
     assert_eq!(Client::connect(at, &SERVER.user, &database).value("SELECT 1"), "1");
     running.stop_now();
 }
@@ -513,44 +461,8 @@ fn who_sends_no_more_still_gets_an_answer() {
         &client.play(&[&[q("CREATE TABLE t (id int)"), q("ALTER TABLE t ADD c int"), terminate()].concat()], None),
     );
     assert_eq!(words.iter().filter(|m| m.tag == b'Z').count(), 2, "{words:?}");
-    wait_until_alone(&database);
+    wait_until_alone(&SERVER, &database);
     running.stop_now();
-}
-
-/// The program itself, so that its memory can be measured, and that its crash is not ours.
-struct Program {
-    child: Child,
-    port: u16,
-}
-
-impl Program {
-    fn start() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
-        command.args(["run", "--listen", &format!("127.0.0.1:{port}")]);
-        command.args(["--backend", &format!("127.0.0.1:{}", SERVER.port)]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("pgsluice");
-        wait_until("the program listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { child, port }
-    }
-
-    /// Resident memory, in kB.
-    fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    fn client(&self, database: &str) -> Client {
-        Client::connect(self.port, &SERVER.user, database)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// What the memory may grow by: buffers of both directions and the allocator's slack, in kB; far below what passes.
@@ -559,13 +471,13 @@ const GROWTH: u64 = 8 << 10;
 #[test]
 fn floods_do_not_fill_the_memory() {
     const MANY: usize = 64 << 20;
-    let program = Program::start();
+    let program = Program::start(&SERVER);
     let database = new_database(&SERVER, "flood");
-    program.client(&database).ok("CREATE TABLE t (v text)");
+    program.client(&SERVER.user, &database).ok("CREATE TABLE t (v text)");
     let before = program.memory();
 
     // A result that nobody reads: the server has to wait.
-    let mut client = program.client(&database);
+    let mut client = program.client(&SERVER.user, &database);
     client.send_query("SELECT repeat('x', 1000000) FROM generate_series(1, 50)");
     let mut watcher = Client::connect(SERVER.port, &SERVER.user, "postgres");
     let stuck =
@@ -597,9 +509,9 @@ fn floods_do_not_fill_the_memory() {
 
 #[test]
 fn deep_texts_do_not_break_the_parser() {
-    let program = Program::start();
+    let program = Program::start(&SERVER);
     let database = new_database(&SERVER, "deep");
-    let mut client = program.client(&database);
+    let mut client = program.client(&SERVER.user, &database);
     client.ok("CREATE TABLE t (id int)");
     for n in [500, 300_000] {
         for (name, text) in deep_texts(n) {

@@ -139,7 +139,7 @@ impl Execution<'_> {
         self.talk.ask_one("ROLLBACK", &[]).await?;
         let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
         if let Some(error) = self.talk.ask_one(&sql, &[]).await?.error {
-            tracing::warn!(%index, error = error.message(), "an unfinished index could not be dropped");
+            tracing::warn!(%index, sqlstate = error.sqlstate(), "an unfinished index could not be dropped");
             self.tell(
                 &Report::warning(
                     sqlstate::WARNING,

@@ -36,10 +36,10 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// For the log.
+    /// For the log. Of the server's error the code alone: its message may hold a row's value.
     pub fn reason(&self) -> String {
         match self {
-            Self::Server(error) => format!("{}: {}", error.sqlstate(), error.message()),
+            Self::Server(error) => format!("{} from the server", error.sqlstate()),
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),

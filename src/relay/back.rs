@@ -122,7 +122,8 @@ impl Link {
                 Err(bad) => return (at, at, Walked::Bad(bad)),
             };
             let altered = self.alters(header.tag);
-            if opened(header.tag) || altered {
+            let asks = header.tag == b'R' && self.status == 0;
+            if opened(header.tag) || asks || altered {
                 let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, at, Walked::Short) };
                 self.note(header.tag, body);
             }
@@ -182,6 +183,8 @@ impl Link {
     /// What the relay remembers of the server's small messages.
     fn note(&mut self, tag: u8, body: &[u8]) {
         match tag {
+            // AuthenticationOk and SASLFinal need no answer.
+            b'R' => self.asked = !matches!(body.first_chunk(), Some([0, 0, 0, 0 | 12])),
             b'Z' => self.status = body.first().copied().unwrap_or_default(),
             b'K' => self.key = Bytes::copy_from_slice(body),
             b'S' => {

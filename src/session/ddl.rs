@@ -125,9 +125,10 @@ impl Session {
             }
         }
         if let Some(names) = naming::candidates(statement, table) {
-            let parameters = [&query::array(names.iter().map(|name| Some(name.as_str()))), &table.id.schema];
-            let answer =
-                self.talk.ask_one(&self.talk.question(naming::FREE_NAME_SQL), &parameters.map(|p| p.as_str())).await?;
+            let names = query::array(names.iter().map(|name| Some(name.as_str())));
+            let mut batch = Batch::new();
+            self.talk.put_question(&mut batch, naming::FREE_NAME_SQL, &[&names, &table.id.schema]);
+            let answer = self.talk.ask(batch, None).await?;
             facts.free_name = answer.value().map(|name| self.talk.text(name));
         }
         if let Some(question) = probe::index_probe(statement, table) {
@@ -149,7 +150,7 @@ impl Session {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
         if let Some(error) = &answer.error {
-            tracing::debug!(error = error.message(), "a rewrite probe was not answered");
+            tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
             return Ok(None);
         }
         Ok(Some(answer.rows))
@@ -171,12 +172,11 @@ impl Session {
     }
 }
 
-/// A statement for the log, which need not hold a whole function. What DO hides may hold secrets.
+/// A statement for the log: the one place where a client's text gets there. What DO and CALL are given may be secret.
 pub(super) fn shown(statement: &Statement) -> &str {
-    const MOST: usize = 1000;
     match statement.class {
-        Class::MayHideDdl { .. } => "(text not shown)",
-        _ => statement.text.char_indices().nth(MOST).map_or(&*statement.text, |(end, _)| &statement.text[..end]),
+        Class::Ddl(_) | Class::ExplainDdl(_) => &statement.logged,
+        _ => "(text not shown)",
     }
 }
 

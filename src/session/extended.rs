@@ -349,7 +349,7 @@ impl Session {
 fn sole_control(text: &str) -> Option<Statement> {
     let control = exactly_transaction(text.as_bytes())?;
     let range = 0..text.len();
-    Some(Statement { range, text: text.to_owned(), class: Class::Transaction(control) })
+    Some(Statement { range, text: text.to_owned(), logged: String::new(), class: Class::Transaction(control) })
 }
 
 /// Whether it may not stand in a transaction block, nor amid a pipeline.

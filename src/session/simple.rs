@@ -115,7 +115,9 @@ impl Session {
     async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
         let options = sql::ParseOptions { standard_conforming_strings: self.talk.link.conforming_strings };
-        let text = std::str::from_utf8(text).ok()?;
+        // Where the session's encoding is another, bytes that happen to be UTF-8 mean something else: in some a
+        // backslash or a quote may be half a character.
+        let text = std::str::from_utf8(text).ok().filter(|text| self.talk.link.utf8 || text.is_ascii())?;
         if text.len() <= SURELY_QUICK {
             return sql::parse_with(text, options).ok();
         }

@@ -11,6 +11,7 @@ mod create;
 mod drop;
 mod index;
 mod key;
+mod logged;
 mod maintenance;
 mod names;
 mod objects;
@@ -91,12 +92,15 @@ fn grammar(text: &str, options: ParseOptions) -> Result<Vec<RawStmt>, Unparsable
 
 fn statements(text: &str, raw: &[RawStmt], options: ParseOptions) -> Vec<Statement> {
     let scanned = scan(text, options);
+    let whole = text;
     let one = |raw: &RawStmt| {
         let scanned = scanned.within(raw_range(text, raw));
         let text = text.get(scanned.range()).unwrap_or_default().to_owned();
         let node = raw.stmt.as_ref().and_then(|node| node.node.as_ref());
         let class = node.map_or(Class::Other, |node| classify::class(node, &text, &scanned));
-        Statement { range: scanned.range(), text, class }
+        let is_logged = matches!(class, Class::Ddl(_) | Class::ExplainDdl(_));
+        let logged = if is_logged { logged::logged(whole, &scanned) } else { String::new() };
+        Statement { range: scanned.range(), text, logged, class }
     };
     raw.iter().map(one).collect()
 }
@@ -126,7 +130,13 @@ fn explain_ddl(text: &str, options: ParseOptions) -> Option<Statement> {
     }
     statement.range = statement.range.start + start..statement.range.end + start;
     let range = words.first()?.range.start..statement.range.end;
-    Some(Statement { text: text.get(range.clone())?.to_owned(), range, class: Class::ExplainDdl(Box::new(statement)) })
+    let logged = logged::logged(text, &scanned.within(range.clone()));
+    Some(Statement {
+        text: text.get(range.clone())?.to_owned(),
+        range,
+        logged,
+        class: Class::ExplainDdl(Box::new(statement)),
+    })
 }
 
 /// The index of the first token behind EXPLAIN and its options.

@@ -14,6 +14,8 @@ pub struct Statement {
     pub range: Range<usize>,
     /// Exactly the text of `range`.
     pub text: String,
+    /// What the log may have of it: its words without any string's. Of DDL alone; else empty.
+    pub logged: String,
     pub class: Class,
 }
 

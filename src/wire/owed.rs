@@ -16,10 +16,18 @@ enum Sent {
     /// Query or FunctionCall: answered by one ReadyForQuery of its own.
     Cycle,
     Sync,
+    /// CopyData, once or more, before it was known whether a copy is under way.
+    CopyData,
     /// CopyDone or CopyFail.
     CopyEnd,
     /// One or more extended messages other than Sync and Flush.
     Extended,
+}
+
+impl Sent {
+    fn of_copy(self) -> bool {
+        matches!(self, Self::CopyData | Self::CopyEnd)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,8 +61,8 @@ impl Owed {
 
     /// Extended messages were sent that no Sync has closed yet.
     pub fn unsynced(&self) -> bool {
-        // The end of a copy closes nothing.
-        self.queue.iter().rev().find(|sent| **sent != Sent::CopyEnd) == Some(&Sent::Extended)
+        // Data and the end of a copy close nothing.
+        self.queue.iter().rev().find(|sent| !sent.of_copy()) == Some(&Sent::Extended)
     }
 
     /// The backend skips whatever comes before a Sync, because a message before it has failed.
@@ -98,14 +106,15 @@ impl Owed {
                 self.uncertain |= self.copying;
                 self.push(Sent::Sync);
             }
-            b'c' | b'f' => {
-                self.copying = false;
-                // Only a copy that is under way, or may be, has an end worth remembering.
-                if !self.queue.is_empty() {
-                    self.push(Sent::CopyEnd);
-                }
+            b'c' | b'f' if self.copying => self.copying = false,
+            // Only where a copy may yet begin its end is worth remembering.
+            b'c' | b'f' if !self.queue.is_empty() => self.push(Sent::CopyEnd),
+            b'd' if !self.copying && !matches!(self.queue.back(), None | Some(Sent::CopyData)) => {
+                self.push(Sent::CopyData);
             }
             b'P' | b'B' | b'E' | b'D' | b'C' if !self.unsynced() => self.push(Sent::Extended),
+            // Which of the messages around them they belong to is not to be told.
+            b'P' | b'B' | b'E' | b'D' | b'C' => self.uncertain |= self.queue.back().is_some_and(|sent| sent.of_copy()),
             _ => {}
         }
     }
@@ -129,8 +138,8 @@ impl Owed {
                 break;
             }
         }
-        // A CopyEnd that came after its copy had failed is answered by nothing.
-        while self.queue.front() == Some(&Sent::CopyEnd) {
+        // What came after its copy had failed is answered by nothing.
+        while self.queue.front().is_some_and(|sent| sent.of_copy()) {
             self.queue.pop_front();
         }
     }
@@ -138,17 +147,33 @@ impl Owed {
     /// CopyInResponse: the backend ignores each Sync until the copy ends.
     fn copy_in(&mut self) {
         let i = usize::from(!self.queue.is_empty());
-        while let Some(sent) = self.queue.get(i) {
+        self.copying = true;
+        while let Some(sent) = self.queue.get(i).copied() {
             match sent {
-                Sent::Sync => {
-                    self.queue.remove(i);
-                    self.owed -= 1;
+                Sent::Sync => self.owed -= 1,
+                // Behind data that may have failed, a Sync may be answered.
+                Sent::CopyData => self.uncertain |= self.queue.get(i + 1) == Some(&Sent::Sync),
+                Sent::CopyEnd => self.copying = false,
+                // A message that copy-in refuses: the copy ends here too.
+                Sent::Cycle | Sent::Extended => {
+                    self.copying = false;
+                    return;
                 }
-                // The copy ends here: by CopyDone, or by a message that copy-in refuses.
-                Sent::CopyEnd | Sent::Cycle | Sent::Extended => break,
+            }
+            self.queue.remove(i);
+            if sent == Sent::CopyEnd {
+                break;
             }
         }
-        self.copying = self.queue.get(i).is_none();
+        // What was sent behind the copy goes on where what began it left off: without a Sync between them.
+        if !self.copying && self.queue.front() == Some(&Sent::Extended) {
+            let next = (i..self.queue.len()).find(|at| self.queue.get(*at).is_some_and(|sent| !sent.of_copy()));
+            match next.and_then(|at| Some((at, self.queue.get(at)?))) {
+                Some((at, Sent::Extended)) => drop(self.queue.remove(at)),
+                Some((_, Sent::Cycle)) => self.uncertain = true,
+                _ => {}
+            }
+        }
     }
 
     /// ErrorResponse in the extended protocol: everything up to the next Sync is skipped.
@@ -161,7 +186,7 @@ impl Owed {
             match sent {
                 Sent::Sync => break,
                 Sent::Cycle => self.owed -= 1,
-                Sent::CopyEnd | Sent::Extended => {}
+                Sent::CopyData | Sent::CopyEnd | Sent::Extended => {}
             }
             self.queue.remove(1);
         }
@@ -224,7 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_ends_once() {
+        // Two copies, of which the first has its Sync too early only.
+        assert_eq!(play("F:PESdcESdc B:1GCGC"), (0, true));
+        assert_eq!(play("F:Qdcdc B:GGCZ F:Q"), (1, true));
+        // A copy by Flush, and what follows in the same pipeline.
+        assert_eq!(play("F:PBEH B:12G F:dcPBES B:C12CZ"), (0, true));
+        assert_eq!(play("F:PBEdcBES B:12GC2CZ"), (0, false));
+    }
+
+    #[test]
     fn what_has_two_readings_is_uncertain() {
+        // A Sync behind data that may have failed: ignored, or answered.
+        assert!(!play("F:QdS B:G").1);
+        assert!(!play("F:PBEdS B:12G").1);
+        // A Query behind a copy whose only Sync was eaten by it.
+        assert!(!play("F:ESc F:Q B:G").1);
+        // The end of a copy before it could begin.
+        assert!(!play("F:PcES").1);
         assert_eq!(play("F:Q B:G F:dQ B:EZ"), (0, false));
         assert!(!play("F:PBE F:Q").1);
         assert!(!play("F:PBEc F:Q").1);

@@ -64,9 +64,9 @@ pub fn read(packet: &[u8]) -> Result<First, &'static str> {
 }
 
 fn session(protocol: u32, body: &[u8]) -> Result<First, &'static str> {
-    if body.last() != Some(&0) {
+    let Some((0, body)) = body.split_last() else {
         return Err("invalid startup packet layout: expected terminator as last byte");
-    }
+    };
     let mut found = Parameters { protocol, ..Parameters::default() };
     let mut words = body.split(|b| *b == 0);
     while let (Some(name), Some(value)) = (words.next(), words.next()) {
@@ -118,5 +118,8 @@ mod tests {
         assert_eq!((p.user.as_str(), p.database.as_str(), p.replication), ("ann", "ann", true));
         assert!(read(&packet(196_608, b"user\0ann")).is_err());
         assert!(read(&packet(196_608, b"\0")).is_ok());
+        // A name without a value is no name, to PostgreSQL neither.
+        let Ok(First::Session(p)) = read(&packet(196_608, b"user\0ann\0user\0")) else { panic!() };
+        assert_eq!(p.user, "ann");
     }
 }

@@ -12,7 +12,9 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod program;
 pub mod raw;
+pub mod twins;
 
 use bytes::BytesMut;
 use pgsluice::config::{Address, Config};
@@ -270,4 +272,10 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Sends a signal, such as "STOP", to a process of the test's own.
+pub fn signal(pid: u32, name: &str) {
+    let status = std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.expect("kill").success(), "kill -{name} {pid}");
 }

@@ -2,9 +2,13 @@
 //!
 //! Invariant: the statement changes nothing but the copy, and is built only if every reference to the
 //! table's own columns could be carried over; otherwise there is none, and the plan falls back to the form's row.
+//!
+//! libpg_query's deparser trusts the tree: what PostgreSQL would refuse only later (a type modifier that is no
+//! number, a window in a default) can make it end the process. So only what [`strip`] knows gets there.
 
 use pg_query::protobuf::{
     AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, IndexStmt, Node, ObjectType, RangeVar,
+    TypeName, a_const,
 };
 use pg_query::{DeparseOptions, NodeEnum};
 
@@ -57,7 +61,13 @@ fn statement(command: AlterTableCmd) -> Option<String> {
 /// The same index on the copy, so that the server can say how it would define it. It gets a name of the server's choice.
 pub(super) fn index(stmt: &IndexStmt) -> Option<String> {
     let mut stmt = stmt.clone();
-    stmt.relation = Some(copy());
+    let table = stmt.relation.replace(copy())?.relname;
+    for node in stmt.index_params.iter_mut().chain(&mut stmt.index_including_params) {
+        if let Some(NodeEnum::IndexElem(element)) = node.node.as_mut() {
+            strip_box(&mut element.expr, &table)?;
+        }
+    }
+    strip_box(&mut stmt.where_clause, &table)?;
     stmt.idxname = String::new();
     stmt.concurrent = false;
     stmt.if_not_exists = false;
@@ -88,8 +98,9 @@ fn strip_constraints(column: &mut ColumnDef, is_new: bool) {
     });
 }
 
-/// A column's default, its generation and its USING.
+/// A column's type, its default, its generation and its USING.
 fn strip_column(column: &mut ColumnDef, table: &str) -> Option<()> {
+    sound_type(column.type_name.as_ref())?;
     strip_box(&mut column.raw_default, table)?;
     for node in &mut column.constraints {
         if let Some(NodeEnum::Constraint(constraint)) = node.node.as_mut() {
@@ -119,7 +130,10 @@ fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
             strip_box(&mut expr.lexpr, table)?;
             strip_box(&mut expr.rexpr, table)
         }
-        NodeEnum::TypeCast(cast) => strip_box(&mut cast.arg, table),
+        NodeEnum::TypeCast(cast) => {
+            sound_type(cast.type_name.as_ref())?;
+            strip_box(&mut cast.arg, table)
+        }
         NodeEnum::CollateClause(collate) => strip_box(&mut collate.arg, table),
         NodeEnum::NullTest(test) => strip_box(&mut test.arg, table),
         NodeEnum::BooleanTest(test) => strip_box(&mut test.arg, table),
@@ -131,7 +145,9 @@ fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
         NodeEnum::AArrayExpr(array) => strip_all(&mut array.elements, table),
         NodeEnum::List(list) => strip_all(&mut list.items, table),
         // Aggregates and windows are not allowed where a probe looks.
-        NodeEnum::FuncCall(call) => strip_all(&mut call.args, table),
+        NodeEnum::FuncCall(call) if call.agg_order.is_empty() && call.agg_filter.is_none() && call.over.is_none() => {
+            strip_all(&mut call.args, table)
+        }
         NodeEnum::CaseExpr(case) => {
             strip_box(&mut case.arg, table)?;
             strip_all(&mut case.args, table)?;
@@ -151,6 +167,22 @@ fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
         }
         _ => None,
     }
+}
+
+/// The modifiers of a type must be numbers; those of `interval` say which fields it has, unless they say all.
+fn sound_type(name: Option<&TypeName>) -> Option<()> {
+    const ALL_FIELDS: i32 = 0x7fff;
+    let Some(name) = name else { return Some(()) };
+    let number = |node: &Node| match &node.node {
+        Some(NodeEnum::AConst(constant)) => match constant.val {
+            Some(a_const::Val::Ival(ref number)) => Some(number.ival),
+            _ => None,
+        },
+        _ => None,
+    };
+    let modifiers: Vec<i32> = name.typmods.iter().map(number).collect::<Option<_>>()?;
+    let is_interval = name.names.last().is_some_and(|last| is_name(last, "interval"));
+    (!is_interval || modifiers.is_empty() || (modifiers.len() == 2 && modifiers[0] == ALL_FIELDS)).then_some(())
 }
 
 fn strip_box(node: &mut Option<Box<Node>>, table: &str) -> Option<()> {

@@ -201,3 +201,31 @@ fn nothing_makes_it_panic() {
         let _ = parse_with(sql, ParseOptions { standard_conforming_strings: false });
     }
 }
+
+/// libpg_query's deparser would end the process, or read what is not there.
+#[test]
+fn what_cannot_be_deparsed_safely_has_no_probe() {
+    for column in [
+        "varchar(1 + 1)",
+        "varchar(DISTINCT)",
+        "pg_catalog.timestamptz(a)",
+        "pg_catalog.timetz('x')",
+        "pg_catalog.interval(5)",
+        "interval year to month",
+        "int DEFAULT 1::pg_catalog.timestamptz(a)::int",
+        "int DEFAULT count(*) OVER (PARTITION BY 1)",
+        "int DEFAULT sum(1) FILTER (WHERE true)",
+    ] {
+        for text in
+            [format!("ALTER TABLE t ADD COLUMN c {column}"), format!("ALTER TABLE t ALTER COLUMN c TYPE {column}")]
+        {
+            let Ok(statements) = parse(&text) else { continue };
+            let Class::Ddl(ddl) = &statements[0].class else { panic!("{text}") };
+            assert_eq!(ddl.parts[0].probe, None, "{text}");
+        }
+    }
+    for text in ["CREATE INDEX ON t ((sum(a) OVER w))", "CREATE INDEX ON t ((a::pg_catalog.timestamptz(b)))"] {
+        let Class::Ddl(ddl) = &parse(text).unwrap()[0].class else { panic!("{text}") };
+        assert_eq!(ddl.parts[0].probe, None, "{text}");
+    }
+}

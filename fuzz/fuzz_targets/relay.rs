@@ -1,0 +1,8 @@
+//! See the function of this name in `fuzz/targets`.
+
+#![no_main]
+
+#[path = "../targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::relay(data));

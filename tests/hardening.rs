@@ -1,0 +1,377 @@
+//! What a DBA would try: peers that do not read, that come and go by the thousand, that are cut off anywhere, cancels
+//! in a storm. The proxy keeps its memory, its descriptors and everybody else's work. Secrets are in `tests/secrets.rs`.
+
+mod common;
+
+use common::program::Program;
+use common::raw::{copy_data, copy_done, frame, q, read_to_close, reset, run, socket, startup, sync};
+use common::twins::wait_until_alone;
+use common::{Client, new_database, port, postgres, proxy, signal, wait_until};
+use pgsluice::dev::{Options, Postgres};
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// One server for most; it ends with this process.
+static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
+
+/// What the memory may grow by, in kB: buffers of both directions and the allocator's slack; far below what passes.
+const GROWTH: u64 = 8 << 10;
+
+#[track_caller]
+fn assert_small(program: &Program, before: u64, what: &str) {
+    let now = program.memory();
+    assert!(now < before + GROWTH, "{what}: {before} kB became {now} kB");
+}
+
+#[test]
+fn who_does_not_read_makes_the_server_wait() {
+    const READERS: usize = 8;
+    let program = Program::start(&SERVER);
+    let database = new_database(&SERVER, "lazy");
+    drop(program.client(&SERVER.user, &database));
+    let before = program.memory();
+    let mut clients: Vec<Client> = (0..READERS).map(|_| program.client(&SERVER.user, &database)).collect();
+    for client in &mut clients {
+        client.send_query("SELECT repeat('x', 100000) FROM generate_series(1, 500)");
+    }
+    let mut watcher = Client::connect(SERVER.port, &SERVER.user, "postgres");
+    let stuck =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'ClientWrite'");
+    wait_until("the servers wait", || watcher.value(&stuck) == READERS.to_string());
+    assert_small(&program, before, "nobody reads");
+    // One of them has not lost a byte; the others leave in the middle.
+    let read: usize =
+        clients.pop().unwrap().read_up_to(b"Z").iter().filter(|m| m.tag == b'D').map(|m| m.body.len()).sum();
+    assert_eq!(read, 500 * 100_006);
+    drop(clients);
+    wait_until_alone(&SERVER, &database);
+    assert_small(&program, before, "all have left");
+}
+
+/// Writes the same again until the other side has taken nothing for a while, or `most` bytes; gives how many it took.
+fn write_until_stuck(stream: &mut TcpStream, bytes: &[u8], most: usize) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sent = 0;
+    while sent < most {
+        match stream.write(&bytes[sent % bytes.len()..]) {
+            Ok(n) => sent += n,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_server_that_does_not_read_makes_the_client_wait() {
+    const MOST: usize = 256 << 20;
+    let program = Program::start(&SERVER);
+    let database = new_database(&SERVER, "slow");
+    let mut client = program.client(&SERVER.user, &database);
+    client.ok("CREATE TABLE t (v text)");
+    let before = program.memory();
+    client.send_query("COPY t FROM STDIN");
+    client.read_up_to(b"G");
+    let backend = u32::try_from(client.pid).unwrap();
+    signal(backend, "STOP");
+    let row = copy_data(&("y".repeat(99_994) + "\n"));
+    assert_eq!(row.len(), 100_000);
+    let sent = write_until_stuck(&mut client.stream, &row, MOST);
+    let grown = program.memory();
+    signal(backend, "CONT");
+    assert!(sent < MOST, "all was taken, and by nobody");
+    assert!(grown < before + GROWTH, "{before} kB became {grown} kB, for {sent} bytes");
+    // It goes on where it was.
+    client.stream.set_write_timeout(Some(common::PATIENCE)).unwrap();
+    let rest = sent % row.len();
+    if rest > 0 {
+        client.send(&row[rest..]);
+    }
+    client.send(&copy_done());
+    assert_eq!(client.outcome().tags, [format!("COPY {}", sent.div_ceil(row.len()))]);
+    assert_small(&program, before, "all is there");
+}
+
+/// Before the login nothing is kept for anybody but the bytes of one read.
+#[test]
+fn without_a_login_nothing_is_collected() {
+    const CLIENTS: usize = 25;
+    let server = strict();
+    let program = Program::start(&server);
+    let before = program.memory();
+    let almost = {
+        let mut query = q(&"x".repeat(4_000_000));
+        query.truncate(3_900_000);
+        query
+    };
+    let open: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = socket(program.port);
+            stream.write_all(&startup("by_scram", "postgres")).expect("send");
+            // The server refuses it as soon as it sees what it is.
+            let _ = stream.write_all(&almost);
+            stream
+        })
+        .collect();
+    for mut stream in open {
+        assert_small(&program, before, "not logged in");
+        drop(stream.write_all(b"x"));
+        read_to_close(&mut stream);
+    }
+    assert_small(&program, before, "all were refused");
+}
+
+/// A server whose role `by_scram` needs a password.
+fn strict() -> Postgres {
+    let server = Postgres::start(Options::default()).expect("a throw-away server");
+    let mut admin = Client::connect(server.port, &server.user, "postgres");
+    admin.ok("CREATE ROLE by_scram LOGIN PASSWORD 'x'");
+    let path = server.data_dir.join("pg_hba.conf");
+    let old = std::fs::read_to_string(&path).expect("pg_hba.conf");
+    std::fs::write(&path, format!("host all by_scram all scram-sha-256\n{old}")).expect("pg_hba.conf");
+    admin.ok("SELECT pg_reload_conf()");
+    server
+}
+
+#[test]
+fn comings_and_goings_leave_nothing() {
+    const BARE: usize = 3000;
+    const LOGINS: usize = 300;
+    let program = Program::start(&SERVER);
+    let database = new_database(&SERVER, "goings");
+    let hello = startup(&SERVER.user, &database);
+    let bare = |n: usize| {
+        let mut stream = socket(program.port);
+        // Nothing, a part, a request for encryption, garbage.
+        let parts: [&[u8]; 5] = [b"", &hello[..3], &hello[..20], &[0, 0, 0, 8, 4, 210, 22, 47], b"GET / HTTP/1.1\r\n"];
+        drop(stream.write_all(parts[n % parts.len()]));
+        if n.is_multiple_of(3) {
+            reset(stream);
+        }
+    };
+    let login = |n: usize| {
+        let mut client = program.client(&SERVER.user, &database);
+        match n % 4 {
+            0 => client.goodbye(),
+            1 => client.reset(),
+            2 => client.send_query("SELECT 1"),
+            _ => drop(client.query("CREATE TEMP TABLE t (id int)")),
+        }
+    };
+    // What is needed once is there: runtimes, buffers, the parser.
+    (0..100).for_each(&bare);
+    (0..20).for_each(&login);
+    wait_until_alone(&SERVER, &database);
+    let (memory, descriptors) = (program.memory(), settled_descriptors(&program, None));
+    (0..BARE).for_each(bare);
+    (0..LOGINS).for_each(login);
+    wait_until_alone(&SERVER, &database);
+    settled_descriptors(&program, Some(descriptors));
+    let grown = program.memory().saturating_sub(memory);
+    assert!(grown < 2 << 10, "{grown} kB more after {BARE} connections and {LOGINS} logins");
+    assert_eq!(program.client(&SERVER.user, &database).value("SELECT 1"), "1");
+}
+
+/// The number of open descriptors, once it is what it was, or does not change any more.
+fn settled_descriptors(program: &Program, wanted: Option<usize>) -> usize {
+    let mut last = program.descriptors();
+    wait_until("the descriptors are closed", || {
+        let before = std::mem::replace(&mut last, program.descriptors());
+        wanted.map_or(before == last, |wanted| last <= wanted)
+    });
+    last
+}
+
+#[test]
+fn a_storm_of_cancels_hits_nobody_else() {
+    let running = proxy(&SERVER, |_| {});
+    let at = port(&running);
+    let database = new_database(&SERVER, "storm");
+    let client = || Client::connect(at, &SERVER.user, &database);
+    client().ok("CREATE TABLE t (id int)");
+    let old: Vec<Vec<u8>> = (0..5)
+        .map(|_| {
+            let client = client();
+            let key = client.key.clone();
+            client.goodbye();
+            key
+        })
+        .collect();
+    let mut reader = Client::connect(SERVER.port, &SERVER.user, &database);
+    reader.ok("BEGIN; SELECT * FROM t");
+    let mut waiting = client();
+    waiting.send_query("ALTER TABLE t ADD COLUMN a int");
+    let mut bystanders: Vec<Client> = (0..3).map(|_| client()).collect();
+    let target = client();
+    let target_key = target.key.clone();
+    let keys: Vec<Vec<u8>> = bystanders.iter().chain([&waiting]).map(|client| client.key.clone()).collect();
+    let done = AtomicBool::new(false);
+    let (done, keys, old, target_key) = (&done, &keys, &old, &target_key);
+    std::thread::scope(|scope| {
+        for bystander in &mut bystanders {
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    bystander.ok("SELECT pg_sleep(0.005)");
+                    bystander.ok("CREATE TEMP TABLE x (id int); DROP TABLE x");
+                }
+            });
+        }
+        let target = scope.spawn(move || {
+            let mut target = target;
+            let mut struck = 0;
+            while !done.load(Ordering::Relaxed) {
+                let outcome = target.query("SELECT pg_sleep(0.05)");
+                assert!(matches!(outcome.error.as_deref(), None | Some("57014")), "{outcome:?}");
+                struck += usize::from(outcome.error.is_some());
+            }
+            struck
+        });
+        let stormers: Vec<_> = (0..4)
+            .map(|n| {
+                scope.spawn(move || {
+                    for turn in 0..100 {
+                        for request in requests(n, turn, keys, old) {
+                            cancel(at, &request);
+                        }
+                        if turn % 10 == n {
+                            cancel(at, target_key);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let stormed = stormers.into_iter().map(|stormer| stormer.join()).collect::<Vec<_>>();
+        done.store(true, Ordering::Relaxed);
+        assert!(stormed.iter().all(Result::is_ok));
+        assert!(target.join().expect("the target") > 0, "who was meant was hit");
+    });
+    reader.ok("COMMIT");
+    let outcome = waiting.outcome();
+    assert_eq!((outcome.error, outcome.tags), (None, vec!["ALTER TABLE".to_owned()]));
+    running.stop_now();
+}
+
+/// Cancel requests that mean nobody.
+fn requests(n: usize, turn: usize, keys: &[Vec<u8>], old: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let right = &keys[(n + turn) % keys.len()];
+    let other = &keys[(n + turn + 1) % keys.len()];
+    let mut wrong = right.clone();
+    wrong[4 + turn % 4] ^= 1 << (turn % 8);
+    let unknown = [&(100_000 + u32::try_from(turn).unwrap()).to_be_bytes()[..], &right[4..]].concat();
+    // One session's pid with another's key; a key that is cut, and one that goes on.
+    let mixed = [&right[..4], &other[4..]].concat();
+    vec![wrong, unknown, mixed, right[..6].to_vec(), [&right[..], b"x"].concat(), old[turn % old.len()].clone()]
+}
+
+fn cancel(port: u16, key: &[u8]) {
+    let mut packet = u32::try_from(8 + key.len()).unwrap().to_be_bytes().to_vec();
+    packet.extend([&80_877_102_u32.to_be_bytes()[..], key].concat());
+    let mut stream = socket(port);
+    stream.write_all(&packet).expect("send");
+    assert_eq!(read_to_close(&mut stream), b"");
+}
+
+#[test]
+fn a_peer_that_stops_reading_during_a_drain_is_cut_off() {
+    let mut program = Program::with_proxy(&SERVER, "drain_grace = \"1s\"", "");
+    let database = new_database(&SERVER, "drain");
+    let mut deaf = program.client(&SERVER.user, &database);
+    deaf.send_query("SELECT repeat('x', 100000) FROM generate_series(1, 500)");
+    let idle = program.client(&SERVER.user, &database);
+    // Whoever has said nothing yet has no session to end.
+    let mut silent = socket(program.port);
+    let mut watcher = Client::connect(SERVER.port, &SERVER.user, "postgres");
+    let stuck =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientWrite'", deaf.pid);
+    wait_until("the server waits", || watcher.value(&stuck) == "1");
+    let begun = Instant::now();
+    program.signal("TERM");
+    let words = idle.last_words();
+    assert_eq!(words.last().and_then(|word| word.field(b'C')).as_deref(), Some("57P01"));
+    assert!(program.wait().success());
+    let took = begun.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(12)).contains(&took), "{took:?}");
+    wait_until_alone(&SERVER, &database);
+    assert!(program.log().contains("the grace time is over"), "{}", program.log());
+    assert_eq!(read_to_close(&mut silent), b"");
+}
+
+#[test]
+fn a_reset_anywhere_leaves_nothing() {
+    // So that the server looks after its client while it works.
+    let server = Postgres::start(Options::default().setting("client_connection_check_interval", "100ms"))
+        .expect("a throw-away server");
+    let program = Program::start(&server);
+    let database = new_database(&server, "resets");
+    Client::connect(server.port, &server.user, &database).ok("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    let hello = startup(&server.user, &database);
+    let large = copy_data(&"1\n".repeat(50_000));
+    drop(program.client(&server.user, &database));
+    wait_until_alone(&server, &database);
+    let descriptors = settled_descriptors(&program, None);
+    let mut half_frame = frame(b'd', &[b'x'; 1000]);
+    half_frame.truncate(500);
+    let stages: Vec<(&str, Vec<u8>)> = vec![
+        ("a query", q("SELECT pg_sleep(600)")),
+        ("a pipeline", [run("SELECT 1"), run("SELECT pg_sleep(600)"), sync()].concat()),
+        ("a block that holds a lock", [q("BEGIN; LOCK TABLE t"), q("SELECT pg_sleep(600)")].concat()),
+        ("a result", q("SELECT repeat('x', 100000) FROM generate_series(1, 500)")),
+        ("a copy in", [q("COPY t FROM STDIN"), large].concat()),
+        ("a frame of a copy in", [q("COPY t FROM STDIN"), half_frame].concat()),
+        ("a copy in by the extended protocol", [run("COPY t FROM STDIN"), sync(), copy_data("1\ta\n")].concat()),
+        ("a copy out", q("COPY (SELECT repeat('x', 100000) FROM generate_series(1, 500)) TO STDOUT")),
+        ("a header", q("SELECT 1")[..3].to_vec()),
+        ("a Query of DDL", q("ALTER TABLE t ADD COLUMN a int")[..20].to_vec()),
+        ("a schema change", q("ALTER TABLE t ADD COLUMN IF NOT EXISTS b int")),
+    ];
+    for (name, bytes) in stages {
+        for _ in 0..3 {
+            let mut client = program.client(&server.user, &database);
+            client.send(&bytes);
+            client.reset();
+        }
+        println!("{name}");
+        wait_until_alone(&server, &database);
+    }
+    for at in [1, 4, 8, hello.len() - 1, hello.len()] {
+        let mut stream = socket(program.port);
+        stream.write_all(&hello[..at]).expect("send");
+        reset(stream);
+    }
+    wait_until_alone(&server, &database);
+    settled_descriptors(&program, Some(descriptors));
+    let mut client = program.client(&server.user, &database);
+    assert_eq!(client.value("SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass"), "0");
+    assert_eq!(client.value("SELECT count(*) FROM t"), "0");
+}
+
+/// In Shift-JIS half a character can be a backslash: what looks like one string is a string and a statement.
+#[test]
+fn other_encodings_are_not_guessed_at() {
+    let text = b"SELECT E'\xc3\x83\\'; ALTER TABLE t ADD COLUMN a int; --'";
+    assert_eq!(pgsluice::sql::parse(std::str::from_utf8(text).expect("UTF-8 too")).map(|all| all.len()), Ok(1));
+    for (refuse, column, error) in [(false, "1", None), (true, "0", Some("0A000"))] {
+        let running = proxy(&SERVER, |config| {
+            if refuse {
+                config.ddl.unparsable = pgsluice::config::Fallback::Refuse;
+            }
+        });
+        let database = new_database(&SERVER, "sjis");
+        let mut client = Client::connect(port(&running), &SERVER.user, &database);
+        client.ok("CREATE TABLE t (id int); SET client_encoding = SJIS");
+        client.send(&frame(b'Q', &[&text[..], b"\0"].concat()));
+        assert_eq!(client.outcome().error.as_deref(), error);
+        let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'a'";
+        assert_eq!(client.value(columns), column, "the server reads two statements");
+        let metrics = &running.shared().metrics;
+        assert_eq!(metrics.texts_unparsable.value(), 1);
+        // What is ASCII alone is the same in all of them.
+        let before = metrics.ddl_seen.value();
+        client.ok("ALTER TABLE t ADD COLUMN b int");
+        assert_eq!(metrics.ddl_seen.value(), before + 1);
+        running.stop_now();
+    }
+}

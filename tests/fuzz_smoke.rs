@@ -80,7 +80,7 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
 fn play(name: &str) {
     let (_, target, mutations) = targets::TARGETS.into_iter().find(|(other, ..)| *other == name).expect("a target");
     let corpus = corpus(name);
-    let mut dice = Dice(0x5eed_0f_5eed);
+    let mut dice = Dice(0x5eed_5eed);
     for (path, bytes) in &corpus {
         for n in 0..=mutations {
             let other = &corpus[dice.throw(corpus.len())].1;

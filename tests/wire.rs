@@ -16,14 +16,32 @@ use std::sync::LazyLock;
 /// One server for all; it ends with this process.
 static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
 
+/// What it is, and the bytes up to its goodbye.
+type Conversation = (&'static str, Vec<u8>);
+
 #[test]
 fn pipelines_and_their_errors() {
     let twins = Twins::new(&SERVER, "pipes", "CREATE TABLE t (id int PRIMARY KEY, v text)");
-    // int4pl(40, 2), in binary.
+    let conversations = [pipelines(), copies(), portals_and_calls()].concat();
+    for (name, mut bytes) in conversations {
+        bytes.extend(terminate());
+        twins.same(name, &bytes);
+    }
+    twins.running.stop_now();
+}
+
+fn alter(column: &str) -> Vec<u8> {
+    run(&format!("ALTER TABLE t ADD COLUMN {column} int"))
+}
+
+/// int4pl(40, 2), in binary.
+fn call() -> Vec<u8> {
     let call = [&177_u32.to_be_bytes()[..], &[0, 1, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0, 4, 0, 0, 0, 2, 0, 1]];
-    let call = frame(b'F', &call.concat());
-    let alter = |column: &str| run(&format!("ALTER TABLE t ADD COLUMN {column} int"));
-    let conversations: Vec<(&str, Vec<u8>)> = vec![
+    frame(b'F', &call.concat())
+}
+
+fn pipelines() -> Vec<Conversation> {
+    vec![
         (
             "Bind before Parse",
             [bind("", "s", &[]), parse("s", "SELECT 1"), execute("", 0), sync(), q("SELECT 2")].concat(),
@@ -41,7 +59,7 @@ fn pipelines_and_their_errors() {
                 alter("skipped"),
                 flush(),
                 q("SELECT 2"),
-                call.clone(),
+                call(),
                 copy_data("x"),
                 copy_done(),
                 describe(b'S', ""),
@@ -62,6 +80,11 @@ fn pipelines_and_their_errors() {
             "Syncs and errors",
             (0..20).flat_map(|n| [run(&format!("SELECT 1/{}", n % 3)), run("SELECT 2"), sync()].concat()).collect(),
         ),
+    ]
+}
+
+fn copies() -> Vec<Conversation> {
+    vec![
         (
             "Syncs and Flushes within a copy",
             [
@@ -101,6 +124,11 @@ fn pipelines_and_their_errors() {
                 |id: u8| [run("COPY t (id) FROM STDIN"), sync(), copy_data(&format!("{id}\n")), copy_done()].concat();
             [copy(10), copy(11), sync(), q("ALTER TABLE t ADD COLUMN c3 int"), q("SELECT 1")].concat()
         }),
+    ]
+}
+
+fn portals_and_calls() -> Vec<Conversation> {
+    vec![
         (
             "a portal, suspended, in a block, over Syncs",
             [
@@ -126,20 +154,15 @@ fn pipelines_and_their_errors() {
             "a portal that is gone at Sync",
             [parse("", "SELECT 1"), bind("p", "", &[]), sync(), execute("p", 0), sync()].concat(),
         ),
-        ("calls within a pipeline", [run("SELECT 1"), call.clone(), run("SELECT 2"), sync()].concat()),
-        ("a call in a failed block", [q("BEGIN"), q("SELECT 1/0"), call.clone(), q("ROLLBACK"), call.clone()].concat()),
-        ("calls and DDL", [call.clone(), q("ALTER TABLE t ADD COLUMN c5 int"), call.clone(), call].concat()),
+        ("calls within a pipeline", [run("SELECT 1"), call(), run("SELECT 2"), sync()].concat()),
+        ("a call in a failed block", [q("BEGIN"), q("SELECT 1/0"), call(), q("ROLLBACK"), call()].concat()),
+        ("calls and DDL", [call(), q("ALTER TABLE t ADD COLUMN c5 int"), call(), call()].concat()),
         ("an unknown message amid a pipeline", [run("SELECT 1"), frame(b'!', b""), sync()].concat()),
         (
             "an unknown message behind DDL",
             [q("ALTER TABLE t ADD COLUMN c6 int"), frame(b'v', b"x"), q("SELECT 1")].concat(),
         ),
-    ];
-    for (name, mut bytes) in conversations {
-        bytes.extend(terminate());
-        twins.same(name, &bytes);
-    }
-    twins.running.stop_now();
+    ]
 }
 
 #[test]
@@ -197,7 +220,7 @@ fn startup_packets_of_every_protocol() {
     let user = SERVER.user.as_str();
     let minor = |n: u32| 196_608 + n;
     let replication = |value: &'static str| vec![("replication", value)];
-    let cases: Vec<(&str, u32, Vec<(&str, &str)>)> = vec![
+    let cases = [
         ("3.0", minor(0), vec![]),
         ("3.0 with an option of the protocol", minor(0), vec![("_pq_.what", "1")]),
         ("3.1", minor(1), vec![]),

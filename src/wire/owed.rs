@@ -75,6 +75,14 @@ impl Owed {
         self.copying
     }
 
+    /// The end of a copy was sent, before the copy could begin, for extended messages: whether a Sync among them was
+    /// eaten by it is not known yet.
+    fn behind_a_copy(&self) -> bool {
+        let mut latest = self.queue.iter().rev();
+        latest.next() == Some(&Sent::CopyEnd)
+            && latest.find(|sent| !sent.of_copy() && **sent != Sent::Sync) == Some(&Sent::Extended)
+    }
+
     fn push(&mut self, sent: Sent) {
         if matches!(sent, Sent::Cycle | Sent::Sync) {
             self.owed += 1;
@@ -94,6 +102,7 @@ impl Owed {
             self.uncertain = true;
             return;
         }
+        self.uncertain |= matches!(tag, b'P' | b'B' | b'E' | b'D' | b'C' | b'Q' | b'F') && self.behind_a_copy();
         match tag {
             b'Q' | b'F' => {
                 if self.unsynced() {
@@ -106,15 +115,18 @@ impl Owed {
                 self.uncertain |= self.copying;
                 self.push(Sent::Sync);
             }
-            b'c' | b'f' if self.copying => self.copying = false,
-            // Only where a copy may yet begin its end is worth remembering.
-            b'c' | b'f' if !self.queue.is_empty() => self.push(Sent::CopyEnd),
+            b'c' | b'f' => {
+                let known = std::mem::take(&mut self.copying);
+                // Only where a copy may yet begin its end is worth remembering.
+                if !known && !self.queue.is_empty() {
+                    self.uncertain |= self.queue.contains(&Sent::CopyEnd);
+                    self.push(Sent::CopyEnd);
+                }
+            }
             b'd' if !self.copying && !matches!(self.queue.back(), None | Some(Sent::CopyData)) => {
                 self.push(Sent::CopyData);
             }
             b'P' | b'B' | b'E' | b'D' | b'C' if !self.unsynced() => self.push(Sent::Extended),
-            // Which of the messages around them they belong to is not to be told.
-            b'P' | b'B' | b'E' | b'D' | b'C' => self.uncertain |= self.queue.back().is_some_and(|sent| sent.of_copy()),
             _ => {}
         }
     }
@@ -163,15 +175,6 @@ impl Owed {
             self.queue.remove(i);
             if sent == Sent::CopyEnd {
                 break;
-            }
-        }
-        // What was sent behind the copy goes on where what began it left off: without a Sync between them.
-        if !self.copying && self.queue.front() == Some(&Sent::Extended) {
-            let next = (i..self.queue.len()).find(|at| self.queue.get(*at).is_some_and(|sent| !sent.of_copy()));
-            match next.and_then(|at| Some((at, self.queue.get(at)?))) {
-                Some((at, Sent::Extended)) => drop(self.queue.remove(at)),
-                Some((_, Sent::Cycle)) => self.uncertain = true,
-                _ => {}
             }
         }
     }
@@ -250,12 +253,10 @@ mod tests {
 
     #[test]
     fn a_copy_ends_once() {
-        // Two copies, of which the first has its Sync too early only.
-        assert_eq!(play("F:PESdcESdc B:1GCGC"), (0, true));
-        assert_eq!(play("F:Qdcdc B:GGCZ F:Q"), (1, true));
         // A copy by Flush, and what follows in the same pipeline.
         assert_eq!(play("F:PBEH B:12G F:dcPBES B:C12CZ"), (0, true));
-        assert_eq!(play("F:PBEdcBES B:12GC2CZ"), (0, false));
+        // Ahead of its beginning, and a Query behind it.
+        assert_eq!(play("F:Qdc F:Q B:GCZ"), (1, true));
     }
 
     #[test]
@@ -265,6 +266,9 @@ mod tests {
         assert!(!play("F:PBEdS B:12G").1);
         // A Query behind a copy whose only Sync was eaten by it.
         assert!(!play("F:ESc F:Q B:G").1);
+        // Two copies at once.
+        assert!(!play("F:Qdcdc").1);
+        assert!(!play("F:PESdcESdc").1);
         // The end of a copy before it could begin.
         assert!(!play("F:PcES").1);
         assert_eq!(play("F:Q B:G F:dQ B:EZ"), (0, false));

@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/target/venv/bin:$(PATH)
 export NODE_PATH := $(CURDIR)/target/node/node_modules
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-quick lint test-corpora golden bench setup setup-test setup-bench
+.PHONY: help run demo test test-quick lint test-corpora test-servers golden bench setup setup-test setup-servers setup-bench
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: ## format and lints
 test-corpora: setup-test ## every migration history in every way of sending, directly and proxied (needs ../shared/corpora)
 	PGSLUICE_ALL_CORPORA=1 $(CARGO) test --test corpora -- --nocapture
 
+test-servers: setup-servers ## PostgreSQL 10 to 18, every parity script in every way of sending
+	PGSLUICE_ALL_WAYS=1 $(CARGO) test --test servers -- --include-ignored --test-threads=1
+
 golden: ## write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDENS=1 $(CARGO) test
 
@@ -41,8 +44,11 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, cost pe
 setup: ## install what a build and a throw-away server need, if it is missing
 	@sh scripts/setup.sh build server
 
-setup-test: ## as setup, and the clients that the tests drive
-	@sh scripts/setup.sh build server clients
+setup-test: ## as setup, and the clients and servers (10, 12, 15, 18) that the tests drive
+	@sh scripts/setup.sh build server clients some-servers
+
+setup-servers: ## as setup, and PostgreSQL 10 to 18 in target/servers
+	@sh scripts/setup.sh build server servers
 
 setup-bench: ## as setup, and the programs that the benches compare with
 	@sh scripts/setup.sh build server bench

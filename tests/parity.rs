@@ -44,7 +44,8 @@ fn every_form_has_a_script() {
 fn scripts_give_the_same_directly_and_through_the_proxy() {
     let wanted = std::env::var("PARITY").unwrap_or_default();
     let (name, way) = wanted.split_once('/').unwrap_or((&wanted, ""));
-    let wanted = |script: &script::Script, w: Way| script.name.contains(name) && (way.is_empty() || w.name() == way);
+    let wanted =
+        |script: &script::Script, w: Way, _: &str| script.name.contains(name) && (way.is_empty() || w.name() == way);
     let failures = runner::scripts(&postgres(), &Way::ALL, wanted);
     assert!(failures.is_empty(), "direct (-) and proxied (+) differ:\n{failures}");
 }

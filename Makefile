@@ -8,7 +8,7 @@ export NODE_PATH := $(CURDIR)/target/node/node_modules
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-quick lint test-corpora conformance golden fuzz bench setup setup-test setup-bench setup-conformance
+.PHONY: help run demo test test-quick lint test-corpora test-servers conformance golden fuzz bench setup setup-test setup-servers setup-bench setup-conformance
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ conformance: setup-conformance ## suites that others wrote, directly and proxied
 	$(CARGO) build --quiet
 	python3 tests/conformance/run.py $(SUITES)
 
+test-servers: setup-servers ## PostgreSQL 10 to 18, every parity script in every way of sending
+	PGSLUICE_ALL_WAYS=1 $(CARGO) test --test servers -- --include-ignored --test-threads=1
+
 golden: ## write the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDENS=1 $(CARGO) test
 
@@ -54,8 +57,11 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, cost pe
 setup: ## install what a build and a throw-away server need, if it is missing
 	@sh scripts/setup.sh build server
 
-setup-test: ## as setup, and the clients that the tests drive
-	@sh scripts/setup.sh build server clients
+setup-test: ## as setup, and the clients and servers (10, 12, 15, 18) that the tests drive
+	@sh scripts/setup.sh build server clients some-servers
+
+setup-servers: ## as setup, and PostgreSQL 10 to 18 in target/servers
+	@sh scripts/setup.sh build server servers
 
 setup-bench: ## as setup, and the programs that the benches compare with
 	@sh scripts/setup.sh build server bench

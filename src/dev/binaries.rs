@@ -37,17 +37,13 @@ const PLACES: [(&str, &str, &str); 5] = [
 ];
 
 impl Binaries {
-    /// The environment's, else those on PATH, else pg_config's, else the highest version of the distribution.
-    pub(super) fn find() -> Result<Self, Report> {
-        let folder = match std::env::var_os(VARIABLE) {
-            Some(folder) => {
-                let folder = PathBuf::from(folder);
-                complete(&folder).then_some(folder.clone()).ok_or_else(|| {
-                    let message = format!("{VARIABLE} is {}, where there is no postgres and initdb", folder.display());
-                    Report::error(sqlstate::CONNECTION_FAILURE, message)
-                })?
-            }
-            None => on_path().or_else(of_pg_config).or_else(of_distribution).ok_or_else(|| {
+    /// Those of `chosen`, else the environment's, else those on PATH, else pg_config's, else the highest version of the
+    /// distribution.
+    pub(super) fn find(chosen: Option<&Path>) -> Result<Self, Report> {
+        let folder = match (chosen, std::env::var_os(VARIABLE)) {
+            (Some(folder), _) => whole(folder, "the folder of the server's programs")?,
+            (None, Some(folder)) => whole(Path::new(&folder), VARIABLE)?,
+            (None, None) => on_path().or_else(of_pg_config).or_else(of_distribution).ok_or_else(|| {
                 Report::error(sqlstate::CONNECTION_FAILURE, "no PostgreSQL server is installed")
                     .detail("Looked on PATH, asked pg_config, and looked in the folders of the distributions.")
                     .hint(format!(
@@ -86,6 +82,14 @@ pub(super) fn run(command: &mut Command) -> Result<Output, Report> {
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(Report::error(sqlstate::CONNECTION_FAILURE, format!("{program} failed with {}", output.status)).detail(said))
+}
+
+/// `folder`, if a server can be run from it; else `what` is wrong.
+fn whole(folder: &Path, what: &str) -> Result<PathBuf, Report> {
+    complete(folder).then(|| folder.to_owned()).ok_or_else(|| {
+        let message = format!("{what} is {}, where there is no postgres and initdb", folder.display());
+        Report::error(sqlstate::CONNECTION_FAILURE, message)
+    })
 }
 
 fn complete(folder: &Path) -> bool {

@@ -39,17 +39,25 @@ rm -rf -- "$2"
 #[derive(Debug, Clone)]
 pub struct Options {
     pub max_connections: u32,
+    /// The folder of the server's programs; `None`: what `Binaries::find` finds.
+    pub programs: Option<PathBuf>,
     /// Further lines of `postgresql.conf`; they win over ours.
     pub settings: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 200, settings: Vec::new() }
+        Self { max_connections: 200, programs: None, settings: Vec::new() }
     }
 }
 
 impl Options {
+    /// Of this folder, not of what is installed.
+    pub fn programs(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.programs = Some(folder.into());
+        self
+    }
+
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
@@ -77,7 +85,7 @@ pub struct Postgres {
 impl Postgres {
     /// Finds the binaries, makes a database cluster, starts it, and waits until it takes connections.
     pub fn start(options: Options) -> Result<Self, Report> {
-        let binaries = Binaries::find()?;
+        let binaries = Binaries::find(options.programs.as_deref())?;
         let folder = Folder::create(&binaries)?;
         let data_dir = folder.path.join("data");
         initdb(&binaries, &data_dir)?;
@@ -111,6 +119,11 @@ impl Postgres {
     /// A connection string for a database of this server.
     pub fn dsn(&self, dbname: &str) -> String {
         format!("host={} port={} user={} dbname={dbname}", self.host, self.port, self.user)
+    }
+
+    /// Whether [`Postgres::command`] can run it: some packages bring the server's own programs alone.
+    pub fn has(&self, program: &str) -> bool {
+        self.binaries.folder.join(program).is_file()
     }
 
     /// `psql`, `pg_dump`, `pgbench` … of this server's version, connected to it by its environment.

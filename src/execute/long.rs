@@ -32,7 +32,7 @@ impl Execution<'_> {
                 return Err(stop);
             }
             let (tell, mut progress) = mpsc::channel(4);
-            let watch = progress::watch(self.config, &self.talk.target, self.facts.session.backend_pid, tell);
+            let watch = progress::watch(self.config, &self.talk.target, &self.facts.session, tell);
             let mut batch = Batch::new();
             batch.statement(&step.named(&self.learned), &[]);
             let answer = self.talk.ask_with(batch, step.visible.then_some(0), &mut progress).await;

@@ -3,6 +3,7 @@
 //! Without `[operator]` in `proxy.toml` there is none: a build is then silent until it ends. What goes
 //! wrong here is logged and never disturbs the build.
 
+use crate::catalog::SessionFacts;
 use crate::config::Config;
 use crate::net::Target;
 use crate::operator;
@@ -24,9 +25,10 @@ impl Drop for Watch {
     }
 }
 
-/// Tells what the backend `pid` builds, once per `progress_interval`.
-pub(super) fn watch(config: &Config, backend: &Target, pid: i32, tell: mpsc::Sender<Report>) -> Watch {
-    if config.operator.user.is_none() || !config.ddl.notices {
+/// Tells what the session's backend builds, once per `progress_interval`. Before PostgreSQL 12 the server cannot tell.
+pub(super) fn watch(config: &Config, backend: &Target, session: &SessionFacts, tell: mpsc::Sender<Report>) -> Watch {
+    let pid = session.backend_pid;
+    if config.operator.user.is_none() || !config.ddl.notices || session.server_version < 120_000 {
         // The sender must live as long as the step: a closed channel would be polled for ever.
         return Watch(Some(tokio::spawn(async move { tell.closed().await })));
     }

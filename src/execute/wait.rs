@@ -148,7 +148,8 @@ impl Execution<'_> {
             let now = Instant::now();
             waiting.look(view, now);
             self.notice(phase, waiting, now);
-            if self.in_transaction() && waiting.last.blockers.iter().any(|b| b.waits_for_us) {
+            // An autovacuum is none: it is cancelled, or finds out by itself and ends.
+            if self.in_transaction() && waiting.last.blockers.iter().any(|b| b.waits_for_us && !b.autovacuum) {
                 let report = self.deadlock(phase, waiting);
                 return Err(self.leave(Stop::Report(report)).await);
             }
@@ -238,12 +239,15 @@ impl Execution<'_> {
         }
     }
 
-    /// Only an autovacuum is in the way, and has been for as long as PostgreSQL itself would let it.
+    /// Only an autovacuum is in the way, and has been for as long as PostgreSQL itself would let it. One that waits for
+    /// our transaction (as its ANALYZE does for a changed row of `pg_class`) cannot go on anyway.
     async fn autovacuum(&mut self, waiting: &mut Waiting, now: Instant) -> Result<Option<Next>, Stop> {
         let blockers = &waiting.last.blockers;
         let deadlock_timeout = Duration::from_millis(self.facts.session.deadlock_timeout_ms);
-        let yields = !blockers.is_empty() && blockers.iter().all(|b| b.autovacuum && !b.to_prevent_wraparound);
-        let waited = blockers.iter().all(|b| waiting.seen.get(&key(b)).is_some_and(|at| now - *at >= deadlock_timeout));
+        let yields = !blockers.is_empty()
+            && blockers.iter().all(|b| b.autovacuum && (b.waits_for_us || !b.to_prevent_wraparound));
+        let long = |b: &Blocker| waiting.seen.get(&key(b)).is_some_and(|at| now - *at >= deadlock_timeout);
+        let waited = blockers.iter().all(|b| b.waits_for_us || long(b));
         if !yields || !waited {
             return Ok(None);
         }

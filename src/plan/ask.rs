@@ -96,7 +96,7 @@ impl<'a> Ask<'a> {
             statement: self.statement.text.clone(),
             tag: self.ddl.tag.clone(),
             forms: self.ddl.parts.iter().map(|part| part.form).collect(),
-            lock: rows().filter_map(|row| row.lock).max(),
+            lock: self.ddl.parts.iter().filter_map(|part| part.form.locks(self.version()).0).max(),
             cost: heaviest(rows().map(|row| row.cost)),
             notes: Vec::new(),
             answer: None,

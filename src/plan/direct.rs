@@ -8,6 +8,7 @@ use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Step};
 use super::print::size;
+use crate::catalog::ConstraintFacts;
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -92,14 +93,15 @@ fn rechecks(ask: &Ask<'_>, part: &Part) -> bool {
         && ask.targets().flat_map(|table| &table.constraints).any(|c| c.kind == 'c' && on_column(&c.columns))
 }
 
-/// Since 12 a valid CHECK (column IS NOT NULL) spares the scan.
+/// Since 12 a valid CHECK (column IS NOT NULL) spares the scan; not that of a NOT NULL which is NOT VALID (18), whose rows
+/// are read.
 pub(super) fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
-    let Some(column) = part.column.as_deref() else { return false };
-    let proofs = [column.to_owned(), quote_identifier(column)].map(|name| format!("CHECK (({name} IS NOT NULL))"));
+    let Some((column, table)) = part.column.as_ref().zip(ask.target()) else { return false };
+    let proofs = [column.clone(), quote_identifier(column)].map(|name| format!("CHECK (({name} IS NOT NULL))"));
+    let unproven = |c: &ConstraintFacts| c.kind == 'n' && !c.validated && c.columns.contains(column);
     ask.version() >= 120_000
-        && ask
-            .target()
-            .is_some_and(|table| table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition)))
+        && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
+        && !table.constraints.iter().any(unproven)
 }
 
 /// Its own lock blocks neither reads nor writes, unless the transaction holds a stronger one meanwhile.

@@ -55,6 +55,9 @@ fn table_hint(form: Form, version: i32) -> Option<&'static str> {
              then drop the constraint."
         }
         Form::SetNotNull | Form::AddCheck => "ADD CONSTRAINT … CHECK … NOT VALID, then VALIDATE CONSTRAINT.",
+        Form::EnforceConstraint => {
+            "Drop the constraint, ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT."
+        }
         Form::AddForeignKey => "ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT.",
         Form::ValidateConstraint => "Run VALIDATE CONSTRAINT as a statement of its own, outside the transaction.",
         Form::AddUnique => "CREATE UNIQUE INDEX, then ADD CONSTRAINT … UNIQUE USING INDEX.",

@@ -16,14 +16,7 @@ use std::collections::BTreeMap;
 
 /// The locks of the statement as its author wrote it.
 pub(super) fn as_written(form: Form, version: i32) -> (Option<LockMode>, Option<LockMode>) {
-    let row = form.row();
-    match form {
-        // Weaker since 12.
-        Form::AlterIndexRename | Form::AttachPartition if version < 120_000 => {
-            (Some(LockMode::AccessExclusive), row.other_lock)
-        }
-        _ => (row.lock, row.other_lock),
-    }
+    form.locks(version)
 }
 
 /// What must be locked before the statement runs.
@@ -92,7 +85,7 @@ impl Needs<'_> {
 
     /// What the part locks beside the statement's object and the relations that it names.
     fn dependents(&mut self, target: &RelationFacts, part: &Part) {
-        use LockMode::{AccessExclusive, RowShare, ShareRowExclusive};
+        use LockMode::{AccessExclusive, ShareRowExclusive};
         let cascade = part.cascade || self.ask.ddl.cascade;
         let column = part.column.as_deref();
         match part.form {
@@ -103,12 +96,11 @@ impl Needs<'_> {
                     self.add_all(target.default_partition.iter(), AccessExclusive);
                 }
             }
-            // Only NOT ENFORCED, new in 18, concerns the referenced table.
-            Form::AlterConstraint if self.ask.version() < 180_000 => {}
-            Form::DropConstraint | Form::AlterConstraint | Form::ValidateConstraint => {
-                let mode = if part.form == Form::ValidateConstraint { RowShare } else { AccessExclusive };
+            Form::DropConstraint | Form::EnforceConstraint | Form::UnenforceConstraint | Form::ValidateConstraint => {
                 let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();
-                self.add_all(referenced(target, named), mode);
+                if let Some(mode) = part.form.row().other_lock {
+                    self.add_all(referenced(target, named), mode);
+                }
             }
             Form::DropColumn => self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive),
             Form::AlterColumnType => {

@@ -18,6 +18,9 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if !written && !reroutes {
         return None;
     }
+    if ask.version() < 120_000 {
+        return Some(ask.relayed("left to the server, which does not know it"));
+    }
     let step = match written {
         true => Step::as_written(&ask.statement.text),
         false => Step::concurrently(&ask.statement.text, ask.ddl.concurrently_at?)?,

@@ -99,6 +99,8 @@ pub enum Form {
     AddExclude,
     ValidateConstraint,
     AlterConstraint,
+    EnforceConstraint,
+    UnenforceConstraint,
     DropConstraint,
     RenameConstraint,
     CreateIndex,
@@ -187,6 +189,20 @@ impl Form {
         &FORMS[self as usize]
     }
 
+    /// The locks it takes on a server of this `server_version_num`: on the target, and on the further relations.
+    pub fn locks(self, version: i32) -> (Option<LockMode>, Option<LockMode>) {
+        let row = self.row();
+        match self {
+            // Weaker since 12.
+            Self::AlterIndexRename | Self::AlterIndexAttach | Self::AttachPartition if version < 120_000 => {
+                (AX, row.other_lock)
+            }
+            // Stronger since 14.
+            Self::DetachPartition if version < 140_000 => (row.lock, SUX),
+            _ => (row.lock, row.other_lock),
+        }
+    }
+
     /// Whether its cost depends on the server, so that the rewrite probe is asked.
     pub fn needs_probe(self) -> bool {
         self.row().way == Way::Probe
@@ -251,6 +267,8 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AddExclude, "ADD EXCLUDE", (AX, NO), Cost::Build, true, Way::Guarded, "the index is built while nobody can read or write, and PostgreSQL has no online way"),
     row(Form::ValidateConstraint, "VALIDATE CONSTRAINT", (SUX, RS), Cost::Scan, true, Way::Long, ""),
     row(Form::AlterConstraint, "ALTER CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
+    row(Form::EnforceConstraint, "ALTER CONSTRAINT ENFORCED", (AX, SRX), Cost::Scan, true, Way::Guarded, "every row is checked while nobody can read or write"),
+    row(Form::UnenforceConstraint, "ALTER CONSTRAINT NOT ENFORCED", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::DropConstraint, "DROP CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::RenameConstraint, "RENAME CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateIndex, "CREATE INDEX", (S, NO), Cost::Build, true, Way::Concurrently, "nobody can write while the index is built"),

@@ -135,21 +135,31 @@ pub fn startup_packet(user: &str, database: &str) -> Vec<u8> {
 
 impl Client {
     pub fn connect(port: u16, user: &str, database: &str) -> Self {
+        Self::login(port, &startup_packet(user, database)).0
+    }
+
+    /// Logs in with any startup packet; all that came until the server was ready.
+    pub fn login(port: u16, packet: &[u8]) -> (Self, Vec<Message>) {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
         stream.set_nodelay(true).expect("nodelay");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         let mut client = Self { stream, pid: 0, key: Vec::new() };
-        client.send(&startup_packet(user, database));
+        client.send(packet);
+        let mut messages = Vec::new();
         loop {
             let message = client.read();
             match message.tag {
                 b'K' => {
                     client.pid = i32::from_be_bytes(message.body[..4].try_into().expect("pid"));
-                    client.key = message.body;
+                    client.key.clone_from(&message.body);
                 }
                 b'E' => panic!("login failed: {:?}", message.field(b'M')),
-                b'Z' => return client,
                 _ => {}
+            }
+            let ready = message.tag == b'Z';
+            messages.push(message);
+            if ready {
+                return (client, messages);
             }
         }
     }

@@ -74,3 +74,18 @@ ALTER TABLE parent ADD COLUMN pending int;
 -- only: simple whole extended block block-extended block-pipeline
 -- In a pipeline that the proxy keeps in a block, the server does not warn that there is none.
 SET CONSTRAINTS ALL IMMEDIATE;
+-- part
+-- since: 18
+ALTER TABLE child ADD CONSTRAINT slack FOREIGN KEY (v) REFERENCES parent NOT ENFORCED;
+-- since: 18
+ALTER TABLE child ADD CONSTRAINT slack_check CHECK (v < 0) NOT ENFORCED;
+-- since: 18
+ALTER TABLE child ALTER CONSTRAINT fk NOT ENFORCED;
+-- since: 18
+ALTER TABLE child ALTER CONSTRAINT fk ENFORCED;
+-- part
+ALTER TABLE child ALTER CONSTRAINT slack ENFORCED;
+-- part
+ALTER TABLE child VALIDATE CONSTRAINT slack;
+-- part
+ALTER TABLE child ALTER CONSTRAINT slack_check ENFORCED;

@@ -18,16 +18,23 @@ DO $$ BEGIN DROP TABLE t END $$;
 -- part
 DO $$ BEGIN CREATE TABLE committed (id int); COMMIT; CREATE TABLE rolled (id int); ROLLBACK; END $$;
 -- part
+-- since: 11
 CREATE PROCEDURE create_it() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE made (id int); COMMIT; DROP TABLE made; END $$;
+-- since: 11
 CREATE PROCEDURE alter_it(n int) LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('ALTER TABLE t ADD COLUMN n%s int', n); END $$;
+-- since: 11
 CALL alter_it(1);
 -- part
+-- since: 11
 CALL create_it();
 -- part
+-- since: 11
 CALL alter_it(1);
 -- part
+-- since: 11
 CREATE PROCEDURE "drop table"() LANGUAGE plpgsql AS $$ BEGIN CREATE TABLE made2 (id int); COMMIT; END $$;
 -- part
+-- since: 11
 CALL "drop table"();
 -- part
 SELECT 'DROP TABLE t', $$ALTER TABLE$$;
@@ -39,10 +46,22 @@ CREATE TABLE log (event text, tag text, object text);
 CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log (event, tag) VALUES (tg_event, tg_tag); END $$;
 CREATE FUNCTION note_end() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE o record; BEGIN FOR o IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP INSERT INTO log (event, tag, object) VALUES (tg_event, o.command_tag, o.object_identity); END LOOP; END $$;
 CREATE FUNCTION note_drop() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE o record; BEGIN FOR o IN SELECT * FROM pg_event_trigger_dropped_objects() WHERE object_type <> 'trigger' LOOP INSERT INTO log (event, tag, object) VALUES (tg_event, tg_tag, o.object_identity); END LOOP; END $$;
+-- since: 11
 CREATE EVENT TRIGGER starts ON ddl_command_start EXECUTE FUNCTION note();
+-- before: 11
+CREATE EVENT TRIGGER starts ON ddl_command_start EXECUTE PROCEDURE note();
+-- since: 11
 CREATE EVENT TRIGGER ends ON ddl_command_end EXECUTE FUNCTION note_end();
+-- before: 11
+CREATE EVENT TRIGGER ends ON ddl_command_end EXECUTE PROCEDURE note_end();
+-- since: 11
 CREATE EVENT TRIGGER drops ON sql_drop EXECUTE FUNCTION note_drop();
+-- before: 11
+CREATE EVENT TRIGGER drops ON sql_drop EXECUTE PROCEDURE note_drop();
+-- since: 11
 CREATE EVENT TRIGGER rewrites ON table_rewrite EXECUTE FUNCTION note();
+-- before: 11
+CREATE EVENT TRIGGER rewrites ON table_rewrite EXECUTE PROCEDURE note();
 -- part
 ALTER TABLE t ADD COLUMN evented int;
 CREATE INDEX t_evented ON t (evented);
@@ -57,7 +76,10 @@ ALTER TABLE t ADD COLUMN f double precision DEFAULT random() * 0;
 ALTER TABLE t ALTER COLUMN id TYPE bigint;
 -- part
 CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no % here', tg_tag; END $$;
+-- since: 11
 CREATE EVENT TRIGGER forbids ON ddl_command_start WHEN TAG IN ('DROP TABLE', 'CREATE INDEX') EXECUTE FUNCTION forbid();
+-- before: 11
+CREATE EVENT TRIGGER forbids ON ddl_command_start WHEN TAG IN ('DROP TABLE', 'CREATE INDEX') EXECUTE PROCEDURE forbid();
 -- part
 DROP TABLE t;
 -- part

@@ -6,7 +6,10 @@ CREATE TABLE "Other"."T" (id int, "Mixed" text);
 -- part
 CREATE INDEX ON t (a);
 CREATE INDEX ON t (a);
+-- since: 11
 CREATE INDEX t_b ON t USING btree (b DESC NULLS LAST) INCLUDE (a) WITH (fillfactor = 70);
+-- before: 11
+CREATE INDEX t_b ON t USING btree (b DESC NULLS LAST) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX t_lower ON t (lower(b)) WHERE a > 0;
 CREATE INDEX IF NOT EXISTS t_b ON t (b);
 CREATE INDEX IF NOT EXISTS t_new ON public.t USING gin (c);
@@ -35,6 +38,8 @@ CREATE INDEX ON t ((1 / (a - 3)));
 -- part
 CREATE INDEX CONCURRENTLY t_cic ON t (a, c);
 -- part
+-- since: 11
+-- Amid a string, 10 has other words for the same error.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS t_b ON t (a, c);
 DROP INDEX CONCURRENTLY IF EXISTS t_none;
 -- part
@@ -54,6 +59,7 @@ DROP INDEX t;
 -- part
 REINDEX INDEX t_lower;
 REINDEX TABLE t;
+-- since: 14
 REINDEX (VERBOSE false) TABLE t;
 -- part
 REINDEX INDEX missing;
@@ -70,6 +76,7 @@ ALTER INDEX t_lower RENAME TO "T Lower";
 ALTER INDEX IF EXISTS missing RENAME TO x;
 ALTER INDEX "T Lower" SET (fillfactor = 50);
 ALTER INDEX "T Lower" RESET (fillfactor);
+-- since: 11
 ALTER INDEX "T Lower" ALTER COLUMN 1 SET STATISTICS 50;
 ALTER TABLE "T Lower" RENAME TO t_lower;
 ALTER INDEX t_lower SET TABLESPACE pg_default;
@@ -84,5 +91,6 @@ COMMENT ON INDEX t_lower IS 'an index';
 BEGIN; CREATE INDEX CONCURRENTLY nope ON t (a); COMMIT;
 ROLLBACK;
 -- part
+-- since: 11
 CREATE INDEX t_last ON ONLY t (a);
 ANALYZE t;

@@ -1,17 +1,24 @@
 -- Partitions: of, attached, detached, with a default and indexes.
 CREATE TABLE p (id int, at date NOT NULL, note text) PARTITION BY RANGE (at);
 CREATE TABLE p_20 PARTITION OF p FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+-- since: 11
 CREATE TABLE p_rest PARTITION OF p DEFAULT;
+-- before: 11
+CREATE TABLE p_rest PARTITION OF p FOR VALUES FROM ('2021-01-01') TO ('2024-01-01');
 INSERT INTO p SELECT g, date '2020-01-01' + g, 'n' FROM generate_series(1, 600) g;
 CREATE TABLE p_30 (id int, at date NOT NULL, note text);
 INSERT INTO p_30 VALUES (1, '2030-05-05', 'x');
 -- part
 ALTER TABLE p ATTACH PARTITION p_30 FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');
+-- since: 11
 CREATE INDEX p_id ON p (id);
+-- since: 11
 CREATE INDEX p_only ON ONLY p (note);
 CREATE INDEX p_20_note ON p_20 (note);
+-- since: 11
 ALTER INDEX p_only ATTACH PARTITION p_20_note;
 ALTER TABLE p ADD COLUMN extra int DEFAULT 1;
+-- since: 11
 ALTER TABLE p ADD PRIMARY KEY (id, at);
 CREATE TABLE IF NOT EXISTS p_20 PARTITION OF p FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
 ALTER TABLE p ALTER COLUMN extra TYPE bigint;
@@ -52,6 +59,7 @@ ALTER TABLE p DETACH PARTITION p_40 CONCURRENTLY;
 -- part
 ALTER TABLE p DETACH PARTITION p_40 FINALIZE;
 -- part
+-- since: 11
 DROP INDEX p_id;
 TRUNCATE p;
 DROP TABLE p;

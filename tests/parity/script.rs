@@ -3,6 +3,10 @@
 //! A line `-- part` begins a part; what is sent as a whole (one string, one pipeline, one transaction) is a part. A
 //! chunk ends at a line that ends with `;`, outside `$$`; it may hold several statements. `-- only: way way` after
 //! `-- part` names the ways of sending that make sense of it. `--< text` is one line of data for the next COPY FROM STDIN.
+//!
+//! `-- since: 12` before a chunk: older servers do not know its grammar, so there it is sent only where it stands alone (a
+//! server refuses a whole string for one word, and has run nothing of it then). `-- before: 12`: in place of it, on them.
+//! `-- needs: 12`: never sent to older ones; why, stands below.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -14,15 +18,40 @@ pub(crate) struct Script {
 
 #[derive(Default)]
 pub(crate) struct Part {
-    pub(crate) text: String,
-    pub(crate) chunks: Vec<String>,
+    pub(crate) chunks: Vec<Chunk>,
     pub(crate) copy_data: VecDeque<String>,
     only: Vec<String>,
+}
+
+#[derive(Default)]
+pub(crate) struct Chunk {
+    pub(crate) text: String,
+    /// Major versions; `None`: all.
+    since: Option<u32>,
+    before: Option<u32>,
+    needs: Option<u32>,
+}
+
+/// What of a part is sent to one server.
+pub(crate) struct Sent<'a> {
+    pub(crate) chunks: Vec<&'a str>,
+    pub(crate) copy_data: VecDeque<String>,
 }
 
 impl Part {
     pub(crate) fn runs(&self, way: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == way)
+    }
+
+    /// `alone`: each chunk is a message of its own, outside a transaction block.
+    pub(crate) fn sent(&self, version: u32, alone: bool) -> Sent<'_> {
+        let known = |chunk: &&Chunk| {
+            let new = chunk.since.is_none_or(|since| since <= version);
+            let taken = chunk.needs.is_none_or(|needs| needs <= version);
+            taken && chunk.before.is_none_or(|before| version < before) && (new || alone)
+        };
+        let chunks = self.chunks.iter().filter(known).map(|chunk| chunk.text.as_str()).collect();
+        Sent { chunks, copy_data: self.copy_data.clone() }
     }
 }
 
@@ -44,7 +73,8 @@ pub(crate) fn all() -> Vec<Script> {
 
 fn read(text: &str) -> Vec<Part> {
     let mut parts = vec![Part::default()];
-    let mut chunk = String::new();
+    let mut chunk = Chunk::default();
+    let version = |text: &str| Some(text.parse().expect("a version"));
     for line in text.lines() {
         if line == "-- part" {
             parts.push(Part::default());
@@ -55,17 +85,21 @@ fn read(text: &str) -> Vec<Part> {
             part.only = only.split_whitespace().map(str::to_owned).collect();
         } else if let Some(data) = line.strip_prefix("--< ") {
             part.copy_data.push_back(data.replace("\\t", "\t"));
+        } else if let Some(since) = line.strip_prefix("-- since: ") {
+            chunk.since = version(since);
+        } else if let Some(before) = line.strip_prefix("-- before: ") {
+            chunk.before = version(before);
+        } else if let Some(needs) = line.strip_prefix("-- needs: ") {
+            chunk.needs = version(needs);
         } else {
-            part.text.push_str(line);
-            part.text.push('\n');
-            chunk.push_str(line);
-            chunk.push('\n');
-            if line.ends_with(';') && chunk.matches("$$").count().is_multiple_of(2) {
+            chunk.text.push_str(line);
+            chunk.text.push('\n');
+            if line.ends_with(';') && chunk.text.matches("$$").count().is_multiple_of(2) {
                 part.chunks.push(std::mem::take(&mut chunk));
             }
         }
     }
-    assert!(chunk.trim().is_empty(), "a chunk does not end: {chunk}");
+    assert!(chunk.text.trim().is_empty(), "a chunk does not end: {}", chunk.text);
     parts.retain(|part| !part.chunks.is_empty());
     parts
 }

@@ -1,5 +1,6 @@
 //! What is there after a script: the session's settings and leftovers, the database's schema and rows.
 
+use crate::catalog;
 use crate::common::Client;
 use pgsluice::dev::Postgres;
 
@@ -46,7 +47,10 @@ pub(crate) fn of_database(postgres: &Postgres, database: &str) -> Vec<String> {
         };
         lines.push(format!("{name}: {:?}", client.ok(&sql).rows));
     }
-    lines.extend(dump(postgres, database));
+    lines.extend(catalog::lines(&mut client));
+    if postgres.has("pg_dump") {
+        lines.extend(dump(postgres, database));
+    }
     lines
 }
 

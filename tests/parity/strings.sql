@@ -36,14 +36,27 @@ BEGIN; ALTER TABLE t ADD COLUMN p int; SELECT 1 / 0; COMMIT;
 SELECT 'still in a failed block';
 COMMIT;
 ALTER TABLE t ADD COLUMN p int; START TRANSACTION ISOLATION LEVEL SERIALIZABLE; ALTER TABLE t ADD COLUMN q int; COMMIT;
+-- needs: 11
+-- 10 ends the session, for a state that it does not expect of itself.
 ALTER TABLE t ADD COLUMN r int; SAVEPOINT s; ALTER TABLE t ADD COLUMN s int;
+-- needs: 11
 ALTER TABLE t ADD COLUMN r int; ROLLBACK TO s;
+-- needs: 11
 ALTER TABLE t ADD COLUMN r int; RELEASE s;
+-- needs: 12
+-- What an old grammar refuses amid a string the proxy hears of when it comes to it.
 ALTER TABLE t ADD COLUMN r int; COMMIT AND CHAIN; ALTER TABLE t ADD COLUMN s int;
+-- needs: 12
 ALTER TABLE t ADD COLUMN r2 int; ROLLBACK AND CHAIN; ALTER TABLE t ADD COLUMN s int;
+-- needs: 11
+-- 10 does not prepare what no BEGIN began, and goes on; the proxy's block is prepared.
 ALTER TABLE t ADD COLUMN r3 int; PREPARE TRANSACTION 'parity_strings'; SELECT 5;
+-- needs: 11
 ROLLBACK PREPARED 'parity_strings';
+-- needs: 11
+-- 10 has other words for the same error.
 SELECT 1; CREATE INDEX CONCURRENTLY ON t (a);
+-- needs: 11
 CREATE INDEX CONCURRENTLY ON t (a); SELECT 1;
 BEGIN; SAVEPOINT s; ALTER TABLE t ADD COLUMN t1 int; ROLLBACK TO s; ALTER TABLE t ADD COLUMN t2 int; RELEASE s; COMMIT;
 BEGIN; SAVEPOINT s; ALTER TABLE t ADD COLUMN t2 int; ROLLBACK TO s; ALTER TABLE t ADD COLUMN t3 int; COMMIT;

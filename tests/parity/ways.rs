@@ -1,7 +1,7 @@
 //! The ways of sending a part, and what comes back, message by message.
 
 use crate::common::{Client, Message};
-use crate::script::Part;
+use crate::script::Sent;
 use bytes::BytesMut;
 use pgsluice::wire::message::put_frame;
 use std::collections::VecDeque;
@@ -49,9 +49,15 @@ impl Way {
         }
     }
 
+    /// Whether each chunk stands alone.
+    pub(crate) fn alone(self) -> bool {
+        matches!(self, Self::Simple | Self::Extended)
+    }
+
     /// False: the connection was closed, or gave no answer.
-    pub(crate) fn send(self, client: &mut Client, part: &Part, lines: &mut Vec<String>) -> bool {
+    pub(crate) fn send(self, client: &mut Client, part: &Sent<'_>, lines: &mut Vec<String>) -> bool {
         let mut data = part.copy_data.clone();
+        let text = part.chunks.concat();
         let mut alive = true;
         let mut one = |client: &mut Client, sql: &str, extended: bool| {
             if !alive {
@@ -67,7 +73,7 @@ impl Way {
             alive = answers(client, &mut data, extended, lines);
         };
         match self {
-            Self::Whole => one(client, &part.text, false),
+            Self::Whole => one(client, &text, false),
             Self::Simple | Self::Extended => {
                 part.chunks.iter().for_each(|chunk| one(client, chunk, self == Self::Extended));
             }
@@ -80,11 +86,11 @@ impl Way {
             Self::Pipeline | Self::BlockPipeline => {
                 let begin = (self == Self::BlockPipeline).then_some("BEGIN");
                 let mut out = BytesMut::new();
-                for chunk in begin.into_iter().chain(part.chunks.iter().map(String::as_str)) {
+                for chunk in begin.into_iter().chain(part.chunks.iter().copied()) {
                     out.extend_from_slice(&Client::extended(chunk));
                 }
                 out.extend_from_slice(&SYNC);
-                lines.push(format!("> (pipeline) {}", part.text.trim_end()));
+                lines.push(format!("> (pipeline) {}", text.trim_end()));
                 client.send(&out);
                 alive = answers(client, &mut data, true, lines);
                 if begin.is_some() && alive {

@@ -75,7 +75,7 @@ fn on_table(command: &AlterTableCmd, table: &str) -> Part {
         At::AtAddIdentity | At::AtSetIdentity | At::AtDropIdentity => of_column(Form::AlterIdentity),
         At::AtAlterColumnGenericOptions => of_column(Form::AlterForeignTable),
         At::AtAddConstraint => add_constraint(command),
-        At::AtAlterConstraint => Part { constraint: altered_constraint(command), ..Part::new(Form::AlterConstraint) },
+        At::AtAlterConstraint => alter_constraint(command),
         At::AtValidateConstraint => of_constraint(Form::ValidateConstraint),
         At::AtDropConstraint => of_constraint(Form::DropConstraint),
         At::AtAttachPartition => partition(command, |_| Form::AttachPartition),
@@ -160,12 +160,18 @@ fn detach(concurrent: bool) -> Form {
     if concurrent { Form::DetachConcurrently } else { Form::DetachPartition }
 }
 
-fn altered_constraint(command: &AlterTableCmd) -> Option<String> {
-    match command.def.as_ref()?.node.as_ref()? {
-        NodeEnum::AtalterConstraint(constraint) => some(&constraint.conname),
-        NodeEnum::Constraint(constraint) => some(&constraint.conname),
-        _ => None,
-    }
+fn alter_constraint(command: &AlterTableCmd) -> Part {
+    let (form, name) = match command.def.as_ref().and_then(|def| def.node.as_ref()) {
+        Some(NodeEnum::AtalterConstraint(alter)) if alter.alter_enforceability && alter.is_enforced => {
+            (Form::EnforceConstraint, &alter.conname)
+        }
+        Some(NodeEnum::AtalterConstraint(alter)) if alter.alter_enforceability => {
+            (Form::UnenforceConstraint, &alter.conname)
+        }
+        Some(NodeEnum::AtalterConstraint(alter)) => (Form::AlterConstraint, &alter.conname),
+        _ => return Part::new(Form::AlterConstraint),
+    };
+    Part { constraint: some(name), ..Part::new(form) }
 }
 
 fn add_constraint(command: &AlterTableCmd) -> Part {

@@ -100,6 +100,7 @@ impl Properties {
 
 fn properties(column: &ColumnDef) -> Properties {
     let mut found = Properties::default();
+    let (mut virtual_one, mut not_null) = (false, false);
     let type_names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
     found.serial = matches!(type_names.as_slice(), [name] if SERIAL.contains(name));
     found.user_type = !found.serial && column.type_name.as_ref().is_some_and(|name| !is_built_in(name));
@@ -109,13 +110,19 @@ fn properties(column: &ColumnDef) -> Properties {
             ConstrType::ConstrPrimary | ConstrType::ConstrUnique | ConstrType::ConstrExclusion => found.unique = true,
             ConstrType::ConstrCheck => found.check |= constraint.is_enforced,
             ConstrType::ConstrForeign => found.references = true,
-            ConstrType::ConstrGenerated => found.generated = true,
+            ConstrType::ConstrGenerated => {
+                found.generated = true;
+                virtual_one = constraint.generated_kind == "v";
+            }
+            ConstrType::ConstrNotnull => not_null = true,
             ConstrType::ConstrDefault => {
                 found.default |= constraint.raw_expr.as_deref().is_some_and(|value| !is_null(value));
             }
             _ => {}
         }
     }
+    // A virtual column (18) is written nowhere, but that it is not null is checked for every row.
+    found.check |= virtual_one && not_null;
     // The grammar gives "NOT ENFORCED" as a constraint of its own, behind the one it speaks of.
     for pair in column.constraints.windows(2) {
         if let [Some(NodeEnum::Constraint(check)), Some(NodeEnum::Constraint(attribute))] =

@@ -1,0 +1,89 @@
+//! Every version of PostgreSQL from 10 on: what the proxy relays, what it knows, what it locks, how it builds, and that
+//! nobody can tell it is there.
+//!
+//! The servers are those of `scripts/setup.sh servers`, under `target/servers/NN/bin` (or `PGSLUICE_SERVERS/NN/bin`). One
+//! that is missing fails its test: a version that was not tried is not one that works. `make test-servers` tries all of
+//! them in every way of sending; a plain `cargo test` four of them, each statement alone.
+
+#[path = "servers/builds.rs"]
+mod builds;
+#[path = "parity/catalog.rs"]
+mod catalog;
+#[path = "facts/checks.rs"]
+mod checks;
+mod common;
+#[path = "parity/frames.rs"]
+mod frames;
+#[path = "servers/relay.rs"]
+mod relay;
+#[path = "locks/rows.rs"]
+mod rows;
+#[path = "parity/runner.rs"]
+mod runner;
+#[path = "parity/script.rs"]
+mod script;
+#[path = "parity/state.rs"]
+mod state;
+#[path = "parity/ways.rs"]
+mod ways;
+
+use pgsluice::dev::{Options, Postgres};
+use std::path::{Path, PathBuf};
+use ways::Way;
+
+/// A server of this major version.
+fn server(version: u32) -> Postgres {
+    let servers = std::env::var_os("PGSLUICE_SERVERS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"), PathBuf::from);
+    let programs = servers.join(version.to_string()).join("bin");
+    let options = Options::default().programs(&programs).setting("max_prepared_transactions", "10");
+    let server = Postgres::start(options).unwrap_or_else(|report| {
+        panic!("no PostgreSQL {version} to test with: {report}\n`make setup-test` (or setup-servers) installs it")
+    });
+    assert_eq!(server.version, version, "in {}", programs.display());
+    server
+}
+
+/// All that must hold on one version.
+fn works_on(version: u32) {
+    let server = server(version);
+    relay::check(&server);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(checks::all(&server));
+    rows::check(&server);
+    builds::check(&server);
+    // In all ways and through both proxies; or, to be quick, each statement alone and all that can be done concurrently.
+    let thorough = std::env::var_os("PGSLUICE_ALL_WAYS").is_some();
+    let ways: &[Way] = if thorough { &Way::ALL } else { &[Way::Simple, Way::Extended] };
+    let wanted = std::env::var("PARITY").unwrap_or_default();
+    let wanted = |script: &script::Script, _: Way, proxy: &str| {
+        script.name.contains(&wanted) && (thorough || proxy == runner::CONCURRENT)
+    };
+    let mut found = runner::scripts(&server, ways, wanted);
+    found.push_str(&runner::conversations(&server));
+    assert!(found.is_empty(), "on PostgreSQL {version} direct (-) and proxied (+) differ:\n{found}");
+}
+
+/// A test per version, so that each says for itself whether it works.
+macro_rules! versions {
+    ($($(#[$attribute:meta])* $name:ident $version:literal;)*) => {
+        $(#[test] $(#[$attribute])* fn $name() { works_on($version); })*
+    };
+}
+
+versions! {
+    postgresql_10 10;
+    #[ignore = "make test-servers"]
+    postgresql_11 11;
+    postgresql_12 12;
+    #[ignore = "make test-servers"]
+    postgresql_13 13;
+    #[ignore = "make test-servers"]
+    postgresql_14 14;
+    postgresql_15 15;
+    #[ignore = "make test-servers"]
+    postgresql_16 16;
+    #[ignore = "make test-servers"]
+    postgresql_17 17;
+    postgresql_18 18;
+}

@@ -7,13 +7,16 @@ mod common;
 use common::{Client, Outcome, new_database, port, postgres, proxy, wait_until};
 use pgsluice::server::Running;
 
-/// Stops the statement whose text is like a row of `stop_at`: it waits for an advisory lock that the test holds.
+/// Stops the statement whose text is like a row of `stop_at`, for as long as the test holds an advisory lock.
 const STOPS: &str = "
     CREATE TABLE stop_at (pattern text);
     CREATE FUNCTION stop() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
       IF EXISTS (SELECT FROM public.stop_at WHERE current_query() LIKE pattern) THEN
-        PERFORM pg_advisory_xact_lock_shared(42);
+        -- Not by waiting for the lock: lock_timeout would end that.
+        WHILE NOT pg_try_advisory_xact_lock_shared(42) LOOP
+          PERFORM pg_sleep(0.01);
+        END LOOP;
       END IF;
     END $$;
     CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE FUNCTION stop()";
@@ -90,7 +93,8 @@ fn an_end_at_any_step_leaves_nothing() {
                 client.send_query(sql);
                 let pid = client.pid;
                 let stopped = format!(
-                    "SELECT count(*) FROM pg_locks WHERE pid = {pid} AND locktype = 'advisory' AND objid = 42 AND NOT granted"
+                    "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'
+                     AND query NOT LIKE '/* pgsluice%'"
                 );
                 wait_until(&what, || watcher.value(&stopped) == "1");
                 // What follows is not stopped: nor is what undoes it.

@@ -183,7 +183,9 @@ impl Execution<'_> {
         if let Some(column) = &step.not_null
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
-            return Stop::Server(ServerError::new(contains_nulls(&error, column).freeze()));
+            return Stop::Server(ServerError::new(
+                contains_nulls(&error, column, self.facts.session.server_version).freeze(),
+            ));
         }
         let offset = self.offset;
         let frame = error.with_position(|position| {
@@ -216,8 +218,10 @@ impl Execution<'_> {
 
 /// The violation of a check that stands for NOT NULL, as SET NOT NULL would have told it. The relation is the one
 /// that the server found it in: a child, maybe.
-fn contains_nulls(error: &ServerError, column: &str) -> BytesMut {
+fn contains_nulls(error: &ServerError, column: &str, version: i32) -> BytesMut {
     let relation = error.field(b't').unwrap_or_default();
-    let message = format!("column \"{column}\" of relation \"{relation}\" contains null values");
+    // Before 13 without the relation's name.
+    let relation = if version < 130_000 { String::new() } else { format!(" of relation \"{relation}\"") };
+    let message = format!("column \"{column}\"{relation} contains null values");
     error.restated(&[(b'C', sqlstate::NOT_NULL_VIOLATION), (b'M', &message), (b'c', column)], b"nDHP")
 }

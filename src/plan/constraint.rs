@@ -11,8 +11,8 @@ use super::ask::Ask;
 use super::index::concurrent;
 use super::locks;
 use super::model::{NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
-use crate::catalog::RelationFacts;
 use crate::catalog::naming::object_name;
+use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
@@ -35,7 +35,9 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     match part.form {
         Form::SetNotNull if !super::direct::proven_not_null(ask, part) => set_not_null(ask, table, part),
         Form::AddCheck => not_valid(ask, table, part, 'c'),
-        Form::AddNotNullConstraint => not_valid(ask, table, part, 'n'),
+        Form::AddNotNullConstraint if not_null_of(table, part.column.as_deref()?).is_none() => {
+            not_valid(ask, table, part, 'n')
+        }
         // Since 18 a partitioned table may have one that is not valid.
         Form::AddForeignKey if plain || ask.version() >= 180_000 => not_valid(ask, table, part, 'f'),
         // An index on a parent alone would not hold its children's rows.
@@ -106,13 +108,26 @@ fn set_not_null(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Pla
     let note = Report::warning(sqlstate::WARNING, message)
         .detail("Before PostgreSQL 12 SET NOT NULL reads every row while nobody can read or write, whatever is proved.")
         .hint(format!("The constraint is named \"{}\".", proof.name));
+    if table.constraint(&proof.name).is_some_and(|there| there.kind == 'c' && there.validated) {
+        return Some(ask.plan_of_answer(vec![note]));
+    }
     phases.last_mut()?.steps.last_mut()?.visible = true;
     Some(Plan { notes: vec![note], phases, ..ask.empty() })
+}
+
+/// The NOT NULL constraint that a column has already (18): not valid, or the statement would have nothing to do.
+fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a ConstraintFacts> {
+    table.constraints.iter().find(|constraint| constraint.kind == 'n' && constraint.columns == [column])
 }
 
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
 fn not_null_constraint(ask: &Ask<'_>, table: &RelationFacts, alter: &str, column: &str) -> Plan {
     let add = Step::hidden(format!("{alter}ADD NOT NULL {} NOT VALID", quote_identifier(column)));
+    if let Some(there) = not_null_of(table, column) {
+        let name = quote_identifier(&there.name);
+        let validate = Step::hidden(format!("{alter}VALIDATE CONSTRAINT {name}"));
+        return Plan { phases: vec![validation(ask, vec![Step { visible: true, ..validate }])], ..ask.empty() };
+    }
     let named = |verb: &str| Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), "");
     let phases = vec![
         Phase {
@@ -172,11 +187,12 @@ fn key(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, part: &Part) -> Optio
         true => key.columns.iter().filter(|column| table.column(column).is_some_and(|c| !c.not_null)).collect(),
         false => Vec::new(),
     };
-    // A second primary key, or a column named twice, the server refuses. No proof spares the scan before 12, and 18 wants the constraint itself.
+    // A second primary key, a column named twice, INCLUDE before 11: the server refuses it. No proof spares the scan before 12, and 18 wants the constraint itself.
     let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
     if second
         || twice
+        || (!key.include.is_empty() && ask.version() < 110_000)
         || key.columns.iter().any(|column| table.column(column).is_none())
         || (!nullable.is_empty() && !(120_000..180_000).contains(&ask.version()))
     {

@@ -58,7 +58,7 @@ fn psql_in_other_ways() {
         run(&["-v", "ON_ERROR_STOP=1", "-c", "ALTER TABLE big ADD COLUMN a int", "-c", "SELECT 'not to be seen'"]);
         run(&["-1", "-f", &script("schema.sql")]);
         run(&["-1", "-v", "ON_ERROR_STOP=1", "-f", &script("schema.sql")]);
-        run(&["-c", "SET lock_timeout = '100ms'; BEGIN; ALTER TABLE app.person ADD COLUMN z int; COMMIT"]);
+        run(&["-c", "SET lock_timeout = '5s'; BEGIN; ALTER TABLE app.person ADD COLUMN z int; COMMIT"]);
         run(&["-c", "\\dt app.*", "-c", "\\di app.*"]);
         all
     });

@@ -7,7 +7,7 @@ mod rows;
 
 use common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::config::Config;
-use pgsluice::dev::Postgres;
+use pgsluice::dev::{Options, Postgres};
 use pgsluice::pg::LockMode;
 use pgsluice::server::Running;
 use pgsluice::sql::form::{FORMS, Form, Way};
@@ -246,6 +246,29 @@ fn a_vacuum_is_waited_for_without_a_queue() {
     assert_eq!(watcher.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), "0");
     watcher.ok(&format!("SELECT pg_cancel_backend({pid})"));
     assert_eq!(ddl.outcome().error, None);
+    running.stop_now();
+}
+
+/// ANALYZE waits for a transaction that has changed a row of `pg_class` which it updates, and keeps its locks meanwhile.
+#[test]
+fn an_autovacuum_that_waits_for_us_is_no_deadlock() {
+    let options = Options::default().setting("autovacuum_naptime", "1s");
+    let server = Postgres::start(options).expect("a throw-away server");
+    let running = proxy(&server, |_| {});
+    let [mut watcher, mut ddl] =
+        [server.port, port(&running)].map(|port| Client::connect(port, &server.user, "postgres"));
+    watcher.ok("CREATE TABLE t (id int) WITH (autovacuum_analyze_threshold = 1, autovacuum_analyze_scale_factor = 0)");
+    watcher.ok("CREATE INDEX x ON t (id)");
+    ddl.ok("BEGIN; ALTER INDEX x SET (fillfactor = 50)");
+    watcher.ok("INSERT INTO t SELECT generate_series(1, 1000)");
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity a JOIN pg_locks l USING (pid) WHERE l.relation = 'x'::regclass
+         AND backend_type = 'autovacuum worker' AND {} = ANY (pg_blocking_pids(pid))",
+        ddl.pid
+    );
+    wait_until("an autovacuum waits for the transaction", || watcher.value(&waits) != "0");
+    ddl.ok("ALTER TABLE x RENAME TO y");
+    assert_eq!(ddl.ok("COMMIT").tags, ["COMMIT"]);
     running.stop_now();
 }
 

@@ -1,7 +1,7 @@
 //! What is there after a script: the session's settings and leftovers, the database's schema and rows.
 
 use crate::catalog;
-use crate::common::Client;
+use crate::common::{Client, wait_until};
 use pgsluice::dev::Postgres;
 
 /// Of the session that ran the script.
@@ -23,6 +23,9 @@ pub(crate) fn of_session(client: &mut Client) -> Vec<String> {
     lines
 }
 
+const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity \
+     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
 /// What `pg_dump --schema-only` does not show.
 const INVALID: &str = "SELECT 'invalid index', i.indexrelid::regclass::text FROM pg_index i \
      WHERE NOT (i.indisvalid AND i.indisready AND i.indislive) \
@@ -38,6 +41,8 @@ const RELATIONS: &str = "SELECT c.oid::regclass::text, c.relkind FROM pg_class c
 pub(crate) fn of_database(postgres: &Postgres, database: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut client = Client::connect(postgres.port, &postgres.user, database);
+    // The session that ran the script takes its temporary tables with it, which takes a moment.
+    wait_until("the script's session has ended", || client.value(OTHERS) == "0");
     lines.push(format!("{:?}", client.ok(INVALID).rows));
     for relation in client.ok(RELATIONS).rows {
         let name = relation[0].clone().unwrap_or_default();

@@ -55,3 +55,18 @@ fn the_table_of_forms_is_the_codes() {
     let there = std::fs::read_to_string(path).unwrap_or_default();
     assert!(there == table, "docs/forms.md is not what the code says: run `make golden` and look at the difference");
 }
+
+/// `file.rs: name` in a document on security is a test, or a function of it.
+#[test]
+fn the_tests_that_security_md_names_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/security.md")).expect("docs/security.md");
+    let mut found = 0;
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let Some((file, name)) = quoted.split_once(".rs: ") else { continue };
+        let source = std::fs::read_to_string(root.join(format!("tests/{file}.rs"))).unwrap_or_default();
+        assert!(source.contains(&format!("fn {name}(")), "{quoted}");
+        found += 1;
+    }
+    assert!(found >= 15, "{found} tests are named");
+}

@@ -78,9 +78,9 @@ impl Owed {
     /// The end of a copy was sent, before the copy could begin, for extended messages: whether a Sync among them was
     /// eaten by it is not known yet.
     fn behind_a_copy(&self) -> bool {
-        let mut latest = self.queue.iter().rev();
-        latest.next() == Some(&Sent::CopyEnd)
-            && latest.find(|sent| !sent.of_copy() && **sent != Sent::Sync) == Some(&Sent::Extended)
+        let of_copy = self.queue.iter().rev().take_while(|sent| sent.of_copy());
+        of_copy.clone().any(|sent| *sent == Sent::CopyEnd)
+            && self.queue.iter().rev().skip(of_copy.count()).find(|sent| **sent != Sent::Sync) == Some(&Sent::Extended)
     }
 
     fn push(&mut self, sent: Sent) {
@@ -269,6 +269,7 @@ mod tests {
         // Two copies at once.
         assert!(!play("F:Qdcdc").1);
         assert!(!play("F:PESdcESdc").1);
+        assert!(!play("F:ESdcd F:F").1);
         // The end of a copy before it could begin.
         assert!(!play("F:PcES").1);
         assert_eq!(play("F:Q B:G F:dQ B:EZ"), (0, false));

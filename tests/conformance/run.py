@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import crates
 import drivers
 import postgres
 import sources
@@ -25,8 +26,15 @@ SUITES = {
     "isolation": (postgres.isolation, ["relay", "plan"]),
     "asyncpg": (drivers.asyncpg, ["plan"]),
     "pg8000": (drivers.pg8000, ["plan"]),
+    "tokio-postgres": (crates.tokio_postgres, ["plan"]),
 }
-PREPARE = {"regress": sources.postgres, "isolation": sources.postgres, "asyncpg": drivers.prepare, "pg8000": drivers.prepare}
+PREPARE = {
+    "regress": sources.postgres,
+    "isolation": sources.postgres,
+    "asyncpg": drivers.prepare,
+    "pg8000": drivers.prepare,
+    "tokio-postgres": crates.prepare,
+}
 HEAD = """| suite | `--ddl` | tests | passed directly | passed through the proxy | differences explained | not explained |
 |---|---|---|---|---|---|---|"""
 

@@ -97,10 +97,9 @@ impl Execution<'_> {
             Some(step) => self.failed(step, error, reply),
             None => Stop::Server(error),
         };
-        if !self.in_transaction() {
-            self.take_back().await?;
-        }
-        Ok(Tried::Failed(stop))
+        // Not only the savepoint fails: the client's own block does, which gives back what it held.
+        self.take_back().await?;
+        Ok(Tried::Failed(self.leave(stop).await))
     }
 
     fn layout(&self, phase: &Phase, how: Next) -> Layout {

@@ -66,7 +66,7 @@ CREATE FUNCTION pg_catalog.pg_isolation_test_session_is_blocked(pid int, others 
     SELECT pg_catalog.pg_isolation_test_lock_is_blocked($1, $2) OR EXISTS (
         SELECT FROM pg_catalog.pg_stat_activity a
         WHERE a.pid = $1 AND a.state = 'active'
-        AND substring(a.query FROM '/\* pgsluice: waiting .*? pid (\d+)')::int = ANY ($2))
+        AND substring(a.query FROM '^/\* pgsluice: waiting [^/]* pid (\d+) ')::int = ANY ($2))
 $$
 """
 

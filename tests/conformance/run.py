@@ -12,7 +12,10 @@ import subprocess
 import sys
 import time
 
+import crates
+import drivers
 import postgres
+import sources
 from compare import Explained, differences
 from stage import ROOT, Failed
 
@@ -21,6 +24,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 SUITES = {
     "regress": (postgres.regress, ["relay", "plan"]),
     "isolation": (postgres.isolation, ["relay", "plan"]),
+    "asyncpg": (drivers.asyncpg, ["plan"]),
+    "pg8000": (drivers.pg8000, ["plan"]),
+    "tokio-postgres": (crates.tokio_postgres, ["plan"]),
+}
+PREPARE = {
+    "regress": sources.postgres,
+    "isolation": sources.postgres,
+    "asyncpg": drivers.prepare,
+    "pg8000": drivers.prepare,
+    "tokio-postgres": crates.prepare,
 }
 HEAD = """| suite | `--ddl` | tests | passed directly | passed through the proxy | differences explained | not explained |
 |---|---|---|---|---|---|---|"""
@@ -53,6 +66,7 @@ def keep(folder, suite, name, run):
 def compare(chosen, suite, explained, pool):
     """Runs one suite; returns its rows of the table, and the differences."""
     start, modes = SUITES[suite]
+    PREPARE[suite]()
     modes = [mode for mode in modes if not chosen.modes or mode in chosen.modes]
     # The second direct run tells what is noise.
     names = ["direct", "again", *modes]

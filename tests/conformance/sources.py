@@ -85,7 +85,6 @@ def sdist(package, version):
         say(f"fetching {package} {version}")
         CACHE.mkdir(parents=True, exist_ok=True)
         python = ROOT / "target" / "venv" / "bin" / "python"
-        run([python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
-             f"{package}=={version}"])
+        run([python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", package, f"{package}=={version}"])
         run(["tar", "xf", next(CACHE.glob(f"{package}-{version}.tar.gz"))])
     return tree

@@ -169,10 +169,7 @@ impl Link {
                 as_it_is
             }
             (_, Login::Binding) if error.sqlstate() == sqlstate::INVALID_AUTHORIZATION => {
-                tracing::warn!(
-                    error = error.message(),
-                    "a client's SCRAM channel binding does not fit the server: {BINDING_HINT}"
-                );
+                tracing::warn!("a client's SCRAM channel binding does not fit the server: {BINDING_HINT}");
                 error.with_hint(BINDING_HINT)
             }
             (_, Login::Binding) => as_it_is,

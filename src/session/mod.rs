@@ -289,24 +289,25 @@ async fn drained(drain: &mut watch::Receiver<Drain>) {
 /// A session's place in the table of cancels, for as long as it lives.
 struct Registered {
     shared: Arc<Shared>,
-    pid: Option<i32>,
+    /// Of the backend, with its key: another session's backend may get the same pid one day.
+    place: Option<(i32, Bytes)>,
 }
 
 impl Registered {
     fn new(shared: &Arc<Shared>, talk: &Talk) -> Self {
-        let pid = pid_of(&talk.link.key);
-        if let Some(pid) = pid {
-            let key = talk.link.key.clone();
+        let key = talk.link.key.clone();
+        let place = pid_of(&key).map(|pid| (pid, key.clone()));
+        if let Some((pid, _)) = place {
             shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(&talk.cancels) });
         }
-        Self { shared: Arc::clone(shared), pid }
+        Self { shared: Arc::clone(shared), place }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(pid) = self.pid {
-            self.shared.cancels.remove(&pid);
+        if let Some((pid, key)) = &self.place {
+            self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
         }
     }
 }

@@ -87,7 +87,7 @@ fn selects(rig: &Rig) {
     println!("\n## pgbench, select only\n\nMedians of {rounds} rounds of {seconds} s each, in turns.\n");
     println!("| protocol | clients | through | queries/s | of direct | pgsluice is | latency | CPU per query |");
     println!("|---|--:|---|--:|--:|--:|--:|--:|");
-    for protocol in ["simple", "prepared"] {
+    for protocol in ["simple", "extended", "prepared"] {
         for (clients, threads) in [("1", "1"), ("16", "2"), ("64", "2")] {
             let arguments = ["-M", protocol, "-c", clients, "-j", threads, "-T", &seconds];
             let runs = in_turns(rig, rounds, |target| pgbench(rig, target, &arguments));

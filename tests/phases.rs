@@ -40,11 +40,12 @@ const STATE: &str = "
         WHERE attrelid IN ('t'::regclass, 'keyless'::regclass) AND attnum > 0 AND attnotnull) s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 6] = [
+const STATEMENTS: [(&str, &[&str]); 7] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
     ),
+    ("ALTER TABLE t ADD COLUMN c int DEFAULT 1 NOT NULL CHECK (c > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD FOREIGN KEY (i) REFERENCES o", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
@@ -138,6 +139,20 @@ fn finish(end: End, mut client: Client, watcher: &mut Client, running: &Running)
     }
     let outcome = client.outcome();
     Some((client, outcome))
+}
+
+/// PostgreSQL's own error; the column is gone again, but for its number, which is not given twice.
+#[test]
+fn a_column_whose_check_fails_is_taken_back() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+    let mut client = Client::connect(port(&running), &postgres.user, "postgres");
+    client.ok("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    let outcome = client.query("ALTER TABLE t ADD COLUMN c int DEFAULT 1 CHECK (c > 1)");
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("23514"), 'I'));
+    assert_eq!(client.value("SELECT * FROM t"), "1");
+    assert_eq!(client.value("SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass"), "0");
+    running.stop_now();
 }
 
 /// What a proxy that died has left under its own name is made anew, and goes.

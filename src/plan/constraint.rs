@@ -3,6 +3,7 @@
 //! - CHECK, FOREIGN KEY, NOT NULL constraint: added NOT VALID (brief), then VALIDATE (long, weak lock).
 //! - SET NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
 //!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays.
+//! - ADD COLUMN with a CHECK: the column and the CHECK as above, in one brief step.
 //! - UNIQUE, PRIMARY KEY: the index is built concurrently, then made the constraint's (brief).
 //!
 //! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
@@ -34,6 +35,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     let plain = table.kind == RelationKind::Table;
     match part.form {
         Form::SetNotNull if !super::direct::proven_not_null(ask, part) => set_not_null(ask, table, part),
+        Form::AddColumnCheck => checked_column(ask, table, part),
         Form::AddCheck => not_valid(ask, table, part, 'c'),
         Form::AddNotNullConstraint if not_null_of(table, part.column.as_deref()?).is_none() => {
             not_valid(ask, table, part, 'n')
@@ -85,6 +87,37 @@ fn not_valid(ask: &Ask<'_>, table: &RelationFacts, part: &Part, kind: char) -> O
             ..brief(ask, "from now on it holds for every new row", vec![add])
         },
         validation(ask, vec![step("VALIDATE")]),
+    ];
+    Some(Plan { phases, ..ask.empty() })
+}
+
+/// The column is added without reading a row, as the rewrite probe says, and its CHECK as any other.
+fn checked_column(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {
+    let (split, column) = (part.split.as_ref()?, part.column.as_deref()?);
+    let probed = ask.facts.probe.first().and_then(Option::as_ref);
+    let rewrites = match &part.probe {
+        None => false,
+        Some(_) => probed.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes),
+    };
+    // A column that is there already the server refuses.
+    if rewrites || table.column(column).is_some() {
+        return None;
+    }
+    let alter = alter(ask, table);
+    let add = Step { visible: true, ..Step::hidden(format!("{alter}{}", split.commands)) };
+    let drop = Step::hidden(format!("{alter}DROP COLUMN {}", quote_identifier(column)));
+    let validate = match &split.check {
+        Some(name) => Step::hidden(format!("{alter}VALIDATE CONSTRAINT {}", quote_identifier(name))),
+        None => Step::with_learned_name(&format!("{alter}VALIDATE CONSTRAINT "), ""),
+    };
+    let learns = split.check.is_none().then_some(NewConstraint { table: table.id.oid, kind: 'c' });
+    let phases = vec![
+        Phase {
+            undo: dropping(ask, vec![drop]),
+            learns,
+            ..brief(ask, "the column, and its check for every new row", vec![add])
+        },
+        validation(ask, vec![validate]),
     ];
     Some(Plan { phases, ..ask.empty() })
 }

@@ -239,7 +239,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AddColumnIdentity, "ADD COLUMN as identity", (AX, NO), Cost::Rewrite, true, Way::Guarded, "every row gets a value of the sequence: the whole table is written anew"),
     row(Form::AddColumnGenerated, "ADD COLUMN as generated column", (AX, NO), Cost::Rewrite, true, Way::Probe, "a stored generated column is computed for every row: the whole table is written anew"),
     row(Form::AddColumnUserType, "ADD COLUMN of a user-defined type", (AX, NO), Cost::Rewrite, true, Way::Probe, "a domain with a constraint writes the whole table anew"),
-    row(Form::AddColumnCheck, "ADD COLUMN with a CHECK", (AX, NO), Cost::Scan, true, Way::Guarded, "the check reads every row while nobody can read or write"),
+    row(Form::AddColumnCheck, "ADD COLUMN with a CHECK", (AX, NO), Cost::Scan, true, Way::Phases, "the check reads every row while nobody can read or write"),
     row(Form::AddColumnUnique, "ADD COLUMN with UNIQUE or PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Guarded, "the index is built while nobody can read or write"),
     row(Form::AddColumnReferences, "ADD COLUMN with a foreign key", (AX, SRX), Cost::Brief, true, Way::Run, ""),
     row(Form::AddColumnReferencesDefault, "ADD COLUMN with a foreign key and a default", (AX, SRX), Cost::Scan, true, Way::Guarded, "every row is checked against the referenced table while nobody can read or write"),

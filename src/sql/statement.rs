@@ -96,6 +96,18 @@ pub struct Part {
     pub probe: Option<String>,
     /// The key that it adds: UNIQUE or PRIMARY KEY, of the table.
     pub key: Option<Box<NewKey>>,
+    /// ADD COLUMN with one CHECK: the column without it, and the CHECK as a constraint that is not valid, as two
+    /// subcommands of one ALTER TABLE.
+    pub split: Option<NewCheckedColumn>,
+}
+
+/// A column that comes with a CHECK.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewCheckedColumn {
+    /// `ADD COLUMN …, ADD … CHECK (…) NOT VALID`
+    pub commands: String,
+    /// The name of the CHECK, if the author gave one.
+    pub check: Option<String>,
 }
 
 /// A key that ALTER TABLE adds, so that its index can be built apart.
@@ -122,6 +134,7 @@ impl Part {
             others: Vec::new(),
             probe: None,
             key: None,
+            split: None,
         }
     }
 }

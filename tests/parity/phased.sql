@@ -112,4 +112,24 @@ ALTER TABLE parted ALTER v SET NOT NULL;
 -- part
 ALTER TABLE parted ADD CHECK (v IS NOT NULL);
 -- part
+-- A column with a CHECK.
+CREATE TABLE checked (id int);
+INSERT INTO checked SELECT generate_series(1, 20);
+-- part
+ALTER TABLE checked ADD COLUMN a int CHECK (a >= 0);
+ALTER TABLE checked ADD COLUMN "B b" integer DEFAULT 7 NOT NULL CHECK ("B b" >= 0);
+ALTER TABLE checked ADD d text COLLATE "C" DEFAULT 'x' CONSTRAINT "odd ""c" CHECK (length(checked.d) < 9 AND id > 0);
+ALTER TABLE checked ADD e numeric(5, 2) CHECK (e BETWEEN 0 AND 1 OR e IS NULL OR e IN (3, 4)) NULL;
+ALTER TABLE checked ADD f interval DEFAULT '1 day' CHECK (f > interval '0' AND f < '2 years'::interval) NO INHERIT;
+ALTER TABLE checked ADD g int DEFAULT 3 CHECK (g > 0) CHECK (g < 9);
+ALTER TABLE checked ADD COLUMN IF NOT EXISTS h int CHECK (h > 0);
+-- part
+ALTER TABLE checked ADD a int CHECK (a > 1);
+-- part
+ALTER TABLE checked ADD j int DEFAULT random() * 0 CHECK (j >= 0);
+ALTER TABLE checked ADD k int CHECK (missing > 1);
+-- part
+ALTER TABLE checked ADD l int CHECK (l > 'x');
+-- part
+SELECT count(*), min(a), min("B b"), min(d), min(f) FROM checked;
 SELECT * FROM t ORDER BY a;

@@ -18,6 +18,18 @@ pub(super) fn new_key(constraint: &Constraint) -> Option<NewKey> {
         return None;
     }
     let names = |nodes: &[Node]| nodes.iter().map(|node| string(node).map(str::to_owned)).collect::<Option<Vec<_>>>();
+    // The deparser trusts what it gets: only values that it cannot mistake reach it.
+    let plain = |node: &Node| match &node.node {
+        Some(NodeEnum::DefElem(option)) => match option.arg.as_ref().map(|arg| &arg.node) {
+            None | Some(Some(NodeEnum::Integer(_) | NodeEnum::Float(_) | NodeEnum::String(_))) => true,
+            Some(Some(NodeEnum::TypeName(word))) => word.typmods.is_empty() && word.names.len() == 1,
+            Some(_) => false,
+        },
+        _ => false,
+    };
+    if !constraint.options.iter().all(plain) {
+        return None;
+    }
     let (columns, include) = (names(&constraint.keys)?, names(&constraint.including)?);
     let deferral = match (constraint.deferrable, constraint.initdeferred) {
         (_, true) => " DEFERRABLE INITIALLY DEFERRED",

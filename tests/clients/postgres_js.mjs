@@ -42,8 +42,10 @@ await held.unsafe("BEGIN; SELECT FROM big LIMIT 1");
 const query = sql`ALTER TABLE big ADD COLUMN g int`;
 setTimeout(() => query.cancel(), 400);
 await attempt(query);
-setTimeout(() => held.unsafe("COMMIT").then(() => held.release()), 400);
+// Its end is awaited: a connection that is still reserved when end() is called would never be given back.
+const released = new Promise((resolve) => setTimeout(resolve, 400)).then(() => held.unsafe("COMMIT")).then(() => held.release());
 await attempt(sql`ALTER TABLE big ADD COLUMN g int`);
 say((await sql`SELECT count(g)::int AS n FROM big`)[0].n);
+await released;
 await blocker.end();
 await sql.end();

@@ -124,9 +124,10 @@ fn run_blocked(running: &Running, database: &str, schema: &str, case: &Case, hel
         let released = Instant::now();
         blocker.ok("ROLLBACK");
         let outcome = ddl.outcome();
+        // Before anything may fail: the others would go on for ever.
+        done.store(true, Ordering::Relaxed);
         assert_eq!(outcome.error, None, "{}: {outcome:?}", case.sql);
         assert!(released.elapsed() < Duration::from_secs(5), "{}: {:?}", case.sql, released.elapsed());
-        done.store(true, Ordering::Relaxed);
         let (waited, own) = (application.join().unwrap(), hiccups.join().unwrap());
         waited.saturating_sub(own)
     })

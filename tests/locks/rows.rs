@@ -11,7 +11,7 @@ use pgsluice::sql::{Class, parse};
 /// A form, by example.
 pub(crate) struct Case {
     pub(crate) form: Form,
-    /// What must be there before, beside [`SCENE`].
+    /// What must be there before, beside [`SCENE`]. `{schema}`: what belongs to the database is named after it.
     setup: &'static str,
     pub(crate) sql: &'static str,
     /// The relation that the row's lock is on, and the one its other lock is on.
@@ -37,8 +37,8 @@ pub(crate) fn cases() -> Vec<Case> {
     const TRIGGER: &str = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
         CREATE TRIGGER tr BEFORE UPDATE ON o FOR EACH ROW EXECUTE PROCEDURE f()";
     const RULE: &str = "CREATE RULE r AS ON UPDATE TO o DO ALSO NOTHING";
-    const FOREIGN: &str = "DROP FOREIGN DATA WRAPPER IF EXISTS w_locks CASCADE; CREATE FOREIGN DATA WRAPPER w_locks;
-        CREATE SERVER s_locks FOREIGN DATA WRAPPER w_locks; CREATE FOREIGN TABLE ft (a int) SERVER s_locks";
+    const FOREIGN: &str = "DROP FOREIGN DATA WRAPPER IF EXISTS w_{schema} CASCADE; CREATE FOREIGN DATA WRAPPER w_{schema};
+        CREATE SERVER s_{schema} FOREIGN DATA WRAPPER w_{schema}; CREATE FOREIGN TABLE ft (a int) SERVER s_{schema}";
     vec![
         case(Form::AddColumn, "", "ALTER TABLE t ADD COLUMN c int", "t", ""),
         case(Form::AddColumnDefault, "", "ALTER TABLE t ADD COLUMN c int DEFAULT 7", "t", ""),
@@ -162,7 +162,7 @@ impl Case {
         let stored = if version >= 12 { "GENERATED ALWAYS AS (1) STORED" } else { "" };
         client.ok(&SCENE.replace("{g}", stored));
         if !self.setup.is_empty() {
-            client.ok(self.setup);
+            client.ok(&self.setup.replace("{schema}", schema));
         }
     }
 }

@@ -385,28 +385,38 @@ fn what_comes_unasked() {
 #[test]
 fn the_servers_last_words() {
     for (how, code) in [("a fast stop", "57P01"), ("an immediate stop", "57P01"), ("a crash", "57P02")] {
-        let server = Postgres::start(Options::default()).expect("a throw-away server");
-        let running = proxy(&server, |_| {});
-        let connect = |at: u16| {
-            let idle = Client::connect(at, &server.user, "postgres");
-            let mut busy = Client::connect(at, &server.user, "postgres");
-            busy.send_query("SELECT 1; SELECT pg_sleep(600)");
-            wait_until_asleep(&server, &busy);
-            let mut amid = Client::connect(at, &server.user, "postgres");
-            amid.ok("BEGIN");
-            [idle, busy, amid]
-        };
-        let [direct, proxied] = [server.port, port(&running)].map(connect);
-        let [fast, immediate] = [how == "a fast stop", how == "an immediate stop"];
-        match Client::connect(server.port, &server.user, "postgres").pid {
-            _ if fast => signal(server.pid, "INT"),
-            _ if immediate => signal(server.pid, "QUIT"),
-            pid => signal(u32::try_from(pid).unwrap(), "KILL"),
-        }
-        let words = |clients: [Client; 3]| clients.map(|mut client| transcript(&read_to_close(&mut client.stream)));
-        let (direct, proxied) = (words(direct), words(proxied));
+        // A backend's word on a crash comes from a signal handler: it is tried, not promised.
+        let tries = if how == "a crash" { 3 } else { 1 };
+        let mut seen = (0..tries).map(|_| last_words_of_a_server(how));
+        let (direct, proxied) =
+            seen.find(|(direct, proxied)| direct == proxied).unwrap_or_else(|| last_words_of_a_server(how));
         assert!(direct.iter().all(|words| words.contains(&format!("C{code}"))), "{direct:?}");
         assert_eq!(direct, proxied, "{how}");
-        running.stop_now();
     }
+}
+
+/// What three sessions hear directly, and three through the proxy.
+fn last_words_of_a_server(how: &str) -> ([String; 3], [String; 3]) {
+    let server = Postgres::start(Options::default()).expect("a throw-away server");
+    let running = proxy(&server, |_| {});
+    let connect = |at: u16| {
+        let idle = Client::connect(at, &server.user, "postgres");
+        let mut busy = Client::connect(at, &server.user, "postgres");
+        busy.send_query("SELECT 1; SELECT pg_sleep(600)");
+        wait_until_asleep(&server, &busy);
+        let mut amid = Client::connect(at, &server.user, "postgres");
+        amid.ok("BEGIN");
+        [idle, busy, amid]
+    };
+    let [direct, proxied] = [server.port, port(&running)].map(connect);
+    let [fast, immediate] = [how == "a fast stop", how == "an immediate stop"];
+    match Client::connect(server.port, &server.user, "postgres").pid {
+        _ if fast => signal(server.pid, "INT"),
+        _ if immediate => signal(server.pid, "QUIT"),
+        pid => signal(u32::try_from(pid).unwrap(), "KILL"),
+    }
+    let words = |clients: [Client; 3]| clients.map(|mut client| transcript(&read_to_close(&mut client.stream)));
+    let heard = (words(direct), words(proxied));
+    running.stop_now();
+    heard
 }

@@ -264,6 +264,16 @@ impl Talk {
         self.ask(batch, None).await
     }
 
+    /// A question for one text by itself ([`Talk::put_question`]).
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn question(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        self.put_question(&mut batch, sql, parameters);
+        self.ask(batch, None).await
+    }
+
     /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
     /// [`Talk::text`] reads it.
     ///
@@ -293,7 +303,7 @@ impl Talk {
         Cow::Owned(format!("SELECT {hexadecimal} FROM (\n{sql}\n) AS q(answer)"))
     }
 
-    /// The answer to a [`Talk::question`].
+    /// The text that a [`Talk::question`] was answered with.
     pub fn text(&self, value: &str) -> String {
         if self.link.utf8 {
             return value.to_owned();

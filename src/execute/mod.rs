@@ -183,9 +183,7 @@ impl Execution<'_> {
         if let Some(column) = &step.not_null
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
-            return Stop::Server(ServerError::new(
-                contains_nulls(&error, column, self.facts.session.server_version).freeze(),
-            ));
+            return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
         }
         let offset = self.offset;
         let frame = error.with_position(|position| {
@@ -218,10 +216,11 @@ impl Execution<'_> {
 
 /// The violation of a check that stands for NOT NULL, as SET NOT NULL would have told it. The relation is the one
 /// that the server found it in: a child, maybe.
-fn contains_nulls(error: &ServerError, column: &str, version: i32) -> BytesMut {
+fn contains_nulls(error: &ServerError, column: &str, version: i32) -> ServerError {
     let relation = error.field(b't').unwrap_or_default();
     // Before 13 without the relation's name.
     let relation = if version < 130_000 { String::new() } else { format!(" of relation \"{relation}\"") };
     let message = format!("column \"{column}\"{relation} contains null values");
-    error.restated(&[(b'C', sqlstate::NOT_NULL_VIOLATION), (b'M', &message), (b'c', column)], b"nDHP")
+    let fields = [(b'C', sqlstate::NOT_NULL_VIOLATION), (b'M', message.as_str()), (b'c', column)];
+    ServerError::new(error.restated(&fields, b"nDHP"))
 }

@@ -77,7 +77,7 @@ impl<'a> Ask<'a> {
     }
 
     pub(super) fn small(&self, bytes: u64) -> bool {
-        self.limits.small_table > 0 && bytes <= self.limits.small_table
+        self.limits.is_small(bytes)
     }
 
     /// The relations whose rows a scan, build or rewrite goes through.

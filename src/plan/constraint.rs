@@ -64,9 +64,38 @@ fn validation(ask: &Ask<'_>, steps: Vec<Step>) -> Phase {
     Phase { locks: locks::needs(ask, locks::validation), steps, ..ask.phase(PhaseKind::Long, purpose) }
 }
 
-/// What it takes to bring a constraint's addition back.
-fn dropping(ask: &Ask<'_>, steps: Vec<Step>) -> Option<Undo> {
-    Some(Undo::Run(Box::new(brief(ask, "bring back the table as it was", steps))))
+/// What VALIDATE or DROP does to a constraint; without a name, to the one that the phase before has made.
+fn on_constraint(alter: &str, verb: &str, name: Option<&str>) -> Step {
+    match name {
+        Some(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))),
+        None => Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), ""),
+    }
+}
+
+/// The phase that adds what is not valid yet.
+fn adding(ask: &Ask<'_>, steps: Vec<Step>) -> Phase {
+    brief(ask, "from now on it holds for every new row", steps)
+}
+
+/// The constraint is added, which `drop` takes back, and then the old rows are checked. `learns`: its kind, if the server
+/// names it.
+fn added_then_checked(
+    ask: &Ask<'_>,
+    table: &RelationFacts,
+    add: Phase,
+    drop: Step,
+    validate: Step,
+    learns: Option<char>,
+) -> Vec<Phase> {
+    let back = brief(ask, "bring back the table as it was", vec![drop]);
+    vec![
+        Phase {
+            undo: Some(Undo::Run(Box::new(back))),
+            learns: learns.map(|kind| NewConstraint { table: table.id.oid, kind }),
+            ..add
+        },
+        validation(ask, vec![validate]),
+    ]
 }
 
 /// The client's statement with NOT VALID at its end, and then the check of the old rows.
@@ -75,19 +104,9 @@ fn not_valid(ask: &Ask<'_>, table: &RelationFacts, part: &Part, kind: char) -> O
     // On a line of its own, as the text may end with a comment.
     let add = Step::with_words(text, text.len(), "\nNOT VALID")?;
     let alter = alter(ask, table);
-    let step = |verb: &str| match &part.constraint {
-        Some(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))),
-        None => Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), ""),
-    };
-    let learns = part.constraint.is_none().then_some(NewConstraint { table: table.id.oid, kind });
-    let phases = vec![
-        Phase {
-            undo: dropping(ask, vec![step("DROP")]),
-            learns,
-            ..brief(ask, "from now on it holds for every new row", vec![add])
-        },
-        validation(ask, vec![step("VALIDATE")]),
-    ];
+    let name = part.constraint.as_deref();
+    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&alter, verb, name));
+    let phases = added_then_checked(ask, table, adding(ask, vec![add]), drop, validate, name.is_none().then_some(kind));
     Some(Plan { phases, ..ask.empty() })
 }
 
@@ -105,20 +124,11 @@ fn checked_column(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<P
     }
     let alter = alter(ask, table);
     let add = Step { visible: true, ..Step::hidden(format!("{alter}{}", split.commands)) };
+    let add = brief(ask, "the column, and its check for every new row", vec![add]);
     let drop = Step::hidden(format!("{alter}DROP COLUMN {}", quote_identifier(column)));
-    let validate = match &split.check {
-        Some(name) => Step::hidden(format!("{alter}VALIDATE CONSTRAINT {}", quote_identifier(name))),
-        None => Step::with_learned_name(&format!("{alter}VALIDATE CONSTRAINT "), ""),
-    };
-    let learns = split.check.is_none().then_some(NewConstraint { table: table.id.oid, kind: 'c' });
-    let phases = vec![
-        Phase {
-            undo: dropping(ask, vec![drop]),
-            learns,
-            ..brief(ask, "the column, and its check for every new row", vec![add])
-        },
-        validation(ask, vec![validate]),
-    ];
+    let validate = on_constraint(&alter, "VALIDATE", split.check.as_deref());
+    let learns = split.check.is_none().then_some('c');
+    let phases = added_then_checked(ask, table, add, drop, validate, learns);
     Some(Plan { phases, ..ask.empty() })
 }
 
@@ -130,7 +140,7 @@ fn set_not_null(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Pla
         return Some(not_null_constraint(ask, table, &alter, column));
     }
     let proof = Proof::new(table, column, 1, ask.version() < 120_000);
-    let mut phases = proof.phases(ask, &alter);
+    let mut phases = proof.phases(ask, table, &alter);
     if ask.version() >= 120_000 {
         let steps = vec![Step::as_written(&ask.statement.text), proof.drop(&alter)];
         phases.push(brief(ask, "the check proves it, and goes", steps));
@@ -156,20 +166,15 @@ fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a Constra
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
 fn not_null_constraint(ask: &Ask<'_>, table: &RelationFacts, alter: &str, column: &str) -> Plan {
     let add = Step::hidden(format!("{alter}ADD NOT NULL {} NOT VALID", quote_identifier(column)));
-    if let Some(there) = not_null_of(table, column) {
-        let name = quote_identifier(&there.name);
-        let validate = Step::hidden(format!("{alter}VALIDATE CONSTRAINT {name}"));
-        return Plan { phases: vec![validation(ask, vec![Step { visible: true, ..validate }])], ..ask.empty() };
-    }
-    let named = |verb: &str| Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), "");
-    let phases = vec![
-        Phase {
-            undo: dropping(ask, vec![named("DROP")]),
-            learns: Some(NewConstraint { table: table.id.oid, kind: 'n' }),
-            ..brief(ask, "from now on it holds for every new row", vec![add])
-        },
-        validation(ask, vec![Step { visible: true, ..named("VALIDATE") }]),
-    ];
+    let there = not_null_of(table, column).map(|there| there.name.as_str());
+    let validate = Step { visible: true, ..on_constraint(alter, "VALIDATE", there) };
+    let phases = match there {
+        Some(_) => vec![validation(ask, vec![validate])],
+        None => {
+            let drop = on_constraint(alter, "DROP", None);
+            added_then_checked(ask, table, adding(ask, vec![add]), drop, validate, Some('n'))
+        }
+    };
     Plan { phases, ..ask.empty() }
 }
 
@@ -192,23 +197,18 @@ impl Proof {
     }
 
     fn drop(&self, alter: &str) -> Step {
-        Step::hidden(format!("{alter}DROP CONSTRAINT {}", quote_identifier(&self.name)))
+        on_constraint(alter, "DROP", Some(&self.name))
     }
 
     /// Adds it and validates it.
-    fn phases(&self, ask: &Ask<'_>, alter: &str) -> Vec<Phase> {
+    fn phases(&self, ask: &Ask<'_>, table: &RelationFacts, alter: &str) -> Vec<Phase> {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
         let add = format!("{alter}ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID");
         // What a proxy left that died may be of any kind: it is made anew.
         let steps = self.there.then(|| self.drop(alter)).into_iter().chain([Step::hidden(add)]).collect();
-        let validate = Step::hidden(format!("{alter}VALIDATE CONSTRAINT {name}"));
-        vec![
-            Phase {
-                undo: dropping(ask, vec![self.drop(alter)]),
-                ..brief(ask, "from now on it holds for every new row", steps)
-            },
-            validation(ask, vec![Step { not_null: Some(self.column.clone()), ..validate }]),
-        ]
+        let validate = on_constraint(alter, "VALIDATE", Some(&self.name));
+        let validate = Step { not_null: Some(self.column.clone()), ..validate };
+        added_then_checked(ask, table, adding(ask, steps), self.drop(alter), validate, None)
     }
 }
 
@@ -232,7 +232,7 @@ fn key(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, part: &Part) -> Optio
         return None;
     }
     let proofs: Vec<Proof> = (1..).zip(nullable).map(|(nth, column)| Proof::new(table, column, nth, false)).collect();
-    let mut phases: Vec<Phase> = proofs.iter().flat_map(|proof| proof.phases(ask, &alter)).collect();
+    let mut phases: Vec<Phase> = proofs.iter().flat_map(|proof| proof.phases(ask, table, &alter)).collect();
     phases.push(build(ask, table, key, name));
     let quoted = quote_identifier(name);
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };

@@ -132,6 +132,13 @@ pub struct Limits {
     pub rewrite: bool,
 }
 
+impl Limits {
+    /// Whether a table of this size is built on directly.
+    pub fn is_small(&self, bytes: u64) -> bool {
+        self.small_table > 0 && bytes <= self.small_table
+    }
+}
+
 impl Step {
     /// The client's own text; its reply is the client's reply.
     pub fn as_written(text: &str) -> Self {

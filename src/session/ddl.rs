@@ -85,9 +85,7 @@ impl Session {
 
     async fn facts_of(&mut self, names: &[crate::pg::RelationName]) -> Result<Facts, Stop> {
         let [schemas, relations] = query::parameters(names);
-        let mut batch = Batch::new();
-        self.talk.put_question(&mut batch, query::FACTS_SQL, &[&schemas, &relations]);
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.talk.question(query::FACTS_SQL, &[&schemas, &relations]).await?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
             Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
@@ -124,11 +122,12 @@ impl Session {
                 }
             }
         }
-        if let Some(names) = naming::candidates(statement, table) {
+        // On a small table the server chooses the name itself.
+        if !self.limits().is_small(table.bytes)
+            && let Some(names) = naming::candidates(statement, table)
+        {
             let names = query::array(names.iter().map(|name| Some(name.as_str())));
-            let mut batch = Batch::new();
-            self.talk.put_question(&mut batch, naming::FREE_NAME_SQL, &[&names, &table.id.schema]);
-            let answer = self.talk.ask(batch, None).await?;
+            let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
             facts.free_name = answer.value().map(|name| self.talk.text(name));
         }
         if let Some(question) = probe::index_probe(statement, table) {

@@ -4,8 +4,7 @@
 //! to its end and not beyond, so that no byte of plain text is at hand when a handshake begins; each kind
 //! of encryption is asked for once, as in PostgreSQL.
 
-use super::proxy_header;
-use super::{Shared, pid_of};
+use super::{Shared, pid_of, proxy_header};
 use crate::backend;
 use crate::config::ListenTlsMode;
 use crate::net::{self, Arrival, Stream};

@@ -44,7 +44,7 @@ impl ServerError {
     }
 
     /// The frame with other values of some fields, which it need not have, and without those named by `dropped`.
-    pub fn restated(&self, fields: &[(u8, &str)], dropped: &[u8]) -> BytesMut {
+    pub fn restated(&self, fields: &[(u8, &str)], dropped: &[u8]) -> Bytes {
         let mut out = BytesMut::new();
         let kept =
             self.fields().filter(|(code, _)| !dropped.contains(code) && fields.iter().all(|(other, _)| other != code));
@@ -56,25 +56,15 @@ impl ServerError {
             }
             b.put_u8(0);
         });
-        out
+        out.freeze()
     }
 
     /// The frame with a hint, unless it has one.
     pub fn with_hint(&self, hint: &str) -> Bytes {
-        let Some(tag) = self.frame.first().copied() else { return self.frame.clone() };
-        if self.field(b'H').is_some() {
-            return self.frame.clone();
+        match self.field(b'H') {
+            Some(_) => self.frame.clone(),
+            None => self.restated(&[(b'H', hint)], b""),
         }
-        let mut out = BytesMut::with_capacity(self.frame.len() + hint.len() + 2);
-        put_frame(&mut out, tag, |b| {
-            for (code, text) in self.fields().chain([(b'H', hint.as_bytes())]) {
-                b.put_u8(code);
-                b.put_slice(text);
-                b.put_u8(0);
-            }
-            b.put_u8(0);
-        });
-        out.freeze()
     }
 
     /// The frame with its position (field `P`, characters from 1) mapped by `map`; left out where `map` says `None`.

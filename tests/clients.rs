@@ -38,17 +38,20 @@ const BEGINNING: &str = "\
 /// The one server of all tests here; its watchdog ends it with this process.
 pub fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let options = Options::default()
-            .setting("wal_level", "logical")
-            .setting("max_prepared_transactions", "10")
-            .setting("password_encryption", "scram-sha-256");
-        let postgres = Postgres::start(options).expect("a throw-away server");
-        let mut admin = Client::connect(postgres.port, &postgres.user, "postgres");
-        admin.ok(&format!("CREATE DATABASE {TEMPLATE}"));
-        Client::connect(postgres.port, &postgres.user, TEMPLATE).ok(BEGINNING);
-        postgres
-    })
+    SERVER.get_or_init(another_server)
+}
+
+/// For what would be in the way of other tests.
+pub fn another_server() -> Postgres {
+    let options = Options::default()
+        .setting("wal_level", "logical")
+        .setting("max_prepared_transactions", "10")
+        .setting("password_encryption", "scram-sha-256");
+    let postgres = Postgres::start(options).expect("a throw-away server");
+    let mut admin = Client::connect(postgres.port, &postgres.user, "postgres");
+    admin.ok(&format!("CREATE DATABASE {TEMPLATE}"));
+    Client::connect(postgres.port, &postgres.user, TEMPLATE).ok(BEGINNING);
+    postgres
 }
 
 /// One of the two ways to the server, and a database of its own.
@@ -144,7 +147,10 @@ pub fn succeeded(command: Command) -> String {
 /// Runs `act` directly and through a proxy of its own, and compares what it gives and what it leaves.
 /// The proxy must have run at least `least` statements of DDL.
 pub fn both(name: &str, least: u64, act: impl Fn(&Way) -> String) {
-    let postgres = server();
+    both_on(server(), name, least, act);
+}
+
+pub fn both_on(postgres: &Postgres, name: &str, least: u64, act: impl Fn(&Way) -> String) {
     let running = proxy(postgres, |_| {});
     let mut seen = Vec::new();
     for through in [false, true] {

@@ -105,7 +105,11 @@ struct Session {
 /// `crowded`: there are as many clients as there may be; a cancel request is served still.
 pub async fn serve(arrival: Arrival, crowded: bool, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
     let login = Box::pin(hello::hello(arrival, crowded, &shared));
-    let Ok(Some(hello)) = tokio::time::timeout(shared.config.proxy.login_timeout, login).await else { return };
+    let hello = match tokio::time::timeout(shared.config.proxy.login_timeout, login).await {
+        Ok(Some(hello)) => hello,
+        Ok(None) => return,
+        Err(_) => return tracing::info!("a client did not say who it is within login_timeout"),
+    };
     // Not moved from here on: each move into a future would be room for one more session in it.
     let mut session = Session::new(shared, hello);
     session.run(&mut drain).await;
@@ -137,7 +141,8 @@ impl Session {
         let limit = self.shared.config.proxy.login_timeout;
         match Box::pin(tokio::time::timeout(limit, self.login())).await {
             Ok(Flow::Continue) => {}
-            Ok(Flow::End) | Err(_) => return,
+            Ok(Flow::End) => return,
+            Err(_) => return tracing::info!("a login was not over within login_timeout"),
         }
         self.shared.metrics.sessions.add();
         let registered = Registered::new(&self.shared, &self.talk);

@@ -1,6 +1,6 @@
 //! PostgreSQL's own programs: psql, pgbench, pg_dump and its counterparts, the replication clients.
 
-use crate::{Way, both, output, server, succeeded};
+use crate::{Way, another_server, both, both_on, output, server, succeeded};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -146,9 +146,10 @@ fn dump_and_restore() {
     });
 }
 
+/// On a server of their own: while REINDEX SYSTEM waits for a transaction that has read pg_authid, nobody can log in.
 #[test]
 fn maintenance_programs() {
-    both("maintenance", 3, |way| {
+    both_on(&another_server(), "maintenance", 3, |way| {
         let mut all = way.run("pg_isready", &["-q"]);
         way.run("vacuumdb", &["--analyze", "-j", "2"]);
         way.run("vacuumdb", &["--full", "-t", "small"]);

@@ -15,8 +15,8 @@
 //! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
 
 use pgsluice::catalog::{
-    Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts, RelationRef,
-    SessionFacts, naming, query,
+    Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
+    RelationRef, SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, check, plan, print};
@@ -182,6 +182,7 @@ impl Scene {
         Facts {
             session: self.session.clone(),
             free_name,
+            backfill: Some(BackfillFacts { obstacle: None, quiet: false }),
             relations,
             related,
             probe: self.probe.clone(),

@@ -24,6 +24,18 @@ pub struct Facts {
     /// The name that PostgreSQL would choose for the key that ALTER TABLE adds without one; set by the session.
     #[serde(default)]
     pub free_name: Option<String>,
+    /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
+    #[serde(default)]
+    pub backfill: Option<BackfillFacts>,
+}
+
+/// What a backfill meets that a rewrite of the table would not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackfillFacts {
+    /// Why an UPDATE of every row is not what a rewrite is, or is not allowed: a fragment that follows "because".
+    pub obstacle: Option<String>,
+    /// Triggers would fire; the session may keep them from it.
+    pub quiet: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use crate::catalog::naming;
 use crate::catalog::query::relations_of;
-use crate::catalog::{Asked, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use crate::catalog::{Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
@@ -52,7 +52,8 @@ pub(super) fn facts(statement: &Statement) -> Facts {
     let relations: Vec<Asked> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
     let table = relations.first().and_then(|asked| asked.found.as_ref());
     let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
-    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_name }
+    let backfill = Some(BackfillFacts { obstacle: None, quiet: false });
+    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_name, backfill }
 }
 
 /// The columns that the statement must find there, with nothing known of them.

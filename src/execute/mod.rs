@@ -147,7 +147,7 @@ impl Execution<'_> {
             PhaseKind::Relay => self.relay(phase, reply).await,
             PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
-            PhaseKind::Long => self.long(phase, reply).await,
+            PhaseKind::Long | PhaseKind::Backfill => self.long(phase, reply).await,
         }
     }
 

@@ -32,7 +32,12 @@ pub fn check(plan: &Plan) -> Vec<String> {
                 rule(weak(phase), "a long phase takes no lock that blocks reads or writes");
                 rule(!phase.in_transaction || may_stand_in_transaction(plan), "it cannot run in a transaction");
             }
+            PhaseKind::Backfill => {
+                rule(weak(phase), "a backfill takes no lock that blocks reads or writes");
+                rule(!phase.in_transaction, "each batch is a transaction of its own");
+            }
         }
+        rule((phase.kind == PhaseKind::Backfill) == phase.backfill.is_some(), "a backfill says what it fills");
         if phase.steps.iter().any(|step| is_concurrent(&step.sql)) {
             rule(phase.kind != PhaseKind::Brief && phase.kind != PhaseKind::Guarded, "CONCURRENTLY is a long phase");
             rule(phase.kind == PhaseKind::Relay || !phase.in_transaction, "CONCURRENTLY stands in no transaction");

@@ -11,14 +11,14 @@
 use super::ask::Ask;
 use super::index::concurrent;
 use super::locks;
-use super::model::{NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{Backfill, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
 use crate::catalog::naming::object_name;
 use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
-use crate::sql::{NewKey, Part};
+use crate::sql::{ColumnPiece, NewKey, Part, PieceKind};
 
 /// `None`: it runs as written.
 pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
@@ -36,6 +36,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     match part.form {
         Form::SetNotNull if !super::direct::proven_not_null(ask, part) => set_not_null(ask, table, part),
         Form::AddColumnCheck => checked_column(ask, table, part),
+        Form::AddColumnDefault => filled_column(ask, table, part),
         Form::AddCheck => not_valid(ask, table, part, 'c'),
         Form::AddNotNullConstraint if not_null_of(table, part.column.as_deref()?).is_none() => {
             not_valid(ask, table, part, 'n')
@@ -46,6 +47,11 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         Form::AddUnique | Form::AddPrimaryKey if plain => key(ask, table, part.key.as_deref()?, part),
         _ => None,
     }
+}
+
+/// Whether a part could be done by a backfill.
+pub(super) fn wants_backfill(ask: &Ask<'_>) -> bool {
+    ask.ddl.parts.iter().enumerate().any(|(i, part)| part.new_column.is_some() && rewrites(ask, i))
 }
 
 fn alter(ask: &Ask<'_>, table: &RelationFacts) -> String {
@@ -112,24 +118,81 @@ fn not_valid(ask: &Ask<'_>, table: &RelationFacts, part: &Part, kind: char) -> O
 
 /// The column is added without reading a row, as the rewrite probe says, and its CHECK as any other.
 fn checked_column(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {
-    let (split, column) = (part.split.as_ref()?, part.column.as_deref()?);
-    let probed = ask.facts.probe.first().and_then(Option::as_ref);
-    let rewrites = match &part.probe {
-        None => false,
-        Some(_) => probed.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes),
+    let new = part.new_column.as_deref()?;
+    let is_check = |piece: &&ColumnPiece| matches!(piece.kind, PieceKind::Check { enforced: true });
+    let mut checks = new.pieces.iter().filter(is_check);
+    let (Some(check), None) = (checks.next(), checks.next()) else { return None };
+    let plain = |piece: &ColumnPiece| {
+        let kinds = matches!(
+            piece.kind,
+            PieceKind::Check { .. }
+                | PieceKind::Null
+                | PieceKind::NotNull
+                | PieceKind::Default { .. }
+                | PieceKind::Collate
+        );
+        kinds
     };
     // A column that is there already the server refuses.
-    if rewrites || table.column(column).is_some() {
+    if rewrites(ask, 0) || table.column(&new.name).is_some() || new.if_not_exists || !new.pieces.iter().all(plain) {
         return None;
     }
     let alter = alter(ask, table);
-    let add = Step { visible: true, ..Step::hidden(format!("{alter}{}", split.commands)) };
+    let bare = new.with(|piece| !is_check(&piece));
+    let add =
+        Step { visible: true, ..Step::hidden(format!("{alter}ADD COLUMN {bare}, ADD {}\nNOT VALID", check.text)) };
     let add = brief(ask, "the column, and its check for every new row", vec![add]);
-    let drop = Step::hidden(format!("{alter}DROP COLUMN {}", quote_identifier(column)));
-    let validate = on_constraint(&alter, "VALIDATE", split.check.as_deref());
-    let learns = split.check.is_none().then_some('c');
+    let drop = Step::hidden(format!("{alter}DROP COLUMN {}", quote_identifier(&new.name)));
+    let validate = on_constraint(&alter, "VALIDATE", check.name.as_deref());
+    let learns = check.name.is_none().then_some('c');
     let phases = added_then_checked(ask, table, add, drop, validate, learns);
     Some(Plan { phases, ..ask.empty() })
+}
+
+/// Whether the server would write the whole table anew for a part, or could not be asked.
+fn rewrites(ask: &Ask<'_>, part: usize) -> bool {
+    let asked = ask.ddl.parts.get(part).is_some_and(|part| part.probe.is_some());
+    let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
+    asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
+}
+
+/// The column and its default for new rows, and then old rows get it in batches.
+fn filled_column(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {
+    let new = part.new_column.as_deref()?;
+    let facts = ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
+    let plain =
+        |piece: &ColumnPiece| matches!(piece.kind, PieceKind::Null | PieceKind::Default { .. } | PieceKind::Collate);
+    if !rewrites(ask, 0) || table.column(&new.name).is_some() || new.if_not_exists || !new.pieces.iter().all(plain) {
+        return None;
+    }
+    let expression = new.pieces.iter().find_map(|piece| match &piece.kind {
+        PieceKind::Default { expression } => Some(expression),
+        _ => None,
+    })?;
+    let (alter, column) = (alter(ask, table), quote_identifier(&new.name));
+    let bare = new.with(|piece| !matches!(piece.kind, PieceKind::Default { .. }));
+    let add = format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {expression}");
+    let add = brief(ask, "the column, and its default for new rows", vec![Step { visible: true, ..Step::hidden(add) }]);
+    let drop = Step::hidden(format!("{alter}DROP COLUMN {column}"));
+    let back = brief(ask, "bring back the table as it was", vec![drop]);
+    let add = Phase { undo: Some(Undo::Run(Box::new(back))), ..add };
+    Some(Plan { phases: vec![add, backfill(ask, table, &[column], facts.quiet)], ..ask.empty() })
+}
+
+/// Old rows get the columns' defaults.
+fn backfill(ask: &Ask<'_>, table: &RelationFacts, columns: &[String], quiet: bool) -> Phase {
+    let each = |words: &str, between: &str| {
+        columns.iter().map(|column| format!("{column} {words}")).collect::<Vec<_>>().join(between)
+    };
+    let (set, wanting) = (each("= DEFAULT", ", "), each("IS NULL", " OR "));
+    let name = table.id.full_name();
+    let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", name.quoted()));
+    Phase {
+        locks: locks::needs(ask, locks::backfill),
+        steps: vec![whole],
+        backfill: Some(Backfill { table: name, oid: table.id.oid, set, wanting, quiet }),
+        ..ask.phase(PhaseKind::Backfill, "old rows get its default, a few at a time")
+    }
 }
 
 fn set_not_null(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {

@@ -165,6 +165,7 @@ fn unseen(statement: &Statement, kind: PhaseKind, purpose: &str, cost: Cost) -> 
         locks: Vec::new(),
         steps: vec![Step::as_written(&statement.text)],
         undo: None,
+        backfill: None,
         learns: None,
     };
     Plan {

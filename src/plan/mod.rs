@@ -53,6 +53,13 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
     ddl.parts.iter().any(waits) || ((ddl.if_exists || ddl.if_not_exists) && !ddl.targets.is_empty())
 }
 
+/// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
+pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
+    let Class::Ddl(ddl) = &statement.class else { return false };
+    let ask = Ask { statement, ddl, facts, limits };
+    limits.rewrite && !ask.in_transaction() && !ask.is_small() && constraint::wants_backfill(&ask)
+}
+
 fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     covered(ask.ddl, ask.facts)?;
     if ask.limits.rewrite

@@ -37,9 +37,26 @@ pub struct Phase {
     pub steps: Vec<Step>,
     /// Runs if this phase or a later one gives up.
     pub undo: Option<Undo>,
+    /// Backfill: what its step says of all rows at once is done in batches of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
     /// The phase makes a constraint whose name the server chooses; later steps name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learns: Option<NewConstraint>,
+}
+
+/// Old rows get what new rows get already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backfill {
+    /// With its descendants, as many as there are when the backfill begins.
+    pub table: RelationName,
+    pub oid: u32,
+    /// `"c" = DEFAULT, …`
+    pub set: String,
+    /// True of the rows that still want it: `"c" IS NULL`.
+    pub wanting: String,
+    /// Fire no triggers: a rewrite would fire none. The session may set `session_replication_role`.
+    pub quiet: bool,
 }
 
 /// The constraint that a phase has just made.
@@ -62,6 +79,8 @@ pub enum PhaseKind {
     Guarded,
     /// Outside any transaction, long, under a lock that blocks neither reads nor writes: no lock attempts.
     Long,
+    /// As `Long`, in many short transactions, each of which locks a few rows for a moment.
+    Backfill,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -4,7 +4,7 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::{Facts, RelationFacts, naming, probe, query};
+use crate::catalog::{Facts, RelationFacts, backfill, naming, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
 use crate::pg::relation::quote_literal;
@@ -129,6 +129,11 @@ impl Session {
             let names = query::array(names.iter().map(|name| Some(name.as_str())));
             let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
             facts.free_name = answer.value().map(|name| self.talk.text(name));
+        }
+        if plan::may_backfill(statement, facts, &self.limits()) {
+            let question = backfill::question(facts.session.server_version);
+            let answer = self.talk.question(&question, &[&table.id.oid.to_string()]).await?;
+            facts.backfill = answer.value().and_then(|json| serde_json::from_str(&self.talk.text(json)).ok());
         }
         if let Some(question) = probe::index_probe(statement, table) {
             let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;

@@ -5,12 +5,13 @@
 //! plan that splits the column from its constraint knows what the rest would cost.
 
 use super::names::{relation, some, strings};
+use super::pieces::Piece;
 use super::probe;
 use crate::pg::RelationName;
+use crate::sql::Part;
 use crate::sql::form::Form;
-use crate::sql::{NewCheckedColumn, Part};
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableCmd, AlterTableType, ColumnDef, ConstrType, Constraint, Node, TypeName};
+use pg_query::protobuf::{AlterTableCmd, ColumnDef, ConstrType, Constraint, Node, TypeName};
 
 /// The types of `pg_catalog` that a column may be written with by their bare name.
 #[rustfmt::skip] // as a table
@@ -42,7 +43,7 @@ struct Properties {
     user_type: bool,
 }
 
-pub(super) fn add(command: &AlterTableCmd, table: &str) -> Part {
+pub(super) fn add(command: &AlterTableCmd, table: &str, written: Option<&Piece<'_>>) -> Part {
     let Some(column) = command.def.as_deref().and_then(definition) else {
         return Part::new(Form::Other);
     };
@@ -52,41 +53,8 @@ pub(super) fn add(command: &AlterTableCmd, table: &str) -> Part {
     if properties.may_rewrite() {
         part.probe = probe::probe(table, command);
     }
-    if form == Form::AddColumnCheck && !command.missing_ok {
-        part.split = split(command, column, table);
-    }
+    part.new_column = written.and_then(|piece| piece.new_column(command, column)).map(Box::new);
     part
-}
-
-/// `None`: it has more than one constraint that reads rows.
-fn split(command: &AlterTableCmd, column: &ColumnDef, table: &str) -> Option<NewCheckedColumn> {
-    let is_check =
-        |node: &Node| matches!(&node.node, Some(NodeEnum::Constraint(c)) if c.contype() == ConstrType::ConstrCheck);
-    let plain = |constraint: &Constraint| {
-        matches!(
-            constraint.contype(),
-            ConstrType::ConstrCheck | ConstrType::ConstrNull | ConstrType::ConstrNotnull | ConstrType::ConstrDefault
-        )
-    };
-    let mut checks = constraints(column).filter(|constraint| constraint.contype() == ConstrType::ConstrCheck);
-    let (Some(check), None) = (checks.next(), checks.next()) else { return None };
-    if !constraints(column).all(plain) {
-        return None;
-    }
-    let mut bare = column.clone();
-    bare.constraints.retain(|node| !is_check(node));
-    let bare = Node { node: Some(NodeEnum::ColumnDef(Box::new(bare))) };
-    let check = Constraint { skip_validation: true, initially_valid: false, ..check.clone() };
-    let name = some(&check.conname);
-    let check = Node { node: Some(NodeEnum::Constraint(Box::new(check))) };
-    let add = AlterTableCmd { def: Some(Box::new(bare)), ..command.clone() };
-    let constrain = AlterTableCmd {
-        subtype: AlterTableType::AtAddConstraint as i32,
-        def: Some(Box::new(check)),
-        behavior: command.behavior,
-        ..AlterTableCmd::default()
-    };
-    Some(NewCheckedColumn { commands: probe::subcommands(table, vec![add, constrain])?, check: name })
 }
 
 pub(super) fn definition(node: &Node) -> Option<&ColumnDef> {

@@ -6,6 +6,7 @@
 //! the client's, and what earlier phases left is undone.
 
 mod attempt;
+mod backfill;
 mod long;
 mod progress;
 mod wait;
@@ -21,6 +22,7 @@ use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
+use std::time::Instant;
 
 /// Why a statement did not come to its end.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Execution<'a> {
     pub facts: &'a Facts,
     /// Where the client's text stands in the string it sent: characters before it, for error positions.
     pub offset: usize,
+    /// When the statement began: the session's `statement_timeout` counts from here.
+    pub begun: Instant,
     /// The name of the constraint that the last phase that learns one has made, quoted.
     pub learned: String,
 }

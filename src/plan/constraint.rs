@@ -190,7 +190,7 @@ fn backfill(ask: &Ask<'_>, table: &RelationFacts, columns: &[String], quiet: boo
     Phase {
         locks: locks::needs(ask, locks::backfill),
         steps: vec![whole],
-        backfill: Some(Backfill { table: name, oid: table.id.oid, set, wanting, quiet }),
+        backfill: Some(Backfill { table: name, oid: table.id.oid, columns: columns.to_vec(), set, wanting, quiet }),
         ..ask.phase(PhaseKind::Backfill, "old rows get its default, a few at a time")
     }
 }

@@ -27,6 +27,7 @@ pub struct Config {
     pub backend_tls: BackendTls,
     pub ddl: Ddl,
     pub locks: Locks,
+    pub backfill: Backfill,
     pub operator: Operator,
     pub log: Log,
 }
@@ -102,6 +103,23 @@ pub struct Locks {
     pub starve_after: Duration,
     pub autovacuum: Autovacuum,
     pub fallback_timeout: Duration,
+}
+
+/// `[backfill]`: how old rows are filled, and what makes that pause.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfill {
+    pub batch_time: Duration,
+    pub lock_timeout: Duration,
+    /// A pause's share of its batch's time; 0: none.
+    pub pause_ratio: f64,
+    /// Zero: off.
+    pub max_lag: Duration,
+    /// 0: off.
+    pub max_active: usize,
+    /// SQL of type boolean.
+    pub condition: Option<String>,
+    pub pause_limit: Duration,
+    pub analyze: bool,
 }
 
 /// `[operator]`: the proxy's own connection. Without a `user` there is none.
@@ -328,6 +346,21 @@ impl Default for Locks {
             starve_after: Duration::from_secs(1),
             autovacuum: Autovacuum::Cancel,
             fallback_timeout: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self {
+            batch_time: Duration::from_millis(100),
+            lock_timeout: Duration::from_millis(50),
+            pause_ratio: 1.0,
+            max_lag: Duration::from_secs(10),
+            max_active: 0,
+            condition: None,
+            pause_limit: Duration::from_secs(24 * 3600),
+            analyze: true,
         }
     }
 }

@@ -307,6 +307,6 @@ fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
 }
 
-fn set_local(setting: &str, time: Duration) -> String {
+pub(super) fn set_local(setting: &str, time: Duration) -> String {
     format!("SET LOCAL {setting} = {}", time.as_millis())
 }

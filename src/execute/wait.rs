@@ -77,6 +77,14 @@ impl Waiting {
         self.taken_by_other
     }
 
+    /// Another wait of the same phase, whose lanes it has: the limit counts anew.
+    pub(super) fn begin_anew(&mut self) {
+        let now = Instant::now();
+        self.rung_from = now + (self.rung_from - self.since);
+        self.since = now;
+        self.noticed = None;
+    }
+
     /// A try found its lock taken.
     pub(super) fn failed(&mut self, how: Next) {
         if let Next::Queue(timeout) = how {
@@ -199,7 +207,7 @@ impl Execution<'_> {
     }
 
     /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
-    fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
+    pub(super) fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
         match error {
             None => Ok(()),
             Some(_) if self.talk.link.front_gone() => Err(Stop::ClientGone),

@@ -15,6 +15,7 @@ pub const NO_ACTIVE_SQL_TRANSACTION: SqlState = "25P01";
 pub const INVALID_AUTHORIZATION: SqlState = "28000";
 pub const DEADLOCK_DETECTED: SqlState = "40P01";
 pub const DUPLICATE_COLUMN: SqlState = "42701";
+pub const UNDEFINED_TABLE: SqlState = "42P01";
 pub const DUPLICATE_TABLE: SqlState = "42P07";
 pub const LOCK_NOT_AVAILABLE: SqlState = "55P03";
 pub const QUERY_CANCELED: SqlState = "57014";

@@ -51,6 +51,8 @@ pub struct Backfill {
     /// With its descendants, as many as there are when the backfill begins.
     pub table: RelationName,
     pub oid: u32,
+    /// What it fills, quoted.
+    pub columns: Vec<String>,
     /// `"c" = DEFAULT, …`
     pub set: String,
     /// True of the rows that still want it: `"c" IS NULL`.

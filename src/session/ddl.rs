@@ -14,6 +14,7 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::{error_response::ServerError, reply};
+use std::time::Instant;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -44,7 +45,9 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, learned: Vec::new() };
+        let begun = Instant::now();
+        let learned = Vec::new();
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();

@@ -8,6 +8,7 @@ mod ddl;
 mod extended;
 mod eye;
 mod hello;
+mod prepared;
 mod proxy_header;
 mod simple;
 
@@ -132,6 +133,7 @@ impl Session {
             cancelling: Arc::default(),
             covered: false,
             notifications: None,
+            notifications_limit: shared.config.ddl.notifications_limit,
         };
         let eye = Eye::new(&shared, &hello.parameters);
         Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _guest: hello.guest }
@@ -240,6 +242,7 @@ impl Session {
             b'P' => self.parse().await,
             b'E' => self.execute().await,
             b'S' => self.sync().await,
+            b'B' => self.refuse_session(&extended::prepared_too_much()).await,
             _ => {
                 self.talk.link.pass_frame();
                 Flow::Continue
@@ -249,7 +252,7 @@ impl Session {
         flow
     }
 
-    /// The server delivers notifications between two commands of the client's, never amid one.
+    /// The server delivers notifications between two commands of the client's, not amid one.
     fn tell_notifications(&mut self) {
         if let Some(held) = self.talk.notifications.take() {
             self.talk.link.tell_front(&held);

@@ -37,7 +37,7 @@ pub struct Shared {
     pub front_tls: tls::Front,
     pub metrics: Metrics,
     /// Clients of each address, where there is a limit.
-    guests: DashMap<IpAddr, usize>,
+    seats: DashMap<IpAddr, usize>,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -64,7 +64,7 @@ impl Shared {
             target: Arc::new(target),
             front_tls: tls::Front::new(config.listen_tls.clone())?,
             metrics: Metrics::default(),
-            guests: DashMap::new(),
+            seats: DashMap::new(),
             cancels: DashMap::new(),
             config,
         })
@@ -98,7 +98,7 @@ struct Session {
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
-    _guest: Option<hello::Guest>,
+    _seat: Option<hello::Seat>,
 }
 
 /// Serves one client to its end.
@@ -136,7 +136,7 @@ impl Session {
             notifications_limit: shared.config.ddl.notifications_limit,
         };
         let eye = Eye::new(&shared, &hello.parameters);
-        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _guest: hello.guest }
+        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _seat: hello.seat }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {

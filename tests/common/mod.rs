@@ -12,6 +12,7 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod end;
 pub mod program;
 pub mod raw;
 pub mod twins;

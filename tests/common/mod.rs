@@ -15,6 +15,7 @@
 pub mod end;
 pub mod program;
 pub mod raw;
+pub mod tls;
 pub mod twins;
 
 use bytes::BytesMut;

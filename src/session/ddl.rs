@@ -4,9 +4,10 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
+use crate::catalog::{Facts, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
+use crate::learn::{Asking, Rows, learn};
 use crate::pg::relation::quote_literal;
 use crate::pg::sqlstate;
 use crate::plan::{self, Limits, Plan};
@@ -81,7 +82,8 @@ impl Session {
         if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
             let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
             if let Some(table) = table {
-                self.probe(statement, &table, &mut facts).await?;
+                let limits = self.limits();
+                learn(self, statement, &table, &limits, &mut facts).await?;
             }
         }
         Ok(facts)
@@ -101,57 +103,27 @@ impl Session {
         Ok(facts)
     }
 
-    /// Asks the server what a statement would do, on an empty copy of its table.
-    async fn probe(&mut self, statement: &Statement, table: &RelationFacts, facts: &mut Facts) -> Result<(), Stop> {
-        if probe::worth_asking(table, self.limits().small_table) {
-            let probes = probe::probes(statement, table);
-            if let Class::Ddl(ddl) = &statement.class {
-                facts.probe.resize(ddl.parts.len(), None);
-            }
-            for question in probes {
-                // An empty row parts what was before from what is after.
-                let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
-                let Some(rows) = self.rolled_back(&statements).await? else { continue };
-                let files: probe::Files = rows
-                    .into_iter()
-                    .filter_map(|row| {
-                        let mut values = row.into_iter().flatten();
-                        Some((values.next()?, values.next()?))
-                    })
-                    .collect();
-                let mut halves = files.split(|(name, _)| name.is_empty());
-                let (Some(first), Some(second)) = (halves.next(), halves.next()) else { continue };
-                if let Some(slot) = facts.probe.get_mut(question.part) {
-                    *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));
-                }
-            }
-        }
-        // On a small table the server chooses the name itself.
-        if !self.limits().is_small(table.bytes) {
-            for wanted in naming::wanted(statement, table) {
-                let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
-                let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-                if let Some(name) = answer.value().map(|name| self.talk.text(name)) {
-                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
-                }
-            }
-        }
-        if plan::may_backfill(statement, facts, &self.limits()) {
-            let question = backfill::question(facts.session.server_version);
-            let answer = self.talk.question(&question, &[&table.id.oid.to_string()]).await?;
-            facts.backfill = answer.value().and_then(|json| serde_json::from_str(&self.talk.text(json)).ok());
-        }
-        if let Some(question) = probe::index_probe(statement, table) {
-            let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
-            let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
-            facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
-        }
-        Ok(())
+    /// The plan of a statement as the query that gives its lines.
+    pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String, BackendLost> {
+        let lines = match self.facts(statement).await {
+            Ok(facts) => match plan::plan(statement, &facts, &self.limits()) {
+                Ok(plan) => plan::print::to_text(&plan),
+                Err(refusal) => refusal.report.to_string(),
+            },
+            Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
+            Err(Stop::Report(report)) => report.to_string(),
+            Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
+        };
+        let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
+        Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
     }
+}
 
-    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed. A cancel is the whole
-    /// statement's.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Vec<Vec<Option<String>>>>, Stop> {
+impl Asking for Session {
+    type Stop = Stop;
+
+    /// A cancel is the whole statement's.
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 50", &[]);
@@ -169,19 +141,9 @@ impl Session {
         Ok(None)
     }
 
-    /// The plan of a statement as the query that gives its lines.
-    pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String, BackendLost> {
-        let lines = match self.facts(statement).await {
-            Ok(facts) => match plan::plan(statement, &facts, &self.limits()) {
-                Ok(plan) => plan::print::to_text(&plan),
-                Err(refusal) => refusal.report.to_string(),
-            },
-            Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
-            Err(Stop::Report(report)) => report.to_string(),
-            Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
-        };
-        let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
-        Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
+        let answer = self.talk.question(sql, parameters).await?;
+        Ok(answer.value().map(|value| self.talk.text(value)))
     }
 }
 

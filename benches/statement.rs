@@ -104,6 +104,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         probe: Vec::new(),
         wanted_index: Some("INDEX USING btree (customer_id)".to_owned()),
         free_name: None,
+        tree: None,
     };
     let limits = Limits { small_table: 1 << 20, rewrite: true };
     assert!(plan(&statement, &facts, &limits).is_ok());

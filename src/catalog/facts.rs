@@ -24,6 +24,9 @@ pub struct Facts {
     /// The name that PostgreSQL would choose for the key that ALTER TABLE adds without one; set by the session.
     #[serde(default)]
     pub free_name: Option<String>,
+    /// The partitions under the statement's table, where it makes an index on all of them; set by the session.
+    #[serde(default)]
+    pub tree: Option<super::tree::Tree>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

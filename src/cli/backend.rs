@@ -4,6 +4,7 @@ use super::Failure;
 use crate::catalog::naming;
 use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
 use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
+use crate::catalog::tree::{Inquiry, Tree};
 use crate::catalog::{Facts, ProbeAnswer};
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::net::{Keepalive, Target};
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 /// Somebody may hold the table: then the probe does without, rather than wait in its lock queue.
@@ -84,6 +86,7 @@ impl Backend {
                 let row = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
                 facts.free_name = row.map(|row| row.get(0));
             }
+            facts.tree = self.tree(statement, &facts).await;
             if let Some(probe) = index_probe(statement, &table) {
                 let definition = self.rolled_back(async || {
                     self.client.batch_execute(&probe.make).await?;
@@ -95,6 +98,22 @@ impl Backend {
             }
         }
         Ok(Ok(facts))
+    }
+
+    /// The partitions, where the statement makes an index on all of them.
+    async fn tree(&self, statement: &Statement, facts: &Facts) -> Option<Tree> {
+        let mut inquiry = Inquiry::new(statement, facts, 0)?;
+        while let Some(round) = inquiry.round() {
+            let answered = self.rolled_back(async || {
+                for sql in &round.first {
+                    self.client.batch_execute(sql).await?;
+                }
+                let parameters: Vec<&(dyn ToSql + Sync)> = round.parameters.iter().map(|text| text as _).collect();
+                self.client.query_one(round.question, &parameters).await?.try_get::<_, String>(0)
+            });
+            inquiry.answer(&answered.await?).ok()?;
+        }
+        inquiry.tree()
     }
 
     /// Runs questions in a transaction that is rolled back; `None`: they failed, so there is no answer.

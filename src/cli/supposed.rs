@@ -52,7 +52,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
     let relations: Vec<Asked> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
     let table = relations.first().and_then(|asked| asked.found.as_ref());
     let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
-    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_name }
+    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_name, tree: None }
 }
 
 /// The columns that the statement must find there, with nothing known of them.

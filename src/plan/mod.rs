@@ -4,6 +4,7 @@
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
+//!    [`partitioned_index`]: it has one on each partition.
 //! 3. [`constraint`]: the constraint holds for new rows at once, and old rows are checked without blocking anybody.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
@@ -22,6 +23,7 @@ mod hint;
 mod index;
 pub mod locks;
 pub mod model;
+mod partitioned_index;
 pub mod print;
 mod reindex;
 
@@ -68,7 +70,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         return Ok(ask.relayed("only this session can see it"));
     }
     let rerouted = match ask.ddl.form() {
-        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask),
+        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         _ => constraint::plan(ask),

@@ -4,6 +4,7 @@
 
 use super::Session;
 use crate::backend::BackendLost;
+use crate::catalog::tree::{Inquiry, Round, Tree};
 use crate::catalog::{Facts, RelationFacts, naming, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
@@ -130,6 +131,7 @@ impl Session {
             let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
             facts.free_name = answer.value().map(|name| self.talk.text(name));
         }
+        facts.tree = self.tree(statement, facts).await?;
         if let Some(question) = probe::index_probe(statement, table) {
             let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
             let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
@@ -153,6 +155,39 @@ impl Session {
             return Ok(None);
         }
         Ok(Some(answer.rows))
+    }
+
+    /// The partitions, where the statement makes an index on all of them; `None` too if they cannot be told of.
+    async fn tree(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<Tree>, Stop> {
+        let Some(mut inquiry) = Inquiry::new(statement, facts, self.limits().small_table) else { return Ok(None) };
+        while let Some(round) = inquiry.round() {
+            let Some(text) = self.answer_to(&round).await? else { return Ok(None) };
+            if let Err(error) = inquiry.answer(&text) {
+                tracing::warn!(%error, "cannot read what was asked about partitions");
+                return Ok(None);
+            }
+        }
+        Ok(inquiry.tree())
+    }
+
+    /// The text that a question is answered with behind what is rolled back; `None`: something failed.
+    async fn answer_to(&mut self, round: &Round) -> Result<Option<String>, BackendLost> {
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement("SET LOCAL lock_timeout = 50", &[]);
+        for sql in &round.first {
+            batch.statement(sql, &[]);
+        }
+        let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
+        self.talk.put_question(&mut batch, round.question, &parameters);
+        let answer = self.talk.ask(batch, None).await?;
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        if let Some(error) = &answer.error {
+            tracing::debug!(sqlstate = error.sqlstate(), "a question about partitions was not answered");
+            return Ok(None);
+        }
+        let value = answer.rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+        Ok(value.map(|text| self.talk.text(&text)))
     }
 
     /// The plan of a statement as the query that gives its lines.

@@ -47,7 +47,7 @@ pub fn probes(statement: &Statement, table: &RelationFacts) -> Vec<Probe> {
     ddl.parts
         .iter()
         .enumerate()
-        .filter(|(_, part)| part.form.needs_probe() || part.split.is_some())
+        .filter(|(_, part)| part.form.needs_probe() || (part.new_column.is_some() && part.probe.is_some()))
         .filter_map(|(i, part)| {
             let statement = part.probe.clone()?;
             Some(Probe { part: i, make: make(table), files: FILES, statement })

@@ -1,14 +1,15 @@
 //! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
 
 use super::Failure;
-use crate::catalog::naming;
 use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
 use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
 use crate::catalog::tree::{Inquiry, Tree};
-use crate::catalog::{Facts, ProbeAnswer};
+use crate::catalog::{Facts, FreeName, ProbeAnswer};
+use crate::catalog::{backfill, naming};
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
+use crate::plan::{self, Limits};
 use crate::sql::Statement;
 use crate::tls;
 use std::env::var;
@@ -52,14 +53,14 @@ impl Backend {
     }
 
     /// The facts of a statement, with the probes' answers.
-    pub(super) fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
+    pub(super) fn facts(&self, statement: &Statement, limits: &Limits) -> Result<Facts, Failure> {
         self.runtime
-            .block_on(self.ask(statement))
+            .block_on(self.ask(statement, limits))
             .map_err(|error| Failure(format!("could not read the facts: {}", said(&error))))?
             .map_err(|error| Failure(format!("could not read the facts: {error}")))
     }
 
-    async fn ask(&self, statement: &Statement) -> Result<Result<Facts, serde_json::Error>, Error> {
+    async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, serde_json::Error>, Error> {
         let names = relations_of(statement);
         let schemas: Vec<Option<&str>> = names.iter().map(|name| name.schema.as_deref()).collect();
         let relations: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
@@ -81,10 +82,16 @@ impl Backend {
                 facts.probe.resize(facts.probe.len().max(probe.part + 1), None);
                 facts.probe[probe.part] = answered;
             }
-            if let Some(names) = naming::candidates(statement, &table) {
-                let names = array(names.iter().map(|name| Some(name.as_str())));
-                let row = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-                facts.free_name = row.map(|row| row.get(0));
+            for wanted in naming::wanted(statement, &table) {
+                let names = array(wanted.candidates.iter().map(|name| Some(name.as_str())));
+                if let Some(row) = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await? {
+                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name: row.get(0) });
+                }
+            }
+            if plan::may_backfill(statement, &facts, limits) {
+                let question = backfill::question(facts.session.server_version);
+                let row = self.client.query_one(&question, &[&table.id.oid.to_string()]).await?;
+                facts.backfill = serde_json::from_str(row.get(0)).ok();
             }
             facts.tree = self.tree(statement, &facts).await;
             if let Some(probe) = index_probe(statement, &table) {

@@ -62,8 +62,8 @@ pub struct Execution<'a> {
     pub facts: &'a Facts,
     /// Where the client's text stands in the string it sent: characters before it, for error positions.
     pub offset: usize,
-    /// The name of the constraint that the last phase that learns one has made, quoted.
-    pub learned: String,
+    /// The names of the constraints that steps have made, quoted, each in its slot.
+    pub learned: Vec<String>,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.
@@ -147,7 +147,7 @@ impl Execution<'_> {
             PhaseKind::Relay => self.relay(phase, reply).await,
             PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
-            PhaseKind::Long => self.long(phase, reply).await,
+            PhaseKind::Long | PhaseKind::Backfill => self.long(phase, reply).await,
         }
     }
 

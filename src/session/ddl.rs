@@ -5,10 +5,11 @@
 use super::Session;
 use crate::backend::BackendLost;
 use crate::catalog::tree::{Inquiry, Round, Tree};
-use crate::catalog::{Facts, RelationFacts, naming, probe, query};
+use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
 use crate::pg::relation::quote_literal;
+use crate::pg::sqlstate;
 use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
@@ -44,7 +45,7 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, learned: String::new() };
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, learned: Vec::new() };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();
@@ -124,12 +125,19 @@ impl Session {
             }
         }
         // On a small table the server chooses the name itself.
-        if !self.limits().is_small(table.bytes)
-            && let Some(names) = naming::candidates(statement, table)
-        {
-            let names = query::array(names.iter().map(|name| Some(name.as_str())));
-            let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-            facts.free_name = answer.value().map(|name| self.talk.text(name));
+        if !self.limits().is_small(table.bytes) {
+            for wanted in naming::wanted(statement, table) {
+                let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
+                let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
+                if let Some(name) = answer.value().map(|name| self.talk.text(name)) {
+                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
+                }
+            }
+        }
+        if plan::may_backfill(statement, facts, &self.limits()) {
+            let question = backfill::question(facts.session.server_version);
+            let answer = self.talk.question(&question, &[&table.id.oid.to_string()]).await?;
+            facts.backfill = answer.value().and_then(|json| serde_json::from_str(&self.talk.text(json)).ok());
         }
         facts.tree = self.tree(statement, facts).await?;
         if let Some(question) = probe::index_probe(statement, table) {
@@ -140,21 +148,28 @@ impl Session {
         Ok(())
     }
 
-    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Vec<Vec<Option<String>>>>, BackendLost> {
+    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed. A cancel is the whole
+    /// statement's.
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Vec<Vec<Option<String>>>>, Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 50", &[]);
         for sql in statements {
             batch.statement(sql, &[]);
         }
+        self.answered_and_rolled_back(batch).await
+    }
+
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Option<Vec<Vec<Option<String>>>>, Stop> {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
-        if let Some(error) = &answer.error {
-            tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
-            return Ok(None);
+        let Some(error) = answer.error else { return Ok(Some(answer.rows)) };
+        if error.sqlstate() == sqlstate::QUERY_CANCELED {
+            self.talk.take_cancelled();
+            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
         }
-        Ok(Some(answer.rows))
+        tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
+        Ok(None)
     }
 
     /// The partitions, where the statement makes an index on all of them; `None` too if they cannot be told of.
@@ -171,7 +186,7 @@ impl Session {
     }
 
     /// The text that a question is answered with behind what is rolled back; `None`: something failed.
-    async fn answer_to(&mut self, round: &Round) -> Result<Option<String>, BackendLost> {
+    async fn answer_to(&mut self, round: &Round) -> Result<Option<String>, Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 50", &[]);
@@ -180,13 +195,8 @@ impl Session {
         }
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
         self.talk.put_question(&mut batch, round.question, &parameters);
-        let answer = self.talk.ask(batch, None).await?;
-        self.talk.ask_one("ROLLBACK", &[]).await?;
-        if let Some(error) = &answer.error {
-            tracing::debug!(sqlstate = error.sqlstate(), "a question about partitions was not answered");
-            return Ok(None);
-        }
-        let value = answer.rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+        let Some(rows) = self.answered_and_rolled_back(batch).await? else { return Ok(None) };
+        let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
         Ok(value.map(|text| self.talk.text(&text)))
     }
 

@@ -51,7 +51,7 @@ pub(super) fn class(node: &NodeEnum, text: &str, scanned: &Scanned<'_>) -> Class
 fn ddl(node: &NodeEnum, scanned: &Scanned<'_>) -> Option<Ddl> {
     use NodeEnum as N;
     let ddl = match node {
-        N::AlterTableStmt(stmt) => alter_table::alter_table(stmt),
+        N::AlterTableStmt(stmt) => alter_table::alter_table(stmt, scanned),
         N::AlterTableMoveAllStmt(stmt) => alter_table::move_all(stmt),
         N::CreateStmt(stmt) => create::table(stmt, "CREATE TABLE"),
         N::CreateForeignTableStmt(stmt) => create::foreign_table(stmt),

@@ -62,6 +62,11 @@ impl<'a> Scanned<'a> {
         &self.words
     }
 
+    /// A part of the whole text that was scanned.
+    pub(super) fn source(&self, range: Range<usize>) -> Option<&'a str> {
+        self.text.get(range)
+    }
+
     pub(super) fn range(&self) -> Range<usize> {
         self.range.clone()
     }

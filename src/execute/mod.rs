@@ -189,6 +189,11 @@ impl Execution<'_> {
         {
             return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
         }
+        if let Some(otherwise) = step.must_hold
+            && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
+        {
+            return Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
+        }
         let offset = self.offset;
         let frame = error.with_position(|position| {
             if step.own {

@@ -4,6 +4,7 @@
 
 use super::Session;
 use crate::backend::BackendLost;
+use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
@@ -130,6 +131,31 @@ impl Asking for Session {
         for sql in statements {
             batch.statement(sql, &[]);
         }
+        self.answered_and_rolled_back(batch).await
+    }
+
+    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Stop> {
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement("SET LOCAL lock_timeout = 50", &[]);
+        for sql in &round.first {
+            batch.statement(sql, &[]);
+        }
+        let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
+        self.talk.put_question(&mut batch, round.question, &parameters);
+        let Some(rows) = self.answered_and_rolled_back(batch).await? else { return Ok(None) };
+        let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+        Ok(value.map(|text| self.talk.text(&text)))
+    }
+
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
+        let answer = self.talk.question(sql, parameters).await?;
+        Ok(answer.value().map(|value| self.talk.text(value)))
+    }
+}
+
+impl Session {
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Option<Rows>, Stop> {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
         let Some(error) = answer.error else { return Ok(Some(answer.rows)) };
@@ -139,11 +165,6 @@ impl Asking for Session {
         }
         tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
         Ok(None)
-    }
-
-    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
-        let answer = self.talk.question(sql, parameters).await?;
-        Ok(answer.value().map(|value| self.talk.text(value)))
     }
 }
 

@@ -107,7 +107,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         backfill: None,
         tree: None,
     };
-    let limits = Limits { small_table: 1 << 20, rewrite: true };
+    let limits = Limits { small_table: 1 << 20, rewrite: true, refuse_unsafe: false, refuse_exclude: false };
     assert!(plan(&statement, &facts, &limits).is_ok());
     bencher.bench(|| plan(black_box(&statement), black_box(&facts), &limits).is_ok());
 }

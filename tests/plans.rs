@@ -113,7 +113,7 @@ impl Default for Scene {
         };
         Self {
             session,
-            limits: Limits { small_table: 0, rewrite: true },
+            limits: Limits { small_table: 0, rewrite: true, refuse_unsafe: false, refuse_exclude: false },
             relations: Vec::new(),
             unusable: Vec::new(),
             probe: Vec::new(),
@@ -243,6 +243,8 @@ fn limits(limits: &mut Limits, word: &str) {
     match word.split_once('=').unwrap_or((word, "")) {
         ("small", size) => limits.small_table = bytes(size),
         ("guard", "") => limits.rewrite = false,
+        ("refuse", "unsafe") => limits.refuse_unsafe = true,
+        ("refuse", "exclude") => limits.refuse_exclude = true,
         _ => panic!("limits {word}?"),
     }
 }

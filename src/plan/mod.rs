@@ -84,7 +84,10 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         _ => alter_table::plan(ask),
     };
-    Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
+    match rerouted {
+        Some(plan) => Ok(plan),
+        None => direct::plan(ask),
+    }
 }
 
 /// Every relation named must have been asked for.

@@ -102,6 +102,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         relations: query::relations_of(&statement).into_iter().map(asked).collect(),
         related: Vec::new(),
         probe: Vec::new(),
+        refreshable: false,
         wanted_index: Some("INDEX USING btree (customer_id)".to_owned()),
         free_names: Vec::new(),
         backfill: None,

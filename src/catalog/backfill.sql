@@ -8,7 +8,8 @@ WITH RECURSIVE tree(oid) AS (
   SELECT g.tgname, g.tgenabled::pg_catalog.text AS enabled FROM pg_catalog.pg_trigger g
   JOIN tree t ON g.tgrelid OPERATOR(pg_catalog.=) t.oid
   WHERE NOT g.tgisinternal AND (g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16) OPERATOR(pg_catalog.<>) 0
-  AND pg_catalog.array_length(g.tgattr::pg_catalog.int2[], 1) IS NULL
+  -- An empty vector has one dimension, of no length.
+  AND COALESCE(pg_catalog.array_length(g.tgattr::pg_catalog.int2[], 1), 0) OPERATOR(pg_catalog.=) 0
 ), said AS (
   SELECT
     EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid

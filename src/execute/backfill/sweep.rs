@@ -5,6 +5,7 @@
 //! want; these are filled, until a look brings none: that look is the proof that nothing was forgotten. Nobody makes new
 //! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
 
+use super::range::Walk;
 use super::{COVER, Ended, Filling, How};
 use crate::execute::attempt::set_local;
 use crate::execute::{Execution, Stop};
@@ -12,6 +13,7 @@ use crate::lanes::nap_sql;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Rows that one look brings at most: their pages must fit in memory, and be filled before many are moved again.
@@ -38,11 +40,7 @@ impl Execution<'_> {
                 return Ok(());
             }
             filling.still = 0;
-            for (leaf, pages) in &found.pages {
-                for range in filling.places.of_pages(pages) {
-                    self.walk(filling, *leaf, range, How::Counting).await?;
-                }
-            }
+            self.fill_pages(filling, &found.pages).await?;
             whole_looks += u32::from(found.whole);
             if found.whole && (filling.still > 0 || whole_looks >= MOST_WHOLE_LOOKS) {
                 tracing::info!(table = %filling.what.table, "rows without a value remain: it is what they were given");
@@ -55,13 +53,40 @@ impl Execution<'_> {
         }
     }
 
+    /// Those with locked rows come last, and are waited for only when there is nothing else to do.
+    async fn fill_pages(&mut self, filling: &mut Filling<'_>, pages: &[(usize, Vec<u64>)]) -> Result<(), Stop> {
+        let ranges = pages.iter().flat_map(|(leaf, pages)| {
+            let ranges = filling.places.of_pages(pages).into_iter();
+            ranges.map(|range| (*leaf, Walk::new(range)))
+        });
+        let mut queue: VecDeque<(usize, Walk)> = ranges.collect();
+        let (mut in_vain, mut times) = (0, 0);
+        while let Some((leaf, mut walk)) = queue.pop_front() {
+            let before = walk.at();
+            self.walk(filling, leaf, &mut walk, How::Counting).await?;
+            if walk.at() > before {
+                (in_vain, times) = (0, 0);
+            } else {
+                in_vain += 1;
+            }
+            if !walk.is_done() {
+                queue.push_back((leaf, walk));
+            }
+            if in_vain > 0 && in_vain >= queue.len() {
+                (in_vain, times) = (0, times + 1);
+                self.locked(filling, times).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn all_pages_again(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
         let listing = self.listing(filling.what, filling.phase, filling.waiting).await?;
         for leaf in 0..filling.leaves.len() {
             let known = filling.leaves.get(leaf).map(|leaf| leaf.oid);
             let now = listing.leaves.iter().find(|now| Some(now.oid) == known);
             let end = now.map_or(0, |now| now.pages) * filling.places.lines;
-            self.walk(filling, leaf, 0..end, How::Plain).await?;
+            self.walk(filling, leaf, &mut Walk::new(0..end), How::Plain).await?;
         }
         Ok(())
     }

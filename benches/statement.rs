@@ -103,7 +103,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         related: Vec::new(),
         probe: Vec::new(),
         wanted_index: Some("INDEX USING btree (customer_id)".to_owned()),
-        free_name: None,
+        free_names: Vec::new(),
         backfill: None,
     };
     let limits = Limits { small_table: 1 << 20, rewrite: true };

@@ -238,6 +238,24 @@ fn rows_that_move_are_found() {
     stage.running.stop_now();
 }
 
+/// Of two columns a row may want one: what the application wrote into the other stays.
+#[test]
+fn a_value_that_is_there_stays() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    let mut client = stage.client();
+    client.send_query("ALTER TABLE t ADD COLUMN r float8 DEFAULT random(), ADD COLUMN s float8 DEFAULT random()");
+    stage.until_paused(&client);
+    stage.watcher.ok("INSERT INTO t VALUES (2001, 'new', 7, NULL), (2002, 'new', NULL, 8)");
+    stage.watcher.ok("UPDATE t SET r = 9 WHERE id = 1");
+    stage.go();
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE r IS NULL OR s IS NULL"), "0");
+    let kept = "SELECT count(*) FROM t WHERE (id, r) IN ((2001, 7), (1, 9)) OR (id, s) = (2002, 8)";
+    assert_eq!(stage.watcher.value(kept), "3");
+    stage.running.stop_now();
+}
+
 /// Of several levels; while it pauses one is dropped, one renamed, one added, and a row changes its partition.
 #[test]
 fn partitions() {

@@ -36,16 +36,29 @@ const STATE: &str = "
         FROM pg_constraint WHERE conrelid IN ('t'::regclass, 'keyless'::regclass)
       UNION ALL SELECT format('%s %s', indexrelid::regclass, indisvalid) FROM pg_index
         WHERE indrelid IN ('t'::regclass, 'keyless'::regclass)
-      UNION ALL SELECT format('%s.%s', attrelid::regclass, attname) FROM pg_attribute
-        WHERE attrelid IN ('t'::regclass, 'keyless'::regclass) AND attnum > 0 AND attnotnull) s";
+      UNION ALL SELECT format('%s.%s %s %s', attrelid::regclass, attname, attnotnull, attidentity) FROM pg_attribute
+        WHERE attrelid IN ('t'::regclass, 'keyless'::regclass) AND attnum > 0 AND NOT attisdropped
+      UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 7] = [
+const STATEMENTS: [(&str, &[&str]); 10] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
     ),
     ("ALTER TABLE t ADD COLUMN c int DEFAULT 1 NOT NULL CHECK (c > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    (
+        "ALTER TABLE t ADD COLUMN c int DEFAULT 1 + random() * 1e9 NOT NULL CHECK (c > 0) UNIQUE",
+        &["%ADD COLUMN \"c\"%", "%IS NOT NULL) NOT VALID", "CREATE UNIQUE INDEX%", "%SET NOT NULL", "%USING INDEX%"],
+    ),
+    (
+        "ALTER TABLE keyless ADD COLUMN c bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        &["CREATE SEQUENCE%", "%OWNED BY %.%", "CREATE UNIQUE INDEX%", "%AS IDENTITY%", "DROP SEQUENCE%"],
+    ),
+    (
+        "ALTER TABLE t ADD COLUMN c serial, ALTER v SET NOT NULL, ADD CHECK (i > 0), ADD FOREIGN KEY (i) REFERENCES o, DROP COLUMN j",
+        &["%OWNER TO%", "%ADD CHECK%", "%ADD FOREIGN KEY%", "%VALIDATE CONSTRAINT%", "%DROP COLUMN%"],
+    ),
     ("ALTER TABLE t ADD CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD FOREIGN KEY (i) REFERENCES o", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),

@@ -178,11 +178,11 @@ impl Scene {
         let related = self.relations.iter().map(RelationFacts::lock_facts).collect::<Vec<RelatedFacts>>();
         let table = relations.first().and_then(|asked: &Asked| asked.found.as_ref());
         // No other relation or constraint has the name.
-        let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
+        let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
         Facts {
             session: self.session.clone(),
-            free_name,
-            backfill: Some(BackfillFacts { obstacle: None, quiet: false }),
+            free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
+            backfill: Some(BackfillFacts { obstacle: None, quiet: false, owner: "me".to_owned() }),
             relations,
             related,
             probe: self.probe.clone(),

@@ -8,8 +8,7 @@ WITH RECURSIVE tree(oid) AS (
   SELECT g.tgname, g.tgenabled::pg_catalog.text AS enabled FROM pg_catalog.pg_trigger g
   JOIN tree t ON g.tgrelid OPERATOR(pg_catalog.=) t.oid
   WHERE NOT g.tgisinternal AND (g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16) OPERATOR(pg_catalog.<>) 0
-  -- An empty vector has one dimension, of no length.
-  AND COALESCE(pg_catalog.array_length(g.tgattr::pg_catalog.int2[], 1), 0) OPERATOR(pg_catalog.=) 0
+  AND g.tgattr::pg_catalog.text OPERATOR(pg_catalog.=) ''
 ), said AS (
   SELECT
     EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
@@ -36,7 +35,9 @@ WITH RECURSIVE tree(oid) AS (
     me.rolsuper OR may_set_role AS may_quiet
   FROM pg_catalog.pg_roles me WHERE me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 )
-SELECT pg_catalog.jsonb_build_object('quiet', s.trigger IS NOT NULL, 'obstacle', CASE
+SELECT pg_catalog.jsonb_build_object('owner', (SELECT pg_catalog.quote_ident(o.rolname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) c.relowner
+    WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid), 'quiet', s.trigger IS NOT NULL, 'obstacle', CASE
   WHEN s.has_foreign THEN 'a foreign table is among its children'
   WHEN s.has_rule THEN 'it has rules, which change what an UPDATE does'
   WHEN s.has_policy THEN 'row security hides rows from this role'

@@ -2,8 +2,8 @@
 //!
 //! As `makeObjectName` and `ChooseRelationName` do (`commands/indexcmds.c`): held by a test against a server.
 
-use super::RelationFacts;
-use crate::sql::{Class, NewKey, Statement};
+use super::{FreeName, Label, RelationFacts};
+use crate::sql::{Class, NewKey, PieceKind, Statement};
 
 /// Bytes of a name: `NAMEDATALEN - 1`.
 const MOST: usize = 63;
@@ -59,15 +59,57 @@ fn columns_in_a_name(key: &NewKey) -> String {
     text
 }
 
-/// The names that PostgreSQL would try for the key, in its order. `None`: the statement adds no key, or names it.
-pub fn candidates(statement: &Statement, table: &RelationFacts) -> Option<Vec<String>> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
-    let [part] = ddl.parts.as_slice() else { return None };
-    let key = part.key.as_deref().filter(|_| part.constraint.is_none())?;
-    let columns = columns_in_a_name(key);
-    let (second, label) = if key.primary { (None, "pkey") } else { (Some(columns.as_str()), "key") };
-    let labels = (0..CANDIDATES).map(|n| if n == 0 { label.to_owned() } else { format!("{label}{n}") });
-    Some(labels.map(|label| object_name(&table.id.name, second, &label)).collect())
+/// A name that a plan may need, which PostgreSQL would choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of the statement's parts.
+    pub part: usize,
+    pub label: Label,
+    /// In the order in which PostgreSQL would try them.
+    pub candidates: Vec<String>,
+}
+
+impl Wanted {
+    fn new(part: usize, label: Label, table: &RelationFacts, second: Option<&str>) -> Self {
+        let word = label.as_str();
+        let labels = (0..CANDIDATES).map(|n| if n == 0 { word.to_owned() } else { format!("{word}{n}") });
+        let candidates = labels.map(|label| object_name(&table.id.name, second, &label)).collect();
+        Self { part, label, candidates }
+    }
+
+    fn of_key(part: usize, key: &NewKey, table: &RelationFacts) -> Self {
+        match key.primary {
+            true => Self::new(part, Label::Pkey, table, None),
+            false => Self::new(part, Label::Key, table, Some(&columns_in_a_name(key))),
+        }
+    }
+
+    /// As if the first of its names were free.
+    pub fn first(self) -> Option<FreeName> {
+        let Self { part, label, candidates } = self;
+        Some(FreeName { part, label, name: candidates.into_iter().next()? })
+    }
+}
+
+/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial.
+pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
+    let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
+    let mut all = Vec::new();
+    for (i, part) in ddl.parts.iter().enumerate() {
+        if let Some(key) = part.key.as_deref().filter(|_| part.constraint.is_none()) {
+            all.push(Wanted::of_key(i, key, table));
+        }
+        let Some(new) = part.new_column.as_deref() else { continue };
+        if new.serial.is_some() {
+            all.push(Wanted::new(i, Label::Seq, table, Some(&new.name)));
+        }
+        for piece in new.pieces.iter().filter(|piece| piece.name.is_none()) {
+            if let PieceKind::Key(key) = &piece.kind {
+                all.push(Wanted::of_key(i, key, table));
+            }
+        }
+    }
+    all
 }
 
 /// The first of the names `$1` (a `text[]` in its text form) that neither a relation nor a constraint of the schema `$2` has.

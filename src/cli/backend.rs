@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
 use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
-use crate::catalog::{Facts, ProbeAnswer};
+use crate::catalog::{Facts, FreeName, ProbeAnswer};
 use crate::catalog::{backfill, naming};
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::net::{Keepalive, Target};
@@ -80,10 +80,11 @@ impl Backend {
                 facts.probe.resize(facts.probe.len().max(probe.part + 1), None);
                 facts.probe[probe.part] = answered;
             }
-            if let Some(names) = naming::candidates(statement, &table) {
-                let names = array(names.iter().map(|name| Some(name.as_str())));
-                let row = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-                facts.free_name = row.map(|row| row.get(0));
+            for wanted in naming::wanted(statement, &table) {
+                let names = array(wanted.candidates.iter().map(|name| Some(name.as_str())));
+                if let Some(row) = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await? {
+                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name: row.get(0) });
+                }
             }
             if plan::may_backfill(statement, &facts, limits) {
                 let question = backfill::question(facts.session.server_version);

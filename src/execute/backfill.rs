@@ -6,7 +6,8 @@
 //! than `deadlock_timeout`; the session's role, `search_path` and own timeouts hold; the backend is busy all the time, if
 //! only with a nap, so that a cancel from anywhere strikes (the pause behind a batch is sent together with it).
 //!
-//! What the application moves meanwhile is the sweep's (`backfill/sweep.rs`). That new rows are right is the plan's.
+//! What the application moves meanwhile, and rows that want some of several columns, are the sweep's
+//! (`backfill/sweep.rs`). That new rows are right is the plan's.
 
 mod fault;
 mod pace;
@@ -22,7 +23,7 @@ use super::{Execution, Stop};
 use crate::backend::Answer;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
-use crate::plan::{Backfill, Phase};
+use crate::plan::{Backfill, Filled, Phase};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
@@ -96,11 +97,14 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// The statement of one batch.
-    fn update(&self, leaf: usize, batch: &Range<u64>, how: How) -> String {
-        let Backfill { set, wanting, .. } = self.what;
+    /// The statement of one batch: of rows that want all of its columns.
+    fn update(&self, leaf: usize, batch: &Range<u64>, how: How, columns: &[Filled]) -> String {
         let name = self.leaves.get(leaf).map(|leaf| leaf.name.quoted()).unwrap_or_default();
-        let wanted = format!("{} AND ({wanting})", self.places.condition(batch));
+        let each = |words: fn(&Filled) -> String, between: &str| {
+            columns.iter().map(words).collect::<Vec<_>>().join(between) //
+        };
+        let (set, wanting) = (each(Filled::set, ", "), each(|filled| format!("({})", filled.wanting), " AND "));
+        let wanted = format!("{} AND {wanting}", self.places.condition(batch));
         let update = format!("UPDATE ONLY {name} SET {set} WHERE");
         match how {
             How::Plain => format!("/* pgsluice: filling old rows */ {update} {wanted}"),
@@ -109,8 +113,9 @@ impl Filling<'_> {
                  SELECT ctid FROM ONLY {name} WHERE {wanted} FOR NO KEY UPDATE SKIP LOCKED))"
             ),
             How::Counting => format!(
-                "/* pgsluice: filling old rows that were moved */ WITH pgsluice AS ({update} {wanted} RETURNING ({wanting}) AS still) \
-                 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) FROM pgsluice"
+                "/* pgsluice: filling old rows that were moved */ WITH pgsluice AS ({update} {wanted} RETURNING {} AS still) \
+                 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) FROM pgsluice",
+                each(|filled| format!("({})", filled.wanting), " OR ")
             ),
         }
     }
@@ -148,7 +153,7 @@ impl Execution<'_> {
         };
         for leaf in 0..filling.leaves.len() {
             let end = filling.leaves.get(leaf).map_or(0, |leaf| leaf.pages) * places.lines;
-            self.walk(&mut filling, leaf, &mut Walk::new(0..end), How::Plain).await?;
+            self.walk(&mut filling, leaf, &what.columns, &mut Walk::new(0..end), How::Plain).await?;
         }
         self.sweep(&mut filling).await?;
         self.analyze(&filling).await?;
@@ -158,11 +163,18 @@ impl Execution<'_> {
     }
 
     /// Batch by batch through a range of one table, to its end. With `Counting` only up to a lock that is not to be had.
-    async fn walk(&mut self, filling: &mut Filling<'_>, leaf: usize, walk: &mut Walk, how: How) -> Result<(), Stop> {
+    async fn walk(
+        &mut self,
+        filling: &mut Filling<'_>,
+        leaf: usize,
+        columns: &[Filled],
+        walk: &mut Walk,
+        how: How,
+    ) -> Result<(), Stop> {
         while let Some(batch) = walk.next(filling.pace.size()) {
             self.between(filling).await?;
             let skips = how == How::Plain && walk.locked >= SKIP_AFTER;
-            let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how });
+            let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how }, columns);
             let places = batch.end - batch.start;
             match self.batch(filling, &sql).await? {
                 Ended::Done(answer) => {

@@ -66,8 +66,8 @@ pub struct Execution<'a> {
     pub offset: usize,
     /// When the statement began: the session's `statement_timeout` counts from here.
     pub begun: Instant,
-    /// The name of the constraint that the last phase that learns one has made, quoted.
-    pub learned: String,
+    /// The names of the constraints that steps have made, quoted, each in its slot.
+    pub learned: Vec<String>,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.

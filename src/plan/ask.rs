@@ -101,6 +101,7 @@ impl<'a> Ask<'a> {
             notes: Vec::new(),
             answer: None,
             phases: Vec::new(),
+            meanwhile: Vec::new(),
         }
     }
 
@@ -127,7 +128,6 @@ impl<'a> Ask<'a> {
             steps: vec![Step::as_written(&self.statement.text)],
             undo: None,
             backfill: None,
-            learns: None,
         }
     }
 

@@ -46,9 +46,10 @@ pub fn check(plan: &Plan) -> Vec<String> {
                 && !plan.forms.iter().any(|f| matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently));
             rule(phase.kind == PhaseKind::Relay || phase.undo.is_some() || !leaves_index, "CONCURRENTLY has an undo");
         }
-        let named = |phase: &Phase| phase.steps.iter().any(|step| step.name_at.is_some());
-        let learned = plan.phases[..i].iter().any(|phase| phase.learns.is_some());
-        rule(!named(phase) || learned, "a name is learned before it is used");
+        let earlier = plan.phases[..i].iter().flat_map(|phase| &phase.steps);
+        let learned: Vec<usize> = earlier.filter_map(|step| step.learns.map(|made| made.slot)).collect();
+        let mut names = phase.steps.iter().filter_map(|step| step.name_at);
+        rule(names.all(|name| learned.contains(&name.slot)), "a name is learned before it is used");
         rule(undo_fits(phase), "a drop that cannot be undone is finished, and nothing else");
     }
     broken

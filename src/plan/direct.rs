@@ -64,13 +64,18 @@ fn cost(ask: &Ask<'_>, verdicts: &[Verdict]) -> Cost {
     heaviest(costs)
 }
 
+/// Whether a part is over in a moment once its locks are held.
+pub(super) fn is_brief(ask: &Ask<'_>, i: usize, part: &Part) -> bool {
+    matches!(verdict(ask, i, part), Verdict::Relay | Verdict::Brief)
+}
+
 fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
     let row = part.form.row();
     match row.way {
         Way::Relay => Verdict::Relay,
         Way::Run => Verdict::Brief,
         Way::Long => Verdict::Long,
-        Way::Probe => match ask.facts.probe.get(i).and_then(Option::as_ref) {
+        Way::Probe | Way::Fill => match ask.facts.probe.get(i).and_then(Option::as_ref) {
             Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => Verdict::Unsafe(row.hazard),
             Some(_) if rechecks(ask, part) => {
                 Verdict::Unsafe("a CHECK on the column is checked again for every row while nobody can read or write")
@@ -140,7 +145,10 @@ fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
     };
     let title = form.row().title;
     let message = format!("{title}{place} may make the application wait, because {hazard}");
-    let report = Report::warning(sqlstate::WARNING, message);
+    let mut report = Report::warning(sqlstate::WARNING, message);
+    if let Some(obstacle) = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref()) {
+        report = report.detail(format!("Its rows cannot be filled in batches, because {obstacle}."));
+    }
     match hint::hint(ask, form) {
         Some(hint) => report.hint(hint),
         None => report,
@@ -166,7 +174,6 @@ fn unseen(statement: &Statement, kind: PhaseKind, purpose: &str, cost: Cost) -> 
         steps: vec![Step::as_written(&statement.text)],
         undo: None,
         backfill: None,
-        learns: None,
     };
     Plan {
         statement: statement.text.clone(),
@@ -177,5 +184,6 @@ fn unseen(statement: &Statement, kind: PhaseKind, purpose: &str, cost: Cost) -> 
         notes: Vec::new(),
         answer: None,
         phases: vec![phase],
+        meanwhile: Vec::new(),
     }
 }

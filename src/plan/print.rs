@@ -27,6 +27,9 @@ pub fn to_text(plan: &Plan) -> String {
             report(&mut out, "  tell", notice);
         }
     }
+    for meanwhile in &plan.meanwhile {
+        line(&mut out, "meaning", meanwhile);
+    }
     for (i, one) in plan.phases.iter().enumerate() {
         phase(&mut out, i + 1, one);
     }
@@ -86,7 +89,7 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
 /// A name that only the server will choose is shown as `…`.
 fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
     for step in &phase.steps {
-        line(out, if step.visible { visible } else { hidden }, &step.named("…"));
+        line(out, if step.visible { visible } else { hidden }, &step.named(&[]));
     }
 }
 

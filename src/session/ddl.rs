@@ -4,10 +4,11 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::{Facts, RelationFacts, backfill, naming, probe, query};
+use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
 use crate::pg::relation::quote_literal;
+use crate::pg::sqlstate;
 use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
@@ -44,8 +45,7 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        let begun = Instant::now();
-        let learned = String::new();
+        let (begun, learned) = (Instant::now(), Vec::new());
         let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
@@ -126,12 +126,14 @@ impl Session {
             }
         }
         // On a small table the server chooses the name itself.
-        if !self.limits().is_small(table.bytes)
-            && let Some(names) = naming::candidates(statement, table)
-        {
-            let names = query::array(names.iter().map(|name| Some(name.as_str())));
-            let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-            facts.free_name = answer.value().map(|name| self.talk.text(name));
+        if !self.limits().is_small(table.bytes) {
+            for wanted in naming::wanted(statement, table) {
+                let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
+                let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
+                if let Some(name) = answer.value().map(|name| self.talk.text(name)) {
+                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
+                }
+            }
         }
         if plan::may_backfill(statement, facts, &self.limits()) {
             let question = backfill::question(facts.session.server_version);
@@ -146,8 +148,9 @@ impl Session {
         Ok(())
     }
 
-    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Vec<Vec<Option<String>>>>, BackendLost> {
+    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed. A cancel is the whole
+    /// statement's.
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Vec<Vec<Option<String>>>>, Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 50", &[]);
@@ -156,11 +159,13 @@ impl Session {
         }
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
-        if let Some(error) = &answer.error {
-            tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
-            return Ok(None);
+        let Some(error) = answer.error else { return Ok(Some(answer.rows)) };
+        if error.sqlstate() == sqlstate::QUERY_CANCELED {
+            self.talk.take_cancelled();
+            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
         }
-        Ok(Some(answer.rows))
+        tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
+        Ok(None)
     }
 
     /// The plan of a statement as the query that gives its lines.

@@ -108,6 +108,10 @@ pub struct Part {
 pub struct NewColumn {
     pub name: String,
     pub type_text: String,
+    /// serial and its kin: the type that it stands for.
+    pub serial: Option<&'static str>,
+    /// The type is one of PostgreSQL's own: no domain.
+    pub built_in: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
     /// What stands behind the type, in the order written.

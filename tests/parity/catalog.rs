@@ -15,12 +15,14 @@ const FIRST: u64 = 16384;
 /// No part of the schema, or told in other words by [`DEFINITIONS`].
 const LEFT_OUT: [&str; 4] = ["pg_statistic", "pg_statistic_ext_data", "pg_largeobject", "pg_largeobject_metadata"];
 
-const MEANINGLESS: [&str; 17] = [
+const MEANINGLESS: [&str; 20] = [
     "relfilenode",
     "relpages",
     "reltuples",
     "relallvisible",
     "relallfrozen",
+    // Counts the columns that were dropped too.
+    "relnatts",
     "relfrozenxid",
     "relminmxid",
     // Cleared by VACUUM alone, so a build that was undone leaves them.
@@ -32,6 +34,9 @@ const MEANINGLESS: [&str; 17] = [
     // Whether an old snapshot was about while it was built.
     "indcheckxmin",
     "attcacheoff",
+    // Whether an old row has its value in it or beside it: a rewrite changes that.
+    "atthasmissing",
+    "attmissingval",
     "enumtypid",
     "xmin",
     "stxdexpr",
@@ -89,7 +94,12 @@ impl Catalogue {
         };
         let columns: Vec<String> = self.columns.iter().filter(shown).map(|(name, _)| format!("c.{name}")).collect();
         // A session's schema for its temporary tables stays for the next one of the same number.
-        let but = if self.name == "pg_namespace" { "AND c.nspname !~ '^pg_(toast_)?temp_'" } else { "" };
+        let but = match self.name.as_str() {
+            "pg_namespace" => "AND c.nspname !~ '^pg_(toast_)?temp_'",
+            // A column that was added and taken back leaves its number used; the numbers of later ones tell.
+            "pg_attribute" => "AND NOT c.attisdropped",
+            _ => "",
+        };
         let words = DEFINITIONS.iter().find(|(name, _)| *name == self.name).map_or("NULL", |(_, words)| words);
         Some(format!(
             "SELECT '{}', (SELECT row_to_json(r) FROM (SELECT {}) r)::text, {words} FROM pg_catalog.{} c WHERE {key} >= {FIRST} {but}",

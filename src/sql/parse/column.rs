@@ -28,7 +28,15 @@ const BUILT_IN: [&str; 79] = [
     "record", "unknown", "void",
 ];
 
-const SERIAL: [&str; 6] = ["serial", "serial2", "serial4", "serial8", "bigserial", "smallserial"];
+/// Names that are types for a new column alone, and the types that they stand for.
+const SERIAL: [(&str, &str); 6] = [
+    ("serial", "integer"),
+    ("serial2", "smallint"),
+    ("serial4", "integer"),
+    ("serial8", "bigint"),
+    ("bigserial", "bigint"),
+    ("smallserial", "smallint"),
+];
 
 /// What a column's definition carries, as far as its cost goes.
 #[derive(Default)]
@@ -103,9 +111,8 @@ impl Properties {
 fn properties(column: &ColumnDef) -> Properties {
     let mut found = Properties::default();
     let (mut virtual_one, mut not_null) = (false, false);
-    let type_names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
-    found.serial = matches!(type_names.as_slice(), [name] if SERIAL.contains(name));
-    found.user_type = !found.serial && column.type_name.as_ref().is_some_and(|name| !is_built_in(name));
+    found.serial = serial(column).is_some();
+    found.user_type = is_user_type(column);
     for constraint in constraints(column) {
         match constraint.contype() {
             ConstrType::ConstrIdentity => found.identity = true,
@@ -136,6 +143,17 @@ fn properties(column: &ColumnDef) -> Properties {
         }
     }
     found
+}
+
+/// The type behind serial.
+pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
+    let names = strings(&column.type_name.as_ref()?.names);
+    let [name] = names.as_slice() else { return None };
+    SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
+}
+
+pub(super) fn is_user_type(column: &ColumnDef) -> bool {
+    serial(column).is_none() && column.type_name.as_ref().is_some_and(|name| !is_built_in(name))
 }
 
 fn is_built_in(name: &TypeName) -> bool {

@@ -3,9 +3,9 @@
 //! Invariant: every piece is a slice of the author's text between two of its tokens, never words of the parser's; where the text does
 //! not part as the grammar's tree does, there are no pieces, and the statement stays whole.
 
-use super::key;
 use super::names::some;
 use super::tokens::{Scanned, Word};
+use super::{column, key};
 use crate::sql::{ColumnPiece, NewColumn, PieceKind};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self, AlterTableCmd, AlterTableStmt, ColumnDef, ConstrType, Constraint, Node, Token};
@@ -97,6 +97,8 @@ impl Piece<'_> {
         let mut new = NewColumn {
             name: column.colname.clone(),
             type_text: self.between(type_at, first)?.0,
+            serial: column::serial(column),
+            built_in: !column::is_user_type(column),
             if_not_exists: command.missing_ok,
             pieces: Vec::new(),
         };
@@ -178,7 +180,7 @@ impl ColumnPiece {
             }
             (PieceKind::Key(key), ConstrType::ConstrAttrDeferred) => key.deferral = " DEFERRABLE INITIALLY DEFERRED",
             (PieceKind::Check { enforced } | PieceKind::References { enforced }, ConstrType::ConstrAttrNotEnforced) => {
-                *enforced = false
+                *enforced = false;
             }
             _ => {}
         }

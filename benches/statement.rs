@@ -105,6 +105,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         wanted_index: Some("INDEX USING btree (customer_id)".to_owned()),
         free_names: Vec::new(),
         backfill: None,
+        tree: None,
     };
     let limits = Limits { small_table: 1 << 20, rewrite: true };
     assert!(plan(&statement, &facts, &limits).is_ok());

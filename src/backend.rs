@@ -79,6 +79,8 @@ pub struct Talk {
     pub covered: bool,
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
+    /// Bytes of them; then they go at once, as the protocol lets them come at any time.
+    pub notifications_limit: usize,
 }
 
 /// The task that sends it.
@@ -274,7 +276,7 @@ impl Talk {
             Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),
-            Some(b'A') => self.notifications.get_or_insert_default().extend_from_slice(&frame),
+            Some(b'A') => self.hold_notification(&frame),
             Some(b'E') => {
                 let error = ServerError::new(frame);
                 if error.is_fatal() {
@@ -286,6 +288,15 @@ impl Talk {
             _ => {}
         }
         Ok(false)
+    }
+
+    fn hold_notification(&mut self, frame: &[u8]) {
+        let held = self.notifications.get_or_insert_default();
+        held.extend_from_slice(frame);
+        if held.len() > self.notifications_limit {
+            self.link.tell_front(held);
+            self.notifications = None;
+        }
     }
 
     /// One statement of our own.

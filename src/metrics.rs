@@ -64,6 +64,8 @@ counters! {
     texts_unparsable,
     /// Texts too large to inspect.
     texts_oversize,
+    /// Prepared DDL that is followed no more, as its session has prepared too much.
+    prepared_forgotten,
     /// Texts that may hide DDL (DO, CALL).
     texts_hiding_ddl,
     /// DDL relayed because the state of the conversation left two readings.

@@ -7,5 +7,6 @@ pub mod facts;
 pub mod naming;
 pub mod probe;
 pub mod query;
+pub mod tree;
 
 pub use facts::*;

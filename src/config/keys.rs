@@ -77,6 +77,8 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("backend.tls", "key", Slot::Path(&mut backend.key)),
         key("ddl", "inspect_limit", Slot::Memory(&mut ddl.inspect_limit, 8 << 10..=1 << 30)),
         key("ddl", "statements_limit", Slot::Count(&mut ddl.statements_limit, 1..=1_000_000)),
+        key("ddl", "prepared_limit", Slot::Memory(&mut ddl.prepared_limit, 64 << 10..=1 << 30)),
+        key("ddl", "notifications_limit", Slot::Memory(&mut ddl.notifications_limit, 0..=1 << 30)),
         key("ddl", "unparsable", Slot::Word(&mut ddl.unparsable)),
         key("ddl", "oversize", Slot::Word(&mut ddl.oversize)),
         key("ddl", "notices", Slot::Flag(&mut ddl.notices)),

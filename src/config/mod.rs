@@ -82,6 +82,10 @@ pub struct Ddl {
     /// Bytes.
     pub inspect_limit: usize,
     pub statements_limit: usize,
+    /// Bytes, of one session.
+    pub prepared_limit: usize,
+    /// Bytes, of one session.
+    pub notifications_limit: usize,
     pub unparsable: Fallback,
     pub oversize: Fallback,
     pub notices: bool,
@@ -325,6 +329,8 @@ impl Default for Ddl {
         Self {
             inspect_limit: 4 << 20,
             statements_limit: 10_000,
+            prepared_limit: 16 << 20,
+            notifications_limit: 1 << 20,
             unparsable: Fallback::Relay,
             oversize: Fallback::Relay,
             notices: true,

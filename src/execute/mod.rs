@@ -64,10 +64,10 @@ pub struct Execution<'a> {
     pub facts: &'a Facts,
     /// Where the client's text stands in the string it sent: characters before it, for error positions.
     pub offset: usize,
-    /// When the statement began: the session's `statement_timeout` counts from here.
-    pub begun: Instant,
     /// The names of the constraints that steps have made, quoted, each in its slot.
     pub learned: Vec<String>,
+    /// When the statement began: the session's `statement_timeout` counts from here.
+    pub begun: Instant,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.
@@ -188,6 +188,11 @@ impl Execution<'_> {
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
             return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
+        }
+        if let Some(otherwise) = step.must_hold
+            && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
+        {
+            return Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
         }
         let offset = self.offset;
         let frame = error.with_position(|position| {

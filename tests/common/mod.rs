@@ -12,8 +12,10 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod end;
 pub mod program;
 pub mod raw;
+pub mod tls;
 pub mod twins;
 
 use bytes::BytesMut;

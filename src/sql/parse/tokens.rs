@@ -91,6 +91,21 @@ impl<'a> Scanned<'a> {
         };
         here.then(|| word.range.end.saturating_sub(self.range.start))
     }
+
+    /// Where, from the start of this part, the name of CREATE INDEX's table ends: `ON [schema .] name [*]`.
+    pub(super) fn index_body_at(&self) -> Option<usize> {
+        let on = self.words.iter().position(|word| word.token == Token::On)?;
+        let mut words = self.words.get(on + 1..)?.iter();
+        let mut last = words.next().filter(|word| word.token != Token::Only)?;
+        while let Some(dot) = words.next() {
+            match dot.token {
+                Token::Ascii46 => last = words.next()?,
+                Token::Ascii42 => last = dot,
+                _ => break,
+            }
+        }
+        Some(last.range.end.saturating_sub(self.range.start))
+    }
 }
 
 fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {

@@ -3,9 +3,9 @@
 use super::Failure;
 use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
 use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
-use crate::catalog::tree::{Inquiry, Tree};
+use crate::catalog::tree::Inquire;
 use crate::catalog::{Facts, FreeName, ProbeAnswer};
-use crate::catalog::{backfill, naming};
+use crate::catalog::{attach, backfill, naming, tree};
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
@@ -93,7 +93,7 @@ impl Backend {
                 let row = self.client.query_one(&question, &[&table.id.oid.to_string()]).await?;
                 facts.backfill = serde_json::from_str(row.get(0)).ok();
             }
-            facts.tree = self.tree(statement, &facts).await;
+            self.partitions(statement, &mut facts).await;
             if let Some(probe) = index_probe(statement, &table) {
                 let definition = self.rolled_back(async || {
                     self.client.batch_execute(&probe.make).await?;
@@ -107,9 +107,17 @@ impl Backend {
         Ok(Ok(facts))
     }
 
-    /// The partitions, where the statement makes an index on all of them.
-    async fn tree(&self, statement: &Statement, facts: &Facts) -> Option<Tree> {
-        let mut inquiry = Inquiry::new(statement, facts, 0)?;
+    /// What a plan for partitions needs; nothing is learned where it cannot be told.
+    async fn partitions(&self, statement: &Statement, facts: &mut Facts) {
+        if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, 0) {
+            facts.tree = self.inquire(&mut inquiry).await.and_then(|()| inquiry.tree());
+        }
+        if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, 0) {
+            facts.attach = self.inquire(&mut inquiry).await.and_then(|()| inquiry.facts());
+        }
+    }
+
+    async fn inquire(&self, inquiry: &mut (dyn Inquire + Send)) -> Option<()> {
         while let Some(round) = inquiry.round() {
             let answered = self.rolled_back(async || {
                 for sql in &round.first {
@@ -120,7 +128,7 @@ impl Backend {
             });
             inquiry.answer(&answered.await?).ok()?;
         }
-        inquiry.tree()
+        Some(())
     }
 
     /// Runs questions in a transaction that is rolled back; `None`: they failed, so there is no answer.

@@ -62,6 +62,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         wanted_index: None,
         free_names,
         tree: None,
+        attach: None,
         backfill,
     }
 }

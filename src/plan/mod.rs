@@ -6,6 +6,7 @@
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
 //!    [`partitioned_index`]: it has one on each partition.
 //! 3. [`alter_table`] ([`new_column`], [`constraint`]): new rows obey at once, old rows are filled and checked without blocking anybody.
+//!    [`attach`]: what a new partition must have is made before it is attached.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
@@ -15,6 +16,7 @@
 
 mod alter_table;
 mod ask;
+mod attach;
 pub mod check;
 mod constraint;
 mod direct;
@@ -80,6 +82,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     }
     let rerouted = match ask.ddl.form() {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
+        Form::AttachPartition => attach::plan(ask),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         _ => alter_table::plan(ask),

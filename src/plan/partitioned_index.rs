@@ -27,7 +27,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if tree.name_taken || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
         return Some(as_written(ask, "the server will not run it", &[]));
     }
-    let body = ask.statement.text.get(ask.ddl.index_body_at?..)?;
+    let body = ask.statement.text.get(ask.ddl.tail_at?..)?;
     if !buildable(tree) {
         return None;
     }

@@ -4,8 +4,8 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::tree::{Inquiry, Round, Tree};
-use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
+use crate::catalog::tree::{Inquire, Round};
+use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, naming, probe, query, tree};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
 use crate::pg::relation::quote_literal;
@@ -139,7 +139,7 @@ impl Session {
             let answer = self.talk.question(&question, &[&table.id.oid.to_string()]).await?;
             facts.backfill = answer.value().and_then(|json| serde_json::from_str(&self.talk.text(json)).ok());
         }
-        facts.tree = self.tree(statement, facts).await?;
+        self.partitions(statement, facts).await?;
         if let Some(question) = probe::index_probe(statement, table) {
             let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
             let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
@@ -172,17 +172,28 @@ impl Session {
         Ok(None)
     }
 
-    /// The partitions, where the statement makes an index on all of them; `None` too if they cannot be told of.
-    async fn tree(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<Tree>, Stop> {
-        let Some(mut inquiry) = Inquiry::new(statement, facts, self.limits().small_table) else { return Ok(None) };
+    /// What a plan for partitions needs; nothing is learned where it cannot be told.
+    async fn partitions(&mut self, statement: &Statement, facts: &mut Facts) -> Result<(), Stop> {
+        let small = self.limits().small_table;
+        if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, small) {
+            facts.tree = if self.inquire(&mut inquiry).await? { inquiry.tree() } else { None };
+        }
+        if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, small) {
+            facts.attach = if self.inquire(&mut inquiry).await? { inquiry.facts() } else { None };
+        }
+        Ok(())
+    }
+
+    /// False: something was not answered.
+    async fn inquire(&mut self, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, Stop> {
         while let Some(round) = inquiry.round() {
-            let Some(text) = self.answer_to(&round).await? else { return Ok(None) };
+            let Some(text) = self.answer_to(&round).await? else { return Ok(false) };
             if let Err(error) = inquiry.answer(&text) {
                 tracing::warn!(%error, "cannot read what was asked about partitions");
-                return Ok(None);
+                return Ok(false);
             }
         }
-        Ok(inquiry.tree())
+        Ok(true)
     }
 
     /// The text that a question is answered with behind what is rolled back; `None`: something failed.

@@ -60,7 +60,7 @@ const STATE: &str = "
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 14] = [
+const STATEMENTS: [(&str, &[&str]); 15] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -107,6 +107,10 @@ const STATEMENTS: [(&str, &[&str]); 14] = [
             "%VALIDATE%outside%",
             "%ATTACH%",
         ],
+    ),
+    (
+        "ALTER TABLE p ADD UNIQUE (id, i)",
+        &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
     ),
     ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
 ];

@@ -9,8 +9,8 @@
 //! Pure, as all of `catalog`: [`Inquiry`] says what to ask next, the caller owns the connection.
 
 use super::naming::{self, CANDIDATES};
-use super::tree::{Inquire, Round};
-use super::{Facts, RelationFacts, RelationRef, probe, query};
+use super::tree::{Inquire, Round, is_large};
+use super::{Facts, RelationFacts, RelationRef, query};
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -153,7 +153,7 @@ impl Inquiry {
         let [part] = ddl.parts.as_slice() else { return None };
         let parent = ddl.targets.first().and_then(|name| facts.relation(name))?;
         let new = part.others.first().and_then(|name| facts.relation(name))?;
-        let large = |relation: &RelationFacts| probe::worth_asking(relation, small_table);
+        let large = |relation: &RelationFacts| is_large(relation, small_table);
         let asks = part.form == Form::AttachPartition
             && parent.kind == RelationKind::PartitionedTable
             && matches!(new.kind, RelationKind::Table | RelationKind::PartitionedTable)

@@ -145,7 +145,7 @@ impl Inquiry {
             && table.has_children
             && !ddl.only
             && facts.session.server_version >= 110_000
-            && probe::worth_asking(table, small_table);
+            && is_large(table, small_table);
         let (build, names) = wanted(ddl, part, table).filter(|_| asks)?;
         Some(Self {
             names,
@@ -243,6 +243,11 @@ impl Inquire for Inquiry {
         }));
         Ok(())
     }
+}
+
+/// Whether a plan would differ from that of a small table, or one that only this session sees.
+pub(super) fn is_large(table: &RelationFacts, small_table: u64) -> bool {
+    (small_table == 0 || table.bytes > small_table) && table.persistence != 't' && !table.created_here
 }
 
 /// The wanted index on the copy, and how it is called on each table.

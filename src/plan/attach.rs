@@ -26,7 +26,12 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     let (parent, facts) = (ask.target()?, ask.facts.attach.as_ref()?);
     let [part] = ask.ddl.parts.as_slice() else { return None };
     let new = part.others.first().and_then(|name| ask.facts.relation(name))?;
-    if !ask.limits.rewrite || ask.in_transaction() || parent.is_system || !parent.owned || !new.owned {
+    // The server refuses to attach a part of another table.
+    let free = !new.is_partition
+        && !new.typed
+        && new.parent.is_none()
+        && (new.kind == RelationKind::PartitionedTable || !new.has_children);
+    if !free || !ask.limits.rewrite || ask.in_transaction() || parent.is_system || !parent.owned || !new.owned {
         return None;
     }
     let large = !ask.small(table_bytes(new));

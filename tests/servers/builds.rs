@@ -72,12 +72,12 @@ impl Scene<'_> {
             ("LIST (id)", "FOR VALUES IN (7)"),
         ];
         if self.server.version >= 11 {
-            kinds.push(("HASH (id, v)", "FOR VALUES WITH (MODULUS 4, REMAINDER 1)"));
+            kinds.push(("HASH (id, n)", "FOR VALUES WITH (MODULUS 4, REMAINDER 1)"));
             kinds.push(("LIST (id)", "DEFAULT"));
         }
         for (key, bounds) in kinds {
             let what = format!("{key} {bounds}");
-            owner.ok(&format!("CREATE TABLE parts (id int NOT NULL, v text) PARTITION BY {key}"));
+            owner.ok(&format!("CREATE TABLE parts (id int NOT NULL, v text, n bigint) PARTITION BY {key}"));
             if key == "LIST (id)" {
                 owner.ok("CREATE TABLE first PARTITION OF parts FOR VALUES IN (1, 2)");
             }

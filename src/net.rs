@@ -1,12 +1,21 @@
 //! Sockets: TCP and Unix, on both sides, with the options a relay needs.
 //!
-//! `Stream` is the one type the relay reads and writes; TLS is a variant of it.
+//! `Stream` is the one type the relay reads and writes; TLS is a variant of it, and so is a socket on a worker's
+//! io_uring ([`ring`]).
+
+#[cfg(all(target_os = "linux", feature = "io_uring"))]
+pub mod ring;
+#[cfg(not(all(target_os = "linux", feature = "io_uring")))]
+#[path = "net/no_ring.rs"]
+pub mod ring;
 
 use crate::config::{Address, BackendTlsMode, Negotiation};
 use crate::tls;
+use ring::RingStream;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +29,7 @@ pub enum Stream {
     Unix(UnixStream),
     /// Boxed: a session that is not encrypted should not carry the room.
     Tls(Box<tls::Stream>),
+    Ring(RingStream),
 }
 
 impl Stream {
@@ -28,6 +38,7 @@ impl Stream {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Self::Tls(s) => s.poll_read(cx, buf),
+            Self::Ring(s) => s.poll_read(cx, buf),
         }
     }
 
@@ -37,6 +48,7 @@ impl Stream {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Tls(s) => s.poll_write(cx, bytes),
+            Self::Ring(s) => s.poll_write(cx, bytes),
         }
     }
 
@@ -44,6 +56,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(s) => s.poll_flush(cx),
+            Self::Ring(s) => s.poll_flush(cx),
         }
     }
 
@@ -53,12 +66,34 @@ impl Stream {
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
             Self::Tls(s) => s.poll_shutdown(cx),
+            Self::Ring(s) => s.poll_shutdown(cx),
         }
     }
 
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
+
+    /// The socket without its runtime; what is encrypted stays as it is.
+    fn into_socket(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(s) => Ok(s.into_std()?.into()),
+            Self::Unix(s) => Ok(s.into_std()?.into()),
+            Self::Tls(_) | Self::Ring(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Puts both ends of a session on the thread's ring, if it has one and neither is encrypted.
+///
+/// # Errors
+/// The operating system does not let go of a socket; not known to happen.
+pub fn on_ring(front: Stream, back: Stream) -> io::Result<(Stream, Stream)> {
+    if !ring::is_here() || front.is_encrypted() || back.is_encrypted() {
+        return Ok((front, back));
+    }
+    let onto = |stream: Stream| RingStream::new(stream.into_socket()?).map(Stream::Ring);
+    Ok((onto(front)?, onto(back)?))
 }
 
 /// The server, and how to get there.

@@ -17,7 +17,7 @@ pub mod raw;
 pub mod twins;
 
 use bytes::BytesMut;
-use pgsluice::config::{Address, Config};
+use pgsluice::config::{Address, Config, Io};
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::server::{self, Running};
 use pgsluice::wire::message::{put_frame, put_query};
@@ -39,8 +39,15 @@ pub fn proxy(postgres: &Postgres, tweak: impl FnOnce(&mut Config)) -> Running {
     config.proxy.listen = vec![Address::tcp("127.0.0.1", 0)];
     config.proxy.backend = Address::tcp("127.0.0.1", postgres.port);
     config.proxy.workers = 2;
+    config.proxy.io = io();
     tweak(&mut config);
     server::spawn(config).expect("a proxy")
+}
+
+/// How the proxies of this run read and write: `PGSLUICE_TEST_IO`, as `io` in `[proxy]`.
+pub fn io() -> Io {
+    let word = std::env::var("PGSLUICE_TEST_IO").unwrap_or_else(|_| "auto".into());
+    Io::from_word(&word).expect("PGSLUICE_TEST_IO is auto, epoll or io_uring")
 }
 
 pub fn port(running: &Running) -> u16 {

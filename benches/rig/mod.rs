@@ -55,6 +55,7 @@ impl Rig {
         let server = Target { name: "direct", port: postgres.port, process: None };
         let mut rig = Self { targets: vec![server], postgres, folder };
         rig.pgsluice("pgsluice", "");
+        rig.pgsluice("pgsluice, epoll", "io = \"epoll\"");
         rig.pgbouncer();
         rig.haproxy();
         rig

@@ -50,6 +50,8 @@ pub(super) struct Kernel {
     /// Freed by [`Kernel::end`] alone: a ring that is closed ends its receives later.
     buffers: ManuallyDrop<Buffers>,
     done: Vec<Done>,
+    /// [`Kernel::enter`] failed: what it left in the queue must never be submitted, as its bytes may be gone.
+    dead: bool,
 }
 
 impl Kernel {
@@ -78,7 +80,7 @@ impl Kernel {
         unsafe {
             ring.submitter().register_buf_ring_with_flags(buffers.ring.as_ptr() as u64, BUFFERS, GROUP, 0)?;
         }
-        let mut kernel = Self { ring, buffers, done: Vec::new() };
+        let mut kernel = Self { ring, buffers, done: Vec::new(), dead: false };
         kernel.bell(false);
         // A sandbox may allow the set-up and forbid the use.
         kernel.push(&opcode::Nop::new().build())?;
@@ -147,6 +149,9 @@ impl Kernel {
     /// The kernel does not take submissions any more: the ring is of no more use.
     pub(super) fn enter(&mut self) -> io::Result<()> {
         let mut refused = 0;
+        if self.dead {
+            return Err(io::Error::other("the ring failed before"));
+        }
         loop {
             let queued = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
             // SAFETY: no argument is an address.
@@ -165,6 +170,7 @@ impl Kernel {
                     refused += 1;
                     let for_now = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM));
                     if !for_now || refused > PATIENCE {
+                        self.dead = true;
                         return Err(error);
                     }
                     std::thread::yield_now();

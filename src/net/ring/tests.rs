@@ -67,15 +67,25 @@ fn bytes_arrive_in_the_order_of_the_writes() {
         let pieces: Vec<Vec<u8>> = (0..4000_usize).map(|n| vec![n as u8; 1 + n * 7919 % 9000]).collect();
         let whole: Vec<u8> = pieces.concat();
         let expected = whole.len();
+        let (full, is_full) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            // Late, so that the socket is full by then.
-            std::thread::sleep(Duration::from_millis(50));
+            is_full.recv().unwrap();
             let mut got = Vec::new();
             peer.read_to_end(&mut got).unwrap();
             got
         });
         for piece in &pieces {
-            write(&mut ours, piece).await.unwrap();
+            let mut writing = std::pin::pin!(write(&mut ours, piece));
+            poll_fn(|cx| {
+                let written = writing.as_mut().poll(cx);
+                if written.is_pending() {
+                    // From here on somebody reads.
+                    let _ = full.send(());
+                }
+                written
+            })
+            .await
+            .unwrap();
         }
         poll_fn(|cx| ours.poll_shutdown(cx)).await.unwrap();
         let got = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
@@ -144,7 +154,6 @@ fn a_peer_that_is_gone_is_an_error() {
         let (peer, mut ours) = pair();
         // With bytes it has not read it resets the connection.
         write(&mut ours, b"unread").await.unwrap();
-        std::thread::sleep(Duration::from_millis(1));
         tokio::task::yield_now().await;
         let mut waiting = [0];
         while !matches!(peer.peek(&mut waiting), Ok(1)) {}

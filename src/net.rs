@@ -30,6 +30,8 @@ pub enum Stream {
     /// Boxed: a session that is not encrypted should not carry the room.
     Tls(Box<tls::Stream>),
     Ring(RingStream),
+    /// On its way to the ring it was lost.
+    Lost,
 }
 
 impl Stream {
@@ -39,6 +41,7 @@ impl Stream {
             Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Self::Tls(s) => s.poll_read(cx, buf),
             Self::Ring(s) => s.poll_read(cx, buf),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -49,6 +52,7 @@ impl Stream {
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Tls(s) => s.poll_write(cx, bytes),
             Self::Ring(s) => s.poll_write(cx, bytes),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -57,6 +61,7 @@ impl Stream {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(s) => s.poll_flush(cx),
             Self::Ring(s) => s.poll_flush(cx),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -67,6 +72,7 @@ impl Stream {
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
             Self::Tls(s) => s.poll_shutdown(cx),
             Self::Ring(s) => s.poll_shutdown(cx),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -74,26 +80,22 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
-    /// The socket without its runtime; what is encrypted stays as it is.
-    fn into_socket(self) -> io::Result<OwnedFd> {
-        match self {
-            Self::Tcp(s) => Ok(s.into_std()?.into()),
-            Self::Unix(s) => Ok(s.into_std()?.into()),
-            Self::Tls(_) | Self::Ring(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
+    /// From the runtime's epoll to the thread's ring. What waits in the socket stays there.
+    ///
+    /// # Errors
+    /// As the operating system says; the stream is lost then.
+    pub fn move_to_ring(&mut self) -> io::Result<()> {
+        let socket: OwnedFd = match std::mem::replace(self, Self::Lost) {
+            Self::Tcp(s) => s.into_std()?.into(),
+            Self::Unix(s) => s.into_std()?.into(),
+            other => {
+                *self = other;
+                return Ok(());
+            }
+        };
+        *self = Self::Ring(RingStream::new(socket)?);
+        Ok(())
     }
-}
-
-/// Puts both ends of a session on the thread's ring, if it has one and neither is encrypted.
-///
-/// # Errors
-/// The operating system does not let go of a socket; not known to happen.
-pub fn on_ring(front: Stream, back: Stream) -> io::Result<(Stream, Stream)> {
-    if !ring::is_here() || front.is_encrypted() || back.is_encrypted() {
-        return Ok((front, back));
-    }
-    let onto = |stream: Stream| RingStream::new(stream.into_socket()?).map(Stream::Ring);
-    Ok((onto(front)?, onto(back)?))
 }
 
 /// The server, and how to get there.

@@ -369,12 +369,13 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
     let runtime = runtime()?;
     let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
     let io = shared.config.proxy.io;
+    let worth = if io == Io::IoUring { 0 } else { net::ring::A_FEW };
     let (tell_ring, ring) = std_mpsc::channel();
     let thread = thread(&format!("worker {n}"), move || {
         runtime.block_on(async {
             if io != Io::Epoll {
                 // Whoever started the worker may have failed meanwhile.
-                let _ = tell_ring.send(net::ring::start().map(|tender| drop(tokio::spawn(tender))));
+                let _ = tell_ring.send(net::ring::start(worth).map(|tender| drop(tokio::spawn(tender))));
             }
             let mut drain = serving.drain.clone();
             loop {
@@ -404,8 +405,8 @@ fn with_rings(workers: Vec<Worker>, io: Io) -> Result<Vec<Worker>, Report> {
     if io == Io::Epoll {
         return Ok(workers);
     }
-    let made = workers.iter().map(|worker| worker.ring.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())));
-    match made.filter_map(Result::err).last() {
+    let gone = |_| Err(std::io::ErrorKind::Other.into());
+    match workers.iter().map(|worker| worker.ring.recv().unwrap_or_else(gone)).find_map(Result::err) {
         None => tracing::debug!("the relay is on io_uring"),
         Some(error) if io == Io::IoUring => {
             let report = Report::fatal(sqlstate::CONFIG_FILE_ERROR, format!("io_uring cannot be used: {error}"));

@@ -7,20 +7,32 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
 
+pub const A_FEW: u32 = 0;
+
 /// There is none.
 #[derive(Debug)]
 pub struct RingStream(Infallible);
 
 /// # Errors
 /// Always.
-pub fn start() -> io::Result<Pending<()>> {
+pub fn start(_: u32) -> io::Result<Pending<()>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without it"))
 }
 
 pub fn stop() {}
 
-pub fn is_here() -> bool {
-    false
+/// A session that could be on a ring.
+#[derive(Debug)]
+pub struct Present(());
+
+impl Present {
+    pub fn here() -> Self {
+        Self(())
+    }
+
+    pub fn belongs_on_ring(&self) -> bool {
+        false
+    }
 }
 
 impl RingStream {

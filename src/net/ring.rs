@@ -15,7 +15,7 @@ mod driver;
 mod kernel;
 
 use driver::Driver;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -26,7 +26,13 @@ use tokio::io::unix::AsyncFd;
 
 thread_local! {
     static RING: RefCell<Option<Driver>> = const { RefCell::new(None) };
+    /// Sessions of this thread that could be on its ring, and how many make it worth while; none do without a ring.
+    static PRESENT: Cell<u32> = const { Cell::new(0) };
+    static WORTH: Cell<u32> = const { Cell::new(u32::MAX) };
 }
+
+/// With fewer sessions there is too little to gather: a call for the ring's news is one more than epoll needs.
+pub const A_FEW: u32 = 4;
 
 /// Rings so far: a stream that strays to another thread must not take that one's place for its own.
 static RINGS: AtomicU32 = AtomicU32::new(0);
@@ -38,27 +44,46 @@ pub struct RingStream {
     ring: u32,
 }
 
-/// Makes this thread's ring. Whoever gets its [`Tender`] runs it on this thread's runtime, and calls [`stop`] at the end.
+/// A session without encryption, counted for as long as it lives.
+#[derive(Debug)]
+pub struct Present(());
+
+impl Present {
+    pub fn here() -> Self {
+        PRESENT.set(PRESENT.get().wrapping_add(1));
+        Self(())
+    }
+
+    /// Whether the session is better off on the ring.
+    pub fn belongs_on_ring(&self) -> bool {
+        PRESENT.get() >= WORTH.get()
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let _ = PRESENT.try_with(|present| present.set(present.get().wrapping_sub(1)));
+    }
+}
+
+/// Makes this thread's ring, for sessions that meet `worth` or more. Whoever gets its [`Tender`] runs it on this thread's runtime, and calls [`stop`] at the end.
 ///
 /// # Errors
 /// The kernel or the sandbox does not allow it.
-pub fn start() -> io::Result<Tender> {
+pub fn start(worth: u32) -> io::Result<Tender> {
     let (driver, bell) = Driver::new(RINGS.fetch_add(1, Ordering::Relaxed))?;
     let bell = kernel::watch(bell)?;
     RING.with_borrow_mut(|ring| *ring = Some(driver));
+    WORTH.set(worth);
     Ok(Tender { bell, woken: Vec::new() })
 }
 
 /// Ends this thread's ring, after its last stream.
 pub fn stop() {
+    WORTH.set(u32::MAX);
     if let Some(driver) = RING.with_borrow_mut(Option::take) {
         driver.end();
     }
-}
-
-/// Whether this thread has a ring.
-pub fn is_here() -> bool {
-    RING.with_borrow(Option::is_some)
 }
 
 /// The task that speaks with the kernel, for as long as its runtime lives.

@@ -162,13 +162,7 @@ impl<'a> Greeting<'a> {
             Err(report) => return self.refuse(report).await,
         };
         match self.shared.target.connect().await {
-            Ok(back) => match net::on_ring(self.front, back) {
-                Ok((front, back)) => Some(Hello { front, back, packet, parameters, guest }),
-                Err(error) => {
-                    tracing::error!(%error, "a session's sockets could not be put on the io_uring");
-                    None
-                }
-            },
+            Ok(back) => Some(Hello { front: self.front, back, packet, parameters, guest }),
             Err(error) => {
                 let address = &self.shared.target.address;
                 let text = format!("could not connect to the server at {address}: {error}");

@@ -23,6 +23,7 @@ use pgsluice::server::{self, Running};
 use pgsluice::wire::message::{put_frame, put_query};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -44,10 +45,20 @@ pub fn proxy(postgres: &Postgres, tweak: impl FnOnce(&mut Config)) -> Running {
     server::spawn(config).expect("a proxy")
 }
 
-/// How the proxies of this run read and write: `PGSLUICE_TEST_IO`, as `io` in `[proxy]`.
+/// How the proxies of this run read and write: `PGSLUICE_TEST_IO`, as `io` in `[proxy]`; without it by io_uring from the
+/// first session on, if the system allows it.
 pub fn io() -> Io {
-    let word = std::env::var("PGSLUICE_TEST_IO").unwrap_or_else(|_| "auto".into());
-    Io::from_word(&word).expect("PGSLUICE_TEST_IO is auto, epoll or io_uring")
+    static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
+        let mut config = Config::default();
+        config.proxy.listen = vec![Address::tcp("127.0.0.1", 0)];
+        config.proxy.io = Io::IoUring;
+        server::spawn(config).map(Running::stop_now).is_ok()
+    });
+    match std::env::var("PGSLUICE_TEST_IO") {
+        Ok(word) => Io::from_word(&word).expect("PGSLUICE_TEST_IO is auto, epoll or io_uring"),
+        Err(_) if *ALLOWED => Io::IoUring,
+        Err(_) => Io::Auto,
+    }
 }
 
 pub fn port(running: &Running) -> u16 {

@@ -37,7 +37,12 @@ enum Inward {
     /// A receive is under way.
     Armed,
     /// They stand in a buffer of the kernel's.
-    Here { buffer: u16, from: u16, until: u16, more: bool },
+    Here {
+        buffer: u16,
+        from: u16,
+        until: u16,
+        more: bool,
+    },
     /// They may well be in the socket: worth a direct receive.
     Likely,
     End,
@@ -283,7 +288,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn read(&mut self, at: u32, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn read(&mut self, at: u32, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.broken {
             return Poll::Ready(Err(given_up()));
         }
@@ -338,7 +343,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn write(&mut self, at: u32, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn write(&mut self, at: u32, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Poll::Ready(()) = self.flush(at, cx)? else { return Poll::Pending };
         let slot = &mut self.slots[at as usize];
         if bytes.len() <= SMALL && slot.out.len() + bytes.len() <= LARGEST {
@@ -366,7 +371,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn flush(&mut self, at: u32, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn flush(&mut self, at: u32, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if self.broken {
             return Poll::Ready(Err(given_up()));
         }
@@ -381,7 +386,7 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn shutdown(&mut self, at: u32, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn shutdown(&mut self, at: u32, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.send_queued(at);
         let Poll::Ready(()) = self.flush(at, cx)? else { return Poll::Pending };
         let Some(socket) = &self.slots[at as usize].socket else { return Poll::Ready(Ok(())) };

@@ -9,12 +9,12 @@ use std::time::Duration;
 /// Runs on a runtime with a ring, unless the system forbids one; checks that no socket and no receive is left.
 fn on_a_ring<F: Future<Output = ()>>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let made = runtime.block_on(async {
-        let tender = match start() {
+    runtime.block_on(async {
+        let tender = match start(0) {
             Ok(tender) => tender,
             Err(error) => {
                 eprintln!("not tested: {error}");
-                return false;
+                return;
             }
         };
         tokio::spawn(tender);
@@ -23,11 +23,9 @@ fn on_a_ring<F: Future<Output = ()>>(test: F) {
         while counts() != (0, 0, 0) {
             tokio::task::yield_now().await;
         }
-        true
     });
     drop(runtime);
     stop();
-    assert!(!is_here(), "{made}");
 }
 
 fn counts() -> (usize, usize, usize) {
@@ -215,7 +213,7 @@ fn ten_thousand_comings_and_goings_leave_nothing() {
 fn a_ring_that_ends_first_takes_its_sockets_with_it() {
     let (mut peer, ours) = {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let Ok(tender) = runtime.block_on(async { start() }) else { return };
+        let Ok(tender) = runtime.block_on(async { start(0) }) else { return };
         let (peer, mut ours) = pair();
         runtime.block_on(async {
             tokio::spawn(tender);

@@ -3,8 +3,10 @@
 //! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
 //! nothing that stays.
 
-use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
+use crate::catalog::tree::{Inquiry, Round, Tree};
+use crate::catalog::{Facts, FreeName, RelationFacts, backfill, matview, naming, probe, query};
 use crate::plan::{self, Limits};
+use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
 
 /// The values of rows, as text.
@@ -17,6 +19,9 @@ pub trait Asking {
 
     /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed.
     fn rolled_back(&mut self, statements: &[&str]) -> impl Future<Output = Result<Option<Rows>, Self::Stop>> + Send;
+
+    /// The one text that a question is answered with behind statements that are rolled back; `None`: one of them failed.
+    fn behind(&mut self, round: &Round) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
 
     /// The one text that a question is answered with.
     fn text(
@@ -50,17 +55,41 @@ pub async fn learn<A: Asking>(
             }
         }
     }
+    let refreshes = matches!(&statement.class, Class::Ddl(ddl) if ddl.form() == Form::RefreshMaterializedView);
+    if refreshes && !limits.is_small(table.bytes) {
+        let answer = asking.text(matview::REFRESHABLE_SQL, &[&table.id.oid.to_string()]).await?;
+        facts.refreshable = answer.is_some_and(|answer| answer.starts_with('t'));
+    }
     if plan::may_backfill(statement, facts, limits) {
         let question = backfill::question(facts.session.server_version);
         let answer = asking.text(&question, &[&table.id.oid.to_string()]).await?;
         facts.backfill = answer.and_then(|json| serde_json::from_str(&json).ok());
     }
+    facts.tree = ask_tree(asking, statement, facts, limits).await?;
     if let Some(question) = probe::index_probe(statement, table) {
         let rows = asking.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
         let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
         facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
     }
     Ok(())
+}
+
+/// The partitions, where the statement makes an index on all of them; `None` too if they cannot be told of.
+async fn ask_tree<A: Asking>(
+    asking: &mut A,
+    statement: &Statement,
+    facts: &Facts,
+    limits: &Limits,
+) -> Result<Option<Tree>, A::Stop> {
+    let Some(mut inquiry) = Inquiry::new(statement, facts, limits.small_table) else { return Ok(None) };
+    while let Some(round) = inquiry.round() {
+        let Some(text) = asking.behind(&round).await? else { return Ok(None) };
+        if let Err(error) = inquiry.answer(&text) {
+            tracing::warn!(%error, "cannot read what was asked about partitions");
+            return Ok(None);
+        }
+    }
+    Ok(inquiry.tree())
 }
 
 /// What the statement would do, on an empty copy of its table.

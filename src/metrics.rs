@@ -56,6 +56,10 @@ counters! {
     lock_attempts,
     /// … that found the lock taken.
     lock_attempts_failed,
+    /// Batches of backfills.
+    backfill_batches,
+    /// … that met a lock, took too long, or failed.
+    backfill_batches_failed,
     /// Texts with DDL keywords that could not be parsed.
     texts_unparsable,
     /// Texts too large to inspect.

@@ -27,21 +27,32 @@ const TABLES: &str = "
     CREATE TABLE t (id int PRIMARY KEY, v text, i int, j int);
     INSERT INTO t SELECT g, 'x', g, g FROM generate_series(1, 100) g;
     CREATE TABLE keyless (LIKE t);
-    INSERT INTO keyless SELECT * FROM t";
+    INSERT INTO keyless SELECT * FROM t;
+    CREATE TABLE p (id int NOT NULL, i int) PARTITION BY RANGE (id);
+    CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50);
+    CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (50) TO (500) PARTITION BY LIST (i);
+    CREATE TABLE p2_rest PARTITION OF p2 DEFAULT;
+    CREATE INDEX there ON p1 (i, id);
+    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g";
+
+/// Every table that a statement changes.
+const DROPS: &str = "DROP TABLE t, keyless, o, p";
 
 /// Everything about the tables that a schema change could leave behind.
 const STATE: &str = "
     SELECT string_agg(line, E'\n' ORDER BY line) FROM (
       SELECT format('%s %s %s %s', conrelid::regclass, conname, convalidated, pg_get_constraintdef(oid)) AS line
-        FROM pg_constraint WHERE conrelid IN ('t'::regclass, 'keyless'::regclass)
-      UNION ALL SELECT format('%s %s', indexrelid::regclass, indisvalid) FROM pg_index
-        WHERE indrelid IN ('t'::regclass, 'keyless'::regclass)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+      UNION ALL SELECT format('%s %s %s', indexrelid::regclass, indisvalid, inhparent::regclass)
+        FROM pg_index LEFT JOIN pg_inherits ON inhrelid = indexrelid
+        JOIN pg_class c ON c.oid = indrelid AND relnamespace = 'public'::regnamespace
       UNION ALL SELECT format('%s.%s %s %s', attrelid::regclass, attname, attnotnull, attidentity) FROM pg_attribute
-        WHERE attrelid IN ('t'::regclass, 'keyless'::regclass) AND attnum > 0 AND NOT attisdropped
+        JOIN pg_class c ON c.oid = attrelid AND relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        WHERE attnum > 0 AND NOT attisdropped
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 10] = [
+const STATEMENTS: [(&str, &[&str]); 12] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -73,6 +84,8 @@ const STATEMENTS: [(&str, &[&str]); 10] = [
             "%DROP CONSTRAINT%",
         ],
     ),
+    ("CREATE INDEX ON p (i)", &["CREATE INDEX%\"p1\"%", "CREATE INDEX%\"p2_rest\"%", "%ON p (i)"]),
+    ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
 ];
 
 #[test]
@@ -119,7 +132,7 @@ fn an_end_at_any_step_leaves_nothing() {
         let mut client = connect(port(&running));
         client.ok(sql);
         assert_ne!(watcher.value(STATE), before, "{sql}");
-        watcher.ok("DROP TABLE t, keyless, o");
+        watcher.ok(DROPS);
         watcher.ok(TABLES);
         assert_eq!(watcher.value(STATE), before, "{sql}");
         client.goodbye();

@@ -24,6 +24,12 @@ pub struct Facts {
     /// The names that PostgreSQL would choose for keys and sequences that ALTER TABLE makes without one; set by the session.
     #[serde(default)]
     pub free_names: Vec<FreeName>,
+    /// The partitions under the statement's table, where it makes an index on all of them; set by the session.
+    #[serde(default)]
+    pub tree: Option<super::tree::Tree>,
+    /// The materialized view can be refreshed concurrently; set by the session.
+    #[serde(default)]
+    pub refreshable: bool,
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,

@@ -4,8 +4,10 @@
 
 pub mod backfill;
 pub mod facts;
+pub mod matview;
 pub mod naming;
 pub mod probe;
 pub mod query;
+pub mod tree;
 
 pub use facts::*;

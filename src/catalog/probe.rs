@@ -112,7 +112,7 @@ pub fn leftover<'a>(ddl: &crate::sql::Ddl, table: &'a RelationFacts) -> Option<&
         .find(|index| index.id.name == name && !index.valid && !index.in_progress && !index.of_constraint)
 }
 
-fn make(table: &RelationFacts) -> String {
+pub(super) fn make(table: &RelationFacts) -> String {
     let source: RelationName = table.id.full_name();
     format!("CREATE TEMP TABLE pgsluice_probe (LIKE {} INCLUDING ALL) ON COMMIT DROP", source.quoted())
 }

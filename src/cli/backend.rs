@@ -3,6 +3,7 @@
 use super::Failure;
 use crate::catalog::Facts;
 use crate::catalog::query::{FACTS_SQL, decode, relations_of};
+use crate::catalog::tree::Round;
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::learn::{Asking, Rows, learn};
 use crate::net::{Keepalive, Target};
@@ -93,6 +94,24 @@ impl Asking for &Client {
         }
         self.batch_execute("ROLLBACK").await?;
         Ok(rows)
+    }
+
+    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Error> {
+        self.batch_execute(GUARD).await?;
+        let parameters: Vec<_> = round.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        let answered = async {
+            for sql in &round.first {
+                self.batch_execute(sql).await?;
+            }
+            self.query_one(round.question, &parameters).await?.try_get(0)
+        };
+        let answered = answered.await;
+        self.batch_execute("ROLLBACK").await?;
+        match answered {
+            Ok(text) => Ok(text),
+            Err(error) if error.as_db_error().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Error> {

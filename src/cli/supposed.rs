@@ -54,7 +54,17 @@ pub(super) fn facts(statement: &Statement) -> Facts {
     let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
     let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
     let backfill = Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned() });
-    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_names, backfill }
+    Facts {
+        session,
+        relations,
+        related: Vec::new(),
+        probe: Vec::new(),
+        wanted_index: None,
+        refreshable: false,
+        free_names,
+        tree: None,
+        backfill,
+    }
 }
 
 /// The columns that the statement must find there, with nothing known of them.

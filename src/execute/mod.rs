@@ -6,6 +6,7 @@
 //! the client's, and what earlier phases left is undone.
 
 mod attempt;
+mod backfill;
 mod long;
 mod progress;
 mod wait;
@@ -21,6 +22,7 @@ use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
+use std::time::Instant;
 
 /// Why a statement did not come to its end.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Execution<'a> {
     pub offset: usize,
     /// The names of the constraints that steps have made, quoted, each in its slot.
     pub learned: Vec<String>,
+    /// When the statement began: the session's `statement_timeout` counts from here.
+    pub begun: Instant,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.
@@ -184,6 +188,11 @@ impl Execution<'_> {
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
             return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
+        }
+        if let Some(otherwise) = step.must_hold
+            && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
+        {
+            return Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
         }
         let offset = self.offset;
         let frame = error.with_position(|position| {

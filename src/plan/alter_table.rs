@@ -324,7 +324,14 @@ impl<'a> Work<'a> {
         Phase {
             locks: locks::needs(self.ask, locks::backfill),
             steps: vec![whole],
-            backfill: Some(Backfill { table: name, oid: self.table.id.oid, set, wanting, quiet }),
+            backfill: Some(Backfill {
+                table: name,
+                oid: self.table.id.oid,
+                columns: self.filled.clone(),
+                set,
+                wanting,
+                quiet,
+            }),
             ..self.ask.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
+//!    [`partitioned_index`]: it has one on each partition.
 //! 3. [`alter_table`] ([`new_column`], [`constraint`]): new rows obey at once, old rows are filled and checked without blocking anybody.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
@@ -24,7 +25,9 @@ mod index;
 pub mod locks;
 pub mod model;
 mod new_column;
+mod partitioned_index;
 pub mod print;
+mod refresh;
 mod reindex;
 
 pub use model::*;
@@ -77,12 +80,16 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         return Ok(ask.relayed("only this session can see it"));
     }
     let rerouted = match ask.ddl.form() {
-        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask),
+        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
+        Form::RefreshMaterializedView => refresh::plan(ask),
         _ => alter_table::plan(ask),
     };
-    Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
+    match rerouted {
+        Some(plan) => Ok(plan),
+        None => direct::plan(ask),
+    }
 }
 
 /// Every relation named must have been asked for.

@@ -51,6 +51,8 @@ pub struct Backfill {
     /// With its descendants, as many as there are when the backfill begins.
     pub table: RelationName,
     pub oid: u32,
+    /// What it fills, quoted.
+    pub columns: Vec<String>,
     /// `"c" = DEFAULT, …`
     pub set: String,
     /// True of the rows that still want it: `"c" IS NULL`.
@@ -117,6 +119,9 @@ pub struct Step {
     /// The check that this step validates stands for NOT NULL of this column: an error says so.
     #[serde(skip)]
     pub not_null: Option<String>,
+    /// The step divides by zero unless something holds; if it does not, this is told instead.
+    #[serde(skip)]
+    pub must_hold: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -162,6 +167,10 @@ pub struct Limits {
     pub small_table: u64,
     /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
     pub rewrite: bool,
+    /// Refuse what has no safe way, rather than run it guarded with a WARNING.
+    pub refuse_unsafe: bool,
+    /// The same for ADD EXCLUDE.
+    pub refuse_exclude: bool,
 }
 
 impl Limits {
@@ -179,7 +188,22 @@ impl Step {
 
     /// A statement of the proxy's own; the client sees nothing of it.
     pub fn hidden(sql: String) -> Self {
-        Self { sql, visible: false, own: true, inserted: None, learns: None, name_at: None, not_null: None }
+        Self {
+            sql,
+            visible: false,
+            own: true,
+            inserted: None,
+            learns: None,
+            name_at: None,
+            not_null: None,
+            must_hold: None,
+        }
+    }
+
+    /// A hidden question with the answer true or false; if it is false, the client is told why, and may try again.
+    pub fn assertion(condition: &str, otherwise: &'static str) -> Self {
+        let sql = format!("SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {condition} THEN 1 ELSE 0 END)");
+        Self { must_hold: Some(otherwise), ..Self::hidden(sql) }
     }
 
     /// A hidden statement with the learned name of a constraint between its halves.

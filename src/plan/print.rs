@@ -89,6 +89,10 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
 /// A name that only the server will choose is shown as `…`.
 fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
     for step in &phase.steps {
+        if let Some(otherwise) = step.must_hold {
+            line(out, "  unless", otherwise);
+            continue;
+        }
         line(out, if step.visible { visible } else { hidden }, &step.named(&[]));
     }
 }

@@ -4,8 +4,9 @@
 
 use super::Session;
 use crate::backend::BackendLost;
+use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
-use crate::config::Mode;
+use crate::config::{Mode, Unsafe};
 use crate::execute::{Execution, Reply, Stop};
 use crate::learn::{Asking, Rows, learn};
 use crate::pg::relation::quote_literal;
@@ -15,6 +16,7 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::{error_response::ServerError, reply};
+use std::time::Instant;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -29,6 +31,9 @@ impl Session {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();
+                if self.talk.link.status == b'T' {
+                    self.fail_block().await?;
+                }
                 return Err(Stop::Report(refusal.report));
             }
         };
@@ -45,7 +50,9 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, learned: Vec::new() };
+        let begun = Instant::now();
+        let learned = Vec::new();
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();
@@ -69,7 +76,13 @@ impl Session {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { small_table: self.shared.config.ddl.small_table, rewrite: self.shared.config.proxy.mode == Mode::Plan }
+        let ddl = &self.shared.config.ddl;
+        Limits {
+            small_table: ddl.small_table,
+            rewrite: self.shared.config.proxy.mode == Mode::Plan,
+            refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
+            refuse_exclude: ddl.exclude == Unsafe::Refuse,
+        }
     }
 
     /// What is true of the relations that a statement names, and what it would do to them.
@@ -127,6 +140,31 @@ impl Asking for Session {
         for sql in statements {
             batch.statement(sql, &[]);
         }
+        self.answered_and_rolled_back(batch).await
+    }
+
+    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Stop> {
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement("SET LOCAL lock_timeout = 50", &[]);
+        for sql in &round.first {
+            batch.statement(sql, &[]);
+        }
+        let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
+        self.talk.put_question(&mut batch, round.question, &parameters);
+        let Some(rows) = self.answered_and_rolled_back(batch).await? else { return Ok(None) };
+        let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+        Ok(value.map(|text| self.talk.text(&text)))
+    }
+
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
+        let answer = self.talk.question(sql, parameters).await?;
+        Ok(answer.value().map(|value| self.talk.text(value)))
+    }
+}
+
+impl Session {
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Option<Rows>, Stop> {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
         let Some(error) = answer.error else { return Ok(Some(answer.rows)) };
@@ -136,11 +174,6 @@ impl Asking for Session {
         }
         tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
         Ok(None)
-    }
-
-    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
-        let answer = self.talk.question(sql, parameters).await?;
-        Ok(answer.value().map(|value| self.talk.text(value)))
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Ddl {
     /// Where in `Statement::text` the word CONCURRENTLY may be put (byte offset, just after INDEX, TABLE
     /// or SCHEMA); for CREATE INDEX, DROP INDEX, REINDEX without it.
     pub concurrently_at: Option<usize>,
+    /// CREATE INDEX: where in `Statement::text` the table's name ends (byte offset); what follows is the same for any table.
+    pub index_body_at: Option<usize>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
 }
@@ -208,6 +210,7 @@ impl Ddl {
             concurrently: false,
             index_name: None,
             concurrently_at: None,
+            index_body_at: None,
             parts: vec![Part::new(form)],
         }
     }

@@ -4,7 +4,8 @@
 //! The schemes of others run on a connection of their own, without the proxy: `LIMIT n` takes rows that still want until
 //! there are none; the keyset scheme goes along the primary key, 1,000 rows at a time, as pgroll does. The application
 //! reads and writes rows by key at a fixed rate through the proxy, and a delay counts from the moment at which a statement
-//! was due. Prints Markdown. An argument, `rate` or `application`, runs that part alone.
+//! was due. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines
+//! of `[backfill]` for the latter.
 
 mod rig;
 
@@ -38,6 +39,8 @@ const WAYS: [(Way, &str); 4] = [
 fn main() {
     let mut rig = Rig::start();
     rig.pgsluice("unthrottled", "[backfill]\npause_ratio = 0");
+    let settings = std::env::var("PGSLUICE_BENCH_BACKFILL").unwrap_or_default();
+    rig.pgsluice("throttled", &format!("[backfill]\n{settings}"));
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     let rows = setting("PGSLUICE_BENCH_ROWS", 1_000_000);
@@ -117,7 +120,7 @@ fn fill(rig: &Rig, way: Way, rows: u32) -> f64 {
 
 fn application(rig: &Rig, rows: u32) {
     table(rig, rows);
-    let port = rig.target("pgsluice").port;
+    let port = rig.target("throttled").port;
     let rate = WORKERS * 1000 / u32::try_from(INTERVAL.as_millis()).unwrap_or(1);
     println!("{WORKERS} sessions, {rate} statements/s in all, half of them updates by key; {rows} rows.\n");
     println!("| | median | 99th percentile | worst | took |\n|---|--:|--:|--:|--:|");
@@ -127,7 +130,7 @@ fn application(rig: &Rig, rows: u32) {
         let mut client = Client::connect(port, &rig.postgres.user, "postgres");
         client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
     });
-    show("backfill, as the settings are", &filled);
+    show("backfill", &filled);
     println!("\nThe 99th percentile is {:.2} times as long.", percentile(&filled.0, 99) / percentile(&baseline.0, 99));
 }
 

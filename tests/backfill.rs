@@ -474,6 +474,35 @@ fn come(end: End, stage: &mut Stage, client: Client) -> Option<Client> {
     Some(client)
 }
 
+/// Nobody is left to drop the column: what is filled stays, new rows are right, and nothing else is left.
+#[test]
+fn a_terminated_backend_leaves_the_column_alone() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    let mut client = stage.client();
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    stage.watcher.ok(&format!("SELECT pg_terminate_backend({})", client.pid));
+    let mut heard = Vec::new();
+    while let Some(message) = client.try_read() {
+        heard.push(message);
+    }
+    let error = heard.iter().find(|message| message.tag == b'E').expect("a last word");
+    assert_eq!(error.field(b'C').as_deref(), Some("57P01"));
+    wait_until("its locks are gone", || {
+        stage.watcher.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "0"
+    });
+    stage.watcher.ok("INSERT INTO t VALUES (2001, 'new')");
+    stage.watcher.ok("UPDATE t SET r = DEFAULT WHERE r IS NULL");
+    assert_eq!(stage.counts("t"), all(2_001));
+    // And from the beginning.
+    stage.watcher.ok("ALTER TABLE t DROP COLUMN r");
+    stage.go();
+    stage.client().ok(ADD);
+    assert_eq!(stage.counts("t"), all(2_001));
+    stage.running.stop_now();
+}
+
 /// The session's timeouts are its own: the one of statements counts over all batches.
 #[test]
 fn a_timeout_of_the_session_ends_it() {

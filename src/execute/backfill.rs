@@ -253,17 +253,18 @@ impl Execution<'_> {
     /// Runs a short transaction, with a nap right behind it; what fails is taken back.
     async fn short(&mut self, batch: Batch, nap: &str, longest: Option<Duration>) -> Result<Ended, Stop> {
         let (answer, struck) = self.talk.ask_then_nap(batch, nap).await?;
-        self.struck(struck)?;
-        let Answer { took, .. } = answer;
-        let error = match answer.ok() {
-            Ok(answer) => return Ok(Ended::Done(answer)),
-            Err(error) => error,
-        };
-        if self.talk.link.status != b'I' {
+        let took = answer.took;
+        // Whatever struck the nap before: no failed transaction is left open.
+        if answer.error.is_some() && self.talk.link.status != b'I' {
             let mut rollback = Batch::new();
             rollback.statement("ROLLBACK", &[]);
             self.nap_behind(rollback, COVER, "backfill: after a batch that failed").await?;
         }
+        self.struck(struck)?;
+        let error = match answer.ok() {
+            Ok(answer) => return Ok(Ended::Done(answer)),
+            Err(error) => error,
+        };
         if self.talk.link.front_gone() {
             return Err(Stop::ClientGone);
         }

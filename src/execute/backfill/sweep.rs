@@ -163,7 +163,12 @@ impl Execution<'_> {
         self.talk.cancel_settled().await;
         self.talk.ask_one(&session_wide(own), &[]).await?;
         match error {
-            Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => self.struck(Some(error)),
+            // The session's timeout is no reason to undo what is done.
+            Some(error)
+                if error.sqlstate() == sqlstate::QUERY_CANCELED && !error.message().contains("statement timeout") =>
+            {
+                self.struck(Some(error))
+            }
             Some(error) => {
                 tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
                 Ok(())

@@ -8,6 +8,7 @@ fn way(row: &FormRow) -> &'static str {
         Way::Relay => "relayed",
         Way::Run => "one brief step",
         Way::Probe => "one brief step if the rewrite probe finds none; else guarded, with a WARNING",
+        Way::Fill => "one brief step if the rewrite probe finds none; else in phases, with a backfill",
         Way::Concurrently => "CONCURRENTLY",
         Way::Long => "as written: waits long, blocks neither reads nor writes",
         Way::Phases => "in phases: brief steps, and long ones that block neither reads nor writes",

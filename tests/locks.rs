@@ -32,7 +32,7 @@ fn through(running: &Running, database: &str) -> Client {
 }
 
 fn is_safe(case: &Case) -> bool {
-    matches!(case.form.row().way, Way::Run | Way::Concurrently | Way::Probe | Way::Phases)
+    matches!(case.form.row().way, Way::Run | Way::Concurrently | Way::Probe | Way::Fill | Way::Phases)
         && !matches!(case.form, Form::AddColumnGenerated | Form::SetExpression)
 }
 
@@ -64,7 +64,7 @@ fn every_safe_form_is_tried() {
     let not_here = [Form::SecurityLabel, Form::CreateTable];
     for row in FORMS {
         let locks = row.lock.is_some() || row.other_lock.is_some();
-        let safe = matches!(row.way, Way::Run | Way::Probe | Way::Concurrently | Way::Phases);
+        let safe = matches!(row.way, Way::Run | Way::Probe | Way::Fill | Way::Concurrently | Way::Phases);
         assert!(!locks || !safe || tried.contains(&row.form) || not_here.contains(&row.form), "{:?}", row.form);
     }
 }
@@ -138,7 +138,7 @@ fn nobody_waits_longer_than_the_stall_budget() {
     const LANES: usize = 3;
     /// One DDL statement's own work on a busy machine, beside the lock attempt.
     const SLACK: Duration = Duration::from_millis(100);
-    let running = proxy(&SERVER, |config| config.ddl.small_table = 0);
+    let running = proxy(&SERVER, common::no_table_is_small);
     let database = new_database(&SERVER, "stall");
     direct(&database).ok("CREATE TABLE calm (id int)");
     let cases: Vec<Case> = cases().into_iter().filter(|case| is_safe(case) && case.since() <= SERVER.version).collect();
@@ -275,7 +275,7 @@ fn an_autovacuum_that_waits_for_us_is_no_deadlock() {
 
 #[test]
 fn one_after_another_in_a_lane() {
-    let running = proxy(&SERVER, |config| config.ddl.small_table = 0);
+    let running = proxy(&SERVER, common::no_table_is_small);
     let database = new_database(&SERVER, "lane");
     let mut watcher = direct(&database);
     watcher.ok("CREATE TABLE t (id int)");

@@ -8,15 +8,19 @@
 //! limits  small=1MB guard
 //! relation public.orders kind=r bytes=31GB column=id:bigint,notnull,default index=orders_pkey,unique,constraint
 //! probe   none rewrite rebuild unknown
+//! refreshable
 //! wanted  INDEX USING btree (a)
+//! tree    columns=a keys=a unique taken
+//! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
 //! ```
 //!
 //! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
 //! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
 
+use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
-    Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts, RelationRef,
-    SessionFacts, naming, query,
+    Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
+    RelationRef, SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, check, plan, print};
@@ -87,7 +91,9 @@ struct Scene {
     unusable: Vec<String>,
     probe: Vec<Option<ProbeAnswer>>,
     wanted: Option<String>,
+    tree: Option<Tree>,
     forgetful: bool,
+    refreshable: bool,
 }
 
 impl Default for Scene {
@@ -109,11 +115,13 @@ impl Default for Scene {
         };
         Self {
             session,
-            limits: Limits { small_table: 0, rewrite: true },
+            limits: Limits { small_table: 0, rewrite: true, refuse_unsafe: false, refuse_exclude: false },
             relations: Vec::new(),
             unusable: Vec::new(),
             probe: Vec::new(),
             wanted: None,
+            tree: None,
+            refreshable: false,
             forgetful: false,
         }
     }
@@ -145,7 +153,15 @@ impl Scene {
             "unusable" => self.unusable = rest.to_vec(),
             "probe" => self.probe = rest.iter().map(|word| probe(word)).collect(),
             "wanted" => self.wanted = (!rest.is_empty()).then(|| rest.join(" ")),
+            "tree" => {
+                self.tree = (!rest.is_empty()).then(Tree::default);
+                let tree = self.tree.get_or_insert_default();
+                rest.iter().for_each(|word| self::tree(tree, word));
+                self.tree = self.tree.take().filter(|_| !rest.is_empty());
+            }
+            "member" => self.tree.as_mut().unwrap().members.push(member(rest)),
             "forgetful" => self.forgetful = true,
+            "refreshable" => self.refreshable = true,
             word => panic!("{file}: what is {word:?}?"),
         }
     }
@@ -178,14 +194,17 @@ impl Scene {
         let related = self.relations.iter().map(RelationFacts::lock_facts).collect::<Vec<RelatedFacts>>();
         let table = relations.first().and_then(|asked: &Asked| asked.found.as_ref());
         // No other relation or constraint has the name.
-        let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
+        let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
         Facts {
             session: self.session.clone(),
-            free_name,
+            free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
+            backfill: Some(BackfillFacts { obstacle: None, quiet: false, owner: "me".to_owned() }),
             relations,
             related,
             probe: self.probe.clone(),
             wanted_index: self.wanted.clone(),
+            refreshable: self.refreshable,
+            tree: self.tree.clone(),
         }
     }
 
@@ -229,6 +248,8 @@ fn limits(limits: &mut Limits, word: &str) {
     match word.split_once('=').unwrap_or((word, "")) {
         ("small", size) => limits.small_table = bytes(size),
         ("guard", "") => limits.rewrite = false,
+        ("refuse", "unsafe") => limits.refuse_unsafe = true,
+        ("refuse", "exclude") => limits.refuse_exclude = true,
         _ => panic!("limits {word}?"),
     }
 }
@@ -307,6 +328,48 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         }
         _ => panic!("relation {word}?"),
     }
+}
+
+fn tree(tree: &mut Tree, word: &str) {
+    match word.split_once('=').unwrap_or((word, "")) {
+        ("columns", names) => tree.columns = names.split(',').map(str::to_owned).collect(),
+        ("keys", names) => tree.keys = names.split(',').map(str::to_owned).collect(),
+        ("unique", "") => tree.unique = true,
+        ("taken", "") => tree.name_taken = true,
+        _ => panic!("tree {word}?"),
+    }
+}
+
+fn member(words: &[String]) -> Member {
+    let mut member = Member {
+        id: numbered(&words[0]),
+        kind: RelationKind::Table,
+        parent: None,
+        key: None,
+        owned: true,
+        busy: false,
+        invalid: Vec::new(),
+        equal: None,
+        new_index: None,
+    };
+    for word in &words[1..] {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("of", oid) => member.parent = Some(oid.parse().unwrap()),
+            ("kind", kind) => member.kind = serde_json::from_value(kind.into()).unwrap(),
+            ("key", names) => member.key = Some(names.split(',').map(|name| Some(name.to_owned())).collect()),
+            ("index", name) => member.new_index = Some(name.to_owned()),
+            ("invalid", oid) => member.invalid.push(oid.parse().unwrap()),
+            ("equal", flags) => {
+                let (name, rest) = flags.split_once(',').unwrap_or((flags, ""));
+                let id = RelationRef { oid: member.id.oid + 1, name: name.to_owned(), ..member.id.clone() };
+                member.equal = Some(Equal { id, valid: rest != "invalid" });
+            }
+            ("busy", "") => member.busy = true,
+            ("foreign", "") => member.owned = false,
+            _ => panic!("member {word}?"),
+        }
+    }
+    member
 }
 
 /// `name:type[,notnull][,default][,identity][,generated]`

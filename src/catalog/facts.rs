@@ -21,9 +21,57 @@ pub struct Facts {
     /// [`IndexFacts::comparable_definition`]; set by the session if a leftover of the same name made it ask.
     #[serde(default)]
     pub wanted_index: Option<String>,
-    /// The name that PostgreSQL would choose for the key that ALTER TABLE adds without one; set by the session.
+    /// The names that PostgreSQL would choose for keys and sequences that ALTER TABLE makes without one; set by the session.
     #[serde(default)]
-    pub free_name: Option<String>,
+    pub free_names: Vec<FreeName>,
+    /// The partitions under the statement's table, where it makes an index on all of them; set by the session.
+    #[serde(default)]
+    pub tree: Option<super::tree::Tree>,
+    /// The materialized view can be refreshed concurrently; set by the session.
+    #[serde(default)]
+    pub refreshable: bool,
+    /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
+    #[serde(default)]
+    pub backfill: Option<BackfillFacts>,
+}
+
+/// A name that PostgreSQL would choose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreeName {
+    /// Of the statement's parts.
+    pub part: usize,
+    pub label: Label,
+    pub name: String,
+}
+
+/// What a name is chosen for: how it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Label {
+    Pkey,
+    Key,
+    Seq,
+}
+
+impl Label {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pkey => "pkey",
+            Self::Key => "key",
+            Self::Seq => "seq",
+        }
+    }
+}
+
+/// What a backfill meets that a rewrite of the table would not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackfillFacts {
+    /// Why an UPDATE of every row is not what a rewrite is, or is not allowed: a fragment that follows "because".
+    pub obstacle: Option<String>,
+    /// Triggers would fire; the session may keep them from it.
+    pub quiet: bool,
+    /// Of the table, quoted.
+    pub owner: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -244,6 +292,12 @@ impl Facts {
     /// What is known of the relation that the statement calls `name`.
     pub fn relation(&self, name: &RelationName) -> Option<&RelationFacts> {
         self.asked(name).and_then(|asked| asked.found.as_ref())
+    }
+
+    /// The name that PostgreSQL would choose for what a part makes.
+    pub fn free_name(&self, part: usize, label: Label) -> Option<&str> {
+        let mut names = self.free_names.iter();
+        names.find(|free| free.part == part && free.label == label).map(|free| free.name.as_str())
     }
 
     /// The answer for a name, whether it was found or not; `None`: it was never asked for.

@@ -2,9 +2,12 @@
 //!
 //! Pure: it says what to ask and how to read the answer; the caller owns the connection.
 
+pub mod backfill;
 pub mod facts;
+pub mod matview;
 pub mod naming;
 pub mod probe;
 pub mod query;
+pub mod tree;
 
 pub use facts::*;

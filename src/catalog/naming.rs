@@ -2,14 +2,14 @@
 //!
 //! As `makeObjectName` and `ChooseRelationName` do (`commands/indexcmds.c`): held by a test against a server.
 
-use super::RelationFacts;
-use crate::sql::{Class, NewKey, Statement};
+use super::{FreeName, Label, RelationFacts};
+use crate::sql::{Class, NewKey, PieceKind, Statement};
 
 /// Bytes of a name: `NAMEDATALEN - 1`.
 const MOST: usize = 63;
 
 /// How many names the question offers; PostgreSQL would go on for ever.
-const CANDIDATES: usize = 100;
+pub const CANDIDATES: usize = 100;
 
 /// `name1_name2_label`, the names cut where all would be too long: the longer one first, never within a character.
 pub fn object_name(name1: &str, name2: Option<&str>, label: &str) -> String {
@@ -34,9 +34,8 @@ fn cut(text: &str, most: usize) -> &str {
     &text[..end.unwrap_or_default()]
 }
 
-/// What the names of a key's columns add to its own (`ChooseIndexNameAddition`).
+/// What the names of a key's columns add to its own.
 fn columns_in_a_name(key: &NewKey) -> String {
-    let mut text = String::new();
     // An index names each of its columns once.
     let mut seen: Vec<String> = Vec::new();
     for column in key.columns.iter().chain(&key.include) {
@@ -47,11 +46,19 @@ fn columns_in_a_name(key: &NewKey) -> String {
             let suffix = n.to_string();
             name = format!("{}{suffix}", cut(column, MOST - suffix.len()));
         }
-        seen.push(name.clone());
+        seen.push(name);
+    }
+    addition(&seen)
+}
+
+/// What the names of an index's columns add to its own (`ChooseIndexNameAddition`).
+fn addition(columns: &[String]) -> String {
+    let mut text = String::new();
+    for name in columns {
         if !text.is_empty() {
             text.push('_');
         }
-        text.push_str(&name);
+        text.push_str(name);
         if text.len() > MOST {
             break;
         }
@@ -59,15 +66,88 @@ fn columns_in_a_name(key: &NewKey) -> String {
     text
 }
 
-/// The names that PostgreSQL would try for the key, in its order. `None`: the statement adds no key, or names it.
-pub fn candidates(statement: &Statement, table: &RelationFacts) -> Option<Vec<String>> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
-    let [part] = ddl.parts.as_slice() else { return None };
-    let key = part.key.as_deref().filter(|_| part.constraint.is_none())?;
-    let columns = columns_in_a_name(key);
-    let (second, label) = if key.primary { (None, "pkey") } else { (Some(columns.as_str()), "key") };
-    let labels = (0..CANDIDATES).map(|n| if n == 0 { label.to_owned() } else { format!("{label}{n}") });
-    Some(labels.map(|label| object_name(&table.id.name, second, &label)).collect())
+/// How the indexes of a partitioned table and its partitions are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexNames {
+    /// The oid of the partitioned table.
+    pub table: u32,
+    /// `idx`, `key` or `pkey`
+    pub label: &'static str,
+    /// They belong to constraints.
+    pub of_constraint: bool,
+    /// The author's name for the one on the partitioned table itself.
+    pub given: Option<String>,
+}
+
+impl IndexNames {
+    /// The name that PostgreSQL would try as its `n`th (from 0) for the index of a table; `None`: it would try no more.
+    pub fn nth(&self, table: &super::tree::Member, columns: &[String], n: usize) -> Option<String> {
+        if table.id.oid == self.table
+            && let Some(given) = &self.given
+        {
+            return (n == 0).then(|| given.clone());
+        }
+        let columns = addition(columns);
+        let second = (self.label != "pkey").then_some(columns.as_str());
+        Some(object_name(&table.id.name, second, &numbered(self.label, n)))
+    }
+}
+
+fn numbered(label: &str, n: usize) -> String {
+    if n == 0 { label.to_owned() } else { format!("{label}{n}") }
+}
+
+/// A name that a plan may need, which PostgreSQL would choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of the statement's parts.
+    pub part: usize,
+    pub label: Label,
+    /// In the order in which PostgreSQL would try them.
+    pub candidates: Vec<String>,
+}
+
+impl Wanted {
+    fn new(part: usize, label: Label, table: &RelationFacts, second: Option<&str>) -> Self {
+        let word = label.as_str();
+        let labels = (0..CANDIDATES).map(|n| numbered(word, n));
+        let candidates = labels.map(|label| object_name(&table.id.name, second, &label)).collect();
+        Self { part, label, candidates }
+    }
+
+    fn of_key(part: usize, key: &NewKey, table: &RelationFacts) -> Self {
+        match key.primary {
+            true => Self::new(part, Label::Pkey, table, None),
+            false => Self::new(part, Label::Key, table, Some(&columns_in_a_name(key))),
+        }
+    }
+
+    /// As if the first of its names were free.
+    pub fn first(self) -> Option<FreeName> {
+        let Self { part, label, candidates } = self;
+        Some(FreeName { part, label, name: candidates.into_iter().next()? })
+    }
+}
+
+/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial.
+pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
+    let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
+    let mut all = Vec::new();
+    for (i, part) in ddl.parts.iter().enumerate() {
+        if let Some(key) = part.key.as_deref().filter(|_| part.constraint.is_none()) {
+            all.push(Wanted::of_key(i, key, table));
+        }
+        let Some(new) = part.new_column.as_deref() else { continue };
+        if new.serial.is_some() {
+            all.push(Wanted::new(i, Label::Seq, table, Some(&new.name)));
+        }
+        for piece in new.pieces.iter().filter(|piece| piece.name.is_none()) {
+            if let PieceKind::Key(key) = &piece.kind {
+                all.push(Wanted::of_key(i, key, table));
+            }
+        }
+    }
+    all
 }
 
 /// The first of the names `$1` (a `text[]` in its text form) that neither a relation nor a constraint of the schema `$2` has.
@@ -79,6 +159,17 @@ pub const FREE_NAME_SQL: &str = "SELECT c.name \
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
       AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name) \
     ORDER BY c.place LIMIT 1";
+
+/// Which of the names `$2` in the schemas `$1` (each a `text[]` in its text form, of one length) a relation or a constraint
+/// has: as JSON their places, from 1, each with whether a relation has it.
+pub const TAKEN_SQL: &str = "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(c.place, r.there)), '[]')::pg_catalog.text \
+    FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]), \
+                    pg_catalog.unnest($2::pg_catalog.text::pg_catalog.text[])) WITH ORDINALITY AS c(schema, name, place) \
+    JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) c.schema::pg_catalog.name \
+    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_catalog.pg_class r \
+      WHERE r.relnamespace OPERATOR(pg_catalog.=) n.oid AND r.relname OPERATOR(pg_catalog.=) c.name::pg_catalog.name) AS there) r \
+    WHERE r.there OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
+      AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name)";
 
 /// The name of the newest constraint of kind `$2` on the table `$1` that this very transaction made, quoted.
 pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(c.conname) FROM pg_catalog.pg_constraint c \

@@ -47,7 +47,7 @@ pub fn probes(statement: &Statement, table: &RelationFacts) -> Vec<Probe> {
     ddl.parts
         .iter()
         .enumerate()
-        .filter(|(_, part)| part.form.needs_probe() || part.split.is_some())
+        .filter(|(_, part)| part.form.needs_probe() || (part.new_column.is_some() && part.probe.is_some()))
         .filter_map(|(i, part)| {
             let statement = part.probe.clone()?;
             Some(Probe { part: i, make: make(table), files: FILES, statement })
@@ -112,7 +112,7 @@ pub fn leftover<'a>(ddl: &crate::sql::Ddl, table: &'a RelationFacts) -> Option<&
         .find(|index| index.id.name == name && !index.valid && !index.in_progress && !index.of_constraint)
 }
 
-fn make(table: &RelationFacts) -> String {
+pub(super) fn make(table: &RelationFacts) -> String {
     let source: RelationName = table.id.full_name();
     format!("CREATE TEMP TABLE pgsluice_probe (LIKE {} INCLUDING ALL) ON COMMIT DROP", source.quoted())
 }

@@ -1,13 +1,14 @@
 //! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
 
 use super::Failure;
-use crate::catalog::naming;
-use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
-use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
-use crate::catalog::{Facts, ProbeAnswer};
+use crate::catalog::Facts;
+use crate::catalog::query::{FACTS_SQL, decode, relations_of};
+use crate::catalog::tree::Round;
 use crate::config::{Address, BackendTls, BackendTlsMode};
+use crate::learn::{Asking, Rows, learn};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
+use crate::plan::Limits;
 use crate::sql::Statement;
 use crate::tls;
 use std::env::var;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 /// Somebody may hold the table: then the probe does without, rather than wait in its lock queue.
@@ -50,14 +52,14 @@ impl Backend {
     }
 
     /// The facts of a statement, with the probes' answers.
-    pub(super) fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
+    pub(super) fn facts(&self, statement: &Statement, limits: &Limits) -> Result<Facts, Failure> {
         self.runtime
-            .block_on(self.ask(statement))
+            .block_on(self.ask(statement, limits))
             .map_err(|error| Failure(format!("could not read the facts: {}", said(&error))))?
             .map_err(|error| Failure(format!("could not read the facts: {error}")))
     }
 
-    async fn ask(&self, statement: &Statement) -> Result<Result<Facts, serde_json::Error>, Error> {
+    async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, serde_json::Error>, Error> {
         let names = relations_of(statement);
         let schemas: Vec<Option<&str>> = names.iter().map(|name| name.schema.as_deref()).collect();
         let relations: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
@@ -68,51 +70,59 @@ impl Backend {
         };
         let table = names.first().and_then(|name| facts.relation(name)).cloned();
         if let Some(table) = table.filter(|_| facts.session.may_probe) {
-            for probe in probes(statement, &table) {
-                let answered = self.rolled_back(async || {
-                    self.client.batch_execute(&probe.make).await?;
-                    let before = self.files(probe.files).await?;
-                    self.client.batch_execute(&probe.statement).await?;
-                    Ok(answer(&before, &self.files(probe.files).await?))
-                });
-                let answered: Option<ProbeAnswer> = answered.await;
-                facts.probe.resize(facts.probe.len().max(probe.part + 1), None);
-                facts.probe[probe.part] = answered;
-            }
-            if let Some(names) = naming::candidates(statement, &table) {
-                let names = array(names.iter().map(|name| Some(name.as_str())));
-                let row = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-                facts.free_name = row.map(|row| row.get(0));
-            }
-            if let Some(probe) = index_probe(statement, &table) {
-                let definition = self.rolled_back(async || {
-                    self.client.batch_execute(&probe.make).await?;
-                    self.client.batch_execute(&probe.build).await?;
-                    let row = self.client.query_one(&probe.definition, &[]).await?;
-                    row.try_get::<_, String>(0)
-                });
-                facts.wanted_index = definition.await.and_then(|definition| wanted_index(&definition));
-            }
+            learn(&mut &self.client, statement, &table, limits, &mut facts).await?;
         }
         Ok(Ok(facts))
     }
+}
 
-    /// Runs questions in a transaction that is rolled back; `None`: they failed, so there is no answer.
-    async fn rolled_back<T>(&self, questions: impl AsyncFnOnce() -> Result<T, Error>) -> Option<T> {
-        self.client.batch_execute(GUARD).await.ok()?;
-        let answered = questions().await;
-        self.client.batch_execute("ROLLBACK").await.ok()?;
-        answered.ok()
+impl Asking for &Client {
+    type Stop = Error;
+
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Error> {
+        self.batch_execute(GUARD).await?;
+        let mut rows = Some(Rows::new());
+        for sql in statements {
+            match self.simple_query(sql).await {
+                Ok(messages) => rows.iter_mut().for_each(|rows| rows.extend(messages.iter().filter_map(values))),
+                Err(error) if error.as_db_error().is_some() => {
+                    rows = None;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.batch_execute("ROLLBACK").await?;
+        Ok(rows)
     }
 
-    async fn files(&self, question: &str) -> Result<Files, Error> {
-        let messages = self.client.simple_query(question).await?;
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1)?.to_owned())),
-            _ => None,
-        });
-        Ok(rows.collect())
+    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Error> {
+        self.batch_execute(GUARD).await?;
+        let parameters: Vec<_> = round.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        let answered = async {
+            for sql in &round.first {
+                self.batch_execute(sql).await?;
+            }
+            self.query_one(round.question, &parameters).await?.try_get(0)
+        };
+        let answered = answered.await;
+        self.batch_execute("ROLLBACK").await?;
+        match answered {
+            Ok(text) => Ok(text),
+            Err(error) if error.as_db_error().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Error> {
+        let parameters: Vec<_> = parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        self.query_opt(sql, &parameters).await?.map(|row| row.try_get(0)).transpose()
+    }
+}
+
+fn values(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
+    let SimpleQueryMessage::Row(row) = message else { return None };
+    Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
 }
 
 /// Encrypted as libpq would: PGSSLMODE, PGSSLROOTCERT.

@@ -103,6 +103,11 @@ impl Arguments {
     }
 }
 
+fn limits() -> Limits {
+    let ddl = Config::default().ddl;
+    Limits { small_table: ddl.small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: true }
+}
+
 /// Plans statements in their order.
 struct Planner {
     backend: Option<Backend>,
@@ -114,15 +119,14 @@ struct Planner {
 impl Planner {
     fn plan(&mut self, statement: &Statement) -> Result<Result<Plan, Refusal>, Failure> {
         let facts = self.facts(statement)?;
-        let limits = Limits { small_table: Config::default().ddl.small_table, rewrite: true };
-        let planned = plan(statement, &facts, &limits);
+        let planned = plan(statement, &facts, &limits());
         self.follow(statement);
         Ok(planned)
     }
 
     fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
         let mut facts = match &self.backend {
-            Some(backend) if !relations_of(statement).is_empty() => backend.facts(statement)?,
+            Some(backend) if !relations_of(statement).is_empty() => backend.facts(statement, &limits())?,
             Some(_) | None => supposed::facts(statement),
         };
         facts.session.in_transaction = self.in_transaction;

@@ -1,8 +1,8 @@
 //! Supposed facts, where no server is asked: every relation exists, is large, and is not ours to answer for.
 
-use crate::catalog::naming;
+use crate::catalog::naming::{self, Wanted};
 use crate::catalog::query::relations_of;
-use crate::catalog::{Asked, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use crate::catalog::{Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
@@ -51,8 +51,20 @@ pub(super) fn facts(statement: &Statement) -> Facts {
     };
     let relations: Vec<Asked> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
     let table = relations.first().and_then(|asked| asked.found.as_ref());
-    let free_name = table.and_then(|table| naming::candidates(statement, table)?.into_iter().next());
-    Facts { session, relations, related: Vec::new(), probe: Vec::new(), wanted_index: None, free_name }
+    let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
+    let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
+    let backfill = Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned() });
+    Facts {
+        session,
+        relations,
+        related: Vec::new(),
+        probe: Vec::new(),
+        wanted_index: None,
+        refreshable: false,
+        free_names,
+        tree: None,
+        backfill,
+    }
 }
 
 /// The columns that the statement must find there, with nothing known of them.

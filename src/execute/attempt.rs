@@ -11,7 +11,7 @@ use crate::backend::Answer;
 use crate::catalog::naming;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
-use crate::plan::{LockNeed, Phase, PhaseKind};
+use crate::plan::{LockNeed, Phase, PhaseKind, Step};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
@@ -64,18 +64,16 @@ impl Execution<'_> {
             return self.attempt_alone(phase, how, reply).await;
         }
         let Layout { batch, steps_at } = self.layout(phase, how);
-        let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + i);
+        let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + place(phase, i));
         let answer = self.talk.ask(batch, visible).await?;
         let Answer { error, notices, completion, done, rows, .. } = answer;
         let Some(error) = error else {
-            if phase.learns.is_some() {
-                self.learned = rows.into_iter().next().and_then(|row| row.into_iter().next()?).unwrap_or_default();
-            }
+            self.learn(phase, rows);
             reply.frames.unsplit(notices);
             reply.frames.unsplit(completion);
             return Ok(Tried::Done);
         };
-        let step = done.checked_sub(steps_at).and_then(|i| phase.steps.get(i));
+        let step = done.checked_sub(steps_at).and_then(|i| step_at(phase, i));
         // A deadlock of the step's in a block may be about what the transaction held before: it would be found each time.
         let hopeless = step.is_some() && self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
         if is_lock_failure(&error) && !hopeless {
@@ -102,6 +100,18 @@ impl Execution<'_> {
         Ok(Tried::Failed(self.leave(stop).await))
     }
 
+    /// Keeps the names that the server chose: a row for each step that makes a constraint.
+    fn learn(&mut self, phase: &Phase, rows: Vec<Vec<Option<String>>>) {
+        // Nothing else in such a phase gives rows.
+        let slots = phase.steps.iter().filter_map(|step| step.learns.map(|made| made.slot));
+        for (slot, row) in slots.zip(rows) {
+            if self.learned.len() <= slot {
+                self.learned.resize(slot + 1, String::new());
+            }
+            self.learned[slot] = row.into_iter().next().flatten().unwrap_or_default();
+        }
+    }
+
     fn layout(&self, phase: &Phase, how: Next) -> Layout {
         let inside = self.in_transaction();
         let mut batch = Batch::new();
@@ -117,9 +127,9 @@ impl Execution<'_> {
         let steps_at = batch.statements;
         for step in &phase.steps {
             batch.statement(&step.named(&self.learned), &[]);
-        }
-        if let Some(made) = &phase.learns {
-            batch.statement(naming::LEARN_SQL, &[&made.table.to_string(), &made.kind.to_string()]);
+            if let Some(made) = &step.learns {
+                batch.statement(naming::LEARN_SQL, &[&made.table.to_string(), &made.kind.to_string()]);
+            }
         }
         if inside {
             let session = &self.facts.session;
@@ -235,7 +245,7 @@ impl Execution<'_> {
     }
 
     fn over_hold_budget(&self, phase: &Phase) -> Report {
-        let budget = crate::lanes::in_words(self.config.locks.hold_budget);
+        let budget = crate::report::in_words(self.config.locks.hold_budget);
         Report::error(sqlstate::QUERY_CANCELED, format!("canceling DDL that held its lock longer than {budget}"))
             .detail(format!("A step that should take milliseconds ({}) did not end in time; it was rolled back, so that nobody waits for it.", phase.purpose))
             .hint("Find out what it was doing. If the time is known and accepted, raise hold_budget in [locks] of proxy.toml.")
@@ -267,6 +277,19 @@ impl Execution<'_> {
     }
 }
 
+/// Where the `nth` step stands among the statements of its phase: behind those that make a constraint the server is asked
+/// for its name.
+fn place(phase: &Phase, nth: usize) -> usize {
+    nth + phase.steps.iter().take(nth).filter(|step| step.learns.is_some()).count()
+}
+
+/// The step that the statement at `at` belongs to.
+fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
+    let last = (0..phase.steps.len()).rev().find(|nth| place(phase, *nth) <= at)?;
+    let step = phase.steps.get(last)?;
+    (at <= place(phase, last) + usize::from(step.learns.is_some())).then_some(step)
+}
+
 /// How long the locks are asked for that undoing takes.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -284,6 +307,6 @@ fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
 }
 
-fn set_local(setting: &str, time: Duration) -> String {
+pub(super) fn set_local(setting: &str, time: Duration) -> String {
     format!("SET LOCAL {setting} = {}", time.as_millis())
 }

@@ -6,6 +6,7 @@
 //! the client's, and what earlier phases left is undone.
 
 mod attempt;
+mod backfill;
 mod long;
 mod progress;
 mod wait;
@@ -21,6 +22,7 @@ use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
+use std::time::Instant;
 
 /// Why a statement did not come to its end.
 #[derive(Debug)]
@@ -62,8 +64,10 @@ pub struct Execution<'a> {
     pub facts: &'a Facts,
     /// Where the client's text stands in the string it sent: characters before it, for error positions.
     pub offset: usize,
-    /// The name of the constraint that the last phase that learns one has made, quoted.
-    pub learned: String,
+    /// The names of the constraints that steps have made, quoted, each in its slot.
+    pub learned: Vec<String>,
+    /// When the statement began: the session's `statement_timeout` counts from here.
+    pub begun: Instant,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.
@@ -147,7 +151,7 @@ impl Execution<'_> {
             PhaseKind::Relay => self.relay(phase, reply).await,
             PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
-            PhaseKind::Long => self.long(phase, reply).await,
+            PhaseKind::Long | PhaseKind::Backfill => self.long(phase, reply).await,
         }
     }
 
@@ -184,6 +188,11 @@ impl Execution<'_> {
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
             return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
+        }
+        if let Some(otherwise) = step.must_hold
+            && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
+        {
+            return Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
         }
         let offset = self.offset;
         let frame = error.with_position(|position| {

@@ -101,6 +101,7 @@ impl<'a> Ask<'a> {
             notes: Vec::new(),
             answer: None,
             phases: Vec::new(),
+            meanwhile: Vec::new(),
         }
     }
 
@@ -116,7 +117,7 @@ impl<'a> Ask<'a> {
     /// One phase with the client's own text in it, and no locks.
     pub(super) fn phase(&self, kind: PhaseKind, purpose: &str) -> Phase {
         let in_transaction = match kind {
-            PhaseKind::Relay | PhaseKind::Long => self.in_transaction(),
+            PhaseKind::Relay | PhaseKind::Long | PhaseKind::Backfill => self.in_transaction(),
             PhaseKind::Brief | PhaseKind::Guarded => self.may_be_wrapped(),
         };
         Phase {
@@ -126,7 +127,7 @@ impl<'a> Ask<'a> {
             locks: Vec::new(),
             steps: vec![Step::as_written(&self.statement.text)],
             undo: None,
-            learns: None,
+            backfill: None,
         }
     }
 

@@ -32,18 +32,26 @@ pub fn check(plan: &Plan) -> Vec<String> {
                 rule(weak(phase), "a long phase takes no lock that blocks reads or writes");
                 rule(!phase.in_transaction || may_stand_in_transaction(plan), "it cannot run in a transaction");
             }
+            PhaseKind::Backfill => {
+                rule(weak(phase), "a backfill takes no lock that blocks reads or writes");
+                rule(!phase.in_transaction, "each batch is a transaction of its own");
+            }
         }
+        rule((phase.kind == PhaseKind::Backfill) == phase.backfill.is_some(), "a backfill says what it fills");
         if phase.steps.iter().any(|step| is_concurrent(&step.sql)) {
             rule(phase.kind != PhaseKind::Brief && phase.kind != PhaseKind::Guarded, "CONCURRENTLY is a long phase");
             rule(phase.kind == PhaseKind::Relay || !phase.in_transaction, "CONCURRENTLY stands in no transaction");
             // REINDEX SCHEMA names no table whose leftovers could be told; DETACH and REFRESH leave no index.
             let leaves_index = !phase.locks.is_empty()
-                && !plan.forms.iter().any(|f| matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently));
+                && !plan.forms.iter().any(|f| {
+                    matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently | Form::RefreshMaterializedView)
+                });
             rule(phase.kind == PhaseKind::Relay || phase.undo.is_some() || !leaves_index, "CONCURRENTLY has an undo");
         }
-        let named = |phase: &Phase| phase.steps.iter().any(|step| step.name_at.is_some());
-        let learned = plan.phases[..i].iter().any(|phase| phase.learns.is_some());
-        rule(!named(phase) || learned, "a name is learned before it is used");
+        let earlier = plan.phases[..i].iter().flat_map(|phase| &phase.steps);
+        let learned: Vec<usize> = earlier.filter_map(|step| step.learns.map(|made| made.slot)).collect();
+        let mut names = phase.steps.iter().filter_map(|step| step.name_at);
+        rule(names.all(|name| learned.contains(&name.slot)), "a name is learned before it is used");
         rule(undo_fits(phase), "a drop that cannot be undone is finished, and nothing else");
     }
     broken

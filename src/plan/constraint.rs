@@ -1,161 +1,111 @@
 //! Constraints on a table that is in use: new rows obey at once, old rows are checked without blocking anybody.
 //!
 //! - CHECK, FOREIGN KEY, NOT NULL constraint: added NOT VALID (brief), then VALIDATE (long, weak lock).
-//! - SET NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
+//! - NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
 //!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays.
-//! - ADD COLUMN with a CHECK: the column and the CHECK as above, in one brief step.
 //! - UNIQUE, PRIMARY KEY: the index is built concurrently, then made the constraint's (brief).
 //!
 //! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
 
-use super::ask::Ask;
+use super::alter_table::Work;
 use super::index::concurrent;
-use super::locks;
-use super::model::{NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{Phase, Step, Undo};
 use crate::catalog::naming::object_name;
-use crate::catalog::{ConstraintFacts, RelationFacts};
+use crate::catalog::{ConstraintFacts, Label, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
 use crate::sql::{NewKey, Part};
 
-/// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let table = ask.target()?;
-    let [part] = ask.ddl.parts.as_slice() else { return None };
-    let suits = matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable) && !table.is_system;
-    if !ask.limits.rewrite || ask.in_transaction() || !suits || ask.is_small() {
-        return None;
-    }
-    // What holds for the parent alone cannot be proved by a constraint that its children inherit.
-    if ask.ddl.only && table.has_children {
-        return None;
-    }
-    let plain = table.kind == RelationKind::Table;
-    match part.form {
-        Form::SetNotNull if !super::direct::proven_not_null(ask, part) => set_not_null(ask, table, part),
-        Form::AddColumnCheck => checked_column(ask, table, part),
-        Form::AddCheck => not_valid(ask, table, part, 'c'),
-        Form::AddNotNullConstraint if not_null_of(table, part.column.as_deref()?).is_none() => {
-            not_valid(ask, table, part, 'n')
-        }
-        // Since 18 a partitioned table may have one that is not valid.
-        Form::AddForeignKey if plain || ask.version() >= 180_000 => not_valid(ask, table, part, 'f'),
-        // An index on a parent alone would not hold its children's rows.
-        Form::AddUnique | Form::AddPrimaryKey if plain => key(ask, table, part.key.as_deref()?, part),
-        _ => None,
-    }
+const FROM_NOW_ON: &str = "from now on it holds for every new row";
+
+/// A constraint's name: the author's or ours, or the one that the server chose in that slot.
+enum Name<'a> {
+    Known(&'a str),
+    Learned(usize),
 }
 
-fn alter(ask: &Ask<'_>, table: &RelationFacts) -> String {
-    let only = if ask.ddl.only { "ONLY " } else { "" };
-    format!("ALTER TABLE {only}{} ", table.id.full_name().quoted())
-}
-
-/// A phase of steps that are over in a moment once the statement's locks are held.
-fn brief(ask: &Ask<'_>, purpose: &str, steps: Vec<Step>) -> Phase {
-    Phase { locks: locks::needs(ask, locks::as_written), steps, ..ask.phase(PhaseKind::Brief, purpose) }
-}
-
-/// A check of old rows.
-fn validation(ask: &Ask<'_>, steps: Vec<Step>) -> Phase {
-    let purpose = "check the old rows without blocking reads or writes";
-    Phase { locks: locks::needs(ask, locks::validation), steps, ..ask.phase(PhaseKind::Long, purpose) }
-}
-
-/// What VALIDATE or DROP does to a constraint; without a name, to the one that the phase before has made.
-fn on_constraint(alter: &str, verb: &str, name: Option<&str>) -> Step {
+/// What VALIDATE or DROP does to a constraint.
+fn on_constraint(alter: &str, verb: &str, name: &Name<'_>) -> Step {
     match name {
-        Some(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))),
-        None => Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), ""),
+        Name::Known(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))),
+        Name::Learned(slot) => Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), *slot),
     }
 }
 
-/// The phase that adds what is not valid yet.
-fn adding(ask: &Ask<'_>, steps: Vec<Step>) -> Phase {
-    brief(ask, "from now on it holds for every new row", steps)
-}
-
-/// The constraint is added, which `drop` takes back, and then the old rows are checked. `learns`: its kind, if the server
-/// names it.
-fn added_then_checked(
-    ask: &Ask<'_>,
-    table: &RelationFacts,
-    add: Phase,
-    drop: Step,
-    validate: Step,
-    learns: Option<char>,
-) -> Vec<Phase> {
-    let back = brief(ask, "bring back the table as it was", vec![drop]);
-    vec![
-        Phase {
-            undo: Some(Undo::Run(Box::new(back))),
-            learns: learns.map(|kind| NewConstraint { table: table.id.oid, kind }),
-            ..add
-        },
-        validation(ask, vec![validate]),
-    ]
-}
-
-/// The client's statement with NOT VALID at its end, and then the check of the old rows.
-fn not_valid(ask: &Ask<'_>, table: &RelationFacts, part: &Part, kind: char) -> Option<Plan> {
-    let text = &ask.statement.text;
-    // On a line of its own, as the text may end with a comment.
-    let add = Step::with_words(text, text.len(), "\nNOT VALID")?;
-    let alter = alter(ask, table);
-    let name = part.constraint.as_deref();
-    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&alter, verb, name));
-    let phases = added_then_checked(ask, table, adding(ask, vec![add]), drop, validate, name.is_none().then_some(kind));
-    Some(Plan { phases, ..ask.empty() })
-}
-
-/// The column is added without reading a row, as the rewrite probe says, and its CHECK as any other.
-fn checked_column(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {
-    let (split, column) = (part.split.as_ref()?, part.column.as_deref()?);
-    let probed = ask.facts.probe.first().and_then(Option::as_ref);
-    let rewrites = match &part.probe {
-        None => false,
-        Some(_) => probed.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes),
+/// The subcommand with NOT VALID at its end, and then the check of the old rows.
+pub(super) fn not_valid(work: &mut Work<'_>, part: &Part) -> Option<()> {
+    let kind = match part.form {
+        Form::AddCheck => 'c',
+        Form::AddNotNullConstraint if not_null_of(work.table, part.column.as_deref()?).is_none() => 'n',
+        // Since 18 a partitioned table may have one that is not valid.
+        Form::AddForeignKey if work.table.kind == RelationKind::Table || work.ask.version() >= 180_000 => 'f',
+        _ => return None,
     };
-    // A column that is there already the server refuses.
-    if rewrites || table.column(column).is_some() {
+    let whole = &work.ask.statement.text;
+    // On a line of its own, as the text may end with a comment.
+    let add = match work.ask.ddl.parts.len() {
+        1 => Step::with_words(whole, whole.len(), "\nNOT VALID")?,
+        _ => Step::hidden(format!("{}{}\nNOT VALID", work.alter, part.text.as_ref()?)),
+    };
+    add_not_valid(work, kind, add, part.constraint.as_deref())
+}
+
+/// Adds a constraint that is not valid, and has it validated. `name`: if it has one in `add`.
+pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Option<&str>) -> Option<()> {
+    // Whether another of that name may go in the same statement is not for us to say.
+    if name.is_some_and(|name| work.table.constraint(name).is_some()) && work.ask.ddl.parts.len() > 1 {
         return None;
     }
-    let alter = alter(ask, table);
-    let add = Step { visible: true, ..Step::hidden(format!("{alter}{}", split.commands)) };
-    let add = brief(ask, "the column, and its check for every new row", vec![add]);
-    let drop = Step::hidden(format!("{alter}DROP COLUMN {}", quote_identifier(column)));
-    let validate = on_constraint(&alter, "VALIDATE", split.check.as_deref());
-    let learns = split.check.is_none().then_some('c');
-    let phases = added_then_checked(ask, table, add, drop, validate, learns);
-    Some(Plan { phases, ..ask.empty() })
+    let learns = name.is_none().then(|| work.learns(kind));
+    let name = match (&learns, name) {
+        (Some(made), _) => Name::Learned(made.slot),
+        (None, Some(name)) => Name::Known(name),
+        (None, None) => return None,
+    };
+    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&work.alter, verb, &name));
+    work.meanwhile("for a time the constraint holds for new rows only");
+    work.then(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
+    work.check(validate);
+    Some(())
 }
 
-fn set_not_null(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Plan> {
+pub(super) fn set_not_null(work: &mut Work<'_>, part: &Part) -> Option<()> {
     let column = part.column.as_deref()?;
-    table.column(column)?;
-    let alter = alter(ask, table);
-    if ask.version() >= 180_000 {
-        return Some(not_null_constraint(ask, table, &alter, column));
+    work.table.column(column)?;
+    not_null(work, column, part.text.clone())
+}
+
+/// Makes a column NOT NULL. `subcommand`: the author's own words for that.
+pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
+    if work.proved.iter().any(|proved| proved == column) {
+        return Some(());
     }
-    let proof = Proof::new(table, column, 1, ask.version() < 120_000);
-    let mut phases = proof.phases(ask, table, &alter);
-    if ask.version() >= 120_000 {
-        let steps = vec![Step::as_written(&ask.statement.text), proof.drop(&alter)];
-        phases.push(brief(ask, "the check proves it, and goes", steps));
-        return Some(Plan { phases, ..ask.empty() });
+    work.proved.push(column.to_owned());
+    if work.ask.version() >= 180_000 {
+        return not_null_constraint(work, column);
     }
-    // The reply is the one that the client expects; the column itself would have to be scanned under the lock.
-    let message = format!("column \"{column}\" of relation \"{}\" gets a CHECK instead of NOT NULL", table.id.name);
-    let note = Report::warning(sqlstate::WARNING, message)
-        .detail("Before PostgreSQL 12 SET NOT NULL reads every row while nobody can read or write, whatever is proved.")
-        .hint(format!("The constraint is named \"{}\".", proof.name));
-    if table.constraint(&proof.name).is_some_and(|there| there.kind == 'c' && there.validated) {
-        return Some(ask.plan_of_answer(vec![note]));
+    let lasting = work.ask.version() < 120_000;
+    let proof = Proof::new(work, column, lasting);
+    if lasting && proof.is_valid(work.table) {
+        work.answer = Some(vec![proof.note(work)]);
+        return Some(());
     }
-    phases.last_mut()?.steps.last_mut()?.visible = true;
-    Some(Plan { notes: vec![note], phases, ..ask.empty() })
+    work.meanwhile("for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502");
+    let (add, drop) = proof.add(work);
+    work.then(FROM_NOW_ON, add, [drop]);
+    let validate = on_constraint(&work.alter, "VALIDATE", &Name::Known(&proof.name));
+    work.check(Step { not_null: Some(column.to_owned()), ..validate });
+    if lasting {
+        // The reply is the one that the client expects; the column itself would have to be scanned under the lock.
+        work.notes.push(proof.note(work));
+        return Some(());
+    }
+    work.last(subcommand.unwrap_or_else(|| format!("ALTER COLUMN {} SET NOT NULL", quote_identifier(column))));
+    let drop = proof.drop(work);
+    work.after("the check proves it, and goes", [drop]);
+    Some(())
 }
 
 /// The NOT NULL constraint that a column has already (18): not valid, or the statement would have nothing to do.
@@ -164,18 +114,14 @@ fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a Constra
 }
 
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
-fn not_null_constraint(ask: &Ask<'_>, table: &RelationFacts, alter: &str, column: &str) -> Plan {
-    let add = Step::hidden(format!("{alter}ADD NOT NULL {} NOT VALID", quote_identifier(column)));
-    let there = not_null_of(table, column).map(|there| there.name.as_str());
-    let validate = Step { visible: true, ..on_constraint(alter, "VALIDATE", there) };
-    let phases = match there {
-        Some(_) => vec![validation(ask, vec![validate])],
-        None => {
-            let drop = on_constraint(alter, "DROP", None);
-            added_then_checked(ask, table, adding(ask, vec![add]), drop, validate, Some('n'))
-        }
-    };
-    Plan { phases, ..ask.empty() }
+fn not_null_constraint(work: &mut Work<'_>, column: &str) -> Option<()> {
+    if let Some(there) = not_null_of(work.table, column) {
+        work.check(on_constraint(&work.alter, "VALIDATE", &Name::Known(&there.name)));
+        work.then_nothing();
+        return Some(());
+    }
+    let add = Step::hidden(format!("{}ADD NOT NULL {} NOT VALID", work.alter, quote_identifier(column)));
+    add_not_valid(work, 'n', add, None)
 }
 
 /// A CHECK of the proxy's own that a column is not null.
@@ -187,63 +133,84 @@ struct Proof {
 }
 
 impl Proof {
-    /// The `nth` one of a plan: long names of columns may be cut to the same.
-    fn new(table: &RelationFacts, column: &str, nth: usize, lasting: bool) -> Self {
+    fn new(work: &mut Work<'_>, column: &str, lasting: bool) -> Self {
+        work.proofs += 1;
         let name = match lasting {
-            true => object_name(&table.id.name, Some(column), "not_null"),
-            false => object_name(&format!("pgsluice{nth}"), Some(column), "is_not_null"),
+            true => object_name(&work.table.id.name, Some(column), "not_null"),
+            // Numbered, as long names of columns may be cut to the same.
+            false => object_name(&format!("pgsluice{}", work.proofs), Some(column), "is_not_null"),
         };
-        Self { column: column.to_owned(), there: table.constraint(&name).is_some(), name }
+        Self { column: column.to_owned(), there: work.table.constraint(&name).is_some(), name }
     }
 
-    fn drop(&self, alter: &str) -> Step {
-        on_constraint(alter, "DROP", Some(&self.name))
+    fn is_valid(&self, table: &RelationFacts) -> bool {
+        table.constraint(&self.name).is_some_and(|there| there.kind == 'c' && there.validated)
     }
 
-    /// Adds it and validates it.
-    fn phases(&self, ask: &Ask<'_>, table: &RelationFacts, alter: &str) -> Vec<Phase> {
+    fn note(&self, work: &Work<'_>) -> Report {
+        let (column, table) = (&self.column, &work.table.id.name);
+        let message = format!("column \"{column}\" of relation \"{table}\" gets a CHECK instead of NOT NULL");
+        Report::warning(sqlstate::WARNING, message)
+            .detail(
+                "Before PostgreSQL 12 SET NOT NULL reads every row while nobody can read or write, whatever is proved.",
+            )
+            .hint(format!("The constraint is named \"{}\".", self.name))
+    }
+
+    fn drop(&self, work: &Work<'_>) -> Step {
+        on_constraint(&work.alter, "DROP", &Name::Known(&self.name))
+    }
+
+    /// Adds it, and what takes it back.
+    fn add(&self, work: &Work<'_>) -> (Vec<Step>, Step) {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
-        let add = format!("{alter}ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID");
+        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID", work.alter);
         // What a proxy left that died may be of any kind: it is made anew.
-        let steps = self.there.then(|| self.drop(alter)).into_iter().chain([Step::hidden(add)]).collect();
-        let validate = on_constraint(alter, "VALIDATE", Some(&self.name));
-        let validate = Step { not_null: Some(self.column.clone()), ..validate };
-        added_then_checked(ask, table, adding(ask, steps), self.drop(alter), validate, None)
+        let steps = self.there.then(|| self.drop(work)).into_iter().chain([Step::hidden(add)]);
+        (steps.collect(), self.drop(work))
     }
 }
 
 /// The columns of a primary key are proved not null first, so that its brief step reads no row.
-fn key(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, part: &Part) -> Option<Plan> {
-    let alter = alter(ask, table);
-    let name = part.constraint.as_ref().or(ask.facts.free_name.as_ref())?;
-    let nullable: Vec<&String> = match key.primary {
-        true => key.columns.iter().filter(|column| table.column(column).is_some_and(|c| !c.not_null)).collect(),
-        false => Vec::new(),
-    };
-    // A second primary key, a column named twice, INCLUDE before 11: the server refuses it. No proof spares the scan before 12, and 18 wants the constraint itself.
+pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Option<&str>) -> Option<()> {
+    let table = work.table;
+    let label = if key.primary { Label::Pkey } else { Label::Key };
+    let name = written.or_else(|| work.ask.facts.free_name(part, label))?.to_owned();
+    // A second primary key, a column named twice, INCLUDE before 11: the server refuses it.
     let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
+    let includes_early = !key.include.is_empty() && work.ask.version() < 110_000;
+    // Of two equal keys in one statement the server makes one.
+    // An index on a parent alone would not hold its children's rows.
     if second
         || twice
-        || (!key.include.is_empty() && ask.version() < 110_000)
-        || key.columns.iter().any(|column| table.column(column).is_none())
-        || (!nullable.is_empty() && !(120_000..180_000).contains(&ask.version()))
+        || includes_early
+        || table.kind != RelationKind::Table
+        || work.keys.iter().any(|(taken, columns)| *taken == name || *columns == key.columns)
     {
         return None;
     }
-    let proofs: Vec<Proof> = (1..).zip(nullable).map(|(nth, column)| Proof::new(table, column, nth, false)).collect();
-    let mut phases: Vec<Phase> = proofs.iter().flat_map(|proof| proof.phases(ask, table, &alter)).collect();
-    phases.push(build(ask, table, key, name));
-    let quoted = quote_identifier(name);
+    for column in &key.columns {
+        let not_null_yet = work.is_not_null(column)?;
+        if key.primary && !not_null_yet {
+            // No proof spares the scan before 12.
+            if work.ask.version() < 120_000 {
+                return None;
+            }
+            not_null(work, column, None)?;
+        }
+    }
+    work.build(build(work, key, &name));
+    let quoted = quote_identifier(&name);
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    let add = format!("{alter}ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", key.deferral);
-    let mut steps = vec![Step { visible: true, ..Step::hidden(add) }];
-    steps.extend(proofs.iter().map(|proof| proof.drop(&alter)));
-    phases.push(brief(ask, "the index becomes the constraint's", steps));
-    Some(Plan { phases, ..ask.empty() })
+    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", work.alter, key.deferral);
+    work.becomes_key(Step::hidden(add));
+    work.keys.push((name, key.columns.clone()));
+    Some(())
 }
 
-fn build(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, name: &str) -> Phase {
+fn build(work: &Work<'_>, key: &NewKey, name: &str) -> Phase {
+    let table = work.table;
     let index = RelationName::new(Some(&table.id.schema), name);
     let on = table.id.full_name();
     let sql = format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {}{}", quote_identifier(name), on.quoted(), key.index);
@@ -251,6 +218,6 @@ fn build(ask: &Ask<'_>, table: &RelationFacts, key: &NewKey, name: &str) -> Phas
     Phase {
         steps: vec![Step::hidden(sql)],
         undo: Some(Undo::DropBuiltIndex { table: on, oid: table.id.oid, known, index }),
-        ..concurrent(ask, table, "build its index without blocking reads or writes")
+        ..concurrent(work.ask, table, "build its index without blocking reads or writes")
     }
 }

@@ -56,6 +56,11 @@ pub(super) fn validation(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>
     (Some(LockMode::ShareUpdateExclusive), Some(LockMode::RowShare))
 }
 
+/// What an UPDATE of its rows locks.
+pub(super) fn backfill(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
+    (Some(LockMode::RowExclusive), None)
+}
+
 struct Needs<'a> {
     ask: &'a Ask<'a>,
     by_oid: BTreeMap<u32, LockNeed>,

@@ -4,7 +4,8 @@
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
-//! 3. [`constraint`]: the constraint holds for new rows at once, and old rows are checked without blocking anybody.
+//!    [`partitioned_index`]: it has one on each partition.
+//! 3. [`alter_table`] ([`new_column`], [`constraint`]): new rows obey at once, old rows are filled and checked without blocking anybody.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
@@ -12,6 +13,7 @@
 //! What it does not do: ask. A relation that the facts say nothing about is a [`Refusal`], never a guess; where the
 //! server would raise an error, the plan is to let it.
 
+mod alter_table;
 mod ask;
 pub mod check;
 mod constraint;
@@ -22,7 +24,10 @@ mod hint;
 mod index;
 pub mod locks;
 pub mod model;
+mod new_column;
+mod partitioned_index;
 pub mod print;
+mod refresh;
 mod reindex;
 
 pub use model::*;
@@ -53,6 +58,13 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
     ddl.parts.iter().any(waits) || ((ddl.if_exists || ddl.if_not_exists) && !ddl.targets.is_empty())
 }
 
+/// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
+pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
+    let Class::Ddl(ddl) = &statement.class else { return false };
+    let ask = Ask { statement, ddl, facts, limits };
+    limits.rewrite && !ask.in_transaction() && !ask.is_small() && alter_table::wants_backfill(&ask)
+}
+
 fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     covered(ask.ddl, ask.facts)?;
     if ask.limits.rewrite
@@ -68,12 +80,16 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         return Ok(ask.relayed("only this session can see it"));
     }
     let rerouted = match ask.ddl.form() {
-        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask),
+        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
-        _ => constraint::plan(ask),
+        Form::RefreshMaterializedView => refresh::plan(ask),
+        _ => alter_table::plan(ask),
     };
-    Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
+    match rerouted {
+        Some(plan) => Ok(plan),
+        None => direct::plan(ask),
+    }
 }
 
 /// Every relation named must have been asked for.

@@ -21,6 +21,9 @@ pub struct Plan {
     /// Set: nothing is to be done; the client gets these notices and the tag, and no lock is taken.
     pub answer: Option<Vec<Report>>,
     pub phases: Vec<Phase>,
+    /// What others can see between two phases that the statement itself would never show: for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub meanwhile: Vec<&'static str>,
 }
 
 /// One commit boundary.
@@ -37,14 +40,32 @@ pub struct Phase {
     pub steps: Vec<Step>,
     /// Runs if this phase or a later one gives up.
     pub undo: Option<Undo>,
-    /// The phase makes a constraint whose name the server chooses; later steps name it.
+    /// Backfill: what its step says of all rows at once is done in batches of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub learns: Option<NewConstraint>,
+    pub backfill: Option<Backfill>,
 }
 
-/// The constraint that a phase has just made.
+/// Old rows get what new rows get already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backfill {
+    /// With its descendants, as many as there are when the backfill begins.
+    pub table: RelationName,
+    pub oid: u32,
+    /// What it fills, quoted.
+    pub columns: Vec<String>,
+    /// `"c" = DEFAULT, …`
+    pub set: String,
+    /// True of the rows that still want it: `"c" IS NULL`.
+    pub wanting: String,
+    /// Fire no triggers: a rewrite would fire none. The session may set `session_replication_role`.
+    pub quiet: bool,
+}
+
+/// The constraint that a step has just made, with a name of the server's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct NewConstraint {
+    /// Which of the plan's learned names it is.
+    pub slot: usize,
     /// The oid of its table.
     pub table: u32,
     /// `pg_constraint.contype`
@@ -62,6 +83,8 @@ pub enum PhaseKind {
     Guarded,
     /// Outside any transaction, long, under a lock that blocks neither reads nor writes: no lock attempts.
     Long,
+    /// As `Long`, in many short transactions, each of which locks a few rows for a moment.
+    Backfill,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -87,12 +110,26 @@ pub struct Step {
     /// so that an error's position can be given in the client's terms.
     #[serde(skip)]
     pub inserted: Option<Inserted>,
-    /// Where in `sql` the name goes (byte offset, quoted) of the constraint that an earlier phase learned.
+    /// It makes a constraint whose name the server chooses; later steps name it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name_at: Option<usize>,
+    pub learns: Option<NewConstraint>,
+    /// Where in `sql` the name goes, quoted, of a constraint that an earlier step made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_at: Option<NameAt>,
     /// The check that this step validates stands for NOT NULL of this column: an error says so.
     #[serde(skip)]
     pub not_null: Option<String>,
+    /// The step divides by zero unless something holds; if it does not, this is told instead.
+    #[serde(skip)]
+    pub must_hold: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NameAt {
+    /// Byte offset.
+    pub at: usize,
+    /// [`NewConstraint::slot`]
+    pub slot: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +167,10 @@ pub struct Limits {
     pub small_table: u64,
     /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
     pub rewrite: bool,
+    /// Refuse what has no safe way, rather than run it guarded with a WARNING.
+    pub refuse_unsafe: bool,
+    /// The same for ADD EXCLUDE.
+    pub refuse_exclude: bool,
 }
 
 impl Limits {
@@ -147,18 +188,36 @@ impl Step {
 
     /// A statement of the proxy's own; the client sees nothing of it.
     pub fn hidden(sql: String) -> Self {
-        Self { sql, visible: false, own: true, inserted: None, name_at: None, not_null: None }
+        Self {
+            sql,
+            visible: false,
+            own: true,
+            inserted: None,
+            learns: None,
+            name_at: None,
+            not_null: None,
+            must_hold: None,
+        }
+    }
+
+    /// A hidden question with the answer true or false; if it is false, the client is told why, and may try again.
+    pub fn assertion(condition: &str, otherwise: &'static str) -> Self {
+        let sql = format!("SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {condition} THEN 1 ELSE 0 END)");
+        Self { must_hold: Some(otherwise), ..Self::hidden(sql) }
     }
 
     /// A hidden statement with the learned name of a constraint between its halves.
-    pub fn with_learned_name(before: &str, after: &str) -> Self {
-        Self { name_at: Some(before.len()), ..Self::hidden(format!("{before}{after}")) }
+    pub fn with_learned_name(before: &str, slot: usize) -> Self {
+        Self { name_at: Some(NameAt { at: before.len(), slot }), ..Self::hidden(before.to_owned()) }
     }
 
-    /// Its SQL, with the learned name in its place.
-    pub fn named(&self, name: &str) -> std::borrow::Cow<'_, str> {
-        match self.name_at.and_then(|at| self.sql.split_at_checked(at)) {
-            Some((before, after)) => format!("{before}{name}{after}").into(),
+    /// Its SQL, with the learned name in its place; one that is not known yet is shown as `…`.
+    pub fn named(&self, names: &[String]) -> std::borrow::Cow<'_, str> {
+        match self.name_at.and_then(|name| Some((self.sql.split_at_checked(name.at)?, name.slot))) {
+            Some(((before, after), slot)) => {
+                let name = names.get(slot).map_or("…", String::as_str);
+                format!("{before}{name}{after}").into()
+            }
             None => (&*self.sql).into(),
         }
     }

@@ -27,6 +27,9 @@ pub fn to_text(plan: &Plan) -> String {
             report(&mut out, "  tell", notice);
         }
     }
+    for meanwhile in &plan.meanwhile {
+        line(&mut out, "meaning", meanwhile);
+    }
     for (i, one) in plan.phases.iter().enumerate() {
         phase(&mut out, i + 1, one);
     }
@@ -63,7 +66,7 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
     let place = if phase.in_transaction { "in a transaction" } else { "no transaction" };
     line(out, &format!("phase {number}"), &format!("{}, {place}: {}", kind(phase.kind), phase.purpose));
     for need in &phase.locks {
-        line(out, if phase.kind == PhaseKind::Long { "  takes" } else { "  lock" }, &lock(phase.kind, need));
+        line(out, if by_itself(phase.kind) { "  takes" } else { "  lock" }, &lock(phase.kind, need));
     }
     steps(out, phase, ["  run", "  hidden"]);
     match &phase.undo {
@@ -86,13 +89,22 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
 /// A name that only the server will choose is shown as `…`.
 fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
     for step in &phase.steps {
-        line(out, if step.visible { visible } else { hidden }, &step.named("…"));
+        if let Some(otherwise) = step.must_hold {
+            line(out, "  unless", otherwise);
+            continue;
+        }
+        line(out, if step.visible { visible } else { hidden }, &step.named(&[]));
     }
+}
+
+/// Whether its steps take their locks themselves.
+fn by_itself(kind: PhaseKind) -> bool {
+    matches!(kind, PhaseKind::Long | PhaseKind::Backfill)
 }
 
 fn lock(kind: PhaseKind, need: &LockNeed) -> String {
     let only = if need.only { "ONLY " } else { "" };
-    let guard = if need.lockable || kind == PhaseKind::Long { "" } else { " (by lock_timeout only)" };
+    let guard = if need.lockable || by_itself(kind) { "" } else { " (by lock_timeout only)" };
     format!("{only}{} {}{guard}", need.relation, need.mode)
 }
 
@@ -125,6 +137,7 @@ fn kind(kind: PhaseKind) -> &'static str {
         PhaseKind::Brief => "brief",
         PhaseKind::Guarded => "guarded",
         PhaseKind::Long => "long",
+        PhaseKind::Backfill => "in batches",
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Way {
     Run,
     /// Brief if the rewrite probe finds no rewrite, else as `Guarded`.
     Probe,
+    /// Brief if the rewrite probe finds no rewrite, else as `Phases`.
+    Fill,
     /// Rerouted to the CONCURRENTLY form.
     Concurrently,
     /// Its own lock blocks neither reads nor writes: waits long, without lock attempts.
@@ -205,7 +207,7 @@ impl Form {
 
     /// Whether its cost depends on the server, so that the rewrite probe is asked.
     pub fn needs_probe(self) -> bool {
-        self.row().way == Way::Probe
+        matches!(self.row().way, Way::Probe | Way::Fill)
     }
 }
 
@@ -234,15 +236,15 @@ const NO: Option<LockMode> = None;
 #[rustfmt::skip] // one row a line, so that the table reads as a table
 pub static FORMS: &[FormRow] = &[
     row(Form::AddColumn, "ADD COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::AddColumnDefault, "ADD COLUMN with a default", (AX, NO), Cost::Rewrite, true, Way::Probe, "a volatile default, or any default before PostgreSQL 11, writes the whole table anew"),
-    row(Form::AddColumnSerial, "ADD COLUMN of type serial", (AX, NO), Cost::Rewrite, true, Way::Guarded, "every row gets a value of the sequence: the whole table is written anew"),
-    row(Form::AddColumnIdentity, "ADD COLUMN as identity", (AX, NO), Cost::Rewrite, true, Way::Guarded, "every row gets a value of the sequence: the whole table is written anew"),
+    row(Form::AddColumnDefault, "ADD COLUMN with a default", (AX, NO), Cost::Rewrite, true, Way::Fill, "a volatile default, or any default before PostgreSQL 11, writes the whole table anew"),
+    row(Form::AddColumnSerial, "ADD COLUMN of type serial", (AX, NO), Cost::Rewrite, true, Way::Phases, "every row gets a value of the sequence: the whole table is written anew"),
+    row(Form::AddColumnIdentity, "ADD COLUMN as identity", (AX, NO), Cost::Rewrite, true, Way::Phases, "every row gets a value of the sequence: the whole table is written anew"),
     row(Form::AddColumnGenerated, "ADD COLUMN as generated column", (AX, NO), Cost::Rewrite, true, Way::Probe, "a stored generated column is computed for every row: the whole table is written anew"),
     row(Form::AddColumnUserType, "ADD COLUMN of a user-defined type", (AX, NO), Cost::Rewrite, true, Way::Probe, "a domain with a constraint writes the whole table anew"),
     row(Form::AddColumnCheck, "ADD COLUMN with a CHECK", (AX, NO), Cost::Scan, true, Way::Phases, "the check reads every row while nobody can read or write"),
-    row(Form::AddColumnUnique, "ADD COLUMN with UNIQUE or PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Guarded, "the index is built while nobody can read or write"),
+    row(Form::AddColumnUnique, "ADD COLUMN with UNIQUE or PRIMARY KEY", (AX, NO), Cost::Build, true, Way::Phases, "the index is built while nobody can read or write"),
     row(Form::AddColumnReferences, "ADD COLUMN with a foreign key", (AX, SRX), Cost::Brief, true, Way::Run, ""),
-    row(Form::AddColumnReferencesDefault, "ADD COLUMN with a foreign key and a default", (AX, SRX), Cost::Scan, true, Way::Guarded, "every row is checked against the referenced table while nobody can read or write"),
+    row(Form::AddColumnReferencesDefault, "ADD COLUMN with a foreign key and a default", (AX, SRX), Cost::Scan, true, Way::Phases, "every row is checked against the referenced table while nobody can read or write"),
     row(Form::DropColumn, "DROP COLUMN", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::SetDefault, "ALTER COLUMN SET DEFAULT", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::DropDefault, "ALTER COLUMN DROP DEFAULT", (AX, NO), Cost::Brief, true, Way::Run, ""),
@@ -283,7 +285,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AlterIndexAttach, "ALTER INDEX ATTACH PARTITION", (SUX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::AlterIndexStatistics, "ALTER INDEX ALTER COLUMN SET STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateStatistics, "CREATE STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Guarded, "the query runs while nobody can read the view"),
+    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Concurrently, "the query runs while nobody can read the view"),
     row(Form::RefreshConcurrently, "REFRESH MATERIALIZED VIEW CONCURRENTLY", (X, NO), Cost::Build, true, Way::Long, ""),
     row(Form::CreateTable, "CREATE TABLE", (NO, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateTableReferences, "CREATE TABLE with a foreign key", (NO, SRX), Cost::Brief, true, Way::Run, ""),

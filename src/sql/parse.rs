@@ -15,6 +15,7 @@ mod logged;
 mod maintenance;
 mod names;
 mod objects;
+mod pieces;
 mod probe;
 mod rename;
 mod tag;

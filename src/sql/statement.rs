@@ -5,6 +5,7 @@
 
 use super::form::Form;
 use crate::pg::RelationName;
+use crate::pg::relation::quote_identifier;
 use std::ops::Range;
 
 /// One statement of a string.
@@ -72,6 +73,8 @@ pub struct Ddl {
     /// Where in `Statement::text` the word CONCURRENTLY may be put (byte offset, just after INDEX, TABLE
     /// or SCHEMA); for CREATE INDEX, DROP INDEX, REINDEX without it.
     pub concurrently_at: Option<usize>,
+    /// CREATE INDEX: where in `Statement::text` the table's name ends (byte offset); what follows is the same for any table.
+    pub index_body_at: Option<usize>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
 }
@@ -96,18 +99,60 @@ pub struct Part {
     pub probe: Option<String>,
     /// The key that it adds: UNIQUE or PRIMARY KEY, of the table.
     pub key: Option<Box<NewKey>>,
-    /// ADD COLUMN with one CHECK: the column without it, and the CHECK as a constraint that is not valid, as two
-    /// subcommands of one ALTER TABLE.
-    pub split: Option<NewCheckedColumn>,
+    /// ADD COLUMN, taken apart.
+    pub new_column: Option<Box<NewColumn>>,
+    /// The subcommand of an ALTER TABLE, as its author wrote it.
+    pub text: Option<String>,
 }
 
-/// A column that comes with a CHECK.
+/// A column that ALTER TABLE adds, in the author's words.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NewCheckedColumn {
-    /// `ADD COLUMN …, ADD … CHECK (…) NOT VALID`
-    pub commands: String,
-    /// The name of the CHECK, if the author gave one.
-    pub check: Option<String>,
+pub struct NewColumn {
+    pub name: String,
+    pub type_text: String,
+    /// serial and its kin: the type that it stands for.
+    pub serial: Option<&'static str>,
+    /// The type is one of PostgreSQL's own: no domain.
+    pub built_in: bool,
+    /// `IF NOT EXISTS`
+    pub if_not_exists: bool,
+    /// What stands behind the type, in the order written.
+    pub pieces: Vec<ColumnPiece>,
+}
+
+/// One of the things that a column's definition carries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnPiece {
+    pub kind: PieceKind,
+    /// Of its constraint, if the author gave one.
+    pub name: Option<String>,
+    pub text: String,
+    /// Where in `text` the constraint itself begins, behind `CONSTRAINT name`.
+    pub element_at: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum PieceKind {
+    Collate,
+    Null,
+    NotNull,
+    /// The expression's text.
+    Default {
+        expression: String,
+    },
+    Check {
+        enforced: bool,
+    },
+    References {
+        enforced: bool,
+    },
+    /// UNIQUE, PRIMARY KEY
+    Key(Box<NewKey>),
+    /// What stands in the parentheses behind IDENTITY.
+    Identity {
+        options: String,
+    },
+    Generated,
 }
 
 /// A key that ALTER TABLE adds, so that its index can be built apart.
@@ -123,6 +168,18 @@ pub struct NewKey {
     pub deferral: &'static str,
 }
 
+impl NewColumn {
+    /// Its definition with some of its pieces, in the order written.
+    pub fn with(&self, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
+        let mut text = format!("{} {}", quote_identifier(&self.name), self.type_text);
+        for piece in self.pieces.iter().filter(|piece| wanted(piece)) {
+            text.push(' ');
+            text.push_str(&piece.text);
+        }
+        text
+    }
+}
+
 impl Part {
     pub fn new(form: Form) -> Self {
         Self {
@@ -134,7 +191,8 @@ impl Part {
             others: Vec::new(),
             probe: None,
             key: None,
-            split: None,
+            new_column: None,
+            text: None,
         }
     }
 }
@@ -152,6 +210,7 @@ impl Ddl {
             concurrently: false,
             index_name: None,
             concurrently_at: None,
+            index_body_at: None,
             parts: vec![Part::new(form)],
         }
     }

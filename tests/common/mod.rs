@@ -12,8 +12,10 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod end;
 pub mod program;
 pub mod raw;
+pub mod tls;
 pub mod twins;
 
 use bytes::BytesMut;
@@ -59,6 +61,12 @@ pub fn io() -> Io {
         Err(_) if *ALLOWED => Io::IoUring,
         Err(_) => Io::Auto,
     }
+}
+
+/// For [`proxy`]: every table is treated as a large one, and EXCLUDE runs with a WARNING.
+pub fn no_table_is_small(config: &mut Config) {
+    config.ddl.small_table = 0;
+    config.ddl.exclude = pgsluice::config::Unsafe::Warn;
 }
 
 pub fn port(running: &Running) -> u16 {

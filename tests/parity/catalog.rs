@@ -15,12 +15,14 @@ const FIRST: u64 = 16384;
 /// No part of the schema, or told in other words by [`DEFINITIONS`].
 const LEFT_OUT: [&str; 4] = ["pg_statistic", "pg_statistic_ext_data", "pg_largeobject", "pg_largeobject_metadata"];
 
-const MEANINGLESS: [&str; 17] = [
+const MEANINGLESS: [&str; 20] = [
     "relfilenode",
     "relpages",
     "reltuples",
     "relallvisible",
     "relallfrozen",
+    // Counts the columns that were dropped too.
+    "relnatts",
     "relfrozenxid",
     "relminmxid",
     // Cleared by VACUUM alone, so a build that was undone leaves them.
@@ -32,6 +34,9 @@ const MEANINGLESS: [&str; 17] = [
     // Whether an old snapshot was about while it was built.
     "indcheckxmin",
     "attcacheoff",
+    // Whether an old row has its value in it or beside it: a rewrite changes that.
+    "atthasmissing",
+    "attmissingval",
     "enumtypid",
     "xmin",
     "stxdexpr",
@@ -89,7 +94,12 @@ impl Catalogue {
         };
         let columns: Vec<String> = self.columns.iter().filter(shown).map(|(name, _)| format!("c.{name}")).collect();
         // A session's schema for its temporary tables stays for the next one of the same number.
-        let but = if self.name == "pg_namespace" { "AND c.nspname !~ '^pg_(toast_)?temp_'" } else { "" };
+        let but = match self.name.as_str() {
+            "pg_namespace" => "AND c.nspname !~ '^pg_(toast_)?temp_'",
+            // A column that was added and taken back leaves its number used; the numbers of later ones tell.
+            "pg_attribute" => "AND NOT c.attisdropped",
+            _ => "",
+        };
         let words = DEFINITIONS.iter().find(|(name, _)| *name == self.name).map_or("NULL", |(_, words)| words);
         Some(format!(
             "SELECT '{}', (SELECT row_to_json(r) FROM (SELECT {}) r)::text, {words} FROM pg_catalog.{} c WHERE {key} >= {FIRST} {but}",
@@ -133,11 +143,16 @@ pub(crate) fn lines(client: &mut Client) -> Vec<String> {
         .filter_map(|[oid, name]| Some((oid?, without_oids(&name?))))
         .collect();
     let rows = client.ok(&union(catalogues.values().filter_map(Catalogue::rows_sql).collect())).rows;
+    // On 11 an index that is built with its parent's depends on its table in another way than one that is attached.
+    let is_11 = client.value("SHOW server_version").starts_with("11");
     let mut lines: Vec<String> = rows
         .iter()
         .filter_map(|row| {
             let [Some(name), Some(json), words] = row.as_slice() else { return None };
-            let row: Map<String, Value> = serde_json::from_str(json).expect("a row");
+            let mut row: Map<String, Value> = serde_json::from_str(json).expect("a row");
+            if is_11 && name == "pg_depend" && row["deptype"] == "I" {
+                row.insert("deptype".to_owned(), "a".into());
+            }
             Some(line(&catalogues[name], &row, words.as_deref().unwrap_or_default(), &names))
         })
         .collect();

@@ -72,7 +72,6 @@ DROP TABLE IF EXISTS missing;
 CREATE TABLE IF NOT EXISTS t (id int);
 CREATE TABLE evented (id int REFERENCES t);
 DROP TABLE evented;
-ALTER TABLE t ADD COLUMN f double precision DEFAULT random() * 0;
 ALTER TABLE t ALTER COLUMN id TYPE bigint;
 -- part
 CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no % here', tg_tag; END $$;

@@ -3,6 +3,8 @@
 //! Invariant: one [`Part`] per subcommand, in the order written.
 
 use super::names::{is_cascade, range_var, relation, some, string};
+use super::pieces::{self, Piece};
+use super::tokens::Scanned;
 use super::{column, key, probe, tag};
 use crate::sql::form::Form;
 use crate::sql::{Ddl, Part};
@@ -12,7 +14,7 @@ use pg_query::protobuf::{
     ObjectType,
 };
 
-pub(super) fn alter_table(stmt: &AlterTableStmt) -> Ddl {
+pub(super) fn alter_table(stmt: &AlterTableStmt, scanned: &Scanned<'_>) -> Ddl {
     let mut ddl = Ddl::new(tag::alter(stmt.objtype()), Form::Other);
     ddl.targets = relation(stmt.relation.as_ref()).into_iter().collect();
     // Of a type the flag means nothing.
@@ -24,7 +26,13 @@ pub(super) fn alter_table(stmt: &AlterTableStmt) -> Ddl {
         NodeEnum::AlterTableCmd(command) => Some(command.as_ref()),
         _ => None,
     });
-    let parts: Vec<Part> = commands.map(|command| part(command, stmt.objtype(), table)).collect();
+    let pieces = match stmt.objtype() {
+        ObjectType::ObjectTable => pieces::of_alter_table(stmt, scanned).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let written = |i: usize| pieces.get(i);
+    let parts: Vec<Part> =
+        commands.enumerate().map(|(i, command)| part(command, stmt.objtype(), table, written(i))).collect();
     ddl.concurrently = stmt.cmds.iter().any(is_concurrent);
     if !parts.is_empty() {
         ddl.parts = parts;
@@ -43,12 +51,13 @@ pub(super) fn move_all(stmt: &AlterTableMoveAllStmt) -> Ddl {
     Ddl::new(tag::alter(stmt.objtype()), Form::SetTablespace)
 }
 
-fn part(command: &AlterTableCmd, kind: ObjectType, table: &str) -> Part {
+fn part(command: &AlterTableCmd, kind: ObjectType, table: &str, written: Option<&Piece<'_>>) -> Part {
     let mut part = match kind {
-        ObjectType::ObjectTable => on_table(command, table),
+        ObjectType::ObjectTable => on_table(command, table, written),
         ObjectType::ObjectIndex => on_index(command),
         _ => on_other(command, kind),
     };
+    part.text = written.and_then(Piece::text);
     part.missing_ok = command.missing_ok;
     part.cascade = is_cascade(command.behavior);
     if part.form.needs_probe() && part.probe.is_none() {
@@ -57,11 +66,11 @@ fn part(command: &AlterTableCmd, kind: ObjectType, table: &str) -> Part {
     part
 }
 
-fn on_table(command: &AlterTableCmd, table: &str) -> Part {
+fn on_table(command: &AlterTableCmd, table: &str, written: Option<&Piece<'_>>) -> Part {
     let of_column = |form| Part { column: some(&command.name), ..Part::new(form) };
     let of_constraint = |form| Part { constraint: some(&command.name), ..Part::new(form) };
     match command.subtype() {
-        At::AtAddColumn => column::add(command, table),
+        At::AtAddColumn => column::add(command, table, written),
         At::AtColumnDefault if command.def.is_some() => of_column(Form::SetDefault),
         At::AtColumnDefault => of_column(Form::DropDefault),
         At::AtDropNotNull => of_column(Form::DropNotNull),

@@ -51,7 +51,7 @@ pub(super) fn class(node: &NodeEnum, text: &str, scanned: &Scanned<'_>) -> Class
 fn ddl(node: &NodeEnum, scanned: &Scanned<'_>) -> Option<Ddl> {
     use NodeEnum as N;
     let ddl = match node {
-        N::AlterTableStmt(stmt) => alter_table::alter_table(stmt),
+        N::AlterTableStmt(stmt) => alter_table::alter_table(stmt, scanned),
         N::AlterTableMoveAllStmt(stmt) => alter_table::move_all(stmt),
         N::CreateStmt(stmt) => create::table(stmt, "CREATE TABLE"),
         N::CreateForeignTableStmt(stmt) => create::foreign_table(stmt),
@@ -76,7 +76,7 @@ fn ddl(node: &NodeEnum, scanned: &Scanned<'_>) -> Option<Ddl> {
         N::SecLabelStmt(stmt) => comment::security_label(stmt),
         N::VacuumStmt(stmt) => maintenance::vacuum(stmt),
         N::ClusterStmt(stmt) => maintenance::cluster(stmt),
-        N::RefreshMatViewStmt(stmt) => maintenance::refresh(stmt),
+        N::RefreshMatViewStmt(stmt) => maintenance::refresh(stmt, scanned),
         N::AlterDomainStmt(stmt) => objects::alter_domain(stmt),
         N::GrantStmt(stmt) => objects::grant(stmt),
         N::CreatePublicationStmt(stmt) => objects::create_publication(stmt),

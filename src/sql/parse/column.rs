@@ -5,12 +5,13 @@
 //! plan that splits the column from its constraint knows what the rest would cost.
 
 use super::names::{relation, some, strings};
+use super::pieces::Piece;
 use super::probe;
 use crate::pg::RelationName;
+use crate::sql::Part;
 use crate::sql::form::Form;
-use crate::sql::{NewCheckedColumn, Part};
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableCmd, AlterTableType, ColumnDef, ConstrType, Constraint, Node, TypeName};
+use pg_query::protobuf::{AlterTableCmd, ColumnDef, ConstrType, Constraint, Node, TypeName};
 
 /// The types of `pg_catalog` that a column may be written with by their bare name.
 #[rustfmt::skip] // as a table
@@ -27,7 +28,15 @@ const BUILT_IN: [&str; 79] = [
     "record", "unknown", "void",
 ];
 
-const SERIAL: [&str; 6] = ["serial", "serial2", "serial4", "serial8", "bigserial", "smallserial"];
+/// Names that are types for a new column alone, and the types that they stand for.
+const SERIAL: [(&str, &str); 6] = [
+    ("serial", "integer"),
+    ("serial2", "smallint"),
+    ("serial4", "integer"),
+    ("serial8", "bigint"),
+    ("bigserial", "bigint"),
+    ("smallserial", "smallint"),
+];
 
 /// What a column's definition carries, as far as its cost goes.
 #[derive(Default)]
@@ -42,7 +51,7 @@ struct Properties {
     user_type: bool,
 }
 
-pub(super) fn add(command: &AlterTableCmd, table: &str) -> Part {
+pub(super) fn add(command: &AlterTableCmd, table: &str, written: Option<&Piece<'_>>) -> Part {
     let Some(column) = command.def.as_deref().and_then(definition) else {
         return Part::new(Form::Other);
     };
@@ -52,41 +61,8 @@ pub(super) fn add(command: &AlterTableCmd, table: &str) -> Part {
     if properties.may_rewrite() {
         part.probe = probe::probe(table, command);
     }
-    if form == Form::AddColumnCheck && !command.missing_ok {
-        part.split = split(command, column, table);
-    }
+    part.new_column = written.and_then(|piece| piece.new_column(command, column)).map(Box::new);
     part
-}
-
-/// `None`: it has more than one constraint that reads rows.
-fn split(command: &AlterTableCmd, column: &ColumnDef, table: &str) -> Option<NewCheckedColumn> {
-    let is_check =
-        |node: &Node| matches!(&node.node, Some(NodeEnum::Constraint(c)) if c.contype() == ConstrType::ConstrCheck);
-    let plain = |constraint: &Constraint| {
-        matches!(
-            constraint.contype(),
-            ConstrType::ConstrCheck | ConstrType::ConstrNull | ConstrType::ConstrNotnull | ConstrType::ConstrDefault
-        )
-    };
-    let mut checks = constraints(column).filter(|constraint| constraint.contype() == ConstrType::ConstrCheck);
-    let (Some(check), None) = (checks.next(), checks.next()) else { return None };
-    if !constraints(column).all(plain) {
-        return None;
-    }
-    let mut bare = column.clone();
-    bare.constraints.retain(|node| !is_check(node));
-    let bare = Node { node: Some(NodeEnum::ColumnDef(Box::new(bare))) };
-    let check = Constraint { skip_validation: true, initially_valid: false, ..check.clone() };
-    let name = some(&check.conname);
-    let check = Node { node: Some(NodeEnum::Constraint(Box::new(check))) };
-    let add = AlterTableCmd { def: Some(Box::new(bare)), ..command.clone() };
-    let constrain = AlterTableCmd {
-        subtype: AlterTableType::AtAddConstraint as i32,
-        def: Some(Box::new(check)),
-        behavior: command.behavior,
-        ..AlterTableCmd::default()
-    };
-    Some(NewCheckedColumn { commands: probe::subcommands(table, vec![add, constrain])?, check: name })
 }
 
 pub(super) fn definition(node: &Node) -> Option<&ColumnDef> {
@@ -135,9 +111,8 @@ impl Properties {
 fn properties(column: &ColumnDef) -> Properties {
     let mut found = Properties::default();
     let (mut virtual_one, mut not_null) = (false, false);
-    let type_names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
-    found.serial = matches!(type_names.as_slice(), [name] if SERIAL.contains(name));
-    found.user_type = !found.serial && column.type_name.as_ref().is_some_and(|name| !is_built_in(name));
+    found.serial = serial(column).is_some();
+    found.user_type = is_user_type(column);
     for constraint in constraints(column) {
         match constraint.contype() {
             ConstrType::ConstrIdentity => found.identity = true,
@@ -168,6 +143,17 @@ fn properties(column: &ColumnDef) -> Properties {
         }
     }
     found
+}
+
+/// The type behind serial.
+pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
+    let names = strings(&column.type_name.as_ref()?.names);
+    let [name] = names.as_slice() else { return None };
+    SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
+}
+
+pub(super) fn is_user_type(column: &ColumnDef) -> bool {
+    serial(column).is_none() && column.type_name.as_ref().is_some_and(|name| !is_built_in(name))
 }
 
 fn is_built_in(name: &TypeName) -> bool {

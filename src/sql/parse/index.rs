@@ -23,6 +23,7 @@ pub(super) fn create(stmt: &IndexStmt, scanned: &Scanned<'_>) -> Ddl {
         concurrently: stmt.concurrent,
         index_name: some(&stmt.idxname),
         concurrently_at: if stmt.concurrent { None } else { scanned.concurrently_at() },
+        index_body_at: scanned.index_body_at(),
         ..ddl
     }
 }

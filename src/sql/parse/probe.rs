@@ -49,30 +49,13 @@ fn deparse(command: &AlterTableCmd) -> Option<String> {
 }
 
 fn statement(command: AlterTableCmd) -> Option<String> {
-    statement_of(vec![command])
-}
-
-fn statement_of(commands: Vec<AlterTableCmd>) -> Option<String> {
-    let node = |command| Node { node: Some(NodeEnum::AlterTableCmd(Box::new(command))) };
     let statement = NodeEnum::AlterTableStmt(AlterTableStmt {
         relation: Some(copy()),
-        cmds: commands.into_iter().map(node).collect(),
+        cmds: vec![Node { node: Some(NodeEnum::AlterTableCmd(Box::new(command))) }],
         objtype: ObjectType::ObjectTable as i32,
         missing_ok: false,
     });
     statement.deparse(DeparseOptions::default()).ok()
-}
-
-/// Subcommands that add a column or a constraint, as text, without the table: what stands behind `ALTER TABLE t `.
-pub(super) fn subcommands(table: &str, mut commands: Vec<AlterTableCmd>) -> Option<String> {
-    for command in &mut commands {
-        match command.def.as_deref_mut()?.node.as_mut()? {
-            NodeEnum::ColumnDef(column) => strip_column(column, table)?,
-            NodeEnum::Constraint(constraint) => strip_box(&mut constraint.raw_expr, table)?,
-            _ => return None,
-        }
-    }
-    Some(statement_of(commands)?.strip_prefix("ALTER TABLE pg_temp.pgsluice_probe ")?.to_owned())
 }
 
 /// The same index on the copy, so that the server can say how it would define it. It gets a name of the server's choice.

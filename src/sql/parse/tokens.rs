@@ -62,12 +62,17 @@ impl<'a> Scanned<'a> {
         &self.words
     }
 
+    /// A part of the whole text that was scanned.
+    pub(super) fn source(&self, range: Range<usize>) -> Option<&'a str> {
+        self.text.get(range)
+    }
+
     pub(super) fn range(&self) -> Range<usize> {
         self.range.clone()
     }
 
     /// Where, from the start of this part, CONCURRENTLY may be put: behind the INDEX of CREATE [UNIQUE]
-    /// INDEX and DROP INDEX, behind the INDEX, TABLE or SCHEMA of REINDEX [(options)].
+    /// INDEX and DROP INDEX, behind the INDEX, TABLE or SCHEMA of REINDEX [(options)], behind the VIEW of REFRESH.
     pub(super) fn concurrently_at(&self) -> Option<usize> {
         let mut words = self.words.iter();
         let first = words.next()?;
@@ -81,10 +86,30 @@ impl<'a> Scanned<'a> {
         }
         let here = match first.token {
             Token::Create | Token::Drop => word.token == Token::Index,
+            // REFRESH MATERIALIZED VIEW
+            Token::Refresh => {
+                word = words.next()?;
+                word.token == Token::View
+            }
             Token::Reindex => matches!(word.token, Token::Index | Token::Table | Token::Schema),
             _ => false,
         };
         here.then(|| word.range.end.saturating_sub(self.range.start))
+    }
+
+    /// Where, from the start of this part, the name of CREATE INDEX's table ends: `ON [schema .] name [*]`.
+    pub(super) fn index_body_at(&self) -> Option<usize> {
+        let on = self.words.iter().position(|word| word.token == Token::On)?;
+        let mut words = self.words.get(on + 1..)?.iter();
+        let mut last = words.next().filter(|word| word.token != Token::Only)?;
+        while let Some(dot) = words.next() {
+            match dot.token {
+                Token::Ascii46 => last = words.next()?,
+                Token::Ascii42 => last = dot,
+                _ => break,
+            }
+        }
+        Some(last.range.end.saturating_sub(self.range.start))
     }
 }
 

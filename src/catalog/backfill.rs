@@ -1,0 +1,15 @@
+//! Whether the rows of a table can be updated, batch by batch, as unnoticed as a rewrite would change them.
+//!
+//! Invariants: as those of `facts.sql`; asked only where a plan may want a backfill.
+
+/// The question about the table `$1` (an oid as text) and its descendants: one row, one JSON text, which is a
+/// [`super::facts::BackfillFacts`].
+///
+/// The right to set a parameter has a name since 15 only, and its question a function: hence two texts.
+pub fn question(server_version: i32) -> String {
+    let may_set = match server_version {
+        150_000.. => "pg_catalog.has_parameter_privilege(CURRENT_USER, 'session_replication_role', 'SET')",
+        _ => "me.rolsuper",
+    };
+    include_str!("backfill.sql").replace("may_set_role", may_set)
+}

@@ -1,0 +1,405 @@
+//! ALTER TABLE in phases: what its subcommands ask for, sorted so that each gets its own safe way.
+//!
+//! 1. *First* (brief): new columns, and their defaults for new rows.
+//! 2. *Backfill*: old rows get what new rows get, all columns in one pass.
+//! 3. *Then* (brief; one with the first if nothing is filled): constraints that hold for new rows from now on.
+//! 4. *Checks* (long): old rows obey them too.
+//! 5. *Builds* (long): indexes of keys.
+//! 6. *Last* (brief): whatever else the author wrote; what is proved becomes NOT NULL, what is built becomes a key, and
+//!    what was only a means goes.
+//!
+//! Invariants: a subcommand that has no safe way, or one that another could disturb, leaves the whole statement as it was
+//! written; whatever fails, nothing is left behind, and what cannot be taken back stands in the last phase alone.
+
+use super::ask::Ask;
+use super::locks;
+use super::model::{Backfill, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use super::{constraint, direct, new_column};
+use crate::catalog::RelationFacts;
+use crate::pg::RelationKind;
+use crate::pg::relation::quote_identifier;
+use crate::report::Report;
+use crate::sql::Part;
+use crate::sql::form::Form;
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let table = ask.target()?;
+    let suits = matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable) && !table.is_system;
+    if !ask.limits.rewrite || ask.in_transaction() || !suits || ask.is_small() {
+        return None;
+    }
+    // What holds for the parent alone cannot be proved by a constraint that its children inherit.
+    if ask.ddl.only && table.has_children {
+        return None;
+    }
+    if takes_from_another(&ask.ddl.parts) {
+        return None;
+    }
+    let mut work = Work::new(ask, table);
+    for (i, part) in ask.ddl.parts.iter().enumerate() {
+        work.add(i, part)?;
+    }
+    work.plan()
+}
+
+/// Whether one subcommand drops what another one names: the server does such a statement in an order of its own.
+fn takes_from_another(parts: &[Part]) -> bool {
+    parts.iter().enumerate().any(|(i, part)| {
+        let taken = match part.form {
+            Form::DropColumn | Form::DropNotNull | Form::AlterIdentity | Form::DropExpression => &part.column,
+            Form::DropConstraint => &part.constraint,
+            _ => return false,
+        };
+        let Some(taken) = taken.as_ref().map(|name| name.to_lowercase()) else { return true };
+        let unnamed = |other: &Part| part.form == Form::DropConstraint && makes_unnamed(other);
+        let names = |other: &Part| {
+            unnamed(other) || other.text.as_ref().is_none_or(|text| text.to_lowercase().contains(&taken))
+        };
+        parts.iter().enumerate().any(|(at, other)| at != i && names(other))
+    })
+}
+
+/// Whether it makes a constraint whose name the server chooses: maybe the one that is dropped.
+fn makes_unnamed(part: &Part) -> bool {
+    use Form::{AddCheck, AddForeignKey, AddNotNullConstraint, AddPrimaryKey, AddUnique, SetNotNull};
+    let form = matches!(part.form, AddCheck | AddForeignKey | AddNotNullConstraint | AddPrimaryKey | AddUnique);
+    let column = part.new_column.as_ref().is_some_and(|new| new.pieces.iter().any(|piece| piece.name.is_none()));
+    part.form == SetNotNull || column || (form && part.constraint.is_none())
+}
+
+/// Whether the plan of a statement depends on what a backfill would meet.
+pub(super) fn wants_backfill(ask: &Ask<'_>) -> bool {
+    ask.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(ask, i, part))
+}
+
+/// What the subcommands ask for.
+pub(super) struct Work<'a> {
+    pub(super) ask: &'a Ask<'a>,
+    pub(super) table: &'a RelationFacts,
+    /// `ALTER TABLE … `
+    pub(super) alter: String,
+    pub(super) notes: Vec<Report>,
+    /// Set: that is all there is to do.
+    pub(super) answer: Option<Vec<Report>>,
+    /// New columns, and whether each is NOT NULL from the beginning.
+    pub(super) columns: Vec<(String, bool)>,
+    first: Vec<Step>,
+    first_back: Vec<Step>,
+    /// Quoted names.
+    filled: Vec<String>,
+    then: Vec<Step>,
+    then_back: Vec<Step>,
+    checks: Vec<Step>,
+    builds: Vec<Phase>,
+    /// Subcommands, which become one ALTER TABLE.
+    last: Vec<String>,
+    made_keys: Vec<Step>,
+    after: Vec<Step>,
+    /// Names and columns of keys, and how many proofs there are.
+    pub(super) keys: Vec<(String, Vec<String>)>,
+    pub(super) proofs: usize,
+    /// Columns that become NOT NULL.
+    pub(super) proved: Vec<String>,
+    only_checks: bool,
+    meanwhile: Vec<&'static str>,
+    /// Why there are such phases, for people.
+    purposes: [Vec<&'static str>; 3],
+    learned: usize,
+}
+
+impl<'a> Work<'a> {
+    fn new(ask: &'a Ask<'a>, table: &'a RelationFacts) -> Self {
+        let only = if ask.ddl.only { "ONLY " } else { "" };
+        Self {
+            ask,
+            table,
+            alter: format!("ALTER TABLE {only}{} ", table.id.full_name().quoted()),
+            notes: Vec::new(),
+            answer: None,
+            columns: Vec::new(),
+            first: Vec::new(),
+            first_back: Vec::new(),
+            filled: Vec::new(),
+            then: Vec::new(),
+            then_back: Vec::new(),
+            checks: Vec::new(),
+            builds: Vec::new(),
+            last: Vec::new(),
+            made_keys: Vec::new(),
+            after: Vec::new(),
+            keys: Vec::new(),
+            proofs: 0,
+            proved: Vec::new(),
+            only_checks: false,
+            meanwhile: Vec::new(),
+            purposes: Default::default(),
+            learned: 0,
+        }
+    }
+
+    /// `None`: the statement cannot be done in phases.
+    fn add(&mut self, i: usize, part: &'a Part) -> Option<()> {
+        match part.form {
+            Form::SetNotNull if !direct::proven_not_null(self.ask, part) => constraint::set_not_null(self, part),
+            Form::AddCheck | Form::AddForeignKey | Form::AddNotNullConstraint => constraint::not_valid(self, part),
+            Form::AddUnique | Form::AddPrimaryKey => {
+                constraint::key(self, i, part.key.as_deref()?, part.constraint.as_deref())
+            }
+            Form::ValidateConstraint => {
+                let validate = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
+                self.checks.push(validate);
+                Some(())
+            }
+            Form::SetDefault if self.guards_not_null(part) => self.default_first(part),
+            _ if part.new_column.is_some() => new_column::add(self, i, part),
+            // It would be done last, and checks made before be made again.
+            Form::AlterColumnType => None,
+            _ if direct::is_brief(self.ask, i, part) => {
+                self.last.push(part.text.clone()?);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// New rows that leave the column out must not be refused before the default is there.
+    fn guards_not_null(&self, part: &Part) -> bool {
+        let same = |other: &Part| other.form == Form::SetNotNull && other.column == part.column;
+        let column = part.column.as_ref().and_then(|name| self.table.column(name));
+        self.ask.ddl.parts.iter().any(same) && column.is_some_and(|column| !column.has_default && !column.identity)
+    }
+
+    fn default_first(&mut self, part: &Part) -> Option<()> {
+        let column = quote_identifier(part.column.as_ref()?);
+        let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
+        let back = Step::hidden(format!("{}ALTER COLUMN {column} DROP DEFAULT", self.alter));
+        self.first("the default for new rows", [set], [back]);
+        Some(())
+    }
+
+    /// Between phases others can see something that the statement itself would never show.
+    pub(super) fn meanwhile(&mut self, what: &'static str) {
+        if !self.meanwhile.contains(&what) {
+            self.meanwhile.push(what);
+        }
+    }
+
+    /// The place of one more name that the server will choose.
+    pub(super) fn learns(&mut self, kind: char) -> NewConstraint {
+        self.learned += 1;
+        NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
+    }
+
+    pub(super) fn first(
+        &mut self,
+        purpose: &'static str,
+        steps: impl IntoIterator<Item = Step>,
+        back: impl IntoIterator<Item = Step>,
+    ) {
+        self.purposes[0].push(purpose);
+        self.first.extend(steps);
+        self.first_back.extend(back);
+    }
+
+    pub(super) fn then(
+        &mut self,
+        purpose: &'static str,
+        steps: impl IntoIterator<Item = Step>,
+        back: impl IntoIterator<Item = Step>,
+    ) {
+        self.purposes[1].push(purpose);
+        self.then.extend(steps);
+        self.then_back.extend(back);
+    }
+
+    pub(super) fn fill(&mut self, column: &str) {
+        self.meanwhile("for a time old rows have NULL in the new column, which others see already");
+        self.filled.push(quote_identifier(column));
+    }
+
+    pub(super) fn check(&mut self, validate: Step) {
+        self.checks.push(validate);
+    }
+
+    pub(super) fn build(&mut self, phase: Phase) {
+        self.meanwhile("the unique index is there, and refuses duplicates, before the constraint is");
+        self.builds.push(phase);
+    }
+
+    /// A subcommand for the last phase.
+    pub(super) fn last(&mut self, subcommand: String) {
+        self.last.push(subcommand);
+    }
+
+    /// What makes a built index a key: behind all subcommands, ahead of what goes.
+    pub(super) fn becomes_key(&mut self, step: Step) {
+        self.purposes[2].push("the index becomes the constraint's");
+        self.made_keys.push(step);
+    }
+
+    /// There is nothing to add, only to check.
+    pub(super) fn then_nothing(&mut self) {
+        self.only_checks = true;
+    }
+
+    /// Whether a column, maybe a new one, is NOT NULL or about to be; `None`: there is no such column.
+    pub(super) fn is_not_null(&self, column: &str) -> Option<bool> {
+        let new = self.columns.iter().find(|(name, _)| name == column).map(|(_, not_null)| *not_null);
+        new.or_else(|| self.table.column(column).map(|column| column.not_null))
+    }
+
+    /// A new column is about to be.
+    pub(super) fn now_not_null(&mut self, column: &str) {
+        self.columns.iter_mut().filter(|(name, _)| name == column).for_each(|(_, not_null)| *not_null = true);
+    }
+
+    /// What stands behind all subcommands of the last phase.
+    pub(super) fn after(&mut self, purpose: &'static str, steps: impl IntoIterator<Item = Step>) {
+        self.purposes[2].push(purpose);
+        self.after.extend(steps);
+    }
+
+    fn plan(mut self) -> Option<Plan> {
+        if let Some(answer) = self.answer.take() {
+            return (self.ask.ddl.parts.len() == 1).then(|| self.ask.plan_of_answer(answer));
+        }
+        // New columns alone, a VALIDATE alone, and what is brief run as they are.
+        let checks = !self.checks.is_empty() && (self.only_checks || !self.first.is_empty() || !self.last.is_empty());
+        if self.then.is_empty() && self.filled.is_empty() && self.builds.is_empty() && !checks {
+            return None;
+        }
+        let notes = std::mem::take(&mut self.notes);
+        let empty = self.ask.empty();
+        let meanwhile = std::mem::take(&mut self.meanwhile);
+        let mut plan = Plan { notes, meanwhile, phases: self.phases(), ..empty };
+        give_reply(&mut plan.phases)?;
+        Some(plan)
+    }
+
+    fn phases(mut self) -> Vec<Phase> {
+        let mut phases = Vec::new();
+        let [first, then, last] = std::mem::take(&mut self.purposes);
+        if self.filled.is_empty() {
+            self.first.append(&mut self.then);
+            self.then_back.append(&mut self.first_back);
+            self.first_back = std::mem::take(&mut self.then_back);
+            let purpose = [first, then].concat();
+            phases.extend(self.undoable(&purpose, &self.first, self.first_back.clone()));
+        } else {
+            phases.extend(self.undoable(&first, &self.first, reversed(&self.first_back)));
+            phases.push(self.backfill());
+            phases.extend(self.undoable(&then, &self.then, reversed(&self.then_back)));
+        }
+        if !self.checks.is_empty() {
+            phases.push(self.validation());
+        }
+        phases.append(&mut self.builds);
+        phases.extend(self.ending(&last));
+        phases
+    }
+
+    /// A phase of steps that are over in a moment once the statement's locks are held.
+    fn brief(&self, purpose: &str, steps: Vec<Step>) -> Phase {
+        Phase { locks: locks::needs(self.ask, locks::as_written), steps, ..self.ask.phase(PhaseKind::Brief, purpose) }
+    }
+
+    fn undoable(&self, purposes: &[&str], steps: &[Step], back: Vec<Step>) -> Option<Phase> {
+        if steps.is_empty() {
+            return None;
+        }
+        let undo = self.brief("bring back the table as it was", back);
+        Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..self.brief(&joined(purposes), steps.to_vec()) })
+    }
+
+    /// Old rows get the columns' defaults.
+    fn backfill(&self) -> Phase {
+        let each = |words: &str, between: &str| {
+            self.filled.iter().map(|column| format!("{column} {words}")).collect::<Vec<_>>().join(between)
+        };
+        let (set, wanting) = (each("= DEFAULT", ", "), each("IS NULL", " OR "));
+        let name = self.table.id.full_name();
+        let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", name.quoted()));
+        let quiet = self.ask.facts.backfill.as_ref().is_some_and(|facts| facts.quiet);
+        Phase {
+            locks: locks::needs(self.ask, locks::backfill),
+            steps: vec![whole],
+            backfill: Some(Backfill {
+                table: name,
+                oid: self.table.id.oid,
+                columns: self.filled.clone(),
+                set,
+                wanting,
+                quiet,
+            }),
+            ..self.ask.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
+        }
+    }
+
+    /// A check of old rows.
+    fn validation(&mut self) -> Phase {
+        let purpose = "check the old rows without blocking reads or writes";
+        Phase {
+            locks: locks::needs(self.ask, locks::validation),
+            steps: std::mem::take(&mut self.checks),
+            ..self.ask.phase(PhaseKind::Long, purpose)
+        }
+    }
+
+    fn ending(&mut self, purposes: &[&str]) -> Option<Phase> {
+        let mut steps = Vec::new();
+        if !self.last.is_empty() {
+            let whole = self.last.len() == self.ask.ddl.parts.len()
+                && self.last.iter().zip(&self.ask.ddl.parts).all(|(last, part)| Some(last) == part.text.as_ref());
+            steps.push(match whole {
+                true => Step::as_written(&self.ask.statement.text),
+                false => Step::hidden(format!("{}{}", self.alter, self.last.join(", "))),
+            });
+        }
+        steps.append(&mut self.made_keys);
+        steps.append(&mut self.after);
+        let purpose = if purposes.is_empty() { "a catalogue change only".to_owned() } else { joined(purposes) };
+        (!steps.is_empty()).then(|| self.brief(&purpose, steps))
+    }
+}
+
+fn reversed(steps: &[Step]) -> Vec<Step> {
+    steps.iter().rev().cloned().collect()
+}
+
+/// Each once.
+fn joined(purposes: &[&str]) -> String {
+    let mut all: Vec<&str> = Vec::new();
+    for purpose in purposes {
+        if !all.contains(purpose) {
+            all.push(purpose);
+        }
+    }
+    all.join("; ")
+}
+
+/// One step's reply becomes the client's: of its own words if they run, else of the last ALTER TABLE.
+fn give_reply(phases: &mut [Phase]) -> Option<()> {
+    let steps = || {
+        phases
+            .iter()
+            .enumerate()
+            .flat_map(|(p, phase)| phase.steps.iter().enumerate().map(move |(s, step)| (p, s, step)))
+    };
+    let written = steps().find(|(_, _, step)| !step.own);
+    let last_phase = steps().filter(|(_, _, step)| step.sql.starts_with("ALTER TABLE")).map(|(p, ..)| p).max();
+    let (p, s) = match written {
+        Some((p, s, _)) => (p, s),
+        None => {
+            let mut first =
+                steps().filter(|(p, _, step)| Some(*p) == last_phase && step.sql.starts_with("ALTER TABLE"));
+            first.next().map(|(p, s, _)| (p, s))?
+        }
+    };
+    for (at, phase) in phases.iter_mut().enumerate() {
+        for (nth, step) in phase.steps.iter_mut().enumerate() {
+            step.visible = (at, nth) == (p, s);
+        }
+    }
+    Some(())
+}

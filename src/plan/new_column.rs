@@ -1,0 +1,184 @@
+//! ADD COLUMN taken apart: the column itself, which is over in a moment; its values for old rows; its constraints.
+//!
+//! - A default that the server would write into every row: the default for new rows, then a backfill.
+//! - serial, identity: a sequence, its values as the default, a backfill; of an identity the sequence is only a means,
+//!   and the identity goes on where it ended.
+//! - NOT NULL of such a column, CHECK, REFERENCES beside a default, UNIQUE, PRIMARY KEY: as ALTER TABLE would add them.
+//!
+//! Not here: stored generated columns, which cannot be made of a plain one; domains with constraints.
+
+use super::alter_table::Work;
+use super::ask::Ask;
+use super::constraint;
+use super::model::Step;
+use crate::catalog::naming::object_name;
+use crate::catalog::{BackfillFacts, Label};
+use crate::pg::relation::{quote_identifier, quote_literal};
+use crate::pg::{RelationKind, RelationName};
+use crate::sql::{ColumnPiece, NewColumn, Part, PieceKind};
+
+/// Whether old rows of the column get their values one by one.
+pub(super) fn is_filled(ask: &Ask<'_>, i: usize, part: &Part) -> bool {
+    let Some(new) = part.new_column.as_deref() else { return false };
+    new.serial.is_some() || identity(new).is_some() || rewrites(ask, i)
+}
+
+/// Whether the server would write the whole table anew for a part, or could not be asked.
+fn rewrites(ask: &Ask<'_>, part: usize) -> bool {
+    let asked = ask.ddl.parts.get(part).is_some_and(|part| part.probe.is_some());
+    let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
+    asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
+}
+
+fn identity(new: &NewColumn) -> Option<&ColumnPiece> {
+    new.pieces.iter().find(|piece| matches!(piece.kind, PieceKind::Identity { .. }))
+}
+
+fn default(new: &NewColumn) -> Option<&str> {
+    new.pieces.iter().find_map(|piece| match &piece.kind {
+        PieceKind::Default { expression } => Some(expression.as_str()),
+        _ => None,
+    })
+}
+
+/// `None`: the column has something that cannot be split off.
+pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
+    let new = part.new_column.as_deref()?;
+    let filled = is_filled(work.ask, i, part);
+    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated));
+    let others = work.ask.ddl.parts.iter().enumerate();
+    let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
+    // One that is there already the server refuses; one that another subcommand works on is not new to it.
+    if work.table.column(&new.name).is_some()
+        || work.table.is_partition
+        || work.table.typed
+        || others.any(|column| *column == new.name)
+        || (filled && (generated || !new.built_in))
+    {
+        return None;
+    }
+    let not_null = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull));
+    let kept = |piece: &ColumnPiece| match &piece.kind {
+        PieceKind::Collate | PieceKind::Null | PieceKind::Generated => true,
+        PieceKind::Default { .. } | PieceKind::NotNull => !filled,
+        PieceKind::Check { enforced } => !enforced,
+        // Beside no value there is nothing to check.
+        PieceKind::References { enforced } => !enforced || (!filled && default(new).is_none()),
+        PieceKind::Key(_) | PieceKind::Identity { .. } => false,
+    };
+    if filled {
+        let facts = work.ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
+        add_filled(work, i, new, &new.with(kept), facts)?;
+    } else {
+        let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
+        work.first("the column", [add], [drop_column(work, &new.name)]);
+    }
+    work.columns.push((new.name.clone(), not_null && !filled));
+    let implied = new.serial.is_some() || identity(new).is_some();
+    if filled && (not_null || implied) {
+        constraint::not_null(work, &new.name, None)?;
+        work.now_not_null(&new.name);
+    }
+    if let Some(identity) = identity(new) {
+        become_identity(work, new, identity);
+    }
+    for piece in new.pieces.iter().filter(|piece| !kept(piece)) {
+        constrain(work, i, new, piece)?;
+    }
+    Some(())
+}
+
+fn drop_column(work: &Work<'_>, column: &str) -> Step {
+    Step::hidden(format!("{}DROP COLUMN {}", work.alter, quote_identifier(column)))
+}
+
+/// The column as new rows have it, and old rows to be filled.
+fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
+    let column = quote_identifier(&new.name);
+    let back = drop_column(work, &new.name);
+    work.fill(&new.name);
+    let sequence = match (new.serial, identity(new)) {
+        (Some(stands_for), _) => {
+            let name = work.ask.facts.free_name(i, Label::Seq)?;
+            Some((name.to_owned(), stands_for, ""))
+        }
+        (None, Some(ColumnPiece { kind: PieceKind::Identity { options }, .. })) => {
+            // Before 17 partitioned tables have none, and the server says so.
+            if work.table.kind != RelationKind::Table || work.table.has_children {
+                return None;
+            }
+            Some((means(&new.name), new.type_text.as_str(), options.as_str()))
+        }
+        _ => None,
+    };
+    let Some((name, stands_for, options)) = sequence else {
+        let expression = default(new)?;
+        let add = format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {expression}", work.alter);
+        work.first("the column, and its default for new rows", [Step::hidden(add)], [back]);
+        return Some(());
+    };
+    if work.table.persistence != 'p' {
+        return None;
+    }
+    let quoted = RelationName::new(Some(&work.table.id.schema), &name).quoted();
+    let bare = match new.serial {
+        Some(stands_for) => bare.replacen(&new.type_text, stands_for, 1),
+        None => bare.to_owned(),
+    };
+    let next = format!("pg_catalog.nextval({})", quote_literal(&quoted));
+    let owned_by = format!("{}.{column}", work.table.id.full_name().quoted());
+    let steps = [
+        format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"),
+        format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter),
+        format!("ALTER SEQUENCE {quoted} OWNER TO {}", facts.owner),
+        format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"),
+    ];
+    work.first("the column, and values of its sequence for new rows", steps.map(Step::hidden), [back]);
+    Some(())
+}
+
+/// The name of the sequence that gives an identity's first values.
+fn means(column: &str) -> String {
+    object_name("pgsluice", Some(column), "seq")
+}
+
+/// The identity goes on where the sequence is; no new row comes between, as the table is locked.
+fn become_identity(work: &mut Work<'_>, new: &NewColumn, identity: &ColumnPiece) {
+    let column = quote_identifier(&new.name);
+    let sequence = RelationName::new(Some(&work.table.id.schema), &means(&new.name)).quoted();
+    let element = identity.text.get(identity.element_at..).unwrap_or_default();
+    let table = quote_literal(&work.table.id.full_name().quoted());
+    let steps = [
+        format!("{}ALTER COLUMN {column} DROP DEFAULT", work.alter),
+        format!("ALTER SEQUENCE {sequence} OWNED BY NONE"),
+        format!("{}ALTER COLUMN {column} ADD {element}", work.alter),
+        format!(
+            "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), s.last_value, s.is_called) FROM {sequence} s",
+            quote_literal(&new.name)
+        ),
+        format!("DROP SEQUENCE {sequence}"),
+    ];
+    work.after("the identity goes on where its values end", steps.map(Step::hidden));
+}
+
+/// A constraint that was written with the column, as one of the table.
+fn constrain(work: &mut Work<'_>, i: usize, new: &NewColumn, piece: &ColumnPiece) -> Option<()> {
+    let name = piece.name.as_deref();
+    match &piece.kind {
+        PieceKind::Check { .. } => {
+            let add = Step::hidden(format!("{}ADD {}\nNOT VALID", work.alter, piece.text));
+            constraint::add_not_valid(work, 'c', add, name)
+        }
+        PieceKind::References { .. } => {
+            if work.table.kind != RelationKind::Table && work.ask.version() < 180_000 {
+                return None;
+            }
+            let (before, element) = piece.text.split_at_checked(piece.element_at)?;
+            let column = quote_identifier(&new.name);
+            let add = format!("{}ADD {before}FOREIGN KEY ({column}) {element}\nNOT VALID", work.alter);
+            constraint::add_not_valid(work, 'f', Step::hidden(add), name)
+        }
+        PieceKind::Key(key) => constraint::key(work, i, key, name),
+        _ => Some(()),
+    }
+}

@@ -1,0 +1,146 @@
+//! An index on a partitioned table: each partition's is built concurrently, under the name that PostgreSQL would have chosen,
+//! and then the statement itself runs, which finds them all there, attaches them and builds nothing.
+//!
+//! So the table is locked against writes (SHARE) only for as long as it takes to write the catalogue. A partition that is
+//! made meanwhile gets its index in that last step, being empty; a large one that is attached meanwhile without an index
+//! makes the step exceed its hold budget, and everything is undone.
+//!
+//! Invariants: as PostgreSQL does, an equal index that a partition has already is attached instead of a new one, and is
+//! never dropped by an undo; nothing is attached before the last step, so that all of the new ones can be dropped.
+
+use super::ask::Ask;
+use super::index::drop_leftover;
+use super::locks;
+use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use crate::catalog::tree::{Member, Tree};
+use crate::catalog::{IndexFacts, RelationFacts};
+use crate::pg::relation::{quote_identifier, quote_literal};
+use crate::pg::{LockMode, RelationKind, RelationName, sqlstate};
+use crate::report::Report;
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let (table, tree) = (ask.target()?, ask.facts.tree.as_ref()?);
+    if !ask.limits.rewrite || ask.in_transaction() || table.kind != RelationKind::PartitionedTable || ask.is_small() {
+        return None;
+    }
+    if tree.name_taken || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
+        return Some(as_written(ask, "the server will not run it", &[]));
+    }
+    let body = ask.statement.text.get(ask.ddl.index_body_at?..)?;
+    if !buildable(tree) {
+        return None;
+    }
+    let mut notes = Vec::new();
+    let mut phases = Vec::new();
+    let mut built = Vec::new();
+    for leaf in new_ones(tree) {
+        let leftover = leaf.equal.as_ref();
+        if let Some(leftover) = leftover {
+            let message = format!("invalid index {} of an earlier build is dropped first", leftover.id.full_name());
+            notes.push(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
+            phases.push(drop_invalid(ask, leaf)?);
+        }
+        let name = leftover.map(|leftover| &leftover.id.name).or(leaf.new_index.as_ref())?;
+        phases.push(build(ask, leaf, name, tree.unique, body));
+        built.push(RelationName::new(Some(&leaf.id.schema), name));
+    }
+    phases.extend(as_written(ask, "each partition has its index: they are attached", &built).phases);
+    Some(Plan { notes, phases, ..ask.empty() })
+}
+
+/// The client's own statement, which has nothing to build. What was built for it must be part of it then.
+fn as_written(ask: &Ask<'_>, purpose: &str, built: &[RelationName]) -> Plan {
+    let mut steps = vec![Step::as_written(&ask.statement.text)];
+    if !built.is_empty() {
+        steps.push(attached(built));
+    }
+    let locks = locks::needs(ask, locks::as_written);
+    let phase = Phase { locks, steps, ..ask.phase(PhaseKind::Brief, purpose) };
+    Plan { phases: vec![phase], ..ask.empty() }
+}
+
+/// Whether every one of these indexes belongs to one of a parent.
+pub(super) fn attached(built: &[RelationName]) -> Step {
+    let oids: Vec<String> = built
+        .iter()
+        .map(|name| format!("pg_catalog.to_regclass({})::pg_catalog.oid", quote_literal(&name.quoted())))
+        .collect();
+    let count = format!(
+        "(SELECT pg_catalog.count(*) FROM pg_catalog.pg_inherits i \
+         WHERE i.inhrelid OPERATOR(pg_catalog.=) ANY (ARRAY[{}])) OPERATOR(pg_catalog.=) {}",
+        oids.join(", "),
+        built.len()
+    );
+    Step::assertion(&count, "the partitions, or their indexes, have been changed meanwhile")
+}
+
+/// Whether an index like this can be built on each partition apart.
+fn buildable(tree: &Tree) -> bool {
+    let open = tree.open();
+    let fits = |member: &&Member| match member.kind {
+        RelationKind::PartitionedTable => holds_key(tree, member),
+        // The server makes none there, and no unique one at all.
+        RelationKind::ForeignTable => !tree.unique,
+        RelationKind::Table => member.equal.as_ref().is_none_or(|equal| equal.valid || !member.busy),
+        _ => false,
+    };
+    open.iter().all(|member| fits(member) && (member.owned || member.kind == RelationKind::ForeignTable))
+}
+
+/// A unique index holds every column that its table is partitioned by; the server refuses any other.
+fn holds_key(tree: &Tree, member: &Member) -> bool {
+    let held = |column: &Option<String>| column.as_ref().is_some_and(|column| tree.keys.contains(column));
+    !tree.unique || member.key.as_ref().is_none_or(|key| key.iter().all(held))
+}
+
+/// The partitions whose index is to be built.
+fn new_ones(tree: &Tree) -> impl Iterator<Item = &Member> {
+    let lacks = |leaf: &&Member| leaf.equal.as_ref().is_none_or(|equal| !equal.valid);
+    tree.open().into_iter().filter(|member| member.kind == RelationKind::Table).filter(lacks)
+}
+
+/// An invalid index would be attached, and make the whole one invalid.
+fn drop_invalid(ask: &Ask<'_>, leaf: &Member) -> Option<Phase> {
+    let equal = leaf.equal.as_ref()?;
+    let index = IndexFacts {
+        id: equal.id.clone(),
+        unique: false,
+        valid: false,
+        of_constraint: false,
+        in_progress: false,
+        definition: String::new(),
+    };
+    let table = RelationFacts { id: leaf.id.clone(), ..ask.target()?.clone() };
+    Some(Phase { locks: takes(leaf), ..drop_leftover(ask, &index, &table) })
+}
+
+/// What a concurrent build locks: the partition itself.
+pub(super) fn takes(leaf: &Member) -> Vec<LockNeed> {
+    vec![LockNeed {
+        relation: leaf.id.full_name(),
+        oid: leaf.id.oid,
+        mode: LockMode::ShareUpdateExclusive,
+        only: true,
+        lockable: true,
+    }]
+}
+
+/// `body`: what stands behind the table's name in CREATE INDEX.
+fn build(ask: &Ask<'_>, leaf: &Member, name: &str, unique: bool, body: &str) -> Phase {
+    let unique = if unique { "UNIQUE " } else { "" };
+    let on = leaf.id.full_name();
+    let sql = format!("CREATE {unique}INDEX CONCURRENTLY {} ON {}{body}", quote_identifier(name), on.quoted());
+    let gone = leaf.equal.as_ref().map(|equal| equal.id.oid);
+    Phase {
+        steps: vec![Step::hidden(sql)],
+        undo: Some(Undo::DropBuiltIndex {
+            table: on,
+            oid: leaf.id.oid,
+            known: leaf.invalid.iter().copied().filter(|oid| Some(*oid) != gone).collect(),
+            index: RelationName::new(Some(&leaf.id.schema), name),
+        }),
+        locks: takes(leaf),
+        ..ask.phase(PhaseKind::Long, "build on a partition without blocking reads or writes")
+    }
+}

@@ -1,0 +1,188 @@
+//! The author's own words, cut apart: the subcommands of an ALTER TABLE, and the pieces of a new column.
+//!
+//! Invariant: every piece is a slice of the author's text between two of its tokens, never words of the parser's; where the text does
+//! not part as the grammar's tree does, there are no pieces, and the statement stays whole.
+
+use super::names::some;
+use super::tokens::{Scanned, Word};
+use super::{column, key};
+use crate::sql::{ColumnPiece, NewColumn, PieceKind};
+use pg_query::NodeEnum;
+use pg_query::protobuf::{self, AlterTableCmd, AlterTableStmt, ColumnDef, ConstrType, Constraint, Node, Token};
+use std::ops::Range;
+
+/// The words of one subcommand, in the text that they were scanned from.
+pub(super) struct Piece<'a> {
+    scanned: &'a Scanned<'a>,
+    words: &'a [Word],
+}
+
+/// One for each subcommand, in their order; `None`: the text does not part so.
+pub(super) fn of_alter_table<'a>(stmt: &AlterTableStmt, scanned: &'a Scanned<'a>) -> Option<Vec<Piece<'a>>> {
+    let words = scanned.tokens();
+    let table = usize::try_from(stmt.relation.as_ref()?.location).ok()?;
+    let mut at = words.iter().position(|word| word.range.start == table)? + 1;
+    while words.get(at)?.token == Token::Ascii46 {
+        at += 2;
+    }
+    match words.get(at)?.token {
+        Token::Ascii42 => at += 1,
+        // ONLY (t), U&"t" UESCAPE '!'
+        Token::Ascii41 | Token::Uescape => return None,
+        _ => {}
+    }
+    let rest = words.get(at..)?;
+    let pieces: Vec<Piece<'_>> = at_commas(rest).map(|words| Piece { scanned, words }).collect();
+    (pieces.len() == stmt.cmds.len() && pieces.iter().all(|piece| !piece.words.is_empty())).then_some(pieces)
+}
+
+/// Split at the commas that stand in no parentheses or brackets.
+fn at_commas(words: &[Word]) -> impl Iterator<Item = &[Word]> {
+    let mut depth = 0_i32;
+    words.split(move |word| {
+        match word.token {
+            Token::Ascii40 | Token::Ascii91 => depth += 1,
+            Token::Ascii41 | Token::Ascii93 => depth -= 1,
+            _ => {}
+        }
+        depth == 0 && word.token == Token::Ascii44
+    })
+}
+
+impl Piece<'_> {
+    pub(super) fn text(&self) -> Option<String> {
+        let (first, last) = (self.words.first()?, self.words.last()?);
+        self.slice(first.range.start..last.range.end)
+    }
+
+    fn slice(&self, range: Range<usize>) -> Option<String> {
+        self.scanned.source(range).map(str::to_owned)
+    }
+
+    /// From the word that begins at `start` to the last one before `end`, both offsets of the scanned text.
+    fn between(&self, start: usize, end: usize) -> Option<(String, &[Word])> {
+        let first = self.words.iter().position(|word| word.range.start == start)?;
+        let after = self.words.iter().position(|word| word.range.start >= end).unwrap_or(self.words.len());
+        let words = self.words.get(first..after)?;
+        Some((self.slice(start..words.last()?.range.end)?, words))
+    }
+
+    /// The column that this ADD COLUMN adds; `None`: one that cannot be taken apart.
+    pub(super) fn new_column(&self, command: &AlterTableCmd, column: &ColumnDef) -> Option<NewColumn> {
+        let mut at = 0;
+        let mut next = |wanted: Token| {
+            let found = self.words.get(at).is_some_and(|word| word.token == wanted);
+            at += usize::from(found);
+            found
+        };
+        next(Token::AddP);
+        next(Token::Column);
+        if next(Token::IfP) {
+            next(Token::Not);
+            next(Token::Exists);
+        }
+        let name = self.words.get(at)?.range.start;
+        let type_at = self.words.get(at + 1).filter(|word| word.token != Token::Uescape)?.range.start;
+        let mut starts: Vec<(usize, Option<&Constraint>)> = Vec::new();
+        for node in &column.constraints {
+            let Some(NodeEnum::Constraint(constraint)) = &node.node else { return None };
+            starts.push((usize::try_from(constraint.location).ok()?, Some(constraint)));
+        }
+        if let Some(collation) = &column.coll_clause {
+            starts.push((usize::try_from(collation.location).ok()?, None));
+        }
+        starts.sort_by_key(|(start, _)| *start);
+        let end = self.words.last()?.range.end;
+        let first = starts.first().map_or(end, |(start, _)| *start);
+        let mut new = NewColumn {
+            name: column.colname.clone(),
+            type_text: self.between(type_at, first)?.0,
+            serial: column::serial(column),
+            built_in: !column::is_user_type(column),
+            if_not_exists: command.missing_ok,
+            pieces: Vec::new(),
+        };
+        for (i, (start, constraint)) in starts.iter().enumerate() {
+            let to = starts.get(i + 1).map_or(end, |(next, _)| *next);
+            let (text, words) = self.between(*start, to)?;
+            match constraint {
+                Some(attribute) if is_attribute(attribute) => {
+                    let before = new.pieces.last_mut()?;
+                    before.text = format!("{} {text}", before.text);
+                    before.add_attribute(attribute);
+                }
+                Some(constraint) => new.pieces.push(piece(constraint, text, words, *start, &column.colname)?),
+                None => new.pieces.push(ColumnPiece::new(PieceKind::Collate, text)),
+            }
+        }
+        (name < first).then_some(new)
+    }
+}
+
+fn is_attribute(constraint: &Constraint) -> bool {
+    matches!(
+        constraint.contype(),
+        ConstrType::ConstrAttrDeferrable
+            | ConstrType::ConstrAttrNotDeferrable
+            | ConstrType::ConstrAttrDeferred
+            | ConstrType::ConstrAttrImmediate
+            | ConstrType::ConstrAttrEnforced
+            | ConstrType::ConstrAttrNotEnforced
+    )
+}
+
+fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, column: &str) -> Option<ColumnPiece> {
+    // Behind `CONSTRAINT name`.
+    let skip = if words.first()?.token == Token::Constraint { 2 } else { 0 };
+    let element_at = words.get(skip)?.range.start - start;
+    let behind_word = || words.get(skip + 1).map(|word| text.get(word.range.start - start..).map(str::to_owned));
+    let kind = match constraint.contype() {
+        ConstrType::ConstrNull => PieceKind::Null,
+        ConstrType::ConstrNotnull => PieceKind::NotNull,
+        ConstrType::ConstrDefault => PieceKind::Default { expression: behind_word()?? },
+        ConstrType::ConstrCheck => PieceKind::Check { enforced: true },
+        ConstrType::ConstrForeign => PieceKind::References { enforced: true },
+        ConstrType::ConstrPrimary | ConstrType::ConstrUnique => {
+            PieceKind::Key(Box::new(key::new_key(&of_column(constraint, column))?))
+        }
+        ConstrType::ConstrIdentity => PieceKind::Identity { options: sequence_options(&text, words, start)? },
+        ConstrType::ConstrGenerated => PieceKind::Generated,
+        _ => return None,
+    };
+    Some(ColumnPiece { name: some(&constraint.conname), element_at, ..ColumnPiece::new(kind, text) })
+}
+
+fn of_column(constraint: &Constraint, column: &str) -> Constraint {
+    let name = Node { node: Some(NodeEnum::String(protobuf::String { sval: column.to_owned() })) };
+    Constraint { keys: vec![name], ..constraint.clone() }
+}
+
+/// `None`: they name the sequence, which the grammar allows here alone.
+fn sequence_options(text: &str, words: &[Word], start: usize) -> Option<String> {
+    let Some(open) = words.iter().position(|word| word.token == Token::Ascii40) else { return Some(String::new()) };
+    if words.iter().any(|word| matches!(word.token, Token::NameP | Token::Sequence)) {
+        return None;
+    }
+    let (first, last) = (words.get(open)?.range.end, words.last().filter(|last| last.token == Token::Ascii41)?);
+    text.get(first - start..last.range.start - start).map(|options| options.trim().to_owned())
+}
+
+impl ColumnPiece {
+    fn new(kind: PieceKind, text: String) -> Self {
+        Self { kind, name: None, text, element_at: 0 }
+    }
+
+    /// The grammar gives DEFERRABLE and its like as constraints of their own, behind the one that they speak of.
+    fn add_attribute(&mut self, attribute: &Constraint) {
+        match (&mut self.kind, attribute.contype()) {
+            (PieceKind::Key(key), ConstrType::ConstrAttrDeferrable) if key.deferral.is_empty() => {
+                key.deferral = " DEFERRABLE";
+            }
+            (PieceKind::Key(key), ConstrType::ConstrAttrDeferred) => key.deferral = " DEFERRABLE INITIALLY DEFERRED",
+            (PieceKind::Check { enforced } | PieceKind::References { enforced }, ConstrType::ConstrAttrNotEnforced) => {
+                *enforced = false;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Partitioned tables while others use and change them: what is built on their partitions, and what becomes of it.
+
+mod common;
+
+use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::dev::Postgres;
+use pgsluice::server::Running;
+
+/// A server, a proxy for which no table is small, and a database with a partitioned table.
+struct Scene {
+    postgres: Postgres,
+    running: Running,
+    database: String,
+}
+
+const TABLES: &str = "
+    CREATE TABLE p (id int NOT NULL, i int) PARTITION BY RANGE (id);
+    CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50);
+    CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (50) TO (500);
+    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g";
+
+const INDEXES: &str = "
+    SELECT string_agg(format('%s %s %s', indexrelid::regclass, indisvalid, inhparent::regclass), ', '
+                      ORDER BY indexrelid::regclass::text)
+      FROM pg_index LEFT JOIN pg_inherits ON inhrelid = indexrelid
+      JOIN pg_class c ON c.oid = indrelid AND relnamespace = 'public'::regnamespace";
+
+impl Scene {
+    fn new() -> Self {
+        let postgres = postgres();
+        let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+        let database = new_database(&postgres, "partitions");
+        let scene = Self { postgres, running, database };
+        scene.direct().ok(TABLES);
+        scene
+    }
+
+    fn direct(&self) -> Client {
+        Client::connect(self.postgres.port, &self.postgres.user, &self.database)
+    }
+
+    fn through(&self) -> Client {
+        Client::connect(port(&self.running), &self.postgres.user, &self.database)
+    }
+
+    /// A client whose statement waits in a concurrent build, for the one who is given too.
+    fn building(&self, sql: &str) -> (Client, Client) {
+        let (mut old, mut client) = (self.direct(), self.through());
+        // An old snapshot: a concurrent build waits for its end.
+        old.ok("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM pg_class LIMIT 1");
+        client.send_query(sql);
+        let mut watcher = self.direct();
+        let waits = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'virtualxid'
+             AND query LIKE '%CONCURRENTLY%'",
+            client.pid
+        );
+        wait_until("the build waits", || watcher.value(&waits) == "1");
+        (client, old)
+    }
+}
+
+#[test]
+fn a_build_on_a_partitioned_table_blocks_nobody() {
+    let scene = Scene::new();
+    let (mut client, mut old) = scene.building("CREATE INDEX ON p (i)");
+    let mut application = scene.direct();
+    application.ok("SET lock_timeout = '2s'");
+    application.ok("INSERT INTO p VALUES (7, 7), (70, 70)");
+    application.ok("UPDATE p SET i = i + 1 WHERE id < 60");
+    assert_eq!(application.value("SELECT count(*) FROM p"), "102");
+    old.ok("COMMIT");
+    assert_eq!(client.outcome().tags, ["CREATE INDEX"]);
+    assert_eq!(application.value(INDEXES), "p1_i_idx t p_i_idx, p2_i_idx t p_i_idx, p_i_idx t ");
+    scene.running.stop_now();
+}
+
+#[test]
+fn a_partition_that_comes_meanwhile_has_the_index_too() {
+    let scene = Scene::new();
+    let (mut client, mut old) = scene.building("CREATE INDEX ON p (i)");
+    let mut application = scene.direct();
+    application.ok("CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (500) TO (600); INSERT INTO p VALUES (501, 1)");
+    old.ok("COMMIT");
+    assert_eq!(client.outcome().error, None);
+    let mut watcher = scene.direct();
+    let indexes = "p1_i_idx t p_i_idx, p2_i_idx t p_i_idx, p3_i_idx t p_i_idx, p_i_idx t ";
+    assert_eq!(watcher.value(INDEXES), indexes);
+    // And so has the next one.
+    watcher.ok("CREATE TABLE p4 PARTITION OF p FOR VALUES FROM (600) TO (700)");
+    assert_eq!(watcher.value("SELECT count(*) FROM pg_index WHERE indrelid = 'p4'::regclass"), "1");
+    scene.running.stop_now();
+}
+
+#[test]
+fn a_partition_that_goes_meanwhile_ends_it_with_nothing_left() {
+    let scene = Scene::new();
+    let (mut client, mut old) = scene.building("CREATE INDEX ON p (i)");
+    // The build holds a lock on p1 that waits for nobody; p2 may go.
+    scene.direct().ok("ALTER TABLE p DETACH PARTITION p2");
+    old.ok("COMMIT");
+    let outcome = client.outcome();
+    assert_eq!(outcome.error.as_deref(), Some("40001"), "{outcome:?}");
+    assert_eq!(scene.direct().value(INDEXES), "");
+    client.ok("CREATE INDEX ON p (i)");
+    scene.running.stop_now();
+}
+
+/// What a proxy that died left of such a build is made good by the next one.
+#[test]
+fn an_invalid_index_of_a_partition_is_built_anew() {
+    let scene = Scene::new();
+    let mut watcher = scene.direct();
+    watcher.ok("INSERT INTO p VALUES (60, 7), (60, 7)");
+    assert_eq!(watcher.query("CREATE UNIQUE INDEX CONCURRENTLY left_over ON p2 (id, i)").error.unwrap(), "23505");
+    watcher.ok("DELETE FROM p WHERE i = 7");
+    let outcome = scene.through().ok("CREATE UNIQUE INDEX ON p (id, i)");
+    assert_eq!(outcome.notices.len(), 1, "{outcome:?}");
+    assert_eq!(watcher.value(INDEXES), "left_over t p_id_i_idx, p1_id_i_idx t p_id_i_idx, p_id_i_idx t ");
+    scene.running.stop_now();
+}
+
+#[test]
+fn a_unique_index_that_a_partition_breaks_is_taken_back() {
+    let scene = Scene::new();
+    let mut watcher = scene.direct();
+    watcher.ok("INSERT INTO p VALUES (60, 7), (60, 7); CREATE INDEX there ON p1 (id, i)");
+    let outcome = scene.through().query("CREATE UNIQUE INDEX ON p (id, i)");
+    assert_eq!(outcome.error.as_deref(), Some("23505"), "{outcome:?}");
+    assert_eq!(outcome.message.unwrap(), "could not create unique index \"p2_id_i_idx\"");
+    assert_eq!(watcher.value(INDEXES), "there t ");
+    scene.running.stop_now();
+}

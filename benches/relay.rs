@@ -34,6 +34,8 @@ fn main() {
     assert!(initialised.is_ok_and(|status| status.success()), "pgbench -i");
     // PgBouncer has one thread; the others have one per core.
     rig.pgsluice("pgsluice, 1 worker", "workers = 1");
+    // What io_uring brings.
+    rig.pgsluice("pgsluice, epoll", "io = \"epoll\"");
     println!("Versions:\n\n{}- {}", rig::versions(), version(&rig));
     for (name, part) in PARTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {

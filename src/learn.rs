@@ -4,8 +4,9 @@
 //! nothing that stays.
 
 use crate::catalog::tree::{Inquiry, Round, Tree};
-use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
+use crate::catalog::{Facts, FreeName, RelationFacts, backfill, matview, naming, probe, query};
 use crate::plan::{self, Limits};
+use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
 
 /// The values of rows, as text.
@@ -53,6 +54,11 @@ pub async fn learn<A: Asking>(
                 facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
             }
         }
+    }
+    let refreshes = matches!(&statement.class, Class::Ddl(ddl) if ddl.form() == Form::RefreshMaterializedView);
+    if refreshes && !limits.is_small(table.bytes) {
+        let answer = asking.text(matview::REFRESHABLE_SQL, &[&table.id.oid.to_string()]).await?;
+        facts.refreshable = answer.is_some_and(|answer| answer.starts_with('t'));
     }
     if plan::may_backfill(statement, facts, limits) {
         let question = backfill::question(facts.session.server_version);

@@ -27,6 +27,9 @@ pub struct Facts {
     /// The partitions under the statement's table, where it makes an index on all of them; set by the session.
     #[serde(default)]
     pub tree: Option<super::tree::Tree>,
+    /// The materialized view can be refreshed concurrently; set by the session.
+    #[serde(default)]
+    pub refreshable: bool,
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,

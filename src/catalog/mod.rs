@@ -4,6 +4,7 @@
 
 pub mod backfill;
 pub mod facts;
+pub mod matview;
 pub mod naming;
 pub mod probe;
 pub mod query;

@@ -84,6 +84,8 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("ddl", "notices", Slot::Flag(&mut ddl.notices)),
         key("ddl", "progress_interval", Slot::Time(&mut ddl.progress_interval, 100 * MS..=HOUR)),
         key("ddl", "small_table", Slot::Bytes(&mut ddl.small_table, 0..=1 << 40)),
+        key("ddl", "unsafe", Slot::Word(&mut ddl.unsafe_ddl)),
+        key("ddl", "exclude", Slot::Word(&mut ddl.exclude)),
         key("locks", "poll", Slot::Time(&mut locks.poll, MS..=60 * SECOND)),
         key("locks", "poll_jitter", Slot::Share(&mut locks.poll_jitter)),
         key("locks", "stall_budget", Slot::Time(&mut locks.stall_budget, MS..=60 * SECOND)),

@@ -92,6 +92,9 @@ pub struct Ddl {
     pub progress_interval: Duration,
     /// Bytes; 0: no table is small.
     pub small_table: u64,
+    /// What has no way that blocks nobody.
+    pub unsafe_ddl: Unsafe,
+    pub exclude: Unsafe,
 }
 
 /// `[locks]`: how long the application may be made to wait, and how long DDL may.
@@ -238,6 +241,14 @@ words! {
 }
 
 words! {
+    /// What becomes of a statement that may be long under a lock that blocks the application.
+    Unsafe {
+        Warn = "warn",
+        Refuse = "refuse",
+    }
+}
+
+words! {
     /// What is done about an autovacuum that blocks a brief step.
     Autovacuum {
         /// `pg_cancel_backend`; where that is not permitted, as `Outwait`.
@@ -336,6 +347,8 @@ impl Default for Ddl {
             notices: true,
             progress_interval: Duration::from_secs(10),
             small_table: 1 << 20,
+            unsafe_ddl: Unsafe::Warn,
+            exclude: Unsafe::Refuse,
         }
     }
 }

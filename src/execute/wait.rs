@@ -7,10 +7,10 @@
 
 use super::{Execution, Stop};
 use crate::config::Autovacuum;
-use crate::lanes::{self, Blocker, View, in_words};
+use crate::lanes::{self, Blocker, View};
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
-use crate::report::Report;
+use crate::report::{Report, in_words};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::collections::HashMap;

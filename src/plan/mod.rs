@@ -27,6 +27,7 @@ pub mod model;
 mod new_column;
 mod partitioned_index;
 pub mod print;
+mod refresh;
 mod reindex;
 
 pub use model::*;
@@ -82,9 +83,13 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
+        Form::RefreshMaterializedView => refresh::plan(ask),
         _ => alter_table::plan(ask),
     };
-    Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
+    match rerouted {
+        Some(plan) => Ok(plan),
+        None => direct::plan(ask),
+    }
 }
 
 /// Every relation named must have been asked for.

@@ -192,6 +192,10 @@ pub struct Limits {
     pub small_table: u64,
     /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
     pub rewrite: bool,
+    /// Refuse what has no safe way, rather than run it guarded with a WARNING.
+    pub refuse_unsafe: bool,
+    /// The same for ADD EXCLUDE.
+    pub refuse_exclude: bool,
 }
 
 impl Limits {

@@ -6,7 +6,7 @@ use super::Session;
 use crate::backend::BackendLost;
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
-use crate::config::Mode;
+use crate::config::{Mode, Unsafe};
 use crate::execute::{Execution, Reply, Stop};
 use crate::learn::{Asking, Rows, learn};
 use crate::pg::relation::quote_literal;
@@ -31,6 +31,9 @@ impl Session {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();
+                if self.talk.link.status == b'T' {
+                    self.fail_block().await?;
+                }
                 return Err(Stop::Report(refusal.report));
             }
         };
@@ -73,7 +76,13 @@ impl Session {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { small_table: self.shared.config.ddl.small_table, rewrite: self.shared.config.proxy.mode == Mode::Plan }
+        let ddl = &self.shared.config.ddl;
+        Limits {
+            small_table: ddl.small_table,
+            rewrite: self.shared.config.proxy.mode == Mode::Plan,
+            refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
+            refuse_exclude: ddl.exclude == Unsafe::Refuse,
+        }
     }
 
     /// What is true of the relations that a statement names, and what it would do to them.

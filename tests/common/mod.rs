@@ -45,6 +45,12 @@ pub fn proxy(postgres: &Postgres, tweak: impl FnOnce(&mut Config)) -> Running {
     server::spawn(config).expect("a proxy")
 }
 
+/// For [`proxy`]: every table is treated as a large one, and EXCLUDE runs with a WARNING.
+pub fn no_table_is_small(config: &mut Config) {
+    config.ddl.small_table = 0;
+    config.ddl.exclude = pgsluice::config::Unsafe::Warn;
+}
+
 pub fn port(running: &Running) -> u16 {
     running.address().port()
 }

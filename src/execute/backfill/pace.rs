@@ -2,7 +2,7 @@
 //!
 //! Invariant: a batch is never empty, and never grows by more than a fifth, whatever one of them took.
 
-use crate::lanes::in_words;
+use crate::report::in_words;
 use std::time::Duration;
 
 /// A first batch of so many pages is short on any machine; it grows to a hundred times that in 25 batches.

@@ -7,9 +7,10 @@
 use super::{COVER, Ended, Filling};
 use crate::config::Backfill as Settings;
 use crate::execute::{Execution, Stop};
-use crate::lanes::{in_words, nap_sql};
+use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
 use crate::report::Report;
+use crate::report::in_words;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 

@@ -21,6 +21,8 @@ demo: setup ## the same schema changes directly and through the proxy, measured
 
 test: setup-test lint ## everything: format, lints, tests against a real server, real clients
 	$(CARGO) test --no-fail-fast
+	# Once more without io_uring, which many systems forbid.
+	PGSLUICE_TEST_IO=epoll $(CARGO) test --no-fail-fast --test bytes --test wire --test hardening
 
 test-quick: ## the tests that need no server
 	$(CARGO) test --lib --test config --test tidy

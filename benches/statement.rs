@@ -107,6 +107,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         free_names: Vec::new(),
         backfill: None,
         tree: None,
+        attach: None,
     };
     let limits = Limits { small_table: 1 << 20, rewrite: true, refuse_unsafe: false, refuse_exclude: false };
     assert!(plan(&statement, &facts, &limits).is_ok());

@@ -3,8 +3,8 @@
 //! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
 //! nothing that stays.
 
-use crate::catalog::tree::{Inquiry, Round, Tree};
-use crate::catalog::{Facts, FreeName, RelationFacts, backfill, matview, naming, probe, query};
+use crate::catalog::tree::{self, Inquire, Round};
+use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, matview, naming, probe, query};
 use crate::plan::{self, Limits};
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -65,7 +65,7 @@ pub async fn learn<A: Asking>(
         let answer = asking.text(&question, &[&table.id.oid.to_string()]).await?;
         facts.backfill = answer.and_then(|json| serde_json::from_str(&json).ok());
     }
-    facts.tree = ask_tree(asking, statement, facts, limits).await?;
+    ask_partitions(asking, statement, facts, limits).await?;
     if let Some(question) = probe::index_probe(statement, table) {
         let rows = asking.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
         let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
@@ -74,22 +74,32 @@ pub async fn learn<A: Asking>(
     Ok(())
 }
 
-/// The partitions, where the statement makes an index on all of them; `None` too if they cannot be told of.
-async fn ask_tree<A: Asking>(
+/// What a plan for partitions needs; nothing is learned where it cannot be told.
+async fn ask_partitions<A: Asking>(
     asking: &mut A,
     statement: &Statement,
-    facts: &Facts,
+    facts: &mut Facts,
     limits: &Limits,
-) -> Result<Option<Tree>, A::Stop> {
-    let Some(mut inquiry) = Inquiry::new(statement, facts, limits.small_table) else { return Ok(None) };
+) -> Result<(), A::Stop> {
+    if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, limits.small_table) {
+        facts.tree = if inquire(asking, &mut inquiry).await? { inquiry.tree() } else { None };
+    }
+    if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
+        facts.attach = if inquire(asking, &mut inquiry).await? { inquiry.facts() } else { None };
+    }
+    Ok(())
+}
+
+/// False: something was not answered.
+async fn inquire<A: Asking>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Stop> {
     while let Some(round) = inquiry.round() {
-        let Some(text) = asking.behind(&round).await? else { return Ok(None) };
+        let Some(text) = asking.behind(&round).await? else { return Ok(false) };
         if let Err(error) = inquiry.answer(&text) {
             tracing::warn!(%error, "cannot read what was asked about partitions");
-            return Ok(None);
+            return Ok(false);
         }
     }
-    Ok(inquiry.tree())
+    Ok(true)
 }
 
 /// What the statement would do, on an empty copy of its table.

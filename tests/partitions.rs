@@ -131,3 +131,70 @@ fn a_unique_index_that_a_partition_breaks_is_taken_back() {
     assert_eq!(watcher.value(INDEXES), "there t ");
     scene.running.stop_now();
 }
+
+const LOOSE: &str = "
+    CREATE TABLE loose (id int NOT NULL, i int);
+    INSERT INTO loose SELECT 500 + g, g FROM generate_series(1, 50) g;
+    CREATE TABLE p_rest PARTITION OF p DEFAULT; INSERT INTO p VALUES (1000, 1);
+    CREATE INDEX ON p (i)";
+
+/// The constraints of the proxy's own, and whether the table is a partition.
+const ATTACHED: &str =
+    "SELECT (SELECT count(*) FROM pg_constraint WHERE conname LIKE 'pgsluice%') || ' ' || relispartition
+    FROM pg_class WHERE oid = 'loose'::regclass";
+
+#[test]
+fn a_table_that_becomes_a_partition_stays_in_use() {
+    let scene = Scene::new();
+    let mut application = scene.direct();
+    application.ok(LOOSE);
+    let (mut client, mut old) = scene.building("ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (500) TO (600)");
+    application.ok("SET lock_timeout = '2s'");
+    application
+        .ok("INSERT INTO loose VALUES (560, 1); UPDATE loose SET i = i + 1; INSERT INTO p VALUES (7, 7), (1001, 1)");
+    assert_eq!(application.value("SELECT count(*) FROM loose"), "51");
+    old.ok("COMMIT");
+    assert_eq!(client.outcome().tags, ["ALTER TABLE"]);
+    assert_eq!(application.value(ATTACHED), "0 true");
+    assert_eq!(application.value("SELECT relispartition FROM pg_class WHERE relname = 'loose_i_idx'"), "t");
+    scene.running.stop_now();
+}
+
+#[test]
+fn a_row_outside_its_bounds_keeps_a_table_from_becoming_a_partition() {
+    let scene = Scene::new();
+    let mut watcher = scene.direct();
+    watcher.ok(LOOSE);
+    watcher.ok("INSERT INTO p VALUES (650, 1)");
+    let before = watcher.value(INDEXES);
+    for (bounds, message) in [
+        ("FROM (500) TO (520)", "partition constraint of relation \"loose\" is violated by some row"),
+        (
+            "FROM (500) TO (700)",
+            "updated partition constraint for default partition \"p_rest\" would be violated by some row",
+        ),
+        ("FROM (20) TO (600)", "partition \"loose\" would overlap partition \"p1\""),
+    ] {
+        let outcome = scene.through().query(&format!("ALTER TABLE p ATTACH PARTITION loose FOR VALUES {bounds}"));
+        assert_eq!(outcome.message.as_deref(), Some(message), "{bounds}");
+        assert_eq!(
+            (watcher.value(ATTACHED), watcher.value(INDEXES)),
+            ("0 false".to_owned(), before.clone()),
+            "{bounds}"
+        );
+    }
+    scene.running.stop_now();
+}
+
+/// What a proxy that died left of itself is made anew, and goes.
+#[test]
+fn a_check_of_an_attach_that_died_is_made_anew() {
+    let scene = Scene::new();
+    let mut watcher = scene.direct();
+    watcher.ok(LOOSE);
+    watcher.ok("ALTER TABLE loose ADD CONSTRAINT pgsluice_within_bounds CHECK (id > 0)");
+    watcher.ok("ALTER TABLE p_rest ADD CONSTRAINT pgsluice_outside_bounds CHECK (id > 0) NOT VALID");
+    scene.through().ok("ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (500) TO (600)");
+    assert_eq!(watcher.value(ATTACHED), "0 true");
+    scene.running.stop_now();
+}

@@ -33,10 +33,17 @@ const TABLES: &str = "
     CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (50) TO (500) PARTITION BY LIST (i);
     CREATE TABLE p2_rest PARTITION OF p2 DEFAULT;
     CREATE INDEX there ON p1 (i, id);
-    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g";
+    CREATE TABLE p_rest PARTITION OF p DEFAULT;
+    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g;
+    INSERT INTO p_rest VALUES (700, 1);
+    CREATE TABLE keyed (id int NOT NULL, i int REFERENCES o, UNIQUE (id)) PARTITION BY RANGE (id);
+    CREATE TABLE keyed_rest PARTITION OF keyed DEFAULT;
+    INSERT INTO keyed VALUES (7, 7);
+    CREATE TABLE loose (id int NOT NULL, i int);
+    INSERT INTO loose SELECT 500 + g, g FROM generate_series(1, 50) g";
 
 /// Every table that a statement changes.
-const DROPS: &str = "DROP TABLE t, keyless, o, p";
+const DROPS: &str = "DROP TABLE IF EXISTS t, keyless, o, p, keyed, loose";
 
 /// Everything about the tables that a schema change could leave behind.
 const STATE: &str = "
@@ -49,10 +56,11 @@ const STATE: &str = "
       UNION ALL SELECT format('%s.%s %s %s', attrelid::regclass, attname, attnotnull, attidentity) FROM pg_attribute
         JOIN pg_class c ON c.oid = attrelid AND relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
         WHERE attnum > 0 AND NOT attisdropped
+      UNION ALL SELECT format('%s in %s', inhrelid::regclass, inhparent::regclass) FROM pg_inherits
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 12] = [
+const STATEMENTS: [(&str, &[&str]); 15] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -85,6 +93,25 @@ const STATEMENTS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("CREATE INDEX ON p (i)", &["CREATE INDEX%\"p1\"%", "CREATE INDEX%\"p2_rest\"%", "%ON p (i)"]),
+    (
+        "ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",
+        &["%within_bounds CHECK%", "%VALIDATE%within%", "%outside_bounds CHECK%", "%VALIDATE%outside%", "%ATTACH%"],
+    ),
+    (
+        "ALTER TABLE keyed ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",
+        &[
+            "CREATE UNIQUE%",
+            "%USING INDEX%",
+            "%FOREIGN KEY%NOT VALID",
+            "%VALIDATE%_fkey%",
+            "%VALIDATE%outside%",
+            "%ATTACH%",
+        ],
+    ),
+    (
+        "ALTER TABLE p ADD UNIQUE (id, i)",
+        &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
+    ),
     ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
 ];
 

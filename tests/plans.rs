@@ -12,11 +12,13 @@
 //! wanted  INDEX USING btree (a)
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
+//! attach  {"bounds": "a > 0", …}
 //! ```
 //!
 //! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
 //! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
 
+use pgsluice::catalog::attach::AttachFacts;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
@@ -92,6 +94,7 @@ struct Scene {
     probe: Vec<Option<ProbeAnswer>>,
     wanted: Option<String>,
     tree: Option<Tree>,
+    attach: Option<AttachFacts>,
     forgetful: bool,
     refreshable: bool,
 }
@@ -122,6 +125,7 @@ impl Default for Scene {
             wanted: None,
             tree: None,
             refreshable: false,
+            attach: None,
             forgetful: false,
         }
     }
@@ -129,6 +133,10 @@ impl Default for Scene {
 
 impl Scene {
     fn set(&mut self, line: &str, file: &str) {
+        if let Some(json) = line.strip_prefix("attach ") {
+            self.attach = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
+            return;
+        }
         let words = words(line);
         let Some((first, rest)) = words.split_first() else { return };
         match first.as_str() {
@@ -205,6 +213,7 @@ impl Scene {
             wanted_index: self.wanted.clone(),
             refreshable: self.refreshable,
             tree: self.tree.clone(),
+            attach: self.attach.clone(),
         }
     }
 

@@ -30,6 +30,9 @@ pub struct Facts {
     /// The materialized view can be refreshed concurrently; set by the session.
     #[serde(default)]
     pub refreshable: bool,
+    /// What ATTACH PARTITION would do under its locks; set by the session.
+    #[serde(default)]
+    pub attach: Option<super::attach::AttachFacts>,
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,
@@ -278,6 +281,12 @@ impl IndexFacts {
 
 /// `pg_get_indexdef`'s text without the index's and the table's names: uniqueness, and all from USING on.
 pub fn comparable_index_definition(definition: &str) -> Option<String> {
+    let (unique, tail) = index_definition_tail(definition)?;
+    Some(format!("{}{tail}", if unique { "UNIQUE" } else { "INDEX" }))
+}
+
+/// Whether an index is unique, and `pg_get_indexdef`'s text from ` USING` on.
+pub fn index_definition_tail(definition: &str) -> Option<(bool, &str)> {
     let unique = definition.strip_prefix("CREATE ")?.starts_with("UNIQUE ");
     // Quoted names may hold anything, so what stands between quotes is not looked at.
     let mut quoted = false;
@@ -285,7 +294,7 @@ pub fn comparable_index_definition(definition: &str) -> Option<String> {
         quoted ^= c == '"';
         (!quoted && definition[i..].starts_with(" USING ")).then_some(i)
     })?;
-    Some(format!("{}{}", if unique { "UNIQUE" } else { "INDEX" }, &definition[using..]))
+    Some((unique, &definition[using..]))
 }
 
 impl Facts {

@@ -2,6 +2,7 @@
 //!
 //! Pure: it says what to ask and how to read the answer; the caller owns the connection.
 
+pub mod attach;
 pub mod backfill;
 pub mod facts;
 pub mod matview;

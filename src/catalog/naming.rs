@@ -87,10 +87,14 @@ impl IndexNames {
         {
             return (n == 0).then(|| given.clone());
         }
-        let columns = addition(columns);
-        let second = (self.label != "pkey").then_some(columns.as_str());
-        Some(object_name(&table.id.name, second, &numbered(self.label, n)))
+        let columns = (self.label != "pkey").then_some(columns);
+        Some(index_name(&table.id.name, columns, self.label, n))
     }
+}
+
+/// The name that PostgreSQL would try as its `n`th (from 0) for an index; that of a primary key does not tell its columns.
+pub fn index_name(table: &str, columns: Option<&[String]>, label: &str, n: usize) -> String {
+    object_name(table, columns.map(addition).as_deref(), &numbered(label, n))
 }
 
 fn numbered(label: &str, n: usize) -> String {

@@ -99,7 +99,19 @@ pub struct Round {
     pub parameters: Vec<String>,
 }
 
-/// What is to be learned about a statement, round by round.
+/// What is learned round by round.
+pub trait Inquire {
+    /// What to ask now; `None`: no more.
+    fn round(&mut self) -> Option<Round>;
+
+    /// Reads the answer to the round.
+    ///
+    /// # Errors
+    /// It is not what was asked for.
+    fn answer(&mut self, json: &str) -> Result<(), serde_json::Error>;
+}
+
+/// What is to be learned about an index on a partitioned table.
 #[derive(Debug)]
 pub struct Inquiry {
     names: IndexNames,
@@ -133,7 +145,7 @@ impl Inquiry {
             && table.has_children
             && !ddl.only
             && facts.session.server_version >= 110_000
-            && probe::worth_asking(table, small_table);
+            && is_large(table, small_table);
         let (build, names) = wanted(ddl, part, table).filter(|_| asks)?;
         Some(Self {
             names,
@@ -145,42 +157,6 @@ impl Inquiry {
             candidates: Vec::new(),
             taken: Vec::new(),
         })
-    }
-
-    /// What to ask now; `None`: all is known.
-    pub fn round(&mut self) -> Option<Round> {
-        if self.tree.is_none() {
-            let kind = if self.names.of_constraint { "constraint" } else { "index" };
-            return Some(Round {
-                first: vec![self.make.clone(), self.build.clone()],
-                question: TREE_SQL,
-                parameters: vec![self.oid.to_string(), kind.to_owned()],
-            });
-        }
-        self.candidates = self.next_candidates();
-        let of = |names: &mut dyn Iterator<Item = &str>| query::array(names.map(Some));
-        let schemas = of(&mut self.candidates.iter().map(|(schema, _)| schema.as_str()));
-        let names = of(&mut self.candidates.iter().map(|(_, name)| name.as_str()));
-        let round = Round { first: Vec::new(), question: naming::TAKEN_SQL, parameters: vec![schemas, names] };
-        (!self.candidates.is_empty()).then_some(round)
-    }
-
-    /// Reads the answer to the round.
-    ///
-    /// # Errors
-    /// It is not what was asked for.
-    pub fn answer(&mut self, json: &str) -> Result<(), serde_json::Error> {
-        if self.tree.is_none() {
-            self.tree = Some(serde_json::from_str(json)?);
-            return Ok(());
-        }
-        let places: Vec<(usize, bool)> = serde_json::from_str(json)?;
-        let candidates = std::mem::take(&mut self.candidates);
-        self.taken.extend(places.into_iter().filter_map(|(place, by_relation)| {
-            let (schema, name) = candidates.get(place.checked_sub(1)?)?.clone();
-            Some(Taken { schema, name, by_relation })
-        }));
-        Ok(())
     }
 
     /// First one name for each; then more for those whose first one is taken, or given to another.
@@ -234,6 +210,44 @@ impl Inquiry {
         }
         Some(tree)
     }
+}
+
+impl Inquire for Inquiry {
+    fn round(&mut self) -> Option<Round> {
+        if self.tree.is_none() {
+            let kind = if self.names.of_constraint { "constraint" } else { "index" };
+            return Some(Round {
+                first: vec![self.make.clone(), self.build.clone()],
+                question: TREE_SQL,
+                parameters: vec![self.oid.to_string(), kind.to_owned()],
+            });
+        }
+        self.candidates = self.next_candidates();
+        let of = |names: &mut dyn Iterator<Item = &str>| query::array(names.map(Some));
+        let schemas = of(&mut self.candidates.iter().map(|(schema, _)| schema.as_str()));
+        let names = of(&mut self.candidates.iter().map(|(_, name)| name.as_str()));
+        let round = Round { first: Vec::new(), question: naming::TAKEN_SQL, parameters: vec![schemas, names] };
+        (!self.candidates.is_empty()).then_some(round)
+    }
+
+    fn answer(&mut self, json: &str) -> Result<(), serde_json::Error> {
+        if self.tree.is_none() {
+            self.tree = Some(serde_json::from_str(json)?);
+            return Ok(());
+        }
+        let places: Vec<(usize, bool)> = serde_json::from_str(json)?;
+        let candidates = std::mem::take(&mut self.candidates);
+        self.taken.extend(places.into_iter().filter_map(|(place, by_relation)| {
+            let (schema, name) = candidates.get(place.checked_sub(1)?)?.clone();
+            Some(Taken { schema, name, by_relation })
+        }));
+        Ok(())
+    }
+}
+
+/// Whether a plan would differ from that of a small table, or one that only this session sees.
+pub(super) fn is_large(table: &RelationFacts, small_table: u64) -> bool {
+    (small_table == 0 || table.bytes > small_table) && table.persistence != 't' && !table.created_here
 }
 
 /// The wanted index on the copy, and how it is called on each table.

@@ -63,6 +63,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         refreshable: false,
         free_names,
         tree: None,
+        attach: None,
         backfill,
     }
 }

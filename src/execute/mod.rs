@@ -16,7 +16,7 @@ use crate::catalog::Facts;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::pg::sqlstate;
-use crate::plan::{Phase, PhaseKind, Plan, Step};
+use crate::plan::{BoundsOf, Phase, PhaseKind, Plan, Step};
 use crate::report::{Report, Severity};
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
@@ -191,6 +191,11 @@ impl Execution<'_> {
         {
             return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
         }
+        if let Some(of) = step.bounds
+            && error.sqlstate() == sqlstate::CHECK_VIOLATION
+        {
+            return Stop::Server(outside_bounds(&error, of, self.facts.session.server_version));
+        }
         if let Some(otherwise) = step.must_hold
             && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
         {
@@ -234,4 +239,24 @@ fn contains_nulls(error: &ServerError, column: &str, version: i32) -> ServerErro
     let message = format!("column \"{column}\"{relation} contains null values");
     let fields = [(b'C', sqlstate::NOT_NULL_VIOLATION), (b'M', message.as_str()), (b'c', column)];
     ServerError::new(error.restated(&fields, b"nDHP"))
+}
+
+/// The violation of a check that stands for a partition's bounds, as ATTACH PARTITION would have told it.
+fn outside_bounds(error: &ServerError, of: BoundsOf, version: i32) -> ServerError {
+    let relation = error.field(b't').unwrap_or_default();
+    let message = match (of, version < 130_000) {
+        (BoundsOf::Partition, true) => "partition constraint is violated by some row".to_owned(),
+        (BoundsOf::Partition, false) => {
+            format!("partition constraint of relation \"{relation}\" is violated by some row")
+        }
+        (BoundsOf::Default, true) => {
+            "updated partition constraint for default partition would be violated by some row".to_owned()
+        }
+        (BoundsOf::Default, false) => {
+            format!("updated partition constraint for default partition \"{relation}\" would be violated by some row")
+        }
+    };
+    // Before 13 without the relation's name.
+    let dropped: &[u8] = if version < 130_000 { b"nDHPst" } else { b"nDHP" };
+    ServerError::new(error.restated(&[(b'M', message.as_str())], dropped))
 }

@@ -73,7 +73,19 @@ impl<'a> Ask<'a> {
     pub(super) fn is_small(&self) -> bool {
         let worked_on = self.worked_on();
         !worked_on.is_empty()
+            && !self.reads_default()
             && worked_on.iter().all(|relation| relation.created_here || self.small(table_bytes(relation)))
+    }
+
+    /// Whether a default partition that is not small is read too.
+    fn reads_default(&self) -> bool {
+        let known = self.facts.attach.as_ref().and_then(|attach| attach.default.as_ref());
+        let large = |table: &RelationFacts| match known {
+            Some(default) => !self.small(default.bytes),
+            None => !self.small(table.bytes),
+        };
+        let has_default = |table: &RelationFacts| table.default_partition.is_some();
+        self.has_form(Form::AttachPartition) && self.targets().any(|table| has_default(table) && large(table))
     }
 
     pub(super) fn small(&self, bytes: u64) -> bool {

@@ -115,9 +115,13 @@ impl Needs<'_> {
                     self.add_all(target.referenced_by.iter(), ShareRowExclusive);
                 }
             }
-            Form::AttachPartition | Form::DetachPartition => {
+            Form::AttachPartition => {
                 self.add_all(target.default_partition.iter(), AccessExclusive);
+                // Foreign keys become the parent's: triggers go from the referenced tables, and come to the referencing.
+                self.add_all(referenced(target, |_| true), AccessExclusive);
+                self.add_all(target.referenced_by.iter(), ShareRowExclusive);
             }
+            Form::DetachPartition => self.add_all(target.default_partition.iter(), AccessExclusive),
             _ => {}
         }
         let drops_keys =

@@ -4,8 +4,9 @@
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
-//!    [`partitioned_index`]: it has one on each partition.
+//!    [`partitioned_index`], [`partitioned_key`]: it has one on each partition.
 //! 3. [`alter_table`] ([`new_column`], [`constraint`]): new rows obey at once, old rows are filled and checked without blocking anybody.
+//!    [`attach`]: what a new partition must have is made before it is attached.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
@@ -15,6 +16,7 @@
 
 mod alter_table;
 mod ask;
+mod attach;
 pub mod check;
 mod constraint;
 mod direct;
@@ -26,6 +28,7 @@ pub mod locks;
 pub mod model;
 mod new_column;
 mod partitioned_index;
+mod partitioned_key;
 pub mod print;
 mod refresh;
 mod reindex;
@@ -81,9 +84,11 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     }
     let rerouted = match ask.ddl.form() {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
+        Form::AttachPartition => attach::plan(ask),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         Form::RefreshMaterializedView => refresh::plan(ask),
+        Form::AddUnique | Form::AddPrimaryKey => partitioned_key::plan(ask).or_else(|| alter_table::plan(ask)),
         _ => alter_table::plan(ask),
     };
     match rerouted {

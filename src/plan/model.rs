@@ -147,6 +147,16 @@ pub struct Step {
     /// The step divides by zero unless something holds; if it does not, this is told instead.
     #[serde(skip)]
     pub must_hold: Option<&'static str>,
+    /// The check that this step validates stands for the bounds of a partition: an error says so.
+    #[serde(skip)]
+    pub bounds: Option<BoundsOf>,
+}
+
+/// Which partition does not keep to its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BoundsOf {
+    Partition,
+    Default,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -222,6 +232,7 @@ impl Step {
             name_at: None,
             not_null: None,
             must_hold: None,
+            bounds: None,
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if tree.name_taken || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
         return Some(as_written(ask, "the server will not run it", &[]));
     }
-    let body = ask.statement.text.get(ask.ddl.index_body_at?..)?;
+    let body = ask.statement.text.get(ask.ddl.tail_at?..)?;
     if !buildable(tree) {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
 }
 
 /// The client's own statement, which has nothing to build. What was built for it must be part of it then.
-fn as_written(ask: &Ask<'_>, purpose: &str, built: &[RelationName]) -> Plan {
+pub(super) fn as_written(ask: &Ask<'_>, purpose: &str, built: &[RelationName]) -> Plan {
     let mut steps = vec![Step::as_written(&ask.statement.text)];
     if !built.is_empty() {
         steps.push(attached(built));
@@ -76,7 +76,7 @@ pub(super) fn attached(built: &[RelationName]) -> Step {
 }
 
 /// Whether an index like this can be built on each partition apart.
-fn buildable(tree: &Tree) -> bool {
+pub(super) fn buildable(tree: &Tree) -> bool {
     let open = tree.open();
     let fits = |member: &&Member| match member.kind {
         RelationKind::PartitionedTable => holds_key(tree, member),
@@ -89,13 +89,13 @@ fn buildable(tree: &Tree) -> bool {
 }
 
 /// A unique index holds every column that its table is partitioned by; the server refuses any other.
-fn holds_key(tree: &Tree, member: &Member) -> bool {
+pub(super) fn holds_key(tree: &Tree, member: &Member) -> bool {
     let held = |column: &Option<String>| column.as_ref().is_some_and(|column| tree.keys.contains(column));
     !tree.unique || member.key.as_ref().is_none_or(|key| key.iter().all(held))
 }
 
 /// The partitions whose index is to be built.
-fn new_ones(tree: &Tree) -> impl Iterator<Item = &Member> {
+pub(super) fn new_ones(tree: &Tree) -> impl Iterator<Item = &Member> {
     let lacks = |leaf: &&Member| leaf.equal.as_ref().is_none_or(|equal| !equal.valid);
     tree.open().into_iter().filter(|member| member.kind == RelationKind::Table).filter(lacks)
 }
@@ -127,7 +127,7 @@ pub(super) fn takes(leaf: &Member) -> Vec<LockNeed> {
 }
 
 /// `body`: what stands behind the table's name in CREATE INDEX.
-fn build(ask: &Ask<'_>, leaf: &Member, name: &str, unique: bool, body: &str) -> Phase {
+pub(super) fn build(ask: &Ask<'_>, leaf: &Member, name: &str, unique: bool, body: &str) -> Phase {
     let unique = if unique { "UNIQUE " } else { "" };
     let on = leaf.id.full_name();
     let sql = format!("CREATE {unique}INDEX CONCURRENTLY {} ON {}{body}", quote_identifier(name), on.quoted());

@@ -313,7 +313,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::SetAccessMethod, "SET ACCESS METHOD", (AX, NO), Cost::Rewrite, true, Way::Guarded, "the whole table is written anew while nobody can read or write"),
     row(Form::Inherit, "INHERIT, NO INHERIT", (AX, SUX), Cost::Brief, true, Way::Run, ""),
     row(Form::OfType, "OF, NOT OF", (AX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::AttachPartition, "ATTACH PARTITION", (SUX, AX), Cost::Scan, true, Way::Guarded, "every row of the partition is read while nobody can read or write it, unless a valid CHECK proves its bounds"),
+    row(Form::AttachPartition, "ATTACH PARTITION", (SUX, AX), Cost::Scan, true, Way::Phases, "every row of the partition is read while nobody can read or write it, unless a valid CHECK proves its bounds"),
     row(Form::DetachPartition, "DETACH PARTITION", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::DetachConcurrently, "DETACH PARTITION CONCURRENTLY, FINALIZE", (SUX, SUX), Cost::Brief, false, Way::Long, ""),
     row(Form::CreateTrigger, "CREATE TRIGGER", (SRX, SRX), Cost::Brief, true, Way::Run, ""),

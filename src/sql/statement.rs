@@ -73,8 +73,9 @@ pub struct Ddl {
     /// Where in `Statement::text` the word CONCURRENTLY may be put (byte offset, just after INDEX, TABLE
     /// or SCHEMA); for CREATE INDEX, DROP INDEX, REINDEX without it.
     pub concurrently_at: Option<usize>,
-    /// CREATE INDEX: where in `Statement::text` the table's name ends (byte offset); what follows is the same for any table.
-    pub index_body_at: Option<usize>,
+    /// Where in `Statement::text` a name ends (byte offset), so that what follows can stand behind another: of CREATE INDEX
+    /// the table's, of ATTACH PARTITION and CREATE TABLE … PARTITION OF the partition's and the parent's.
+    pub tail_at: Option<usize>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
 }
@@ -168,6 +169,17 @@ pub struct NewKey {
     pub deferral: &'static str,
 }
 
+impl Statement {
+    /// What its texts take in memory.
+    pub fn bytes(&self) -> usize {
+        let parts = match &self.class {
+            Class::Ddl(ddl) => ddl.parts.as_slice(),
+            _ => &[],
+        };
+        self.text.len() + self.logged.len() + parts.iter().map(Part::bytes).sum::<usize>()
+    }
+}
+
 impl NewColumn {
     /// Its definition with some of its pieces, in the order written.
     pub fn with(&self, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
@@ -181,6 +193,19 @@ impl NewColumn {
 }
 
 impl Part {
+    fn bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let piece = |piece: &ColumnPiece| match &piece.kind {
+            PieceKind::Default { expression: more } | PieceKind::Identity { options: more } => {
+                piece.text.len() + more.len()
+            }
+            PieceKind::Key(key) => piece.text.len() + key.index.len(),
+            _ => piece.text.len(),
+        };
+        let column = self.new_column.as_ref().map_or(0, |new| new.pieces.iter().map(piece).sum());
+        of(&self.text) + of(&self.probe) + self.key.as_ref().map_or(0, |key| key.index.len()) + column
+    }
+
     pub fn new(form: Form) -> Self {
         Self {
             form,
@@ -210,7 +235,7 @@ impl Ddl {
             concurrently: false,
             index_name: None,
             concurrently_at: None,
-            index_body_at: None,
+            tail_at: None,
             parts: vec![Part::new(form)],
         }
     }

@@ -153,9 +153,19 @@ pub(crate) fn lines(client: &mut Client) -> Vec<String> {
             if is_11 && name == "pg_depend" && row["deptype"] == "I" {
                 row.insert("deptype".to_owned(), "a".into());
             }
+            // Of a key it means nothing, and tells whether a partition's was there before its parent's.
+            if name == "pg_constraint" && matches!(row["contype"].as_str(), Some("p" | "u" | "f")) {
+                row.remove("connoinherit");
+            }
             Some(line(&catalogues[name], &row, words.as_deref().unwrap_or_default(), &names))
         })
         .collect();
+    // So do these.
+    let of_attached = |line: &String| {
+        let depends = line.starts_with("pg_depend") && line.contains("objid=[trigger RI_ConstraintTrigger");
+        depends && (line.contains("deptype=P") || line.contains("deptype=S"))
+    };
+    lines.retain(|line| !of_attached(line));
     lines.sort();
     lines
 }

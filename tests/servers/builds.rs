@@ -18,6 +18,7 @@ pub(crate) fn check(server: &Postgres) {
         .direct()
         .ok("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'v' FROM generate_series(1, 1000) g");
     scene.plans();
+    scene.partitions();
     scene.waits();
     let mut owner = scene.through();
     scene.cancelled("CREATE INDEX x ON t (v)", "CREATE INDEX CONCURRENTLY");
@@ -58,6 +59,41 @@ impl Scene<'_> {
                     assert!(reindex.contains(said), "{said} in {reindex}");
                 }
             }
+        }
+    }
+
+    /// What would be done for partitions: the CHECKs are a proof for this server, and there are such indexes.
+    fn partitions(&self) {
+        let mut owner = self.direct();
+        let mut kinds = vec![
+            ("RANGE (id, v)", "FOR VALUES FROM (0, 'a') TO (100, MAXVALUE)"),
+            ("RANGE ((id % 7))", "FOR VALUES FROM (MINVALUE) TO (MAXVALUE)"),
+            ("LIST (v)", "FOR VALUES IN ('a', 'it''s', NULL)"),
+            ("LIST (id)", "FOR VALUES IN (7)"),
+        ];
+        if self.server.version >= 11 {
+            kinds.push(("HASH (id, n)", "FOR VALUES WITH (MODULUS 4, REMAINDER 1)"));
+            kinds.push(("LIST (id)", "DEFAULT"));
+        }
+        for (key, bounds) in kinds {
+            let what = format!("{key} {bounds}");
+            owner.ok(&format!("CREATE TABLE parts (id int NOT NULL, v text, n bigint) PARTITION BY {key}"));
+            if key == "LIST (id)" {
+                owner.ok("CREATE TABLE first PARTITION OF parts FOR VALUES IN (1, 2)");
+            }
+            if self.server.version >= 11 && bounds != "DEFAULT" && !key.starts_with("HASH") {
+                owner.ok("CREATE TABLE rest PARTITION OF parts DEFAULT; CREATE TABLE loose (LIKE parts)");
+            } else {
+                owner.ok("CREATE TABLE loose (LIKE parts); INSERT INTO loose VALUES (1, 'a')");
+            }
+            owner.ok("INSERT INTO loose VALUES (5, 'a')");
+            let plan = self.explain(&format!("ALTER TABLE parts ATTACH PARTITION loose {bounds}"));
+            assert!(plan.contains("proved and prepared") && !plan.contains("guarded"), "{what}: {plan}");
+            if self.server.version >= 11 {
+                let plan = self.explain("CREATE INDEX ON parts (v)");
+                assert!(key != "LIST (id)" || plan.contains("CONCURRENTLY"), "{what}: {plan}");
+            }
+            owner.ok("DROP TABLE parts, loose");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::sql::{Ddl, Part};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AlterTableCmd, AlterTableMoveAllStmt, AlterTableStmt, AlterTableType as At, ConstrType, Constraint, Node,
-    ObjectType,
+    ObjectType, Token,
 };
 
 pub(super) fn alter_table(stmt: &AlterTableStmt, scanned: &Scanned<'_>) -> Ddl {
@@ -34,6 +34,7 @@ pub(super) fn alter_table(stmt: &AlterTableStmt, scanned: &Scanned<'_>) -> Ddl {
     let parts: Vec<Part> =
         commands.enumerate().map(|(i, command)| part(command, stmt.objtype(), table, written(i))).collect();
     ddl.concurrently = stmt.cmds.iter().any(is_concurrent);
+    ddl.tail_at = scanned.tail_at(&[Token::Attach, Token::Partition]);
     if !parts.is_empty() {
         ddl.parts = parts;
     }

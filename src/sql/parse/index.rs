@@ -8,7 +8,7 @@ use super::probe;
 use super::tokens::Scanned;
 use crate::sql::Ddl;
 use crate::sql::form::Form;
-use pg_query::protobuf::{IndexStmt, ReindexObjectType, ReindexStmt};
+use pg_query::protobuf::{IndexStmt, ReindexObjectType, ReindexStmt, Token};
 
 pub(super) fn create(stmt: &IndexStmt, scanned: &Scanned<'_>) -> Ddl {
     let form = if stmt.concurrent { Form::CreateIndexConcurrently } else { Form::CreateIndex };
@@ -23,7 +23,7 @@ pub(super) fn create(stmt: &IndexStmt, scanned: &Scanned<'_>) -> Ddl {
         concurrently: stmt.concurrent,
         index_name: some(&stmt.idxname),
         concurrently_at: if stmt.concurrent { None } else { scanned.concurrently_at() },
-        index_body_at: scanned.index_body_at(),
+        tail_at: scanned.tail_at(&[Token::On]),
         ..ddl
     }
 }

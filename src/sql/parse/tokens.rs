@@ -97,10 +97,12 @@ impl<'a> Scanned<'a> {
         here.then(|| word.range.end.saturating_sub(self.range.start))
     }
 
-    /// Where, from the start of this part, the name of CREATE INDEX's table ends: `ON [schema .] name [*]`.
-    pub(super) fn index_body_at(&self) -> Option<usize> {
-        let on = self.words.iter().position(|word| word.token == Token::On)?;
-        let mut words = self.words.get(on + 1..)?.iter();
+    /// Where, from the start of this part, the name behind one of these words ends: `[schema .] name [*]`.
+    pub(super) fn tail_at(&self, before: &[Token]) -> Option<usize> {
+        let starts =
+            |at: &usize| self.words[*at..].iter().map(|word| word.token).take(before.len()).eq(before.iter().copied());
+        let at = (0..self.words.len()).find(starts)?;
+        let mut words = self.words.get(at + before.len()..)?.iter();
         let mut last = words.next().filter(|word| word.token != Token::Only)?;
         while let Some(dot) = words.next() {
             match dot.token {

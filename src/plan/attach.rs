@@ -1,0 +1,206 @@
+//! ATTACH PARTITION without a scan, a build or a check of rows under its locks: all of it is done before.
+//!
+//! - The bounds: a CHECK of the proxy's own that implies them is added to the partition and validated; likewise to the default
+//!   partition one that excludes them. They prove the rest, and go in the last step.
+//! - Indexes that the partition lacks are built concurrently, under the names that PostgreSQL would have chosen; those of keys
+//!   become constraints. Foreign keys are added NOT VALID and validated. The last step finds and attaches them.
+//!
+//! Invariant: that the server takes the CHECKs for a proof has been tried on empty copies; if it does not, or not here, the
+//! last step exceeds its hold budget, and everything is undone.
+
+use super::ask::{Ask, table_bytes};
+use super::locks;
+use super::model::{BoundsOf, LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::partitioned_index::attached;
+use crate::catalog::attach::{AttachFacts, DefaultPartition, MissingForeignKey, MissingIndex};
+use crate::catalog::{RelationFacts, RelationRef, index_definition_tail};
+use crate::pg::relation::quote_identifier;
+use crate::pg::{LockMode, RelationKind, RelationName};
+
+/// The CHECKs of the proxy's own.
+const WITHIN: &str = "pgsluice_within_bounds";
+const OUTSIDE: &str = "pgsluice_outside_bounds";
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let (parent, facts) = (ask.target()?, ask.facts.attach.as_ref()?);
+    let [part] = ask.ddl.parts.as_slice() else { return None };
+    let new = part.others.first().and_then(|name| ask.facts.relation(name))?;
+    // The server refuses to attach a part of another table.
+    let free = !new.is_partition
+        && !new.typed
+        && new.parent.is_none()
+        && (new.kind == RelationKind::PartitionedTable || !new.has_children);
+    if !free || !ask.limits.rewrite || ask.in_transaction() || parent.is_system || !parent.owned || !new.owned {
+        return None;
+    }
+    let large = !ask.small(table_bytes(new));
+    let default = facts.default.as_ref().filter(|default| default.excludes.is_some() && !ask.small(default.bytes));
+    if (facts.obstacle && (large || facts.default.as_ref().is_some_and(|default| !ask.small(default.bytes))))
+        || default.is_some_and(|default| !default.owned)
+        || (large && !can_be_made_ready(facts, new))
+    {
+        return None;
+    }
+    let mut work = Work { ask, new, phases: Vec::new(), last: Vec::new(), meanwhile: Vec::new(), built: Vec::new() };
+    if large {
+        work.partition(facts);
+    }
+    if let Some(default) = default {
+        work.default(default);
+    }
+    Some(work.plan())
+}
+
+/// Whether what the partition lacks can be made beforehand.
+fn can_be_made_ready(facts: &AttachFacts, new: &RelationFacts) -> bool {
+    let lacks = !facts.missing.is_empty() || !facts.foreign_keys.is_empty();
+    facts.missing.iter().all(|index| index.plain && index.name.is_some())
+        && facts.foreign_keys.iter().all(|key| !key.taken)
+        // Each of its own partitions would have to be gone through.
+        && !(lacks && new.kind == RelationKind::PartitionedTable)
+}
+
+struct Work<'a> {
+    ask: &'a Ask<'a>,
+    new: &'a RelationFacts,
+    phases: Vec<Phase>,
+    /// What follows the client's own statement.
+    last: Vec<Step>,
+    meanwhile: Vec<&'static str>,
+    /// Indexes that must be attached then.
+    built: Vec<RelationName>,
+}
+
+impl Work<'_> {
+    fn partition(&mut self, facts: &AttachFacts) {
+        for index in &facts.missing {
+            self.index(index);
+        }
+        for key in &facts.foreign_keys {
+            self.foreign_key(key);
+        }
+        // Last: the sooner it goes again, the better.
+        let new = self.new;
+        if let Some(bounds) = &facts.bounds {
+            self.meanwhile.push("for a time a CHECK keeps rows outside the bounds from the new partition");
+            self.proof(&new.id, WITHIN, bounds, BoundsOf::Partition);
+        }
+    }
+
+    fn default(&mut self, default: &DefaultPartition) {
+        if let Some(excludes) = &default.excludes {
+            self.meanwhile.push("for a time a CHECK keeps rows within the new bounds from the default partition");
+            self.proof(&default.id, OUTSIDE, excludes, BoundsOf::Default);
+        }
+    }
+
+    /// Adds a CHECK and validates it. One of its name was left by a proxy that died, and is made anew.
+    fn proof(&mut self, table: &RelationRef, name: &str, check: &str, of: BoundsOf) {
+        let alter = format!("ALTER TABLE {}", table.full_name().quoted());
+        let add = format!("{alter} DROP CONSTRAINT IF EXISTS {name}, ADD CONSTRAINT {name} CHECK ({check}) NOT VALID");
+        let drop = || Step::hidden(format!("{alter} DROP CONSTRAINT {name}"));
+        let validate = Step::hidden(format!("{alter} VALIDATE CONSTRAINT {name}"));
+        self.added([table, table].map(|table| vec![need(table, LockMode::AccessExclusive)]), add, drop());
+        let locks = vec![need(table, LockMode::ShareUpdateExclusive)];
+        let long = self.long(locks, Step { bounds: Some(of), ..validate });
+        self.phases.push(long);
+        self.last.push(drop());
+    }
+
+    /// A brief phase that adds a constraint, which `drop` takes back; with the locks of both.
+    fn added(&mut self, [locks, back]: [Vec<LockNeed>; 2], add: String, drop: Step) {
+        let brief =
+            |purpose, locks, step| Phase { locks, steps: vec![step], ..self.ask.phase(PhaseKind::Brief, purpose) };
+        let back = brief("bring it back as it was", back, drop);
+        let add = brief("from now on it holds for every new row", locks, Step::hidden(add));
+        self.phases.push(Phase { undo: Some(Undo::Run(Box::new(back))), ..add });
+    }
+
+    /// A check of old rows.
+    fn long(&self, locks: Vec<LockNeed>, step: Step) -> Phase {
+        let purpose = "check the old rows without blocking reads or writes";
+        Phase { locks, steps: vec![step], ..self.ask.phase(PhaseKind::Long, purpose) }
+    }
+
+    fn index(&mut self, index: &MissingIndex) {
+        let Some((name, (unique, tail))) = index.name.as_deref().zip(index_definition_tail(&index.definition)) else {
+            return;
+        };
+        let (on, quoted) = (self.new.id.full_name(), quote_identifier(name));
+        let built = RelationName::new(Some(&self.new.id.schema), name);
+        let unique = if unique { "UNIQUE " } else { "" };
+        let sql = format!("CREATE {unique}INDEX CONCURRENTLY {quoted} ON {}{tail}", on.quoted());
+        let known = self.new.indexes.iter().filter(|index| !index.valid).map(|index| index.id.oid).collect();
+        self.phases.push(Phase {
+            locks: vec![LockNeed { only: true, ..need(&self.new.id, LockMode::ShareUpdateExclusive) }],
+            steps: vec![Step::hidden(sql)],
+            undo: Some(Undo::DropBuiltIndex { table: on.clone(), oid: self.new.id.oid, known, index: built.clone() }),
+            ..self.ask.phase(PhaseKind::Long, "build an index that it lacks without blocking reads or writes")
+        });
+        if let Some(kind) = &index.constraint {
+            let alter = format!("ALTER TABLE {}", on.quoted());
+            let add = format!("{alter} ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", index.deferral);
+            let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {quoted}"));
+            self.added([(); 2].map(|()| vec![need(&self.new.id, LockMode::AccessExclusive)]), add, drop);
+        }
+        self.built.push(built);
+    }
+
+    fn foreign_key(&mut self, key: &MissingForeignKey) {
+        let alter = format!("ALTER TABLE {}", self.new.id.full_name().quoted());
+        let name = quote_identifier(&key.name);
+        let add = format!("{alter} ADD CONSTRAINT {name} {} NOT VALID", key.definition);
+        let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}"));
+        let validate = Step::hidden(format!("{alter} VALIDATE CONSTRAINT {name}"));
+        let both = |own, other| {
+            let mut locks = vec![need(&self.new.id, own)];
+            locks.extend(self.referenced(key).into_iter().map(|table| LockNeed {
+                lockable: self.ask.facts.lock_facts(table.oid).is_some_and(|facts| facts.may_lock),
+                ..need(table, other)
+            }));
+            locks.sort_by_key(|need| need.oid);
+            locks.dedup_by_key(|need| need.oid);
+            locks
+        };
+        let [weak, strong] = [LockMode::ShareRowExclusive, LockMode::AccessExclusive].map(|mode| both(mode, mode));
+        let check = both(LockMode::ShareUpdateExclusive, LockMode::RowShare);
+        self.added([weak, strong], add, drop);
+        let long = self.long(check, validate);
+        self.phases.push(long);
+    }
+
+    /// The table that the parent's foreign key points to.
+    fn referenced(&self, key: &MissingForeignKey) -> Option<&RelationRef> {
+        let constraints = self.ask.target().into_iter().flat_map(|parent| &parent.constraints);
+        constraints.filter(|c| c.kind == 'f' && c.name == key.name).find_map(|c| c.references.as_ref())
+    }
+
+    /// The client's own statement last, and what is in its way no more.
+    fn plan(mut self) -> Plan {
+        let mut attach = Step::as_written(&self.ask.statement.text);
+        // Before 12 the server tells the client that a CHECK proves the bounds: one that nobody else knows of.
+        if let Some(last) = self.last.last_mut().filter(|_| self.ask.version() < 120_000) {
+            attach.visible = false;
+            last.visible = true;
+        }
+        let mut steps = vec![attach];
+        if !self.built.is_empty() {
+            steps.push(attached(&self.built));
+        }
+        steps.append(&mut self.last);
+        let purpose = if self.phases.is_empty() {
+            "no row need be read"
+        } else {
+            "proved and prepared, it is a catalogue change only"
+        };
+        let locks = locks::needs(self.ask, locks::as_written);
+        self.phases.push(Phase { locks, steps, ..self.ask.phase(PhaseKind::Brief, purpose) });
+        Plan { phases: self.phases, meanwhile: self.meanwhile, ..self.ask.empty() }
+    }
+}
+
+/// A lock on a table of the role's own.
+fn need(table: &RelationRef, mode: LockMode) -> LockNeed {
+    LockNeed { relation: table.full_name(), oid: table.oid, mode, only: false, lockable: true }
+}

@@ -1,0 +1,76 @@
+-- Keys of partitioned tables: names, several levels, keys that are there, errors. 10 has none.
+CREATE TABLE p (id int NOT NULL, at date NOT NULL, v int, w text) PARTITION BY RANGE (at);
+CREATE TABLE p_20 PARTITION OF p FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE p_21 (w text, dropped int, v int, at date NOT NULL, id int NOT NULL);
+ALTER TABLE p_21 DROP COLUMN dropped;
+ALTER TABLE p ATTACH PARTITION p_21 FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+CREATE TABLE "Sub ""p" PARTITION OF p FOR VALUES FROM ('2022-01-01') TO ('2023-01-01') PARTITION BY LIST (id);
+CREATE TABLE sub_1 PARTITION OF "Sub ""p" FOR VALUES IN (901, 902, 903);
+-- since: 11
+CREATE TABLE sub_rest PARTITION OF "Sub ""p" DEFAULT;
+-- needs: 11
+INSERT INTO p SELECT g, date '2020-01-01' + g, g, 'w' || g FROM generate_series(1, 1000) g;
+-- part
+-- since: 11
+ALTER TABLE p ADD UNIQUE (id, at);
+-- since: 11
+ALTER TABLE p ADD UNIQUE (id, at);
+-- since: 11
+ALTER TABLE p ADD CONSTRAINT "Odd ""key" UNIQUE (at, v, id) DEFERRABLE INITIALLY DEFERRED;
+-- since: 11
+ALTER TABLE p ADD UNIQUE (id, at) INCLUDE (v) WITH (fillfactor = 70);
+-- since: 15
+ALTER TABLE p ADD UNIQUE NULLS NOT DISTINCT (id, at, v);
+-- part
+-- since: 11
+ALTER TABLE p ADD PRIMARY KEY (id, at, v);
+-- part
+-- since: 11
+ALTER TABLE p ADD PRIMARY KEY (at, id);
+-- since: 11
+ALTER TABLE p ADD PRIMARY KEY (id, at);
+-- part
+-- since: 11
+ALTER TABLE p ADD CONSTRAINT p_pkey UNIQUE (id, at, w);
+-- part
+-- since: 11
+ALTER TABLE p ADD UNIQUE (id);
+-- part
+-- since: 11
+ALTER TABLE p ADD UNIQUE (at, w);
+-- part
+-- since: 11
+ALTER TABLE p ADD UNIQUE (missing);
+-- part
+ALTER TABLE p_20 ADD CONSTRAINT own UNIQUE (w, at, id);
+CREATE UNIQUE INDEX p_21_own ON p_21 (w, at, id);
+CREATE TABLE sub_1_w_at_id_key ();
+-- since: 11
+ALTER TABLE p ADD UNIQUE (w, at, id);
+-- part
+-- since: 11
+ALTER TABLE p DROP CONSTRAINT "Odd ""key";
+-- since: 11
+ALTER TABLE p DROP CONSTRAINT p_pkey;
+-- part
+-- since: 11
+CREATE TABLE q (id int NOT NULL, v int) PARTITION BY LIST (v);
+-- since: 11
+CREATE TABLE q_1 PARTITION OF q FOR VALUES IN (1);
+-- since: 11
+CREATE TABLE q_2 PARTITION OF q FOR VALUES IN (2);
+-- since: 11
+INSERT INTO q SELECT g, 1 FROM generate_series(1, 500) g;
+-- since: 11
+INSERT INTO q SELECT 7, 2 FROM generate_series(1, 2) g;
+-- since: 11
+ALTER TABLE q ADD UNIQUE (id, v);
+-- part
+-- since: 11
+ALTER TABLE q ADD CHECK (id > 0);
+-- since: 11
+DELETE FROM q WHERE v = 2;
+-- needs: 12
+ALTER TABLE q ALTER v SET NOT NULL;
+-- needs: 12
+ALTER TABLE q ADD PRIMARY KEY (id, v);

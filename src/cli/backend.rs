@@ -69,6 +69,9 @@ impl Backend {
             Ok(facts) => facts,
             Err(error) => return Ok(Err(error)),
         };
+        if facts.session.may_probe {
+            self.partitions(statement, &mut facts).await;
+        }
         let table = names.first().and_then(|name| facts.relation(name)).cloned();
         if let Some(table) = table.filter(|_| facts.session.may_probe) {
             for probe in probes(statement, &table) {
@@ -93,7 +96,6 @@ impl Backend {
                 let row = self.client.query_one(&question, &[&table.id.oid.to_string()]).await?;
                 facts.backfill = serde_json::from_str(row.get(0)).ok();
             }
-            self.partitions(statement, &mut facts).await;
             if let Some(probe) = index_probe(statement, &table) {
                 let definition = self.rolled_back(async || {
                     self.client.batch_execute(&probe.make).await?;

@@ -4,8 +4,7 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::tree::{Inquire, Round};
-use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, naming, probe, query, tree};
+use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
 use crate::config::Mode;
 use crate::execute::{Execution, Reply, Stop};
 use crate::pg::relation::quote_literal;
@@ -15,6 +14,9 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::{error_response::ServerError, reply};
+
+/// Values as text.
+pub(super) type Rows = Vec<Vec<Option<String>>>;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -81,6 +83,7 @@ impl Session {
             if let Some(table) = table {
                 self.probe(statement, &table, &mut facts).await?;
             }
+            self.partitions(statement, &mut facts).await?;
         }
         Ok(facts)
     }
@@ -139,7 +142,6 @@ impl Session {
             let answer = self.talk.question(&question, &[&table.id.oid.to_string()]).await?;
             facts.backfill = answer.value().and_then(|json| serde_json::from_str(&self.talk.text(json)).ok());
         }
-        self.partitions(statement, facts).await?;
         if let Some(question) = probe::index_probe(statement, table) {
             let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
             let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
@@ -150,65 +152,32 @@ impl Session {
 
     /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed. A cancel is the whole
     /// statement's.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Vec<Vec<Option<String>>>>, Stop> {
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 50", &[]);
         for sql in statements {
             batch.statement(sql, &[]);
         }
-        self.answered_and_rolled_back(batch).await
+        match self.answered_and_rolled_back(batch).await? {
+            Ok(rows) => Ok(Some(rows)),
+            Err(error) => {
+                tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
+                Ok(None)
+            }
+        }
     }
 
-    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Option<Vec<Vec<Option<String>>>>, Stop> {
+    /// The rows of a batch that begins a transaction, which is rolled back then; or its error, unless that is a cancel.
+    pub(super) async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, ServerError>, Stop> {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
-        let Some(error) = answer.error else { return Ok(Some(answer.rows)) };
+        let Some(error) = answer.error else { return Ok(Ok(answer.rows)) };
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
             self.talk.take_cancelled();
             return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
         }
-        tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
-        Ok(None)
-    }
-
-    /// What a plan for partitions needs; nothing is learned where it cannot be told.
-    async fn partitions(&mut self, statement: &Statement, facts: &mut Facts) -> Result<(), Stop> {
-        let small = self.limits().small_table;
-        if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, small) {
-            facts.tree = if self.inquire(&mut inquiry).await? { inquiry.tree() } else { None };
-        }
-        if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, small) {
-            facts.attach = if self.inquire(&mut inquiry).await? { inquiry.facts() } else { None };
-        }
-        Ok(())
-    }
-
-    /// False: something was not answered.
-    async fn inquire(&mut self, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, Stop> {
-        while let Some(round) = inquiry.round() {
-            let Some(text) = self.answer_to(&round).await? else { return Ok(false) };
-            if let Err(error) = inquiry.answer(&text) {
-                tracing::warn!(%error, "cannot read what was asked about partitions");
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The text that a question is answered with behind what is rolled back; `None`: something failed.
-    async fn answer_to(&mut self, round: &Round) -> Result<Option<String>, Stop> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement("SET LOCAL lock_timeout = 50", &[]);
-        for sql in &round.first {
-            batch.statement(sql, &[]);
-        }
-        let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
-        self.talk.put_question(&mut batch, round.question, &parameters);
-        let Some(rows) = self.answered_and_rolled_back(batch).await? else { return Ok(None) };
-        let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
-        Ok(value.map(|text| self.talk.text(&text)))
+        Ok(Err(error))
     }
 
     /// The plan of a statement as the query that gives its lines.

@@ -8,6 +8,7 @@ mod ddl;
 mod extended;
 mod eye;
 mod hello;
+mod partitions;
 mod proxy_header;
 mod simple;
 

@@ -1,14 +1,14 @@
 //! The relay beside the server itself, PgBouncer (session pooling) and HAProxy (TCP).
 //!
 //! All in one run and in turns, as only ratios mean something: throughput, latency and CPU time of
-//! pgbench's selects, system calls per query, memory per idle pair, connections per second, COPY.
+//! pgbench's selects, system calls per query, memory per idle pair, connections per second, COPY, a gibibyte each way.
 //! Prints Markdown. With arguments: only these parts. `PGSLUICE_BENCH_ROUNDS` (3) and
 //! `PGSLUICE_BENCH_SECONDS` (3) set how long it measures.
 
 mod rig;
 
 use rig::common::Client;
-use rig::{Rig, Target, cpu, median, resident, setting};
+use rig::{Place, Rig, Target, cpu, median, resident, setting};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,10 +16,18 @@ use std::time::{Duration, Instant};
 type Part = (&'static str, fn(&Rig));
 
 /// The idle clients come last: PgBouncer keeps their connections to the server, which weigh on it.
-const PARTS: [Part; 5] =
-    [("select", selects), ("calls", system_calls), ("connect", connects), ("copy", copies), ("idle", idle)];
+const PARTS: [Part; 7] = [
+    ("select", selects),
+    ("calls", system_calls),
+    ("connect", connects),
+    ("copy", copies),
+    ("gibibyte", gibibyte),
+    ("idle", idle),
+    ("many", many),
+];
 
 fn main() {
+    rig::allow_open_files();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let mut rig = Rig::start();
     let initialised = rig.postgres.command("pgbench").args(["-i", "-q", "-s", "5"]).stderr(Stdio::null()).status();
@@ -174,25 +182,44 @@ fn idle(rig: &Rig) {
     println!(
         "\n## Memory per idle pair\n\nAnonymous memory in RAM, before and after {IDLE} clients that have asked one query each.\n"
     );
-    println!("| through | before | after | per pair | after they left |\n|---|--:|--:|--:|--:|");
+    println!("{IDLE_HEAD}");
+    // PgBouncer keeps its connections to the server, so the server has room for all proxies' at once.
     for target in rig.targets.iter().filter(|target| target.pid().is_some()) {
-        let pid = target.pid().expect("a proxy");
-        let connect = || Client::connect(target.port, &rig.postgres.user, "postgres");
-        drop(connect());
-        std::thread::sleep(Duration::from_millis(200));
-        let before = resident(pid);
-        // PgBouncer keeps its connections to the server, so the server has room for all proxies' at once.
-        let mut clients: Vec<Client> = (0..IDLE).map(|_| connect()).collect();
-        for client in &mut clients {
-            client.ok("SELECT 1");
-        }
-        std::thread::sleep(Duration::from_millis(200));
-        let after = resident(pid);
-        drop(clients);
-        std::thread::sleep(Duration::from_millis(1500));
-        let left = resident(pid);
-        let per_pair = (after as f64 - before as f64) / IDLE as f64;
-        println!("| {} | {before} KiB | {after} KiB | {per_pair:.1} KiB | {left} KiB |", target.name);
+        idle_pairs(target, IDLE, &rig.postgres.user);
+    }
+}
+
+const IDLE_HEAD: &str = "| through | before | after | per pair | after they left |\n|---|--:|--:|--:|--:|";
+
+fn idle_pairs(target: &Target, count: usize, user: &str) {
+    let pid = target.pid().expect("a proxy");
+    let connect = || Client::connect(target.port, user, "postgres");
+    drop(connect());
+    std::thread::sleep(Duration::from_millis(200));
+    let before = resident(pid);
+    let mut clients: Vec<Client> = (0..count).map(|_| connect()).collect();
+    for client in &mut clients {
+        client.ok("SELECT 1");
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let after = resident(pid);
+    drop(clients);
+    std::thread::sleep(Duration::from_millis(1500));
+    let left = resident(pid);
+    let per_pair = (after as f64 - before as f64) / count as f64;
+    println!("| {} | {before} KiB | {after} KiB | {per_pair:.1} KiB | {left} KiB |", target.name);
+}
+
+/// The same with more sessions than a server here could have backends: a stand-in answers for them.
+fn many(rig: &Rig) {
+    let pairs = setting("PGSLUICE_BENCH_PAIRS", 5000) as usize;
+    println!(
+        "\n## Memory per idle pair, {pairs} of them\n\nThe server is a stand-in that answers a login and one query, and \
+         is silent (`benches/rig/silent.rs`). Each proxy is a fresh process.\n\n{IDLE_HEAD}"
+    );
+    let place = Place::new(rig::silent::start(), &rig.postgres.user);
+    for target in place.proxies("") {
+        idle_pairs(&target, pairs, &rig.postgres.user);
     }
 }
 
@@ -242,9 +269,61 @@ fn copies(rig: &Rig) {
     }
 }
 
-/// Reads it all and looks at nothing but the end; gives the bytes.
+/// Moves rows and gives the bytes.
+type Transfer<'a> = &'a dyn Fn(&mut Client) -> usize;
+
+/// How fast a gibibyte goes each way, and what the proxy needs for it: no more than for a megabyte.
+fn gibibyte(rig: &Rig) {
+    const ROWS: usize = 1 << 20;
+    let mut admin = Client::connect(rig.postgres.port, &rig.postgres.user, "postgres");
+    admin.ok("CREATE UNLOGGED TABLE gibibyte (v text)");
+    println!(
+        "\n## A gibibyte\n\nIn: COPY FROM STDIN. Out: the result of a SELECT. Memory with what is mapped from files, and its peak meanwhile.\n\n\
+         | direction | through | MB/s | of direct | CPU per MB | memory before | peak |\n|---|---|--:|--:|--:|--:|--:|"
+    );
+    let select = format!("SELECT repeat('x', 1013) FROM generate_series(1, {ROWS})");
+    let ways: [(&str, Transfer<'_>); 2] = [
+        ("in", &|client| send_rows(client, "gibibyte", &format!("{}\n", "x".repeat(1018)), ROWS)),
+        ("out", &|client| read_all(client, &select)),
+    ];
+    for (direction, way) in ways {
+        let mut direct = f64::NAN;
+        // One worker is for short queries.
+        for target in rig.targets.iter().filter(|target| target.name != "pgsluice, 1 worker") {
+            admin.ok("TRUNCATE gibibyte");
+            let mut client = Client::connect(target.port, &rig.postgres.user, "postgres");
+            let before = target.pid().map(|pid| {
+                rig::forget_peak(pid);
+                (rig::peak(pid), cpu(pid))
+            });
+            let begun = Instant::now();
+            let bytes = way(&mut client);
+            assert!(bytes >= 1 << 30, "{bytes} bytes");
+            let megabytes = bytes as f64 / 1e6;
+            let rate = megabytes / begun.elapsed().as_secs_f64();
+            if before.is_none() {
+                direct = rate;
+            }
+            let used = target.pid().zip(before).map_or_else(
+                || "| |".to_owned(),
+                |(pid, (before, used))| {
+                    let used = (cpu(pid) - used).as_secs_f64() * 1e6 / megabytes;
+                    format!("{used:.0} µs | {before} KiB | {} KiB", rig::peak(pid))
+                },
+            );
+            println!("| {direction} | {} | {rate:.0} | {:.2} | {used} |", target.name, rate / direct);
+        }
+    }
+    admin.ok("DROP TABLE gibibyte");
+}
+
 fn copy_out(client: &mut Client) -> usize {
-    client.send_query("COPY big TO STDOUT");
+    read_all(client, "COPY big TO STDOUT")
+}
+
+/// Reads it all and looks at nothing but the end; gives the bytes.
+fn read_all(client: &mut Client, sql: &str) -> usize {
+    client.send_query(sql);
     let mut buffer = vec![0; 256 * 1024];
     let mut total = 0;
     loop {
@@ -257,20 +336,24 @@ fn copy_out(client: &mut Client) -> usize {
     }
 }
 
-/// Sends one CopyData per row, as psql does, in large writes.
 fn copy_in(client: &mut Client) -> usize {
-    client.send_query("COPY into_big FROM STDIN");
-    while client.read().tag != b'G' {}
     let row = format!("1234567\t{}\n", "0123456789abcdef".repeat(8));
+    send_rows(client, "into_big", &row, ROWS)
+}
+
+/// Sends one CopyData per row, as psql does, in large writes; gives the bytes.
+fn send_rows(client: &mut Client, table: &str, row: &str, count: usize) -> usize {
+    client.send_query(&format!("COPY {table} FROM STDIN"));
+    while client.read().tag != b'G' {}
     let mut frame = vec![b'd'];
     frame.extend((row.len() as u32 + 4).to_be_bytes());
     frame.extend(row.as_bytes());
-    let rows = 400;
+    let rows = (60_000 / frame.len()).max(1);
     let block = frame.repeat(rows);
-    for _ in 0..ROWS / rows {
+    for _ in 0..count.div_ceil(rows) {
         client.stream.write_all(&block).expect("send");
     }
     client.send(&[b'c', 0, 0, 0, 4]);
     assert_eq!(client.outcome().error, None);
-    ROWS / rows * block.len()
+    count.div_ceil(rows) * block.len()
 }

@@ -102,13 +102,14 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         relations: query::relations_of(&statement).into_iter().map(asked).collect(),
         related: Vec::new(),
         probe: Vec::new(),
+        refreshable: false,
         wanted_index: Some("INDEX USING btree (customer_id)".to_owned()),
         free_names: Vec::new(),
         backfill: None,
         tree: None,
         attach: None,
     };
-    let limits = Limits { small_table: 1 << 20, rewrite: true };
+    let limits = Limits { small_table: 1 << 20, rewrite: true, refuse_unsafe: false, refuse_exclude: false };
     assert!(plan(&statement, &facts, &limits).is_ok());
     bencher.bench(|| plan(black_box(&statement), black_box(&facts), &limits).is_ok());
 }

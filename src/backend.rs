@@ -13,12 +13,14 @@ use crate::net::Target;
 use crate::relay::Link;
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
+use crate::wire::frame::HEADER_LEN;
 use crate::wire::message::Batch;
 use crate::wire::reply;
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -33,6 +35,10 @@ pub struct Answer {
     /// Statements that were parsed, and that were completed.
     pub parsed: usize,
     pub done: usize,
+    /// Rows that the statements have updated.
+    pub updated: u64,
+    /// From when the backend was free for it to when it had answered.
+    pub took: Duration,
     /// What the next one failed with.
     pub error: Option<ServerError>,
     /// NoticeResponse messages of the visible statement, as they came.
@@ -73,6 +79,8 @@ pub struct Talk {
     pub covered: bool,
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
+    /// Bytes of them; then they go at once, as the protocol lets them come at any time.
+    pub notifications_limit: usize,
 }
 
 /// The task that sends it.
@@ -165,6 +173,26 @@ impl Talk {
         Ok((answer, struck))
     }
 
+    /// As [`Talk::ask_covered`], but with no nap where a statement of the batch fails: a transaction that has failed
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_then_nap(
+        &mut self,
+        batch: Batch,
+        nap: &str,
+    ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        let statements = batch.statements;
+        let mut batch = batch.flush();
+        batch.statement(nap, &[]);
+        self.link.tell_back(&batch.sync().bytes);
+        let struck = self.uncover().await?;
+        let answer = self.read_statements(statements).await?;
+        self.covered = answer.error.is_none();
+        Ok((answer, struck))
+    }
+
     /// Waits for the end of the nap that [`Talk::ask_covered`] left, and gives its error: a cancel, or a timeout.
     ///
     /// # Errors
@@ -178,11 +206,18 @@ impl Talk {
 
     /// Up to ReadyForQuery.
     async fn read_answer(&mut self) -> Result<Answer, BackendLost> {
+        self.read_statements(usize::MAX).await
+    }
+
+    /// Up to the completion of so many statements, or to ReadyForQuery.
+    async fn read_statements(&mut self, statements: usize) -> Result<Answer, BackendLost> {
         let mut answer = Answer::default();
         let mut gone = self.canceller();
+        let begun = Instant::now();
         loop {
             let frame = self.link.next_back_frame(&mut gone).await?;
-            if self.take_frame(&mut answer, frame, None)? {
+            if self.take_frame(&mut answer, frame, None)? || answer.done >= statements {
+                answer.took = begun.elapsed();
                 return Ok(answer);
             }
         }
@@ -232,6 +267,7 @@ impl Talk {
             Some(b'N') if shown && self.parsed_before && answer.parsed == answer.done => {}
             Some(b'D') => answer.rows.extend(data_row(&frame[5..])),
             Some(b'C' | b'I') => {
+                answer.updated += updated(&frame);
                 if shown {
                     answer.completion.extend_from_slice(&frame);
                 }
@@ -240,7 +276,7 @@ impl Talk {
             Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),
-            Some(b'A') => self.notifications.get_or_insert_default().extend_from_slice(&frame),
+            Some(b'A') => self.hold_notification(&frame),
             Some(b'E') => {
                 let error = ServerError::new(frame);
                 if error.is_fatal() {
@@ -252,6 +288,15 @@ impl Talk {
             _ => {}
         }
         Ok(false)
+    }
+
+    fn hold_notification(&mut self, frame: &[u8]) {
+        let held = self.notifications.get_or_insert_default();
+        held.extend_from_slice(frame);
+        if held.len() > self.notifications_limit {
+            self.link.tell_front(held);
+            self.notifications = None;
+        }
     }
 
     /// One statement of our own.
@@ -328,6 +373,13 @@ impl Talk {
         let report = Report { message: words(&report.message), detail, hint, ..report.clone() };
         self.link.tell_front(&reply::report(&report));
     }
+}
+
+/// The rows that CommandComplete says an UPDATE has changed.
+fn updated(frame: &[u8]) -> u64 {
+    let tag = frame.get(HEADER_LEN..).and_then(|body| body.strip_suffix(b"\0"));
+    let rows = tag.and_then(|tag| std::str::from_utf8(tag).ok()?.strip_prefix("UPDATE ")?.parse().ok());
+    rows.unwrap_or_default()
 }
 
 /// DataRow's values, as text; NULL is `None`. What is not UTF-8 is marked as such.

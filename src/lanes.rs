@@ -12,6 +12,7 @@ use crate::catalog::query::LANE_CLASS;
 use crate::pg::LockMode;
 use crate::pg::relation::quote_identifier;
 use crate::plan::LockNeed;
+use crate::report::in_words;
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
@@ -141,16 +142,6 @@ impl fmt::Display for Blocker {
         words.extend(self.state.clone());
         words.extend(self.age_ms.map(|ms| format!("for {}", in_words(Duration::from_millis(ms)))));
         if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
-    }
-}
-
-/// `850 ms`, `12 s`, `14 min`, `3 h`.
-pub fn in_words(time: Duration) -> String {
-    match time.as_secs() {
-        0 => format!("{} ms", time.as_millis()),
-        s if s < 120 => format!("{s} s"),
-        s if s < 7200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3600),
     }
 }
 

@@ -56,10 +56,16 @@ counters! {
     lock_attempts,
     /// … that found the lock taken.
     lock_attempts_failed,
+    /// Batches of backfills.
+    backfill_batches,
+    /// … that met a lock, took too long, or failed.
+    backfill_batches_failed,
     /// Texts with DDL keywords that could not be parsed.
     texts_unparsable,
     /// Texts too large to inspect.
     texts_oversize,
+    /// Prepared DDL that is followed no more, as its session has prepared too much.
+    prepared_forgotten,
     /// Texts that may hide DDL (DO, CALL).
     texts_hiding_ddl,
     /// DDL relayed because the state of the conversation left two readings.

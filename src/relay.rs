@@ -32,6 +32,10 @@ const TURNS: usize = 8;
 /// Client bytes kept while the session is busy with a statement; beyond it the client has to wait.
 const READ_AHEAD: usize = 64 * 1024;
 
+/// Bytes on the way to a client that does not take them, while its backend is asked something; beyond it the
+/// server has to wait.
+const FRONT_WAITING: usize = 64 * 1024;
+
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }

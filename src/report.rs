@@ -6,6 +6,7 @@
 use crate::pg::sqlstate::SqlState;
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -82,5 +83,15 @@ impl fmt::Display for Report {
             write!(f, "\nHINT:  {hint}")?;
         }
         Ok(())
+    }
+}
+
+/// `850 ms`, `12 s`, `14 min`, `3 h`.
+pub fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        s if s < 120 => format!("{s} s"),
+        s if s < 7200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3600),
     }
 }

@@ -3,8 +3,9 @@
 
 mod common;
 
+use common::end::{ENDS, End, assert_fatal};
 use common::raw::{copy_data, execute as execute_portal, q, run, sync};
-use common::{Client, Message, Outcome, new_database, port, postgres, proxy, wait_until};
+use common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::sync::LazyLock;
@@ -57,6 +58,11 @@ impl Stage {
         wait_until("the build is over", || self.watcher.value(&sql) == "0");
     }
 
+    /// The end comes to a client; what is left of it.
+    fn end(&mut self, end: End, client: Client) -> Option<Client> {
+        end.come(client, &mut self.watcher, port(&self.running))
+    }
+
     /// Nothing is left of anybody but the watcher and those in `but`.
     fn assert_clean(&mut self, what: &str, but: &[&Client]) {
         let pids: Vec<String> = but.iter().map(|client| client.pid.to_string()).collect();
@@ -75,59 +81,6 @@ impl Stage {
         let invalid = "SELECT string_agg(indexrelid::regclass::text, ', ') FROM pg_index WHERE NOT indisvalid";
         assert_eq!(self.watcher.value(invalid), "", "{what}: an invalid index is left");
     }
-}
-
-/// How a client ends what it has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// A CancelRequest through the proxy.
-    Cancel,
-    /// `pg_cancel_backend()`.
-    CancelBackend,
-    /// Reset: its machine died.
-    Reset,
-    /// Closed without a word: its process died.
-    Close,
-    /// `pg_terminate_backend()`.
-    Terminate,
-}
-
-const ENDS: [End; 5] = [End::Cancel, End::CancelBackend, End::Reset, End::Close, End::Terminate];
-
-impl End {
-    /// It comes. What is left of the client hears of it by [`End::heard`].
-    fn come(self, stage: &mut Stage, client: Client) -> Option<Client> {
-        match self {
-            Self::Cancel => client.cancel(port(&stage.running)),
-            Self::CancelBackend => drop(stage.watcher.ok(&format!("SELECT pg_cancel_backend({})", client.pid))),
-            Self::Terminate => drop(stage.watcher.ok(&format!("SELECT pg_terminate_backend({})", client.pid))),
-            Self::Reset => {
-                client.reset();
-                return None;
-            }
-            Self::Close => return None,
-        }
-        Some(client)
-    }
-
-    /// The client's session, if it still has one, and what it was told.
-    fn heard(self, mut client: Client) -> Option<(Client, Outcome)> {
-        if self == Self::Terminate {
-            assert_fatal(&client.last_words(), "57P01");
-            return None;
-        }
-        let outcome = client.outcome();
-        assert_eq!(outcome.error.as_deref(), Some("57014"), "{self:?}: {outcome:?}");
-        Some((client, outcome))
-    }
-}
-
-/// The last message before the close is a FATAL error of this SQLSTATE.
-#[track_caller]
-fn assert_fatal(words: &[Message], sqlstate: &str) {
-    let last = words.last().expect("last words");
-    let told = [b'V', b'C'].map(|code| last.field(code).unwrap_or_default());
-    assert_eq!(told, ["FATAL", sqlstate], "{words:?}");
 }
 
 const WAITS: &str = "query LIKE '/* pgsluice: waiting for %blocked by pid%'";
@@ -207,7 +160,7 @@ fn play(name: &str, scenes: &[Scene]) {
             stage.wait_for(&client, scene.under_way);
             let builds = scene.under_way != WAITS;
             let pid = client.pid;
-            let client = end.come(&mut stage, client);
+            let client = stage.end(end, client);
             if builds {
                 // What a build leaves is dropped once those who use the table let go.
                 stage.wait_for_undo(pid);
@@ -258,7 +211,7 @@ fn an_interrupted_drop_is_finished() {
         client.send_query("DROP INDEX old");
         stage.wait_for(&client, BUILD_WAITS);
         let pid = client.pid;
-        let client = end.come(&mut stage, client);
+        let client = stage.end(end, client);
         stage.wait_for_undo(pid);
         blocker.ok("ROLLBACK");
         blocker.goodbye();
@@ -299,7 +252,7 @@ fn a_copy_that_ends_early() {
             client.send_query(string);
             client.read_up_to(b"G");
             client.send(&copy_data("1\n2\n"));
-            if let Some(mut client) = end.come(&mut stage, client) {
+            if let Some(mut client) = stage.end(end, client) {
                 if end != End::Terminate {
                     // A server that waits for data heeds a cancel when the next of them come.
                     client.send(&copy_data("3\n"));
@@ -327,7 +280,7 @@ fn a_transaction_block_ends_as_it_would_directly() {
         client.ok("INSERT INTO other VALUES (1)");
         client.send_query("ALTER TABLE t ADD COLUMN a int");
         stage.wait_for(&client, WAITS);
-        if let Some((mut client, outcome)) = end.come(&mut stage, client).and_then(|client| end.heard(client)) {
+        if let Some((mut client, outcome)) = stage.end(end, client).and_then(|client| end.heard(client)) {
             assert_eq!(outcome.status, 'E', "{outcome:?}");
             assert_eq!(client.query("SELECT 1").error.as_deref(), Some("25P02"));
             assert_eq!(client.query("ALTER TABLE t ADD COLUMN a int").error.as_deref(), Some("25P02"));

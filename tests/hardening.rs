@@ -4,9 +4,11 @@
 mod common;
 
 use common::program::Program;
-use common::raw::{copy_data, copy_done, frame, q, read_to_close, reset, run, socket, startup, sync};
+use common::raw::{
+    bind, close, copy_data, copy_done, execute, frame, parse, q, read_to_close, reset, run, socket, startup, sync,
+};
 use common::twins::wait_until_alone;
-use common::{Client, new_database, port, postgres, proxy, signal, wait_until};
+use common::{Client, Message, new_database, port, postgres, proxy, signal, wait_until};
 use pgsluice::dev::{Options, Postgres};
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -134,6 +136,123 @@ fn strict() -> Postgres {
     std::fs::write(&path, format!("host all by_scram all scram-sha-256\n{old}")).expect("pg_hba.conf");
     admin.ok("SELECT pg_reload_conf()");
     server
+}
+
+/// A session that waits for `t`, which `reader` holds, to add a column to it.
+fn waiting(program: &Program, database: &str) -> (Client, Client) {
+    let mut reader = Client::connect(SERVER.port, &SERVER.user, database);
+    reader.ok("CREATE TABLE t (id int)");
+    reader.ok("BEGIN; SELECT * FROM t");
+    let mut client = program.client(&SERVER.user, database);
+    client.ok("LISTEN here");
+    client.send_query("ALTER TABLE t ADD COLUMN a int");
+    client.read_up_to(b"N");
+    (client, reader)
+}
+
+const NOTIFIED: &str = "SELECT pg_notify('here', i || ' ' || repeat('x', 7900)) FROM generate_series(1, 8000) AS i";
+
+fn number(notification: &Message) -> usize {
+    let payload = notification.body.rsplit(|b| *b == 0).nth(1).expect("a payload");
+    String::from_utf8_lossy(payload).split(' ').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+#[test]
+fn notifications_during_a_wait_have_a_limit() {
+    let program = Program::start(&SERVER);
+    let database = new_database(&SERVER, "notified");
+    let (mut client, mut reader) = waiting(&program, &database);
+    let before = program.memory();
+    let mut other = Client::connect(SERVER.port, &SERVER.user, &database);
+    other.ok(NOTIFIED);
+    // The client does not read: then the server waits, as for any client.
+    let stuck =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'ClientWrite'", client.pid);
+    wait_until("the server waits", || other.value(&stuck) == "1");
+    // All but the last megabyte comes while the change still waits; nothing is lost, nothing overtakes.
+    let mut came = 0;
+    while came < 7800 {
+        let message = client.read();
+        if message.tag == b'A' {
+            came += 1;
+            assert_eq!(number(&message), came);
+        }
+    }
+    let peak = program.peak();
+    assert!(peak < before + GROWTH, "{before} kB became {peak} kB");
+    reader.ok("COMMIT");
+    let rest = client.read_up_to(b"Z");
+    let notified = rest.iter().filter(|message| message.tag == b'A').map(number);
+    assert!(notified.eq(came + 1..=8000), "the rest");
+    let tags: Vec<String> = rest.iter().filter(|m| m.tag == b'C').map(Message::text).collect();
+    assert_eq!(tags, ["ALTER TABLE"]);
+}
+
+#[test]
+fn who_leaves_while_notifications_wait_leaves_nothing() {
+    let program = Program::start(&SERVER);
+    let database = new_database(&SERVER, "left");
+    let (client, mut reader) = waiting(&program, &database);
+    let mut other = Client::connect(SERVER.port, &SERVER.user, "postgres");
+    let pid = client.pid;
+    Client::connect(SERVER.port, &SERVER.user, &database).ok(NOTIFIED);
+    let stuck = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'ClientWrite'");
+    wait_until("the server waits", || other.value(&stuck) == "1");
+    client.reset();
+    let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    wait_until("its backend is gone", || other.value(&there) == "0");
+    reader.ok("COMMIT");
+    let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'a'";
+    assert_eq!(reader.value(columns), "0", "nobody wants it any more");
+}
+
+/// Portals that are bound and never executed: the server forgets them with their transaction, the proxy is not told.
+#[test]
+fn what_is_prepared_has_a_limit() {
+    const PORTALS: usize = 20_000;
+    let program = Program::with(&SERVER, "[ddl]\nprepared_limit = \"1MB\"\n");
+    let database = new_database(&SERVER, "prepared");
+    let mut client = program.client(&SERVER.user, &database);
+    client.ok("CREATE TABLE t (id int)");
+    let before = program.memory();
+    // Prepared last, and still followed: it is answered at once, where a relayed one would wait for the reader.
+    let name = |number: usize| format!("{number:01000}");
+    let statement = "ALTER TABLE t ADD COLUMN IF NOT EXISTS id int";
+    for at in 0..PORTALS {
+        if at % 100 == 0 {
+            client.send(&[close(b'S', "s"), parse("s", statement)].concat());
+        }
+        client.send(&[bind(&name(at), "s", &[]), sync()].concat());
+        client.read_up_to(b"Z");
+    }
+    assert_small(&program, before, "many portals");
+    let mut reader = Client::connect(SERVER.port, &SERVER.user, &database);
+    reader.ok("BEGIN; SELECT * FROM t");
+    client.send(&[bind("last", "s", &[]), execute("last", 0), sync()].concat());
+    assert_eq!(client.outcome().tags, ["ALTER TABLE"]);
+    // So with statements, which the server keeps.
+    let before = program.memory();
+    for at in 0..PORTALS / 20 {
+        let text = format!("ALTER TABLE t ADD COLUMN IF NOT EXISTS id int DEFAULT length('{}')", "x".repeat(20_000));
+        client.send(&[parse(&name(at), &text), sync()].concat());
+        client.read_up_to(b"Z");
+    }
+    assert_small(&program, before, "many statements");
+    let mut strict = Program::with(&SERVER, "[ddl]\nprepared_limit = \"64kB\"\noversize = \"refuse\"\n");
+    for bound in [false, true] {
+        let mut client = strict.client(&SERVER.user, &database);
+        client.send(&parse("s", statement));
+        for at in 0..40 {
+            let next = if bound { bind(&name(at), "s", &[]) } else { parse(&name(at), statement) };
+            // It may be cut off before all of it is sent.
+            drop(client.stream.write_all(&next));
+        }
+        let words = client.last_words();
+        assert_eq!(words.last().and_then(|word| word.field(b'C')).as_deref(), Some("53400"), "{words:?}");
+    }
+    strict.signal("TERM");
+    assert!(strict.wait().success());
+    assert!(strict.log().contains("ddl_refused=2"), "{}", strict.log());
 }
 
 #[test]

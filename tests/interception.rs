@@ -144,3 +144,39 @@ fn a_wait_is_visible_and_cancellable() {
     }
     running.stop_now();
 }
+
+/// What has no safe way is refused where policy says so, and the session is as after any error of the server's.
+#[test]
+fn policy_refuses_what_is_unsafe() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |config| {
+        config.ddl.small_table = 0;
+        config.ddl.unsafe_ddl = pgsluice::config::Unsafe::Refuse;
+    });
+    let mut client = Client::connect(port(&running), &postgres.user, "postgres");
+    client.ok("CREATE TABLE t (i int); INSERT INTO t VALUES (1); CREATE INDEX t_i ON t (i)");
+    let refused = |outcome: common::Outcome| (outcome.error.unwrap_or_default(), outcome.status);
+    let unsafe_ones = [
+        "ALTER TABLE t ADD EXCLUDE USING btree (i WITH =)",
+        "CLUSTER t USING t_i",
+        "VACUUM FULL t",
+        "ALTER TABLE t SET UNLOGGED",
+        "ALTER TABLE t ALTER i TYPE text",
+    ];
+    for sql in unsafe_ones {
+        assert_eq!(refused(client.query(sql)), ("55000".to_owned(), 'I'), "{sql}");
+        assert_eq!(refused(client.execute(sql)), ("55000".to_owned(), 'I'), "{sql}");
+    }
+    // In a block the block fails; the implicit one of a string is rolled back.
+    client.ok("BEGIN; INSERT INTO t VALUES (2)");
+    assert_eq!(refused(client.query("ALTER TABLE t ALTER i SET NOT NULL")), ("55000".to_owned(), 'E'));
+    assert_eq!(refused(client.query("SELECT 1")), ("25P02".to_owned(), 'E'));
+    client.ok("ROLLBACK");
+    let string = "INSERT INTO t VALUES (3); ALTER TABLE t SET UNLOGGED; INSERT INTO t VALUES (4)";
+    assert_eq!(refused(client.query(string)), ("55000".to_owned(), 'I'));
+    assert_eq!(client.value("SELECT count(*) FROM t"), "1");
+    // What is safe runs.
+    client.ok("ALTER TABLE t ADD COLUMN j int DEFAULT random()");
+    client.ok("ALTER TABLE t ALTER i SET NOT NULL");
+    running.stop_now();
+}

@@ -138,7 +138,7 @@ fn nobody_waits_longer_than_the_stall_budget() {
     const LANES: usize = 3;
     /// One DDL statement's own work on a busy machine, beside the lock attempt.
     const SLACK: Duration = Duration::from_millis(100);
-    let running = proxy(&SERVER, |config| config.ddl.small_table = 0);
+    let running = proxy(&SERVER, common::no_table_is_small);
     let database = new_database(&SERVER, "stall");
     direct(&database).ok("CREATE TABLE calm (id int)");
     let cases: Vec<Case> = cases().into_iter().filter(|case| is_safe(case) && case.since() <= SERVER.version).collect();
@@ -275,7 +275,7 @@ fn an_autovacuum_that_waits_for_us_is_no_deadlock() {
 
 #[test]
 fn one_after_another_in_a_lane() {
-    let running = proxy(&SERVER, |config| config.ddl.small_table = 0);
+    let running = proxy(&SERVER, common::no_table_is_small);
     let database = new_database(&SERVER, "lane");
     let mut watcher = direct(&database);
     watcher.ok("CREATE TABLE t (id int)");

@@ -8,6 +8,7 @@
 //! limits  small=1MB guard
 //! relation public.orders kind=r bytes=31GB column=id:bigint,notnull,default index=orders_pkey,unique,constraint
 //! probe   none rewrite rebuild unknown
+//! refreshable
 //! wanted  INDEX USING btree (a)
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
@@ -95,6 +96,7 @@ struct Scene {
     tree: Option<Tree>,
     attach: Option<AttachFacts>,
     forgetful: bool,
+    refreshable: bool,
 }
 
 impl Default for Scene {
@@ -116,13 +118,14 @@ impl Default for Scene {
         };
         Self {
             session,
-            limits: Limits { small_table: 0, rewrite: true },
+            limits: Limits { small_table: 0, rewrite: true, refuse_unsafe: false, refuse_exclude: false },
             relations: Vec::new(),
             unusable: Vec::new(),
             probe: Vec::new(),
             wanted: None,
             tree: None,
             attach: None,
+            refreshable: false,
             forgetful: false,
         }
     }
@@ -166,6 +169,7 @@ impl Scene {
             }
             "member" => self.tree.as_mut().unwrap().members.push(member(rest)),
             "forgetful" => self.forgetful = true,
+            "refreshable" => self.refreshable = true,
             word => panic!("{file}: what is {word:?}?"),
         }
     }
@@ -207,6 +211,7 @@ impl Scene {
             related,
             probe: self.probe.clone(),
             wanted_index: self.wanted.clone(),
+            refreshable: self.refreshable,
             tree: self.tree.clone(),
             attach: self.attach.clone(),
         }
@@ -252,6 +257,8 @@ fn limits(limits: &mut Limits, word: &str) {
     match word.split_once('=').unwrap_or((word, "")) {
         ("small", size) => limits.small_table = bytes(size),
         ("guard", "") => limits.rewrite = false,
+        ("refuse", "unsafe") => limits.refuse_unsafe = true,
+        ("refuse", "exclude") => limits.refuse_exclude = true,
         _ => panic!("limits {word}?"),
     }
 }

@@ -1,145 +1,21 @@
-//! TLS on both sides, the login through it, and what else comes before the first startup packet.
+//! TLS on both sides, and the login through it. What else comes before a session is in `tests/first_bytes.rs`.
 //!
 //! Against a real server that encrypts, with libpq (psql, pgbench) and with bare sockets. A case that
 //! works directly must work through the proxy, or fail for the reason that `docs/security.md` gives.
 
 mod common;
 
-use common::{Client, Message, new_database, port, proxy, raw, startup_packet, wait_until};
+use common::tls::{FILES, SECRET, SERVER, SSL_REQUEST, behind, both, install, listen, psql, said, tls, tls_client};
+use common::{Client, new_database, port, proxy, raw, startup_packet, wait_until};
 use pgsluice::config::{Address, BackendTlsMode, Config, ListenTlsMode};
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::server::Running;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::Output;
-use std::sync::{Arc, LazyLock};
+use std::path::Path;
 use std::time::Duration;
-
-const SECRET: &str = "s3cret";
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
-
-/// Certificates of one authority, as files: the server's, another one for the proxy, a client's; and one of a stranger's.
-struct Files {
-    folder: PathBuf,
-}
-
-impl Files {
-    fn new() -> Self {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let files = Self { folder };
-        let ca = files.authority("ca");
-        files.authority("stranger");
-        for name in ["server", "other", "client"] {
-            files.issue(name, &ca, &["localhost", "127.0.0.1"]);
-        }
-        files.issue("elsewhere", &ca, &["elsewhere.example"]);
-        files
-    }
-
-    fn authority(&self, name: &str) -> Issuer<'static, KeyPair> {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        self.write(name, &params.self_signed(&key).unwrap().pem(), &key);
-        Issuer::new(params, key)
-    }
-
-    fn issue(&self, name: &str, issuer: &Issuer<'_, KeyPair>, hosts: &[&str]) {
-        let mut params =
-            CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        self.write(name, &params.signed_by(&key, issuer).unwrap().pem(), &key);
-    }
-
-    fn write(&self, name: &str, certificate: &str, key: &KeyPair) {
-        std::fs::write(self.crt(name), certificate).unwrap();
-        std::fs::write(self.key(name), key.serialize_pem()).unwrap();
-        std::fs::set_permissions(self.key(name), std::fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
-    fn crt(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.crt"))
-    }
-
-    fn key(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.key"))
-    }
-}
-
-static FILES: LazyLock<Files> = LazyLock::new(Files::new);
-
-/// Encrypts with the certificate `server`, and asks the role `scram` for SCRAM.
-static SERVER: LazyLock<Postgres> = LazyLock::new(|| {
-    let postgres = Postgres::start(Options::default()).expect("a throw-away server");
-    let rules = postgres.data_dir.join("pg_hba.conf");
-    let old = std::fs::read_to_string(&rules).unwrap();
-    let own = "host all scram all scram-sha-256\nhost all md5 all md5\nhostssl all certified all cert\n";
-    std::fs::write(&rules, own.to_owned() + &old).unwrap();
-    install(&postgres, "server");
-    let mut admin = Client::connect(postgres.port, &postgres.user, "postgres");
-    admin.ok(&format!("CREATE ROLE scram LOGIN SUPERUSER PASSWORD '{SECRET}'"));
-    admin.ok(&format!("SET password_encryption = 'md5'; CREATE ROLE md5 LOGIN PASSWORD '{SECRET}'"));
-    admin.ok("CREATE ROLE certified LOGIN");
-    postgres
-});
-
-/// Gives the server a certificate, and makes it encrypt.
-fn install(postgres: &Postgres, name: &str) {
-    let owner = std::fs::metadata(&postgres.data_dir).unwrap();
-    for (from, to) in [(FILES.crt(name), "server.crt"), (FILES.key(name), "server.key"), (FILES.crt("ca"), "root.crt")]
-    {
-        let to = postgres.data_dir.join(to);
-        std::fs::copy(&from, &to).unwrap();
-        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
-        chown(&to, Some(owner.uid()), Some(owner.gid())).unwrap();
-    }
-    let mut admin = Client::connect(postgres.port, &postgres.user, "postgres");
-    admin.ok("ALTER SYSTEM SET ssl_ca_file = 'root.crt'");
-    admin.ok("ALTER SYSTEM SET ssl = on");
-    admin.ok("SELECT pg_reload_conf()");
-    let encrypts = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", postgres.port)).unwrap();
-        stream.write_all(&SSL_REQUEST).unwrap();
-        let mut answer = [0];
-        stream.read_exact(&mut answer).unwrap();
-        answer == *b"S"
-    };
-    wait_until("the server encrypts", encrypts);
-}
-
-fn listen(config: &mut Config, mode: ListenTlsMode, certificate: &str) {
-    config.listen_tls.mode = mode;
-    config.listen_tls.certificate = Some(FILES.crt(certificate));
-    config.listen_tls.key = Some(FILES.key(certificate));
-}
-
-fn behind(config: &mut Config, mode: BackendTlsMode) {
-    config.backend_tls.mode = mode;
-    if matches!(mode, BackendTlsMode::VerifyCa | BackendTlsMode::VerifyFull) {
-        config.backend_tls.root = Some(FILES.crt("ca"));
-    }
-}
-
-/// psql as the role `scram`.
-fn psql(port: u16, sql: &str, environment: &[(&str, &str)]) -> Output {
-    let mut command = SERVER.command("psql");
-    command.env("PGPORT", port.to_string()).env("PGUSER", "scram").env("PGPASSWORD", SECRET);
-    command.env("PGSSLROOTCERT", FILES.crt("ca")).envs(environment.iter().copied()).args(["-XAtc", sql]);
-    command.output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
 
 const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
 
@@ -376,51 +252,6 @@ fn a_cancel_through_tls() {
     running.stop_now();
 }
 
-#[test]
-fn the_first_bytes_of_a_client() {
-    let running = both(|config| config.listen_tls.mode = ListenTlsMode::Allow);
-    let connect = || {
-        let stream = TcpStream::connect(("127.0.0.1", port(&running))).unwrap();
-        stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
-        stream
-    };
-    // Bytes in plain text right behind the request.
-    for more in [&b"x"[..], &startup_packet("postgres", "postgres")] {
-        let mut stream = connect();
-        stream.write_all(&[&SSL_REQUEST[..], more].concat()).unwrap();
-        let mut client = Client { stream, pid: 0, key: Vec::new() };
-        let message = client.read();
-        assert_eq!(message.field(b'C').as_deref(), Some("08P01"));
-        assert!(message.field(b'M').unwrap().contains("unencrypted data after SSL request"));
-    }
-    // GSS is declined, then TLS granted; after it no further request.
-    let mut stream = connect();
-    let mut answer = [0];
-    for (request, expected) in [(GSSENC_REQUEST, b'N'), (SSL_REQUEST, b'S')] {
-        stream.write_all(&request).unwrap();
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[0], expected);
-    }
-    let mut stream = handshake(stream, &[]).unwrap();
-    stream.write_all(&SSL_REQUEST).unwrap();
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).unwrap();
-    assert_eq!(raw::messages(&rest)[0].field(b'C').as_deref(), Some("0A000"));
-    // A direct handshake must name the protocol.
-    assert!(tls_client(&running, true).is_some());
-    assert!(tls(&running, true, &[]).is_none());
-    assert!(tls(&running, true, &[b"http/1.1"]).is_none());
-    // What is neither TLS nor PostgreSQL.
-    let mut stream = connect();
-    stream.write_all(&[0x16, 3, 1, 0, 5, 1, 2, 3, 4, 5]).unwrap();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    assert_ne!(rest.first(), Some(&b'R'));
-    // Nobody was hurt.
-    assert!(psql(port(&running), "SELECT 1", &[]).status.success());
-    running.stop_now();
-}
-
 /// Sessions keep the certificate they began with; the next get the new one; a bad file changes nothing.
 #[test]
 fn files_are_read_anew() {
@@ -489,44 +320,6 @@ fn a_stranger_in_the_servers_place() {
     }
 }
 
-/// A load balancer's header says who the client is; limits count it.
-#[test]
-fn proxy_headers_and_limits() {
-    let running = proxy(&SERVER, |config| {
-        config.proxy.proxy_protocol_from = vec!["127.0.0.1".parse().unwrap()];
-        config.proxy.max_clients_per_address = 2;
-    });
-    let connect = |header: &[u8]| {
-        let mut stream = TcpStream::connect(("127.0.0.1", port(&running))).unwrap();
-        stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
-        stream.write_all(&[header, &startup_packet("postgres", "postgres")].concat()).unwrap();
-        let mut client = Client { stream, pid: 0, key: Vec::new() };
-        let first = client.try_read();
-        (client, first.map(|message: Message| message.field(b'C').unwrap_or_else(|| "in".to_owned())))
-    };
-    let from = |address: &str| format!("PROXY TCP4 {address} 127.0.0.1 1 2\r\n").into_bytes();
-    let (one, first) = connect(&from("192.0.2.1"));
-    assert_eq!(first.as_deref(), Some("in"));
-    let (_two, first) = connect(&from("192.0.2.1"));
-    assert_eq!(first.as_deref(), Some("in"));
-    assert_eq!(connect(&from("192.0.2.1")).1.as_deref(), Some("53300"));
-    assert_eq!(connect(&from("192.0.2.2")).1.as_deref(), Some("in"));
-    drop(one);
-    wait_until("there is room again", || connect(&from("192.0.2.1")).1.as_deref() == Some("in"));
-    // From there, nothing goes without a header.
-    assert_eq!(connect(b"").1, None);
-    running.stop_now();
-
-    let running = proxy(&SERVER, |config| config.proxy.max_clients = 1);
-    let one = Client::connect(port(&running), "postgres", "postgres");
-    let mut two = TcpStream::connect(("127.0.0.1", port(&running))).unwrap();
-    two.write_all(&startup_packet("postgres", "postgres")).unwrap();
-    let message = Client { stream: two, pid: 0, key: Vec::new() }.read();
-    assert_eq!((message.field(b'C').as_deref(), message.field(b'V').as_deref()), (Some("53300"), Some("FATAL")));
-    one.cancel(port(&running));
-    running.stop_now();
-}
-
 #[test]
 fn files_that_do_not_fit_are_told() {
     let spawned = |tweak: &dyn Fn(&mut Config)| {
@@ -550,85 +343,4 @@ fn files_that_do_not_fit_are_told() {
         config.listen_tls.certificate = Some(FILES.key("server"));
     });
     assert!(swapped.contains("no certificate (PEM) in it"), "{swapped}");
-}
-
-/// TLS on both sides, with the server's own certificate.
-fn both(tweak: impl FnOnce(&mut Config)) -> Running {
-    proxy(&SERVER, |config| {
-        listen(config, ListenTlsMode::Require, "server");
-        behind(config, BackendTlsMode::VerifyFull);
-        tweak(config);
-    })
-}
-
-type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
-
-/// The handshake is over when this returns; `None`: it failed, or the proxy closed the connection at once.
-fn handshake(stream: TcpStream, alpn: &[&[u8]]) -> Option<Tls> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(FILES.crt("ca")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = rustls::StreamOwned::new(connection, stream);
-    stream.conn.complete_io(&mut stream.sock).ok()?;
-    Some(stream)
-}
-
-fn tls(running: &Running, direct: bool, alpn: &[&[u8]]) -> Option<Tls> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port(running))).unwrap();
-    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
-    if !direct {
-        stream.write_all(&SSL_REQUEST).unwrap();
-        let mut answer = [0];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(answer, *b"S");
-    }
-    let mut stream = handshake(stream, alpn)?;
-    // With TLS 1.3 the client is done first: whether the server is content shows when it waits for more.
-    stream.sock.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mut byte = [0];
-    let waits = matches!(stream.read(&mut byte), Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
-    stream.sock.set_read_timeout(Some(common::PATIENCE)).unwrap();
-    waits.then_some(stream)
-}
-
-/// A session over TLS, by bare messages.
-struct TlsClient {
-    stream: Tls,
-    pid: i32,
-    key: Vec<u8>,
-}
-
-fn tls_client(running: &Running, direct: bool) -> Option<TlsClient> {
-    let stream = tls(running, direct, if direct { &[b"postgresql"] } else { &[] })?;
-    let mut client = TlsClient { stream, pid: 0, key: Vec::new() };
-    client.send(&startup_packet("postgres", "postgres"));
-    let key = client.read_to(b'K').body;
-    client.pid = i32::from_be_bytes(key[..4].try_into().unwrap());
-    client.key = key;
-    client.read_to(b'Z');
-    Some(client)
-}
-
-impl TlsClient {
-    fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-        self.stream.flush().unwrap();
-    }
-
-    fn read_to(&mut self, tag: u8) -> Message {
-        loop {
-            let mut header = [0; 5];
-            self.stream.read_exact(&mut header).unwrap();
-            let mut body = vec![0; u32::from_be_bytes(header[1..].try_into().unwrap()) as usize - 4];
-            self.stream.read_exact(&mut body).unwrap();
-            if header[0] == tag {
-                return Message { tag, body };
-            }
-        }
-    }
 }

@@ -1,5 +1,5 @@
 //! The protocol's corners, each played directly and through the proxy: the server's bytes must be the same, but for
-//! pids, keys and times. What no driver would send is in `tests/bytes.rs`.
+//! pids, keys and times. What no driver would send is in `tests/bytes.rs` and `tests/malformed.rs`.
 
 mod common;
 

@@ -12,6 +12,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 pub mod common;
+pub mod silent;
 
 use pgsluice::dev::{Options, Postgres};
 use std::fs;
@@ -26,7 +27,7 @@ use std::time::Duration;
 pub struct Rig {
     pub targets: Vec<Target>,
     pub postgres: Postgres,
-    folder: PathBuf,
+    place: Place,
 }
 
 /// A way to the server.
@@ -44,20 +45,24 @@ impl Target {
     }
 }
 
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
 impl Rig {
     /// The server, pgsluice, and PgBouncer and HAProxy if they are installed.
     pub fn start() -> Self {
         let options = Options { max_connections: 2600, ..Options::default() };
         let postgres = Postgres::start(options.setting("shared_buffers", "512MB")).expect("a throw-away server");
-        let folder = std::env::temp_dir().join(format!("pgsluice-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder for settings");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a folder that others may read");
-        let server = Target { name: "direct", port: postgres.port, process: None };
-        let mut rig = Self { targets: vec![server], postgres, folder };
-        rig.pgsluice("pgsluice", "");
-        rig.pgbouncer();
-        rig.haproxy();
-        rig
+        let place = Place::new(postgres.port, &postgres.user);
+        let mut targets = vec![Target { name: "direct", port: postgres.port, process: None }];
+        targets.extend(place.proxies(""));
+        Self { targets, postgres, place }
     }
 
     pub fn target(&self, name: &str) -> &Target {
@@ -66,28 +71,53 @@ impl Rig {
 
     /// A pgsluice, with `more` lines of `[proxy]`.
     pub fn pgsluice(&mut self, name: &'static str, more: &str) {
+        self.targets.extend(self.place.pgsluice(name, more));
+    }
+}
+
+/// Where proxies have their settings, and the server that they relay to.
+pub struct Place {
+    folder: PathBuf,
+    server: u16,
+    user: String,
+}
+
+impl Place {
+    pub fn new(server: u16, user: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("pgsluice-bench-{}-{server}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for settings");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a folder that others may read");
+        Self { folder, server, user: user.to_owned() }
+    }
+
+    /// pgsluice with `more` lines of `[proxy]`, and PgBouncer and HAProxy if they are installed.
+    pub fn proxies(&self, more: &str) -> Vec<Target> {
+        [self.pgsluice("pgsluice", more), self.pgbouncer(), self.haproxy()].into_iter().flatten().collect()
+    }
+
+    fn pgsluice(&self, name: &'static str, more: &str) -> Option<Target> {
         let port = free_port();
         let settings = format!(
             "[proxy]\nlisten = [\"127.0.0.1:{port}\"]\nbackend = \"127.0.0.1:{}\"\n{more}\n\
              [operator]\nuser = \"{}\"\ndbname = \"postgres\"\n",
-            self.postgres.port, self.postgres.user
+            self.server, self.user
         );
         let path = self.settings(&format!("{name}.toml"), &settings);
         let program =
             std::env::var_os("PGSLUICE_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pgsluice").into());
         let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(path);
-        self.add(name, port, &mut command);
+        self.start(name, port, &mut command)
     }
 
-    fn pgbouncer(&mut self) {
+    fn pgbouncer(&self) -> Option<Target> {
         let port = free_port();
-        let users = self.settings("users.txt", &format!("\"{}\" \"\"\n", self.postgres.user));
+        let users = self.settings("users.txt", &format!("\"{}\" \"\"\n", self.user));
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = session\nmax_client_conn = 2000\n\
-             default_pool_size = 1100\nignore_startup_parameters = extra_float_digits\n",
-            self.postgres.port,
+             unix_socket_dir =\nauth_type = trust\nauth_file = {}\npool_mode = session\nmax_client_conn = {MOST}\n\
+             default_pool_size = {MOST}\nignore_startup_parameters = extra_float_digits\n",
+            self.server,
             users.display()
         );
         let path = self.settings("pgbouncer.ini", &settings);
@@ -101,19 +131,19 @@ impl Rig {
             let (uid, gid) = user.expect("a user who is not root");
             command.uid(uid).gid(gid);
         }
-        self.add("PgBouncer", port, &mut command);
+        self.start("PgBouncer", port, &mut command)
     }
 
-    fn haproxy(&mut self) {
+    fn haproxy(&self) -> Option<Target> {
         let port = free_port();
         let settings = format!(
-            "global\n maxconn 4000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
+            "global\n maxconn {MOST}\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n\
              frontend clients\n bind 127.0.0.1:{port}\n default_backend server\n\
              backend server\n server postgres 127.0.0.1:{}\n",
-            self.postgres.port
+            self.server
         );
         let path = self.settings("haproxy.cfg", &settings);
-        self.add("HAProxy", port, Command::new(find("haproxy")).arg("-db").arg("-f").arg(path));
+        self.start("HAProxy", port, Command::new(find("haproxy")).arg("-db").arg("-f").arg(path))
     }
 
     fn settings(&self, name: &str, text: &str) -> PathBuf {
@@ -123,17 +153,17 @@ impl Rig {
     }
 
     /// Starts a proxy and waits until it listens; one that is not installed is left out.
-    fn add(&mut self, name: &'static str, port: u16, command: &mut Command) {
+    fn start(&self, name: &'static str, port: u16, command: &mut Command) -> Option<Target> {
         let log = fs::File::create(self.folder.join(format!("{name}.log"))).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let Ok(process) = command.spawn() else {
             eprintln!("{name} is not installed, and is left out (scripts/setup.sh bench)");
-            return;
+            return None;
         };
-        self.targets.push(Target { name, port, process: Some(process) });
+        let target = Target { name, port, process: Some(process) };
         for _ in 0..500 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return;
+                return Some(target);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -142,15 +172,23 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for Place {
     fn drop(&mut self) {
-        for target in &mut self.targets {
-            if let Some(process) = &mut target.process {
-                let _ = process.kill();
-                let _ = process.wait();
-            }
-        }
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Sessions that the other proxies are set up for.
+const MOST: usize = 6000;
+
+/// Runs this bench anew with as many open files as the system allows; what it starts inherits that.
+pub fn allow_open_files() {
+    const DONE: &str = "PGSLUICE_BENCH_OPEN_FILES";
+    if std::env::var_os(DONE).is_none() {
+        let mut again = Command::new("sh");
+        again.args(["-c", "ulimit -S -n \"$(ulimit -H -n)\"; exec \"$0\" \"$@\""]);
+        again.arg(std::env::current_exe().expect("this bench")).args(std::env::args_os().skip(1)).env(DONE, "yes");
+        panic!("sh: {}", again.exec());
     }
 }
 
@@ -189,9 +227,22 @@ pub fn cpu(pid: u32) -> Duration {
 
 /// Memory of its own that a process has in RAM, in KiB: resident, less what is mapped from files.
 pub fn resident(pid: u32) -> u64 {
+    status(pid, "RssAnon:")
+}
+
+fn status(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).unwrap_or_default()
+}
+
+/// The most that a process ever had in RAM since [`forget_peak`], in KiB, with what is mapped from files.
+pub fn peak(pid: u32) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+pub fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("/proc/PID/clear_refs");
 }
 
 /// The one in the middle.

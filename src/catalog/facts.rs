@@ -30,6 +30,9 @@ pub struct Facts {
     /// What ATTACH PARTITION would do under its locks; set by the session.
     #[serde(default)]
     pub attach: Option<super::attach::AttachFacts>,
+    /// The materialized view can be refreshed concurrently; set by the session.
+    #[serde(default)]
+    pub refreshable: bool,
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,

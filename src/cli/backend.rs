@@ -1,15 +1,14 @@
 //! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
 
 use super::Failure;
-use crate::catalog::probe::{Files, answer, index_probe, probes, wanted_index};
-use crate::catalog::query::{FACTS_SQL, array, decode, relations_of};
-use crate::catalog::tree::Inquire;
-use crate::catalog::{Facts, FreeName, ProbeAnswer};
-use crate::catalog::{attach, backfill, naming, tree};
+use crate::catalog::Facts;
+use crate::catalog::query::{FACTS_SQL, decode, relations_of};
+use crate::catalog::tree::Round;
 use crate::config::{Address, BackendTls, BackendTlsMode};
+use crate::learn::{Asking, Rows, learn};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
-use crate::plan::{self, Limits};
+use crate::plan::Limits;
 use crate::sql::Statement;
 use crate::tls;
 use std::env::var;
@@ -69,86 +68,61 @@ impl Backend {
             Ok(facts) => facts,
             Err(error) => return Ok(Err(error)),
         };
-        if facts.session.may_probe {
-            self.partitions(statement, &mut facts).await;
-        }
         let table = names.first().and_then(|name| facts.relation(name)).cloned();
-        if let Some(table) = table.filter(|_| facts.session.may_probe) {
-            for probe in probes(statement, &table) {
-                let answered = self.rolled_back(async || {
-                    self.client.batch_execute(&probe.make).await?;
-                    let before = self.files(probe.files).await?;
-                    self.client.batch_execute(&probe.statement).await?;
-                    Ok(answer(&before, &self.files(probe.files).await?))
-                });
-                let answered: Option<ProbeAnswer> = answered.await;
-                facts.probe.resize(facts.probe.len().max(probe.part + 1), None);
-                facts.probe[probe.part] = answered;
-            }
-            for wanted in naming::wanted(statement, &table) {
-                let names = array(wanted.candidates.iter().map(|name| Some(name.as_str())));
-                if let Some(row) = self.client.query_opt(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await? {
-                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name: row.get(0) });
-                }
-            }
-            if plan::may_backfill(statement, &facts, limits) {
-                let question = backfill::question(facts.session.server_version);
-                let row = self.client.query_one(&question, &[&table.id.oid.to_string()]).await?;
-                facts.backfill = serde_json::from_str(row.get(0)).ok();
-            }
-            if let Some(probe) = index_probe(statement, &table) {
-                let definition = self.rolled_back(async || {
-                    self.client.batch_execute(&probe.make).await?;
-                    self.client.batch_execute(&probe.build).await?;
-                    let row = self.client.query_one(&probe.definition, &[]).await?;
-                    row.try_get::<_, String>(0)
-                });
-                facts.wanted_index = definition.await.and_then(|definition| wanted_index(&definition));
-            }
+        if facts.session.may_probe {
+            learn(&mut &self.client, statement, table.as_ref(), limits, &mut facts).await?;
         }
         Ok(Ok(facts))
     }
+}
 
-    /// What a plan for partitions needs; nothing is learned where it cannot be told.
-    async fn partitions(&self, statement: &Statement, facts: &mut Facts) {
-        if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, 0) {
-            facts.tree = self.inquire(&mut inquiry).await.and_then(|()| inquiry.tree());
-        }
-        if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, 0) {
-            facts.attach = self.inquire(&mut inquiry).await.and_then(|()| inquiry.facts());
-        }
-    }
+impl Asking for &Client {
+    type Stop = Error;
 
-    async fn inquire(&self, inquiry: &mut (dyn Inquire + Send)) -> Option<()> {
-        while let Some(round) = inquiry.round() {
-            let answered = self.rolled_back(async || {
-                for sql in &round.first {
-                    self.client.batch_execute(sql).await?;
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Error> {
+        self.batch_execute(GUARD).await?;
+        let mut rows = Some(Rows::new());
+        for sql in statements {
+            match self.simple_query(sql).await {
+                Ok(messages) => rows.iter_mut().for_each(|rows| rows.extend(messages.iter().filter_map(values))),
+                Err(error) if error.as_db_error().is_some() => {
+                    rows = None;
+                    break;
                 }
-                let parameters: Vec<&(dyn ToSql + Sync)> = round.parameters.iter().map(|text| text as _).collect();
-                self.client.query_one(round.question, &parameters).await?.try_get::<_, String>(0)
-            });
-            inquiry.answer(&answered.await?).ok()?;
+                Err(error) => return Err(error),
+            }
         }
-        Some(())
+        self.batch_execute("ROLLBACK").await?;
+        Ok(rows)
     }
 
-    /// Runs questions in a transaction that is rolled back; `None`: they failed, so there is no answer.
-    async fn rolled_back<T>(&self, questions: impl AsyncFnOnce() -> Result<T, Error>) -> Option<T> {
-        self.client.batch_execute(GUARD).await.ok()?;
-        let answered = questions().await;
-        self.client.batch_execute("ROLLBACK").await.ok()?;
-        answered.ok()
+    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Error> {
+        self.batch_execute(GUARD).await?;
+        let parameters: Vec<_> = round.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        let answered = async {
+            for sql in &round.first {
+                self.batch_execute(sql).await?;
+            }
+            self.query_one(round.question, &parameters).await?.try_get(0)
+        };
+        let answered = answered.await;
+        self.batch_execute("ROLLBACK").await?;
+        match answered {
+            Ok(text) => Ok(text),
+            Err(error) if error.as_db_error().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    async fn files(&self, question: &str) -> Result<Files, Error> {
-        let messages = self.client.simple_query(question).await?;
-        let rows = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1)?.to_owned())),
-            _ => None,
-        });
-        Ok(rows.collect())
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Error> {
+        let parameters: Vec<_> = parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+        self.query_opt(sql, &parameters).await?.map(|row| row.try_get(0)).transpose()
     }
+}
+
+fn values(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
+    let SimpleQueryMessage::Row(row) = message else { return None };
+    Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
 }
 
 /// Encrypted as libpq would: PGSSLMODE, PGSSLROOTCERT.

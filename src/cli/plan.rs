@@ -104,7 +104,8 @@ impl Arguments {
 }
 
 fn limits() -> Limits {
-    Limits { small_table: Config::default().ddl.small_table, rewrite: true }
+    let ddl = Config::default().ddl;
+    Limits { small_table: ddl.small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: true }
 }
 
 /// Plans statements in their order.

@@ -60,6 +60,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         related: Vec::new(),
         probe: Vec::new(),
         wanted_index: None,
+        refreshable: false,
         free_names,
         tree: None,
         attach: None,

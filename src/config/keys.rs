@@ -36,6 +36,7 @@ enum Slot<'a> {
     Memory(&'a mut usize, RangeInclusive<usize>),
     Count(&'a mut usize, RangeInclusive<usize>),
     Share(&'a mut f64),
+    Ratio(&'a mut f64, RangeInclusive<f64>),
     Flag(&'a mut bool),
     Word(&'a mut dyn Word),
     Address(&'a mut Address),
@@ -49,7 +50,7 @@ enum Slot<'a> {
 
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, listen_tls: listen, backend_tls: backend, ddl, locks, operator, log } = config;
+    let Config { proxy, listen_tls: listen, backend_tls: backend, ddl, locks, backfill, operator, log } = config;
     let key = |section, name, slot| Key { section, name, slot };
     vec![
         key("proxy", "mode", Slot::Word(&mut proxy.mode)),
@@ -76,11 +77,15 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("backend.tls", "key", Slot::Path(&mut backend.key)),
         key("ddl", "inspect_limit", Slot::Memory(&mut ddl.inspect_limit, 8 << 10..=1 << 30)),
         key("ddl", "statements_limit", Slot::Count(&mut ddl.statements_limit, 1..=1_000_000)),
+        key("ddl", "prepared_limit", Slot::Memory(&mut ddl.prepared_limit, 64 << 10..=1 << 30)),
+        key("ddl", "notifications_limit", Slot::Memory(&mut ddl.notifications_limit, 0..=1 << 30)),
         key("ddl", "unparsable", Slot::Word(&mut ddl.unparsable)),
         key("ddl", "oversize", Slot::Word(&mut ddl.oversize)),
         key("ddl", "notices", Slot::Flag(&mut ddl.notices)),
         key("ddl", "progress_interval", Slot::Time(&mut ddl.progress_interval, 100 * MS..=HOUR)),
         key("ddl", "small_table", Slot::Bytes(&mut ddl.small_table, 0..=1 << 40)),
+        key("ddl", "unsafe", Slot::Word(&mut ddl.unsafe_ddl)),
+        key("ddl", "exclude", Slot::Word(&mut ddl.exclude)),
         key("locks", "poll", Slot::Time(&mut locks.poll, MS..=60 * SECOND)),
         key("locks", "poll_jitter", Slot::Share(&mut locks.poll_jitter)),
         key("locks", "stall_budget", Slot::Time(&mut locks.stall_budget, MS..=60 * SECOND)),
@@ -90,6 +95,14 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("locks", "starve_after", Slot::Time(&mut locks.starve_after, Duration::ZERO..=DAY)),
         key("locks", "autovacuum", Slot::Word(&mut locks.autovacuum)),
         key("locks", "fallback_timeout", Slot::Time(&mut locks.fallback_timeout, MS..=60 * SECOND)),
+        key("backfill", "batch_time", Slot::Time(&mut backfill.batch_time, MS..=10 * SECOND)),
+        key("backfill", "lock_timeout", Slot::Time(&mut backfill.lock_timeout, MS..=60 * SECOND)),
+        key("backfill", "pause_ratio", Slot::Ratio(&mut backfill.pause_ratio, 0.0..=100.0)),
+        key("backfill", "max_lag", Slot::Time(&mut backfill.max_lag, Duration::ZERO..=DAY)),
+        key("backfill", "max_active", Slot::Count(&mut backfill.max_active, 0..=1_000_000)),
+        key("backfill", "condition", Slot::Text(&mut backfill.condition)),
+        key("backfill", "pause_limit", Slot::Time(&mut backfill.pause_limit, SECOND..=30 * DAY)),
+        key("backfill", "analyze", Slot::Flag(&mut backfill.analyze)),
         key("operator", "host", Slot::Text(&mut operator.host)),
         key("operator", "port", Slot::Port(&mut operator.port)),
         key("operator", "user", Slot::Text(&mut operator.user)),
@@ -173,6 +186,7 @@ impl Slot<'_> {
             }
             Self::Count(slot, bounds) => put(slot, integer(value), |v| bounds.contains(v)),
             Self::Share(slot) => put(slot, number(value), |v| (0.0..=1.0).contains(v)),
+            Self::Ratio(slot, bounds) => put(slot, number(value), |v| bounds.contains(v)),
             Self::Flag(slot) => put(slot, value.as_bool(), |_| true),
             Self::Word(slot) => value.as_str().is_some_and(|word| slot.set(word)),
             Self::Address(slot) => put(slot, address(value), |_| true),
@@ -203,6 +217,7 @@ impl Slot<'_> {
             Self::Memory(_, bounds) => allowed_sizes(*bounds.start() as u64, *bounds.end() as u64),
             Self::Count(_, bounds) => format!("a whole number from {} to {}", bounds.start(), bounds.end()),
             Self::Share(_) => "a number from 0 to 1".to_owned(),
+            Self::Ratio(_, bounds) => format!("a number from {} to {}", bounds.start(), bounds.end()),
             Self::Flag(_) => "true or false".to_owned(),
             Self::Word(slot) => {
                 let words: Vec<String> = slot.words().iter().map(|word| format!("\"{word}\"")).collect();

@@ -27,6 +27,7 @@ pub struct Config {
     pub backend_tls: BackendTls,
     pub ddl: Ddl,
     pub locks: Locks,
+    pub backfill: Backfill,
     pub operator: Operator,
     pub log: Log,
 }
@@ -81,12 +82,19 @@ pub struct Ddl {
     /// Bytes.
     pub inspect_limit: usize,
     pub statements_limit: usize,
+    /// Bytes, of one session.
+    pub prepared_limit: usize,
+    /// Bytes, of one session.
+    pub notifications_limit: usize,
     pub unparsable: Fallback,
     pub oversize: Fallback,
     pub notices: bool,
     pub progress_interval: Duration,
     /// Bytes; 0: no table is small.
     pub small_table: u64,
+    /// What has no way that blocks nobody.
+    pub unsafe_ddl: Unsafe,
+    pub exclude: Unsafe,
 }
 
 /// `[locks]`: how long the application may be made to wait, and how long DDL may.
@@ -102,6 +110,23 @@ pub struct Locks {
     pub starve_after: Duration,
     pub autovacuum: Autovacuum,
     pub fallback_timeout: Duration,
+}
+
+/// `[backfill]`: how old rows are filled, and what makes that pause.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfill {
+    pub batch_time: Duration,
+    pub lock_timeout: Duration,
+    /// A pause's share of its batch's time; 0: none.
+    pub pause_ratio: f64,
+    /// Zero: off.
+    pub max_lag: Duration,
+    /// 0: off.
+    pub max_active: usize,
+    /// SQL of type boolean.
+    pub condition: Option<String>,
+    pub pause_limit: Duration,
+    pub analyze: bool,
 }
 
 /// `[operator]`: the proxy's own connection. Without a `user` there is none.
@@ -216,6 +241,14 @@ words! {
 }
 
 words! {
+    /// What becomes of a statement that may be long under a lock that blocks the application.
+    Unsafe {
+        Warn = "warn",
+        Refuse = "refuse",
+    }
+}
+
+words! {
     /// What is done about an autovacuum that blocks a brief step.
     Autovacuum {
         /// `pg_cancel_backend`; where that is not permitted, as `Outwait`.
@@ -307,11 +340,15 @@ impl Default for Ddl {
         Self {
             inspect_limit: 4 << 20,
             statements_limit: 10_000,
+            prepared_limit: 16 << 20,
+            notifications_limit: 1 << 20,
             unparsable: Fallback::Relay,
             oversize: Fallback::Relay,
             notices: true,
             progress_interval: Duration::from_secs(10),
             small_table: 1 << 20,
+            unsafe_ddl: Unsafe::Warn,
+            exclude: Unsafe::Refuse,
         }
     }
 }
@@ -328,6 +365,21 @@ impl Default for Locks {
             starve_after: Duration::from_secs(1),
             autovacuum: Autovacuum::Cancel,
             fallback_timeout: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self {
+            batch_time: Duration::from_millis(100),
+            lock_timeout: Duration::from_millis(50),
+            pause_ratio: 1.0,
+            max_lag: Duration::from_secs(10),
+            max_active: 0,
+            condition: None,
+            pause_limit: Duration::from_secs(24 * 3600),
+            analyze: true,
         }
     }
 }

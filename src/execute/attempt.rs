@@ -245,7 +245,7 @@ impl Execution<'_> {
     }
 
     fn over_hold_budget(&self, phase: &Phase) -> Report {
-        let budget = crate::lanes::in_words(self.config.locks.hold_budget);
+        let budget = crate::report::in_words(self.config.locks.hold_budget);
         Report::error(sqlstate::QUERY_CANCELED, format!("canceling DDL that held its lock longer than {budget}"))
             .detail(format!("A step that should take milliseconds ({}) did not end in time; it was rolled back, so that nobody waits for it.", phase.purpose))
             .hint("Find out what it was doing. If the time is known and accepted, raise hold_budget in [locks] of proxy.toml.")
@@ -307,6 +307,6 @@ fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
 }
 
-fn set_local(setting: &str, time: Duration) -> String {
+pub(super) fn set_local(setting: &str, time: Duration) -> String {
     format!("SET LOCAL {setting} = {}", time.as_millis())
 }

@@ -1,4 +1,4 @@
-//! Long steps: builds and validations that block neither reads nor writes, and what they leave when they fail.
+//! Long steps: builds, validations (and backfills, `backfill.rs`) that block neither reads nor writes, and what they leave when they fail.
 //!
 //! They take no lock attempts and no `lock_timeout` of ours: their waits hurt nobody, and a timeout in a
 //! concurrent build leaves an invalid index. What the session itself has set holds.
@@ -14,7 +14,10 @@ use tokio::sync::mpsc;
 impl Execution<'_> {
     pub(super) async fn long(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
         let mut waiting = self.take_lanes(phase).await?;
-        let result = self.long_steps(phase, reply).await;
+        let result = match &phase.backfill {
+            Some(what) => self.backfill(phase, what, &mut waiting).await,
+            None => self.long_steps(phase, reply).await,
+        };
         if !matches!(result, Err(Stop::Lost)) {
             // An invalid index is dropped while the lane is still ours, so that nobody takes it for his own.
             if result.is_err() {

@@ -6,6 +6,7 @@
 //! the client's, and what earlier phases left is undone.
 
 mod attempt;
+mod backfill;
 mod long;
 mod progress;
 mod wait;
@@ -21,6 +22,7 @@ use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
+use std::time::Instant;
 
 /// Why a statement did not come to its end.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Execution<'a> {
     pub offset: usize,
     /// The names of the constraints that steps have made, quoted, each in its slot.
     pub learned: Vec<String>,
+    /// When the statement began: the session's `statement_timeout` counts from here.
+    pub begun: Instant,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.

@@ -7,10 +7,10 @@
 
 use super::{Execution, Stop};
 use crate::config::Autovacuum;
-use crate::lanes::{self, Blocker, View, in_words};
+use crate::lanes::{self, Blocker, View};
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
-use crate::report::Report;
+use crate::report::{Report, in_words};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::collections::HashMap;
@@ -75,6 +75,14 @@ impl Waiting {
     /// Another session's DDL is first in a lane we need.
     pub(super) fn lane_is_taken(&self) -> bool {
         self.taken_by_other
+    }
+
+    /// Another wait of the same phase, whose lanes it has: the limit counts anew.
+    pub(super) fn begin_anew(&mut self) {
+        let now = Instant::now();
+        self.rung_from = now + (self.rung_from - self.since);
+        self.since = now;
+        self.noticed = None;
     }
 
     /// A try found its lock taken.
@@ -199,7 +207,7 @@ impl Execution<'_> {
     }
 
     /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
-    fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
+    pub(super) fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
         match error {
             None => Ok(()),
             Some(_) if self.talk.link.front_gone() => Err(Stop::ClientGone),

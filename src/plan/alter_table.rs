@@ -33,11 +33,39 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if ask.ddl.only && table.has_children {
         return None;
     }
+    if takes_from_another(&ask.ddl.parts) {
+        return None;
+    }
     let mut work = Work::new(ask, table);
     for (i, part) in ask.ddl.parts.iter().enumerate() {
         work.add(i, part)?;
     }
     work.plan()
+}
+
+/// Whether one subcommand drops what another one names: the server does such a statement in an order of its own.
+fn takes_from_another(parts: &[Part]) -> bool {
+    parts.iter().enumerate().any(|(i, part)| {
+        let taken = match part.form {
+            Form::DropColumn | Form::DropNotNull | Form::AlterIdentity | Form::DropExpression => &part.column,
+            Form::DropConstraint => &part.constraint,
+            _ => return false,
+        };
+        let Some(taken) = taken.as_ref().map(|name| name.to_lowercase()) else { return true };
+        let unnamed = |other: &Part| part.form == Form::DropConstraint && makes_unnamed(other);
+        let names = |other: &Part| {
+            unnamed(other) || other.text.as_ref().is_none_or(|text| text.to_lowercase().contains(&taken))
+        };
+        parts.iter().enumerate().any(|(at, other)| at != i && names(other))
+    })
+}
+
+/// Whether it makes a constraint whose name the server chooses: maybe the one that is dropped.
+fn makes_unnamed(part: &Part) -> bool {
+    use Form::{AddCheck, AddForeignKey, AddNotNullConstraint, AddPrimaryKey, AddUnique, SetNotNull};
+    let form = matches!(part.form, AddCheck | AddForeignKey | AddNotNullConstraint | AddPrimaryKey | AddUnique);
+    let column = part.new_column.as_ref().is_some_and(|new| new.pieces.iter().any(|piece| piece.name.is_none()));
+    part.form == SetNotNull || column || (form && part.constraint.is_none())
 }
 
 /// Whether the plan of a statement depends on what a backfill would meet.
@@ -68,8 +96,8 @@ pub(super) struct Work<'a> {
     last: Vec<String>,
     made_keys: Vec<Step>,
     after: Vec<Step>,
-    /// Names of keys, and how many proofs there are.
-    pub(super) keys: Vec<String>,
+    /// Names and columns of keys, and how many proofs there are.
+    pub(super) keys: Vec<(String, Vec<String>)>,
     pub(super) proofs: usize,
     /// Columns that become NOT NULL.
     pub(super) proved: Vec<String>,
@@ -296,7 +324,14 @@ impl<'a> Work<'a> {
         Phase {
             locks: locks::needs(self.ask, locks::backfill),
             steps: vec![whole],
-            backfill: Some(Backfill { table: name, oid: self.table.id.oid, set, wanting, quiet }),
+            backfill: Some(Backfill {
+                table: name,
+                oid: self.table.id.oid,
+                columns: self.filled.clone(),
+                set,
+                wanting,
+                quiet,
+            }),
             ..self.ask.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
         }
     }

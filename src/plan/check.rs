@@ -43,7 +43,9 @@ pub fn check(plan: &Plan) -> Vec<String> {
             rule(phase.kind == PhaseKind::Relay || !phase.in_transaction, "CONCURRENTLY stands in no transaction");
             // REINDEX SCHEMA names no table whose leftovers could be told; DETACH and REFRESH leave no index.
             let leaves_index = !phase.locks.is_empty()
-                && !plan.forms.iter().any(|f| matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently));
+                && !plan.forms.iter().any(|f| {
+                    matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently | Form::RefreshMaterializedView)
+                });
             rule(phase.kind == PhaseKind::Relay || phase.undo.is_some() || !leaves_index, "CONCURRENTLY has an undo");
         }
         let earlier = plan.phases[..i].iter().flat_map(|phase| &phase.steps);

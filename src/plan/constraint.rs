@@ -180,8 +180,14 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
     let includes_early = !key.include.is_empty() && work.ask.version() < 110_000;
+    // Of two equal keys in one statement the server makes one.
     // An index on a parent alone would not hold its children's rows.
-    if second || twice || includes_early || table.kind != RelationKind::Table || work.keys.contains(&name) {
+    if second
+        || twice
+        || includes_early
+        || table.kind != RelationKind::Table
+        || work.keys.iter().any(|(taken, columns)| *taken == name || *columns == key.columns)
+    {
         return None;
     }
     for column in &key.columns {
@@ -199,7 +205,7 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
     let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", work.alter, key.deferral);
     work.becomes_key(Step::hidden(add));
-    work.keys.push(name);
+    work.keys.push((name, key.columns.clone()));
     Some(())
 }
 

@@ -6,14 +6,15 @@
 use super::ask::{Ask, heaviest, table_bytes};
 use super::hint;
 use super::locks;
-use super::model::{Phase, PhaseKind, Plan, Step};
+use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
 use crate::catalog::ConstraintFacts;
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
-use crate::report::Report;
+use crate::report::{Report, in_words};
 use crate::sql::form::{Cost, Form, Way};
 use crate::sql::{Part, Statement};
+use std::time::Duration;
 
 /// What one part is, now that the facts are known.
 enum Verdict {
@@ -25,7 +26,10 @@ enum Verdict {
 }
 
 /// The plan of a statement that is not rerouted.
-pub(super) fn plan(ask: &Ask<'_>) -> Plan {
+///
+/// # Errors
+/// It has no safe way, and policy refuses such.
+pub(super) fn plan(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     let verdicts: Vec<Verdict> = ask.ddl.parts.iter().enumerate().map(|(i, part)| verdict(ask, i, part)).collect();
     let all = |wanted: fn(&Verdict) -> bool| verdicts.iter().all(wanted);
     let mut hazards: Vec<(Form, &'static str)> = Vec::new();
@@ -35,24 +39,27 @@ pub(super) fn plan(ask: &Ask<'_>) -> Plan {
         }
     }
     if all(|v| matches!(v, Verdict::Long)) && hazards.is_empty() {
-        return long(ask);
+        return Ok(long(ask));
     }
     // Alone they are long under a weak lock; beside others, under the strongest of all.
     if let Some(part) = ask.ddl.parts.iter().zip(&verdicts).find(|(_, v)| matches!(v, Verdict::Long)).map(|(p, _)| p) {
         hazards.push((part.form, "every row is read under the stronger lock of the other subcommands"));
     }
     if !hazards.is_empty() && !ask.is_small() {
-        return guarded(ask, &hazards);
+        return match hazards.iter().find(|(form, hazard)| is_refused(ask, *form, hazard)) {
+            Some((form, hazard)) => Err(refusal(ask, *form, hazard)),
+            None => Ok(guarded(ask, &hazards)),
+        };
     }
     let locks = locks::needs(ask, locks::as_written);
     let plan = Plan { cost: cost(ask, &verdicts), ..ask.empty() };
     if locks.is_empty() || all(|v| matches!(v, Verdict::Relay)) {
         let held = ask.in_transaction() && !all(|v| matches!(v, Verdict::Relay)) && plan.lock.is_some();
         let purpose = if held { "its locks are held already" } else { "takes no lock that others could wait for" };
-        return Plan { phases: ask.relayed(purpose).phases, ..plan };
+        return Ok(Plan { phases: ask.relayed(purpose).phases, ..plan });
     }
     let purpose = if hazards.is_empty() { "a catalogue change only" } else { "the table is small" };
-    Plan { phases: vec![Phase { locks, ..ask.phase(PhaseKind::Brief, purpose) }], ..plan }
+    Ok(Plan { phases: vec![Phase { locks, ..ask.phase(PhaseKind::Brief, purpose) }], ..plan })
 }
 
 /// What the statement costs now that it is known which parts are brief.
@@ -137,22 +144,59 @@ fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
     Plan { notes, phases: vec![phase], ..ask.empty() }
 }
 
-fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
-    let largest = ask.worked_on().into_iter().max_by_key(|relation| table_bytes(relation));
-    let place = match largest {
-        Some(relation) => format!(" on {} ({})", relation.id.full_name(), size(table_bytes(relation))),
-        None => String::new(),
-    };
-    let title = form.row().title;
-    let message = format!("{title}{place} may make the application wait, because {hazard}");
-    let mut report = Report::warning(sqlstate::WARNING, message);
-    if let Some(obstacle) = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref()) {
-        report = report.detail(format!("Its rows cannot be filled in batches, because {obstacle}."));
+fn is_refused(ask: &Ask<'_>, form: Form, hazard: &str) -> bool {
+    let refused = ask.limits.refuse_unsafe || (ask.limits.refuse_exclude && form == Form::AddExclude);
+    ask.limits.rewrite && refused && !hazard.is_empty()
+}
+
+fn refusal(ask: &Ask<'_>, form: Form, hazard: &str) -> Refusal {
+    let setting = if form == Form::AddExclude { "exclude" } else { "unsafe" };
+    let message = format!("{} is refused, because {hazard}", place(ask, form));
+    let report = told(ask, form, Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+    let ways = report.hint.clone().map(|hint| hint + " ").unwrap_or_default();
+    Refusal {
+        report: report.hint(format!("{ways}To run it all the same, set {setting} = \"warn\" in [ddl] of proxy.toml.")),
     }
+}
+
+fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
+    let message = format!("{} may make the application wait, because {hazard}", place(ask, form));
+    told(ask, form, Report::warning(sqlstate::WARNING, message))
+}
+
+/// The form, and the largest relation that it works on.
+fn place(ask: &Ask<'_>, form: Form) -> String {
+    let title = form.row().title;
+    match ask.worked_on().into_iter().max_by_key(|relation| table_bytes(relation)) {
+        Some(relation) => format!("{title} on {} ({})", relation.id.full_name(), size(table_bytes(relation))),
+        None => title.to_owned(),
+    }
+}
+
+/// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
+fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
+    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
+    let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
+    let details: Vec<String> = obstacle.into_iter().chain(estimate(ask, form)).collect();
+    let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
     match hint::hint(ask, form) {
         Some(hint) => report.hint(hint),
         None => report,
     }
+}
+
+/// How long the lock may be held, at a pace that is said, as nobody knows the disk.
+fn estimate(ask: &Ask<'_>, form: Form) -> Option<String> {
+    const MEGABYTE: u64 = 1 << 20;
+    let pace = match form.row().cost {
+        Cost::Scan => 500,
+        Cost::Build | Cost::Rewrite => 100,
+        Cost::Brief | Cost::Unknown => return None,
+    };
+    let bytes = ask.worked_on().into_iter().map(table_bytes).max()?;
+    let seconds = bytes / (pace * MEGABYTE);
+    let time = in_words(Duration::from_secs(seconds));
+    (seconds > 0).then(|| format!("At {pace} MB/s its lock would be held for {time}."))
 }
 
 /// A text that may hide DDL: guarded by `lock_timeout` alone.

@@ -30,6 +30,7 @@ mod new_column;
 mod partitioned_index;
 mod partitioned_key;
 pub mod print;
+mod refresh;
 mod reindex;
 
 pub use model::*;
@@ -88,9 +89,13 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         Form::AddUnique | Form::AddPrimaryKey => partitioned_key::plan(ask).or_else(|| alter_table::plan(ask)),
+        Form::RefreshMaterializedView => refresh::plan(ask),
         _ => alter_table::plan(ask),
     };
-    Ok(rerouted.unwrap_or_else(|| direct::plan(ask)))
+    match rerouted {
+        Some(plan) => Ok(plan),
+        None => direct::plan(ask),
+    }
 }
 
 /// Every relation named must have been asked for.

@@ -51,6 +51,8 @@ pub struct Backfill {
     /// With its descendants, as many as there are when the backfill begins.
     pub table: RelationName,
     pub oid: u32,
+    /// What it fills, quoted.
+    pub columns: Vec<String>,
     /// `"c" = DEFAULT, …`
     pub set: String,
     /// True of the rows that still want it: `"c" IS NULL`.
@@ -177,6 +179,10 @@ pub struct Limits {
     pub small_table: u64,
     /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
     pub rewrite: bool,
+    /// Refuse what has no safe way, rather than run it guarded with a WARNING.
+    pub refuse_unsafe: bool,
+    /// The same for ADD EXCLUDE.
+    pub refuse_exclude: bool,
 }
 
 impl Limits {

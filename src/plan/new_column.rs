@@ -67,7 +67,7 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         PieceKind::Key(_) | PieceKind::Identity { .. } => false,
     };
     if filled {
-        let facts = work.ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none() && !facts.quiet)?;
+        let facts = work.ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
         add_filled(work, i, new, &new.with(kept), facts)?;
     } else {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));

@@ -1,6 +1,6 @@
 //! From the server to the client, and the server's answers to the proxy itself.
 
-use super::{Event, Link, Login, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
+use super::{Event, FRONT_WAITING, Link, Login, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
 use crate::pg::sqlstate;
 use crate::wire::authentication;
 use crate::wire::error_response::ServerError;
@@ -215,6 +215,7 @@ impl Link {
                 self.told_gone = true;
                 gone(&self.key);
             }
+            let deaf = self.front_out.len() > FRONT_WAITING && !self.front_eof;
             loop {
                 match Header::read(&self.back_in, BACKEND_LIMIT) {
                     Err(_) => return Poll::Ready(Err(BackendLost)),
@@ -224,6 +225,7 @@ impl Link {
                         self.note(header.tag, frame.get(HEADER_LEN..).unwrap_or_default());
                         return Poll::Ready(Ok(frame));
                     }
+                    Ok(_) if deaf => return Poll::Pending,
                     Ok(_) => {}
                 }
                 let input = &mut self.back_in;

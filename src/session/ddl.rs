@@ -4,9 +4,12 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::{Facts, FreeName, RelationFacts, backfill, naming, probe, query};
-use crate::config::Mode;
+use crate::catalog::tree::Round;
+use crate::catalog::{Facts, query};
+use crate::config::{Mode, Unsafe};
 use crate::execute::{Execution, Reply, Stop};
+use crate::lanes;
+use crate::learn::{Asking, Rows, learn};
 use crate::pg::relation::quote_literal;
 use crate::pg::sqlstate;
 use crate::plan::{self, Limits, Plan};
@@ -14,9 +17,11 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::{error_response::ServerError, reply};
+use std::time::{Duration, Instant};
 
-/// Values as text.
-pub(super) type Rows = Vec<Vec<Option<String>>>;
+/// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
+const LOOKS: usize = 100;
+const NAP: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -31,6 +36,9 @@ impl Session {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();
+                if self.talk.link.status == b'T' {
+                    self.fail_block().await?;
+                }
                 return Err(Stop::Report(refusal.report));
             }
         };
@@ -47,7 +55,9 @@ impl Session {
         let metrics = &self.shared.metrics;
         metrics.ddl_planned.add();
         let config = &self.shared.config;
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, learned: Vec::new() };
+        let begun = Instant::now();
+        let learned = Vec::new();
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned };
         let result = execution.run(plan).await;
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();
@@ -71,7 +81,13 @@ impl Session {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { small_table: self.shared.config.ddl.small_table, rewrite: self.shared.config.proxy.mode == Mode::Plan }
+        let ddl = &self.shared.config.ddl;
+        Limits {
+            small_table: ddl.small_table,
+            rewrite: self.shared.config.proxy.mode == Mode::Plan,
+            refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
+            refuse_exclude: ddl.exclude == Unsafe::Refuse,
+        }
     }
 
     /// What is true of the relations that a statement names, and what it would do to them.
@@ -80,10 +96,8 @@ impl Session {
         let asks = self.shared.config.proxy.mode == Mode::Plan && facts.session.may_probe;
         if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
             let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
-            if let Some(table) = table {
-                self.probe(statement, &table, &mut facts).await?;
-            }
-            self.partitions(statement, &mut facts).await?;
+            let limits = self.limits();
+            learn(self, statement, table.as_ref(), &limits, &mut facts).await?;
         }
         Ok(facts)
     }
@@ -102,84 +116,6 @@ impl Session {
         Ok(facts)
     }
 
-    /// Asks the server what a statement would do, on an empty copy of its table.
-    async fn probe(&mut self, statement: &Statement, table: &RelationFacts, facts: &mut Facts) -> Result<(), Stop> {
-        if probe::worth_asking(table, self.limits().small_table) {
-            let probes = probe::probes(statement, table);
-            if let Class::Ddl(ddl) = &statement.class {
-                facts.probe.resize(ddl.parts.len(), None);
-            }
-            for question in probes {
-                // An empty row parts what was before from what is after.
-                let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
-                let Some(rows) = self.rolled_back(&statements).await? else { continue };
-                let files: probe::Files = rows
-                    .into_iter()
-                    .filter_map(|row| {
-                        let mut values = row.into_iter().flatten();
-                        Some((values.next()?, values.next()?))
-                    })
-                    .collect();
-                let mut halves = files.split(|(name, _)| name.is_empty());
-                let (Some(first), Some(second)) = (halves.next(), halves.next()) else { continue };
-                if let Some(slot) = facts.probe.get_mut(question.part) {
-                    *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));
-                }
-            }
-        }
-        // On a small table the server chooses the name itself.
-        if !self.limits().is_small(table.bytes) {
-            for wanted in naming::wanted(statement, table) {
-                let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
-                let answer = self.talk.question(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await?;
-                if let Some(name) = answer.value().map(|name| self.talk.text(name)) {
-                    facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
-                }
-            }
-        }
-        if plan::may_backfill(statement, facts, &self.limits()) {
-            let question = backfill::question(facts.session.server_version);
-            let answer = self.talk.question(&question, &[&table.id.oid.to_string()]).await?;
-            facts.backfill = answer.value().and_then(|json| serde_json::from_str(&self.talk.text(json)).ok());
-        }
-        if let Some(question) = probe::index_probe(statement, table) {
-            let rows = self.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
-            let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
-            facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
-        }
-        Ok(())
-    }
-
-    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed. A cancel is the whole
-    /// statement's.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Stop> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement("SET LOCAL lock_timeout = 50", &[]);
-        for sql in statements {
-            batch.statement(sql, &[]);
-        }
-        match self.answered_and_rolled_back(batch).await? {
-            Ok(rows) => Ok(Some(rows)),
-            Err(error) => {
-                tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
-                Ok(None)
-            }
-        }
-    }
-
-    /// The rows of a batch that begins a transaction, which is rolled back then; or its error, unless that is a cancel.
-    pub(super) async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, ServerError>, Stop> {
-        let answer = self.talk.ask(batch, None).await?;
-        self.talk.ask_one("ROLLBACK", &[]).await?;
-        let Some(error) = answer.error else { return Ok(Ok(answer.rows)) };
-        if error.sqlstate() == sqlstate::QUERY_CANCELED {
-            self.talk.take_cancelled();
-            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
-        }
-        Ok(Err(error))
-    }
-
     /// The plan of a statement as the query that gives its lines.
     pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String, BackendLost> {
         let lines = match self.facts(statement).await {
@@ -193,6 +129,74 @@ impl Session {
         };
         let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
         Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
+    }
+}
+
+impl Asking for Session {
+    type Stop = Stop;
+
+    /// A cancel is the whole statement's.
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Stop> {
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement("SET LOCAL lock_timeout = 50", &[]);
+        for sql in statements {
+            batch.statement(sql, &[]);
+        }
+        Ok(self.answered_and_rolled_back(batch).await?.ok())
+    }
+
+    /// A table that somebody else changes just now is looked at again.
+    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Stop> {
+        let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
+        for _ in 0..LOOKS {
+            let mut batch = Batch::new();
+            batch.statement("BEGIN", &[]);
+            batch.statement("SET LOCAL lock_timeout = 50", &[]);
+            for sql in &round.first {
+                batch.statement(sql, &[]);
+            }
+            self.talk.put_question(&mut batch, round.question, &parameters);
+            match self.answered_and_rolled_back(batch).await? {
+                Ok(rows) => {
+                    let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+                    return Ok(value.map(|text| self.talk.text(&text)));
+                }
+                Err(error) if error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE => self.nap_before_a_look().await?,
+                Err(_) => break,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
+        let answer = self.talk.question(sql, parameters).await?;
+        Ok(answer.value().map(|value| self.talk.text(value)))
+    }
+}
+
+impl Session {
+    /// The rows of a batch that begins a transaction, or its error.
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, ServerError>, Stop> {
+        let answer = self.talk.ask(batch, None).await?;
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        let Some(error) = answer.error else { return Ok(Ok(answer.rows)) };
+        if error.sqlstate() == sqlstate::QUERY_CANCELED {
+            self.talk.take_cancelled();
+            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+        }
+        tracing::debug!(sqlstate = error.sqlstate(), "what was asked on an empty copy was not answered");
+        Ok(Err(error))
+    }
+
+    async fn nap_before_a_look(&mut self) -> Result<(), Stop> {
+        if self.talk.link.front_gone() {
+            return Err(Stop::ClientGone);
+        }
+        let nap = lanes::nap_sql(NAP, "waiting to look at a table that somebody else changes");
+        let Some(error) = self.talk.ask_one(&nap, &[]).await?.error else { return Ok(()) };
+        self.talk.take_cancelled();
+        Err(Stop::Server(ServerError::new(error.with_position(|_| None))))
     }
 }
 

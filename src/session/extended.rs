@@ -7,12 +7,14 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::eye::Bound;
+use super::prepared::Bound;
 use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
 use crate::execute::Stop;
+use crate::pg::sqlstate;
 use crate::relay::Event;
+use crate::report::Report;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, FLUSH, put_frame};
@@ -50,7 +52,9 @@ impl Session {
             }
             if acts(&statement) {
                 let offset = characters(&text[..statement.range.start]);
-                self.eye.prepare(&name, Bound { statement, offset });
+                if !self.eye.prepare(&name, Bound { statement, offset }) {
+                    return self.refuse_session(&prepared_too_much()).await;
+                }
             }
         }
         self.talk.link.pass_frame();
@@ -148,6 +152,7 @@ impl Session {
             return self.control_amid(control, statement).await;
         }
         self.talk.link.take_frame();
+        self.eye.forget_portal(portal.as_bytes());
         self.talk.parsed_before = true;
         let result = self.run_ddl(statement, bound.offset).await;
         self.talk.parsed_before = false;
@@ -343,6 +348,15 @@ impl Session {
         self.tell_ready();
         Flow::Continue
     }
+}
+
+/// Where the operator does not want the oldest to go unseen.
+pub(super) fn prepared_too_much() -> Report {
+    Report::error(
+        sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+        "session has prepared more schema changes than the proxy may keep",
+    )
+    .hint("Close prepared statements and portals, or raise prepared_limit in [ddl] of proxy.toml.")
 }
 
 /// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.

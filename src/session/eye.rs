@@ -4,27 +4,13 @@
 //! Only once a session has prepared DDL are Bind, Execute and Close opened too.
 
 use super::Shared;
+use super::prepared::{Bound, Prepared};
 use crate::config::{Fallback, Mode};
 use crate::relay::{Inspect, Want};
-use crate::sql::{Statement, TransactionControl, exactly_transaction, may_carry_ddl};
+use crate::sql::{TransactionControl, exactly_transaction, may_carry_ddl};
 use crate::wire::message;
 use crate::wire::startup::Parameters;
-use std::collections::HashMap;
 use std::sync::Arc;
-
-/// A prepared statement, and how many characters of the client's text stand before it, for error positions.
-#[derive(Debug)]
-pub(super) struct Bound {
-    pub(super) statement: Statement,
-    pub(super) offset: usize,
-}
-
-/// What the client has prepared and the proxy must act on when it is executed.
-#[derive(Debug, Default)]
-pub(super) struct Prepared {
-    statements: HashMap<Vec<u8>, Arc<Bound>>,
-    portals: HashMap<Vec<u8>, Arc<Bound>>,
-}
 
 #[derive(Debug)]
 pub(super) struct Eye {
@@ -32,6 +18,7 @@ pub(super) struct Eye {
     /// Intercepts nothing: `relay` mode, or a replication connection, where our questions could not be asked.
     blind: bool,
     limit: u32,
+    /// What the client has prepared and the proxy must act on when it is executed.
     prepared: Option<Box<Prepared>>,
     /// The proxy opened a transaction block for the client's pipeline: its Sync must be seen.
     pub(super) watch_sync: bool,
@@ -55,49 +42,62 @@ impl Eye {
         }
     }
 
-    /// The client parsed a statement to act on.
-    pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
-        self.prepared.get_or_insert_default().statements.insert(name.to_vec(), Arc::new(bound));
+    /// The client parsed a statement to act on. False: it has prepared more than the operator lets it.
+    pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) -> bool {
+        self.prepared.get_or_insert_default().prepare(name, bound);
+        self.within_limit()
+    }
+
+    /// Beyond `prepared_limit` what was prepared first is followed no more, unless the client is to be refused. What
+    /// came last is always followed.
+    fn within_limit(&mut self) -> bool {
+        let Some(prepared) = &mut self.prepared else { return true };
+        let ddl = &self.shared.config.ddl;
+        while prepared.bytes() > ddl.prepared_limit && prepared.len() > 1 {
+            if ddl.oversize == Fallback::Refuse {
+                return false;
+            }
+            prepared.forget_oldest();
+            self.shared.metrics.prepared_forgotten.add();
+        }
+        true
     }
 
     /// A name means another statement now.
     pub(super) fn forget(&mut self, name: &[u8]) {
         if let Some(prepared) = &mut self.prepared {
-            prepared.statements.remove(name);
+            prepared.forget_statement(name);
+            self.tidy();
+        }
+    }
+
+    /// A portal has had its run, or is closed.
+    pub(super) fn forget_portal(&mut self, name: &[u8]) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.forget_portal(name);
             self.tidy();
         }
     }
 
     /// The statement that a portal was bound to.
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
-        self.prepared.as_ref()?.portals.get(name).cloned()
+        self.prepared.as_ref()?.portal(name)
     }
 
-    fn bind(&mut self, body: &[u8]) {
-        let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return };
-        match prepared.statements.get(name) {
-            Some(statement) => {
-                let statement = Arc::clone(statement);
-                prepared.portals.insert(portal.to_vec(), statement);
-            }
-            None => {
-                prepared.portals.remove(portal);
-            }
-        }
+    /// Whether to stop there, since the client is to be refused.
+    fn bind(&mut self, body: &[u8]) -> bool {
+        let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return false };
+        prepared.bind(portal, name);
+        !self.within_limit()
     }
 
     fn close_named(&mut self, body: &[u8]) {
-        let (Some(prepared), Some((kind, name))) = (&mut self.prepared, message::close(body)) else { return };
-        if kind == b'S' {
-            prepared.statements.remove(name);
-        } else {
-            prepared.portals.remove(name);
-        }
-        self.tidy();
+        let Some((kind, name)) = message::close(body) else { return };
+        if kind == b'S' { self.forget(name) } else { self.forget_portal(name) }
     }
 
     fn tidy(&mut self) {
-        if self.prepared.as_ref().is_some_and(|p| p.statements.is_empty() && p.portals.is_empty()) {
+        if self.prepared.as_ref().is_some_and(|prepared| prepared.len() == 0) {
             self.prepared = None;
         }
     }
@@ -132,7 +132,7 @@ impl Inspect for Eye {
             b'Q' => return self.watch_sync || message::query(body).is_some_and(may_carry_ddl),
             b'P' => return self.parse(body),
             b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
-            b'B' => self.bind(body),
+            b'B' => return self.bind(body),
             b'C' => self.close_named(body),
             b'S' => self.pipeline_control = None,
             _ => {}

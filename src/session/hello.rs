@@ -25,7 +25,7 @@ pub(super) struct Hello {
     /// The startup packet, byte for byte.
     pub(super) packet: Vec<u8>,
     pub(super) parameters: Parameters,
-    pub(super) guest: Option<Guest>,
+    pub(super) seat: Option<Seat>,
 }
 
 /// The first byte of a TLS record that holds a handshake: no startup packet is that long.
@@ -157,12 +157,12 @@ impl<'a> Greeting<'a> {
     }
 
     async fn connect(mut self, packet: Vec<u8>, parameters: Parameters) -> Option<Hello> {
-        let guest = match self.admit() {
-            Ok(guest) => guest,
+        let seat = match self.admit() {
+            Ok(seat) => seat,
             Err(report) => return self.refuse(report).await,
         };
         match self.shared.target.connect().await {
-            Ok(back) => Some(Hello { front: self.front, back, packet, parameters, guest }),
+            Ok(back) => Some(Hello { front: self.front, back, packet, parameters, seat }),
             Err(error) => {
                 let address = &self.shared.target.address;
                 let text = format!("could not connect to the server at {address}: {error}");
@@ -177,7 +177,7 @@ impl<'a> Greeting<'a> {
     }
 
     /// Whether there is room for it, and it comes as it must.
-    fn admit(&mut self) -> Result<Option<Guest>, Report> {
+    fn admit(&mut self) -> Result<Option<Seat>, Report> {
         let Self { shared, front, address, crowded, .. } = self;
         if shared.front_tls.mode() == ListenTlsMode::Require && matches!(front, Stream::Tcp(_)) {
             return Err(Report::fatal(sqlstate::INVALID_AUTHORIZATION, "the proxy takes encrypted connections only")
@@ -189,7 +189,7 @@ impl<'a> Greeting<'a> {
         let limit = shared.config.proxy.max_clients_per_address;
         match address {
             Some(address) if limit > 0 => {
-                Guest::new(shared, *address, limit).map(Some).ok_or_else(|| too_many("max_clients_per_address"))
+                Seat::new(shared, *address, limit).map(Some).ok_or_else(|| too_many("max_clients_per_address"))
             }
             _ => Ok(None),
         }
@@ -210,16 +210,16 @@ pub(crate) fn too_many(setting: &str) -> Report {
         .hint(format!("The proxy's limit is {setting} in [proxy] of proxy.toml."))
 }
 
-/// One of the clients of an address, counted until it is dropped.
+/// The place of one of the clients that an address may have, taken until it is dropped.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct Seat {
     shared: Arc<Shared>,
     address: IpAddr,
 }
 
-impl Guest {
+impl Seat {
     fn new(shared: &Arc<Shared>, address: IpAddr, limit: usize) -> Option<Self> {
-        let mut count = shared.guests.entry(address).or_default();
+        let mut count = shared.seats.entry(address).or_default();
         if *count >= limit {
             return None;
         }
@@ -229,12 +229,12 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(mut count) = self.shared.guests.get_mut(&self.address) {
+        if let Some(mut count) = self.shared.seats.get_mut(&self.address) {
             *count -= 1;
         }
-        self.shared.guests.remove_if(&self.address, |_, count| *count == 0);
+        self.shared.seats.remove_if(&self.address, |_, count| *count == 0);
     }
 }
 

@@ -8,7 +8,7 @@ mod ddl;
 mod extended;
 mod eye;
 mod hello;
-mod partitions;
+mod prepared;
 mod proxy_header;
 mod simple;
 
@@ -37,7 +37,7 @@ pub struct Shared {
     pub front_tls: tls::Front,
     pub metrics: Metrics,
     /// Clients of each address, where there is a limit.
-    guests: DashMap<IpAddr, usize>,
+    seats: DashMap<IpAddr, usize>,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -64,7 +64,7 @@ impl Shared {
             target: Arc::new(target),
             front_tls: tls::Front::new(config.listen_tls.clone())?,
             metrics: Metrics::default(),
-            guests: DashMap::new(),
+            seats: DashMap::new(),
             cancels: DashMap::new(),
             config,
         })
@@ -98,7 +98,7 @@ struct Session {
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
-    _guest: Option<hello::Guest>,
+    _seat: Option<hello::Seat>,
 }
 
 /// Serves one client to its end.
@@ -133,9 +133,10 @@ impl Session {
             cancelling: Arc::default(),
             covered: false,
             notifications: None,
+            notifications_limit: shared.config.ddl.notifications_limit,
         };
         let eye = Eye::new(&shared, &hello.parameters);
-        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _guest: hello.guest }
+        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _seat: hello.seat }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
@@ -241,6 +242,7 @@ impl Session {
             b'P' => self.parse().await,
             b'E' => self.execute().await,
             b'S' => self.sync().await,
+            b'B' => self.refuse_session(&extended::prepared_too_much()).await,
             _ => {
                 self.talk.link.pass_frame();
                 Flow::Continue
@@ -250,7 +252,7 @@ impl Session {
         flow
     }
 
-    /// The server delivers notifications between two commands of the client's, never amid one.
+    /// The server delivers notifications between two commands of the client's, not amid one.
     fn tell_notifications(&mut self) {
         if let Some(held) = self.talk.notifications.take() {
             self.talk.link.tell_front(&held);

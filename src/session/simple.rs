@@ -200,7 +200,7 @@ impl Session {
     }
 
     /// Fails the transaction block, as an error of the server's would have.
-    async fn fail_block(&mut self) -> Result<(), BackendLost> {
+    pub(super) async fn fail_block(&mut self) -> Result<(), BackendLost> {
         self.talk.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before was refused\"", &[]).await?;
         Ok(())
     }

@@ -285,7 +285,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AlterIndexAttach, "ALTER INDEX ATTACH PARTITION", (SUX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::AlterIndexStatistics, "ALTER INDEX ALTER COLUMN SET STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateStatistics, "CREATE STATISTICS", (SUX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Guarded, "the query runs while nobody can read the view"),
+    row(Form::RefreshMaterializedView, "REFRESH MATERIALIZED VIEW", (AX, NO), Cost::Build, true, Way::Concurrently, "the query runs while nobody can read the view"),
     row(Form::RefreshConcurrently, "REFRESH MATERIALIZED VIEW CONCURRENTLY", (X, NO), Cost::Build, true, Way::Long, ""),
     row(Form::CreateTable, "CREATE TABLE", (NO, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::CreateTableReferences, "CREATE TABLE with a foreign key", (NO, SRX), Cost::Brief, true, Way::Run, ""),

@@ -107,6 +107,12 @@ impl Batch {
         self.close_own();
     }
 
+    /// What was executed so far is answered before what follows.
+    pub fn flush(mut self) -> Self {
+        self.bytes.put_slice(&FLUSH);
+        self
+    }
+
     pub fn sync(mut self) -> Self {
         self.frame(b'S', |_| ());
         self

@@ -12,8 +12,10 @@
     reason = "each test binary uses a part of this"
 )]
 
+pub mod end;
 pub mod program;
 pub mod raw;
+pub mod tls;
 pub mod twins;
 
 use bytes::BytesMut;
@@ -41,6 +43,12 @@ pub fn proxy(postgres: &Postgres, tweak: impl FnOnce(&mut Config)) -> Running {
     config.proxy.workers = 2;
     tweak(&mut config);
     server::spawn(config).expect("a proxy")
+}
+
+/// For [`proxy`]: every table is treated as a large one, and EXCLUDE runs with a WARNING.
+pub fn no_table_is_small(config: &mut Config) {
+    config.ddl.small_table = 0;
+    config.ddl.exclude = pgsluice::config::Unsafe::Warn;
 }
 
 pub fn port(running: &Running) -> u16 {

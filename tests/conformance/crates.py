@@ -1,4 +1,4 @@
-"""The tests of Rust drivers, from their packages on crates.io: tokio-postgres'.
+"""The tests of Rust drivers, from their packages on crates.io: tokio-postgres', and in `sqlx_.py` sqlx's.
 
 Holds: what runs is the tests of the released crate, built once under target/.
 """
@@ -32,32 +32,41 @@ CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree;
 """
 
 
-def _tree():
-    """The crate's own folder, copied from where cargo keeps it."""
-    tree = sources.CACHE / f"tokio-postgres-{VERSION}"
+def unpacked(name, version, change=lambda tree: None):
+    """The crate's own folder, copied from where cargo keeps it, and changed once."""
+    tree = sources.CACHE / f"{name}-{version}"
     if not (tree / "complete").exists():
         # A package of no workspace, whose dependency cargo fetches.
-        fetch = sources.CACHE / "fetch"
+        fetch = sources.CACHE / f"fetch-{name}"
         (fetch / "src").mkdir(parents=True, exist_ok=True)
         (fetch / "src" / "lib.rs").touch()
         (fetch / "Cargo.toml").write_text(
-            f'[package]\nname = "fetch"\nversion = "0.0.0"\n[dependencies]\ntokio-postgres = "={VERSION}"\n[workspace]\n'
+            f'[package]\nname = "fetch"\nversion = "0.0.0"\n[dependencies]\n{name} = "={version}"\n[workspace]\n'
         )
         said = sources.run(["cargo", "metadata", "--format-version", "1"], cwd=fetch)
-        manifest = re.search(rf'"manifest_path":"([^"]*tokio-postgres-{re.escape(VERSION)}/Cargo.toml)"', said)[1]
+        manifest = re.search(rf'"manifest_path":"([^"]*/{name}-{re.escape(version)}/Cargo.toml)"', said)[1]
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(os.path.dirname(manifest), tree)
         with (tree / "Cargo.toml").open("a") as file:
             file.write("\n[workspace]\n")
+        change(tree)
         (tree / "complete").touch()
     return tree
+
+
+def _tree():
+    return unpacked("tokio-postgres", VERSION)
+
+
+def environment():
+    """Of cargo: what it builds for the suites is kept apart."""
+    return os.environ | {"CARGO_TARGET_DIR": str(sources.CACHE / "cargo")}
 
 
 def _cargo_test(arguments, **options):
     features = re.findall(r"^(with-\S+) = ", (_tree() / "Cargo.toml").read_text(), re.M)
     command = ["cargo", "test", "--quiet", "--test", "test", "--features", " ".join(["array-impls", *features]), *arguments]
-    environment = os.environ | {"CARGO_TARGET_DIR": str(sources.CACHE / "cargo")}
-    return subprocess.run(command, cwd=_tree(), env=environment, capture_output=True, text=True, **options)
+    return subprocess.run(command, cwd=_tree(), env=environment(), capture_output=True, text=True, **options)
 
 
 def prepare():

@@ -16,24 +16,28 @@ import crates
 import drivers
 import postgres
 import sources
+import sqlx_
 from compare import Explained, differences
 from stage import ROOT, Failed
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Suite: how one run of it goes, and in which modes the proxy has to pass it.
+# Suite: how one run of it goes. The proxy has to pass all in each of these modes.
 SUITES = {
-    "regress": (postgres.regress, ["relay", "plan"]),
-    "isolation": (postgres.isolation, ["relay", "plan"]),
-    "asyncpg": (drivers.asyncpg, ["plan"]),
-    "pg8000": (drivers.pg8000, ["plan"]),
-    "tokio-postgres": (crates.tokio_postgres, ["plan"]),
+    "regress": postgres.regress,
+    "isolation": postgres.isolation,
+    "asyncpg": drivers.asyncpg,
+    "pg8000": drivers.pg8000,
+    "tokio-postgres": crates.tokio_postgres,
+    "sqlx": sqlx_.sqlx,
 }
+MODES = ["relay", "plan"]
 PREPARE = {
     "regress": sources.postgres,
     "isolation": sources.postgres,
     "asyncpg": drivers.prepare,
     "pg8000": drivers.prepare,
     "tokio-postgres": crates.prepare,
+    "sqlx": sqlx_.prepare,
 }
 HEAD = """| suite | `--ddl` | tests | passed directly | passed through the proxy | differences explained | not explained |
 |---|---|---|---|---|---|---|"""
@@ -43,7 +47,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all if none is named")
     parser.add_argument("--pgsluice", default=ROOT / "target" / "debug" / "pgsluice", help="the proxy's program")
-    parser.add_argument("--modes", nargs="+", help="only these of a suite's modes")
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES, help="only these modes")
     parser.add_argument("--tests", nargs="+", default=[], help="only these of a suite's tests")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for the outputs of all runs")
@@ -65,9 +69,8 @@ def keep(folder, suite, name, run):
 
 def compare(chosen, suite, explained, pool):
     """Runs one suite; returns its rows of the table, and the differences."""
-    start, modes = SUITES[suite]
+    start, modes = SUITES[suite], chosen.modes
     PREPARE[suite]()
-    modes = [mode for mode in modes if not chosen.modes or mode in chosen.modes]
     # The second direct run tells what is noise.
     names = ["direct", "again", *modes]
     waiting = [

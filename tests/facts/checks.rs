@@ -284,7 +284,9 @@ async fn index_probe(client: &Client) {
     client.batch_execute("ROLLBACK").await.unwrap();
     facts = ask(client, &query::relations_of(&create)).await;
     facts.wanted_index = probe::wanted_index(&definition);
-    let plan = plan(&create, &facts, &Limits { small_table: 0, rewrite: true }).unwrap();
+    let plan =
+        plan(&create, &facts, &Limits { small_table: 0, rewrite: true, refuse_unsafe: false, refuse_exclude: false })
+            .unwrap();
     let text = print::to_text(&plan);
     assert!(text.contains("hidden DROP INDEX CONCURRENTLY \"public\".\"failed\""), "{definition}\n{text}");
     client.batch_execute("DROP INDEX failed").await.unwrap();

@@ -132,3 +132,27 @@ DROP MATERIALIZED VIEW m;
 DROP MATERIALIZED VIEW IF EXISTS m;
 DROP VIEW v CASCADE;
 DROP SEQUENCE sq2;
+-- part
+-- A view that can be refreshed while it is read; which rows come first may change.
+CREATE TABLE base (id int, v text);
+INSERT INTO base SELECT g, 'x' FROM generate_series(1, 20) g;
+CREATE MATERIALIZED VIEW seen AS SELECT id, v FROM base;
+CREATE MATERIALIZED VIEW "Odd ""view" AS SELECT id, v FROM base WITH NO DATA;
+CREATE MATERIALIZED VIEW partial AS SELECT id, v FROM base;
+CREATE UNIQUE INDEX ON seen (id, v);
+CREATE UNIQUE INDEX ON "Odd ""view" (id);
+CREATE UNIQUE INDEX ON partial (id) WHERE id > 0;
+CREATE UNIQUE INDEX ON partial ((id + 1));
+UPDATE base SET v = 'y' WHERE id > 10;
+-- part
+REFRESH MATERIALIZED VIEW seen;
+REFRESH MATERIALIZED VIEW "Odd ""view" WITH DATA;
+REFRESH /* all of it */ MATERIALIZED VIEW "Odd ""view";
+REFRESH MATERIALIZED VIEW partial;
+SELECT * FROM seen ORDER BY id;
+SELECT count(*) FROM "Odd ""view";
+-- part
+REFRESH MATERIALIZED VIEW seen WITH NO DATA;
+REFRESH MATERIALIZED VIEW missing;
+-- part
+SELECT * FROM seen;

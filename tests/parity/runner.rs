@@ -27,7 +27,7 @@ struct Proxied {
 pub(crate) fn scripts(postgres: &Postgres, ways: &[Way], wanted: impl Fn(&Script, Way, &str) -> bool + Sync) -> String {
     Client::connect(postgres.port, &postgres.user, "postgres").ok(ROLES);
     let tiny = proxy(postgres, |_| {});
-    let concurrent = proxy(postgres, |config| config.ddl.small_table = 0);
+    let concurrent = proxy(postgres, common::no_table_is_small);
     let proxies =
         [Proxied { name: SMALL_TABLES, port: port(&tiny) }, Proxied { name: CONCURRENT, port: port(&concurrent) }];
     let work = script::all();
@@ -52,7 +52,7 @@ pub(crate) fn scripts(postgres: &Postgres, ways: &[Way], wanted: impl Fn(&Script
 
 /// The conversations of [`frames`]; the differences, as text.
 pub(crate) fn conversations(postgres: &Postgres) -> String {
-    let running = proxy(postgres, |config| config.ddl.small_table = 0);
+    let running = proxy(postgres, common::no_table_is_small);
     let direct = frames::run(postgres, postgres.port);
     difference(&direct, &frames::run(postgres, port(&running)))
 }

@@ -1,7 +1,7 @@
 //! Index builds, drops and waits through the proxy: concurrently where the version can, and nothing left of one that was
 //! cancelled.
 
-use crate::common::{Client, new_database, port, proxy, wait_until};
+use crate::common::{self, Client, new_database, port, proxy, wait_until};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 
@@ -12,7 +12,7 @@ struct Scene<'a> {
 }
 
 pub(crate) fn check(server: &Postgres) {
-    let running = proxy(server, |config| config.ddl.small_table = 0);
+    let running = proxy(server, common::no_table_is_small);
     let scene = Scene { server, running, database: new_database(server, "builds") };
     scene
         .direct()

@@ -76,7 +76,7 @@ fn ddl(node: &NodeEnum, scanned: &Scanned<'_>) -> Option<Ddl> {
         N::SecLabelStmt(stmt) => comment::security_label(stmt),
         N::VacuumStmt(stmt) => maintenance::vacuum(stmt),
         N::ClusterStmt(stmt) => maintenance::cluster(stmt),
-        N::RefreshMatViewStmt(stmt) => maintenance::refresh(stmt),
+        N::RefreshMatViewStmt(stmt) => maintenance::refresh(stmt, scanned),
         N::AlterDomainStmt(stmt) => objects::alter_domain(stmt),
         N::GrantStmt(stmt) => objects::grant(stmt),
         N::CreatePublicationStmt(stmt) => objects::create_publication(stmt),

@@ -3,6 +3,7 @@
 //! Invariant: without a relation named, `targets` is empty and the statement works on all of them.
 
 use super::names::{is_on, relation, relations};
+use super::tokens::Scanned;
 use crate::sql::Ddl;
 use crate::sql::form::Form;
 use pg_query::protobuf::{ClusterStmt, RefreshMatViewStmt, VacuumStmt};
@@ -19,8 +20,14 @@ pub(super) fn cluster(stmt: &ClusterStmt) -> Ddl {
     Ddl { targets: relation(stmt.relation.as_ref()).into_iter().collect(), ..ddl }
 }
 
-pub(super) fn refresh(stmt: &RefreshMatViewStmt) -> Ddl {
+pub(super) fn refresh(stmt: &RefreshMatViewStmt, scanned: &Scanned<'_>) -> Ddl {
     let form = if stmt.concurrent { Form::RefreshConcurrently } else { Form::RefreshMaterializedView };
     let ddl = Ddl::new("REFRESH MATERIALIZED VIEW", form);
-    Ddl { targets: relation(stmt.relation.as_ref()).into_iter().collect(), concurrently: stmt.concurrent, ..ddl }
+    Ddl {
+        targets: relation(stmt.relation.as_ref()).into_iter().collect(),
+        concurrently: stmt.concurrent,
+        // Without data there is nothing to compare.
+        concurrently_at: if stmt.concurrent || stmt.skip_data { None } else { scanned.concurrently_at() },
+        ..ddl
+    }
 }

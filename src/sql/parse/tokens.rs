@@ -72,7 +72,7 @@ impl<'a> Scanned<'a> {
     }
 
     /// Where, from the start of this part, CONCURRENTLY may be put: behind the INDEX of CREATE [UNIQUE]
-    /// INDEX and DROP INDEX, behind the INDEX, TABLE or SCHEMA of REINDEX [(options)].
+    /// INDEX and DROP INDEX, behind the INDEX, TABLE or SCHEMA of REINDEX [(options)], behind the VIEW of REFRESH.
     pub(super) fn concurrently_at(&self) -> Option<usize> {
         let mut words = self.words.iter();
         let first = words.next()?;
@@ -86,6 +86,11 @@ impl<'a> Scanned<'a> {
         }
         let here = match first.token {
             Token::Create | Token::Drop => word.token == Token::Index,
+            // REFRESH MATERIALIZED VIEW
+            Token::Refresh => {
+                word = words.next()?;
+                word.token == Token::View
+            }
             Token::Reindex => matches!(word.token, Token::Index | Token::Table | Token::Schema),
             _ => false,
         };

@@ -1,0 +1,388 @@
+//! Backfills: old rows get what new rows get already, in short transactions of one batch each.
+//!
+//! A batch is a range of places in one table, walked in physical order, so that nothing is read twice, and one round
+//! trip. It promises: no writer waits for ours longer than a batch, whose size follows `batch_time` and whose
+//! `statement_timeout` is the stall budget; a batch waits for a writer no longer than its `lock_timeout`, which is less
+//! than `deadlock_timeout`; the session's role, `search_path` and own timeouts hold; the backend is busy all the time, if
+//! only with a nap, so that a cancel from anywhere strikes (the pause behind a batch is sent together with it).
+//!
+//! What the application moves meanwhile is the sweep's (`backfill/sweep.rs`). That new rows are right is the plan's.
+
+mod fault;
+mod pace;
+mod range;
+mod sweep;
+mod throttle;
+
+use self::pace::{Pace, Progress};
+use self::range::{Places, Walk};
+use self::throttle::Throttle;
+use super::wait::Waiting;
+use super::{Execution, Stop};
+use crate::backend::Answer;
+use crate::lanes::nap_sql;
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::{Backfill, Phase};
+use crate::report::Report;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use serde::Deserialize;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// A nap behind what has no pause, so that the backend is not idle before the next question comes.
+const COVER: Duration = Duration::from_millis(2);
+
+/// A batch that has met locks so often leaves the rows that are locked to the sweep.
+const SKIP_AFTER: u32 = 3;
+
+/// A table with rows of its own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Leaf {
+    oid: u32,
+    #[serde(flatten)]
+    name: RelationName,
+    pages: u64,
+    /// Of all pages, as far as the statistics know.
+    rows: Option<f64>,
+}
+
+/// The tables of a backfill, and how the server pages them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Listing {
+    block_size: u64,
+    leaves: Vec<Leaf>,
+}
+
+/// How a batch is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Plain,
+    /// Without the rows that others have locked.
+    Skipping,
+    /// It tells how many rows it has updated, and how many of them still want.
+    Counting,
+}
+
+/// How a short transaction ended, if the backfill goes on.
+enum Ended {
+    Done(Answer),
+    /// A lock was not to be had in time.
+    Locked,
+    /// It took longer than it may.
+    TooLong,
+    Refused(ServerError),
+}
+
+/// One backfill under way.
+struct Filling<'a> {
+    what: &'a Backfill,
+    phase: &'a Phase,
+    waiting: &'a mut Waiting,
+    leaves: Vec<Leaf>,
+    places: Places,
+    pace: Pace,
+    /// The longest that a batch may take now.
+    longest: Duration,
+    progress: Progress,
+    throttle: Throttle,
+    begun: Instant,
+    told: Instant,
+    /// Rows that still wanted after their update: the default may give NULL.
+    still: u64,
+}
+
+impl Filling<'_> {
+    /// The statement of one batch.
+    fn update(&self, leaf: usize, batch: &Range<u64>, how: How) -> String {
+        let Backfill { set, wanting, .. } = self.what;
+        let name = self.leaves.get(leaf).map(|leaf| leaf.name.quoted()).unwrap_or_default();
+        let wanted = format!("{} AND ({wanting})", self.places.condition(batch));
+        let update = format!("UPDATE ONLY {name} SET {set} WHERE");
+        match how {
+            How::Plain => format!("/* pgsluice: filling old rows */ {update} {wanted}"),
+            How::Skipping => format!(
+                "/* pgsluice: filling old rows that nobody has locked */ {update} ctid OPERATOR(pg_catalog.=) ANY (ARRAY(\
+                 SELECT ctid FROM ONLY {name} WHERE {wanted} FOR NO KEY UPDATE SKIP LOCKED))"
+            ),
+            How::Counting => format!(
+                "/* pgsluice: filling old rows that were moved */ WITH pgsluice AS ({update} {wanted} RETURNING ({wanting}) AS still) \
+                 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) FROM pgsluice"
+            ),
+        }
+    }
+
+    /// A batch of this many places is done.
+    fn done(&mut self, places: u64, answer: &Answer) {
+        let counted = |at: usize| answer.rows.first()?.get(at)?.as_deref()?.parse::<u64>().ok();
+        self.progress.rows += answer.updated + counted(0).unwrap_or_default();
+        self.still += counted(1).unwrap_or_default();
+        self.pace.took(places, answer.took);
+    }
+}
+
+impl Execution<'_> {
+    /// Fills all rows that want it. The lanes are held by the caller.
+    pub(super) async fn backfill(&mut self, phase: &Phase, what: &Backfill, waiting: &mut Waiting) -> Result<(), Stop> {
+        let listing = self.listing(what, phase, waiting).await?;
+        let places = Places::new(listing.block_size, self.facts.session.server_version);
+        let of_rows: Option<f64> = listing.leaves.iter().map(|leaf| leaf.rows).sum();
+        let of_pages = listing.leaves.iter().map(|leaf| leaf.pages as f64).sum();
+        let now = Instant::now();
+        let mut filling = Filling {
+            what,
+            phase,
+            waiting,
+            leaves: listing.leaves,
+            places,
+            pace: Pace::new(places.lines, places.most(), self.config.backfill.batch_time),
+            longest: self.longest(),
+            progress: Progress { of_rows, of_pages, ..Progress::default() },
+            throttle: Throttle::default(),
+            begun: now,
+            told: now,
+            still: 0,
+        };
+        for leaf in 0..filling.leaves.len() {
+            let end = filling.leaves.get(leaf).map_or(0, |leaf| leaf.pages) * places.lines;
+            self.walk(&mut filling, leaf, 0..end, How::Plain).await?;
+        }
+        self.sweep(&mut filling).await?;
+        self.analyze(&filling).await?;
+        let Filling { progress, begun, .. } = filling;
+        tracing::info!(rows = progress.rows, seconds = begun.elapsed().as_secs_f64(), table = %what.table, "backfilled");
+        Ok(())
+    }
+
+    /// Batch by batch through a range of one table.
+    async fn walk(&mut self, filling: &mut Filling<'_>, leaf: usize, range: Range<u64>, how: How) -> Result<(), Stop> {
+        let mut walk = Walk::new(range);
+        while let Some(batch) = walk.next(filling.pace.size()) {
+            self.between(filling).await?;
+            let skips = how == How::Plain && walk.locked >= SKIP_AFTER;
+            let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how });
+            let places = batch.end - batch.start;
+            match self.batch(filling, &sql).await? {
+                Ended::Done(answer) => {
+                    filling.done(places, &answer);
+                    filling.longest = self.longest();
+                    walk.done(&batch);
+                    if !filling.progress.sweeping {
+                        filling.progress.pages += places as f64 / filling.places.lines as f64;
+                    }
+                }
+                Ended::Locked => {
+                    walk.locked += 1;
+                    filling.pace.too_much(places);
+                    self.locked(filling, walk.locked).await?;
+                }
+                Ended::TooLong if filling.pace.is_least() => filling.longest *= 2,
+                Ended::TooLong => filling.pace.too_much(places),
+                Ended::Refused(error) if error.sqlstate() == sqlstate::UNDEFINED_TABLE => {
+                    if !self.still_there(filling, leaf, error).await? {
+                        return Ok(());
+                    }
+                }
+                Ended::Refused(error) => {
+                    if !fault::is_of_a_row(error.sqlstate()) || !walk.narrow(&batch) {
+                        return Err(self.at_fault(filling, leaf, &batch, error).await?);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch, with its pause.
+    async fn batch(&mut self, filling: &Filling<'_>, sql: &str) -> Result<Ended, Stop> {
+        self.metrics.backfill_batches.add();
+        let pause = filling.pace.last.mul_f64(self.config.backfill.pause_ratio).max(COVER);
+        let nap = nap_sql(pause, &self.talk.words(&format!("backfill of {}, between two batches", filling.what.table)));
+        let mut batch = self.open(Some(filling.longest), filling.what.quiet)?;
+        batch.statement(sql, &[]);
+        batch.statement("COMMIT", &[]);
+        let ended = self.short(batch, &nap, Some(filling.longest)).await?;
+        if !matches!(ended, Ended::Done(_)) {
+            self.metrics.backfill_batches_failed.add();
+        }
+        Ok(ended)
+    }
+
+    /// The beginning of a short transaction. `longest`: for each of its statements; none: as the session allows.
+    fn open(&self, longest: Option<Duration>, quiet: bool) -> Result<Batch, Stop> {
+        let version = self.facts.session.server_version;
+        let mut batch = Batch::new();
+        batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
+        batch.statement(&super::attempt::set_local("lock_timeout", self.row_timeout()), &[]);
+        let timeout = match (longest, self.time_left()?) {
+            (Some(longest), Some(left)) => Some(longest.min(left)),
+            (longest, left) => longest.or(left),
+        };
+        if let Some(timeout) = timeout {
+            batch.statement(&super::attempt::set_local("statement_timeout", timeout), &[]);
+            // There the clock of a statement is set by the first one behind a change of the transaction's state.
+            if version < 110_000 {
+                batch.statement("SAVEPOINT pgsluice", &[]);
+            }
+        }
+        batch.statement("SET LOCAL enable_tidscan = on", &[]);
+        if quiet {
+            batch.statement("SET LOCAL session_replication_role = replica", &[]);
+        }
+        Ok(batch)
+    }
+
+    /// Runs a short transaction, with a nap right behind it; what fails is taken back.
+    async fn short(&mut self, batch: Batch, nap: &str, longest: Option<Duration>) -> Result<Ended, Stop> {
+        let (answer, struck) = self.talk.ask_then_nap(batch, nap).await?;
+        self.struck(struck)?;
+        let Answer { took, .. } = answer;
+        let error = match answer.ok() {
+            Ok(answer) => return Ok(Ended::Done(answer)),
+            Err(error) => error,
+        };
+        if self.talk.link.status != b'I' {
+            self.talk.ask_one("ROLLBACK", &[]).await?;
+        }
+        if self.talk.link.front_gone() {
+            return Err(Stop::ClientGone);
+        }
+        match error.sqlstate() {
+            sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED => Ok(Ended::Locked),
+            sqlstate::QUERY_CANCELED => {
+                if longest.is_some_and(|longest| is_timeout(&error, took, longest)) && !self.talk.take_cancelled() {
+                    return Ok(Ended::TooLong);
+                }
+                self.struck(Some(error))?;
+                Ok(Ended::TooLong)
+            }
+            _ => Ok(Ended::Refused(error)),
+        }
+    }
+
+    /// What is looked at between two batches.
+    async fn between(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        if let Some(stop) = self.interrupted() {
+            return Err(stop);
+        }
+        self.throttle(filling).await?;
+        self.tell_progress(filling);
+        Ok(())
+    }
+
+    /// A lock was not to be had, for the `times`th time at this place: waits until it may be.
+    async fn locked(&mut self, filling: &mut Filling<'_>, times: u32) -> Result<(), Stop> {
+        if times == 1 {
+            filling.waiting.begin_anew();
+        }
+        // Where rows are in the way, nobody is seen to be: the pauses grow.
+        if let Some(more) = times.checked_sub(SKIP_AFTER) {
+            let pause = (self.config.locks.poll * more).min(Duration::from_secs(1));
+            let why = format!("backfill of {}, waiting for rows that others have locked", filling.what.table);
+            self.nap(pause, &why).await?;
+        }
+        self.wait(filling.phase, filling.waiting).await.map(|_| ())
+    }
+
+    async fn nap(&mut self, time: Duration, why: &str) -> Result<(), Stop> {
+        let nap = nap_sql(time, &self.talk.words(why));
+        let error = self.talk.ask_one(&nap, &[]).await?.error;
+        self.struck(error)
+    }
+
+    /// The longest that a batch waits for a lock: less than after which the server looks for a deadlock.
+    fn row_timeout(&self) -> Duration {
+        let session = &self.facts.session;
+        let deadlock = Duration::from_millis(session.deadlock_timeout_ms) / 2;
+        let mut timeout = self.config.backfill.lock_timeout.min(self.config.locks.stall_budget).min(deadlock);
+        if session.lock_timeout_ms > 0 {
+            timeout = timeout.min(Duration::from_millis(session.lock_timeout_ms));
+        }
+        timeout.max(Duration::from_millis(1))
+    }
+
+    /// The longest that a batch may take, as long as it is more than one row.
+    fn longest(&self) -> Duration {
+        self.config.locks.stall_budget.max(self.config.backfill.batch_time * 2)
+    }
+
+    /// Of the session's `statement_timeout`, which counts from the statement's begin; none: there is none.
+    fn time_left(&self) -> Result<Option<Duration>, Stop> {
+        let limit = match self.facts.session.statement_timeout_ms {
+            0 => return Ok(None),
+            ms => Duration::from_millis(ms),
+        };
+        match limit.checked_sub(self.begun.elapsed()).filter(|left| *left >= Duration::from_millis(1)) {
+            Some(left) => Ok(Some(left)),
+            None => Err(Stop::Report(Report::error(
+                sqlstate::QUERY_CANCELED,
+                "canceling statement due to statement timeout",
+            ))),
+        }
+    }
+
+    /// The tables that have rows, as they are now.
+    async fn listing(&mut self, what: &Backfill, phase: &Phase, waiting: &mut Waiting) -> Result<Listing, Stop> {
+        let nap = nap_sql(COVER, &self.talk.words(&format!("backfill of {}", what.table)));
+        let mut times = 0;
+        loop {
+            let mut batch = self.open(None, false)?;
+            self.talk.put_question(&mut batch, include_str!("backfill/leaves.sql"), &[&what.oid.to_string()]);
+            batch.statement("COMMIT", &[]);
+            match self.short(batch, &nap, None).await? {
+                Ended::Done(answer) => {
+                    let json = answer.rows.first().and_then(|row| row.first()?.clone()).unwrap_or_default();
+                    return serde_json::from_str(&self.talk.text(&json)).map_err(|error| {
+                        let message = format!("cannot read what tables there are to fill: {error}");
+                        Stop::Report(Report::error(sqlstate::INTERNAL_ERROR, message))
+                    });
+                }
+                Ended::Locked | Ended::TooLong => {
+                    times += 1;
+                    if times == 1 {
+                        waiting.begin_anew();
+                    }
+                    self.wait(phase, waiting).await?;
+                }
+                Ended::Refused(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+            }
+        }
+    }
+
+    /// Whether a table that its name does not find is still part of the whole; if so, by its new name.
+    async fn still_there(&mut self, filling: &mut Filling<'_>, leaf: usize, error: ServerError) -> Result<bool, Stop> {
+        let listing = self.listing(filling.what, filling.phase, filling.waiting).await?;
+        let Some(old) = filling.leaves.get_mut(leaf) else { return Ok(false) };
+        let Some(now) = listing.leaves.into_iter().find(|now| now.oid == old.oid) else { return Ok(false) };
+        if now.name == old.name {
+            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+        }
+        old.name = now.name;
+        Ok(true)
+    }
+
+    /// At most once per `progress_interval`, but soon once.
+    fn tell_progress(&mut self, filling: &mut Filling<'_>) {
+        let now = Instant::now();
+        let interval = self.config.ddl.progress_interval;
+        let first = filling.told == filling.begun;
+        if now - filling.told < if first { interval.min(Duration::from_secs(1)) } else { interval } {
+            return;
+        }
+        filling.told = now;
+        let words = filling.progress.words(now - filling.begun);
+        let throttle = filling.throttle.words(&self.config.backfill);
+        let message = format!("backfilling {}: {words}; {throttle}", filling.what.table);
+        tracing::info!("{message}");
+        if self.config.ddl.notices {
+            self.tell(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
+        }
+    }
+}
+
+/// A cancel has the same SQLSTATE as a timeout. Where the words are in another language, the time must tell; the
+/// server's clock has started a little before ours.
+fn is_timeout(error: &ServerError, took: Duration, longest: Duration) -> bool {
+    let message = error.message();
+    message.contains("statement timeout") || (!message.contains("user request") && took >= longest.mul_f64(0.8))
+}

@@ -1,0 +1,92 @@
+//! A row that cannot be filled: which it is, in the DETAIL of the server's own error.
+//!
+//! Invariant: SQLSTATE and message stay the server's; the log sees neither the row nor its key.
+
+use super::{Ended, Filling};
+use crate::execute::{Execution, Reply, Stop};
+use crate::lanes::nap_sql;
+use crate::pg::relation::quote_identifier;
+use crate::wire::error_response::ServerError;
+use std::ops::Range;
+
+/// Whether an error may be one row's, so that it is worth finding out which; others would be the same for every row, or
+/// say nothing of rows: a missing privilege, a full disk, a server that stops.
+pub(super) fn is_of_a_row(sqlstate: &str) -> bool {
+    let of_all = ["08", "0A", "25", "26", "28", "40", "42", "53", "55", "57", "58", "XX"];
+    !of_all.iter().any(|class| sqlstate.starts_with(class))
+}
+
+/// The columns of a table's primary key, as a JSON array.
+const KEY_SQL: &str = "SELECT COALESCE(pg_catalog.jsonb_agg(a.attname ORDER BY k.place), '[]')::pg_catalog.text \
+     FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k(number, place), \
+     pg_catalog.pg_attribute a WHERE i.indisprimary AND i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+     AND a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.number";
+
+impl Execution<'_> {
+    /// The server's error, in the client's terms; with the row's place and key, if a batch of one row met it.
+    pub(super) async fn at_fault(
+        &mut self,
+        filling: &Filling<'_>,
+        leaf: usize,
+        batch: &Range<u64>,
+        error: ServerError,
+    ) -> Result<Stop, Stop> {
+        let single = batch.end - batch.start == 1 && is_of_a_row(error.sqlstate());
+        let (Some(leaf), Some(step), true) = (filling.leaves.get(leaf), filling.phase.steps.first(), single) else {
+            return Ok(Stop::Server(ServerError::new(error.with_position(|_| None))));
+        };
+        let tid = filling.places.tid(batch.start);
+        let mut detail = error.field(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
+        detail.push_str(&format!("It is the row at ctid {tid} of {}", leaf.name));
+        if let Some(key) = self.key_of(leaf.oid, &leaf.name.quoted(), &tid).await? {
+            detail.push_str(&format!(", {key}"));
+        }
+        detail.push('.');
+        let detail = self.talk.words(&detail).into_owned();
+        let error = ServerError::new(error.restated(&[(b'D', &detail)], b""));
+        Ok(self.failed(step, error, &Reply::default()))
+    }
+
+    /// `key (id)=(17)`, as the server writes keys; none: there is none, or it cannot be read.
+    async fn key_of(&mut self, oid: u32, name: &str, tid: &str) -> Result<Option<String>, Stop> {
+        let Some(json) = self.said(KEY_SQL, &[&oid.to_string()]).await? else { return Ok(None) };
+        let columns: Vec<String> = serde_json::from_str(&json).unwrap_or_default();
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        let quoted: Vec<String> = columns.iter().map(|column| quote_identifier(column)).collect();
+        let values: Vec<String> = quoted.iter().map(|column| format!("{column}::pg_catalog.text")).collect();
+        let sql = format!(
+            "SELECT pg_catalog.concat_ws(', ', {}) FROM ONLY {name} \
+             WHERE ctid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.tid",
+            values.join(", ")
+        );
+        let values = self.said(&sql, &[tid]).await?;
+        Ok(values.map(|values| format!("key ({})=({values})", columns.join(", "))))
+    }
+
+    /// The one text that a question is answered with, in a short transaction.
+    async fn said(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
+        let mut batch = self.open(None, false)?;
+        self.talk.put_question(&mut batch, sql, parameters);
+        batch.statement("COMMIT", &[]);
+        let nap = nap_sql(super::COVER, "backfill: which row cannot be filled");
+        let Ended::Done(answer) = self.short(batch, &nap, None).await? else { return Ok(None) };
+        Ok(answer.value().map(|value| self.talk.text(value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_one_rows() {
+        for sqlstate in ["22012", "23514", "P0001", "54000", "22P02", "38000"] {
+            assert!(is_of_a_row(sqlstate), "{sqlstate}");
+        }
+        for sqlstate in ["42501", "42703", "53100", "XX001", "25006", "57P01"] {
+            assert!(!is_of_a_row(sqlstate), "{sqlstate}");
+        }
+    }
+}

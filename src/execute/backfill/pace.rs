@@ -1,0 +1,186 @@
+//! How large the next batch is, and what progress a person is told of. Pure: times come in as arguments.
+//!
+//! Invariant: a batch is never empty, and never grows by more than a fifth, whatever one of them took.
+
+use crate::report::in_words;
+use std::time::Duration;
+
+/// A first batch of so many pages is short on any machine; it grows to a hundred times that in 25 batches.
+const FIRST_PAGES: u64 = 8;
+const MOST_GROWTH: f64 = 1.2;
+/// One slow batch says little.
+const MOST_SHRINK: f64 = 0.5;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pace {
+    /// In places, so that it can be a part of a page.
+    size: f64,
+    /// Places of a page, and of the largest batch.
+    page: f64,
+    most: f64,
+    target: Duration,
+    /// What the last batch took.
+    pub(super) last: Duration,
+}
+
+impl Pace {
+    pub(super) fn new(page: u64, most: u64, target: Duration) -> Self {
+        let (page, most) = (page as f64, most as f64);
+        Self { size: page * FIRST_PAGES as f64, page, most, target, last: Duration::ZERO }
+    }
+
+    /// Places.
+    pub(super) fn size(&self) -> u64 {
+        self.size as u64
+    }
+
+    /// A batch of this many places is done.
+    pub(super) fn took(&mut self, places: u64, took: Duration) {
+        self.last = took;
+        let ratio = self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        // Time alone makes no batch smaller than a page: each has a cost of its own, which smaller ones do not save.
+        let least = self.page.min(self.size);
+        // What was the rest of a table says as little as a slow one.
+        if places as f64 >= self.size.floor() || ratio < 1.0 {
+            self.size = (self.size * ratio.clamp(MOST_SHRINK, MOST_GROWTH)).clamp(least, self.most);
+        }
+    }
+
+    /// A batch of this many places was too much: it met a lock, or took too long.
+    pub(super) fn too_much(&mut self, places: u64) {
+        self.size = (self.size.min(places as f64) / 2.0).max(1.0);
+    }
+
+    /// Whether a batch cannot be smaller.
+    pub(super) fn is_least(&self) -> bool {
+        self.size < 2.0
+    }
+}
+
+/// How far a backfill is.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Progress {
+    pub(super) rows: u64,
+    /// By the statistics; none: the tables were never analysed.
+    pub(super) of_rows: Option<f64>,
+    pub(super) pages: f64,
+    pub(super) of_pages: f64,
+    /// All pages are done; what was moved meanwhile is looked for.
+    pub(super) sweeping: bool,
+}
+
+impl Progress {
+    fn share(&self) -> f64 {
+        if self.of_pages > 0.0 { (self.pages / self.of_pages).clamp(0.0, 1.0) } else { 1.0 }
+    }
+
+    /// As many rows have been updated already as statistics know of: they are too old to be told.
+    fn known_rows(&self) -> Option<f64> {
+        self.of_rows.filter(|of| *of >= self.rows as f64)
+    }
+
+    /// What is left takes so long, if it goes on like this.
+    pub(super) fn left(&self, elapsed: Duration) -> Option<Duration> {
+        let share = self.share();
+        let left = elapsed.as_secs_f64() * (1.0 - share) / share;
+        // A hundredth is too little to judge by.
+        (share >= 0.01 && left.is_finite()).then(|| Duration::from_secs_f64(left.min(1e9)))
+    }
+
+    /// `60 %, 120000 of about 200000 rows, 25400 rows/s, about 3 s left`
+    pub(super) fn words(&self, elapsed: Duration) -> String {
+        let mut text = format!("{:.0} %, {}", (self.share() * 100.0).floor(), self.rows);
+        if let Some(of) = self.known_rows() {
+            text.push_str(&format!(" of about {of:.0}"));
+        }
+        let rate = self.rows as f64 / elapsed.as_secs_f64().max(1e-3);
+        text.push_str(&format!(" rows, {rate:.0} rows/s"));
+        if self.sweeping {
+            text.push_str(", looking for rows that were moved meanwhile");
+        } else if let Some(left) = self.left(elapsed) {
+            text.push_str(&format!(", about {} left", in_words(left)));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Duration = Duration::from_millis(100);
+
+    fn pace() -> Pace {
+        Pace::new(291, 291 * 10_000, TARGET)
+    }
+
+    /// A server that does a place in a fixed time, and each batch in a few milliseconds more.
+    fn after(batches: usize, per_place: f64) -> Pace {
+        let mut pace = pace();
+        for _ in 0..batches {
+            let took = Duration::from_secs_f64(0.002 + pace.size() as f64 * per_place);
+            pace.took(pace.size(), took);
+        }
+        pace
+    }
+
+    #[test]
+    fn it_settles_on_the_target() {
+        for per_place in [1e-6, 3e-6, 2e-5] {
+            let pace = after(60, per_place);
+            let off = pace.last.as_secs_f64() / TARGET.as_secs_f64();
+            assert!((0.95..=1.05).contains(&off), "{per_place}: {:?}", pace.last);
+        }
+    }
+
+    #[test]
+    fn it_grows_by_a_fifth_and_shrinks_to_a_page() {
+        let mut pace = pace();
+        let before = pace.size();
+        pace.took(before, Duration::from_micros(1));
+        assert_eq!(pace.size(), before * 6 / 5);
+        for _ in 0..30 {
+            pace.took(pace.size(), Duration::from_secs(9));
+        }
+        assert_eq!(pace.size(), 291);
+        // The rest of a table is no measure.
+        pace.took(3, Duration::from_micros(1));
+        assert_eq!(pace.size(), 291);
+    }
+
+    #[test]
+    fn what_was_too_much_is_halved_down_to_a_row() {
+        let mut pace = pace();
+        pace.too_much(400);
+        assert_eq!(pace.size(), 200);
+        for _ in 0..20 {
+            pace.too_much(pace.size());
+        }
+        assert!(pace.is_least());
+        assert_eq!(pace.size(), 1);
+        // And from there it grows again.
+        pace.took(1, Duration::from_micros(1));
+        pace.took(1, Duration::from_micros(1));
+        assert!(pace.size >= 1.4);
+    }
+
+    #[test]
+    fn the_largest_batch_has_a_limit() {
+        assert_eq!(after(100, 0.0).size(), 291 * 10_000);
+    }
+
+    #[test]
+    fn progress_in_words() {
+        let progress =
+            Progress { rows: 120_000, of_rows: Some(200_000.0), pages: 600.0, of_pages: 1000.0, sweeping: false };
+        let words = progress.words(Duration::from_secs(6));
+        assert_eq!(words, "60 %, 120000 of about 200000 rows, 20000 rows/s, about 4 s left");
+        let unknown = Progress { of_rows: Some(100.0), sweeping: true, pages: 1000.0, ..progress };
+        assert_eq!(
+            unknown.words(Duration::from_secs(6)),
+            "100 %, 120000 rows, 20000 rows/s, looking for rows that were moved meanwhile"
+        );
+        assert_eq!(Progress::default().words(Duration::ZERO), "100 %, 0 rows, 0 rows/s, about 0 ms left");
+        assert_eq!(Progress { pages: 1.0, ..progress }.left(Duration::from_secs(6)), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! Places in a table, and the conditions that name them. Pure.
+//!
+//! A place is a line pointer: pages × lines of a page, counted from 0. So whole pages, parts of a page and single rows
+//! are all ranges of places, and halving one is arithmetic. No condition here makes the server read more than the pages
+//! it names: 14 and later scan ranges of tids; before, every tid that a page could have is asked for.
+
+use std::ops::Range;
+
+/// Of this many bytes are a page's header, and the least that a line pointer and its tuple's header take.
+const PAGE_HEADER: u64 = 24;
+const LEAST_TUPLE: u64 = 28;
+
+/// How the tables of a server are addressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places {
+    /// The most line pointers that a page can have.
+    pub(super) lines: u64,
+    /// The server scans ranges of tids (14 on).
+    pub(super) ranges: bool,
+}
+
+impl Places {
+    pub(super) fn new(block_size: u64, server_version: i32) -> Self {
+        let lines = (block_size.saturating_sub(PAGE_HEADER) / LEAST_TUPLE).max(1);
+        Self { lines, ranges: server_version >= 140_000 }
+    }
+
+    /// The most pages of one batch: where tids are listed, the list must fit in memory.
+    pub(super) fn most(self) -> u64 {
+        self.lines * if self.ranges { 10_000 } else { 1_000 }
+    }
+
+    /// As the server writes it; offsets count from 1.
+    pub(super) fn tid(self, place: u64) -> String {
+        format!("({},{})", place / self.lines, place % self.lines + 1)
+    }
+
+    /// The page's beginning as `(n,0)`, which no row has.
+    fn bound(self, place: u64) -> String {
+        if place.is_multiple_of(self.lines) { format!("({},0)", place / self.lines) } else { self.tid(place) }
+    }
+
+    /// True of the rows of a range.
+    pub(super) fn condition(self, range: &Range<u64>) -> String {
+        if self.ranges {
+            return format!(
+                "ctid OPERATOR(pg_catalog.>=) '{}'::pg_catalog.tid AND ctid OPERATOR(pg_catalog.<) '{}'::pg_catalog.tid",
+                self.bound(range.start),
+                self.bound(range.end)
+            );
+        }
+        format!(
+            "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.format('(%s,%s)', p OPERATOR(pg_catalog./) {lines}, \
+             p OPERATOR(pg_catalog.%) {lines} OPERATOR(pg_catalog.+) 1)::pg_catalog.tid \
+             FROM pg_catalog.generate_series({}::pg_catalog.int8, {}::pg_catalog.int8) AS p))",
+            range.start,
+            range.end.saturating_sub(1),
+            lines = self.lines
+        )
+    }
+
+    /// Pages (in order, each once) as ranges.
+    pub(super) fn of_pages(self, pages: &[u64]) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for page in pages {
+            let range = page * self.lines..(page + 1) * self.lines;
+            match ranges.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => ranges.push(range),
+            }
+        }
+        ranges
+    }
+}
+
+/// The way through one range of places: what is done is never looked at again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Walk {
+    at: u64,
+    end: u64,
+    /// A row before this place is at fault: it is looked for by halves.
+    fault: Option<u64>,
+    /// How often the next batch has found a lock taken.
+    pub(super) locked: u32,
+}
+
+impl Walk {
+    pub(super) fn new(range: Range<u64>) -> Self {
+        Self { at: range.start, end: range.end, fault: None, locked: 0 }
+    }
+
+    /// The next batch, if there is one.
+    pub(super) fn next(&self, size: u64) -> Option<Range<u64>> {
+        let size = match self.fault {
+            Some(fault) => (fault.saturating_sub(self.at) / 2).max(1),
+            None => size.max(1),
+        };
+        (self.at < self.end).then(|| self.at..self.end.min(self.at.saturating_add(size)))
+    }
+
+    pub(super) fn done(&mut self, batch: &Range<u64>) {
+        self.at = batch.end;
+        self.locked = 0;
+        // It has gone by itself.
+        self.fault = self.fault.filter(|fault| self.at < *fault);
+    }
+
+    /// A row of this batch is at fault. False: the batch has no other.
+    pub(super) fn narrow(&mut self, batch: &Range<u64>) -> bool {
+        self.fault = Some(batch.end);
+        batch.end.saturating_sub(batch.start) > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACES: Places = Places { lines: 291, ranges: true };
+
+    #[test]
+    fn a_page_has_so_many_lines() {
+        assert_eq!(Places::new(8192, 140_000), PLACES);
+        assert_eq!(Places::new(32_768, 100_000), Places { lines: 1169, ranges: false });
+        assert_eq!((PLACES.tid(0), PLACES.tid(291 * 7 + 3)), ("(0,1)".to_owned(), "(7,4)".to_owned()));
+    }
+
+    #[test]
+    fn ranges_name_pages_and_rows() {
+        let condition = PLACES.condition(&(291 * 2..291 * 5 + 4));
+        assert_eq!(
+            condition,
+            "ctid OPERATOR(pg_catalog.>=) '(2,0)'::pg_catalog.tid AND ctid OPERATOR(pg_catalog.<) '(5,5)'::pg_catalog.tid"
+        );
+        let listed = Places { ranges: false, ..PLACES }.condition(&(582..584));
+        assert!(listed.contains("generate_series(582::pg_catalog.int8, 583::pg_catalog.int8)"), "{listed}");
+    }
+
+    #[test]
+    fn pages_that_meet_are_one_range() {
+        assert_eq!(PLACES.of_pages(&[0, 1, 2, 7, 9, 10]), [0..873, 2037..2328, 2619..3201]);
+        assert!(PLACES.of_pages(&[]).is_empty());
+    }
+
+    /// Whatever fails when it meets the row at fault leads to that row, in few tries.
+    #[test]
+    fn a_fault_is_narrowed_down_to_its_row() {
+        for fault in [0, 1, 290, 4711, 9998, 9999] {
+            let mut walk = Walk::new(0..10_000);
+            let mut tries = 0;
+            let found = loop {
+                tries += 1;
+                let batch = walk.next(4_000).unwrap();
+                if !batch.contains(&fault) {
+                    walk.done(&batch);
+                } else if !walk.narrow(&batch) {
+                    break batch;
+                }
+            };
+            assert_eq!(found, fault..fault + 1);
+            assert!(tries < 30, "{fault}: {tries} tries");
+        }
+    }
+
+    #[test]
+    fn a_fault_that_goes_away_is_walked_past() {
+        let mut walk = Walk::new(0..100);
+        assert!(walk.narrow(&(0..40)));
+        let mut seen = Vec::new();
+        while let Some(batch) = walk.next(40) {
+            seen.push(batch.end);
+            walk.done(&batch);
+        }
+        assert_eq!(seen, [20, 30, 35, 37, 38, 39, 40, 80, 100]);
+    }
+}

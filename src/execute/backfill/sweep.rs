@@ -1,0 +1,163 @@
+//! What comes behind the last page: rows that were moved meanwhile, and statistics.
+//!
+//! A row that the application updates before its batch comes may be moved to a page that is done already, or behind the
+//! last one, or to another partition. So one look over all tables, in one snapshot, brings the pages of rows that still
+//! want; these are filled, until a look brings none: that look is the proof that nothing was forgotten. Nobody makes new
+//! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
+
+use super::{COVER, Ended, Filling, How};
+use crate::execute::attempt::set_local;
+use crate::execute::{Execution, Stop};
+use crate::lanes::nap_sql;
+use crate::pg::{RelationKind, RelationName, sqlstate};
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::time::Duration;
+
+/// Rows that one look brings at most: their pages must fit in memory, and be filled before many are moved again.
+const LOOK_ROWS: u64 = 100_000;
+
+/// Looks that brought all there was. Rows that come faster than they are filled are written so by the application.
+const MOST_WHOLE_LOOKS: u32 = 10;
+
+/// What a look brought: for each table (its place in the list) the pages with rows that want.
+struct Found {
+    pages: Vec<(usize, Vec<u64>)>,
+    /// There are no others.
+    whole: bool,
+}
+
+impl Execution<'_> {
+    pub(super) async fn sweep(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        filling.progress.sweeping = true;
+        let mut whole_looks = 0;
+        loop {
+            self.between(filling).await?;
+            let found = self.look(filling).await?;
+            if found.pages.is_empty() {
+                return Ok(());
+            }
+            filling.still = 0;
+            for (leaf, pages) in &found.pages {
+                for range in filling.places.of_pages(pages) {
+                    self.walk(filling, *leaf, range, How::Counting).await?;
+                }
+            }
+            whole_looks += u32::from(found.whole);
+            if found.whole && (filling.still > 0 || whole_looks >= MOST_WHOLE_LOOKS) {
+                tracing::info!(table = %filling.what.table, "rows without a value remain: it is what they were given");
+                return Ok(());
+            }
+            if filling.still > 0 {
+                // Every row gets its chance once, those of which the look has not told too.
+                return self.all_pages_again(filling).await;
+            }
+        }
+    }
+
+    async fn all_pages_again(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        let listing = self.listing(filling.what, filling.phase, filling.waiting).await?;
+        for leaf in 0..filling.leaves.len() {
+            let known = filling.leaves.get(leaf).map(|leaf| leaf.oid);
+            let now = listing.leaves.iter().find(|now| Some(now.oid) == known);
+            let end = now.map_or(0, |now| now.pages) * filling.places.lines;
+            self.walk(filling, leaf, 0..end, How::Plain).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads all tables, in one snapshot.
+    async fn look(&mut self, filling: &mut Filling<'_>) -> Result<Found, Stop> {
+        let what = filling.what;
+        let oids: Vec<String> = filling.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
+        // A table that has come meanwhile has no old rows of ours.
+        let sql = format!(
+            "/* pgsluice: looking for old rows that were moved */ \
+             SELECT w.leaf::pg_catalog.int8, w.page, pg_catalog.count(*) FROM (\
+             SELECT tableoid AS leaf, (ctid::pg_catalog.text::pg_catalog.point)[0]::pg_catalog.int8 AS page FROM {} \
+             WHERE ({}) AND tableoid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]) LIMIT {LOOK_ROWS}) AS w \
+             GROUP BY 1, 2 ORDER BY 1, 2",
+            what.table.quoted(),
+            what.wanting,
+            oids.join(",")
+        );
+        let nap = nap_sql(COVER, &self.talk.words(&format!("backfill of {}", what.table)));
+        let mut times = 0;
+        loop {
+            let mut batch = self.open(None, false)?;
+            batch.statement(&sql, &[]);
+            batch.statement("COMMIT", &[]);
+            match self.short(batch, &nap, None).await? {
+                Ended::Done(answer) => return Ok(found(filling, &answer.rows)),
+                Ended::Locked | Ended::TooLong => {
+                    times += 1;
+                    self.locked(filling, times).await?;
+                }
+                Ended::Refused(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+            }
+        }
+    }
+
+    /// Statistics of what was filled. Who keeps it from that (a VACUUM, say) will make them himself.
+    pub(super) async fn analyze(&mut self, filling: &Filling<'_>) -> Result<(), Stop> {
+        if !self.config.backfill.analyze {
+            return Ok(());
+        }
+        let what = filling.what;
+        let mut tables: Vec<RelationName> = vec![what.table.clone()];
+        // A partitioned table's takes its partitions along; an inheritance parent's knows of its children only as a whole.
+        let root = self.facts.relations.iter().filter_map(|asked| asked.found.as_ref()).find(|r| r.id.oid == what.oid);
+        if root.is_none_or(|root| root.kind != RelationKind::PartitionedTable) {
+            tables.extend(filling.leaves.iter().filter(|leaf| leaf.oid != what.oid).map(|leaf| leaf.name.clone()));
+        }
+        for table in tables {
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            let analyze = format!("ANALYZE {} ({})", table.quoted(), what.columns.join(", "));
+            self.analyze_table(&table, &analyze).await?;
+        }
+        Ok(())
+    }
+
+    /// Outside a transaction, so that the locks of a partitioned table's parts are not held together.
+    async fn analyze_table(&mut self, table: &RelationName, analyze: &str) -> Result<(), Stop> {
+        let own = Duration::from_millis(self.facts.session.lock_timeout_ms);
+        let mut before = Batch::new();
+        before.statement(&session_wide(self.row_timeout()), &[]);
+        self.talk.ask(before, None).await?;
+        let error = self.talk.ask_one(analyze, &[]).await?.error;
+        self.talk.cancel_settled().await;
+        self.talk.ask_one(&session_wide(own), &[]).await?;
+        match error {
+            Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => self.struck(Some(error)),
+            Some(error) => {
+                tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// For what stands in no transaction.
+fn session_wide(lock_timeout: Duration) -> String {
+    set_local("lock_timeout", lock_timeout).replacen("SET LOCAL", "SET", 1)
+}
+
+/// Reads a look's answer: oid, page, rows.
+fn found(filling: &Filling<'_>, rows: &[Vec<Option<String>>]) -> Found {
+    let mut pages: Vec<(usize, Vec<u64>)> = Vec::new();
+    let mut total = 0;
+    for row in rows {
+        let number = |at: usize| row.get(at)?.as_deref()?.parse::<u64>().ok();
+        let (Some(oid), Some(page), Some(count)) = (number(0), number(1), number(2)) else { continue };
+        total += count;
+        let Some(leaf) = filling.leaves.iter().position(|leaf| u64::from(leaf.oid) == oid) else { continue };
+        match pages.last_mut() {
+            Some((last, pages)) if *last == leaf => pages.push(page),
+            _ => pages.push((leaf, vec![page])),
+        }
+    }
+    Found { pages, whole: total < LOOK_ROWS }
+}

@@ -1,0 +1,220 @@
+//! What makes a backfill pause: replicas that fall behind, a busy server, a condition of the operator's.
+//!
+//! It is looked at about once per second, on the session's own backend, and what was seen last is in every progress
+//! line. While one of them says so the backfill naps, with the reason in the nap's comment. What cannot be seen (a lag
+//! that the role may not read) holds nothing up; a condition that fails does, as nobody knows what it would have said.
+
+use super::{COVER, Ended, Filling};
+use crate::config::Backfill as Settings;
+use crate::execute::{Execution, Stop};
+use crate::lanes::nap_sql;
+use crate::pg::sqlstate;
+use crate::report::Report;
+use crate::report::in_words;
+use serde::Deserialize;
+use std::time::{Duration, Instant};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While it pauses.
+const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A condition that takes longer is as good as none, and stands in the way of a cancel no longer.
+const CONDITION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What was seen last.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(super) struct Throttle {
+    looked: Option<Instant>,
+    /// Since when it pauses.
+    paused: Option<Instant>,
+    seen: Seen,
+    condition: Option<Condition>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
+struct Seen {
+    /// Seconds.
+    lag: Option<f64>,
+    active: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Condition {
+    True,
+    NotTrue,
+    /// With the server's message.
+    Failed(String),
+}
+
+impl Throttle {
+    /// Why the backfill is to pause.
+    fn reason(&self, settings: &Settings) -> Option<String> {
+        if let Some(lag) = self.seen.lag.filter(|lag| is_on(settings.max_lag) && *lag > settings.max_lag.as_secs_f64())
+        {
+            return Some(format!("a replica lags by {lag:.1} s of at most {}", in_words(settings.max_lag)));
+        }
+        let too_many = |active: &usize| settings.max_active > 0 && *active > settings.max_active;
+        if let Some(active) = self.seen.active.filter(too_many) {
+            return Some(format!("{active} clients are active of at most {}", settings.max_active));
+        }
+        match (&settings.condition, &self.condition) {
+            (None, _) | (_, None | Some(Condition::True)) => None,
+            (_, Some(Condition::NotTrue)) => Some("the condition in [backfill] is not true".to_owned()),
+            (_, Some(Condition::Failed(message))) => Some(format!("the condition in [backfill] fails: {message}")),
+        }
+    }
+
+    /// `pause 1 × a batch, lag 0.2 s of 10 s, active 3 of 8, condition true`
+    pub(super) fn words(&self, settings: &Settings) -> String {
+        let mut words = vec![format!("pause {} x a batch", settings.pause_ratio)];
+        if is_on(settings.max_lag) {
+            let lag = self.seen.lag.map_or_else(|| "none seen".to_owned(), |lag| format!("{lag:.1} s"));
+            words.push(format!("lag {lag} of {}", in_words(settings.max_lag)));
+        }
+        if settings.max_active > 0 {
+            let active = self.seen.active.map_or_else(|| "none seen".to_owned(), |active| active.to_string());
+            words.push(format!("active {active} of {}", settings.max_active));
+        }
+        match (&settings.condition, &self.condition) {
+            (None, _) | (_, None) => {}
+            (_, Some(Condition::True)) => words.push("condition true".to_owned()),
+            (_, Some(Condition::NotTrue)) => words.push("condition not true".to_owned()),
+            (_, Some(Condition::Failed(_))) => words.push("condition fails".to_owned()),
+        }
+        if let Some(reason) = self.reason(settings) {
+            words.push(format!("paused: {reason}"));
+        }
+        words.join(", ")
+    }
+}
+
+fn is_on(time: Duration) -> bool {
+    time > Duration::ZERO
+}
+
+/// What the settings ask to be looked at; none: nothing.
+fn question(settings: &Settings) -> Option<String> {
+    let mut fields = Vec::new();
+    if is_on(settings.max_lag) {
+        fields.push(
+            "'lag', (SELECT pg_catalog.date_part('epoch', pg_catalog.max(r.replay_lag)) FROM pg_catalog.pg_stat_replication r)",
+        );
+    }
+    if settings.max_active > 0 {
+        fields.push(
+            "'active', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a \
+             WHERE a.backend_type OPERATOR(pg_catalog.=) 'client backend' AND a.state OPERATOR(pg_catalog.=) 'active' \
+             AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())",
+        );
+    }
+    (!fields.is_empty())
+        .then(|| format!("SELECT pg_catalog.jsonb_build_object({})::pg_catalog.text", fields.join(", ")))
+}
+
+impl Execution<'_> {
+    /// Comes back when nothing says that the backfill is to pause.
+    pub(super) async fn throttle(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        if filling.throttle.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        loop {
+            self.look_at_load(filling).await?;
+            filling.throttle.looked = Some(Instant::now());
+            if filling.throttle.reason(&self.config.backfill).is_none() {
+                filling.throttle.paused = None;
+                return Ok(());
+            }
+            let since = *filling.throttle.paused.get_or_insert_with(Instant::now);
+            if since.elapsed() >= self.config.backfill.pause_limit {
+                return Err(self.paused_too_long(filling));
+            }
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            self.time_left()?;
+            self.tell_progress(filling);
+        }
+    }
+
+    /// With a nap behind each question: a short one, or one as long as a look is good for while it pauses.
+    async fn look_at_load(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        let settings = &self.config.backfill;
+        let table = &filling.what.table;
+        let (nap, why) = match filling.throttle.reason(settings) {
+            Some(reason) => (PAUSED_LOOK_EVERY, format!("backfill of {table}, paused: {reason}")),
+            None => (COVER, format!("backfill of {table}, between two batches")),
+        };
+        let nap = nap_sql(nap, &self.talk.words(&why));
+        if let Some(question) = question(settings) {
+            let mut batch = self.open(None, false)?;
+            self.talk.put_question(&mut batch, &question, &[]);
+            batch.statement("COMMIT", &[]);
+            let ended = self.short(batch, &nap, None).await?;
+            filling.throttle.seen = match ended {
+                Ended::Done(answer) => {
+                    serde_json::from_str(&self.talk.text(answer.value().unwrap_or_default())).unwrap_or_default()
+                }
+                _ => Seen::default(),
+            };
+        }
+        if let Some(condition) = &settings.condition {
+            let mut batch = self.open(Some(CONDITION_TIMEOUT), false)?;
+            batch.statement("SET TRANSACTION READ ONLY", &[]);
+            // The line ends a comment that the condition may end with.
+            batch.statement(&format!("SELECT CASE WHEN (\n{condition}\n) THEN 1 ELSE 0 END"), &[]);
+            batch.statement("COMMIT", &[]);
+            filling.throttle.condition = Some(match self.short(batch, &nap, Some(CONDITION_TIMEOUT)).await? {
+                Ended::Done(answer) if answer.value() == Some("1") => Condition::True,
+                Ended::Done(_) => Condition::NotTrue,
+                Ended::Locked => Condition::Failed("it waits for a lock".to_owned()),
+                Ended::TooLong => Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT))),
+                Ended::Refused(error) => Condition::Failed(error.message().to_owned()),
+            });
+            // There was no nap behind it.
+            if matches!(filling.throttle.condition, Some(Condition::Failed(_))) {
+                self.nap(PAUSED_LOOK_EVERY, &why).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn paused_too_long(&self, filling: &Filling<'_>) -> Stop {
+        let limit = in_words(self.config.backfill.pause_limit);
+        let reason = filling.throttle.reason(&self.config.backfill).unwrap_or_default();
+        Stop::Report(
+            Report::error(sqlstate::QUERY_CANCELED, format!("canceling a backfill that has paused for {limit}"))
+                .detail(format!("It paused because {reason}."))
+                .hint("Try again when that is over, or change what is in [backfill] of proxy.toml."),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_and_words() {
+        let mut settings = Settings { max_active: 8, ..Settings::default() };
+        let mut throttle = Throttle { seen: Seen { lag: Some(0.2), active: Some(3) }, ..Throttle::default() };
+        assert_eq!(throttle.reason(&settings), None);
+        assert_eq!(throttle.words(&settings), "pause 1 x a batch, lag 0.2 s of 10 s, active 3 of 8");
+        throttle.seen.lag = Some(12.0);
+        assert!(throttle.words(&settings).ends_with(", paused: a replica lags by 12.0 s of at most 10 s"));
+        settings.max_lag = Duration::ZERO;
+        throttle.seen.active = Some(9);
+        assert_eq!(throttle.reason(&settings).as_deref(), Some("9 clients are active of at most 8"));
+        settings.max_active = 0;
+        assert_eq!(throttle.reason(&settings), None);
+        settings.condition = Some("true".to_owned());
+        throttle.condition = Some(Condition::NotTrue);
+        assert!(throttle.reason(&settings).is_some());
+        assert!(throttle.words(&settings).contains("condition not true"));
+    }
+
+    #[test]
+    fn nothing_is_asked_that_is_off() {
+        let off = Settings { max_lag: Duration::ZERO, ..Settings::default() };
+        assert_eq!(question(&off), None);
+        assert!(!question(&Settings::default()).unwrap().contains("active"));
+    }
+}

@@ -1,0 +1,134 @@
+//! What is asked of the server, besides the facts, before a plan is made: the same for the proxy and for `pgsluice plan`.
+//!
+//! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
+//! nothing that stays.
+
+use crate::catalog::tree::{Inquire, Round};
+use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, matview, naming, probe, query, tree};
+use crate::plan::{self, Limits};
+use crate::sql::form::Form;
+use crate::sql::{Class, Statement};
+
+/// The values of rows, as text.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Whoever has a connection to the server.
+pub trait Asking {
+    /// Why no further question can be put.
+    type Stop;
+
+    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed.
+    fn rolled_back(&mut self, statements: &[&str]) -> impl Future<Output = Result<Option<Rows>, Self::Stop>> + Send;
+
+    /// The one text that a question is answered with behind statements that are rolled back; `None`: one of them failed.
+    fn behind(&mut self, round: &Round) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
+
+    /// The one text that a question is answered with.
+    fn text(
+        &mut self,
+        sql: &str,
+        parameters: &[&str],
+    ) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
+}
+
+/// Completes the facts of a statement on `table` (if that is there) by what the plan may need: its partitions, what the
+/// statement would do to an empty copy, the names PostgreSQL would choose, what a backfill would meet.
+///
+/// # Errors
+/// No further question can be put.
+pub async fn learn<A: Asking>(
+    asking: &mut A,
+    statement: &Statement,
+    table: Option<&RelationFacts>,
+    limits: &Limits,
+    facts: &mut Facts,
+) -> Result<(), A::Stop> {
+    ask_partitions(asking, statement, facts, limits).await?;
+    let Some(table) = table else { return Ok(()) };
+    if probe::worth_asking(table, limits.small_table) {
+        ask_probes(asking, statement, table, facts).await?;
+    }
+    // On a small table the server chooses the name itself.
+    if !limits.is_small(table.bytes) {
+        for wanted in naming::wanted(statement, table) {
+            let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
+            if let Some(name) = asking.text(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await? {
+                facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
+            }
+        }
+    }
+    let refreshes = matches!(&statement.class, Class::Ddl(ddl) if ddl.form() == Form::RefreshMaterializedView);
+    if refreshes && !limits.is_small(table.bytes) {
+        let answer = asking.text(matview::REFRESHABLE_SQL, &[&table.id.oid.to_string()]).await?;
+        facts.refreshable = answer.is_some_and(|answer| answer.starts_with('t'));
+    }
+    if plan::may_backfill(statement, facts, limits) {
+        let question = backfill::question(facts.session.server_version);
+        let answer = asking.text(&question, &[&table.id.oid.to_string()]).await?;
+        facts.backfill = answer.and_then(|json| serde_json::from_str(&json).ok());
+    }
+    if let Some(question) = probe::index_probe(statement, table) {
+        let rows = asking.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
+        let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
+        facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
+    }
+    Ok(())
+}
+
+/// What a plan for partitions needs; nothing is learned where it cannot be told.
+async fn ask_partitions<A: Asking>(
+    asking: &mut A,
+    statement: &Statement,
+    facts: &mut Facts,
+    limits: &Limits,
+) -> Result<(), A::Stop> {
+    if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, limits.small_table) {
+        facts.tree = if ask_rounds(asking, &mut inquiry).await? { inquiry.tree() } else { None };
+    }
+    if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
+        facts.attach = if ask_rounds(asking, &mut inquiry).await? { inquiry.facts() } else { None };
+    }
+    Ok(())
+}
+
+/// False: something was not answered.
+async fn ask_rounds<A: Asking>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Stop> {
+    while let Some(round) = inquiry.round() {
+        let Some(text) = asking.behind(&round).await? else { return Ok(false) };
+        if let Err(error) = inquiry.answer(&text) {
+            tracing::warn!(%error, "cannot read what was asked about partitions");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What the statement would do, on an empty copy of its table.
+async fn ask_probes<A: Asking>(
+    asking: &mut A,
+    statement: &Statement,
+    table: &RelationFacts,
+    facts: &mut Facts,
+) -> Result<(), A::Stop> {
+    if let Class::Ddl(ddl) = &statement.class {
+        facts.probe.resize(ddl.parts.len(), None);
+    }
+    for question in probe::probes(statement, table) {
+        // An empty row parts what was before from what is after.
+        let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
+        let Some(rows) = asking.rolled_back(&statements).await? else { continue };
+        let files: probe::Files = rows
+            .into_iter()
+            .filter_map(|row| {
+                let mut values = row.into_iter().flatten();
+                Some((values.next()?, values.next()?))
+            })
+            .collect();
+        let mut halves = files.split(|(name, _)| name.is_empty());
+        let (Some(first), Some(second)) = (halves.next(), halves.next()) else { continue };
+        if let Some(slot) = facts.probe.get_mut(question.part) {
+            *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));
+        }
+    }
+    Ok(())
+}

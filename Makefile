@@ -21,6 +21,8 @@ demo: setup ## the same schema changes directly and through the proxy, measured
 
 test: setup-test lint ## everything: format, lints, tests against a real server, real clients
 	$(CARGO) test --no-fail-fast
+	# Once more without io_uring, which many systems forbid.
+	PGSLUICE_TEST_IO=epoll $(CARGO) test --no-fail-fast --test bytes --test wire --test hardening
 
 test-quick: ## the tests that need no server
 	$(CARGO) test --lib --test config --test tidy
@@ -49,9 +51,10 @@ fuzz: setup ## look for bytes that break the readers, FUZZ_SECONDS (60) for each
 			fuzz/target/found/$$target fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -timeout=20 || exit 1; \
 	done
 
-bench: setup-bench ## the relay beside direct and other proxies, stalls, cost per statement
+bench: setup-bench ## the relay beside direct and other proxies, stalls, backfills, cost per statement
 	$(CARGO) bench --bench relay
 	$(CARGO) bench --bench stall
+	$(CARGO) bench --bench backfill
 	$(CARGO) bench --bench statement
 
 setup: ## install what a build and a throw-away server need, if it is missing

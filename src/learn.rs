@@ -3,8 +3,8 @@
 //! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
 //! nothing that stays.
 
-use crate::catalog::tree::{Inquire, Round};
-use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, matview, naming, probe, query, tree};
+use crate::catalog::tree::{self, Inquire, Round};
+use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, matview, naming, probe, query};
 use crate::plan::{self, Limits};
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -83,16 +83,16 @@ async fn ask_partitions<A: Asking>(
     limits: &Limits,
 ) -> Result<(), A::Stop> {
     if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, limits.small_table) {
-        facts.tree = if ask_rounds(asking, &mut inquiry).await? { inquiry.tree() } else { None };
+        facts.tree = if inquire(asking, &mut inquiry).await? { inquiry.tree() } else { None };
     }
     if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
-        facts.attach = if ask_rounds(asking, &mut inquiry).await? { inquiry.facts() } else { None };
+        facts.attach = if inquire(asking, &mut inquiry).await? { inquiry.facts() } else { None };
     }
     Ok(())
 }
 
 /// False: something was not answered.
-async fn ask_rounds<A: Asking>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Stop> {
+async fn inquire<A: Asking>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Stop> {
     while let Some(round) = inquiry.round() {
         let Some(text) = asking.behind(&round).await? else { return Ok(false) };
         if let Err(error) = inquiry.answer(&text) {

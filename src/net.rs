@@ -1,12 +1,21 @@
 //! Sockets: TCP and Unix, on both sides, with the options a relay needs.
 //!
-//! `Stream` is the one type the relay reads and writes; TLS is a variant of it.
+//! `Stream` is the one type the relay reads and writes; TLS is a variant of it, and so is a socket on a worker's
+//! io_uring ([`ring`]).
+
+#[cfg(all(target_os = "linux", feature = "io_uring"))]
+pub mod ring;
+#[cfg(not(all(target_os = "linux", feature = "io_uring")))]
+#[path = "net/no_ring.rs"]
+pub mod ring;
 
 use crate::config::{Address, BackendTlsMode, Negotiation};
 use crate::tls;
+use ring::RingStream;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +29,9 @@ pub enum Stream {
     Unix(UnixStream),
     /// Boxed: a session that is not encrypted should not carry the room.
     Tls(Box<tls::Stream>),
+    Ring(RingStream),
+    /// On its way to the ring it was lost.
+    Lost,
 }
 
 impl Stream {
@@ -28,6 +40,8 @@ impl Stream {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Self::Tls(s) => s.poll_read(cx, buf),
+            Self::Ring(s) => s.poll_read(cx, buf),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -37,6 +51,8 @@ impl Stream {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Tls(s) => s.poll_write(cx, bytes),
+            Self::Ring(s) => s.poll_write(cx, bytes),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -44,6 +60,8 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(s) => s.poll_flush(cx),
+            Self::Ring(s) => s.poll_flush(cx),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -53,11 +71,30 @@ impl Stream {
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
             Self::Tls(s) => s.poll_shutdown(cx),
+            Self::Ring(s) => s.poll_shutdown(cx),
+            Self::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
     pub fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// From the runtime's epoll to the thread's ring. What waits in the socket stays there.
+    ///
+    /// # Errors
+    /// As the operating system says; the stream is lost then.
+    pub fn move_to_ring(&mut self) -> io::Result<()> {
+        let socket: OwnedFd = match std::mem::replace(self, Self::Lost) {
+            Self::Tcp(s) => s.into_std()?.into(),
+            Self::Unix(s) => s.into_std()?.into(),
+            other => {
+                *self = other;
+                return Ok(());
+            }
+        };
+        *self = Self::Ring(RingStream::new(socket)?);
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ mod front;
 pub use back::BackendLost;
 
 use crate::net::Stream;
+use crate::net::ring::Present;
 use crate::wire::owed::Owed;
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
@@ -140,11 +141,17 @@ pub struct Link {
     settling: Settling,
     /// The client's end was told to whoever waits for the server.
     told_gone: bool,
+    /// Nothing if an end is encrypted: such a session is not for the thread's ring.
+    present: Option<Present>,
+    on_ring: bool,
 }
 
 impl Link {
     pub fn new(front: Stream, back: Stream, startup: &[u8]) -> Self {
+        let plain = !front.is_encrypted() && !back.is_encrypted();
         Self {
+            present: plain.then(Present::here),
+            on_ring: false,
             front,
             back,
             front_in: BytesMut::new(),
@@ -191,10 +198,22 @@ impl Link {
         if self.status == 0 {
             return self.poll_login(cx);
         }
+        if !self.on_ring && self.present.as_ref().is_some_and(Present::belongs_on_ring) {
+            self.move_to_ring();
+        }
         if let Poll::Ready(event) = self.poll_front(cx, inspect) {
             return Poll::Ready(event);
         }
         self.poll_back(cx)
+    }
+
+    /// The session's sockets leave the runtime's epoll. One that is lost ends the session as any that breaks.
+    #[cold]
+    fn move_to_ring(&mut self) {
+        self.on_ring = true;
+        if let Err(error) = self.front.move_to_ring().and_then(|()| self.back.move_to_ring()) {
+            tracing::error!(%error, "a session's socket could not be put on the io_uring");
+        }
     }
 
     /// Up to the first ReadyForQuery. The client's passwords pass; whatever else it sends waits, and is looked at

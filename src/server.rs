@@ -4,7 +4,7 @@
 //! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
-use crate::config::{Address, BackendTlsMode, Config, ListenTlsMode};
+use crate::config::{Address, BackendTlsMode, Config, Io, ListenTlsMode};
 use crate::net::{self, Arrival, Listener, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -13,6 +13,7 @@ use crate::tls::{self, Binding};
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -30,6 +31,8 @@ struct Worker {
     arrivals: mpsc::UnboundedSender<Guest>,
     clients: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
+    /// How it went to make a ring; only a thread can make its own.
+    ring: std_mpsc::Receiver<std::io::Result<()>>,
 }
 
 /// A proxy at work on threads of its own.
@@ -199,6 +202,7 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let shared = Arc::new(shared);
     let (drain, watched) = watch::channel(Drain::No);
     let workers = (0..count).map(|n| worker(n, &shared, &watched)).collect::<Result<Vec<_>, Report>>()?;
+    let workers = with_rings(workers, shared.config.proxy.io)?;
     let (asked, asks) = watch::channel(Drain::No);
     let accept = Accept { listeners, workers, shared: Arc::clone(&shared), asked: asks, drain };
     let runtime = runtime()?;
@@ -364,8 +368,15 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
     let clients = Arc::new(AtomicUsize::new(0));
     let runtime = runtime()?;
     let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
+    let io = shared.config.proxy.io;
+    let worth = if io == Io::IoUring { 0 } else { net::ring::A_FEW };
+    let (tell_ring, ring) = std_mpsc::channel();
     let thread = thread(&format!("worker {n}"), move || {
         runtime.block_on(async {
+            if io != Io::Epoll {
+                // Whoever started the worker may have failed meanwhile.
+                let _ = tell_ring.send(net::ring::start(worth).map(|tender| drop(tokio::spawn(tender))));
+            }
             let mut drain = serving.drain.clone();
             loop {
                 tokio::select! {
@@ -384,8 +395,26 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
         });
         // A long text that is being parsed aside is not waited for.
         runtime.shutdown_background();
+        net::ring::stop();
     })?;
-    Ok(Worker { arrivals, clients, thread })
+    Ok(Worker { arrivals, clients, thread, ring })
+}
+
+/// Waits until the workers know whether they have rings, and says so if they do not.
+fn with_rings(workers: Vec<Worker>, io: Io) -> Result<Vec<Worker>, Report> {
+    if io == Io::Epoll {
+        return Ok(workers);
+    }
+    let gone = |_| Err(std::io::ErrorKind::Other.into());
+    match workers.iter().map(|worker| worker.ring.recv().unwrap_or_else(gone)).find_map(Result::err) {
+        None => tracing::debug!("the relay is on io_uring"),
+        Some(error) if io == Io::IoUring => {
+            let report = Report::fatal(sqlstate::CONFIG_FILE_ERROR, format!("io_uring cannot be used: {error}"));
+            return Err(report.hint("It needs Linux 6.1, and containers often forbid it. With io = \"auto\" in [proxy], epoll takes its place."));
+        }
+        Some(error) => tracing::info!(%error, "io_uring cannot be used: the relay is on epoll"),
+    }
+    Ok(workers)
 }
 
 /// What a worker gives each of its sessions.

@@ -1,18 +1,580 @@
 //! Backfills: every old row gets its value, whatever the application does meanwhile, and whoever ends it leaves nothing.
+//!
+//! A backfill is stopped where a test wants it by the throttle's condition, a table's flag, or by a row that is locked.
 
 mod common;
 
-use common::{Client, new_database, port, postgres, proxy};
+use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::config::{Backfill, Config};
+use pgsluice::dev::{Options, Postgres};
+use pgsluice::server::Running;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// What stops all backfills, if a test has it in its settings.
+const SWITCH: &str = "CREATE TABLE public.switch (go bool NOT NULL); INSERT INTO public.switch VALUES (false)";
+const CONDITION: &str = "(SELECT go FROM public.switch) -- ours";
+
+struct Stage {
+    postgres: Postgres,
+    running: Running,
+    database: String,
+    watcher: Client,
+}
+
+impl Stage {
+    fn new(tweak: impl FnOnce(&mut Config)) -> Self {
+        Self::on(postgres(), tweak)
+    }
+
+    fn on(postgres: Postgres, tweak: impl FnOnce(&mut Config)) -> Self {
+        let running = proxy(&postgres, |config| {
+            config.ddl.small_table = 0;
+            config.backfill.pause_ratio = 0.0;
+            tweak(config);
+        });
+        let database = new_database(&postgres, "backfill");
+        let watcher = Client::connect(postgres.port, &postgres.user, &database);
+        Self { postgres, running, database, watcher }
+    }
+
+    /// With a switch, which is off.
+    fn switched(tweak: impl FnOnce(&mut Config)) -> Self {
+        let mut stage = Self::new(|config| {
+            config.backfill.condition = Some(CONDITION.to_owned());
+            tweak(config);
+        });
+        stage.watcher.ok(SWITCH);
+        stage
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(port(&self.running), &self.postgres.user, &self.database)
+    }
+
+    fn direct(&self) -> Client {
+        Client::connect(self.postgres.port, &self.postgres.user, &self.database)
+    }
+
+    /// A table `t` of so many rows in the order of their ids, without a free place in its pages.
+    fn table(&mut self, rows: u32) {
+        self.watcher.ok("CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL)");
+        self.watcher.ok(&format!("INSERT INTO t SELECT g, repeat('x', 50) FROM generate_series(1, {rows}) g"));
+        self.watcher.ok("VACUUM ANALYZE t");
+    }
+
+    /// Waits until the session's statement is like this.
+    fn until_runs(&mut self, client: &Client, pattern: &str) {
+        let running =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '{pattern}'", client.pid);
+        wait_until(pattern, || self.watcher.value(&running) == "1");
+    }
+
+    fn until_paused(&mut self, client: &Client) {
+        self.until_runs(client, "/* pgsluice: backfill of %, paused: the condition%");
+    }
+
+    fn go(&mut self) {
+        self.watcher.ok("UPDATE switch SET go = true");
+    }
+
+    fn column(&mut self) -> String {
+        self.watcher.value(
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped \
+             AND attname = 'r'",
+        )
+    }
+
+    /// Rows, rows with a value, and how many values there are.
+    fn counts(&mut self, table: &str) -> Vec<String> {
+        let rows = self.watcher.ok(&format!("SELECT count(*), count(r), count(DISTINCT r) FROM {table}")).rows;
+        rows.into_iter().flatten().flatten().collect()
+    }
+
+    /// Nothing of a backfill's is left in the server, and the column is gone.
+    fn assert_undone(&mut self, what: &str) {
+        assert_eq!(self.column(), "0", "{what}");
+        let left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' OR relation = 't'::regclass";
+        assert_eq!(self.watcher.value(left), "0", "{what}");
+    }
+}
+
+const ADD: &str = "ALTER TABLE t ADD COLUMN r float8 DEFAULT random()";
+
+fn all(rows: u32) -> Vec<String> {
+    vec![rows.to_string(); 3]
+}
 
 #[test]
-fn every_row_gets_a_value_of_its_own() {
-    let postgres = postgres();
-    let running = proxy(&postgres, |config| config.ddl.small_table = 0);
-    let database = new_database(&postgres, "backfill");
-    let mut client = Client::connect(port(&running), &postgres.user, &database);
-    client.ok("CREATE TABLE t (id int PRIMARY KEY, v text)");
-    client.ok("INSERT INTO t SELECT g, repeat('x', 50) FROM generate_series(1, 20000) g");
-    client.ok("ALTER TABLE t ADD COLUMN r float8 DEFAULT random()");
-    assert_eq!(client.value("SELECT count(DISTINCT r) FROM t"), "20000");
-    running.stop_now();
+fn no_batch_reads_the_whole_table() {
+    let mut stage = Stage::new(|config| config.backfill.batch_time = Duration::from_millis(5));
+    let mut maker = stage.direct();
+    std::mem::swap(&mut maker, &mut stage.watcher);
+    stage.table(20_000);
+    std::mem::swap(&mut maker, &mut stage.watcher);
+    // At its end it has told all it did.
+    let (pid, _) = (maker.pid, maker.goodbye());
+    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    wait_until("the maker is gone", || stage.watcher.value(&gone) == "0");
+    let scans = "SELECT seq_scan || ' ' || idx_scan FROM pg_stat_user_tables WHERE relname = 't'";
+    let written = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 't'";
+    let before = stage.watcher.value(scans);
+    let mut client = stage.client();
+    client.ok(ADD);
+    wait_until("the batches are counted", || stage.watcher.value(written) == "20000");
+    // The one that is over is the sweep's look.
+    let scan = |value: &str| value.split_once(' ').map(|(seq, _)| seq.parse::<u32>().unwrap()).unwrap();
+    assert_eq!(scan(&stage.watcher.value(scans)), scan(&before) + 1);
+    assert_eq!(stage.counts("t"), all(20_000));
+    // The client's session is as it was.
+    for (setting, value) in [("lock_timeout", "0"), ("statement_timeout", "0"), ("session_replication_role", "origin")]
+    {
+        assert_eq!(client.value(&format!("SHOW {setting}")), value);
+    }
+    stage.running.stop_now();
+}
+
+/// Rows of each batch, in physical order: a batch is a transaction.
+fn batches(stage: &mut Stage) -> Vec<u32> {
+    let rows = stage.watcher.ok("SELECT count(*) FROM t GROUP BY xmin::text ORDER BY min(id)").rows;
+    rows.into_iter().flatten().flatten().map(|count| count.parse().unwrap()).collect()
+}
+
+#[test]
+fn batches_grow_by_a_fifth_at_most() {
+    let mut stage = Stage::new(|config| config.backfill.batch_time = Duration::from_millis(40));
+    stage.table(100_000);
+    stage.client().ok(ADD);
+    let batches = batches(&mut stage);
+    let first = batches[0];
+    assert!(batches.len() > 10 && first < 1_500, "{batches:?}");
+    // But for what a part of a page makes: of its 291 places fewer than 100 are taken.
+    assert!(batches.windows(2).all(|pair| f64::from(pair[1]) <= f64::from(pair[0] + 100) * 1.2 + 100.0), "{batches:?}");
+    assert!(batches.iter().any(|rows| *rows > first), "{batches:?}");
+    assert_eq!(stage.counts("t"), all(100_000));
+    stage.running.stop_now();
+}
+
+/// A row takes 2 ms, a page 200 ms and more: then batches are parts of pages.
+#[test]
+fn no_batch_takes_longer_than_the_stall_budget() {
+    let mut stage = Stage::new(|config| {
+        config.backfill.batch_time = Duration::from_millis(20);
+        config.locks.stall_budget = Duration::from_millis(60);
+    });
+    stage.table(600);
+    stage.watcher.ok(
+        "CREATE FUNCTION slow() RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN random(); END $$",
+    );
+    stage.client().ok("ALTER TABLE t ADD COLUMN r float8 DEFAULT slow()");
+    assert_eq!(stage.counts("t"), all(600));
+    let batches = batches(&mut stage);
+    assert!(batches.iter().all(|rows| *rows <= 30), "{batches:?}");
+    stage.running.stop_now();
+}
+
+/// Beside sessions that insert, update and delete: none fails, and none waits for a lock longer than the stall budget (the
+/// server itself would log it), and every row has its value.
+#[test]
+fn the_application_goes_on() {
+    let settings = Options::default().setting("deadlock_timeout", "200ms").setting("log_lock_waits", "on");
+    let mut stage = Stage::on(Postgres::start(settings).unwrap(), |config| config.backfill.pause_ratio = 1.0);
+    stage.table(200_000);
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..4_u32)
+        .map(|worker| {
+            let (mut client, stop) = (stage.client(), Arc::clone(&stop));
+            thread::spawn(move || {
+                let mut done = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    // All over the table, with a step that meets every row in the end.
+                    let id = (done.wrapping_mul(48_271) + worker * 50_000) % 200_000 + 1;
+                    match done % 4 {
+                        0 => client.ok(&format!("INSERT INTO t VALUES ({}, 'new')", 1_000_000 * (worker + 1) + done)),
+                        1 => client.ok(&format!("DELETE FROM t WHERE id = {id}")),
+                        // Longer than before: the row moves to another page.
+                        2 => client.ok(&format!("UPDATE t SET v = v || repeat('y', 200) WHERE id = {id}")),
+                        _ => client.ok(&format!("BEGIN; UPDATE t SET v = v || 'z' WHERE id = {id}; COMMIT")),
+                    };
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    stage.client().ok(ADD);
+    stop.store(true, Ordering::Relaxed);
+    let done: u32 = workers.into_iter().map(|worker| worker.join().expect("no statement failed")).sum();
+    assert!(done > 100, "{done}");
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE r IS NULL"), "0");
+    let log = stage.postgres.log();
+    assert!(!log.contains("still waiting for") && !log.contains("deadlock detected"), "{log}");
+    stage.running.stop_now();
+}
+
+/// Before its batch comes a row is moved behind the last page, and another one, whose mover takes its time, to the first.
+#[test]
+fn rows_that_move_are_found() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(20_000);
+    stage.watcher.ok("DELETE FROM t WHERE id <= 100");
+    stage.watcher.ok("VACUUM t");
+    let mut client = stage.client();
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    stage.watcher.ok("UPDATE t SET v = repeat('y', 900) WHERE id BETWEEN 9000 AND 9500");
+    let mut mover = stage.direct();
+    mover.ok("BEGIN; UPDATE t SET v = 'moved' WHERE id = 15000");
+    stage.go();
+    // All others are done; this one is waited for, without a lock on anything else.
+    stage.until_runs(&client, "/* pgsluice: backfill of public.t, waiting for rows that others have locked%");
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE r IS NULL"), "1");
+    mover.ok("COMMIT");
+    let outcome = client.outcome();
+    assert_eq!(outcome.error, None, "{outcome:?}");
+    assert_eq!(stage.counts("t"), all(19_900));
+    stage.running.stop_now();
+}
+
+/// Of two columns a row may want one: what the application wrote into the other stays.
+#[test]
+fn a_value_that_is_there_stays() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    let mut client = stage.client();
+    client.send_query("ALTER TABLE t ADD COLUMN r float8 DEFAULT random(), ADD COLUMN s float8 DEFAULT random()");
+    stage.until_paused(&client);
+    stage.watcher.ok("INSERT INTO t VALUES (2001, 'new', 7, NULL), (2002, 'new', NULL, 8)");
+    stage.watcher.ok("UPDATE t SET r = 9 WHERE id = 1");
+    stage.go();
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE r IS NULL OR s IS NULL"), "0");
+    let kept = "SELECT count(*) FROM t WHERE (id, r) IN ((2001, 7), (1, 9)) OR (id, s) = (2002, 8)";
+    assert_eq!(stage.watcher.value(kept), "3");
+    stage.running.stop_now();
+}
+
+/// Of several levels; while it pauses one is dropped, one renamed, one added, and a row changes its partition.
+#[test]
+fn partitions() {
+    let mut stage = Stage::switched(|_| {});
+    stage.watcher.ok("CREATE TABLE t (id int NOT NULL, v text) PARTITION BY RANGE (id);
+         CREATE TABLE \"t A\" PARTITION OF t FOR VALUES FROM (0) TO (1000);
+         CREATE TABLE tb PARTITION OF t FOR VALUES FROM (1000) TO (2000) PARTITION BY RANGE (id);
+         CREATE TABLE tb1 PARTITION OF tb FOR VALUES FROM (1000) TO (1500);
+         CREATE TABLE tb2 PARTITION OF tb FOR VALUES FROM (1500) TO (2000);
+         CREATE TABLE gone PARTITION OF t FOR VALUES FROM (2000) TO (3000);
+         CREATE TABLE named PARTITION OF t FOR VALUES FROM (3000) TO (4000);
+         INSERT INTO t SELECT g, 'x' FROM generate_series(0, 3999) g");
+    let mut client = stage.client();
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    stage.watcher.ok("DROP TABLE gone");
+    stage.watcher.ok("ALTER TABLE named RENAME TO renamed");
+    stage.watcher.ok("CREATE TABLE later PARTITION OF t FOR VALUES FROM (4000) TO (5000)");
+    stage.watcher.ok("INSERT INTO t VALUES (4000, 'new')");
+    stage.watcher.ok("UPDATE t SET id = 1 WHERE id = 3999");
+    stage.go();
+    let outcome = client.outcome();
+    assert_eq!(outcome.error, None, "{outcome:?}");
+    assert_eq!(stage.counts("t"), all(3001));
+    stage.running.stop_now();
+}
+
+#[test]
+fn inheritance() {
+    let mut stage = Stage::new(|_| {});
+    stage.watcher.ok(
+        "CREATE TABLE t (id int); CREATE TABLE child (more text) INHERITS (t); CREATE TABLE grandchild () INHERITS (child);
+         INSERT INTO t SELECT generate_series(1, 100); INSERT INTO child SELECT generate_series(1, 100);
+         INSERT INTO grandchild SELECT generate_series(1, 100)",
+    );
+    stage.client().ok(ADD);
+    assert_eq!(stage.counts("t"), all(300));
+    stage.running.stop_now();
+}
+
+/// Not where it can be kept from it; else the statement is guarded, as there is no other way.
+#[test]
+fn triggers_do_not_fire() {
+    let mut stage = Stage::new(|_| {});
+    stage.table(1_000);
+    stage.watcher.ok("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'fired'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION refuse();
+         CREATE ROLE owner LOGIN; GRANT ALL ON SCHEMA public TO owner; ALTER TABLE t OWNER TO owner");
+    let mut client = stage.client();
+    let outcome = client.ok(ADD);
+    assert_eq!(outcome.notices, [""; 0], "{outcome:?}");
+    assert_eq!(stage.counts("t"), all(1_000));
+    // It fires for others as before, and it did while this ran.
+    assert_eq!(client.query("UPDATE t SET v = 'x' WHERE id = 1").error.as_deref(), Some("P0001"));
+    let mut owner = Client::connect(port(&stage.running), "owner", &stage.database);
+    let outcome = owner.ok("ALTER TABLE t ADD COLUMN s float8 DEFAULT random()");
+    assert!(outcome.notices.iter().any(|notice| notice.starts_with("WARNING")), "{outcome:?}");
+    stage.watcher.ok("ALTER TABLE t ENABLE ALWAYS TRIGGER refuse");
+    let outcome = client.ok("ALTER TABLE t ADD COLUMN u float8 DEFAULT random()");
+    assert!(outcome.notices.iter().any(|notice| notice.starts_with("WARNING")), "{outcome:?}");
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE s IS NULL OR u IS NULL"), "0");
+    stage.running.stop_now();
+}
+
+/// The switch is seen, and told of; nothing is done meanwhile.
+#[test]
+fn a_condition_holds_it_up() {
+    let mut stage = Stage::switched(|config| {
+        config.ddl.progress_interval = Duration::from_millis(100);
+        config.backfill.max_active = 1000;
+    });
+    stage.table(5_000);
+    let mut client = stage.client();
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    let notice = client.read().field(b'M').unwrap_or_default();
+    for part in ["backfilling public.t: 0 %, 0 of about 5000 rows", "of 10 s", " of 1000", "paused: the condition"] {
+        assert!(notice.contains(part), "{part}: {notice}");
+    }
+    assert_eq!(stage.watcher.value("SELECT count(r) FROM t"), "0");
+    stage.go();
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(stage.counts("t"), all(5_000));
+    stage.running.stop_now();
+}
+
+/// The condition fails: it pauses as well, says why, and no longer than the limit.
+#[test]
+fn a_pause_has_a_limit() {
+    let mut stage = Stage::new(|config| {
+        config.backfill = Backfill {
+            condition: Some("(SELECT go FROM no_such_table)".to_owned()),
+            pause_limit: Duration::from_millis(400),
+            ..Backfill::default()
+        };
+    });
+    stage.table(1_000);
+    let mut client = stage.client();
+    let outcome = client.query(ADD);
+    assert_eq!(outcome.error.as_deref(), Some("57014"), "{outcome:?}");
+    assert!(outcome.message.unwrap_or_default().contains("has paused for 400 ms"));
+    stage.assert_undone("paused too long");
+    stage.running.stop_now();
+}
+
+/// A check that old rows may break is not valid, and one of them does: it is named, by place and key.
+#[test]
+fn a_row_that_cannot_be_filled_is_named() {
+    let mut stage = Stage::new(|_| {});
+    stage.table(20_000);
+    stage.watcher.ok("UPDATE t SET v = 'bad' WHERE id = 12345");
+    stage.watcher.ok("ALTER TABLE t ADD CONSTRAINT good CHECK (v <> 'bad') NOT VALID");
+    let tid = stage.watcher.value("SELECT ctid FROM t WHERE id = 12345");
+    let mut client = stage.client();
+    client.send_query(ADD);
+    let error = loop {
+        let message = client.read();
+        if message.tag == b'E' {
+            break message;
+        }
+    };
+    assert_eq!(error.field(b'C').as_deref(), Some("23514"));
+    assert!(error.field(b'M').unwrap().contains("violates check constraint \"good\""));
+    let detail = error.field(b'D').unwrap();
+    assert!(detail.starts_with("Failing row contains (12345,"), "{detail}");
+    assert!(detail.ends_with(&format!("\nIt is the row at ctid {tid} of public.t, key (id)=(12345).")), "{detail}");
+    assert_eq!(client.read().tag, b'Z');
+    stage.assert_undone("a row at fault");
+    stage.running.stop_now();
+}
+
+/// What the default gives may be NULL: every row gets its chance, and that is all.
+#[test]
+fn a_default_may_give_null() {
+    let mut stage = Stage::new(|_| {});
+    stage.table(5_000);
+    stage.client().ok("ALTER TABLE t ADD COLUMN r float8 DEFAULT CASE WHEN random() < 0.9 THEN random() END");
+    let filled: u32 = stage.watcher.value("SELECT count(r) FROM t").parse().unwrap();
+    assert!((4_000..5_000).contains(&filled), "{filled}");
+    stage.running.stop_now();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A CancelRequest through the proxy.
+    Cancel,
+    CancelBackend,
+    /// The client's process died.
+    Close,
+}
+
+/// While it pauses, in a batch, and while it waits for a row that is locked.
+#[test]
+fn an_end_leaves_nothing() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(5_000);
+    stage.watcher.ok(
+        "CREATE FUNCTION slow() RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN 1; END $$",
+    );
+    for end in [End::Cancel, End::CancelBackend, End::Close] {
+        for (place, pattern) in [
+            ("paused", "/* pgsluice: backfill of %, paused: the condition%"),
+            ("in a batch", "/* pgsluice: filling old rows */%"),
+            ("in the sweep", "%waiting for rows that others have locked%"),
+        ] {
+            let what = format!("{end:?}, {place}");
+            stage.watcher.ok("UPDATE switch SET go = false");
+            let (mut client, mut holder) = (stage.client(), stage.direct());
+            let default = if place == "in a batch" { "slow()" } else { "random()" };
+            client.send_query(&format!("ALTER TABLE t ADD COLUMN r float8 DEFAULT {default}"));
+            stage.until_paused(&client);
+            holder.ok("BEGIN");
+            if place == "in the sweep" {
+                holder.ok("SELECT FROM t WHERE id = 2500 FOR UPDATE");
+            }
+            if place != "paused" {
+                stage.go();
+            }
+            stage.until_runs(&client, pattern);
+            let pid = client.pid;
+            let client = come(end, &mut stage, client);
+            if place == "in the sweep" {
+                // Who has locked the row stands in the way of what undoes it, too.
+                stage.until_runs_any("/* pgsluice: waiting to undo */%");
+            }
+            holder.ok("COMMIT");
+            if let Some(mut client) = client {
+                let outcome = client.outcome();
+                assert_eq!((outcome.error.as_deref(), outcome.status), (Some("57014"), 'I'), "{what}");
+                // The session goes on as if nothing had been.
+                assert_eq!(client.value("SHOW lock_timeout"), "0");
+            }
+            let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+            wait_until(&what, || stage.watcher.value(&gone) == "0");
+            stage.assert_undone(&what);
+        }
+    }
+    stage.running.stop_now();
+}
+
+/// The end comes; the client, if it is there to hear of it.
+fn come(end: End, stage: &mut Stage, client: Client) -> Option<Client> {
+    match end {
+        End::Cancel => client.cancel(port(&stage.running)),
+        // As a person does: again, if it met the moment between two statements.
+        End::CancelBackend => {
+            let pid = client.pid;
+            // It has its lane until it is to be undone.
+            let fills = format!(
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND pid = {pid}"
+            );
+            wait_until("the cancel struck", || stage.watcher.value(&fills) == "0");
+        }
+        End::Close => return None,
+    }
+    Some(client)
+}
+
+/// Nobody is left to drop the column: what is filled stays, new rows are right, and nothing else is left.
+#[test]
+fn a_terminated_backend_leaves_the_column_alone() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    let mut client = stage.client();
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    stage.watcher.ok(&format!("SELECT pg_terminate_backend({})", client.pid));
+    let mut heard = Vec::new();
+    while let Some(message) = client.try_read() {
+        heard.push(message);
+    }
+    let error = heard.iter().find(|message| message.tag == b'E').expect("a last word");
+    assert_eq!(error.field(b'C').as_deref(), Some("57P01"));
+    wait_until("its locks are gone", || {
+        stage.watcher.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "0"
+    });
+    stage.watcher.ok("INSERT INTO t VALUES (2001, 'new')");
+    stage.watcher.ok("UPDATE t SET r = DEFAULT WHERE r IS NULL");
+    assert_eq!(stage.counts("t"), all(2_001));
+    // And from the beginning.
+    stage.watcher.ok("ALTER TABLE t DROP COLUMN r");
+    stage.go();
+    stage.client().ok(ADD);
+    assert_eq!(stage.counts("t"), all(2_001));
+    stage.running.stop_now();
+}
+
+/// The session's timeouts are its own: the one of statements counts over all batches.
+#[test]
+fn a_timeout_of_the_session_ends_it() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    let mut client = stage.client();
+    client.ok("SET statement_timeout = '1500ms'");
+    let outcome = client.query(ADD);
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("57014"), 'I'), "{outcome:?}");
+    assert_eq!(outcome.message.as_deref(), Some("canceling statement due to statement timeout"));
+    assert_eq!(client.value("SHOW statement_timeout"), "1500ms");
+    stage.assert_undone("timeout");
+    stage.running.stop_now();
+}
+
+/// A lock on the whole table is waited for in the proxy, not in the server's queue, and not for ever.
+#[test]
+fn a_locked_table_is_waited_for() {
+    let mut stage = Stage::switched(|config| config.locks.deadline = Duration::from_secs(3));
+    stage.table(2_000);
+    for patient in [true, false] {
+        let (mut client, mut holder) = (stage.client(), stage.direct());
+        stage.watcher.ok("UPDATE switch SET go = false");
+        client.send_query(ADD);
+        stage.until_paused(&client);
+        holder.ok("BEGIN; LOCK TABLE t IN SHARE MODE");
+        stage.go();
+        stage.until_runs(&client, "/* pgsluice: waiting for ROW EXCLUSIVE on public.t, blocked by pid %");
+        if patient {
+            holder.ok("COMMIT");
+            assert_eq!(client.outcome().error, None);
+            assert_eq!(stage.counts("t"), all(2_000));
+            stage.watcher.ok("ALTER TABLE t DROP COLUMN r");
+        } else {
+            // The undo waits for it too: it goes just after.
+            let outcome = thread::spawn(move || client.outcome());
+            stage.until_runs_any("/* pgsluice: waiting to undo */%");
+            holder.ok("COMMIT");
+            assert_eq!(outcome.join().unwrap().error.as_deref(), Some("55P03"));
+            stage.assert_undone("deadline");
+        }
+    }
+    stage.running.stop_now();
+}
+
+impl Stage {
+    fn until_runs_any(&mut self, pattern: &str) {
+        let running = format!("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '{pattern}'");
+        wait_until(pattern, || self.watcher.value(&running) == "1");
+    }
+}
+
+/// The planner knows the new values; who is at the statistics already is not waited for.
+#[test]
+fn the_filled_column_is_analysed() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    let known = "SELECT count(*) FROM pg_stats WHERE tablename = 't' AND attname = 'r'";
+    for busy in [true, false] {
+        let (mut client, mut other) = (stage.client(), stage.direct());
+        stage.watcher.ok("UPDATE switch SET go = false");
+        client.send_query(ADD);
+        stage.until_paused(&client);
+        if busy {
+            other.ok("BEGIN; LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE");
+        }
+        stage.go();
+        assert_eq!(client.outcome().error, None);
+        assert_eq!(stage.watcher.value(known), if busy { "0" } else { "1" });
+        assert_eq!(client.value("SHOW lock_timeout"), "0");
+        other.query("COMMIT");
+        stage.watcher.ok("ALTER TABLE t DROP COLUMN r");
+    }
+    stage.running.stop_now();
 }

@@ -124,8 +124,8 @@ impl Default for Scene {
             probe: Vec::new(),
             wanted: None,
             tree: None,
-            attach: None,
             refreshable: false,
+            attach: None,
             forgetful: false,
         }
     }

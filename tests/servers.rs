@@ -5,6 +5,8 @@
 //! that is missing fails its test: a version that was not tried is not one that works. `make test-servers` tries all of
 //! them in every way of sending; a plain `cargo test` four of them, each statement alone.
 
+#[path = "servers/backfill.rs"]
+mod backfill;
 #[path = "servers/builds.rs"]
 mod builds;
 #[path = "parity/catalog.rs"]
@@ -52,6 +54,7 @@ fn works_on(version: u32) {
     runtime.block_on(checks::all(&server));
     rows::check(&server);
     builds::check(&server);
+    backfill::check(&server);
     // In all ways and through both proxies; or, to be quick, each statement alone and all that can be done concurrently.
     let thorough = std::env::var_os("PGSLUICE_ALL_WAYS").is_some();
     let ways: &[Way] = if thorough { &Way::ALL } else { &[Way::Simple, Way::Extended] };

@@ -90,9 +90,10 @@ impl Place {
         Self { folder, server, user: user.to_owned() }
     }
 
-    /// pgsluice with `more` lines of `[proxy]`, and PgBouncer and HAProxy if they are installed.
+    /// pgsluice with `more` lines of `[proxy]`, on io_uring if the system allows it and on epoll, and PgBouncer and HAProxy if they are installed.
     pub fn proxies(&self, more: &str) -> Vec<Target> {
-        [self.pgsluice("pgsluice", more), self.pgbouncer(), self.haproxy()].into_iter().flatten().collect()
+        let epoll = self.pgsluice("pgsluice, epoll", &format!("{more}\nio = \"epoll\""));
+        [self.pgsluice("pgsluice", more), epoll, self.pgbouncer(), self.haproxy()].into_iter().flatten().collect()
     }
 
     fn pgsluice(&self, name: &'static str, more: &str) -> Option<Target> {

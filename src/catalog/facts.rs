@@ -27,12 +27,12 @@ pub struct Facts {
     /// The partitions under the statement's table, where it makes an index on all of them; set by the session.
     #[serde(default)]
     pub tree: Option<super::tree::Tree>,
-    /// What ATTACH PARTITION would do under its locks; set by the session.
-    #[serde(default)]
-    pub attach: Option<super::attach::AttachFacts>,
     /// The materialized view can be refreshed concurrently; set by the session.
     #[serde(default)]
     pub refreshable: bool,
+    /// What ATTACH PARTITION would do under its locks; set by the session.
+    #[serde(default)]
+    pub attach: Option<super::attach::AttachFacts>,
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,

@@ -57,6 +57,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("proxy", "listen", Slot::Addresses(&mut proxy.listen)),
         key("proxy", "backend", Slot::Address(&mut proxy.backend)),
         key("proxy", "workers", Slot::Count(&mut proxy.workers, 0..=1_024)),
+        key("proxy", "io", Slot::Word(&mut proxy.io)),
         key("proxy", "max_clients", Slot::Count(&mut proxy.max_clients, 1..=1_000_000)),
         key("proxy", "max_clients_per_address", Slot::Count(&mut proxy.max_clients_per_address, 0..=1_000_000)),
         key("proxy", "connect_timeout", Slot::Time(&mut proxy.connect_timeout, 10 * MS..=HOUR)),

@@ -40,6 +40,7 @@ pub struct Proxy {
     pub backend: Address,
     /// 0: one per core.
     pub workers: usize,
+    pub io: Io,
     pub drain_grace: Duration,
     pub connect_timeout: Duration,
     pub login_timeout: Duration,
@@ -199,6 +200,17 @@ words! {
 }
 
 words! {
+    /// How the relay reads and writes its sockets.
+    Io {
+        /// By io_uring if the system allows it.
+        Auto = "auto",
+        Epoll = "epoll",
+        /// Or not at all.
+        IoUring = "io_uring",
+    }
+}
+
+words! {
     /// Towards clients; Unix sockets are never encrypted.
     ListenTlsMode {
         Disable = "disable",
@@ -305,6 +317,7 @@ impl Default for Proxy {
             listen: vec![Address::tcp("127.0.0.1", 6432)],
             backend: Address::tcp("127.0.0.1", 5432),
             workers: 0,
+            io: Io::Auto,
             drain_grace: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             login_timeout: Duration::from_secs(60),

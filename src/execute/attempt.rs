@@ -11,7 +11,7 @@ use crate::backend::Answer;
 use crate::catalog::naming;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
-use crate::plan::{LockNeed, Phase, PhaseKind, Step};
+use crate::plan::{LockNeed, Phase, PhaseKind, Step, Undo};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
@@ -201,9 +201,22 @@ impl Execution<'_> {
         }
     }
 
+    /// The statements that undo a phase.
+    fn remedy(&self, phase: &Phase) -> String {
+        let steps: Vec<_> = phase.steps.iter().map(|step| step.named(&self.learned)).collect();
+        steps.join("; ")
+    }
+
+    /// The server has ended the session: what a phase has left stays.
+    pub(super) fn log_left(&self, phase: &Phase) {
+        if let Some(Undo::Run(undo)) = &phase.undo {
+            let remedy = self.remedy(undo);
+            tracing::warn!(remedy, "the session of a schema change has ended; what it had begun stays");
+        }
+    }
+
     fn tell_left(&mut self, phase: &Phase, reason: &str) {
-        let remedy: Vec<_> = phase.steps.iter().map(|step| step.named(&self.learned)).collect();
-        let remedy = remedy.join("; ");
+        let remedy = self.remedy(phase);
         tracing::warn!(reason, remedy, "what a schema change had begun could not be brought back");
         let message = format!("what this statement had begun could not be brought back: {reason}");
         let report = Report::warning(sqlstate::WARNING, message).hint(format!("Do it by hand: {remedy}"));

@@ -6,7 +6,8 @@
 //! than `deadlock_timeout`; the session's role, `search_path` and own timeouts hold; the backend is busy all the time, if
 //! only with a nap, so that a cancel from anywhere strikes (the pause behind a batch is sent together with it).
 //!
-//! What the application moves meanwhile is the sweep's (`backfill/sweep.rs`). That new rows are right is the plan's.
+//! What the application moves meanwhile, and rows that want some of several columns, are the sweep's
+//! (`backfill/sweep.rs`). That new rows are right is the plan's.
 
 mod fault;
 mod pace;
@@ -22,7 +23,7 @@ use super::{Execution, Stop};
 use crate::backend::Answer;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
-use crate::plan::{Backfill, Phase};
+use crate::plan::{Backfill, Filled, Phase};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
@@ -32,6 +33,9 @@ use std::time::{Duration, Instant};
 
 /// A nap behind what has no pause, so that the backend is not idle before the next question comes.
 const COVER: Duration = Duration::from_millis(2);
+
+/// The same, as a share of the batch before: on a busy machine the proxy may be slow, too.
+const LEAST_PAUSE: f64 = 0.05;
 
 /// A batch that has met locks so often leaves the rows that are locked to the sweep.
 const SKIP_AFTER: u32 = 3;
@@ -93,11 +97,14 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// The statement of one batch.
-    fn update(&self, leaf: usize, batch: &Range<u64>, how: How) -> String {
-        let Backfill { set, wanting, .. } = self.what;
+    /// The statement of one batch: of rows that want all of its columns.
+    fn update(&self, leaf: usize, batch: &Range<u64>, how: How, columns: &[Filled]) -> String {
         let name = self.leaves.get(leaf).map(|leaf| leaf.name.quoted()).unwrap_or_default();
-        let wanted = format!("{} AND ({wanting})", self.places.condition(batch));
+        let each = |words: fn(&Filled) -> String, between: &str| {
+            columns.iter().map(words).collect::<Vec<_>>().join(between) //
+        };
+        let (set, wanting) = (each(Filled::set, ", "), each(|filled| format!("({})", filled.wanting), " AND "));
+        let wanted = format!("{} AND {wanting}", self.places.condition(batch));
         let update = format!("UPDATE ONLY {name} SET {set} WHERE");
         match how {
             How::Plain => format!("/* pgsluice: filling old rows */ {update} {wanted}"),
@@ -106,8 +113,9 @@ impl Filling<'_> {
                  SELECT ctid FROM ONLY {name} WHERE {wanted} FOR NO KEY UPDATE SKIP LOCKED))"
             ),
             How::Counting => format!(
-                "/* pgsluice: filling old rows that were moved */ WITH pgsluice AS ({update} {wanted} RETURNING ({wanting}) AS still) \
-                 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) FROM pgsluice"
+                "/* pgsluice: filling old rows that were moved */ WITH pgsluice AS ({update} {wanted} RETURNING {} AS still) \
+                 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) FROM pgsluice",
+                each(|filled| format!("({})", filled.wanting), " OR ")
             ),
         }
     }
@@ -145,7 +153,7 @@ impl Execution<'_> {
         };
         for leaf in 0..filling.leaves.len() {
             let end = filling.leaves.get(leaf).map_or(0, |leaf| leaf.pages) * places.lines;
-            self.walk(&mut filling, leaf, 0..end, How::Plain).await?;
+            self.walk(&mut filling, leaf, &what.columns, &mut Walk::new(0..end), How::Plain).await?;
         }
         self.sweep(&mut filling).await?;
         self.analyze(&filling).await?;
@@ -154,13 +162,19 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Batch by batch through a range of one table.
-    async fn walk(&mut self, filling: &mut Filling<'_>, leaf: usize, range: Range<u64>, how: How) -> Result<(), Stop> {
-        let mut walk = Walk::new(range);
+    /// Batch by batch through a range of one table, to its end. With `Counting` only up to a lock that is not to be had.
+    async fn walk(
+        &mut self,
+        filling: &mut Filling<'_>,
+        leaf: usize,
+        columns: &[Filled],
+        walk: &mut Walk,
+        how: How,
+    ) -> Result<(), Stop> {
         while let Some(batch) = walk.next(filling.pace.size()) {
             self.between(filling).await?;
             let skips = how == How::Plain && walk.locked >= SKIP_AFTER;
-            let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how });
+            let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how }, columns);
             let places = batch.end - batch.start;
             match self.batch(filling, &sql).await? {
                 Ended::Done(answer) => {
@@ -174,13 +188,16 @@ impl Execution<'_> {
                 Ended::Locked => {
                     walk.locked += 1;
                     filling.pace.too_much(places);
+                    if how == How::Counting {
+                        return Ok(());
+                    }
                     self.locked(filling, walk.locked).await?;
                 }
                 Ended::TooLong if filling.pace.is_least() => filling.longest *= 2,
                 Ended::TooLong => filling.pace.too_much(places),
                 Ended::Refused(error) if error.sqlstate() == sqlstate::UNDEFINED_TABLE => {
                     if !self.still_there(filling, leaf, error).await? {
-                        return Ok(());
+                        walk.leave();
                     }
                 }
                 Ended::Refused(error) => {
@@ -196,7 +213,8 @@ impl Execution<'_> {
     /// One batch, with its pause.
     async fn batch(&mut self, filling: &Filling<'_>, sql: &str) -> Result<Ended, Stop> {
         self.metrics.backfill_batches.add();
-        let pause = filling.pace.last.mul_f64(self.config.backfill.pause_ratio).max(COVER);
+        let ratio = self.config.backfill.pause_ratio.max(LEAST_PAUSE);
+        let pause = filling.pace.last.mul_f64(ratio).max(COVER);
         let nap = nap_sql(pause, &self.talk.words(&format!("backfill of {}, between two batches", filling.what.table)));
         let mut batch = self.open(Some(filling.longest), filling.what.quiet)?;
         batch.statement(sql, &[]);
@@ -235,15 +253,18 @@ impl Execution<'_> {
     /// Runs a short transaction, with a nap right behind it; what fails is taken back.
     async fn short(&mut self, batch: Batch, nap: &str, longest: Option<Duration>) -> Result<Ended, Stop> {
         let (answer, struck) = self.talk.ask_then_nap(batch, nap).await?;
+        let took = answer.took;
+        // Whatever struck the nap before: no failed transaction is left open.
+        if answer.error.is_some() && self.talk.link.status != b'I' {
+            let mut rollback = Batch::new();
+            rollback.statement("ROLLBACK", &[]);
+            self.nap_behind(rollback, COVER, "backfill: after a batch that failed").await?;
+        }
         self.struck(struck)?;
-        let Answer { took, .. } = answer;
         let error = match answer.ok() {
             Ok(answer) => return Ok(Ended::Done(answer)),
             Err(error) => error,
         };
-        if self.talk.link.status != b'I' {
-            self.talk.ask_one("ROLLBACK", &[]).await?;
-        }
         if self.talk.link.front_gone() {
             return Err(Stop::ClientGone);
         }
@@ -276,7 +297,7 @@ impl Execution<'_> {
             filling.waiting.begin_anew();
         }
         // Where rows are in the way, nobody is seen to be: the pauses grow.
-        if let Some(more) = times.checked_sub(SKIP_AFTER) {
+        if let Some(more) = times.checked_sub(SKIP_AFTER).filter(|more| *more > 0) {
             let pause = (self.config.locks.poll * more).min(Duration::from_secs(1));
             let why = format!("backfill of {}, waiting for rows that others have locked", filling.what.table);
             self.nap(pause, &why).await?;
@@ -284,10 +305,16 @@ impl Execution<'_> {
         self.wait(filling.phase, filling.waiting).await.map(|_| ())
     }
 
+    /// The next question is sent while it lasts, and answered when it is over.
     async fn nap(&mut self, time: Duration, why: &str) -> Result<(), Stop> {
+        self.nap_behind(Batch::new(), time, why).await
+    }
+
+    /// A nap behind what needs no answer.
+    async fn nap_behind(&mut self, batch: Batch, time: Duration, why: &str) -> Result<(), Stop> {
         let nap = nap_sql(time, &self.talk.words(why));
-        let error = self.talk.ask_one(&nap, &[]).await?.error;
-        self.struck(error)
+        let (_, struck) = self.talk.ask_covered(batch, &nap).await?;
+        self.struck(struck)
     }
 
     /// The longest that a batch waits for a lock: less than after which the server looks for a deadlock.

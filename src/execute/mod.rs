@@ -134,10 +134,12 @@ impl Execution<'_> {
         let mut reply = Reply::default();
         for (done, phase) in plan.phases.iter().enumerate() {
             if let Err(stop) = self.phase(phase, &mut reply).await {
-                if !matches!(stop, Stop::Lost) {
-                    // The phase that stopped has cleaned up after itself.
-                    for undone in plan.phases[..done].iter().rev() {
-                        self.undo(undone, Undone::Done).await?;
+                // The phase that stopped has cleaned up after itself.
+                for undone in plan.phases[..done].iter().rev() {
+                    match stop {
+                        // There is no session any more that could do it.
+                        Stop::Lost => self.log_left(undone),
+                        _ => self.undo(undone, Undone::Done).await?,
                     }
                 }
                 return Err(stop);

@@ -13,7 +13,7 @@
 
 use super::ask::Ask;
 use super::locks;
-use super::model::{Backfill, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
 use super::{constraint, direct, new_column};
 use crate::catalog::RelationFacts;
 use crate::pg::RelationKind;
@@ -314,24 +314,20 @@ impl<'a> Work<'a> {
 
     /// Old rows get the columns' defaults.
     fn backfill(&self) -> Phase {
-        let each = |words: &str, between: &str| {
-            self.filled.iter().map(|column| format!("{column} {words}")).collect::<Vec<_>>().join(between)
-        };
-        let (set, wanting) = (each("= DEFAULT", ", "), each("IS NULL", " OR "));
-        let name = self.table.id.full_name();
-        let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", name.quoted()));
+        let columns = self.filled.iter().map(|column| Filled {
+            column: column.clone(),
+            value: "DEFAULT".to_owned(),
+            wanting: format!("{column} IS NULL"),
+        });
         let quiet = self.ask.facts.backfill.as_ref().is_some_and(|facts| facts.quiet);
+        let table = self.table.id.full_name();
+        let backfill = Backfill { table, oid: self.table.id.oid, columns: columns.collect(), quiet };
+        let (set, wanting) = (backfill.set(), backfill.wanting());
+        let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", backfill.table.quoted()));
         Phase {
             locks: locks::needs(self.ask, locks::backfill),
             steps: vec![whole],
-            backfill: Some(Backfill {
-                table: name,
-                oid: self.table.id.oid,
-                columns: self.filled.clone(),
-                set,
-                wanting,
-                quiet,
-            }),
+            backfill: Some(backfill),
             ..self.ask.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
         }
     }

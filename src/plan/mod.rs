@@ -88,8 +88,8 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::CreateTablePartitionOf => attach::plan_new(ask),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
-        Form::AddUnique | Form::AddPrimaryKey => partitioned_key::plan(ask).or_else(|| alter_table::plan(ask)),
         Form::RefreshMaterializedView => refresh::plan(ask),
+        Form::AddUnique | Form::AddPrimaryKey => partitioned_key::plan(ask).or_else(|| alter_table::plan(ask)),
         _ => alter_table::plan(ask),
     };
     match rerouted {

@@ -51,14 +51,39 @@ pub struct Backfill {
     /// With its descendants, as many as there are when the backfill begins.
     pub table: RelationName,
     pub oid: u32,
-    /// What it fills, quoted.
-    pub columns: Vec<String>,
-    /// `"c" = DEFAULT, …`
-    pub set: String,
-    /// True of the rows that still want it: `"c" IS NULL`.
-    pub wanting: String,
+    pub columns: Vec<Filled>,
     /// Fire no triggers: a rewrite would fire none. The session may set `session_replication_role`.
     pub quiet: bool,
+}
+
+/// A column of a backfill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Filled {
+    /// Quoted.
+    pub column: String,
+    /// `DEFAULT`, or an expression of the row.
+    pub value: String,
+    /// True of the rows that still want it: `"c" IS NULL`.
+    pub wanting: String,
+}
+
+impl Filled {
+    /// As in an UPDATE.
+    pub fn set(&self) -> String {
+        format!("{} = {}", self.column, self.value)
+    }
+}
+
+impl Backfill {
+    /// All columns, as in an UPDATE.
+    pub fn set(&self) -> String {
+        self.columns.iter().map(Filled::set).collect::<Vec<_>>().join(", ")
+    }
+
+    /// True of the rows that still want any of its columns.
+    pub fn wanting(&self) -> String {
+        self.columns.iter().map(|filled| filled.wanting.as_str()).collect::<Vec<_>>().join(" OR ")
+    }
 }
 
 /// The constraint that a step has just made, with a name of the server's choice.

@@ -52,7 +52,7 @@ impl Names {
 
     /// A portal's text counts too: its statement may go before it.
     fn weight(name: &[u8], entry: &Entry) -> usize {
-        ENTRY + name.len() + entry.bound.statement.text.len()
+        ENTRY + name.len() + entry.bound.statement.bytes()
     }
 
     fn oldest(&self) -> Option<(u64, &Vec<u8>)> {

@@ -171,6 +171,17 @@ pub struct NewKey {
     pub deferral: &'static str,
 }
 
+impl Statement {
+    /// What its texts take in memory.
+    pub fn bytes(&self) -> usize {
+        let parts = match &self.class {
+            Class::Ddl(ddl) => ddl.parts.as_slice(),
+            _ => &[],
+        };
+        self.text.len() + self.logged.len() + parts.iter().map(Part::bytes).sum::<usize>()
+    }
+}
+
 impl NewColumn {
     /// Its definition with some of its pieces, in the order written.
     pub fn with(&self, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
@@ -184,6 +195,19 @@ impl NewColumn {
 }
 
 impl Part {
+    fn bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let piece = |piece: &ColumnPiece| match &piece.kind {
+            PieceKind::Default { expression: more } | PieceKind::Identity { options: more } => {
+                piece.text.len() + more.len()
+            }
+            PieceKind::Key(key) => piece.text.len() + key.index.len(),
+            _ => piece.text.len(),
+        };
+        let column = self.new_column.as_ref().map_or(0, |new| new.pieces.iter().map(piece).sum());
+        of(&self.text) + of(&self.probe) + self.key.as_ref().map_or(0, |key| key.index.len()) + column
+    }
+
     pub fn new(form: Form) -> Self {
         Self {
             form,

@@ -19,12 +19,13 @@ pub mod tls;
 pub mod twins;
 
 use bytes::BytesMut;
-use pgsluice::config::{Address, Config};
+use pgsluice::config::{Address, Config, Io};
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::server::{self, Running};
 use pgsluice::wire::message::{put_frame, put_query};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub fn proxy(postgres: &Postgres, tweak: impl FnOnce(&mut Config)) -> Running {
     config.proxy.listen = vec![Address::tcp("127.0.0.1", 0)];
     config.proxy.backend = Address::tcp("127.0.0.1", postgres.port);
     config.proxy.workers = 2;
+    config.proxy.io = io();
     tweak(&mut config);
     server::spawn(config).expect("a proxy")
 }
@@ -49,6 +51,22 @@ pub fn proxy(postgres: &Postgres, tweak: impl FnOnce(&mut Config)) -> Running {
 pub fn no_table_is_small(config: &mut Config) {
     config.ddl.small_table = 0;
     config.ddl.exclude = pgsluice::config::Unsafe::Warn;
+}
+
+/// How the proxies of this run read and write: `PGSLUICE_TEST_IO`, as `io` in `[proxy]`; without it by io_uring from the
+/// first session on, if the system allows it.
+pub fn io() -> Io {
+    static ALLOWED: LazyLock<bool> = LazyLock::new(|| {
+        let mut config = Config::default();
+        config.proxy.listen = vec![Address::tcp("127.0.0.1", 0)];
+        config.proxy.io = Io::IoUring;
+        server::spawn(config).map(Running::stop_now).is_ok()
+    });
+    match std::env::var("PGSLUICE_TEST_IO") {
+        Ok(word) => Io::from_word(&word).expect("PGSLUICE_TEST_IO is auto, epoll or io_uring"),
+        Err(_) if *ALLOWED => Io::IoUring,
+        Err(_) => Io::Auto,
+    }
 }
 
 pub fn port(running: &Running) -> u16 {

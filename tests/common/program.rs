@@ -30,8 +30,11 @@ impl Program {
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let own =
-            format!("[proxy]\nlisten = [\"127.0.0.1:{port}\"]\nbackend = \"127.0.0.1:{}\"\n{proxy}\n", postgres.port);
+        let io = if proxy.contains("io = ") { String::new() } else { format!("io = \"{}\"\n", super::io()) };
+        let own = format!(
+            "[proxy]\nlisten = [\"127.0.0.1:{port}\"]\nbackend = \"127.0.0.1:{}\"\n{io}{proxy}\n",
+            postgres.port
+        );
         std::fs::write(folder.join("proxy.toml"), own + settings).expect("proxy.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
         command.arg("run").arg("--config").arg(folder.join("proxy.toml"));

@@ -104,6 +104,7 @@ pub fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
             Ok(0) => return bytes,
             Ok(n) => bytes.extend(&part[..n]),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => panic!("no close came: {error}; got {:?}", messages(&bytes)),
         }
     }

@@ -105,6 +105,19 @@ impl Walk {
         self.fault = self.fault.filter(|fault| self.at < *fault);
     }
 
+    /// What is left of it is not to be done: its table is gone.
+    pub(super) fn leave(&mut self) {
+        self.at = self.end;
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.at >= self.end
+    }
+
     /// A row of this batch is at fault. False: the batch has no other.
     pub(super) fn narrow(&mut self, batch: &Range<u64>) -> bool {
         self.fault = Some(batch.end);

@@ -5,13 +5,16 @@
 //! want; these are filled, until a look brings none: that look is the proof that nothing was forgotten. Nobody makes new
 //! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
 
+use super::range::Walk;
 use super::{COVER, Ended, Filling, How};
 use crate::execute::attempt::set_local;
 use crate::execute::{Execution, Stop};
 use crate::lanes::nap_sql;
 use crate::pg::{RelationKind, RelationName, sqlstate};
+use crate::plan::Filled;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Rows that one look brings at most: their pages must fit in memory, and be filled before many are moved again.
@@ -38,11 +41,7 @@ impl Execution<'_> {
                 return Ok(());
             }
             filling.still = 0;
-            for (leaf, pages) in &found.pages {
-                for range in filling.places.of_pages(pages) {
-                    self.walk(filling, *leaf, range, How::Counting).await?;
-                }
-            }
+            self.fill_pages(filling, &found.pages).await?;
             whole_looks += u32::from(found.whole);
             if found.whole && (filling.still > 0 || whole_looks >= MOST_WHOLE_LOOKS) {
                 tracing::info!(table = %filling.what.table, "rows without a value remain: it is what they were given");
@@ -55,13 +54,46 @@ impl Execution<'_> {
         }
     }
 
+    /// Those with locked rows come last, and are waited for only when there is nothing else to do.
+    async fn fill_pages(&mut self, filling: &mut Filling<'_>, pages: &[(usize, Vec<u64>)]) -> Result<(), Stop> {
+        let what = filling.what;
+        let mut queue: VecDeque<(usize, &[Filled], Walk)> = VecDeque::new();
+        for (leaf, pages) in pages {
+            for range in filling.places.of_pages(pages) {
+                let walks = subsets(&what.columns).map(|columns| (*leaf, columns, Walk::new(range.clone())));
+                queue.extend(walks);
+            }
+        }
+        let (mut in_vain, mut times) = (0, 0);
+        while let Some((leaf, columns, mut walk)) = queue.pop_front() {
+            let before = walk.at();
+            self.walk(filling, leaf, columns, &mut walk, How::Counting).await?;
+            if walk.at() > before {
+                (in_vain, times) = (0, 0);
+            } else {
+                in_vain += 1;
+            }
+            if !walk.is_done() {
+                queue.push_back((leaf, columns, walk));
+            }
+            if in_vain > 0 && in_vain >= queue.len() {
+                (in_vain, times) = (0, times + 1);
+                self.locked(filling, times).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn all_pages_again(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
-        let listing = self.listing(filling.what, filling.phase, filling.waiting).await?;
+        let what = filling.what;
+        let listing = self.listing(what, filling.phase, filling.waiting).await?;
         for leaf in 0..filling.leaves.len() {
             let known = filling.leaves.get(leaf).map(|leaf| leaf.oid);
             let now = listing.leaves.iter().find(|now| Some(now.oid) == known);
             let end = now.map_or(0, |now| now.pages) * filling.places.lines;
-            self.walk(filling, leaf, 0..end, How::Plain).await?;
+            for columns in subsets(&what.columns) {
+                self.walk(filling, leaf, columns, &mut Walk::new(0..end), How::Plain).await?;
+            }
         }
         Ok(())
     }
@@ -78,7 +110,7 @@ impl Execution<'_> {
              WHERE ({}) AND tableoid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]) LIMIT {LOOK_ROWS}) AS w \
              GROUP BY 1, 2 ORDER BY 1, 2",
             what.table.quoted(),
-            what.wanting,
+            what.wanting(),
             oids.join(",")
         );
         let nap = nap_sql(COVER, &self.talk.words(&format!("backfill of {}", what.table)));
@@ -110,11 +142,12 @@ impl Execution<'_> {
         if root.is_none_or(|root| root.kind != RelationKind::PartitionedTable) {
             tables.extend(filling.leaves.iter().filter(|leaf| leaf.oid != what.oid).map(|leaf| leaf.name.clone()));
         }
+        let columns: Vec<&str> = what.columns.iter().map(|filled| filled.column.as_str()).collect();
         for table in tables {
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
             }
-            let analyze = format!("ANALYZE {} ({})", table.quoted(), what.columns.join(", "));
+            let analyze = format!("ANALYZE {} ({})", table.quoted(), columns.join(", "));
             self.analyze_table(&table, &analyze).await?;
         }
         Ok(())
@@ -130,7 +163,12 @@ impl Execution<'_> {
         self.talk.cancel_settled().await;
         self.talk.ask_one(&session_wide(own), &[]).await?;
         match error {
-            Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => self.struck(Some(error)),
+            // The session's timeout is no reason to undo what is done.
+            Some(error)
+                if error.sqlstate() == sqlstate::QUERY_CANCELED && !error.message().contains("statement timeout") =>
+            {
+                self.struck(Some(error))
+            }
             Some(error) => {
                 tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
                 Ok(())
@@ -138,6 +176,12 @@ impl Execution<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// All columns together, and then each by itself: a row may want some of them, and what the others hold stays.
+fn subsets(columns: &[Filled]) -> impl Iterator<Item = &[Filled]> {
+    let each = if columns.len() > 1 { columns.chunks(1) } else { [].chunks(1) };
+    std::iter::once(columns).chain(each)
 }
 
 /// For what stands in no transaction.

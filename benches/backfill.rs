@@ -1,0 +1,186 @@
+//! How fast a backfill fills rows, beside one UPDATE of them all and beside two usual schemes of batches; and what the
+//! application feels of it.
+//!
+//! The schemes of others run on a connection of their own, without the proxy: `LIMIT n` takes rows that still want until
+//! there are none; the keyset scheme goes along the primary key, 1,000 rows at a time, as pgroll does. The application
+//! reads and writes rows by key at a fixed rate through the proxy, and a delay counts from the moment at which a statement
+//! was due. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines
+//! of `[backfill]` for the latter.
+
+mod rig;
+
+use rig::common::Client;
+use rig::{Rig, median, setting};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+const WORKERS: u32 = 4;
+const INTERVAL: Duration = Duration::from_millis(4);
+/// How long the application is measured without a backfill.
+const BASELINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Single,
+    Pgsluice,
+    Limit,
+    Keyset,
+}
+
+const WAYS: [(Way, &str); 4] = [
+    (Way::Single, "one UPDATE of all rows"),
+    (Way::Pgsluice, "pgsluice, pause_ratio = 0"),
+    (Way::Limit, "batches of 10,000 by LIMIT"),
+    (Way::Keyset, "batches of 1,000 along the primary key"),
+];
+
+fn main() {
+    let mut rig = Rig::start();
+    rig.pgsluice("unthrottled", "[backfill]\npause_ratio = 0");
+    let settings = std::env::var("PGSLUICE_BENCH_BACKFILL").unwrap_or_default();
+    rig.pgsluice("throttled", &format!("[backfill]\n{settings}"));
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    let rows = setting("PGSLUICE_BENCH_ROWS", 1_000_000);
+    println!("{}", rig::versions());
+    if wants("rate") {
+        rates(&rig, rows, setting("PGSLUICE_BENCH_ROUNDS", 3));
+    }
+    if wants("application") {
+        application(&rig, rows);
+    }
+}
+
+fn rates(rig: &Rig, rows: u32, rounds: u32) {
+    println!(
+        "{rows} rows, {rounds} rounds: the medians.\n\n| a float8 for every row | rows/s | of one UPDATE |\n|---|--:|--:|"
+    );
+    let mut took: Vec<Vec<f64>> = WAYS.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (at, (way, _)) in WAYS.iter().enumerate() {
+            took[at].push(fill(rig, *way, rows));
+        }
+    }
+    let single = median(&took[0]);
+    for ((_, title), took) in WAYS.iter().zip(&took) {
+        let took = median(took);
+        println!("| {title} | {:.0} | {:.2} |", f64::from(rows) / took, single / took);
+    }
+    println!();
+}
+
+/// A new table of rows as applications have them.
+fn table(rig: &Rig, rows: u32) -> Client {
+    let mut client = Client::connect(rig.postgres.port, &rig.postgres.user, "postgres");
+    client.ok("DROP TABLE IF EXISTS orders");
+    client
+        .ok("CREATE TABLE orders (id int PRIMARY KEY, customer int NOT NULL, total int NOT NULL, note text NOT NULL)");
+    client.ok(&format!("INSERT INTO orders SELECT g, g % 9973, g, repeat('x', 60) FROM generate_series(1, {rows}) g"));
+    client.ok("VACUUM ANALYZE orders");
+    client.ok("CHECKPOINT");
+    client
+}
+
+/// Seconds.
+fn fill(rig: &Rig, way: Way, rows: u32) -> f64 {
+    let mut client = table(rig, rows);
+    if way == Way::Pgsluice {
+        let port = rig.target("unthrottled").port;
+        let mut client = Client::connect(port, &rig.postgres.user, "postgres");
+        let begun = Instant::now();
+        client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
+        let took = begun.elapsed().as_secs_f64();
+        assert_eq!(client.value("SELECT count(*) FROM orders WHERE r IS NULL"), "0");
+        return took;
+    }
+    client.ok("ALTER TABLE orders ADD COLUMN r float8");
+    let begun = Instant::now();
+    match way {
+        Way::Single => drop(client.ok("UPDATE orders SET r = random() WHERE r IS NULL")),
+        Way::Limit => {
+            let batch =
+                "UPDATE orders SET r = random() WHERE id IN (SELECT id FROM orders WHERE r IS NULL LIMIT 10000)";
+            while client.ok(batch).tags != ["UPDATE 0"] {}
+        }
+        Way::Keyset | Way::Pgsluice => {
+            let mut last = "0".to_owned();
+            while !last.is_empty() {
+                last = client.value(&format!(
+                    "WITH batch AS (SELECT id FROM orders WHERE id > {last} ORDER BY id LIMIT 1000 FOR NO KEY UPDATE), \
+                     filled AS (UPDATE orders SET r = random() FROM batch WHERE orders.id = batch.id RETURNING orders.id) \
+                     SELECT max(id) FROM filled"
+                ));
+            }
+        }
+    }
+    begun.elapsed().as_secs_f64()
+}
+
+fn application(rig: &Rig, rows: u32) {
+    table(rig, rows);
+    let port = rig.target("throttled").port;
+    let rate = WORKERS * 1000 / u32::try_from(INTERVAL.as_millis()).unwrap_or(1);
+    println!("{WORKERS} sessions, {rate} statements/s in all, half of them updates by key; {rows} rows.\n");
+    println!("| | median | 99th percentile | worst | took |\n|---|--:|--:|--:|--:|");
+    let baseline = measure(rig, port, rows, || thread::sleep(BASELINE));
+    show("no backfill", &baseline);
+    let filled = measure(rig, port, rows, || {
+        let mut client = Client::connect(port, &rig.postgres.user, "postgres");
+        client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
+    });
+    show("backfill", &filled);
+    println!("\nThe 99th percentile is {:.2} times as long.", percentile(&filled.0, 99) / percentile(&baseline.0, 99));
+}
+
+/// Milliseconds in order, and how many seconds it took.
+type Delays = (Vec<f64>, f64);
+
+fn show(what: &str, measured: &Delays) {
+    let (delays, took) = measured;
+    let [median, late, worst] = [50, 99, 100].map(|share| percentile(delays, share));
+    println!("| {what} | {median:.2} ms | {late:.2} ms | {worst:.1} ms | {took:.1} s |");
+}
+
+fn percentile(sorted: &[f64], share: usize) -> f64 {
+    sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
+
+/// What the application's statements take while something is done.
+fn measure(rig: &Rig, port: u16, rows: u32, meanwhile: impl FnOnce()) -> Delays {
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<JoinHandle<Vec<f64>>> = (0..WORKERS)
+        .map(|number| {
+            let client = Client::connect(port, &rig.postgres.user, "postgres");
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || work(client, number, rows, &stop))
+        })
+        .collect();
+    let begun = Instant::now();
+    meanwhile();
+    let took = begun.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    let mut delays: Vec<f64> = workers.into_iter().flat_map(|worker| worker.join().expect("a worker")).collect();
+    delays.sort_by(f64::total_cmp);
+    (delays, took)
+}
+
+/// The delay of each statement. What is overdue is done before the end, so every statement that was due counts.
+fn work(mut client: Client, number: u32, rows: u32, stop: &AtomicBool) -> Vec<f64> {
+    let mut delays = Vec::new();
+    let mut due = Instant::now() + INTERVAL / WORKERS * number;
+    let mut id = number;
+    while !stop.load(Ordering::Relaxed) || due < Instant::now() {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        // All over the table.
+        id = id.wrapping_mul(48_271).wrapping_add(12_345) % rows + 1;
+        match delays.len() % 2 {
+            0 => client.ok(&format!("SELECT total FROM orders WHERE id = {id}")),
+            _ => client.ok(&format!("UPDATE orders SET total = total + 1 WHERE id = {id}")),
+        };
+        delays.push(due.elapsed().as_secs_f64() * 1000.0);
+        due += INTERVAL;
+    }
+    delays
+}

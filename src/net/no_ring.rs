@@ -1,0 +1,58 @@
+//! In place of `ring.rs` where there is no io_uring: other systems, and builds without the feature `io_uring`.
+
+use std::convert::Infallible;
+use std::future::Pending;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+use tokio::io::ReadBuf;
+
+pub const A_FEW: u32 = 0;
+
+/// There is none.
+#[derive(Debug)]
+pub struct RingStream(Infallible);
+
+/// # Errors
+/// Always.
+pub fn start(_: u32) -> io::Result<Pending<()>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without it"))
+}
+
+pub fn stop() {}
+
+/// A session that could be on a ring.
+#[derive(Debug)]
+pub struct Present(());
+
+impl Present {
+    pub fn here() -> Self {
+        Self(())
+    }
+
+    pub fn belongs_on_ring(&self) -> bool {
+        false
+    }
+}
+
+impl RingStream {
+    pub fn new(_: OwnedFd) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub fn poll_read(&mut self, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+
+    pub fn poll_write(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        match self.0 {}
+    }
+
+    pub fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+
+    pub fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+}

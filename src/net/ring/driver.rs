@@ -1,0 +1,518 @@
+//! The sessions' side of a ring: what each socket waits for, and what waits for the kernel.
+
+use super::kernel::{BUFFER, Done, Kernel};
+use socket2::SockRef;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+use tokio::io::ReadBuf;
+
+/// Larger writes are sent at once, without a copy.
+const SMALL: usize = 4 * 1024;
+/// Bytes of one socket that wait for the next call at most.
+const LARGEST: usize = 16 * 1024;
+/// Empty buffers for them that are kept.
+const SPARE: usize = 64;
+/// What the kernel may take to end what is under way, when the worker ends.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// What a submission is for: the lowest bits of its `user_data`; the others are the socket's place.
+const RECEIVE: u64 = 1;
+const SEND: u64 = 2;
+const WRITABLE: u64 = 3;
+const CANCEL: u64 = 4;
+const KINDS: u64 = 8;
+
+fn name(slot: u32, kind: u64) -> u64 {
+    u64::from(slot) * KINDS + kind
+}
+
+/// How far the next bytes of a socket are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inward {
+    /// Nobody has asked.
+    Idle,
+    /// A receive is under way.
+    Armed,
+    /// They stand in a buffer of the kernel's.
+    Here {
+        buffer: u16,
+        from: u16,
+        until: u16,
+        more: bool,
+    },
+    /// They may well be in the socket: worth a direct receive.
+    Likely,
+    End,
+    Failed(i32),
+}
+
+/// One socket.
+#[derive(Debug)]
+struct Slot {
+    socket: Option<OwnedFd>,
+    inward: Inward,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Written, not sent; no capacity while there is nothing.
+    out: Vec<u8>,
+    /// The kernel took a part of `out` only, and will say when it takes more.
+    blocked: bool,
+    /// What the last call says of `out`: nothing, if all of it was sent.
+    unsent: Option<i32>,
+    /// Nothing can be sent any more.
+    broken: Option<i32>,
+    /// Its stream is gone; it waits for the end of what is under way.
+    orphan: bool,
+}
+
+pub(super) struct Driver {
+    kernel: Kernel,
+    number: u32,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Sockets whose `out` the next call sends.
+    queued: Vec<u32>,
+    spare: Vec<Vec<u8>>,
+    tender: Option<Waker>,
+    /// The tender has been woken, and has not run yet.
+    called: bool,
+    /// Receives and waits under way.
+    receiving: usize,
+    waiting: usize,
+    /// The kernel does not take submissions any more.
+    broken: bool,
+    /// To be woken, once nobody borrows the ring.
+    woken: Vec<Waker>,
+}
+
+impl Driver {
+    pub(super) fn new(number: u32) -> io::Result<(Self, OwnedFd)> {
+        let (kernel, bell) = Kernel::new()?;
+        let driver = Self {
+            kernel,
+            number,
+            slots: Vec::new(),
+            free: Vec::new(),
+            queued: Vec::new(),
+            spare: Vec::new(),
+            tender: None,
+            called: false,
+            receiving: 0,
+            waiting: 0,
+            broken: false,
+            woken: Vec::new(),
+        };
+        Ok((driver, bell))
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// A place for a socket.
+    pub(super) fn add(&mut self, socket: OwnedFd) -> u32 {
+        let slot = Slot {
+            socket: Some(socket),
+            inward: Inward::Idle,
+            reader: None,
+            writer: None,
+            out: Vec::new(),
+            blocked: false,
+            unsent: None,
+            broken: None,
+            orphan: false,
+        };
+        if let Some(at) = self.free.pop() {
+            self.slots[at as usize] = slot;
+            return at;
+        }
+        self.slots.push(slot);
+        (self.slots.len() - 1) as u32
+    }
+
+    /// One turn: submit, gather, wake. Ends with the bell on if there is nothing left to do, else with the tender woken.
+    pub(super) fn tend(&mut self, tender: &Waker, woken: &mut Vec<Waker>) {
+        keep(&mut self.tender, tender);
+        self.called = false;
+        self.kernel.bell(false);
+        let mut busy = self.turn();
+        if !busy {
+            self.kernel.bell(true);
+            if cfg!(not(target_arch = "x86_64")) && !self.broken {
+                // Elsewhere the kernel's mark may be seen late; a call looks for itself.
+                busy = self.call();
+            } else if self.kernel.has_news() && !self.broken {
+                busy = true;
+            }
+        }
+        if busy {
+            // Whoever is woken now leaves something; the tender comes behind them all.
+            self.wake_tender();
+        }
+        woken.append(&mut self.woken);
+    }
+
+    /// Whether anything was done.
+    fn turn(&mut self) -> bool {
+        let anything = !self.queued.is_empty() || self.kernel.has_queued() || self.kernel.has_news();
+        !self.broken && anything && self.call()
+    }
+
+    /// One call of the kernel; whether anything was done by then.
+    fn call(&mut self) -> bool {
+        let mut queued = std::mem::take(&mut self.queued);
+        let result = queued.iter().try_for_each(|at| {
+            let slot = &self.slots[*at as usize];
+            self.kernel.send(raw(slot), &slot.out, name(*at, SEND))
+        });
+        if let Err(error) = result.and_then(|()| self.kernel.enter()) {
+            self.give_up(&error);
+            return true;
+        }
+        let done = self.kernel.take_done();
+        let any = !done.is_empty();
+        for one in &done {
+            self.is_done(*one);
+        }
+        self.kernel.give_done_back(done);
+        for at in queued.drain(..) {
+            self.after_send(at);
+        }
+        // Nothing was added meanwhile, as nobody was woken.
+        self.queued = queued;
+        any
+    }
+
+    fn is_done(&mut self, done: Done) {
+        let Ok(at) = u32::try_from(done.what / KINDS) else { return };
+        match done.what % KINDS {
+            RECEIVE => self.received(at, done),
+            SEND => {
+                if let Some(slot) = self.slots.get_mut(at as usize) {
+                    slot.unsent = Some(done.result);
+                }
+            }
+            WRITABLE => {
+                self.waiting -= 1;
+                self.slots[at as usize].blocked = false;
+                if !self.release(at) {
+                    self.send_out(at);
+                }
+            }
+            // A cancel found nothing: what it was for is done.
+            _ => {}
+        }
+    }
+
+    fn received(&mut self, at: u32, done: Done) {
+        self.receiving -= 1;
+        let slot = &mut self.slots[at as usize];
+        slot.inward = match (done.result, done.buffer) {
+            (length @ 1.., Some(buffer)) => {
+                let until = u16::try_from(length).unwrap_or(u16::MAX);
+                // Not every kind of socket says that there is more.
+                Inward::Here { buffer, from: 0, until, more: done.more || usize::from(until) >= BUFFER }
+            }
+            (0, _) => Inward::End,
+            // No buffer was left, or it was a false alarm.
+            (code, _) if matches!(-code, libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => Inward::Likely,
+            (code, _) => Inward::Failed(-code),
+        };
+        if let (Some(buffer), false) = (done.buffer, matches!(slot.inward, Inward::Here { .. })) {
+            self.kernel.give_back(buffer);
+        }
+        self.woken.extend(slot.reader.take());
+        self.release(at);
+    }
+
+    /// What the call left of a queued write.
+    fn after_send(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        match slot.unsent.take() {
+            None => self.empty(at),
+            Some(sent @ 0..) => {
+                slot.out.drain(..slot.out.len().min(sent as usize));
+                self.send_later(at);
+            }
+            Some(code) if -code == libc::EAGAIN => self.send_later(at),
+            Some(code) => self.fail(at, -code),
+        }
+    }
+
+    /// Sends what waits, directly; what does not go now goes later. It is not among the queued any more.
+    fn send_out(&mut self, at: u32) {
+        loop {
+            let slot = &mut self.slots[at as usize];
+            if slot.out.is_empty() {
+                self.woken.extend(slot.writer.take());
+                self.empty(at);
+                return self.wake_tender();
+            }
+            match send(slot, &slot.out) {
+                Ok(sent) => {
+                    slot.out.drain(..sent.min(slot.out.len()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.send_later(at),
+                Err(error) => return self.fail(at, error.raw_os_error().unwrap_or(libc::EPIPE)),
+            }
+        }
+    }
+
+    /// Asks to be told when the socket takes bytes again.
+    fn send_later(&mut self, at: u32) {
+        let slot = &mut self.slots[at as usize];
+        slot.blocked = true;
+        let asked = self.kernel.wait_writable(raw(slot), name(at, WRITABLE));
+        self.waiting += 1;
+        self.after_push(asked);
+    }
+
+    fn fail(&mut self, at: u32, code: i32) {
+        let slot = &mut self.slots[at as usize];
+        slot.broken = Some(code);
+        self.woken.extend(slot.writer.take());
+        self.woken.extend(slot.reader.take());
+        self.empty(at);
+        self.wake_tender();
+    }
+
+    fn empty(&mut self, at: u32) {
+        let mut out = std::mem::take(&mut self.slots[at as usize].out);
+        out.clear();
+        if self.spare.len() < SPARE && (1..=2 * LARGEST).contains(&out.capacity()) {
+            self.spare.push(out);
+        }
+    }
+
+    pub(super) fn read(&mut self, at: u32, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Err(given_up()));
+        }
+        loop {
+            let slot = &mut self.slots[at as usize];
+            match slot.inward {
+                Inward::Here { buffer, from, until, more } => {
+                    let here = &self.kernel.bytes(buffer, until.into())[from.into()..];
+                    let taken = here.len().min(buf.remaining());
+                    buf.put_slice(&here[..taken]);
+                    let from = from + taken as u16;
+                    if from < until {
+                        slot.inward = Inward::Here { buffer, from, until, more };
+                    } else {
+                        slot.inward = if more { Inward::Likely } else { Inward::Idle };
+                        self.kernel.give_back(buffer);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Inward::Likely => {
+                    slot.inward = Inward::Idle;
+                    match receive(slot, buf) {
+                        // All the room was filled, so there may be more.
+                        Ok(n) if n > 0 && buf.remaining() == 0 => slot.inward = Inward::Likely,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                            slot.inward = Inward::Likely;
+                            continue;
+                        }
+                        Ok(0) if buf.remaining() > 0 => slot.inward = Inward::End,
+                        Ok(_) => {}
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Inward::End => return Poll::Ready(Ok(())),
+                Inward::Failed(code) => {
+                    slot.inward = Inward::Likely;
+                    return Poll::Ready(Err(io::Error::from_raw_os_error(code)));
+                }
+                Inward::Idle => {
+                    slot.inward = Inward::Armed;
+                    let armed = self.kernel.receive(raw(slot), name(at, RECEIVE));
+                    self.receiving += 1;
+                    self.after_push(armed);
+                }
+                Inward::Armed => {
+                    keep(&mut slot.reader, cx.waker());
+                    return if self.broken { Poll::Ready(Err(given_up())) } else { Poll::Pending };
+                }
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self, at: u32, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Poll::Ready(()) = self.flush(at, cx)? else { return Poll::Pending };
+        let slot = &mut self.slots[at as usize];
+        if bytes.len() <= SMALL && slot.out.len() + bytes.len() <= LARGEST {
+            if slot.out.is_empty() && !bytes.is_empty() {
+                slot.out = self.spare.pop().unwrap_or_default();
+                self.queued.push(at);
+                self.wake_tender();
+            }
+            self.slots[at as usize].out.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        self.send_queued(at);
+        let Poll::Ready(()) = self.flush(at, cx)? else { return Poll::Pending };
+        loop {
+            let slot = &mut self.slots[at as usize];
+            match send(slot, bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    keep(&mut slot.writer, cx.waker());
+                    self.send_later(at);
+                    return Poll::Pending;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, at: u32, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Err(given_up()));
+        }
+        let slot = &mut self.slots[at as usize];
+        if let Some(code) = slot.broken {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(code)));
+        }
+        if slot.blocked {
+            keep(&mut slot.writer, cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn shutdown(&mut self, at: u32, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.send_queued(at);
+        let Poll::Ready(()) = self.flush(at, cx)? else { return Poll::Pending };
+        let Some(socket) = &self.slots[at as usize].socket else { return Poll::Ready(Ok(())) };
+        match SockRef::from(socket).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Sends what waits for the next call now, so that something can follow it.
+    fn send_queued(&mut self, at: u32) {
+        let slot = &self.slots[at as usize];
+        if !slot.out.is_empty() && !slot.blocked {
+            self.queued.retain(|queued| *queued != at);
+            self.send_out(at);
+        }
+    }
+
+    /// The stream is gone. What was written goes as far as the socket takes it, as with any socket that is closed.
+    pub(super) fn remove(&mut self, at: u32) {
+        self.send_queued(at);
+        let slot = &mut self.slots[at as usize];
+        slot.orphan = true;
+        // Not woken: they are the task's that drops it.
+        drop((slot.reader.take(), slot.writer.take()));
+        let (armed, blocked) = (slot.inward == Inward::Armed, slot.blocked);
+        if let Inward::Here { buffer, .. } = slot.inward {
+            slot.inward = Inward::Idle;
+            self.kernel.give_back(buffer);
+        }
+        for (under_way, kind) in [(armed, RECEIVE), (blocked, WRITABLE)] {
+            if under_way && !self.broken {
+                let asked = self.kernel.cancel(name(at, kind), name(at, CANCEL));
+                self.after_push(asked);
+            }
+        }
+        self.release(at);
+    }
+
+    /// Closes the socket of a stream that is gone, when nothing is under way any more. Whether its stream is gone.
+    fn release(&mut self, at: u32) -> bool {
+        let slot = &mut self.slots[at as usize];
+        if !slot.orphan {
+            return false;
+        }
+        if slot.inward != Inward::Armed && !slot.blocked && slot.socket.take().is_some() {
+            if let Inward::Here { buffer, .. } = slot.inward {
+                self.kernel.give_back(buffer);
+            }
+            slot.inward = Inward::Idle;
+            self.empty(at);
+            self.free.push(at);
+        }
+        true
+    }
+
+    fn after_push(&mut self, pushed: io::Result<()>) {
+        match pushed {
+            Ok(()) => self.wake_tender(),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn wake_tender(&mut self) {
+        if !std::mem::replace(&mut self.called, true)
+            && let Some(tender) = &self.tender
+        {
+            tender.wake_by_ref();
+        }
+    }
+
+    /// No session of this worker can go on; new ones are refused their streams' use.
+    fn give_up(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.broken, true) {
+            tracing::error!(%error, "the kernel does not serve a worker's io_uring any more: its sessions end");
+        }
+        for slot in &mut self.slots {
+            self.woken.extend(slot.reader.take());
+            self.woken.extend(slot.writer.take());
+        }
+        self.wake_tender();
+    }
+
+    /// Ends what is under way, and the ring.
+    pub(super) fn end(mut self) {
+        let places = 0..self.slots.len() as u32;
+        for at in places.filter(|at| !self.slots[*at as usize].orphan).collect::<Vec<_>>() {
+            self.remove(at);
+        }
+        let until = Instant::now() + LAST_CALLS;
+        while !self.broken && self.receiving + self.waiting > 0 && Instant::now() < until {
+            if !self.call() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.kernel.end(self.receiving);
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        (self.slots.len() - self.free.len(), self.receiving, self.waiting)
+    }
+}
+
+fn raw(slot: &Slot) -> RawFd {
+    slot.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+}
+
+fn send(slot: &Slot, bytes: &[u8]) -> io::Result<usize> {
+    let socket = slot.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+    SockRef::from(socket).send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+}
+
+fn receive(slot: &Slot, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let socket = slot.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+    let n = (&*SockRef::from(socket)).read(buf.initialize_unfilled())?;
+    buf.advance(n);
+    Ok(n)
+}
+
+fn keep(place: &mut Option<Waker>, waker: &Waker) {
+    if !place.as_ref().is_some_and(|there| there.will_wake(waker)) {
+        *place = Some(waker.clone());
+    }
+}
+
+fn given_up() -> io::Error {
+    io::Error::other("the worker's io_uring is of no more use")
+}

@@ -31,18 +31,20 @@ pub trait Asking {
     ) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
 }
 
-/// Completes the facts of a statement on `table` by what the plan may need: what the statement would do to an empty copy,
-/// the names PostgreSQL would choose, what a backfill would meet.
+/// Completes the facts of a statement on `table` (if that is there) by what the plan may need: its partitions, what the
+/// statement would do to an empty copy, the names PostgreSQL would choose, what a backfill would meet.
 ///
 /// # Errors
 /// No further question can be put.
 pub async fn learn<A: Asking>(
     asking: &mut A,
     statement: &Statement,
-    table: &RelationFacts,
+    table: Option<&RelationFacts>,
     limits: &Limits,
     facts: &mut Facts,
 ) -> Result<(), A::Stop> {
+    ask_partitions(asking, statement, facts, limits).await?;
+    let Some(table) = table else { return Ok(()) };
     if probe::worth_asking(table, limits.small_table) {
         ask_probes(asking, statement, table, facts).await?;
     }
@@ -65,7 +67,6 @@ pub async fn learn<A: Asking>(
         let answer = asking.text(&question, &[&table.id.oid.to_string()]).await?;
         facts.backfill = answer.and_then(|json| serde_json::from_str(&json).ok());
     }
-    ask_partitions(asking, statement, facts, limits).await?;
     if let Some(question) = probe::index_probe(statement, table) {
         let rows = asking.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
         let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);

@@ -198,3 +198,30 @@ fn a_check_of_an_attach_that_died_is_made_anew() {
     assert_eq!(watcher.value(ATTACHED), "0 true");
     scene.running.stop_now();
 }
+
+/// A moment's lock of somebody else's does not make it run as it is.
+#[test]
+fn who_changes_the_table_just_now_is_waited_for() {
+    let scene = Scene::new();
+    let (mut holder, mut client, mut watcher) = (scene.direct(), scene.through(), scene.direct());
+    holder.ok("BEGIN; LOCK TABLE p IN ACCESS EXCLUSIVE MODE");
+    client.send_query("CREATE INDEX ON p (i)");
+    let naps = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '/* pgsluice: waiting to look%'",
+        client.pid
+    );
+    wait_until("it waits", || watcher.value(&naps) == "1");
+    holder.ok("COMMIT");
+    let outcome = client.outcome();
+    assert_eq!((outcome.error, outcome.notices), (None, Vec::new()));
+    assert_eq!(watcher.value(INDEXES), "p1_i_idx t p_i_idx, p2_i_idx t p_i_idx, p_i_idx t ");
+    // And a cancel ends the wait.
+    holder.ok("BEGIN; LOCK TABLE p IN ACCESS EXCLUSIVE MODE");
+    client.send_query("CREATE INDEX ON p (id)");
+    wait_until("it waits", || watcher.value(&naps) == "1");
+    client.cancel(port(&scene.running));
+    assert_eq!(client.outcome().error.as_deref(), Some("57014"));
+    holder.ok("COMMIT");
+    assert_eq!(client.value("SHOW lock_timeout"), "0");
+    scene.running.stop_now();
+}

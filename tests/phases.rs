@@ -60,7 +60,7 @@ const STATE: &str = "
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 15] = [
+const STATEMENTS: [(&str, &[&str]); 16] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -96,6 +96,10 @@ const STATEMENTS: [(&str, &[&str]); 15] = [
     (
         "ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",
         &["%within_bounds CHECK%", "%VALIDATE%within%", "%outside_bounds CHECK%", "%VALIDATE%outside%", "%ATTACH%"],
+    ),
+    (
+        "CREATE TABLE p_new PARTITION OF p FOR VALUES FROM (800) TO (900)",
+        &["%outside_bounds CHECK%", "%VALIDATE%outside%", "CREATE TABLE p_new%"],
     ),
     (
         "ALTER TABLE keyed ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",

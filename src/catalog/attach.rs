@@ -135,7 +135,8 @@ enum Stage {
 pub struct Inquiry {
     stage: Stage,
     parent: RelationRef,
-    partition: RelationRef,
+    /// `None`: it is new.
+    partition: Option<RelationRef>,
     /// Its valid CHECKs.
     checks: Vec<String>,
     /// `FOR VALUES …` or `DEFAULT`
@@ -151,6 +152,9 @@ impl Inquiry {
     pub fn new(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Self> {
         let Class::Ddl(ddl) = &statement.class else { return None };
         let [part] = ddl.parts.as_slice() else { return None };
+        if part.form == Form::CreateTablePartitionOf {
+            return Self::of_new(statement, part.others.first().and_then(|name| facts.relation(name))?);
+        }
         let parent = ddl.targets.first().and_then(|name| facts.relation(name))?;
         let new = part.others.first().and_then(|name| facts.relation(name))?;
         let large = |relation: &RelationFacts| is_large(relation, small_table);
@@ -163,8 +167,24 @@ impl Inquiry {
         asks.then(|| Self {
             stage: Stage::Asks,
             parent: parent.id.clone(),
-            partition: new.id.clone(),
+            partition: Some(new.id.clone()),
             checks: checks.map(|check| check.definition.clone()).collect(),
+            bound,
+            answer: None,
+            own: None,
+            facts: AttachFacts::default(),
+        })
+    }
+
+    /// A new partition has no row, but a default partition beside it is read.
+    fn of_new(statement: &Statement, parent: &RelationFacts) -> Option<Self> {
+        let Class::Ddl(ddl) = &statement.class else { return None };
+        let bound = statement.text.get(ddl.bounds.clone()?)?.to_owned();
+        parent.default_partition.is_some().then(|| Self {
+            stage: Stage::Asks,
+            parent: parent.id.clone(),
+            partition: None,
+            checks: Vec::new(),
             bound,
             answer: None,
             own: None,
@@ -222,9 +242,15 @@ impl Inquiry {
             };
             first.extend(siblings.into_iter().flatten().enumerate().map(of));
         }
-        first.push(table("pgsluice_new", &self.partition, &self.checks, own.map(|own| format!("CHECK ({own})"))));
         let bound = &self.bound;
-        first.push(format!("ALTER TABLE pg_temp.pgsluice_probe ATTACH PARTITION pg_temp.pgsluice_new {bound}"));
+        match &self.partition {
+            Some(partition) => {
+                let proof = own.map(|own| format!("CHECK ({own})"));
+                first.push(table("pgsluice_new", partition, &self.checks, proof));
+                first.push(format!("ALTER TABLE pg_temp.pgsluice_probe ATTACH PARTITION pg_temp.pgsluice_new {bound}"));
+            }
+            None => first.push(format!("CREATE TEMP TABLE pgsluice_new PARTITION OF pg_temp.pgsluice_probe {bound}")),
+        }
         first
     }
 
@@ -233,8 +259,10 @@ impl Inquiry {
             Stage::Asks => {
                 let answer: Answer = serde_json::from_str(json)?;
                 self.facts.default = answer.default.clone();
-                self.facts.missing = answer.missing.clone();
-                self.facts.foreign_keys = answer.foreign_keys.clone();
+                if self.partition.is_some() {
+                    self.facts.missing = answer.missing.clone();
+                    self.facts.foreign_keys = answer.foreign_keys.clone();
+                }
                 self.facts.obstacle = answer.siblings.as_ref().is_some_and(|all| all.len() > MOST_SIBLINGS);
                 self.answer = Some(answer);
                 if self.facts.obstacle { Stage::Done } else { Stage::Bounds }
@@ -274,6 +302,8 @@ impl Inquiry {
                 return Stage::Names;
             }
             let read = |scans: u64| scans > 0;
+            // Only the default partition of its parent matters to a new one.
+            let above = above.filter(|_| self.partition.is_some());
             let Some((_, own)) = self.own.clone() else {
                 self.facts.obstacle = true;
                 return Stage::Done;
@@ -290,8 +320,8 @@ impl Inquiry {
     }
 
     fn candidates(&self) -> Vec<String> {
-        let of =
-            |index: &MissingIndex| (0..CANDIDATES).map(|n| index.nth_name(&self.partition.name, n)).collect::<Vec<_>>();
+        let Some(partition) = &self.partition else { return Vec::new() };
+        let of = |index: &MissingIndex| (0..CANDIDATES).map(|n| index.nth_name(&partition.name, n)).collect::<Vec<_>>();
         self.facts.missing.iter().flat_map(of).collect()
     }
 
@@ -317,7 +347,8 @@ impl Inquire for Inquiry {
         match self.stage {
             Stage::Asks => {
                 let siblings = if self.is_default() { "siblings" } else { "" };
-                let [parent, new] = [&self.parent, &self.partition].map(|relation| relation.oid.to_string());
+                let parent = self.parent.oid.to_string();
+                let new = self.partition.as_ref().map_or(0, |partition| partition.oid).to_string();
                 Some(Round { parameters: vec![parent, new, siblings.to_owned()], ..round(Vec::new(), ATTACH_SQL) })
             }
             Stage::Bounds => Some(round(self.bounds(), BOUNDS_SQL)),
@@ -328,7 +359,8 @@ impl Inquire for Inquiry {
                     self.stage = Stage::Done;
                     return None;
                 }
-                let schemas = query::array(names.iter().map(|_| Some(self.partition.schema.as_str())));
+                let schema = self.partition.as_ref().map_or("", |partition| &partition.schema);
+                let schemas = query::array(names.iter().map(|_| Some(schema)));
                 let names = query::array(names.iter().map(|name| Some(name.as_str())));
                 Some(Round { parameters: vec![schemas, names], ..round(Vec::new(), naming::TAKEN_SQL) })
             }

@@ -69,8 +69,8 @@ impl Backend {
             Err(error) => return Ok(Err(error)),
         };
         let table = names.first().and_then(|name| facts.relation(name)).cloned();
-        if let Some(table) = table.filter(|_| facts.session.may_probe) {
-            learn(&mut &self.client, statement, &table, limits, &mut facts).await?;
+        if facts.session.may_probe {
+            learn(&mut &self.client, statement, table.as_ref(), limits, &mut facts).await?;
         }
         Ok(Ok(facts))
     }

@@ -252,7 +252,7 @@ fn outside_bounds(error: &ServerError, of: BoundsOf, version: i32) -> ServerErro
         (BoundsOf::Default, true) => {
             "updated partition constraint for default partition would be violated by some row".to_owned()
         }
-        (BoundsOf::Default, false) => {
+        (BoundsOf::Default, false) | (BoundsOf::DefaultBesideNew, _) => {
             format!("updated partition constraint for default partition \"{relation}\" would be violated by some row")
         }
     };

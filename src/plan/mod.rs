@@ -85,6 +85,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     let rerouted = match ask.ddl.form() {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::AttachPartition => attach::plan(ask),
+        Form::CreateTablePartitionOf => attach::plan_new(ask),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         Form::RefreshMaterializedView => refresh::plan(ask),

@@ -157,6 +157,8 @@ pub struct Step {
 pub enum BoundsOf {
     Partition,
     Default,
+    /// As CREATE TABLE … PARTITION OF tells it.
+    DefaultBesideNew,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

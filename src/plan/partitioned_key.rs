@@ -1,7 +1,7 @@
 //! UNIQUE and PRIMARY KEY on a partitioned table: each partition gets its own first (its index built concurrently, then made
 //! a constraint's), under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
 //!
-//! Limit: the columns of a primary key must be NOT NULL already, or every row would be read for that.
+//! Limits: the columns of a primary key must be NOT NULL already, or every row would be read for that; no primary key since 18.
 
 use super::ask::Ask;
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
@@ -25,7 +25,9 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         return Some(as_written(ask, "the server will not run it", &[]));
     }
     let nullable = |name: &String| table.column(name).is_none_or(|column| !column.not_null);
-    if !buildable(tree) || (key.primary && key.columns.iter().any(nullable)) {
+    // Since 18 a partition's own key would make its NOT NULL constraints its own too, for ever.
+    let apart = !key.primary || (ask.version() < 180_000 && !key.columns.iter().any(nullable));
+    if !buildable(tree) || !apart {
         return None;
     }
     let mut phases = Vec::new();

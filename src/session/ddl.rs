@@ -8,6 +8,7 @@ use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::{Execution, Reply, Stop};
+use crate::lanes;
 use crate::learn::{Asking, Rows, learn};
 use crate::pg::relation::quote_literal;
 use crate::pg::sqlstate;
@@ -16,7 +17,11 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::{error_response::ServerError, reply};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
+const LOOKS: usize = 100;
+const NAP: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -91,10 +96,8 @@ impl Session {
         let asks = self.shared.config.proxy.mode == Mode::Plan && facts.session.may_probe;
         if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
             let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
-            if let Some(table) = table {
-                let limits = self.limits();
-                learn(self, statement, &table, &limits, &mut facts).await?;
-            }
+            let limits = self.limits();
+            learn(self, statement, table.as_ref(), &limits, &mut facts).await?;
         }
         Ok(facts)
     }
@@ -140,21 +143,30 @@ impl Asking for Session {
         for sql in statements {
             batch.statement(sql, &[]);
         }
-        self.answered_and_rolled_back(batch).await
+        Ok(self.answered_and_rolled_back(batch).await?.ok())
     }
 
+    /// A table that somebody else changes just now is looked at again.
     async fn behind(&mut self, round: &Round) -> Result<Option<String>, Stop> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement("SET LOCAL lock_timeout = 50", &[]);
-        for sql in &round.first {
-            batch.statement(sql, &[]);
-        }
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
-        self.talk.put_question(&mut batch, round.question, &parameters);
-        let Some(rows) = self.answered_and_rolled_back(batch).await? else { return Ok(None) };
-        let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
-        Ok(value.map(|text| self.talk.text(&text)))
+        for _ in 0..LOOKS {
+            let mut batch = Batch::new();
+            batch.statement("BEGIN", &[]);
+            batch.statement("SET LOCAL lock_timeout = 50", &[]);
+            for sql in &round.first {
+                batch.statement(sql, &[]);
+            }
+            self.talk.put_question(&mut batch, round.question, &parameters);
+            match self.answered_and_rolled_back(batch).await? {
+                Ok(rows) => {
+                    let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+                    return Ok(value.map(|text| self.talk.text(&text)));
+                }
+                Err(error) if error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE => self.nap_before_a_look().await?,
+                Err(_) => break,
+            }
+        }
+        Ok(None)
     }
 
     async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
@@ -164,16 +176,27 @@ impl Asking for Session {
 }
 
 impl Session {
-    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Option<Rows>, Stop> {
+    /// The rows of a batch that begins a transaction, or its error.
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, ServerError>, Stop> {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
-        let Some(error) = answer.error else { return Ok(Some(answer.rows)) };
+        let Some(error) = answer.error else { return Ok(Ok(answer.rows)) };
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
             self.talk.take_cancelled();
             return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
         }
-        tracing::debug!(sqlstate = error.sqlstate(), "a rewrite probe was not answered");
-        Ok(None)
+        tracing::debug!(sqlstate = error.sqlstate(), "what was asked on an empty copy was not answered");
+        Ok(Err(error))
+    }
+
+    async fn nap_before_a_look(&mut self) -> Result<(), Stop> {
+        if self.talk.link.front_gone() {
+            return Err(Stop::ClientGone);
+        }
+        let nap = lanes::nap_sql(NAP, "waiting to look at a table that somebody else changes");
+        let Some(error) = self.talk.ask_one(&nap, &[]).await?.error else { return Ok(()) };
+        self.talk.take_cancelled();
+        Err(Stop::Server(ServerError::new(error.with_position(|_| None))))
     }
 }
 

@@ -74,8 +74,10 @@ pub struct Ddl {
     /// or SCHEMA); for CREATE INDEX, DROP INDEX, REINDEX without it.
     pub concurrently_at: Option<usize>,
     /// Where in `Statement::text` a name ends (byte offset), so that what follows can stand behind another: of CREATE INDEX
-    /// the table's, of ATTACH PARTITION and CREATE TABLE … PARTITION OF the partition's and the parent's.
+    /// the table's, of ATTACH PARTITION the partition's.
     pub tail_at: Option<usize>,
+    /// CREATE TABLE … PARTITION OF: where in `Statement::text` its FOR VALUES … stands (bytes).
+    pub bounds: Option<Range<usize>>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
 }
@@ -236,6 +238,7 @@ impl Ddl {
             index_name: None,
             concurrently_at: None,
             tail_at: None,
+            bounds: None,
             parts: vec![Part::new(form)],
         }
     }

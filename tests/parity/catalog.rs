@@ -150,9 +150,6 @@ pub(crate) fn lines(client: &mut Client) -> Vec<String> {
         .filter_map(|row| {
             let [Some(name), Some(json), words] = row.as_slice() else { return None };
             let mut row: Map<String, Value> = serde_json::from_str(json).expect("a row");
-            if is_11 && name == "pg_depend" && row["deptype"] == "I" {
-                row.insert("deptype".to_owned(), "a".into());
-            }
             // Of a key it means nothing, and tells whether a partition's was there before its parent's.
             if name == "pg_constraint" && matches!(row["contype"].as_str(), Some("p" | "u" | "f")) {
                 row.remove("connoinherit");
@@ -162,8 +159,10 @@ pub(crate) fn lines(client: &mut Client) -> Vec<String> {
         .collect();
     // So do these.
     let of_attached = |line: &String| {
-        let depends = line.starts_with("pg_depend") && line.contains("objid=[trigger RI_ConstraintTrigger");
-        depends && (line.contains("deptype=P") || line.contains("deptype=S"))
+        let depends = |what: &str| line.starts_with("pg_depend") && line.contains(what);
+        let of_trigger = depends("objid=[trigger RI_ConstraintTrigger");
+        (of_trigger && (line.contains("deptype=P") || line.contains("deptype=S")))
+            || (is_11 && depends("objid=[index") && line.contains("refobjid=[table"))
     };
     lines.retain(|line| !of_attached(line));
     lines.sort();

@@ -113,6 +113,27 @@ impl<'a> Scanned<'a> {
         }
         Some(last.range.end.saturating_sub(self.range.start))
     }
+
+    /// Where, from the start of this part, `FOR VALUES …` stands: IN (…), FROM (…) TO (…) or WITH (…).
+    pub(super) fn bounds(&self) -> Option<Range<usize>> {
+        let at = self.words.windows(2).position(|two| two[0].token == Token::For && two[1].token == Token::Values)?;
+        let words = self.words.get(at..)?;
+        let mut lists = if words.get(2)?.token == Token::From { 2 } else { 1 };
+        let mut depth = 0_usize;
+        let last = words.iter().find(|word| {
+            match word.token {
+                Token::Ascii40 => depth += 1,
+                Token::Ascii41 => {
+                    depth = depth.saturating_sub(1);
+                    lists -= i32::from(depth == 0);
+                }
+                _ => {}
+            }
+            lists == 0
+        })?;
+        let from = |at: usize| at.saturating_sub(self.range.start);
+        Some(from(words.first()?.range.start)..from(last.range.end))
+    }
 }
 
 fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {

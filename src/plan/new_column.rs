@@ -76,6 +76,10 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     work.columns.push((new.name.clone(), not_null && !filled));
     let implied = new.serial.is_some() || identity(new).is_some();
     if filled && (not_null || implied) {
+        // Without a proof it could get a CHECK at best, and be no key or identity.
+        if work.ask.version() < 120_000 {
+            return None;
+        }
         constraint::not_null(work, &new.name, None)?;
         work.now_not_null(&new.name);
     }

@@ -124,7 +124,7 @@ mod tests {
         prepared.prepare(b"b", bound("DROP TABLE b"));
         let two = prepared.bytes();
         prepared.bind(b"q", b"b");
-        assert_eq!(prepared.bytes(), two + ENTRY + "q".len() + "DROP TABLE b".len());
+        assert_eq!(prepared.bytes(), two + ENTRY + "q".len() + bound("DROP TABLE b").statement.bytes());
         // Again under the same name: as young as anything, and counted once.
         let all = prepared.bytes();
         prepared.prepare(b"a", bound("DROP TABLE c"));

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code, reason = "shared memory with the kernel; each block says why it holds")]
 
-use io_uring::types::{BufRingEntry, Fd};
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
@@ -14,6 +14,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -148,14 +149,34 @@ impl Kernel {
     /// # Errors
     /// The kernel does not take submissions any more: the ring is of no more use.
     pub(super) fn enter(&mut self) -> io::Result<()> {
+        self.enter_for(None)
+    }
+
+    /// As [`Kernel::enter`], but waits for the first of what is done, at most for this time.
+    ///
+    /// # Errors
+    /// As [`Kernel::enter`].
+    pub(super) fn enter_and_wait(&mut self, most: Duration) -> io::Result<()> {
+        self.enter_for(Some(Timespec::from(most)))
+    }
+
+    fn enter_for(&mut self, mut wait: Option<Timespec>) -> io::Result<()> {
         let mut refused = 0;
         if self.dead {
             return Err(io::Error::other("the ring failed before"));
         }
         loop {
             let queued = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
-            // SAFETY: no argument is an address.
-            let taken = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
+            let taken = match wait.take() {
+                Some(time) => self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time)),
+                // SAFETY: no argument is an address.
+                None => unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) },
+            };
+            // Nothing was done in that time; what was queued is submitted all the same.
+            let taken = match taken {
+                Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(queued as usize),
+                taken => taken,
+            };
             self.gather();
             match taken {
                 Ok(taken) if taken >= queued as usize => {

@@ -32,7 +32,7 @@ thread_local! {
 }
 
 /// With fewer sessions there is too little to gather: a call for the ring's news is one more than epoll needs.
-pub const A_FEW: u32 = 4;
+pub const A_FEW: u32 = 16;
 
 /// Rings so far: a stream that strays to another thread must not take that one's place for its own.
 static RINGS: AtomicU32 = AtomicU32::new(0);

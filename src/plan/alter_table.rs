@@ -82,7 +82,7 @@ pub(super) struct Work<'a> {
     pub(super) notes: Vec<Report>,
     /// Set: that is all there is to do.
     pub(super) answer: Option<Vec<Report>>,
-    /// New columns, and whether each is NOT NULL from the beginning.
+    /// New columns, and whether each is NOT NULL, or about to be.
     pub(super) columns: Vec<(String, bool)>,
     first: Vec<Step>,
     first_back: Vec<Step>,
@@ -96,9 +96,8 @@ pub(super) struct Work<'a> {
     last: Vec<String>,
     made_keys: Vec<Step>,
     after: Vec<Step>,
-    /// Names and columns of keys, and how many proofs there are.
+    /// Names and columns of keys.
     pub(super) keys: Vec<(String, Vec<String>)>,
-    pub(super) proofs: usize,
     /// Columns that become NOT NULL.
     pub(super) proved: Vec<String>,
     only_checks: bool,
@@ -129,7 +128,6 @@ impl<'a> Work<'a> {
             made_keys: Vec::new(),
             after: Vec::new(),
             keys: Vec::new(),
-            proofs: 0,
             proved: Vec::new(),
             only_checks: false,
             meanwhile: Vec::new(),
@@ -247,11 +245,6 @@ impl<'a> Work<'a> {
     pub(super) fn is_not_null(&self, column: &str) -> Option<bool> {
         let new = self.columns.iter().find(|(name, _)| name == column).map(|(_, not_null)| *not_null);
         new.or_else(|| self.table.column(column).map(|column| column.not_null))
-    }
-
-    /// A new column is about to be.
-    pub(super) fn now_not_null(&mut self, column: &str) {
-        self.columns.iter_mut().filter(|(name, _)| name == column).for_each(|(_, not_null)| *not_null = true);
     }
 
     /// What stands behind all subcommands of the last phase.

@@ -133,12 +133,11 @@ struct Proof {
 }
 
 impl Proof {
-    fn new(work: &mut Work<'_>, column: &str, lasting: bool) -> Self {
-        work.proofs += 1;
+    fn new(work: &Work<'_>, column: &str, lasting: bool) -> Self {
         let name = match lasting {
             true => object_name(&work.table.id.name, Some(column), "not_null"),
             // Numbered, as long names of columns may be cut to the same.
-            false => object_name(&format!("pgsluice{}", work.proofs), Some(column), "is_not_null"),
+            false => object_name(&format!("pgsluice{}", work.proved.len()), Some(column), "is_not_null"),
         };
         Self { column: column.to_owned(), there: work.table.constraint(&name).is_some(), name }
     }

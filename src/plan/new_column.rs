@@ -57,7 +57,8 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     {
         return None;
     }
-    let not_null = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull));
+    let implied = new.serial.is_some() || identity(new).is_some();
+    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull));
     let kept = |piece: &ColumnPiece| match &piece.kind {
         PieceKind::Collate | PieceKind::Null | PieceKind::Generated => true,
         PieceKind::Default { .. } | PieceKind::NotNull => !filled,
@@ -73,15 +74,13 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
         work.first("the column", [add], [drop_column(work, &new.name)]);
     }
-    work.columns.push((new.name.clone(), not_null && !filled));
-    let implied = new.serial.is_some() || identity(new).is_some();
-    if filled && (not_null || implied) {
+    work.columns.push((new.name.clone(), not_null));
+    if filled && not_null {
         // Without a proof it could get a CHECK at best, and be no key or identity.
         if work.ask.version() < 120_000 {
             return None;
         }
         constraint::not_null(work, &new.name, None)?;
-        work.now_not_null(&new.name);
     }
     if let Some(identity) = identity(new) {
         become_identity(work, new, identity);
@@ -125,10 +124,6 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
         return None;
     }
     let quoted = RelationName::new(Some(&work.table.id.schema), &name).quoted();
-    let bare = match new.serial {
-        Some(stands_for) => bare.replacen(&new.type_text, stands_for, 1),
-        None => bare.to_owned(),
-    };
     let next = format!("pg_catalog.nextval({})", quote_literal(&quoted));
     let owned_by = format!("{}.{column}", work.table.id.full_name().quoted());
     let steps = [

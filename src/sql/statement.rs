@@ -183,9 +183,10 @@ impl Statement {
 }
 
 impl NewColumn {
-    /// Its definition with some of its pieces, in the order written.
+    /// Its definition with some of its pieces, in the order written; in place of serial the type that it stands for.
     pub fn with(&self, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
-        let mut text = format!("{} {}", quote_identifier(&self.name), self.type_text);
+        let kind = self.serial.unwrap_or(&self.type_text);
+        let mut text = format!("{} {kind}", quote_identifier(&self.name));
         for piece in self.pieces.iter().filter(|piece| wanted(piece)) {
             text.push(' ');
             text.push_str(&piece.text);

@@ -71,7 +71,7 @@ INSERT INTO "I ""2" SELECT generate_series(1, 40);
 -- needs: 12
 ALTER TABLE s1 ADD COLUMN id serial;
 -- needs: 12
-ALTER TABLE s2 ADD id bigserial UNIQUE;
+ALTER TABLE s2 ADD bigserial_no bigserial UNIQUE;
 -- needs: 12
 ALTER TABLE "S ""3" ADD "Id ""3" smallserial CHECK ("Id ""3" > 0);
 -- needs: 12

@@ -73,6 +73,35 @@ pub(super) fn wants_backfill(ask: &Ask<'_>) -> bool {
     ask.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(ask, i, part))
 }
 
+/// Steps that only add, and what takes them back.
+#[derive(Default)]
+pub(super) struct Added {
+    /// Why, for people.
+    purposes: Vec<&'static str>,
+    steps: Vec<Step>,
+    /// In the order of the steps; run from the last.
+    back: Vec<Step>,
+}
+
+impl Added {
+    pub(super) fn add(
+        &mut self,
+        purpose: &'static str,
+        steps: impl IntoIterator<Item = Step>,
+        back: impl IntoIterator<Item = Step>,
+    ) {
+        self.purposes.push(purpose);
+        self.steps.extend(steps);
+        self.back.extend(back);
+    }
+
+    fn append(&mut self, other: Self) {
+        self.purposes.extend(other.purposes);
+        self.steps.extend(other.steps);
+        self.back.extend(other.back);
+    }
+}
+
 /// What the subcommands ask for.
 pub(super) struct Work<'a> {
     pub(super) ask: &'a Ask<'a>,
@@ -84,12 +113,10 @@ pub(super) struct Work<'a> {
     pub(super) answer: Option<Vec<Report>>,
     /// New columns, and whether each is NOT NULL, or about to be.
     pub(super) columns: Vec<(String, bool)>,
-    first: Vec<Step>,
-    first_back: Vec<Step>,
+    pub(super) first: Added,
     /// Quoted names.
     filled: Vec<String>,
-    then: Vec<Step>,
-    then_back: Vec<Step>,
+    pub(super) then: Added,
     checks: Vec<Step>,
     builds: Vec<Phase>,
     /// Subcommands, which become one ALTER TABLE.
@@ -102,8 +129,8 @@ pub(super) struct Work<'a> {
     pub(super) proved: Vec<String>,
     only_checks: bool,
     meanwhile: Vec<&'static str>,
-    /// Why there are such phases, for people.
-    purposes: [Vec<&'static str>; 3],
+    /// Why there is a last phase, for people.
+    last_purposes: Vec<&'static str>,
     learned: usize,
 }
 
@@ -117,11 +144,9 @@ impl<'a> Work<'a> {
             notes: Vec::new(),
             answer: None,
             columns: Vec::new(),
-            first: Vec::new(),
-            first_back: Vec::new(),
+            first: Added::default(),
             filled: Vec::new(),
-            then: Vec::new(),
-            then_back: Vec::new(),
+            then: Added::default(),
             checks: Vec::new(),
             builds: Vec::new(),
             last: Vec::new(),
@@ -131,7 +156,7 @@ impl<'a> Work<'a> {
             proved: Vec::new(),
             only_checks: false,
             meanwhile: Vec::new(),
-            purposes: Default::default(),
+            last_purposes: Vec::new(),
             learned: 0,
         }
     }
@@ -172,7 +197,7 @@ impl<'a> Work<'a> {
         let column = quote_identifier(part.column.as_ref()?);
         let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
         let back = Step::hidden(format!("{}ALTER COLUMN {column} DROP DEFAULT", self.alter));
-        self.first("the default for new rows", [set], [back]);
+        self.first.add("the default for new rows", [set], [back]);
         Some(())
     }
 
@@ -187,28 +212,6 @@ impl<'a> Work<'a> {
     pub(super) fn learns(&mut self, kind: char) -> NewConstraint {
         self.learned += 1;
         NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
-    }
-
-    pub(super) fn first(
-        &mut self,
-        purpose: &'static str,
-        steps: impl IntoIterator<Item = Step>,
-        back: impl IntoIterator<Item = Step>,
-    ) {
-        self.purposes[0].push(purpose);
-        self.first.extend(steps);
-        self.first_back.extend(back);
-    }
-
-    pub(super) fn then(
-        &mut self,
-        purpose: &'static str,
-        steps: impl IntoIterator<Item = Step>,
-        back: impl IntoIterator<Item = Step>,
-    ) {
-        self.purposes[1].push(purpose);
-        self.then.extend(steps);
-        self.then_back.extend(back);
     }
 
     pub(super) fn fill(&mut self, column: &str) {
@@ -232,7 +235,7 @@ impl<'a> Work<'a> {
 
     /// What makes a built index a key: behind all subcommands, ahead of what goes.
     pub(super) fn becomes_key(&mut self, step: Step) {
-        self.purposes[2].push("the index becomes the constraint's");
+        self.last_purposes.push("the index becomes the constraint's");
         self.made_keys.push(step);
     }
 
@@ -249,7 +252,7 @@ impl<'a> Work<'a> {
 
     /// What stands behind all subcommands of the last phase.
     pub(super) fn after(&mut self, purpose: &'static str, steps: impl IntoIterator<Item = Step>) {
-        self.purposes[2].push(purpose);
+        self.last_purposes.push(purpose);
         self.after.extend(steps);
     }
 
@@ -258,8 +261,9 @@ impl<'a> Work<'a> {
             return (self.ask.ddl.parts.len() == 1).then(|| self.ask.plan_of_answer(answer));
         }
         // New columns alone, a VALIDATE alone, and what is brief run as they are.
-        let checks = !self.checks.is_empty() && (self.only_checks || !self.first.is_empty() || !self.last.is_empty());
-        if self.then.is_empty() && self.filled.is_empty() && self.builds.is_empty() && !checks {
+        let checks =
+            !self.checks.is_empty() && (self.only_checks || !self.first.steps.is_empty() || !self.last.is_empty());
+        if self.then.steps.is_empty() && self.filled.is_empty() && self.builds.is_empty() && !checks {
             return None;
         }
         let notes = std::mem::take(&mut self.notes);
@@ -272,23 +276,20 @@ impl<'a> Work<'a> {
 
     fn phases(mut self) -> Vec<Phase> {
         let mut phases = Vec::new();
-        let [first, then, last] = std::mem::take(&mut self.purposes);
         if self.filled.is_empty() {
-            self.first.append(&mut self.then);
-            self.then_back.append(&mut self.first_back);
-            self.first_back = std::mem::take(&mut self.then_back);
-            let purpose = [first, then].concat();
-            phases.extend(self.undoable(&purpose, &self.first, self.first_back.clone()));
-        } else {
-            phases.extend(self.undoable(&first, &self.first, reversed(&self.first_back)));
-            phases.push(self.backfill());
-            phases.extend(self.undoable(&then, &self.then, reversed(&self.then_back)));
+            let then = std::mem::take(&mut self.then);
+            self.first.append(then);
         }
+        phases.extend(self.undoable(&self.first));
+        if !self.filled.is_empty() {
+            phases.push(self.backfill());
+        }
+        phases.extend(self.undoable(&self.then));
         if !self.checks.is_empty() {
             phases.push(self.validation());
         }
         phases.append(&mut self.builds);
-        phases.extend(self.ending(&last));
+        phases.extend(self.ending());
         phases
     }
 
@@ -297,12 +298,13 @@ impl<'a> Work<'a> {
         Phase { locks: locks::needs(self.ask, locks::as_written), steps, ..self.ask.phase(PhaseKind::Brief, purpose) }
     }
 
-    fn undoable(&self, purposes: &[&str], steps: &[Step], back: Vec<Step>) -> Option<Phase> {
-        if steps.is_empty() {
+    fn undoable(&self, added: &Added) -> Option<Phase> {
+        if added.steps.is_empty() {
             return None;
         }
-        let undo = self.brief("bring back the table as it was", back);
-        Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..self.brief(&joined(purposes), steps.to_vec()) })
+        let undo = self.brief("bring back the table as it was", added.back.iter().rev().cloned().collect());
+        let phase = self.brief(&joined(&added.purposes), added.steps.clone());
+        Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
     }
 
     /// Old rows get the columns' defaults.
@@ -335,7 +337,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn ending(&mut self, purposes: &[&str]) -> Option<Phase> {
+    fn ending(&mut self) -> Option<Phase> {
         let mut steps = Vec::new();
         if !self.last.is_empty() {
             let whole = self.last.len() == self.ask.ddl.parts.len()
@@ -347,13 +349,13 @@ impl<'a> Work<'a> {
         }
         steps.append(&mut self.made_keys);
         steps.append(&mut self.after);
-        let purpose = if purposes.is_empty() { "a catalogue change only".to_owned() } else { joined(purposes) };
+        let purpose = if self.last_purposes.is_empty() {
+            "a catalogue change only".to_owned()
+        } else {
+            joined(&self.last_purposes)
+        };
         (!steps.is_empty()).then(|| self.brief(&purpose, steps))
     }
-}
-
-fn reversed(steps: &[Step]) -> Vec<Step> {
-    steps.iter().rev().cloned().collect()
 }
 
 /// Each once.

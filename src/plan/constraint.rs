@@ -66,7 +66,7 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
     };
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&work.alter, verb, &name));
     work.meanwhile("for a time the constraint holds for new rows only");
-    work.then(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
+    work.then.add(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
     work.check(validate);
     Some(())
 }
@@ -94,7 +94,7 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
     }
     work.meanwhile("for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502");
     let (add, drop) = proof.add(work);
-    work.then(FROM_NOW_ON, add, [drop]);
+    work.then.add(FROM_NOW_ON, add, [drop]);
     let validate = on_constraint(&work.alter, "VALIDATE", &Name::Known(&proof.name));
     work.check(Step { not_null: Some(column.to_owned()), ..validate });
     if lasting {

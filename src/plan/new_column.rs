@@ -72,7 +72,7 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         add_filled(work, i, new, &new.with(kept), facts)?;
     } else {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
-        work.first("the column", [add], [drop_column(work, &new.name)]);
+        work.first.add("the column", [add], [drop_column(work, &new.name)]);
     }
     work.columns.push((new.name.clone(), not_null));
     if filled && not_null {
@@ -117,7 +117,7 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
     let Some((name, stands_for, options)) = sequence else {
         let expression = default(new)?;
         let add = format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {expression}", work.alter);
-        work.first("the column, and its default for new rows", [Step::hidden(add)], [back]);
+        work.first.add("the column, and its default for new rows", [Step::hidden(add)], [back]);
         return Some(());
     };
     if work.table.persistence != 'p' {
@@ -132,7 +132,7 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
         format!("ALTER SEQUENCE {quoted} OWNER TO {}", facts.owner),
         format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"),
     ];
-    work.first("the column, and values of its sequence for new rows", steps.map(Step::hidden), [back]);
+    work.first.add("the column, and values of its sequence for new rows", steps.map(Step::hidden), [back]);
     Some(())
 }
 

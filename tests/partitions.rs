@@ -225,3 +225,23 @@ fn who_changes_the_table_just_now_is_waited_for() {
     assert_eq!(client.value("SHOW lock_timeout"), "0");
     scene.running.stop_now();
 }
+
+/// What is wanted of the table alone is not in the way of who reads a partition.
+#[test]
+fn who_reads_another_partition_is_not_waited_for() {
+    let scene = Scene::new();
+    let (mut holder, mut reader, mut client) = (scene.direct(), scene.direct(), scene.through());
+    reader.ok("BEGIN; SELECT FROM p2");
+    holder.ok("BEGIN; LOCK TABLE ONLY p IN ACCESS SHARE MODE");
+    client.send_query("CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (500) TO (600)");
+    let naps = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '/* pgsluice: waiting for ACCESS EXCLUSIVE on public.p,%'",
+        client.pid
+    );
+    let mut watcher = scene.direct();
+    wait_until("it waits", || watcher.value(&naps) == "1");
+    holder.ok("COMMIT");
+    assert_eq!(client.outcome().tags, ["CREATE TABLE"]);
+    reader.ok("COMMIT");
+    scene.running.stop_now();
+}

@@ -187,8 +187,8 @@ impl Execution<'_> {
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
-        let [oids, modes, lanes] = lanes::view_parameters(&phase.locks, &waiting.lanes);
-        self.talk.put_question(&mut batch, lanes::VIEW_SQL, &[&oids, &modes, &lanes]);
+        let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, &waiting.lanes);
+        self.talk.put_question(&mut batch, lanes::VIEW_SQL, &[&oids, &modes, &lanes, &alone]);
         // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
         let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
         let nap = self.config.locks.poll.mul_f64(spread.max(0.0)) / 2;

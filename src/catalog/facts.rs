@@ -172,6 +172,9 @@ pub struct RelationFacts {
     /// A partition whose DETACH CONCURRENTLY was left half-way (14 on).
     #[serde(default)]
     pub detach_pending: bool,
+    /// It has such a partition.
+    #[serde(default)]
+    pub detaching: bool,
     /// `CREATE TABLE … OF type`
     #[serde(default)]
     pub typed: bool,

@@ -211,6 +211,11 @@ relation_json AS (
                                WHERE i.inhrelid OPERATOR(pg_catalog.=) c.oid
                                  AND (pg_catalog.to_jsonb(i) OPERATOR(pg_catalog.->>) 'inhdetachpending')
                                      OPERATOR(pg_catalog.=) 'true'),
+    -- Since 14 only one partition at a time can be on its way off.
+    'detaching', EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                          WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid
+                            AND (pg_catalog.to_jsonb(i) OPERATOR(pg_catalog.->>) 'inhdetachpending')
+                                OPERATOR(pg_catalog.=) 'true'),
     'typed', c.reloftype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid,
     'owned', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     'may_lock', COALESCE(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), false),

@@ -139,6 +139,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         has_children: false,
         is_partition: false,
         detach_pending: false,
+        detaching: false,
         typed: false,
         owned: false,
         may_lock: true,

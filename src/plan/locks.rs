@@ -51,6 +51,15 @@ pub(super) fn concurrent(ask: &Ask<'_>, relation: &RelationFacts) -> Vec<LockNee
     set.by_oid.into_values().collect()
 }
 
+/// What is locked when a partition is taken off that is marked already.
+pub(super) fn finalize(ask: &Ask<'_>, table: &RelationFacts, partition: &RelationFacts) -> Vec<LockNeed> {
+    let mut set = Needs { ask, by_oid: BTreeMap::new() };
+    set.add(&table.id, LockMode::ShareUpdateExclusive, true);
+    set.add(&partition.id, LockMode::AccessExclusive, false);
+    set.detached(partition);
+    set.by_oid.into_values().collect()
+}
+
 /// What the check of old rows locks: the table, and of a foreign key the referenced one.
 pub(super) fn validation(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (Some(LockMode::ShareUpdateExclusive), Some(LockMode::RowShare))
@@ -121,7 +130,12 @@ impl Needs<'_> {
                 self.add_all(referenced(target, |_| true), AccessExclusive);
                 self.add_all(target.referenced_by.iter(), ShareRowExclusive);
             }
-            Form::DetachPartition => self.add_all(target.default_partition.iter(), AccessExclusive),
+            Form::DetachPartition => {
+                self.add_all(target.default_partition.iter(), AccessExclusive);
+                for partition in part.others.iter().filter_map(|name| self.ask.facts.relation(name)) {
+                    self.detached(partition);
+                }
+            }
             _ => {}
         }
         let drops_keys =
@@ -129,6 +143,12 @@ impl Needs<'_> {
         if cascade && drops_keys {
             self.add_all(target.referenced_by.iter(), AccessExclusive);
         }
+    }
+
+    /// Its foreign keys get triggers of their own; those that point to it lose theirs.
+    fn detached(&mut self, partition: &RelationFacts) {
+        self.add_all(referenced(partition, |_| true), LockMode::ShareRowExclusive);
+        self.add_all(partition.referenced_by.iter(), LockMode::AccessExclusive);
     }
 
     fn add_all<'r>(&mut self, relations: impl Iterator<Item = &'r RelationRef>, mode: LockMode) {

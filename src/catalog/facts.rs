@@ -175,6 +175,9 @@ pub struct RelationFacts {
     /// It has such a partition.
     #[serde(default)]
     pub detaching: bool,
+    /// A partitioned table with a tablespace or an access method, which its partitions get.
+    #[serde(default)]
+    pub passes_storage: bool,
     /// `CREATE TABLE … OF type`
     #[serde(default)]
     pub typed: bool,

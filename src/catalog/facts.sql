@@ -216,6 +216,10 @@ relation_json AS (
                           WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid
                             AND (pg_catalog.to_jsonb(i) OPERATOR(pg_catalog.->>) 'inhdetachpending')
                                 OPERATOR(pg_catalog.=) 'true'),
+    -- Partitioned tables have no access method before 17.
+    'passes_storage', c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'p'
+                      AND NOT (c.reltablespace OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                               AND c.relam OPERATOR(pg_catalog.=) 0::pg_catalog.oid),
     'typed', c.reloftype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid,
     'owned', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     'may_lock', COALESCE(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), false),

@@ -140,6 +140,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         is_partition: false,
         detach_pending: false,
         detaching: false,
+        passes_storage: false,
         typed: false,
         owned: false,
         may_lock: true,

@@ -234,10 +234,11 @@ impl Execution<'_> {
                 return None;
             }
             let mapped = match step.inserted {
-                // ASCII was put in at a byte offset; PostgreSQL counts characters.
+                // PostgreSQL counts characters, from 1.
                 Some(inserted) => {
                     let before = step.sql.get(..inserted.at)?.chars().count();
-                    if position <= before { position } else { position.saturating_sub(inserted.len).max(1) }
+                    let behind = (position + inserted.instead_of).saturating_sub(inserted.len);
+                    if position <= before { position } else { behind.max(1) }
                 }
                 None => position,
             };

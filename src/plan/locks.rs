@@ -38,10 +38,18 @@ pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Op
             set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {
                 set.add_all(other.default_partition.iter(), LockMode::AccessExclusive);
+                // Foreign keys get triggers on its behalf.
+                set.add_all(referenced(other, |_| true), LockMode::ShareRowExclusive);
+                set.add_all(other.referenced_by.iter(), LockMode::ShareRowExclusive);
             }
         }
     }
     set.by_oid.into_values().collect()
+}
+
+/// What a new partition locks that is made apart and attached.
+pub(super) fn as_attached(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
+    (None, Some(LockMode::ShareUpdateExclusive))
 }
 
 /// What a concurrent build or drop locks by itself: the table, of an index its table.

@@ -155,8 +155,7 @@ pub struct Step {
     /// The words are the proxy's: an error's position in them means nothing to the client.
     #[serde(skip)]
     pub own: bool,
-    /// Where `sql` differs from the client's text: characters put in before this offset (of characters),
-    /// so that an error's position can be given in the client's terms.
+    /// Where `sql` differs from the client's text, so that an error's position can be given in the client's terms.
     #[serde(skip)]
     pub inserted: Option<Inserted>,
     /// It makes a constraint whose name the server chooses; later steps name it.
@@ -195,10 +194,12 @@ pub struct NameAt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
-    /// Byte offset in the client's text.
+    /// Byte offset in `sql`.
     pub at: usize,
-    /// Bytes put in there; all ASCII.
+    /// Characters put in there.
     pub len: usize,
+    /// Characters of the client's text that they stand for.
+    pub instead_of: usize,
 }
 
 /// How to bring back what a phase left.
@@ -284,10 +285,10 @@ impl Step {
         }
     }
 
-    /// The client's text with ASCII put in at a byte offset.
+    /// The client's text with words put in at a byte offset.
     pub fn with_words(text: &str, at: usize, words: &str) -> Option<Self> {
         let (before, after) = text.split_at_checked(at)?;
-        let inserted = Some(Inserted { at, len: words.len() });
+        let inserted = Some(Inserted { at, len: words.chars().count(), instead_of: 0 });
         Some(Self { visible: true, own: false, inserted, ..Self::hidden(format!("{before}{words}{after}")) })
     }
 

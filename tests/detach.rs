@@ -23,7 +23,10 @@ const TABLES: &str = "
     CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50);
     CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (50) TO (500);
     CREATE INDEX ON p (i);
-    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g";
+    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g;
+    CREATE TABLE q (id int PRIMARY KEY, i int) PARTITION BY RANGE (id);
+    CREATE TABLE q2 PARTITION OF q FOR VALUES FROM (50) TO (500);
+    INSERT INTO q SELECT g, g FROM generate_series(51, 100) g";
 
 const DETACH: &str = "ALTER TABLE p DETACH PARTITION p2";
 
@@ -211,5 +214,47 @@ fn what_can_neither_be_taken_back_nor_finished_is_told() {
     old.ok("COMMIT");
     client.ok(DETACH);
     assert_eq!(scene.state(), DETACHED);
+    scene.running.stop_now();
+}
+
+/// What DROP TABLE has detached half-way is attached again, with all its rows.
+#[test]
+fn a_drop_that_is_given_up_leaves_the_partition_attached() {
+    for end in [End::Cancel, End::CancelBackend, End::Reset] {
+        let scene = Scene::in_haste();
+        let (mut old, mut client) = (scene.direct(), scene.through());
+        old.ok("BEGIN; SELECT FROM ONLY q");
+        client.send_query("DROP TABLE q2");
+        scene.wait_for("it is half-way", &client, "wait_event = 'virtualxid' AND query LIKE '%CONCURRENTLY'");
+        let pid = client.pid;
+        if let Some((client, _)) =
+            end.come(client, &mut scene.direct(), port(&scene.running)).and_then(|client| end.heard(client))
+        {
+            client.goodbye();
+        }
+        let mut watcher = scene.direct();
+        let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+        wait_until("it is over", || watcher.value(&gone) == "0");
+        assert_eq!(watcher.value(&STATE.replace("p2", "q2")), ATTACHED, "{end:?}");
+        assert_eq!(watcher.value("SELECT count(*) FROM q"), "50", "{end:?}");
+        old.ok("COMMIT");
+        scene.through().ok("DROP TABLE q2");
+        assert_eq!(watcher.value("SELECT count(*) FROM q"), "0");
+        scene.running.stop_now();
+    }
+}
+
+#[test]
+fn a_drop_of_a_partition_leaves_its_table_in_use() {
+    let scene = Scene::new(|_| {});
+    let (mut old, mut client, mut application) = (scene.direct(), scene.through(), scene.direct());
+    old.ok("BEGIN; SELECT FROM q");
+    client.send_query("DROP TABLE q2");
+    scene.wait_for("it waits", &client, "query LIKE '/* pgsluice: waiting for%on public.q2%'");
+    application.ok("SET lock_timeout = '2s'");
+    application.ok("INSERT INTO q VALUES (170, 7); UPDATE q SET i = i + 1; SELECT FROM q2");
+    old.ok("COMMIT");
+    assert_eq!(client.outcome().tags, ["DROP TABLE"]);
+    assert_eq!(application.value("SELECT count(*) FROM pg_class WHERE relname = 'q2'"), "0");
     scene.running.stop_now();
 }

@@ -258,6 +258,9 @@ relation_json AS (
     'constraints', (
       SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
                'name', k.conname, 'kind', k.contype::pg_catalog.text, 'validated', k.convalidated,
+               -- The column does not exist on 10.
+               'of_parent', COALESCE(pg_catalog.to_jsonb(k) OPERATOR(pg_catalog.->>) 'conparentid', '0')
+                            OPERATOR(pg_catalog.<>) '0',
                'columns', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum), '[]')
                              FROM pg_catalog.pg_attribute a
                             WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid

@@ -64,6 +64,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         free_names,
         tree: None,
         attach: None,
+        detachable: None,
         backfill,
     }
 }

@@ -13,7 +13,7 @@ use super::wait::{Next, Waiting};
 use super::{Execution, Reply, Stop, Tried};
 use crate::catalog::naming;
 use crate::pg::{LockMode, sqlstate};
-use crate::plan::{Detach, LockNeed, Phase};
+use crate::plan::{Detach, LockNeed, Phase, Undo};
 use crate::report::Report;
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Execution<'_> {
         waiting: &mut Waiting,
     ) -> Result<(), Stop> {
         if self.is_half_way(what).await? {
-            return self.finish(what, None, reply).await;
+            return self.finish_and_stop(phase, what, None, reply).await;
         }
         let users = Phase { locks: users(phase), ..phase.clone() };
         waiting.begin_anew();
@@ -70,7 +70,7 @@ impl Execution<'_> {
             self.talk.take_cancelled();
             if self.is_half_way(what).await? {
                 tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
-                return self.finish(what, interrupted, reply).await;
+                return self.finish_and_stop(phase, what, interrupted, reply).await;
             }
             if let Some(stop) = interrupted {
                 return Err(stop);
@@ -79,8 +79,32 @@ impl Execution<'_> {
         }
     }
 
-    /// FINALIZE, until it is done. `interrupted`: by what; then it may not take long.
-    async fn finish(&mut self, what: &Detach, mut interrupted: Option<Stop>, reply: &mut Reply) -> Result<(), Stop> {
+    /// What came when it was too late ends the statement if it goes on behind this phase; else the statement is done.
+    async fn finish_and_stop(
+        &mut self,
+        phase: &Phase,
+        what: &Detach,
+        interrupted: Option<Stop>,
+        reply: &mut Reply,
+    ) -> Result<(), Stop> {
+        match (self.finish(what, interrupted, reply).await?, &phase.undo) {
+            (None, _) => {}
+            (Some(stop), Some(Undo::Run(back))) => {
+                self.bring_back(back).await?;
+                return Err(stop);
+            }
+            (Some(_), _) => self.tell(&too_late(what)),
+        }
+        Ok(())
+    }
+
+    /// FINALIZE, until it is done. `interrupted`: by what; then it may not take long. Gives what has interrupted it.
+    async fn finish(
+        &mut self,
+        what: &Detach,
+        mut interrupted: Option<Stop>,
+        reply: &mut Reply,
+    ) -> Result<Option<Stop>, Stop> {
         let begun = Instant::now();
         let mut limit = if interrupted.is_some() { UNDO_PATIENCE } else { self.wait_limit() };
         let mut told = false;
@@ -91,12 +115,7 @@ impl Execution<'_> {
                 (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
             }
             match self.attempt(&what.finish, Next::Poll, reply).await? {
-                Tried::Done => {
-                    if interrupted.is_some() {
-                        self.tell(&too_late(what));
-                    }
-                    return Ok(());
-                }
+                Tried::Done => return Ok(interrupted),
                 Tried::Failed(stop) if is_cancel(&stop) => {
                     self.talk.take_cancelled();
                     if interrupted.is_none() {

@@ -7,13 +7,16 @@
 //!
 //! In place of the bounds the server leaves a CHECK on the partition, which DETACH PARTITION does not: it goes again.
 //!
+//! DROP TABLE of a partition does so first, and drops what is a table of its own then. If that fails, the table is attached
+//! again: the CHECK that the server left proves its bounds. What else would make the server refuse the drop is known before.
+//!
 //! Not where there is a default partition, or another partition is on its way off: the server refuses it. Nor where foreign
 //! keys point to the partition: their tables are read under its locks, and the hold budget guards that.
 
 use super::ask::Ask;
 use super::locks;
-use super::model::{Detach, LockNeed, Phase, PhaseKind, Plan, Step};
-use crate::catalog::RelationFacts;
+use super::model::{Detach, LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use crate::catalog::{RelationFacts, RelationRef};
 use crate::pg::{LockMode, RelationKind, sqlstate};
 use crate::report::Report;
 
@@ -30,7 +33,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     }
     let text = &ask.statement.text;
     let step = Step::with_words(text, text.len(), " CONCURRENTLY")?;
-    let detach = detach(ask, table, partition, step);
+    let detach = detach(ask, &table.id, partition, step);
     let tidy = Phase {
         tidies: true,
         locks: own_locks(ask, partition),
@@ -61,9 +64,44 @@ fn can_go_concurrently(ask: &Ask<'_>, table: &RelationFacts, partition: &Relatio
         && !to_itself
 }
 
+/// DROP TABLE of a partition. `None`: it is not for this file.
+pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
+    let (partition, facts) = (ask.target()?, ask.facts.detachable.as_ref()?);
+    let [_] = ask.ddl.targets.as_slice() else { return None };
+    let bytes = facts.bytes.max(partition.bytes);
+    let droppable = ask.limits.rewrite
+        && !ask.in_transaction()
+        && !ask.ddl.cascade
+        && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable)
+        && partition.owned
+        && partition.default_partition.is_none()
+        // A table of its own, they would have it lock the tables that they point to: a partition's are its parent's.
+        && partition.constraints.iter().all(|constraint| constraint.kind != 'f')
+        && partition.referenced_by.is_empty();
+    let detachable = facts.owned && !facts.hash && !facts.another && !facts.needed && !facts.own_triggers;
+    if !droppable || !detachable || ask.small(bytes) {
+        return None;
+    }
+    let [of, name] = [&facts.parent, &partition.id].map(|relation| relation.full_name().quoted());
+    let step = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} CONCURRENTLY"));
+    let attach = Step::hidden(format!("ALTER TABLE {of} ATTACH PARTITION {name} {}", facts.bound));
+    let back = Phase {
+        locks: locks::finalize(ask, &facts.parent, partition),
+        steps: vec![attach, drop_copy(partition)],
+        ..ask.phase(PhaseKind::Brief, "bring it back as it was")
+    };
+    let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(ask, &facts.parent, partition, step) };
+    let drop = Phase {
+        locks: own_locks(ask, partition),
+        ..ask.phase(PhaseKind::Brief, "what is dropped is a table of its own")
+    };
+    let meanwhile = vec!["for a moment it is a table of its own, before it is dropped"];
+    Some(Plan { phases: vec![detach, drop], meanwhile, ..ask.empty() })
+}
+
 /// `step`: DETACH PARTITION … CONCURRENTLY.
-fn detach(ask: &Ask<'_>, table: &RelationFacts, partition: &RelationFacts, step: Step) -> Phase {
-    let [of, name] = [table, partition].map(|relation| relation.id.full_name().quoted());
+fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: Step) -> Phase {
+    let [of, name] = [table, &partition.id].map(|relation| relation.full_name().quoted());
     let finalize = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} FINALIZE"));
     let locks = locks::finalize(ask, table, partition);
     let finish = Phase {
@@ -81,7 +119,7 @@ fn detach(ask: &Ask<'_>, table: &RelationFacts, partition: &RelationFacts, step:
         steps: vec![step],
         detach: Some(Detach {
             partition: partition.id.clone(),
-            table: table.id.oid,
+            table: table.oid,
             checks: checks.map(|check| check.name.clone()).collect(),
             slot: COPY_OF_BOUNDS,
             finish: Box::new(finish),

@@ -60,9 +60,9 @@ pub(super) fn concurrent(ask: &Ask<'_>, relation: &RelationFacts) -> Vec<LockNee
 }
 
 /// What is locked when a partition is taken off that is marked already.
-pub(super) fn finalize(ask: &Ask<'_>, table: &RelationFacts, partition: &RelationFacts) -> Vec<LockNeed> {
+pub(super) fn finalize(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts) -> Vec<LockNeed> {
     let mut set = Needs { ask, by_oid: BTreeMap::new() };
-    set.add(&table.id, LockMode::ShareUpdateExclusive, true);
+    set.add(table, LockMode::ShareUpdateExclusive, true);
     set.add(&partition.id, LockMode::AccessExclusive, false);
     set.detached(partition);
     set.by_oid.into_values().collect()
@@ -112,7 +112,8 @@ impl Needs<'_> {
         let column = part.column.as_deref();
         match part.form {
             Form::DropTable | Form::DropForeignTable => {
-                self.add_all(referenced(target, |_| true), AccessExclusive);
+                // A partition's foreign keys have no triggers of its own on the tables that they point to.
+                self.add_all(referenced(target, |key| !key.of_parent), AccessExclusive);
                 if let Some(parent) = &target.parent {
                     self.add(parent, AccessExclusive, true);
                     self.add_all(target.default_partition.iter(), AccessExclusive);

@@ -89,6 +89,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::AttachPartition => attach::plan(ask),
         Form::DetachPartition => detach::plan(ask),
+        Form::DropTable => detach::plan_drop(ask),
         Form::CreateTablePartitionOf => attach::plan_new(ask).or_else(|| new_partition::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),

@@ -58,7 +58,7 @@ impl Execution<'_> {
         if self.is_half_way(what).await? {
             return self.finish_and_stop(phase, what, None, reply).await;
         }
-        let users = Phase { locks: users(phase), ..phase.clone() };
+        let users = Phase { locks: users(phase, what), ..phase.clone() };
         waiting.begin_anew();
         loop {
             let how = self.wait_for_old_ones(&users, waiting).await?;
@@ -182,9 +182,13 @@ impl Execution<'_> {
     }
 }
 
-/// All that may be in the way of either transaction: the first takes the table's lock, the second waits for its users.
-fn users(phase: &Phase) -> Vec<LockNeed> {
-    phase.locks.iter().map(|lock| LockNeed { mode: LockMode::AccessExclusive, ..lock.clone() }).collect()
+/// All that may be in the way of either transaction: the first takes the locks, the second waits for the table's users.
+fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
+    let strongest = |lock: &LockNeed| match lock.oid == what.table {
+        true => LockNeed { mode: LockMode::AccessExclusive, ..lock.clone() },
+        false => lock.clone(),
+    };
+    phase.locks.iter().map(strongest).collect()
 }
 
 fn is_cancel(stop: &Stop) -> bool {

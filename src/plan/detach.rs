@@ -32,7 +32,8 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         return None;
     }
     let text = &ask.statement.text;
-    let step = Step::with_words(text, text.len(), " CONCURRENTLY")?;
+    // On a line of its own, as the text may end with a comment.
+    let step = Step::with_words(text, text.len(), "\nCONCURRENTLY")?;
     let detach = detach(ask, &table.id, partition, step);
     let tidy = Phase {
         tidies: true,

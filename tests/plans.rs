@@ -13,12 +13,14 @@
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
 //! attach  {"bounds": "a > 0", …}
+//! detachable {"bound": "FOR VALUES IN (1)", …}
 //! ```
 //!
 //! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
 //! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
 
 use pgsluice::catalog::attach::AttachFacts;
+use pgsluice::catalog::detachable::Detachable;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
@@ -95,6 +97,7 @@ struct Scene {
     wanted: Option<String>,
     tree: Option<Tree>,
     attach: Option<AttachFacts>,
+    detachable: Option<Detachable>,
     forgetful: bool,
     refreshable: bool,
 }
@@ -126,6 +129,7 @@ impl Default for Scene {
             tree: None,
             refreshable: false,
             attach: None,
+            detachable: None,
             forgetful: false,
         }
     }
@@ -135,6 +139,11 @@ impl Scene {
     fn set(&mut self, line: &str, file: &str) {
         if let Some(json) = line.strip_prefix("attach ") {
             self.attach = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
+            return;
+        }
+        if let Some(json) = line.strip_prefix("detachable ") {
+            self.detachable =
+                Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
             return;
         }
         let words = words(line);
@@ -214,6 +223,7 @@ impl Scene {
             refreshable: self.refreshable,
             tree: self.tree.clone(),
             attach: self.attach.clone(),
+            detachable: self.detachable.clone(),
         }
     }
 
@@ -284,6 +294,8 @@ fn relation_facts(id: RelationRef) -> RelationFacts {
         has_children: false,
         is_partition: false,
         detach_pending: false,
+        detaching: false,
+        passes_storage: false,
         typed: false,
         owned: true,
         may_lock: true,
@@ -312,6 +324,8 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         ("children", "") => facts.has_children = true,
         ("typed", "") => facts.typed = true,
         ("detach_pending", "") => facts.detach_pending = true,
+        ("detaching", "") => facts.detaching = true,
+        ("passes_storage", "") => facts.passes_storage = true,
         ("foreign", "") => facts.owned = false,
         ("unlockable", "") => facts.may_lock = false,
         ("created_here", "") => facts.created_here = true,
@@ -407,6 +421,7 @@ fn constraint(text: &str) -> ConstraintFacts {
         name,
         kind,
         validated: true,
+        of_parent: false,
         columns: Vec::new(),
         references: None,
         definition: String::new(),
@@ -414,6 +429,7 @@ fn constraint(text: &str) -> ConstraintFacts {
     for word in words {
         match word.split_once(':').unwrap_or((word, "")) {
             ("invalid", "") => facts.validated = false,
+            ("of_parent", "") => facts.of_parent = true,
             ("of", column) => facts.columns.push(column.to_owned()),
             ("to", table) => facts.references = Some(numbered(table)),
             ("is", definition) => facts.definition = definition.to_owned(),

@@ -64,6 +64,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         free_names,
         tree: None,
         attach: None,
+        detachable: None,
         backfill,
     }
 }
@@ -139,6 +140,8 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         has_children: false,
         is_partition: false,
         detach_pending: false,
+        detaching: false,
+        passes_storage: false,
         typed: false,
         owned: false,
         may_lock: true,

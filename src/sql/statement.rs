@@ -78,8 +78,21 @@ pub struct Ddl {
     pub tail_at: Option<usize>,
     /// CREATE TABLE … PARTITION OF: where in `Statement::text` its FOR VALUES … stands (bytes).
     pub bounds: Option<Range<usize>>,
+    /// CREATE TABLE … PARTITION OF without a list of columns.
+    pub partition_of: Option<PartitionOf>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
+}
+
+/// Where the words stand in `Statement::text` (bytes) that make a new table a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionOf {
+    /// `PARTITION OF parent FOR VALUES …`
+    pub clause: Range<usize>,
+    /// `FOR VALUES …`, or `DEFAULT`
+    pub bound: Range<usize>,
+    /// `IF NOT EXISTS`
+    pub if_not_exists: Option<Range<usize>>,
 }
 
 /// One subcommand of a DDL statement.
@@ -240,6 +253,7 @@ impl Ddl {
             concurrently_at: None,
             tail_at: None,
             bounds: None,
+            partition_of: None,
             parts: vec![Part::new(form)],
         }
     }

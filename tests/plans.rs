@@ -381,7 +381,7 @@ fn member(words: &[String]) -> Member {
     member
 }
 
-/// `name:type[,notnull][,default][,identity][,generated]`
+/// `name:type[,notnull][,default][,identity][,generated][,virtual]`
 fn column(text: &str) -> ColumnFacts {
     let (name, rest) = text.split_once(':').unwrap();
     let mut flags = rest.split(',');
@@ -393,7 +393,8 @@ fn column(text: &str) -> ColumnFacts {
         not_null: flags.contains(&"notnull"),
         has_default: flags.contains(&"default"),
         identity: flags.contains(&"identity"),
-        generated: flags.contains(&"generated"),
+        generated: flags.contains(&"generated") || flags.contains(&"virtual"),
+        computed: flags.contains(&"virtual"),
         custom_collation: false,
     }
 }

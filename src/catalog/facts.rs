@@ -230,6 +230,9 @@ pub struct ColumnFacts {
     /// Stored or virtual.
     #[serde(default)]
     pub generated: bool,
+    /// Generated, and virtual (18).
+    #[serde(default)]
+    pub computed: bool,
     /// Another collation than its type's own.
     #[serde(default)]
     pub custom_collation: bool,

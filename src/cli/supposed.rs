@@ -79,6 +79,7 @@ fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
         has_default: false,
         identity: false,
         generated: false,
+        computed: false,
         custom_collation: false,
     };
     keys.chain(named).map(column).collect()

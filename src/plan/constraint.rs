@@ -16,7 +16,7 @@ use crate::pg::relation::quote_identifier;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
-use crate::sql::{NewKey, Part};
+use crate::sql::{NewColumn, NewKey, Part, PieceKind};
 
 const FROM_NOW_ON: &str = "from now on it holds for every new row";
 
@@ -108,6 +108,29 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
     Some(())
 }
 
+/// Makes a new column NOT NULL. What the author called that, and whether children inherit it, is kept since 18.
+pub(super) fn new_not_null(work: &mut Work<'_>, new: &NewColumn) -> Option<()> {
+    let mut written = new.pieces.iter().filter_map(|piece| match piece.kind {
+        PieceKind::NotNull { no_inherit } => Some((piece, no_inherit)),
+        _ => None,
+    });
+    let Some((piece, no_inherit)) = written.next() else { return not_null(work, &new.name, None) };
+    // Added with its column it makes the children's columns NOT NULL all the same.
+    let is_odd = no_inherit && (work.ask.version() < 180_000 || work.table.has_children);
+    if written.next().is_some() || is_odd {
+        return None;
+    }
+    if work.ask.version() < 180_000 || (piece.name.is_none() && !no_inherit) {
+        return not_null(work, &new.name, None);
+    }
+    work.proved.push(new.name.clone());
+    let before = piece.text.get(..piece.element_at)?;
+    let no_inherit = if no_inherit { " NO INHERIT" } else { "" };
+    let column = quote_identifier(&new.name);
+    let add = format!("{}ADD {before}NOT NULL {column}{no_inherit} NOT VALID", work.alter);
+    add_not_valid(work, 'n', Step::hidden(add), piece.name.as_deref())
+}
+
 /// The NOT NULL constraint that a column has already (18): not valid, or the statement would have nothing to do.
 fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a ConstraintFacts> {
     table.constraints.iter().find(|constraint| constraint.kind == 'n' && constraint.columns == [column])
@@ -178,11 +201,14 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     // A second primary key, a column named twice, INCLUDE before 11: the server refuses it.
     let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
+    // Neither is there an index on a virtual column.
+    let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
     let includes_early = !key.include.is_empty() && work.ask.version() < 110_000;
     // Of two equal keys in one statement the server makes one.
     // An index on a parent alone would not hold its children's rows.
     if second
         || twice
+        || computed
         || includes_early
         || table.kind != RelationKind::Table
         || work.keys.iter().any(|(taken, columns)| *taken == name || *columns == key.columns)

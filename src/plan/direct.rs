@@ -8,7 +8,7 @@ use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
-use crate::catalog::ConstraintFacts;
+use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
@@ -84,10 +84,7 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
         Way::Long => Verdict::Long,
         Way::Probe | Way::Fill => match ask.facts.probe.get(i).and_then(Option::as_ref) {
             Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => Verdict::Unsafe(row.hazard),
-            Some(_) if rechecks(ask, part) => {
-                Verdict::Unsafe("a CHECK on the column is checked again for every row while nobody can read or write")
-            }
-            Some(_) => Verdict::Brief,
+            Some(_) => rechecks(ask, part).map_or(Verdict::Brief, Verdict::Unsafe),
             None => Verdict::Unsafe(row.hazard),
         },
         Way::Phases if part.form == Form::SetNotNull && proven_not_null(ask, part) => Verdict::Brief,
@@ -98,11 +95,21 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
     }
 }
 
-/// A change of type that writes nothing still checks the CHECKs of the column again.
-fn rechecks(ask: &Ask<'_>, part: &Part) -> bool {
-    let on_column = |columns: &[String]| part.column.as_ref().is_some_and(|column| columns.contains(column));
-    part.form == Form::AlterColumnType
-        && ask.targets().flat_map(|table| &table.constraints).any(|c| c.kind == 'c' && on_column(&c.columns))
+/// What is read although nothing is written: a change of type checks the CHECKs of the column again, another expression
+/// of a virtual column its NOT NULL.
+fn rechecks(ask: &Ask<'_>, part: &Part) -> Option<&'static str> {
+    let column = part.column.as_ref()?;
+    let checked = |table: &RelationFacts| table.constraints.iter().any(|c| c.kind == 'c' && c.columns.contains(column));
+    let not_null = |table: &RelationFacts| table.column(column).is_some_and(|column| column.not_null);
+    match part.form {
+        Form::AlterColumnType if ask.targets().any(checked) => {
+            Some("a CHECK on the column is checked again for every row while nobody can read or write")
+        }
+        Form::SetExpression if ask.targets().any(not_null) => {
+            Some("NOT NULL is checked again for every row while nobody can read or write")
+        }
+        _ => None,
+    }
 }
 
 /// Since 12 a valid CHECK (column IS NOT NULL) spares the scan; not that of a NOT NULL which is NOT VALID (18), whose rows

@@ -40,6 +40,10 @@ fn table_hint(form: Form, version: i32) -> Option<&'static str> {
         Form::AddColumnDefault | Form::AddColumnUserType | Form::AddColumnSerial | Form::AddColumnIdentity => {
             "Add the column without a default, set the default, and fill the old rows in small batches."
         }
+        Form::AddColumnGenerated if version >= 180_000 => {
+            "Make it VIRTUAL, which is over in a moment, unless something needs it stored (an index, a function or type \
+             of your own). Else add an ordinary column that a trigger keeps, and fill the old rows in small batches."
+        }
         Form::AddColumnGenerated | Form::SetExpression => {
             "Add an ordinary column that a trigger keeps, and fill the old rows in small batches."
         }

@@ -5,7 +5,8 @@
 //!   and the identity goes on where it ended.
 //! - NOT NULL of such a column, CHECK, REFERENCES beside a default, UNIQUE, PRIMARY KEY: as ALTER TABLE would add them.
 //!
-//! Not here: stored generated columns, which cannot be made of a plain one; domains with constraints.
+//! Not here, since the server has no way to either but to write the whole table anew: stored generated columns, and
+//! columns of a domain that has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
 
 use super::alter_table::Work;
 use super::ask::Ask;
@@ -45,7 +46,9 @@ fn default(new: &NewColumn) -> Option<&str> {
 pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     let new = part.new_column.as_deref()?;
     let filled = is_filled(work.ask, i, part);
-    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated));
+    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { .. }));
+    let computed = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { stored: false }));
+    let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Key(_)));
     let others = work.ask.ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
     // One that is there already the server refuses; one that another subcommand works on is not new to it.
@@ -54,14 +57,17 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         || work.table.typed
         || others.any(|column| *column == new.name)
         || (filled && (generated || !new.built_in))
+        || (computed && (work.ask.version() < 180_000 || has_key))
     {
         return None;
     }
     let implied = new.serial.is_some() || identity(new).is_some();
-    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull));
+    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull { .. }));
     let kept = |piece: &ColumnPiece| match &piece.kind {
-        PieceKind::Collate | PieceKind::Null | PieceKind::Generated => true,
-        PieceKind::Default { .. } | PieceKind::NotNull => !filled,
+        PieceKind::Collate | PieceKind::Null | PieceKind::Generated { .. } => true,
+        PieceKind::Default { .. } => !filled,
+        // That a virtual column is not null would be checked for every row.
+        PieceKind::NotNull { .. } => !filled && !computed,
         PieceKind::Check { enforced } => !enforced,
         // Beside no value there is nothing to check.
         PieceKind::References { enforced } => !enforced || (!filled && default(new).is_none()),
@@ -75,12 +81,12 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         work.first.add("the column", [add], [drop_column(work, &new.name)]);
     }
     work.columns.push((new.name.clone(), not_null));
-    if filled && not_null {
+    if (filled || computed) && not_null {
         // Without a proof it could get a CHECK at best, and be no key or identity.
         if work.ask.version() < 120_000 {
             return None;
         }
-        constraint::not_null(work, &new.name, None)?;
+        constraint::new_not_null(work, new)?;
     }
     if let Some(identity) = identity(new) {
         become_identity(work, new, identity);

@@ -138,7 +138,10 @@ pub struct ColumnPiece {
 pub enum PieceKind {
     Collate,
     Null,
-    NotNull,
+    /// `no_inherit`: the server knows it since 18.
+    NotNull {
+        no_inherit: bool,
+    },
     /// The expression's text.
     Default {
         expression: String,
@@ -155,7 +158,9 @@ pub enum PieceKind {
     Identity {
         options: String,
     },
-    Generated,
+    Generated {
+        stored: bool,
+    },
 }
 
 /// A key that ALTER TABLE adds, so that its index can be built apart.

@@ -19,6 +19,7 @@ const STOPS: &str = "
         END LOOP;
       END IF;
     END $$;
+    CREATE DOMAIN dice AS int DEFAULT 1 + (random() * 5)::int;
     CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE FUNCTION stop()";
 
 const TABLES: &str = "
@@ -60,7 +61,7 @@ const STATE: &str = "
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 16] = [
+const STATEMENTS: [(&str, &[&str]); 17] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -77,6 +78,10 @@ const STATEMENTS: [(&str, &[&str]); 16] = [
     (
         "ALTER TABLE t ADD COLUMN c serial, ALTER v SET NOT NULL, ADD CHECK (i > 0), ADD FOREIGN KEY (i) REFERENCES o, DROP COLUMN j",
         &["%OWNER TO%", "%ADD CHECK%", "%ADD FOREIGN KEY%", "%VALIDATE CONSTRAINT%", "%DROP COLUMN%"],
+    ),
+    (
+        "ALTER TABLE t ADD COLUMN c dice NOT NULL",
+        &["%DROP DEFAULT", "%IS DISTINCT FROM NULL) NOT VALID", "%SET NOT NULL"],
     ),
     ("ALTER TABLE t ADD CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),

@@ -26,7 +26,9 @@ const SHARED: &str = "
     CREATE SEQUENCE numbers;
     CREATE TYPE mood AS ENUM ('sad', 'ok');
     CREATE DOMAIN positive AS int CHECK (VALUE > 0);
-    CREATE DOMAIN plain AS int";
+    CREATE DOMAIN plain AS int;
+    CREATE DOMAIN dice AS int DEFAULT 5 + (random() * 0)::int;
+    CREATE TYPE place AS (x int, y int)";
 
 /// `T t` is one that must be quoted.
 const SHAPES: [&str; 5] = [
@@ -72,7 +74,10 @@ fn new_column(name: &'static str) -> impl Strategy<Value = String> {
         ("numeric(8, 2)", vec!["", "DEFAULT 1.005", "DEFAULT 2 + random() * 0"]),
         ("mood", vec!["", "DEFAULT 'ok'", "DEFAULT (CASE WHEN random() < 2 THEN 'ok' END)::mood"]),
         ("plain", vec!["", "DEFAULT 3", "DEFAULT 3 + (random() * 0)::int"]),
-        ("positive", vec!["", "DEFAULT 3"]),
+        ("positive", vec!["", "DEFAULT 3", "DEFAULT 3 + (random() * 0)::int"]),
+        ("dice", vec!["", "DEFAULT 3", "DEFAULT NULL", "DEFAULT 3 + (random() * 0)::int"]),
+        ("place", vec!["", "DEFAULT ROW(1, NULL)::place", "DEFAULT ROW(NULL, (random() * 0)::int)::place"]),
+        ("bigint", vec!["GENERATED ALWAYS AS (id * 2) STORED"]),
         ("int[]", vec!["", "DEFAULT ARRAY[1, 2]", "DEFAULT ARRAY[1, (random() * 0)::int]"]),
     ]);
     let constraints = prop::collection::vec(

@@ -64,6 +64,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         free_names,
         tree: None,
         attach: None,
+        domain_tables: None,
         backfill,
     }
 }
@@ -80,6 +81,7 @@ fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
         identity: false,
         generated: false,
         computed: false,
+        row_type: false,
         custom_collation: false,
     };
     keys.chain(named).map(column).collect()

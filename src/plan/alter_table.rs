@@ -19,8 +19,8 @@ use crate::catalog::RelationFacts;
 use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
 use crate::report::Report;
-use crate::sql::Part;
 use crate::sql::form::Form;
+use crate::sql::{NewColumn, Part};
 
 /// `None`: it runs as written.
 pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
@@ -114,8 +114,7 @@ pub(super) struct Work<'a> {
     /// New columns, and whether each is NOT NULL, or about to be.
     pub(super) columns: Vec<(String, bool)>,
     pub(super) first: Added,
-    /// Quoted names.
-    filled: Vec<String>,
+    filled: Vec<Filled>,
     pub(super) then: Added,
     checks: Vec<Step>,
     builds: Vec<Phase>,
@@ -214,9 +213,20 @@ impl<'a> Work<'a> {
         NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
     }
 
-    pub(super) fn fill(&mut self, column: &str) {
+    pub(super) fn fill(&mut self, new: &NewColumn) {
         self.meanwhile("for a time old rows have NULL in the new column, which others see already");
-        self.filled.push(quote_identifier(column));
+        let column = quote_identifier(&new.name);
+        // A row whose fields are all null is no NULL, but IS NULL.
+        let test = if new.built_in { "IS NULL" } else { "IS NOT DISTINCT FROM NULL" };
+        let wanting = format!("{column} {test}");
+        self.filled.push(Filled { column, value: "DEFAULT".to_owned(), wanting });
+    }
+
+    /// A column that the statement adds.
+    pub(super) fn added(&self, column: &str) -> Option<&'a NewColumn> {
+        let ask: &'a Ask<'a> = self.ask;
+        let mut added = ask.ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
+        added.find(|new| new.name == column)
     }
 
     pub(super) fn check(&mut self, validate: Step) {
@@ -309,14 +319,9 @@ impl<'a> Work<'a> {
 
     /// Old rows get the columns' defaults.
     fn backfill(&self) -> Phase {
-        let columns = self.filled.iter().map(|column| Filled {
-            column: column.clone(),
-            value: "DEFAULT".to_owned(),
-            wanting: format!("{column} IS NULL"),
-        });
         let quiet = self.ask.facts.backfill.as_ref().is_some_and(|facts| facts.quiet);
         let table = self.table.id.full_name();
-        let backfill = Backfill { table, oid: self.table.id.oid, columns: columns.collect(), quiet };
+        let backfill = Backfill { table, oid: self.table.id.oid, columns: self.filled.clone(), quiet };
         let (set, wanting) = (backfill.set(), backfill.wanting());
         let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", backfill.table.quoted()));
         Phase {

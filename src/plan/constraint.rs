@@ -150,6 +150,8 @@ fn not_null_constraint(work: &mut Work<'_>, column: &str) -> Option<()> {
 /// A CHECK of the proxy's own that a column is not null.
 struct Proof {
     column: String,
+    /// What it says of the column: of a row type, a domain perhaps, that which SET NOT NULL would ask of it.
+    test: &'static str,
     name: String,
     /// One of the same name is there already: left by a proxy that died.
     there: bool,
@@ -162,7 +164,10 @@ impl Proof {
             // Numbered, as long names of columns may be cut to the same.
             false => object_name(&format!("pgsluice{}", work.proved.len()), Some(column), "is_not_null"),
         };
-        Self { column: column.to_owned(), there: work.table.constraint(&name).is_some(), name }
+        let row_type = work.table.column(column).is_none_or(|column| column.row_type);
+        let built_in = work.added(column).is_some_and(|new| new.built_in);
+        let test = if row_type && !built_in { "IS DISTINCT FROM NULL" } else { "IS NOT NULL" };
+        Self { column: column.to_owned(), test, there: work.table.constraint(&name).is_some(), name }
     }
 
     fn is_valid(&self, table: &RelationFacts) -> bool {
@@ -186,7 +191,7 @@ impl Proof {
     /// Adds it, and what takes it back.
     fn add(&self, work: &Work<'_>) -> (Vec<Step>, Step) {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
-        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID", work.alter);
+        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} {}) NOT VALID", work.alter, self.test);
         // What a proxy left that died may be of any kind: it is made anew.
         let steps = self.there.then(|| self.drop(work)).into_iter().chain([Step::hidden(add)]);
         (steps.collect(), self.drop(work))

@@ -37,7 +37,11 @@ fn index_hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
 
 fn table_hint(form: Form, version: i32) -> Option<&'static str> {
     let hint = match form {
-        Form::AddColumnDefault | Form::AddColumnUserType | Form::AddColumnSerial | Form::AddColumnIdentity => {
+        Form::AddColumnUserType => {
+            "Add a column of the domain's base type, and the domain's constraint as a CHECK: NOT VALID, then \
+             VALIDATE CONSTRAINT."
+        }
+        Form::AddColumnDefault | Form::AddColumnSerial | Form::AddColumnIdentity => {
             "Add the column without a default, set the default, and fill the old rows in small batches."
         }
         Form::AddColumnGenerated if version >= 180_000 => {
@@ -82,7 +86,10 @@ fn table_hint(form: Form, version: i32) -> Option<&'static str> {
         Form::SetLogged | Form::SetTablespace | Form::SetAccessMethod | Form::AddExclude => {
             "Do it when the application is idle, or fill a new table and exchange the names."
         }
-        Form::AlterDomain => "Put the constraint on the tables, NOT VALID, and VALIDATE it there.",
+        Form::AlterDomain => {
+            "ADD CONSTRAINT … NOT VALID reads nothing and holds for every new value. Old rows can be checked by a CHECK of each \
+             table, NOT VALID, then VALIDATE CONSTRAINT."
+        }
         _ => return None,
     };
     Some(hint)

@@ -34,6 +34,10 @@ pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Op
     }
     for part in &ask.ddl.parts {
         let Some(mode) = modes(part.form, version).1 else { continue };
+        if part.form == Form::AlterDomain {
+            // Children have columns of their own.
+            ask.worked_on().iter().for_each(|table| set.add(&table.id, mode, true));
+        }
         for other in part.others.iter().filter_map(|name| ask.facts.relation(name)) {
             set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {

@@ -31,6 +31,12 @@ fn rewrites(ask: &Ask<'_>, part: usize) -> bool {
     asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
 }
 
+/// Whether it can be added in a moment without its value, so that old rows can be given that one by one.
+fn may_come_bare(ask: &Ask<'_>, part: usize, new: &NewColumn) -> bool {
+    let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
+    new.built_in || (identity(new).is_none() && answer.is_some_and(|answer| answer.rewrites_bare == Some(false)))
+}
+
 fn identity(new: &NewColumn) -> Option<&ColumnPiece> {
     new.pieces.iter().find(|piece| matches!(piece.kind, PieceKind::Identity { .. }))
 }
@@ -56,7 +62,7 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         || work.table.is_partition
         || work.table.typed
         || others.any(|column| *column == new.name)
-        || (filled && (generated || !new.built_in))
+        || (filled && (generated || !may_come_bare(work.ask, i, new)))
         || (computed && (work.ask.version() < 180_000 || has_key))
     {
         return None;
@@ -75,7 +81,8 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     };
     if filled {
         let facts = work.ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
-        add_filled(work, i, new, &new.with(kept), facts)?;
+        let bare = new.bare(work.ask.version(), kept);
+        add_filled(work, i, new, &bare, facts)?;
     } else {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
         work.first.add("the column", [add], [drop_column(work, &new.name)]);
@@ -105,7 +112,7 @@ fn drop_column(work: &Work<'_>, column: &str) -> Step {
 fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
-    work.fill(&new.name);
+    work.fill(new);
     let sequence = match (new.serial, identity(new)) {
         (Some(stands_for), _) => {
             let name = work.ask.facts.free_name(i, Label::Seq)?;
@@ -121,9 +128,15 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
         _ => None,
     };
     let Some((name, stands_for, options)) = sequence else {
-        let expression = default(new)?;
-        let add = format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {expression}", work.alter);
-        work.first.add("the column, and its default for new rows", [Step::hidden(add)], [back]);
+        let alter = &work.alter;
+        let steps = match default(new) {
+            Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
+            // The domain has one by itself.
+            None => {
+                vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
+            }
+        };
+        work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
         return Some(());
     };
     if work.table.persistence != 'p' {

@@ -78,6 +78,8 @@ pub struct Ddl {
     pub tail_at: Option<usize>,
     /// CREATE TABLE … PARTITION OF: where in `Statement::text` its FOR VALUES … stands (bytes).
     pub bounds: Option<Range<usize>>,
+    /// ALTER DOMAIN: the domain.
+    pub domain: Option<RelationName>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
 }
@@ -200,6 +202,16 @@ impl NewColumn {
     }
 }
 
+impl NewColumn {
+    /// The column with some of its pieces, none of them a default, as it can be added in a moment: with NULL in place of
+    /// its value, also of the one that a domain has by itself.
+    pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
+        let column = self.with(wanted);
+        // Before 11 even this would write the whole table anew.
+        if self.built_in || version < 110_000 { column } else { format!("{column} DEFAULT NULL") }
+    }
+}
+
 impl Part {
     fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -245,6 +257,7 @@ impl Ddl {
             concurrently_at: None,
             tail_at: None,
             bounds: None,
+            domain: None,
             parts: vec![Part::new(form)],
         }
     }

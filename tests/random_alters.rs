@@ -138,10 +138,36 @@ fn subcommand(nth: usize) -> impl Strategy<Value = String> {
     prop_oneof![new_column(name), others.prop_map(str::to_owned)]
 }
 
+/// A constraint in the place of one that may be there, and perhaps something else.
+fn replacement() -> impl Strategy<Value = Vec<String>> {
+    let names = prop::sample::select(vec!["there", "\"T t_a_check\"", "\"T t_pkey\"", "\"T t_B b_key\""]);
+    let elements = prop::sample::select(vec![
+        "CHECK (a > -9)",
+        "CHECK (a > 20)",
+        "CHECK (d > 0) NOT VALID",
+        "UNIQUE (id)",
+        "UNIQUE (a) DEFERRABLE",
+        "PRIMARY KEY (id)",
+        "PRIMARY KEY (d)",
+        "FOREIGN KEY (a) REFERENCES o",
+        "FOREIGN KEY (d) REFERENCES o ON DELETE SET NULL",
+    ]);
+    (names, elements, prop::option::of(subcommand(0)), any::<bool>()).prop_map(|(name, element, other, drop_first)| {
+        let pair = [format!("DROP CONSTRAINT {name}"), format!("ADD CONSTRAINT {name} {element}")];
+        let mut all: Vec<String> = pair.into();
+        if !drop_first {
+            all.reverse();
+        }
+        all.extend(other);
+        all
+    })
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let subcommands = prop_oneof![
         2 => subcommand(0).prop_map(|one| vec![one]),
         3 => (subcommand(0), subcommand(1)).prop_map(|(a, b)| vec![a, b]),
+        2 => replacement(),
         2 => (subcommand(0), subcommand(1), subcommand(2), subcommand(3)).prop_map(|(a, b, c, d)| vec![a, b, c, d]),
     ];
     let extras = prop::sample::subsequence(EXTRAS.to_vec(), 0..3);

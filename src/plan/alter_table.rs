@@ -14,7 +14,8 @@
 use super::ask::Ask;
 use super::locks;
 use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
-use super::{constraint, direct, new_column};
+use super::replace::Replaced;
+use super::{constraint, direct, new_column, replace};
 use crate::catalog::RelationFacts;
 use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
@@ -33,39 +34,12 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if ask.ddl.only && table.has_children {
         return None;
     }
-    if takes_from_another(&ask.ddl.parts) {
-        return None;
-    }
-    let mut work = Work::new(ask, table);
+    let replaced = replace::replaced(ask, table)?;
+    let mut work = Work { replaced, ..Work::new(ask, table) };
     for (i, part) in ask.ddl.parts.iter().enumerate() {
         work.add(i, part)?;
     }
     work.plan()
-}
-
-/// Whether one subcommand drops what another one names: the server does such a statement in an order of its own.
-fn takes_from_another(parts: &[Part]) -> bool {
-    parts.iter().enumerate().any(|(i, part)| {
-        let taken = match part.form {
-            Form::DropColumn | Form::DropNotNull | Form::AlterIdentity | Form::DropExpression => &part.column,
-            Form::DropConstraint => &part.constraint,
-            _ => return false,
-        };
-        let Some(taken) = taken.as_ref().map(|name| name.to_lowercase()) else { return true };
-        let unnamed = |other: &Part| part.form == Form::DropConstraint && makes_unnamed(other);
-        let names = |other: &Part| {
-            unnamed(other) || other.text.as_ref().is_none_or(|text| text.to_lowercase().contains(&taken))
-        };
-        parts.iter().enumerate().any(|(at, other)| at != i && names(other))
-    })
-}
-
-/// Whether it makes a constraint whose name the server chooses: maybe the one that is dropped.
-fn makes_unnamed(part: &Part) -> bool {
-    use Form::{AddCheck, AddForeignKey, AddNotNullConstraint, AddPrimaryKey, AddUnique, SetNotNull};
-    let form = matches!(part.form, AddCheck | AddForeignKey | AddNotNullConstraint | AddPrimaryKey | AddUnique);
-    let column = part.new_column.as_ref().is_some_and(|new| new.pieces.iter().any(|piece| piece.name.is_none()));
-    part.form == SetNotNull || column || (form && part.constraint.is_none())
 }
 
 /// Whether the plan of a statement depends on what a backfill would meet.
@@ -126,6 +100,7 @@ pub(super) struct Work<'a> {
     pub(super) keys: Vec<(String, Vec<String>)>,
     /// Columns that become NOT NULL.
     pub(super) proved: Vec<String>,
+    replaced: Vec<Replaced>,
     only_checks: bool,
     meanwhile: Vec<&'static str>,
     /// Why there is a last phase, for people.
@@ -153,6 +128,7 @@ impl<'a> Work<'a> {
             after: Vec::new(),
             keys: Vec::new(),
             proved: Vec::new(),
+            replaced: Vec::new(),
             only_checks: false,
             meanwhile: Vec::new(),
             last_purposes: Vec::new(),
@@ -258,6 +234,11 @@ impl<'a> Work<'a> {
     pub(super) fn is_not_null(&self, column: &str) -> Option<bool> {
         let new = self.columns.iter().find(|(name, _)| name == column).map(|(_, not_null)| *not_null);
         new.or_else(|| self.table.column(column).map(|column| column.not_null))
+    }
+
+    /// The constraint of that name is dropped by the same statement.
+    pub(super) fn replaced(&self, name: Option<&str>) -> Option<Replaced> {
+        self.replaced.iter().find(|replaced| Some(replaced.name.as_str()) == name).cloned()
     }
 
     /// What stands behind all subcommands of the last phase.

@@ -10,6 +10,7 @@
 use super::alter_table::Work;
 use super::index::concurrent;
 use super::model::{Phase, Step, Undo};
+use super::replace::{self, Replaced};
 use crate::catalog::naming::object_name;
 use crate::catalog::{ConstraintFacts, Label, RelationFacts};
 use crate::pg::relation::quote_identifier;
@@ -43,6 +44,9 @@ pub(super) fn not_valid(work: &mut Work<'_>, part: &Part) -> Option<()> {
         Form::AddForeignKey if work.table.kind == RelationKind::Table || work.ask.version() >= 180_000 => 'f',
         _ => return None,
     };
+    if let Some(replaced) = work.replaced(part.constraint.as_deref()) {
+        return replace::add(work, part, &replaced);
+    }
     let whole = &work.ask.statement.text;
     // On a line of its own, as the text may end with a comment.
     let add = match work.ask.ddl.parts.len() {
@@ -69,6 +73,15 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
     work.then.add(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
     work.check(validate);
     Some(())
+}
+
+/// The same, with a name of ours until it takes the place of another.
+pub(super) fn add_under(work: &mut Work<'_>, add: Step, replaced: &Replaced) {
+    let name = Name::Known(&replaced.meanwhile);
+    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&work.alter, verb, &name));
+    let renamed = Some(replaced.renamed());
+    work.then.add(FROM_NOW_ON, [Step { renamed: renamed.clone(), ..add }], [drop]);
+    work.check(Step { renamed, ..validate });
 }
 
 pub(super) fn set_not_null(work: &mut Work<'_>, part: &Part) -> Option<()> {
@@ -204,7 +217,9 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     let label = if key.primary { Label::Pkey } else { Label::Key };
     let name = written.or_else(|| work.ask.facts.free_name(part, label))?.to_owned();
     // A second primary key, a column named twice, INCLUDE before 11: the server refuses it.
-    let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
+    let replaced = work.replaced(written);
+    let stays = |constraint: &ConstraintFacts| work.replaced(Some(&constraint.name)).is_none();
+    let second = key.primary && table.constraints.iter().any(|there| there.kind == 'p' && stays(there));
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
     // Neither is there an index on a virtual column.
     let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
@@ -230,10 +245,13 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
             not_null(work, column, None)?;
         }
     }
-    work.build(build(work, key, &name));
-    let quoted = quote_identifier(&name);
+    let index = replaced.as_ref().map_or(&name, |replaced| &replaced.meanwhile);
+    let mut build = build(work, key, index);
+    build.steps.iter_mut().for_each(|step| step.renamed = replaced.as_ref().map(Replaced::renamed));
+    work.build(build);
+    let (quoted, index) = (quote_identifier(&name), quote_identifier(index));
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", work.alter, key.deferral);
+    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {index}{}", work.alter, key.deferral);
     work.becomes_key(Step::hidden(add));
     work.keys.push((name, key.columns.clone()));
     Some(())

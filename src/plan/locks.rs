@@ -29,7 +29,7 @@ pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Op
             set.target(target, mode);
         }
         for part in &ask.ddl.parts {
-            set.dependents(target, part);
+            set.dependents(target, part, modes(part.form, version));
         }
     }
     for part in &ask.ddl.parts {
@@ -93,22 +93,25 @@ impl Needs<'_> {
     }
 
     /// What the part locks beside the statement's object and the relations that it names.
-    fn dependents(&mut self, target: &RelationFacts, part: &Part) {
+    /// `modes`: what this phase takes in place of the statement's own locks, maybe.
+    fn dependents(&mut self, target: &RelationFacts, part: &Part, modes: (Option<LockMode>, Option<LockMode>)) {
         use LockMode::{AccessExclusive, ShareRowExclusive};
+        let as_written = modes == part.form.locks(self.ask.version());
         let cascade = part.cascade || self.ask.ddl.cascade;
         let column = part.column.as_deref();
         match part.form {
+            Form::DropConstraint | Form::EnforceConstraint | Form::UnenforceConstraint | Form::ValidateConstraint => {
+                let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();
+                if let Some(mode) = modes.1 {
+                    self.add_all(referenced(target, named), mode);
+                }
+            }
+            _ if !as_written => return,
             Form::DropTable | Form::DropForeignTable => {
                 self.add_all(referenced(target, |_| true), AccessExclusive);
                 if let Some(parent) = &target.parent {
                     self.add(parent, AccessExclusive, true);
                     self.add_all(target.default_partition.iter(), AccessExclusive);
-                }
-            }
-            Form::DropConstraint | Form::EnforceConstraint | Form::UnenforceConstraint | Form::ValidateConstraint => {
-                let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();
-                if let Some(mode) = part.form.row().other_lock {
-                    self.add_all(referenced(target, named), mode);
                 }
             }
             Form::DropColumn => self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive),
@@ -130,7 +133,7 @@ impl Needs<'_> {
         }
         let drops_keys =
             matches!(part.form, Form::DropTable | Form::DropConstraint | Form::DropColumn | Form::Truncate);
-        if cascade && drops_keys {
+        if cascade && drops_keys && as_written {
             self.add_all(target.referenced_by.iter(), AccessExclusive);
         }
     }

@@ -108,6 +108,8 @@ pub struct Part {
     pub new_column: Option<Box<NewColumn>>,
     /// The subcommand of an ALTER TABLE, as its author wrote it.
     pub text: Option<String>,
+    /// Of ADD CONSTRAINT what stands behind the name.
+    pub element: Option<String>,
 }
 
 /// A column that ALTER TABLE adds, in the author's words.
@@ -223,7 +225,11 @@ impl Part {
             _ => piece.text.len(),
         };
         let column = self.new_column.as_ref().map_or(0, |new| new.pieces.iter().map(piece).sum());
-        of(&self.text) + of(&self.probe) + self.key.as_ref().map_or(0, |key| key.index.len()) + column
+        of(&self.text)
+            + of(&self.element)
+            + of(&self.probe)
+            + self.key.as_ref().map_or(0, |key| key.index.len())
+            + column
     }
 
     pub fn new(form: Form) -> Self {
@@ -238,6 +244,7 @@ impl Part {
             key: None,
             new_column: None,
             text: None,
+            element: None,
         }
     }
 }

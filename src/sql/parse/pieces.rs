@@ -55,6 +55,14 @@ impl Piece<'_> {
         self.slice(first.range.start..last.range.end)
     }
 
+    /// What stands behind the name of `ADD CONSTRAINT name …`.
+    pub(super) fn element(&self) -> Option<String> {
+        let [add, constraint, _, first, ..] = self.words else { return None };
+        let is_named = add.token == Token::AddP && constraint.token == Token::Constraint;
+        (is_named && first.token != Token::Uescape).then_some(())?;
+        self.slice(first.range.start..self.words.last()?.range.end)
+    }
+
     fn slice(&self, range: Range<usize>) -> Option<String> {
         self.scanned.source(range).map(str::to_owned)
     }

@@ -4,7 +4,9 @@
 //! nothing that stays.
 
 use crate::catalog::tree::{self, Inquire, Round};
-use crate::catalog::{Facts, FreeName, RelationFacts, attach, backfill, detachable, matview, naming, probe, query};
+use crate::catalog::{
+    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, matview, naming, probe, query,
+};
 use crate::plan::{self, Limits};
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -44,6 +46,7 @@ pub async fn learn<A: Asking>(
     facts: &mut Facts,
 ) -> Result<(), A::Stop> {
     ask_partitions(asking, statement, facts, limits).await?;
+    ask_domain(asking, statement, facts).await?;
     let Some(table) = table else { return Ok(()) };
     if probe::worth_asking(table, limits.small_table) {
         ask_probes(asking, statement, table, facts).await?;
@@ -72,6 +75,21 @@ pub async fn learn<A: Asking>(
         let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
         facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
     }
+    Ok(())
+}
+
+/// The tables that ALTER DOMAIN would read.
+async fn ask_domain<A: Asking>(asking: &mut A, statement: &Statement, facts: &mut Facts) -> Result<(), A::Stop> {
+    let Class::Ddl(ddl) = &statement.class else { return Ok(()) };
+    let (Some(name), Form::AlterDomain) = (&ddl.domain, ddl.form()) else { return Ok(()) };
+    let Some(json) = asking.text(domain::TABLES_SQL, &[&name.quoted()]).await? else { return Ok(()) };
+    let Some(names) = domain::tables(&json) else { return Ok(()) };
+    let [schemas, relations] = query::parameters(&names);
+    let answer = asking.text(query::FACTS_SQL, &[&schemas, &relations]).await?;
+    let Some(found) = answer.and_then(|json| query::decode(&json).ok()) else { return Ok(()) };
+    let tables: Vec<RelationFacts> = found.relations.into_iter().filter_map(|asked| asked.found).collect();
+    facts.related.extend(tables.iter().map(RelationFacts::lock_facts));
+    facts.domain_tables = Some(tables);
     Ok(())
 }
 
@@ -117,21 +135,32 @@ async fn ask_probes<A: Asking>(
         facts.probe.resize(ddl.parts.len(), None);
     }
     for question in probe::probes(statement, table) {
-        // An empty row parts what was before from what is after.
-        let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
-        let Some(rows) = asking.rolled_back(&statements).await? else { continue };
-        let files: probe::Files = rows
-            .into_iter()
-            .filter_map(|row| {
-                let mut values = row.into_iter().flatten();
-                Some((values.next()?, values.next()?))
-            })
-            .collect();
-        let mut halves = files.split(|(name, _)| name.is_empty());
-        let (Some(first), Some(second)) = (halves.next(), halves.next()) else { continue };
+        let Some(mut answer) = ask_probe(asking, &question).await? else { continue };
+        let version = facts.session.server_version;
+        if answer.rewrites_table
+            && let Some(bare) = probe::bare(statement, table, question.part, version)
+        {
+            answer.rewrites_bare = ask_probe(asking, &bare).await?.map(|answer| answer.rewrites_table);
+        }
         if let Some(slot) = facts.probe.get_mut(question.part) {
-            *slot = Some(probe::answer(&first.to_vec(), &second.to_vec()));
+            *slot = Some(answer);
         }
     }
     Ok(())
+}
+
+async fn ask_probe<A: Asking>(asking: &mut A, question: &probe::Probe) -> Result<Option<ProbeAnswer>, A::Stop> {
+    // An empty row parts what was before from what is after.
+    let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
+    let Some(rows) = asking.rolled_back(&statements).await? else { return Ok(None) };
+    let files: probe::Files = rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut values = row.into_iter().flatten();
+            Some((values.next()?, values.next()?))
+        })
+        .collect();
+    let mut halves = files.split(|(name, _)| name.is_empty());
+    let halves = halves.next().zip(halves.next());
+    Ok(halves.map(|(first, second)| probe::answer(&first.to_vec(), &second.to_vec())))
 }

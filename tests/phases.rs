@@ -19,14 +19,15 @@ const STOPS: &str = "
         END LOOP;
       END IF;
     END $$;
+    CREATE DOMAIN dice AS int DEFAULT 1 + (random() * 5)::int;
     CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE FUNCTION stop()";
 
 const TABLES: &str = "
     CREATE TABLE o (id int PRIMARY KEY);
     INSERT INTO o SELECT generate_series(1, 100);
-    CREATE TABLE t (id int PRIMARY KEY, v text, i int, j int);
+    CREATE TABLE t (id int PRIMARY KEY, v text, i int CONSTRAINT old CHECK (i > 0), j int);
     INSERT INTO t SELECT g, 'x', g, g FROM generate_series(1, 100) g;
-    CREATE TABLE keyless (LIKE t);
+    CREATE TABLE keyless (LIKE t, CONSTRAINT one UNIQUE (i));
     INSERT INTO keyless SELECT * FROM t;
     CREATE TABLE p (id int NOT NULL, i int) PARTITION BY RANGE (id);
     CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50);
@@ -65,7 +66,7 @@ const STATE: &str = "
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 17] = [
+const STATEMENTS: [(&str, &[&str]); 20] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -82,6 +83,18 @@ const STATEMENTS: [(&str, &[&str]); 17] = [
     (
         "ALTER TABLE t ADD COLUMN c serial, ALTER v SET NOT NULL, ADD CHECK (i > 0), ADD FOREIGN KEY (i) REFERENCES o, DROP COLUMN j",
         &["%OWNER TO%", "%ADD CHECK%", "%ADD FOREIGN KEY%", "%VALIDATE CONSTRAINT%", "%DROP COLUMN%"],
+    ),
+    (
+        "ALTER TABLE t ADD COLUMN c dice NOT NULL",
+        &["%DROP DEFAULT", "%IS DISTINCT FROM NULL) NOT VALID", "%SET NOT NULL"],
+    ),
+    (
+        "ALTER TABLE t DROP CONSTRAINT old, ADD CONSTRAINT old CHECK (i > -1)",
+        &["%NOT VALID", "%VALIDATE CONSTRAINT%", "%DROP CONSTRAINT old", "%RENAME CONSTRAINT%"],
+    ),
+    (
+        "ALTER TABLE keyless DROP CONSTRAINT one, ADD CONSTRAINT one PRIMARY KEY (j) DEFERRABLE",
+        &["%IS NOT NULL) NOT VALID", "CREATE UNIQUE INDEX%", "%DROP CONSTRAINT one%", "%USING INDEX%"],
     ),
     ("ALTER TABLE t ADD CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
     ("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),

@@ -7,8 +7,9 @@
 //! session version=150000 in_transaction strongest="ACCESS EXCLUSIVE" frozen schema=public
 //! limits  small=1MB guard
 //! relation public.orders kind=r bytes=31GB column=id:bigint,notnull,default index=orders_pkey,unique,constraint
-//! probe   none rewrite rebuild unknown
+//! probe   none rewrite rebuild value type unknown
 //! refreshable
+//! domain  orders items
 //! wanted  INDEX USING btree (a)
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
@@ -98,6 +99,7 @@ struct Scene {
     tree: Option<Tree>,
     attach: Option<AttachFacts>,
     detachable: Option<Detachable>,
+    domain: Option<Vec<String>>,
     forgetful: bool,
     refreshable: bool,
 }
@@ -130,6 +132,7 @@ impl Default for Scene {
             refreshable: false,
             attach: None,
             detachable: None,
+            domain: None,
             forgetful: false,
         }
     }
@@ -178,6 +181,7 @@ impl Scene {
             }
             "member" => self.tree.as_mut().unwrap().members.push(member(rest)),
             "forgetful" => self.forgetful = true,
+            "domain" => self.domain = Some(rest.to_vec()),
             "refreshable" => self.refreshable = true,
             word => panic!("{file}: what is {word:?}?"),
         }
@@ -224,6 +228,9 @@ impl Scene {
             tree: self.tree.clone(),
             attach: self.attach.clone(),
             detachable: self.detachable.clone(),
+            domain_tables: self.domain.as_ref().map(|names| {
+                names.iter().filter_map(|name| self.relations.iter().find(|r| r.id.name == *name).cloned()).collect()
+            }),
         }
     }
 
@@ -274,10 +281,13 @@ fn limits(limits: &mut Limits, word: &str) {
 }
 
 fn probe(word: &str) -> Option<ProbeAnswer> {
+    let answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false, rewrites_bare: None };
     match word {
-        "none" => Some(ProbeAnswer { rewrites_table: false, rebuilds_indexes: false }),
-        "rewrite" => Some(ProbeAnswer { rewrites_table: true, rebuilds_indexes: true }),
-        "rebuild" => Some(ProbeAnswer { rewrites_table: false, rebuilds_indexes: true }),
+        "none" => Some(answer),
+        "rewrite" => Some(ProbeAnswer { rewrites_table: true, rebuilds_indexes: true, ..answer }),
+        "rebuild" => Some(ProbeAnswer { rebuilds_indexes: true, ..answer }),
+        "value" => Some(ProbeAnswer { rewrites_table: true, rewrites_bare: Some(false), ..answer }),
+        "type" => Some(ProbeAnswer { rewrites_table: true, rewrites_bare: Some(true), ..answer }),
         "unknown" => None,
         _ => panic!("probe {word}?"),
     }
@@ -395,7 +405,7 @@ fn member(words: &[String]) -> Member {
     member
 }
 
-/// `name:type[,notnull][,default][,identity][,generated]`
+/// `name:type[,notnull][,default][,identity][,generated][,virtual][,row]`
 fn column(text: &str) -> ColumnFacts {
     let (name, rest) = text.split_once(':').unwrap();
     let mut flags = rest.split(',');
@@ -407,7 +417,9 @@ fn column(text: &str) -> ColumnFacts {
         not_null: flags.contains(&"notnull"),
         has_default: flags.contains(&"default"),
         identity: flags.contains(&"identity"),
-        generated: flags.contains(&"generated"),
+        generated: flags.contains(&"generated") || flags.contains(&"virtual"),
+        computed: flags.contains(&"virtual"),
+        row_type: flags.contains(&"row"),
         custom_collation: false,
     }
 }

@@ -26,7 +26,9 @@ const SHARED: &str = "
     CREATE SEQUENCE numbers;
     CREATE TYPE mood AS ENUM ('sad', 'ok');
     CREATE DOMAIN positive AS int CHECK (VALUE > 0);
-    CREATE DOMAIN plain AS int";
+    CREATE DOMAIN plain AS int;
+    CREATE DOMAIN dice AS int DEFAULT 5 + (random() * 0)::int;
+    CREATE TYPE place AS (x int, y int)";
 
 /// `T t` is one that must be quoted.
 const SHAPES: [&str; 5] = [
@@ -72,7 +74,10 @@ fn new_column(name: &'static str) -> impl Strategy<Value = String> {
         ("numeric(8, 2)", vec!["", "DEFAULT 1.005", "DEFAULT 2 + random() * 0"]),
         ("mood", vec!["", "DEFAULT 'ok'", "DEFAULT (CASE WHEN random() < 2 THEN 'ok' END)::mood"]),
         ("plain", vec!["", "DEFAULT 3", "DEFAULT 3 + (random() * 0)::int"]),
-        ("positive", vec!["", "DEFAULT 3"]),
+        ("positive", vec!["", "DEFAULT 3", "DEFAULT 3 + (random() * 0)::int"]),
+        ("dice", vec!["", "DEFAULT 3", "DEFAULT NULL", "DEFAULT 3 + (random() * 0)::int"]),
+        ("place", vec!["", "DEFAULT ROW(1, NULL)::place", "DEFAULT ROW(NULL, (random() * 0)::int)::place"]),
+        ("bigint", vec!["GENERATED ALWAYS AS (id * 2) STORED"]),
         ("int[]", vec!["", "DEFAULT ARRAY[1, 2]", "DEFAULT ARRAY[1, (random() * 0)::int]"]),
     ]);
     let constraints = prop::collection::vec(
@@ -133,10 +138,36 @@ fn subcommand(nth: usize) -> impl Strategy<Value = String> {
     prop_oneof![new_column(name), others.prop_map(str::to_owned)]
 }
 
+/// A constraint in the place of one that may be there, and perhaps something else.
+fn replacement() -> impl Strategy<Value = Vec<String>> {
+    let names = prop::sample::select(vec!["there", "\"T t_a_check\"", "\"T t_pkey\"", "\"T t_B b_key\""]);
+    let elements = prop::sample::select(vec![
+        "CHECK (a > -9)",
+        "CHECK (a > 20)",
+        "CHECK (d > 0) NOT VALID",
+        "UNIQUE (id)",
+        "UNIQUE (a) DEFERRABLE",
+        "PRIMARY KEY (id)",
+        "PRIMARY KEY (d)",
+        "FOREIGN KEY (a) REFERENCES o",
+        "FOREIGN KEY (d) REFERENCES o ON DELETE SET NULL",
+    ]);
+    (names, elements, prop::option::of(subcommand(0)), any::<bool>()).prop_map(|(name, element, other, drop_first)| {
+        let pair = [format!("DROP CONSTRAINT {name}"), format!("ADD CONSTRAINT {name} {element}")];
+        let mut all: Vec<String> = pair.into();
+        if !drop_first {
+            all.reverse();
+        }
+        all.extend(other);
+        all
+    })
+}
+
 fn case() -> impl Strategy<Value = Case> {
     let subcommands = prop_oneof![
         2 => subcommand(0).prop_map(|one| vec![one]),
         3 => (subcommand(0), subcommand(1)).prop_map(|(a, b)| vec![a, b]),
+        2 => replacement(),
         2 => (subcommand(0), subcommand(1), subcommand(2), subcommand(3)).prop_map(|(a, b, c, d)| vec![a, b, c, d]),
     ];
     let extras = prop::sample::subsequence(EXTRAS.to_vec(), 0..3);

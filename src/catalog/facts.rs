@@ -36,6 +36,9 @@ pub struct Facts {
     /// What DROP TABLE of a partition depends on; set by the session.
     #[serde(default)]
     pub detachable: Option<super::detachable::Detachable>,
+    /// The tables that hold values of the domain which ALTER DOMAIN names; set by the session.
+    #[serde(default)]
+    pub domain_tables: Option<Vec<RelationFacts>>,
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,
@@ -239,6 +242,12 @@ pub struct ColumnFacts {
     /// Stored or virtual.
     #[serde(default)]
     pub generated: bool,
+    /// Generated, and virtual (18).
+    #[serde(default)]
+    pub computed: bool,
+    /// Of a row type, or a domain, which may be one of a row type: such a value may be no NULL, and yet not be NOT NULL.
+    #[serde(default)]
+    pub row_type: bool,
     /// Another collation than its type's own.
     #[serde(default)]
     pub custom_collation: bool,
@@ -282,6 +291,9 @@ pub struct IndexFacts {
 pub struct ProbeAnswer {
     pub rewrites_table: bool,
     pub rebuilds_indexes: bool,
+    /// A column whose type is not PostgreSQL's own: the column without any value would rewrite the table too.
+    #[serde(default)]
+    pub rewrites_bare: Option<bool>,
 }
 
 impl IndexFacts {

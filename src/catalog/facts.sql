@@ -249,6 +249,9 @@ relation_json AS (
                'identity', a.attidentity::pg_catalog.text OPERATOR(pg_catalog.<>) '',
                'generated', COALESCE(pg_catalog.to_jsonb(a) OPERATOR(pg_catalog.->>) 'attgenerated', '')
                             OPERATOR(pg_catalog.<>) '',
+               'computed', COALESCE(pg_catalog.to_jsonb(a) OPERATOR(pg_catalog.->>) 'attgenerated', '')
+                            OPERATOR(pg_catalog.=) 'v',
+               'row_type', COALESCE(t.typtype::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['c', 'd']), false),
                'custom_collation', a.attcollation OPERATOR(pg_catalog.<>) t.typcollation)
              ORDER BY a.attnum), '[]')
         FROM pg_catalog.pg_attribute a

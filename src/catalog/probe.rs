@@ -9,7 +9,7 @@
 
 use super::{ProbeAnswer, RelationFacts, comparable_index_definition};
 use crate::pg::RelationName;
-use crate::sql::{Class, Statement};
+use crate::sql::{Class, PieceKind, Statement};
 use std::collections::BTreeMap;
 
 /// The copy. `sql` writes the same name into [`crate::sql::Part::probe`].
@@ -55,10 +55,20 @@ pub fn probes(statement: &Statement, table: &RelationFacts) -> Vec<Probe> {
         .collect()
 }
 
+/// Whether the column would rewrite the table even without a value, as a domain with a constraint does. Only worth asking
+/// when it does so with one; of PostgreSQL's own types none does.
+pub fn bare(statement: &Statement, table: &RelationFacts, part: usize, version: i32) -> Option<Probe> {
+    let Class::Ddl(ddl) = &statement.class else { return None };
+    let new = ddl.parts.get(part)?.new_column.as_deref().filter(|new| !new.built_in)?;
+    let statement =
+        format!("ALTER TABLE {PROBE_TABLE} ADD COLUMN {}", new.bare(version, |piece| piece.kind == PieceKind::Collate));
+    Some(Probe { part, make: make(table), files: FILES, statement })
+}
+
 /// Compares the files before and after. An index that is gone was dropped and made anew under another name.
 pub fn answer(before: &Files, after: &Files) -> ProbeAnswer {
     let after: BTreeMap<&str, &str> = after.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
-    let mut answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false };
+    let mut answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false, rewrites_bare: None };
     for (name, file) in before {
         if after.get(name.as_str()) == Some(&file.as_str()) {
             continue;

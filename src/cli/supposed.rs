@@ -65,6 +65,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         tree: None,
         attach: None,
         detachable: None,
+        domain_tables: None,
         backfill,
     }
 }
@@ -80,6 +81,8 @@ fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
         has_default: false,
         identity: false,
         generated: false,
+        computed: false,
+        row_type: false,
         custom_collation: false,
     };
     keys.chain(named).map(column).collect()

@@ -17,7 +17,7 @@ use crate::catalog::Facts;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::pg::sqlstate;
-use crate::plan::{BoundsOf, Phase, PhaseKind, Plan, Step};
+use crate::plan::{BoundsOf, Phase, PhaseKind, Plan, Renamed, Step};
 use crate::report::{Report, Severity};
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
@@ -213,6 +213,10 @@ impl Execution<'_> {
     /// A step's error, as the client would have got it; the notices that came before it go first.
     fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> Stop {
         self.talk.link.tell_front(&reply.notices());
+        let error = match &step.renamed {
+            Some(renamed) => with_name(&error, renamed),
+            None => error,
+        };
         if let Some(column) = &step.not_null
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
@@ -256,6 +260,14 @@ impl Execution<'_> {
             .take_cancelled()
             .then(|| Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
     }
+}
+
+/// The error of what has a name of the proxy's, with its author's.
+fn with_name(error: &ServerError, renamed: &Renamed) -> ServerError {
+    let told = |code: u8| Some((code, error.field(code)?.replace(&renamed.from, &renamed.to)));
+    let fields: Vec<(u8, String)> = b"MDHWn".iter().filter_map(|code| told(*code)).collect();
+    let fields: Vec<(u8, &str)> = fields.iter().map(|(code, text)| (*code, text.as_str())).collect();
+    ServerError::new(error.restated(&fields, b""))
 }
 
 /// The violation of a check that stands for NOT NULL, as SET NOT NULL would have told it. The relation is the one

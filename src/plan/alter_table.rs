@@ -14,13 +14,14 @@
 use super::ask::Ask;
 use super::locks;
 use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
-use super::{constraint, direct, new_column};
+use super::replace::Replaced;
+use super::{constraint, direct, new_column, replace};
 use crate::catalog::RelationFacts;
 use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
 use crate::report::Report;
-use crate::sql::Part;
 use crate::sql::form::Form;
+use crate::sql::{NewColumn, Part};
 
 /// `None`: it runs as written.
 pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
@@ -33,39 +34,12 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if ask.ddl.only && table.has_children {
         return None;
     }
-    if takes_from_another(&ask.ddl.parts) {
-        return None;
-    }
-    let mut work = Work::new(ask, table);
+    let replaced = replace::replaced(ask, table)?;
+    let mut work = Work { replaced, ..Work::new(ask, table) };
     for (i, part) in ask.ddl.parts.iter().enumerate() {
         work.add(i, part)?;
     }
     work.plan()
-}
-
-/// Whether one subcommand drops what another one names: the server does such a statement in an order of its own.
-fn takes_from_another(parts: &[Part]) -> bool {
-    parts.iter().enumerate().any(|(i, part)| {
-        let taken = match part.form {
-            Form::DropColumn | Form::DropNotNull | Form::AlterIdentity | Form::DropExpression => &part.column,
-            Form::DropConstraint => &part.constraint,
-            _ => return false,
-        };
-        let Some(taken) = taken.as_ref().map(|name| name.to_lowercase()) else { return true };
-        let unnamed = |other: &Part| part.form == Form::DropConstraint && makes_unnamed(other);
-        let names = |other: &Part| {
-            unnamed(other) || other.text.as_ref().is_none_or(|text| text.to_lowercase().contains(&taken))
-        };
-        parts.iter().enumerate().any(|(at, other)| at != i && names(other))
-    })
-}
-
-/// Whether it makes a constraint whose name the server chooses: maybe the one that is dropped.
-fn makes_unnamed(part: &Part) -> bool {
-    use Form::{AddCheck, AddForeignKey, AddNotNullConstraint, AddPrimaryKey, AddUnique, SetNotNull};
-    let form = matches!(part.form, AddCheck | AddForeignKey | AddNotNullConstraint | AddPrimaryKey | AddUnique);
-    let column = part.new_column.as_ref().is_some_and(|new| new.pieces.iter().any(|piece| piece.name.is_none()));
-    part.form == SetNotNull || column || (form && part.constraint.is_none())
 }
 
 /// Whether the plan of a statement depends on what a backfill would meet.
@@ -114,8 +88,7 @@ pub(super) struct Work<'a> {
     /// New columns, and whether each is NOT NULL, or about to be.
     pub(super) columns: Vec<(String, bool)>,
     pub(super) first: Added,
-    /// Quoted names.
-    filled: Vec<String>,
+    filled: Vec<Filled>,
     pub(super) then: Added,
     checks: Vec<Step>,
     builds: Vec<Phase>,
@@ -127,6 +100,7 @@ pub(super) struct Work<'a> {
     pub(super) keys: Vec<(String, Vec<String>)>,
     /// Columns that become NOT NULL.
     pub(super) proved: Vec<String>,
+    replaced: Vec<Replaced>,
     only_checks: bool,
     meanwhile: Vec<&'static str>,
     /// Why there is a last phase, for people.
@@ -154,6 +128,7 @@ impl<'a> Work<'a> {
             after: Vec::new(),
             keys: Vec::new(),
             proved: Vec::new(),
+            replaced: Vec::new(),
             only_checks: false,
             meanwhile: Vec::new(),
             last_purposes: Vec::new(),
@@ -214,9 +189,20 @@ impl<'a> Work<'a> {
         NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
     }
 
-    pub(super) fn fill(&mut self, column: &str) {
+    pub(super) fn fill(&mut self, new: &NewColumn) {
         self.meanwhile("for a time old rows have NULL in the new column, which others see already");
-        self.filled.push(quote_identifier(column));
+        let column = quote_identifier(&new.name);
+        // A row whose fields are all null is no NULL, but IS NULL.
+        let test = if new.built_in { "IS NULL" } else { "IS NOT DISTINCT FROM NULL" };
+        let wanting = format!("{column} {test}");
+        self.filled.push(Filled { column, value: "DEFAULT".to_owned(), wanting });
+    }
+
+    /// A column that the statement adds.
+    pub(super) fn added(&self, column: &str) -> Option<&'a NewColumn> {
+        let ask: &'a Ask<'a> = self.ask;
+        let mut added = ask.ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
+        added.find(|new| new.name == column)
     }
 
     pub(super) fn check(&mut self, validate: Step) {
@@ -248,6 +234,11 @@ impl<'a> Work<'a> {
     pub(super) fn is_not_null(&self, column: &str) -> Option<bool> {
         let new = self.columns.iter().find(|(name, _)| name == column).map(|(_, not_null)| *not_null);
         new.or_else(|| self.table.column(column).map(|column| column.not_null))
+    }
+
+    /// The constraint of that name is dropped by the same statement.
+    pub(super) fn replaced(&self, name: Option<&str>) -> Option<Replaced> {
+        self.replaced.iter().find(|replaced| Some(replaced.name.as_str()) == name).cloned()
     }
 
     /// What stands behind all subcommands of the last phase.
@@ -309,14 +300,9 @@ impl<'a> Work<'a> {
 
     /// Old rows get the columns' defaults.
     fn backfill(&self) -> Phase {
-        let columns = self.filled.iter().map(|column| Filled {
-            column: column.clone(),
-            value: "DEFAULT".to_owned(),
-            wanting: format!("{column} IS NULL"),
-        });
         let quiet = self.ask.facts.backfill.as_ref().is_some_and(|facts| facts.quiet);
         let table = self.table.id.full_name();
-        let backfill = Backfill { table, oid: self.table.id.oid, columns: columns.collect(), quiet };
+        let backfill = Backfill { table, oid: self.table.id.oid, columns: self.filled.clone(), quiet };
         let (set, wanting) = (backfill.set(), backfill.wanting());
         let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", backfill.table.quoted()));
         Phase {

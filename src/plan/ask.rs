@@ -95,7 +95,10 @@ impl<'a> Ask<'a> {
     /// The relations whose rows a scan, build or rewrite goes through.
     pub(super) fn worked_on(&self) -> Vec<&'a RelationFacts> {
         let facts = self.facts;
-        if !self.has_form(Form::AttachPartition) && !self.has_form(Form::AlterDomain) {
+        if self.has_form(Form::AlterDomain) {
+            return self.facts.domain_tables.iter().flatten().collect();
+        }
+        if !self.has_form(Form::AttachPartition) {
             return self.targets().collect();
         }
         self.ddl.parts.iter().flat_map(|part| &part.others).filter_map(|name| facts.relation(name)).collect()

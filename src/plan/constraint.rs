@@ -10,13 +10,14 @@
 use super::alter_table::Work;
 use super::index::concurrent;
 use super::model::{Phase, Step, Undo};
+use super::replace::{self, Replaced};
 use crate::catalog::naming::object_name;
 use crate::catalog::{ConstraintFacts, Label, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
-use crate::sql::{NewKey, Part};
+use crate::sql::{NewColumn, NewKey, Part, PieceKind};
 
 const FROM_NOW_ON: &str = "from now on it holds for every new row";
 
@@ -43,6 +44,9 @@ pub(super) fn not_valid(work: &mut Work<'_>, part: &Part) -> Option<()> {
         Form::AddForeignKey if work.table.kind == RelationKind::Table || work.ask.version() >= 180_000 => 'f',
         _ => return None,
     };
+    if let Some(replaced) = work.replaced(part.constraint.as_deref()) {
+        return replace::add(work, part, &replaced);
+    }
     let whole = &work.ask.statement.text;
     // On a line of its own, as the text may end with a comment.
     let add = match work.ask.ddl.parts.len() {
@@ -69,6 +73,15 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
     work.then.add(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
     work.check(validate);
     Some(())
+}
+
+/// The same, with a name of ours until it takes the place of another.
+pub(super) fn add_under(work: &mut Work<'_>, add: Step, replaced: &Replaced) {
+    let name = Name::Known(&replaced.meanwhile);
+    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&work.alter, verb, &name));
+    let renamed = Some(replaced.renamed());
+    work.then.add(FROM_NOW_ON, [Step { renamed: renamed.clone(), ..add }], [drop]);
+    work.check(Step { renamed, ..validate });
 }
 
 pub(super) fn set_not_null(work: &mut Work<'_>, part: &Part) -> Option<()> {
@@ -108,6 +121,29 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
     Some(())
 }
 
+/// Makes a new column NOT NULL. What the author called that, and whether children inherit it, is kept since 18.
+pub(super) fn new_not_null(work: &mut Work<'_>, new: &NewColumn) -> Option<()> {
+    let mut written = new.pieces.iter().filter_map(|piece| match piece.kind {
+        PieceKind::NotNull { no_inherit } => Some((piece, no_inherit)),
+        _ => None,
+    });
+    let Some((piece, no_inherit)) = written.next() else { return not_null(work, &new.name, None) };
+    // Added with its column it makes the children's columns NOT NULL all the same.
+    let is_odd = no_inherit && (work.ask.version() < 180_000 || work.table.has_children);
+    if written.next().is_some() || is_odd {
+        return None;
+    }
+    if work.ask.version() < 180_000 || (piece.name.is_none() && !no_inherit) {
+        return not_null(work, &new.name, None);
+    }
+    work.proved.push(new.name.clone());
+    let before = piece.text.get(..piece.element_at)?;
+    let no_inherit = if no_inherit { " NO INHERIT" } else { "" };
+    let column = quote_identifier(&new.name);
+    let add = format!("{}ADD {before}NOT NULL {column}{no_inherit} NOT VALID", work.alter);
+    add_not_valid(work, 'n', Step::hidden(add), piece.name.as_deref())
+}
+
 /// The NOT NULL constraint that a column has already (18): not valid, or the statement would have nothing to do.
 fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a ConstraintFacts> {
     table.constraints.iter().find(|constraint| constraint.kind == 'n' && constraint.columns == [column])
@@ -127,6 +163,8 @@ fn not_null_constraint(work: &mut Work<'_>, column: &str) -> Option<()> {
 /// A CHECK of the proxy's own that a column is not null.
 struct Proof {
     column: String,
+    /// What it says of the column: of a row type, a domain perhaps, that which SET NOT NULL would ask of it.
+    test: &'static str,
     name: String,
     /// One of the same name is there already: left by a proxy that died.
     there: bool,
@@ -139,7 +177,10 @@ impl Proof {
             // Numbered, as long names of columns may be cut to the same.
             false => object_name(&format!("pgsluice{}", work.proved.len()), Some(column), "is_not_null"),
         };
-        Self { column: column.to_owned(), there: work.table.constraint(&name).is_some(), name }
+        let row_type = work.table.column(column).is_none_or(|column| column.row_type);
+        let built_in = work.added(column).is_some_and(|new| new.built_in);
+        let test = if row_type && !built_in { "IS DISTINCT FROM NULL" } else { "IS NOT NULL" };
+        Self { column: column.to_owned(), test, there: work.table.constraint(&name).is_some(), name }
     }
 
     fn is_valid(&self, table: &RelationFacts) -> bool {
@@ -163,7 +204,7 @@ impl Proof {
     /// Adds it, and what takes it back.
     fn add(&self, work: &Work<'_>) -> (Vec<Step>, Step) {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
-        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID", work.alter);
+        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} {}) NOT VALID", work.alter, self.test);
         // What a proxy left that died may be of any kind: it is made anew.
         let steps = self.there.then(|| self.drop(work)).into_iter().chain([Step::hidden(add)]);
         (steps.collect(), self.drop(work))
@@ -176,13 +217,18 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     let label = if key.primary { Label::Pkey } else { Label::Key };
     let name = written.or_else(|| work.ask.facts.free_name(part, label))?.to_owned();
     // A second primary key, a column named twice, INCLUDE before 11: the server refuses it.
-    let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
+    let replaced = work.replaced(written);
+    let stays = |constraint: &ConstraintFacts| work.replaced(Some(&constraint.name)).is_none();
+    let second = key.primary && table.constraints.iter().any(|there| there.kind == 'p' && stays(there));
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
+    // Neither is there an index on a virtual column.
+    let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
     let includes_early = !key.include.is_empty() && work.ask.version() < 110_000;
     // Of two equal keys in one statement the server makes one.
     // An index on a parent alone would not hold its children's rows.
     if second
         || twice
+        || computed
         || includes_early
         || table.kind != RelationKind::Table
         || work.keys.iter().any(|(taken, columns)| *taken == name || *columns == key.columns)
@@ -199,10 +245,13 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
             not_null(work, column, None)?;
         }
     }
-    work.build(build(work, key, &name));
-    let quoted = quote_identifier(&name);
+    let index = replaced.as_ref().map_or(&name, |replaced| &replaced.meanwhile);
+    let mut build = build(work, key, index);
+    build.steps.iter_mut().for_each(|step| step.renamed = replaced.as_ref().map(Replaced::renamed));
+    work.build(build);
+    let (quoted, index) = (quote_identifier(&name), quote_identifier(index));
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", work.alter, key.deferral);
+    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {index}{}", work.alter, key.deferral);
     work.becomes_key(Step::hidden(add));
     work.keys.push((name, key.columns.clone()));
     Some(())

@@ -8,7 +8,7 @@ use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
-use crate::catalog::ConstraintFacts;
+use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
@@ -33,9 +33,9 @@ pub(super) fn plan(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     let verdicts: Vec<Verdict> = ask.ddl.parts.iter().enumerate().map(|(i, part)| verdict(ask, i, part)).collect();
     let all = |wanted: fn(&Verdict) -> bool| verdicts.iter().all(wanted);
     let mut hazards: Vec<(Form, &'static str)> = Vec::new();
-    for (part, verdict) in ask.ddl.parts.iter().zip(&verdicts) {
+    for (i, (part, verdict)) in ask.ddl.parts.iter().zip(&verdicts).enumerate() {
         if let Verdict::Unsafe(hazard) = verdict {
-            hazards.push((part.form, hazard));
+            hazards.push((blamed(ask, i, part), hazard));
         }
     }
     if all(|v| matches!(v, Verdict::Long)) && hazards.is_empty() {
@@ -83,33 +83,55 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
         Way::Run => Verdict::Brief,
         Way::Long => Verdict::Long,
         Way::Probe | Way::Fill => match ask.facts.probe.get(i).and_then(Option::as_ref) {
-            Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => Verdict::Unsafe(row.hazard),
-            Some(_) if rechecks(ask, part) => {
-                Verdict::Unsafe("a CHECK on the column is checked again for every row while nobody can read or write")
+            Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => {
+                Verdict::Unsafe(blamed(ask, i, part).row().hazard)
             }
-            Some(_) => Verdict::Brief,
+            Some(_) => rechecks(ask, part).map_or(Verdict::Brief, Verdict::Unsafe),
             None => Verdict::Unsafe(row.hazard),
         },
         Way::Phases if part.form == Form::SetNotNull && proven_not_null(ask, part) => Verdict::Brief,
         Way::Concurrently if row.hazard.is_empty() => Verdict::Brief,
         // An index on a partitioned table alone is a catalogue entry: nothing is built.
         Way::Concurrently if part.form == Form::CreateIndex && !super::index::builds(ask) => Verdict::Brief,
+        Way::Guarded
+            if part.form == Form::AlterDomain && ask.facts.domain_tables.as_ref().is_some_and(Vec::is_empty) =>
+        {
+            Verdict::Relay
+        }
         Way::Phases | Way::Guarded | Way::Concurrently => Verdict::Unsafe(row.hazard),
     }
 }
 
-/// A change of type that writes nothing still checks the CHECKs of the column again.
-fn rechecks(ask: &Ask<'_>, part: &Part) -> bool {
-    let on_column = |columns: &[String]| part.column.as_ref().is_some_and(|column| columns.contains(column));
-    part.form == Form::AlterColumnType
-        && ask.targets().flat_map(|table| &table.constraints).any(|c| c.kind == 'c' && on_column(&c.columns))
+/// The form whose hazard it is: whatever else a new column has, it is its type that has no online way.
+fn blamed(ask: &Ask<'_>, i: usize, part: &Part) -> Form {
+    let answer = ask.facts.probe.get(i).and_then(Option::as_ref);
+    if answer.is_some_and(|answer| answer.rewrites_bare == Some(true)) { Form::AddColumnUserType } else { part.form }
+}
+
+/// What is read although nothing is written: a change of type checks the CHECKs of the column again, another expression
+/// of a virtual column its NOT NULL.
+fn rechecks(ask: &Ask<'_>, part: &Part) -> Option<&'static str> {
+    let column = part.column.as_ref()?;
+    let checked = |table: &RelationFacts| table.constraints.iter().any(|c| c.kind == 'c' && c.columns.contains(column));
+    let not_null = |table: &RelationFacts| table.column(column).is_some_and(|column| column.not_null);
+    match part.form {
+        Form::AlterColumnType if ask.targets().any(checked) => {
+            Some("a CHECK on the column is checked again for every row while nobody can read or write")
+        }
+        Form::SetExpression if ask.targets().any(not_null) => {
+            Some("NOT NULL is checked again for every row while nobody can read or write")
+        }
+        _ => None,
+    }
 }
 
 /// Since 12 a valid CHECK (column IS NOT NULL) spares the scan; not that of a NOT NULL which is NOT VALID (18), whose rows
 /// are read.
 pub(super) fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
     let Some((column, table)) = part.column.as_ref().zip(ask.target()) else { return false };
-    let proofs = [column.clone(), quote_identifier(column)].map(|name| format!("CHECK (({name} IS NOT NULL))"));
+    let row_type = table.column(column).is_some_and(|column| column.row_type);
+    let test = if row_type { "IS DISTINCT FROM NULL" } else { "IS NOT NULL" };
+    let proofs = [column.clone(), quote_identifier(column)].map(|name| format!("CHECK (({name} {test}))"));
     let unproven = |c: &ConstraintFacts| c.kind == 'n' && !c.validated && c.columns.contains(column);
     ask.version() >= 120_000
         && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
@@ -177,12 +199,27 @@ fn place(ask: &Ask<'_>, form: Form) -> String {
 fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
     let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
     let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
-    let details: Vec<String> = obstacle.into_iter().chain(estimate(ask, form)).collect();
+    let details: Vec<String> = obstacle.into_iter().chain(all_read(ask, form)).chain(estimate(ask, form)).collect();
     let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
     match hint::hint(ask, form) {
         Some(hint) => report.hint(hint),
         None => report,
     }
+}
+
+/// The tables that ALTER DOMAIN reads, as it locks them all for as long as that takes.
+fn all_read(ask: &Ask<'_>, form: Form) -> Option<String> {
+    const NAMED: usize = 10;
+    let tables = ask.worked_on();
+    let mut names: Vec<String> = tables.iter().map(|table| table.id.full_name().to_string()).collect();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    (form == Form::AlterDomain && tables.len() > 1).then(|| {
+        format!("It reads one after the other of these, and all are locked until the end: {}.", names.join(", "))
+    })
 }
 
 /// How long the lock may be held, at a pace that is said, as nobody knows the disk.
@@ -193,7 +230,8 @@ fn estimate(ask: &Ask<'_>, form: Form) -> Option<String> {
         Cost::Build | Cost::Rewrite => 100,
         Cost::Brief | Cost::Unknown => return None,
     };
-    let bytes = ask.worked_on().into_iter().map(table_bytes).max()?;
+    let each = ask.worked_on().into_iter().map(table_bytes);
+    let bytes = if form == Form::AlterDomain { each.sum() } else { each.max()? };
     let seconds = bytes / (pace * MEGABYTE);
     let time = in_words(Duration::from_secs(seconds));
     (seconds > 0).then(|| format!("At {pace} MB/s its lock would be held for {time}."))

@@ -37,8 +37,16 @@ fn index_hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
 
 fn table_hint(form: Form, version: i32) -> Option<&'static str> {
     let hint = match form {
-        Form::AddColumnDefault | Form::AddColumnUserType | Form::AddColumnSerial | Form::AddColumnIdentity => {
+        Form::AddColumnUserType => {
+            "Add a column of the domain's base type, and the domain's constraint as a CHECK: NOT VALID, then \
+             VALIDATE CONSTRAINT."
+        }
+        Form::AddColumnDefault | Form::AddColumnSerial | Form::AddColumnIdentity => {
             "Add the column without a default, set the default, and fill the old rows in small batches."
+        }
+        Form::AddColumnGenerated if version >= 180_000 => {
+            "Make it VIRTUAL, which is over in a moment, unless something needs it stored (an index, a function or type \
+             of your own). Else add an ordinary column that a trigger keeps, and fill the old rows in small batches."
         }
         Form::AddColumnGenerated | Form::SetExpression => {
             "Add an ordinary column that a trigger keeps, and fill the old rows in small batches."
@@ -78,7 +86,10 @@ fn table_hint(form: Form, version: i32) -> Option<&'static str> {
         Form::SetLogged | Form::SetTablespace | Form::SetAccessMethod | Form::AddExclude => {
             "Do it when the application is idle, or fill a new table and exchange the names."
         }
-        Form::AlterDomain => "Put the constraint on the tables, NOT VALID, and VALIDATE it there.",
+        Form::AlterDomain => {
+            "ADD CONSTRAINT … NOT VALID reads nothing and holds for every new value. Old rows can be checked by a CHECK of each \
+             table, NOT VALID, then VALIDATE CONSTRAINT."
+        }
         _ => return None,
     };
     Some(hint)

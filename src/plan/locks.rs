@@ -29,11 +29,15 @@ pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Op
             set.target(target, mode);
         }
         for part in &ask.ddl.parts {
-            set.dependents(target, part);
+            set.dependents(target, part, modes(part.form, version));
         }
     }
     for part in &ask.ddl.parts {
         let Some(mode) = modes(part.form, version).1 else { continue };
+        if part.form == Form::AlterDomain {
+            // Children have columns of their own.
+            ask.worked_on().iter().for_each(|table| set.add(&table.id, mode, true));
+        }
         for other in part.others.iter().filter_map(|name| ask.facts.relation(name)) {
             set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {
@@ -106,23 +110,26 @@ impl Needs<'_> {
     }
 
     /// What the part locks beside the statement's object and the relations that it names.
-    fn dependents(&mut self, target: &RelationFacts, part: &Part) {
+    /// `modes`: what this phase takes in place of the statement's own locks, maybe.
+    fn dependents(&mut self, target: &RelationFacts, part: &Part, modes: (Option<LockMode>, Option<LockMode>)) {
         use LockMode::{AccessExclusive, ShareRowExclusive};
+        let as_written = modes == part.form.locks(self.ask.version());
         let cascade = part.cascade || self.ask.ddl.cascade;
         let column = part.column.as_deref();
         match part.form {
+            Form::DropConstraint | Form::EnforceConstraint | Form::UnenforceConstraint | Form::ValidateConstraint => {
+                let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();
+                if let Some(mode) = modes.1 {
+                    self.add_all(referenced(target, named), mode);
+                }
+            }
+            _ if !as_written => return,
             Form::DropTable | Form::DropForeignTable => {
                 // A partition's foreign keys have no triggers of its own on the tables that they point to.
                 self.add_all(referenced(target, |key| !key.of_parent), AccessExclusive);
                 if let Some(parent) = &target.parent {
                     self.add(parent, AccessExclusive, true);
                     self.add_all(target.default_partition.iter(), AccessExclusive);
-                }
-            }
-            Form::DropConstraint | Form::EnforceConstraint | Form::UnenforceConstraint | Form::ValidateConstraint => {
-                let named = |constraint: &ConstraintFacts| Some(&constraint.name) == part.constraint.as_ref();
-                if let Some(mode) = part.form.row().other_lock {
-                    self.add_all(referenced(target, named), mode);
                 }
             }
             Form::DropColumn => self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive),
@@ -149,7 +156,7 @@ impl Needs<'_> {
         }
         let drops_keys =
             matches!(part.form, Form::DropTable | Form::DropConstraint | Form::DropColumn | Form::Truncate);
-        if cascade && drops_keys {
+        if cascade && drops_keys && as_written {
             self.add_all(target.referenced_by.iter(), AccessExclusive);
         }
     }

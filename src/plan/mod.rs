@@ -5,7 +5,7 @@
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
 //!    [`partitioned_index`], [`partitioned_key`]: it has one on each partition.
-//! 3. [`alter_table`] ([`new_column`], [`constraint`]): new rows obey at once, old rows are filled and checked without blocking anybody.
+//! 3. [`alter_table`] ([`new_column`], [`constraint`], [`replace`]): new rows obey at once, old rows are filled and checked without blocking anybody.
 //!    [`attach`]: what a new partition must have is made before it is attached. [`detach`],
 //!    [`new_partition`]: its table stays in use.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
@@ -35,6 +35,7 @@ mod partitioned_key;
 pub mod print;
 mod refresh;
 mod reindex;
+mod replace;
 
 pub use model::*;
 

@@ -170,9 +170,20 @@ pub struct Step {
     /// The step divides by zero unless something holds; if it does not, this is told instead.
     #[serde(skip)]
     pub must_hold: Option<&'static str>,
+    /// What it works on has another name meanwhile than its author gave it: an error tells the author's.
+    #[serde(skip)]
+    pub renamed: Option<Renamed>,
     /// The check that this step validates stands for the bounds of a partition: an error says so.
     #[serde(skip)]
     pub bounds: Option<BoundsOf>,
+}
+
+/// Names of a constraint or its index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// Of the proxy's, such as nothing else has.
+    pub from: String,
+    pub to: String,
 }
 
 /// Which partition does not keep to its bounds.
@@ -259,6 +270,7 @@ impl Step {
             name_at: None,
             not_null: None,
             must_hold: None,
+            renamed: None,
             bounds: None,
         }
     }

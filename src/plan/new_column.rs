@@ -5,7 +5,8 @@
 //!   and the identity goes on where it ended.
 //! - NOT NULL of such a column, CHECK, REFERENCES beside a default, UNIQUE, PRIMARY KEY: as ALTER TABLE would add them.
 //!
-//! Not here: stored generated columns, which cannot be made of a plain one; domains with constraints.
+//! Not here, since the server has no way to either but to write the whole table anew: stored generated columns, and
+//! columns of a domain that has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
 
 use super::alter_table::Work;
 use super::ask::Ask;
@@ -30,6 +31,12 @@ fn rewrites(ask: &Ask<'_>, part: usize) -> bool {
     asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
 }
 
+/// Whether it can be added in a moment without its value, so that old rows can be given that one by one.
+fn may_come_bare(ask: &Ask<'_>, part: usize, new: &NewColumn) -> bool {
+    let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
+    new.built_in || (identity(new).is_none() && answer.is_some_and(|answer| answer.rewrites_bare == Some(false)))
+}
+
 fn identity(new: &NewColumn) -> Option<&ColumnPiece> {
     new.pieces.iter().find(|piece| matches!(piece.kind, PieceKind::Identity { .. }))
 }
@@ -45,7 +52,9 @@ fn default(new: &NewColumn) -> Option<&str> {
 pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     let new = part.new_column.as_deref()?;
     let filled = is_filled(work.ask, i, part);
-    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated));
+    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { .. }));
+    let computed = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { stored: false }));
+    let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Key(_)));
     let others = work.ask.ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
     // One that is there already the server refuses; one that another subcommand works on is not new to it.
@@ -53,15 +62,18 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         || work.table.is_partition
         || work.table.typed
         || others.any(|column| *column == new.name)
-        || (filled && (generated || !new.built_in))
+        || (filled && (generated || !may_come_bare(work.ask, i, new)))
+        || (computed && (work.ask.version() < 180_000 || has_key))
     {
         return None;
     }
     let implied = new.serial.is_some() || identity(new).is_some();
-    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull));
+    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull { .. }));
     let kept = |piece: &ColumnPiece| match &piece.kind {
-        PieceKind::Collate | PieceKind::Null | PieceKind::Generated => true,
-        PieceKind::Default { .. } | PieceKind::NotNull => !filled,
+        PieceKind::Collate | PieceKind::Null | PieceKind::Generated { .. } => true,
+        PieceKind::Default { .. } => !filled,
+        // That a virtual column is not null would be checked for every row.
+        PieceKind::NotNull { .. } => !filled && !computed,
         PieceKind::Check { enforced } => !enforced,
         // Beside no value there is nothing to check.
         PieceKind::References { enforced } => !enforced || (!filled && default(new).is_none()),
@@ -69,18 +81,19 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     };
     if filled {
         let facts = work.ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
-        add_filled(work, i, new, &new.with(kept), facts)?;
+        let bare = new.bare(work.ask.version(), kept);
+        add_filled(work, i, new, &bare, facts)?;
     } else {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
         work.first.add("the column", [add], [drop_column(work, &new.name)]);
     }
     work.columns.push((new.name.clone(), not_null));
-    if filled && not_null {
+    if (filled || computed) && not_null {
         // Without a proof it could get a CHECK at best, and be no key or identity.
         if work.ask.version() < 120_000 {
             return None;
         }
-        constraint::not_null(work, &new.name, None)?;
+        constraint::new_not_null(work, new)?;
     }
     if let Some(identity) = identity(new) {
         become_identity(work, new, identity);
@@ -99,7 +112,7 @@ fn drop_column(work: &Work<'_>, column: &str) -> Step {
 fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
-    work.fill(&new.name);
+    work.fill(new);
     let sequence = match (new.serial, identity(new)) {
         (Some(stands_for), _) => {
             let name = work.ask.facts.free_name(i, Label::Seq)?;
@@ -115,9 +128,15 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
         _ => None,
     };
     let Some((name, stands_for, options)) = sequence else {
-        let expression = default(new)?;
-        let add = format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {expression}", work.alter);
-        work.first.add("the column, and its default for new rows", [Step::hidden(add)], [back]);
+        let alter = &work.alter;
+        let steps = match default(new) {
+            Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
+            // The domain has one by itself.
+            None => {
+                vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
+            }
+        };
+        work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
         return Some(());
     };
     if work.table.persistence != 'p' {

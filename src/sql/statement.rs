@@ -80,6 +80,8 @@ pub struct Ddl {
     pub bounds: Option<Range<usize>>,
     /// CREATE TABLE … PARTITION OF without a list of columns.
     pub partition_of: Option<PartitionOf>,
+    /// ALTER DOMAIN: the domain.
+    pub domain: Option<RelationName>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
 }
@@ -119,6 +121,8 @@ pub struct Part {
     pub new_column: Option<Box<NewColumn>>,
     /// The subcommand of an ALTER TABLE, as its author wrote it.
     pub text: Option<String>,
+    /// Of ADD CONSTRAINT what stands behind the name.
+    pub element: Option<String>,
 }
 
 /// A column that ALTER TABLE adds, in the author's words.
@@ -151,7 +155,10 @@ pub struct ColumnPiece {
 pub enum PieceKind {
     Collate,
     Null,
-    NotNull,
+    /// `no_inherit`: the server knows it since 18.
+    NotNull {
+        no_inherit: bool,
+    },
     /// The expression's text.
     Default {
         expression: String,
@@ -168,7 +175,9 @@ pub enum PieceKind {
     Identity {
         options: String,
     },
-    Generated,
+    Generated {
+        stored: bool,
+    },
 }
 
 /// A key that ALTER TABLE adds, so that its index can be built apart.
@@ -208,6 +217,16 @@ impl NewColumn {
     }
 }
 
+impl NewColumn {
+    /// The column with some of its pieces, none of them a default, as it can be added in a moment: with NULL in place of
+    /// its value, also of the one that a domain has by itself.
+    pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
+        let column = self.with(wanted);
+        // Before 11 even this would write the whole table anew.
+        if self.built_in || version < 110_000 { column } else { format!("{column} DEFAULT NULL") }
+    }
+}
+
 impl Part {
     fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -219,7 +238,11 @@ impl Part {
             _ => piece.text.len(),
         };
         let column = self.new_column.as_ref().map_or(0, |new| new.pieces.iter().map(piece).sum());
-        of(&self.text) + of(&self.probe) + self.key.as_ref().map_or(0, |key| key.index.len()) + column
+        of(&self.text)
+            + of(&self.element)
+            + of(&self.probe)
+            + self.key.as_ref().map_or(0, |key| key.index.len())
+            + column
     }
 
     pub fn new(form: Form) -> Self {
@@ -234,6 +257,7 @@ impl Part {
             key: None,
             new_column: None,
             text: None,
+            element: None,
         }
     }
 }
@@ -254,6 +278,7 @@ impl Ddl {
             tail_at: None,
             bounds: None,
             partition_of: None,
+            domain: None,
             parts: vec![Part::new(form)],
         }
     }

@@ -59,6 +59,7 @@ fn part(command: &AlterTableCmd, kind: ObjectType, table: &str, written: Option<
         _ => on_other(command, kind),
     };
     part.text = written.and_then(Piece::text);
+    part.element = written.and_then(Piece::element);
     part.missing_ok = command.missing_ok;
     part.cascade = is_cascade(command.behavior);
     if part.form.needs_probe() && part.probe.is_none() {

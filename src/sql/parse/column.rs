@@ -47,6 +47,7 @@ struct Properties {
     check: bool,
     references: bool,
     generated: bool,
+    stored: bool,
     default: bool,
     user_type: bool,
 }
@@ -90,6 +91,8 @@ impl Properties {
         match self {
             Self { serial: true, .. } => Form::AddColumnSerial,
             Self { identity: true, .. } => Form::AddColumnIdentity,
+            // It writes the whole table anew, whatever stands beside it.
+            Self { stored: true, references: false, .. } => Form::AddColumnGenerated,
             Self { unique: true, .. } => Form::AddColumnUnique,
             Self { check: true, .. } => Form::AddColumnCheck,
             Self { references: true, .. } if self.may_rewrite() => Form::AddColumnReferencesDefault,
@@ -110,7 +113,7 @@ impl Properties {
 
 fn properties(column: &ColumnDef) -> Properties {
     let mut found = Properties::default();
-    let (mut virtual_one, mut not_null) = (false, false);
+    let mut not_null = false;
     found.serial = serial(column).is_some();
     found.user_type = is_user_type(column);
     for constraint in constraints(column) {
@@ -121,7 +124,7 @@ fn properties(column: &ColumnDef) -> Properties {
             ConstrType::ConstrForeign => found.references = true,
             ConstrType::ConstrGenerated => {
                 found.generated = true;
-                virtual_one = constraint.generated_kind == "v";
+                found.stored = is_stored(constraint);
             }
             ConstrType::ConstrNotnull => not_null = true,
             ConstrType::ConstrDefault => {
@@ -131,7 +134,7 @@ fn properties(column: &ColumnDef) -> Properties {
         }
     }
     // A virtual column (18) is written nowhere, but that it is not null is checked for every row.
-    found.check |= virtual_one && not_null;
+    found.check |= found.generated && !found.stored && not_null;
     // The grammar gives "NOT ENFORCED" as a constraint of its own, behind the one it speaks of.
     for pair in column.constraints.windows(2) {
         if let [Some(NodeEnum::Constraint(check)), Some(NodeEnum::Constraint(attribute))] =
@@ -150,6 +153,11 @@ pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
     let names = strings(&column.type_name.as_ref()?.names);
     let [name] = names.as_slice() else { return None };
     SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
+}
+
+/// Of a generated column: STORED, not VIRTUAL.
+pub(super) fn is_stored(generated: &Constraint) -> bool {
+    generated.generated_kind != "v"
 }
 
 pub(super) fn is_user_type(column: &ColumnDef) -> bool {

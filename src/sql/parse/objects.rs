@@ -3,7 +3,7 @@
 //! Invariant: a node that is not listed in [`by_name`] changes no schema.
 
 use super::names::{is_cascade, relation, relations, some};
-use super::tag;
+use super::{names, tag};
 use crate::sql::Ddl;
 use crate::sql::form::Form;
 use pg_query::NodeEnum;
@@ -109,6 +109,7 @@ pub(super) fn alter_domain(stmt: &AlterDomainStmt) -> Ddl {
         _ => false,
     };
     let mut ddl = Ddl::new("ALTER DOMAIN", if checks_rows { Form::AlterDomain } else { Form::AlterDomainBrief });
+    ddl.domain = names::dotted(&names::strings(&stmt.type_name));
     for part in &mut ddl.parts {
         part.constraint = some(&stmt.name);
         part.cascade = is_cascade(stmt.behavior);

@@ -55,6 +55,14 @@ impl Piece<'_> {
         self.slice(first.range.start..last.range.end)
     }
 
+    /// What stands behind the name of `ADD CONSTRAINT name …`.
+    pub(super) fn element(&self) -> Option<String> {
+        let [add, constraint, _, first, ..] = self.words else { return None };
+        let is_named = add.token == Token::AddP && constraint.token == Token::Constraint;
+        (is_named && first.token != Token::Uescape).then_some(())?;
+        self.slice(first.range.start..self.words.last()?.range.end)
+    }
+
     fn slice(&self, range: Range<usize>) -> Option<String> {
         self.scanned.source(range).map(str::to_owned)
     }
@@ -138,7 +146,7 @@ fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, co
     let behind_word = || words.get(skip + 1).map(|word| text.get(word.range.start - start..).map(str::to_owned));
     let kind = match constraint.contype() {
         ConstrType::ConstrNull => PieceKind::Null,
-        ConstrType::ConstrNotnull => PieceKind::NotNull,
+        ConstrType::ConstrNotnull => PieceKind::NotNull { no_inherit: constraint.is_no_inherit },
         ConstrType::ConstrDefault => PieceKind::Default { expression: behind_word()?? },
         ConstrType::ConstrCheck => PieceKind::Check { enforced: true },
         ConstrType::ConstrForeign => PieceKind::References { enforced: true },
@@ -146,7 +154,7 @@ fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, co
             PieceKind::Key(Box::new(key::new_key(&of_column(constraint, column))?))
         }
         ConstrType::ConstrIdentity => PieceKind::Identity { options: sequence_options(&text, words, start)? },
-        ConstrType::ConstrGenerated => PieceKind::Generated,
+        ConstrType::ConstrGenerated => PieceKind::Generated { stored: column::is_stored(constraint) },
         _ => return None,
     };
     Some(ColumnPiece { name: some(&constraint.conname), element_at, ..ColumnPiece::new(kind, text) })

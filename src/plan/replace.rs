@@ -1,0 +1,139 @@
+//! Subcommands of one ALTER TABLE that drop what another one names.
+//!
+//! The server does all drops before it adds anything, so such subcommands cannot be parted as others can. One kind can:
+//! `DROP CONSTRAINT x, ADD CONSTRAINT x …`, as people replace a constraint. The new one is made beside the old under a name
+//! of the proxy's, its rows are checked or its index is built, and one brief step drops the old and gives the new its name.
+//!
+//! Invariants: the application sees either the old constraint alone or both, never none; errors tell the author's name.
+
+use super::alter_table::Work;
+use super::ask::Ask;
+use super::constraint;
+use super::model::{Renamed, Step};
+use crate::catalog::RelationFacts;
+use crate::catalog::naming::object_name;
+use crate::pg::relation::quote_identifier;
+use crate::sql::Part;
+use crate::sql::form::Form;
+
+/// A constraint that the statement drops, and makes anew under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) name: String,
+    /// What the new one is called while the old one is there.
+    pub(super) meanwhile: String,
+}
+
+impl Replaced {
+    /// For an error of a step that knows it under its other name.
+    pub(super) fn renamed(&self) -> Renamed {
+        Renamed { from: self.meanwhile.clone(), to: self.name.clone() }
+    }
+}
+
+/// The constraints that are replaced; `None`: something else takes from another.
+pub(super) fn replaced(ask: &Ask<'_>, table: &RelationFacts) -> Option<Vec<Replaced>> {
+    let parts = &ask.ddl.parts;
+    let mut found = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        let Some(taken) = takes(part) else { continue };
+        let taken = taken.as_ref()?;
+        let names = |(other, part): &(usize, &Part)| *other != at && is_named(taken, parts.get(at), part);
+        let mut naming = parts.iter().enumerate().filter(names).map(|(_, part)| part);
+        let Some(other) = naming.next() else { continue };
+        if naming.next().is_some() || !replaces(table, part, other) {
+            return None;
+        }
+        let free = |name: &String| table.constraint(name).is_none() && table.indexes.iter().all(|i| i.id.name != *name);
+        let names = |n: usize| object_name(&format!("pgsluice{n}"), Some(taken), "new");
+        let meanwhile = (found.len() + 1..).map(names).find(free)?;
+        found.push(Replaced { name: taken.clone(), meanwhile });
+    }
+    Some(found)
+}
+
+/// What a subcommand takes away; `Some(None)`: that cannot be told.
+#[allow(clippy::option_option)] // "nothing", "who knows", "this" are three answers
+fn takes(part: &Part) -> Option<&Option<String>> {
+    match part.form {
+        Form::DropColumn | Form::DropNotNull | Form::AlterIdentity | Form::DropExpression => Some(&part.column),
+        Form::DropConstraint => Some(&part.constraint),
+        _ => None,
+    }
+}
+
+/// Whether another subcommand names what `taker` takes, or may be given its name by the server.
+fn is_named(taken: &str, taker: Option<&Part>, other: &Part) -> bool {
+    let of_constraint = taker.is_some_and(|part| part.form == Form::DropConstraint);
+    (of_constraint && may_be_chosen(taken) && makes_unnamed(other))
+        || other.text.as_ref().is_none_or(|text| has_word(text, taken))
+}
+
+/// Whether a text has a name in it, quoted or not. A name of odd characters is looked for anywhere; where Unicode is written in
+/// escapes it cannot be told.
+fn has_word(text: &str, name: &str) -> bool {
+    let (text, name) = (text.to_lowercase(), name.to_lowercase());
+    let in_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let found = match name.chars().all(in_a_word) {
+        true => text.split(|c| !in_a_word(c)).any(|word| word == name),
+        false => text.replace("\"\"", "\"").contains(&name),
+    };
+    found || text.contains("u&")
+}
+
+/// Whether a name could be one that the server chose for a constraint.
+fn may_be_chosen(name: &str) -> bool {
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    ["_check", "_fkey", "_key", "_pkey", "_excl", "_not_null"].iter().any(|label| name.ends_with(label))
+}
+
+/// Whether it makes a constraint whose name the server chooses: maybe the one that is dropped.
+fn makes_unnamed(part: &Part) -> bool {
+    use Form::{AddCheck, AddForeignKey, AddNotNullConstraint, AddPrimaryKey, AddUnique, SetNotNull};
+    let form = matches!(part.form, AddCheck | AddForeignKey | AddNotNullConstraint | AddPrimaryKey | AddUnique);
+    let column = part.new_column.as_ref().is_some_and(|new| new.pieces.iter().any(|piece| piece.name.is_none()));
+    part.form == SetNotNull || column || (form && part.constraint.is_none())
+}
+
+/// Whether `add` makes the constraint anew that `drop` drops, so that the two can be there at once.
+fn replaces(table: &RelationFacts, drop: &Part, add: &Part) -> bool {
+    let named = drop.constraint.as_ref().and_then(|name| table.constraint(name));
+    let forms = [Form::AddCheck, Form::AddForeignKey, Form::AddUnique, Form::AddPrimaryKey];
+    // A key that others refer to cannot be dropped: the server says so at once.
+    let free = |kind: char| drop.cascade || !"pu".contains(kind) || table.referenced_by.is_empty();
+    drop.form == Form::DropConstraint
+        && add.constraint == drop.constraint
+        && forms.contains(&add.form)
+        && named.is_some_and(|there| free(there.kind))
+}
+
+/// ADD CHECK, ADD FOREIGN KEY in place of one of the same name.
+pub(super) fn add(work: &mut Work<'_>, part: &Part, replaced: &Replaced) -> Option<()> {
+    let (meanwhile, name) = (quote_identifier(&replaced.meanwhile), quote_identifier(&replaced.name));
+    let add = format!("{}ADD CONSTRAINT {meanwhile} {}\nNOT VALID", work.alter, part.element.as_ref()?);
+    constraint::add_under(work, Step::hidden(add), replaced);
+    work.meanwhile("for a time the old constraint and the new hold, the new one under another name");
+    let rename = Step::hidden(format!("{}RENAME CONSTRAINT {meanwhile} TO {name}", work.alter));
+    work.after("the new constraint takes the place of the old", [rename]);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{has_word, may_be_chosen};
+
+    #[test]
+    fn names_are_found_as_words() {
+        assert!(has_word("ADD CHECK (paid > 0)", "paid") && has_word("ADD CHECK (\"Paid\" > 0)", "Paid"));
+        assert!(!has_word("ADD CHECK (paid > 0)", "id") && !has_word("ADD CONSTRAINT price_2 UNIQUE (a)", "price"));
+        assert!(
+            has_word("ADD CHECK (\"my \"\"own\"\"\" > 0)", "my \"own\"")
+                && has_word("ADD CHECK (u&\"\\0061\" > 0)", "a")
+        );
+    }
+
+    #[test]
+    fn names_that_the_server_may_have_chosen() {
+        assert!(may_be_chosen("t_a_check") && may_be_chosen("t_a_fkey12") && !may_be_chosen("checked"));
+    }
+}

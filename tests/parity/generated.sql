@@ -1,0 +1,91 @@
+-- Generated columns: stored ones (12), virtual ones (18), and what stands beside them.
+CREATE TABLE t (id int PRIMARY KEY, a int, b text);
+INSERT INTO t SELECT g, g, 'x' || g FROM generate_series(1, 20) g;
+CREATE TABLE kid (more int) INHERITS (t);
+INSERT INTO kid VALUES (100, 7, 'k', 1);
+-- needs: 12
+ALTER TABLE t ADD COLUMN s1 bigint GENERATED ALWAYS AS (a * 2) STORED;
+-- needs: 12
+ALTER TABLE ONLY t ADD COLUMN s2 int GENERATED ALWAYS AS (a + 1) STORED NOT NULL CHECK (s2 > 0);
+-- needs: 12
+ALTER TABLE t ADD COLUMN s3 int GENERATED ALWAYS AS (a + 1) STORED NOT NULL CHECK (s3 > 0), ADD COLUMN s4 int DEFAULT 4;
+-- part
+-- needs: 12
+ALTER TABLE kid ADD COLUMN s5 int UNIQUE GENERATED ALWAYS AS (a + id) STORED REFERENCES t;
+-- part
+-- needs: 12
+ALTER TABLE kid ADD COLUMN s5 int UNIQUE GENERATED ALWAYS AS (a + id) STORED;
+-- part
+-- needs: 12
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (a + 1) STORED CHECK (wrong < 0);
+-- part
+-- needs: 12
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (1 / (a - 3)) STORED;
+-- part
+-- needs: 12
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (random()) STORED;
+-- part
+-- needs: 12
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (missing + 1) STORED;
+-- part
+-- since: 18
+ALTER TABLE t ADD COLUMN v1 int GENERATED ALWAYS AS (a * 2) VIRTUAL;
+-- since: 18
+ALTER TABLE t ADD COLUMN v2 int GENERATED ALWAYS AS (a * 2) VIRTUAL NOT NULL CHECK (v2 > 0);
+-- since: 18
+ALTER TABLE t ADD COLUMN v3 int CONSTRAINT "v3 is" NOT NULL GENERATED ALWAYS AS (a * 2) VIRTUAL, ADD CHECK (a > 0), ADD COLUMN w int;
+-- since: 18
+ALTER TABLE t ADD COLUMN v4 int GENERATED ALWAYS AS (a) VIRTUAL NOT NULL NO INHERIT;
+-- since: 18
+ALTER TABLE t ADD COLUMN IF NOT EXISTS v4 int GENERATED ALWAYS AS (a) VIRTUAL NOT NULL;
+-- since: 18
+COMMENT ON CONSTRAINT "v3 is" ON t IS 'named by its author';
+-- part
+-- since: 18
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (nullif(a, 3)) VIRTUAL NOT NULL;
+-- part
+-- since: 18
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (a) VIRTUAL CHECK (wrong < 5);
+-- part
+-- since: 18
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (a) VIRTUAL UNIQUE;
+-- part
+-- since: 18
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (a) VIRTUAL REFERENCES t;
+-- part
+-- since: 18
+ALTER TABLE t ADD COLUMN wrong int GENERATED ALWAYS AS (a) VIRTUAL DEFAULT 5;
+-- part
+CREATE TABLE u (id int PRIMARY KEY, a int);
+INSERT INTO u SELECT g, nullif(g, 7) FROM generate_series(1, 20) g;
+-- since: 18
+ALTER TABLE u ADD COLUMN v int GENERATED ALWAYS AS (id + 1) VIRTUAL NOT NULL;
+-- since: 18
+ALTER TABLE u ALTER COLUMN v SET EXPRESSION AS (id + 2);
+-- since: 17
+ALTER TABLE u ADD COLUMN s int GENERATED ALWAYS AS (id + 1) STORED NOT NULL;
+-- since: 17
+ALTER TABLE u ALTER COLUMN s SET EXPRESSION AS (id + 2);
+-- part
+-- since: 18
+ALTER TABLE u ALTER COLUMN v SET EXPRESSION AS (a);
+-- part
+-- since: 17
+ALTER TABLE u ALTER COLUMN s SET EXPRESSION AS (a);
+-- part
+CREATE TABLE named (id int);
+INSERT INTO named SELECT generate_series(1, 20);
+ALTER TABLE named ADD COLUMN n int DEFAULT (random() * 0)::int CONSTRAINT "n is" NOT NULL;
+ALTER TABLE named ADD COLUMN m bigserial CONSTRAINT "m is" NOT NULL CONSTRAINT mm UNIQUE;
+ALTER TABLE named ADD COLUMN k int GENERATED ALWAYS AS IDENTITY CONSTRAINT "k is" NOT NULL PRIMARY KEY;
+-- part
+-- since: 18
+ALTER TABLE u ADD UNIQUE (v);
+-- part
+-- since: 18
+ALTER TABLE u ADD FOREIGN KEY (v) REFERENCES t;
+-- part
+-- since: 18
+ALTER TABLE u ADD CHECK (v > 100);
+-- since: 18
+ALTER TABLE u ADD CHECK (v > 0);

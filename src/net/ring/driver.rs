@@ -189,21 +189,33 @@ impl Driver {
             self.call(sleeps);
             return if std::mem::take(&mut self.due) { Turn::Runtime } else { Turn::Busy };
         }
-        if !self.broken && (!self.queued.is_empty() || self.kernel.has_queued() || self.kernel.has_news()) {
-            self.call(false);
-            return Turn::Busy;
-        }
-        self.kernel.bell(true);
         if self.broken {
             return Turn::Idle;
         }
-        // Where the kernel's mark may be seen late, a call looks for itself.
-        let late = cfg!(not(target_arch = "x86_64")) && self.call(false);
-        if late || self.kernel.has_news() {
+        if !self.queued.is_empty() || self.kernel.has_queued() || self.kernel.has_news() {
+            self.call(false);
+            return Turn::Busy;
+        }
+        if self.watching {
+            self.watch_no_more();
+            return Turn::Busy;
+        }
+        self.kernel.bell(true);
+        // The kernel hands over so many completions at a time, and keeps the rest without a mark: a call looks for itself.
+        if self.call(false) || self.kernel.has_news() {
             self.kernel.bell(false);
             return Turn::Busy;
         }
         Turn::Idle
+    }
+
+    /// While the worker sleeps in the runtime's epoll the ring must not watch that: woken by an eventfd of the runtime's, it could not
+    /// ring its own, and would not ring it for what comes later either.
+    fn watch_no_more(&mut self) {
+        match self.kernel.cancel(EPOLL, CANCEL) {
+            Ok(()) => drop(self.call(false)),
+            Err(error) => self.give_up(&error),
+        }
     }
 
     /// Has the ring say when the runtime has something to do, for its sockets and for its timers.

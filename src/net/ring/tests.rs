@@ -282,6 +282,39 @@ fn what_is_not_on_the_ring_goes_on_beside_a_busy_one() {
     });
 }
 
+/// Other threads wake a worker by an eventfd of the runtime's; a ring that hears of it that way must not miss its own news later.
+#[test]
+fn a_worker_that_falls_asleep_and_is_woken_from_elsewhere_misses_nothing() {
+    on_a_ring(async {
+        let (mut peer, mut ours) = pair();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        // No timer of the runtime's: it would wake the worker, too.
+        let caller = std::thread::spawn(move || {
+            while tell.send(()).is_ok() {
+                std::thread::sleep(Duration::from_micros(700));
+            }
+        });
+        let asker = std::thread::spawn(move || {
+            let mut byte = [0];
+            for n in 0..1000 {
+                // About as long as a worker stays awake for nothing.
+                std::thread::sleep(Duration::from_micros(1500 + n));
+                peer.write_all(b"x").unwrap();
+                peer.read_exact(&mut byte).unwrap();
+            }
+        });
+        let echo = tasks::spawn(async move {
+            while read(&mut ours, 1).await.is_ok_and(|byte| !byte.is_empty()) {
+                write(&mut ours, b"x").await.unwrap();
+            }
+        });
+        let heard = tasks::spawn(async move { while told.recv().await.is_some() {} });
+        echo.await.unwrap();
+        heard.abort();
+        tokio::task::spawn_blocking(|| (caller.join().unwrap(), asker.join().unwrap())).await.unwrap();
+    });
+}
+
 #[test]
 fn a_panic_of_the_main_task_is_the_workers() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -546,8 +546,17 @@ impl Driver {
         for slot in &mut self.slots {
             self.woken.extend(slot.reader.take());
             self.woken.extend(slot.writer.take());
+            if let Some(socket) = &slot.socket {
+                // The kernel may hold on to it, and its peer should not wait for that.
+                let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+            }
         }
         self.wake_worker();
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_for_good(&mut self) {
+        self.give_up(&io::Error::other("as is meant"));
     }
 
     /// Ends what is under way, and the ring.

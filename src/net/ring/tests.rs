@@ -316,6 +316,25 @@ fn a_worker_that_falls_asleep_and_is_woken_from_elsewhere_misses_nothing() {
 }
 
 #[test]
+fn a_ring_that_is_of_no_more_use_ends_its_sessions_and_tells_their_peers() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Ok(bell) = runtime.block_on(async { start(0) }) else { return };
+    let (mut peer, mut ours) = pair();
+    let (tell, told) = std::sync::mpsc::channel();
+    runtime.block_on(tasks::work(Some(bell), async move {
+        let reading = tasks::spawn(async move { read(&mut ours, 1).await.is_err() });
+        tokio::task::yield_now().await;
+        with_ring(Driver::fail_for_good);
+        tell.send(reading.await.unwrap()).unwrap();
+        // While the worker lives on.
+        tokio::task::spawn_blocking(move || assert_eq!(peer.read(&mut [0]).unwrap(), 0)).await.unwrap();
+    }));
+    assert!(told.recv().unwrap(), "the session hears of it");
+    drop(runtime);
+    stop();
+}
+
+#[test]
 fn a_panic_of_the_main_task_is_the_workers() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

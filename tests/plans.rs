@@ -311,6 +311,8 @@ fn relation_facts(id: RelationRef) -> RelationFacts {
         constraints: Vec::new(),
         indexes: Vec::new(),
         referenced_by: Vec::new(),
+        reached_by: Vec::new(),
+        partitions_reference: Vec::new(),
     }
 }
 
@@ -337,7 +339,12 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         }
         ("default", name) => facts.default_partition = Some(numbered(name)),
         ("table", name) => facts.table = Some(numbered(name)),
-        ("referenced_by", name) => facts.referenced_by.push(numbered(name)),
+        ("referenced_by", name) => {
+            facts.referenced_by.push(numbered(name));
+            facts.reached_by.push(numbered(name));
+        }
+        ("reached_by", name) => facts.reached_by.push(numbered(name)),
+        ("partitions_reference", name) => facts.partitions_reference.push(numbered(name)),
         ("column", column) => facts.columns.push(self::column(column)),
         ("constraint", constraint) => facts.constraints.push(self::constraint(constraint)),
         ("siblings", flags) => {

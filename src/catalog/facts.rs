@@ -225,6 +225,12 @@ pub struct RelationFacts {
     /// Tables whose foreign keys point here (not itself).
     #[serde(default)]
     pub referenced_by: Vec<RelationRef>,
+    /// Those, and the tables whose foreign keys point to those, and so on.
+    #[serde(default)]
+    pub reached_by: Vec<RelationRef>,
+    /// Tables that foreign keys point to which its partitions alone have.
+    #[serde(default)]
+    pub partitions_reference: Vec<RelationRef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

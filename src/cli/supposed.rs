@@ -157,5 +157,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         constraints: Vec::new(),
         indexes: Vec::new(),
         referenced_by: Vec::new(),
+        reached_by: Vec::new(),
+        partitions_reference: Vec::new(),
     }
 }

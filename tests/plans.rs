@@ -13,6 +13,7 @@
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
 //! attach  {"bounds": "a > 0", …}
+//! leaves  {"name": "t_a_fkey", …}
 //! detachable {"bound": "FOR VALUES IN (1)", …}
 //! ```
 //!
@@ -21,6 +22,7 @@
 
 use pgsluice::catalog::attach::AttachFacts;
 use pgsluice::catalog::detachable::Detachable;
+use pgsluice::catalog::leaves::Leaves;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
@@ -98,6 +100,7 @@ struct Scene {
     tree: Option<Tree>,
     attach: Option<AttachFacts>,
     detachable: Option<Detachable>,
+    leaves: Option<Leaves>,
     forgetful: bool,
     refreshable: bool,
 }
@@ -130,6 +133,7 @@ impl Default for Scene {
             refreshable: false,
             attach: None,
             detachable: None,
+            leaves: None,
             forgetful: false,
         }
     }
@@ -139,6 +143,10 @@ impl Scene {
     fn set(&mut self, line: &str, file: &str) {
         if let Some(json) = line.strip_prefix("attach ") {
             self.attach = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
+            return;
+        }
+        if let Some(json) = line.strip_prefix("leaves ") {
+            self.leaves = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
             return;
         }
         if let Some(json) = line.strip_prefix("detachable ") {
@@ -224,6 +232,7 @@ impl Scene {
             tree: self.tree.clone(),
             attach: self.attach.clone(),
             detachable: self.detachable.clone(),
+            leaves: self.leaves.clone(),
         }
     }
 

@@ -33,6 +33,9 @@ pub struct Facts {
     /// What ATTACH PARTITION would do under its locks; set by the session.
     #[serde(default)]
     pub attach: Option<super::attach::AttachFacts>,
+    /// The partitions under the statement's table, where it adds a foreign key to all of them; set by the session.
+    #[serde(default)]
+    pub leaves: Option<super::leaves::Leaves>,
     /// What DROP TABLE of a partition depends on; set by the session.
     #[serde(default)]
     pub detachable: Option<super::detachable::Detachable>,

@@ -6,6 +6,7 @@ pub mod attach;
 pub mod backfill;
 pub mod detachable;
 pub mod facts;
+pub mod leaves;
 pub mod matview;
 pub mod naming;
 pub mod probe;

@@ -65,6 +65,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         tree: None,
         attach: None,
         detachable: None,
+        leaves: None,
         backfill,
     }
 }

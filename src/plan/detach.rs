@@ -110,7 +110,6 @@ fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: S
         steps: vec![Step { visible: step.visible, ..finalize }],
         ..ask.phase(PhaseKind::Brief, "finish what was begun")
     };
-    let checks = partition.constraints.iter().filter(|constraint| constraint.kind == 'c');
     let purpose = match partition.detach_pending {
         true => "finish what an earlier DETACH … CONCURRENTLY left half-way",
         false => "detach without blocking reads or writes of the table",
@@ -121,7 +120,6 @@ fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: S
         detach: Some(Detach {
             partition: partition.id.clone(),
             table: table.oid,
-            checks: checks.map(|check| check.name.clone()).collect(),
             slot: COPY_OF_BOUNDS,
             finish: Box::new(finish),
         }),

@@ -273,3 +273,16 @@ fn a_check_that_comes_meanwhile_stays() {
     assert_eq!(scene.state(), "f  1");
     scene.running.stop_now();
 }
+
+/// PostgreSQL drops it as it is.
+#[test]
+fn what_was_left_half_detached_can_be_dropped() {
+    let scene = Scene::in_haste();
+    let (client, mut old) = scene.half_way();
+    assert!(End::Terminate.come(client, &mut scene.direct(), port(&scene.running)).is_some());
+    old.ok("COMMIT");
+    assert_eq!(scene.state(), HALF_WAY);
+    scene.through().ok("DROP TABLE p2");
+    assert_eq!(scene.direct().value("SELECT count(*) FROM pg_inherits WHERE inhdetachpending"), "0");
+    scene.running.stop_now();
+}

@@ -61,6 +61,9 @@ impl Execution<'_> {
         waiting: &mut Waiting,
     ) -> Result<(), Stop> {
         if self.is_half_way(what).await? {
+            if phase.undo.is_some() {
+                return Err(Stop::Report(begun_by_another(what)));
+            }
             return self.finish_and_stop(phase, what, None, reply).await;
         }
         let users = Phase { locks: users(phase, what), ..phase.clone() };
@@ -219,6 +222,12 @@ fn which_copy(what: &Detach, copies: &[String]) -> Report {
     Report::warning(sqlstate::WARNING, message)
         .detail("PostgreSQL made it in place of the bounds, but others were made at the same time.")
         .hint(format!("One of them can be dropped: {}.", copies.join(", ")))
+}
+
+/// What would be undone is not ours.
+fn begun_by_another(what: &Detach) -> Report {
+    let message = format!("partition {} has been half detached meanwhile", what.partition.full_name());
+    Report::error(sqlstate::SERIALIZATION_FAILURE, message).hint("Try again.")
 }
 
 fn waits(what: &Detach) -> Report {

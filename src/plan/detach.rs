@@ -75,6 +75,8 @@ pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
         && !ask.ddl.cascade
         && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable)
         && partition.owned
+        // What somebody else has left so is not to be attached again: PostgreSQL drops it as it is.
+        && !partition.detach_pending
         && partition.default_partition.is_none()
         // A table of its own, they would have it lock the tables that they point to: a partition's are its parent's.
         && partition.constraints.iter().all(|constraint| constraint.kind != 'f')

@@ -70,13 +70,18 @@ impl Execution<'_> {
         waiting.begin_anew();
         loop {
             let how = self.wait_for_old_ones(&users, waiting).await?;
-            let since = self.surely(NOW, &[]).await?.into_iter().flatten().next().flatten().unwrap_or_default();
+            let answer = self.talk.ask_one(NOW, &[]).await?;
+            let since = answer.value().unwrap_or_default().to_owned();
+            self.struck(answer.error)?;
             let interrupted = match self.attempt_alone(phase, how, reply).await? {
                 Tried::Done => return self.learn_copy(what, &since).await,
                 Tried::Failed(stop) => Some(stop),
                 Tried::Locked | Tried::Unlockable => None,
             };
-            self.talk.take_cancelled();
+            // A cancel that has not struck yet is still to be heard.
+            if interrupted.is_some() {
+                self.talk.take_cancelled();
+            }
             if self.is_half_way(what).await? {
                 tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
                 return self.finish_and_stop(phase, what, interrupted, reply).await;
@@ -131,11 +136,12 @@ impl Execution<'_> {
                         (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
                     }
                 }
+                // The hold budget: too many were waited for, one after another.
+                Tried::Failed(Stop::Report(_)) | Tried::Locked | Tried::Unlockable => {}
                 Tried::Failed(stop) => {
                     self.tell_left(&what.finish, &stop.reason());
                     return Err(stop);
                 }
-                Tried::Locked | Tried::Unlockable => {}
             }
             if begun.elapsed() >= limit {
                 self.tell_left(&what.finish, "transactions that may have seen the partition are still under way");
@@ -205,9 +211,8 @@ fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
 fn is_cancel(stop: &Stop) -> bool {
     match stop {
         Stop::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
-        Stop::Report(report) => report.sqlstate == sqlstate::QUERY_CANCELED,
         Stop::ClientGone => true,
-        Stop::Lost => false,
+        Stop::Report(_) | Stop::Lost => false,
     }
 }
 

@@ -5,7 +5,8 @@
 
 use crate::catalog::tree::{self, Inquire, Round};
 use crate::catalog::{
-    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, matview, naming, probe, query,
+    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, leaves, matview, naming, probe,
+    query,
 };
 use crate::plan::{self, Limits};
 use crate::sql::form::Form;
@@ -105,6 +106,9 @@ async fn ask_partitions<A: Asking>(
     }
     if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
         facts.attach = if inquire(asking, &mut inquiry).await? { inquiry.facts() } else { None };
+    }
+    if let Some(round) = leaves::round(statement, facts, limits.small_table) {
+        facts.leaves = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());
     }
     if let Some(round) = detachable::round(statement, facts) {
         facts.detachable = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());

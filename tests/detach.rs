@@ -258,3 +258,31 @@ fn a_drop_of_a_partition_leaves_its_table_in_use() {
     assert_eq!(application.value("SELECT count(*) FROM pg_class WHERE relname = 'q2'"), "0");
     scene.running.stop_now();
 }
+
+/// The CHECK that goes is the server's, not one that came while the statement waited.
+#[test]
+fn a_check_that_comes_meanwhile_stays() {
+    let scene = Scene::new(|_| {});
+    let (mut old, mut client) = (scene.direct(), scene.through());
+    old.ok("BEGIN; SELECT FROM ONLY p");
+    client.send_query(DETACH);
+    scene.wait_for("it waits", &client, "query LIKE '/* pgsluice: waiting for%on public.p2%'");
+    scene.direct().ok("ALTER TABLE p2 ADD CHECK (id IS NOT NULL AND id >= 50 AND id < 500)");
+    old.ok("COMMIT");
+    assert_eq!(client.outcome().tags, ["ALTER TABLE"]);
+    assert_eq!(scene.state(), "f  1");
+    scene.running.stop_now();
+}
+
+/// PostgreSQL drops it as it is.
+#[test]
+fn what_was_left_half_detached_can_be_dropped() {
+    let scene = Scene::in_haste();
+    let (client, mut old) = scene.half_way();
+    assert!(End::Terminate.come(client, &mut scene.direct(), port(&scene.running)).is_some());
+    old.ok("COMMIT");
+    assert_eq!(scene.state(), HALF_WAY);
+    scene.through().ok("DROP TABLE p2");
+    assert_eq!(scene.direct().value("SELECT count(*) FROM pg_inherits WHERE inhdetachpending"), "0");
+    scene.running.stop_now();
+}

@@ -277,3 +277,48 @@ fn a_new_partition_can_be_given_up() {
     holder.ok("COMMIT");
     scene.running.stop_now();
 }
+
+const REFERENCED: &str = "CREATE TABLE o (id int PRIMARY KEY); INSERT INTO o SELECT generate_series(0, 1000)";
+
+/// Each foreign key with whether it is valid, and part of the table's.
+const KEYS: &str =
+    "SELECT string_agg(format('%s %s %s %s', conrelid::regclass, conname, convalidated, conparentid <> 0), ', '
+                                      ORDER BY conrelid::regclass::text)
+                      FROM pg_constraint WHERE contype = 'f'";
+
+#[test]
+fn a_foreign_key_of_a_partitioned_table_blocks_no_writer() {
+    let scene = Scene::new();
+    let (mut vacuum, mut client, mut application) = (scene.direct(), scene.through(), scene.direct());
+    application.ok(REFERENCED);
+    // As a vacuum does: the key of p2 waits for it, and no writer for that.
+    vacuum.ok("BEGIN; LOCK TABLE p2 IN SHARE UPDATE EXCLUSIVE MODE");
+    client.send_query("ALTER TABLE p ADD FOREIGN KEY (i) REFERENCES o");
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '/* pgsluice: waiting for SHARE ROW EXCLUSIVE%p2%'",
+        client.pid
+    );
+    wait_until("it waits", || application.value(&waits) == "1");
+    application.ok("SET lock_timeout = '2s'");
+    application.ok("INSERT INTO p VALUES (7, 7), (70, 70); UPDATE p SET i = i + 1; DELETE FROM o WHERE id = 900");
+    vacuum.ok("COMMIT");
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(application.value(KEYS), "p p_i_fkey t f, p1 p_i_fkey t t, p2 p_i_fkey t t");
+    scene.running.stop_now();
+}
+
+#[test]
+fn a_row_without_its_other_end_keeps_a_foreign_key_from_all_partitions() {
+    let scene = Scene::new();
+    let mut watcher = scene.direct();
+    watcher.ok(REFERENCED);
+    watcher.ok("INSERT INTO p VALUES (60, 5000)");
+    let outcome = scene.through().query("ALTER TABLE p ADD FOREIGN KEY (i) REFERENCES o");
+    assert_eq!(outcome.error.as_deref(), Some("23503"), "{outcome:?}");
+    assert_eq!(
+        outcome.message.as_deref(),
+        Some("insert or update on table \"p2\" violates foreign key constraint \"p_i_fkey\"")
+    );
+    assert_eq!(watcher.value(KEYS), "");
+    scene.running.stop_now();
+}

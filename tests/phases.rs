@@ -66,7 +66,7 @@ const STATE: &str = "
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 20] = [
+const STATEMENTS: [(&str, &[&str]); 21] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -135,6 +135,16 @@ const STATEMENTS: [(&str, &[&str]); 20] = [
         &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
     ),
     ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
+    (
+        "ALTER TABLE q ADD FOREIGN KEY (id) REFERENCES o",
+        &[
+            "%\"q1\"%NOT VALID",
+            "%\"q1\" VALIDATE%",
+            "%\"q2\"%NOT VALID",
+            "%\"q2\" VALIDATE%",
+            "%q ADD CONSTRAINT%FOREIGN KEY%",
+        ],
+    ),
     ("DROP TABLE q2", &["%DETACH PARTITION%CONCURRENTLY", "DROP TABLE%"]),
 ];
 

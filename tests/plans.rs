@@ -14,6 +14,7 @@
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
 //! attach  {"bounds": "a > 0", …}
+//! leaves  {"name": "t_a_fkey", …}
 //! detachable {"bound": "FOR VALUES IN (1)", …}
 //! ```
 //!
@@ -22,6 +23,7 @@
 
 use pgsluice::catalog::attach::AttachFacts;
 use pgsluice::catalog::detachable::Detachable;
+use pgsluice::catalog::leaves::Leaves;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
@@ -100,6 +102,7 @@ struct Scene {
     attach: Option<AttachFacts>,
     detachable: Option<Detachable>,
     domain: Option<Vec<String>>,
+    leaves: Option<Leaves>,
     forgetful: bool,
     refreshable: bool,
 }
@@ -133,6 +136,7 @@ impl Default for Scene {
             attach: None,
             detachable: None,
             domain: None,
+            leaves: None,
             forgetful: false,
         }
     }
@@ -142,6 +146,10 @@ impl Scene {
     fn set(&mut self, line: &str, file: &str) {
         if let Some(json) = line.strip_prefix("attach ") {
             self.attach = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
+            return;
+        }
+        if let Some(json) = line.strip_prefix("leaves ") {
+            self.leaves = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
             return;
         }
         if let Some(json) = line.strip_prefix("detachable ") {
@@ -231,6 +239,7 @@ impl Scene {
             domain_tables: self.domain.as_ref().map(|names| {
                 names.iter().filter_map(|name| self.relations.iter().find(|r| r.id.name == *name).cloned()).collect()
             }),
+            leaves: self.leaves.clone(),
         }
     }
 
@@ -321,6 +330,8 @@ fn relation_facts(id: RelationRef) -> RelationFacts {
         constraints: Vec::new(),
         indexes: Vec::new(),
         referenced_by: Vec::new(),
+        reached_by: Vec::new(),
+        partitions_reference: Vec::new(),
     }
 }
 
@@ -347,7 +358,12 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         }
         ("default", name) => facts.default_partition = Some(numbered(name)),
         ("table", name) => facts.table = Some(numbered(name)),
-        ("referenced_by", name) => facts.referenced_by.push(numbered(name)),
+        ("referenced_by", name) => {
+            facts.referenced_by.push(numbered(name));
+            facts.reached_by.push(numbered(name));
+        }
+        ("reached_by", name) => facts.reached_by.push(numbered(name)),
+        ("partitions_reference", name) => facts.partitions_reference.push(numbered(name)),
         ("column", column) => facts.columns.push(self::column(column)),
         ("constraint", constraint) => facts.constraints.push(self::constraint(constraint)),
         ("siblings", flags) => {

@@ -33,6 +33,9 @@ pub struct Facts {
     /// What ATTACH PARTITION would do under its locks; set by the session.
     #[serde(default)]
     pub attach: Option<super::attach::AttachFacts>,
+    /// The partitions under the statement's table, where it adds a foreign key to all of them; set by the session.
+    #[serde(default)]
+    pub leaves: Option<super::leaves::Leaves>,
     /// What DROP TABLE of a partition depends on; set by the session.
     #[serde(default)]
     pub detachable: Option<super::detachable::Detachable>,
@@ -228,6 +231,12 @@ pub struct RelationFacts {
     /// Tables whose foreign keys point here (not itself).
     #[serde(default)]
     pub referenced_by: Vec<RelationRef>,
+    /// Those, and the tables whose foreign keys point to those, and so on.
+    #[serde(default)]
+    pub reached_by: Vec<RelationRef>,
+    /// Tables that foreign keys point to which its partitions alone have.
+    #[serde(default)]
+    pub partitions_reference: Vec<RelationRef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -120,11 +120,35 @@ defaults AS (
     FROM pg_catalog.pg_partitioned_table p
    WHERE p.partrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.oid FROM found f UNION SELECT p.parent FROM parents p))
 ),
-fks AS (
-  SELECT k.conrelid, k.confrelid FROM pg_catalog.pg_constraint k
+every_fk AS (
+  SELECT k.conrelid, k.confrelid, k.coninhcount OPERATOR(pg_catalog.>) 0 AS of_parent
+    FROM pg_catalog.pg_constraint k
    WHERE k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'f'
-     AND (k.conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.oid FROM found f))
-          OR k.confrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.oid FROM found f)))
+),
+fks AS (
+  SELECT DISTINCT k.conrelid, k.confrelid FROM every_fk k
+   WHERE k.conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.oid FROM found f))
+      OR k.confrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT f.oid FROM found f))
+),
+-- What TRUNCATE … CASCADE goes through.
+reaching(root, oid) AS (
+  SELECT f.oid, f.oid FROM found f
+  UNION
+  SELECT r.root, k.conrelid
+    FROM reaching r JOIN every_fk k ON k.confrelid OPERATOR(pg_catalog.=) r.oid
+),
+tree(root, oid) AS (
+  SELECT f.oid, f.oid FROM found f
+  UNION SELECT o.table_oid, o.table_oid FROM owner_table o
+  UNION
+  SELECT t.root, i.inhrelid
+    FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.oid
+),
+-- Foreign keys of its partitions alone: where they point to.
+pointed(root, oid) AS (
+  SELECT DISTINCT t.root, k.confrelid
+    FROM tree t JOIN every_fk k ON k.conrelid OPERATOR(pg_catalog.=) t.oid
+   WHERE t.oid OPERATOR(pg_catalog.<>) t.root AND NOT k.of_parent
 ),
 -- Every relation that the document names beside those asked for.
 named AS (
@@ -133,6 +157,8 @@ named AS (
   UNION SELECT d.partition FROM defaults d
   UNION SELECT k.conrelid FROM fks k
   UNION SELECT k.confrelid FROM fks k
+  UNION SELECT r.oid FROM reaching r
+  UNION SELECT p.oid FROM pointed p
 ),
 ref AS (
   SELECT c.oid, c.relkind, c.relpersistence, c.relowner, c.relispartition,
@@ -140,13 +166,6 @@ ref AS (
     FROM pg_catalog.pg_class c
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
    WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT n.oid FROM named n UNION SELECT f.oid FROM found f))
-),
-tree(root, oid) AS (
-  SELECT f.oid, f.oid FROM found f
-  UNION SELECT o.table_oid, o.table_oid FROM owner_table o
-  UNION
-  SELECT t.root, i.inhrelid
-    FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.oid
 ),
 -- pg_relation_size opens the relation; where that could wait, the catalogue's own estimate must do.
 size AS (
@@ -281,7 +300,15 @@ relation_json AS (
       SELECT COALESCE(pg_catalog.json_agg(r.json ORDER BY r.oid), '[]') FROM ref r
        WHERE r.oid OPERATOR(pg_catalog.<>) c.oid
          AND EXISTS (SELECT FROM fks k WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid
-                                         AND k.conrelid OPERATOR(pg_catalog.=) r.oid))
+                                         AND k.conrelid OPERATOR(pg_catalog.=) r.oid)),
+    'reached_by', (
+      SELECT COALESCE(pg_catalog.json_agg(r.json ORDER BY r.oid), '[]')
+        FROM ref r JOIN reaching x ON x.oid OPERATOR(pg_catalog.=) r.oid
+       WHERE x.root OPERATOR(pg_catalog.=) c.oid AND r.oid OPERATOR(pg_catalog.<>) c.oid),
+    'partitions_reference', (
+      SELECT COALESCE(pg_catalog.json_agg(r.json ORDER BY r.oid), '[]')
+        FROM ref r JOIN pointed x ON x.oid OPERATOR(pg_catalog.=) r.oid
+       WHERE x.root OPERATOR(pg_catalog.=) c.oid)
   ) AS json
     FROM found f
     JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) f.oid

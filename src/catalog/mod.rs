@@ -7,6 +7,7 @@ pub mod backfill;
 pub mod detachable;
 pub mod domain;
 pub mod facts;
+pub mod leaves;
 pub mod matview;
 pub mod naming;
 pub mod probe;

@@ -66,6 +66,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         attach: None,
         detachable: None,
         domain_tables: None,
+        leaves: None,
         backfill,
     }
 }
@@ -160,5 +161,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         constraints: Vec::new(),
         indexes: Vec::new(),
         referenced_by: Vec::new(),
+        reached_by: Vec::new(),
+        partitions_reference: Vec::new(),
     }
 }

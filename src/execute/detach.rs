@@ -24,12 +24,17 @@ const HALF_WAY: &str = "SELECT (SELECT pg_catalog.quote_ident(k.conname) FROM pg
     FROM pg_catalog.pg_inherits i WHERE i.inhrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
       AND i.inhparent OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.oid AND i.inhdetachpending";
 
-/// The CHECKs of its own that the table `$1` has, but for those named in `$2`: as they are and quoted.
+/// Transactions that write from now on have this number or a later one.
+const NOW: &str = "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text";
+
+/// The CHECKs of its own that the table `$1` has since transaction `$2`: as they are called, and quoted. Of a transaction's
+/// number a row has the lower half, which goes round.
 const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
     WHERE k.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
       AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' AND k.convalidated AND k.conislocal \
       AND k.coninhcount OPERATOR(pg_catalog.=) 0 \
-      AND NOT (k.conname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[]))";
+      AND ((k.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.-) $2::pg_catalog.text::pg_catalog.int8) \
+           OPERATOR(pg_catalog.&) 4294967295::pg_catalog.int8) OPERATOR(pg_catalog.<) 2147483648::pg_catalog.int8";
 
 /// A try to finish makes those wait who name the partition itself, for as long as `fallback_timeout`: so much longer they
 /// have it to themselves.
@@ -56,18 +61,27 @@ impl Execution<'_> {
         waiting: &mut Waiting,
     ) -> Result<(), Stop> {
         if self.is_half_way(what).await? {
+            if phase.undo.is_some() {
+                return Err(Stop::Report(begun_by_another(what)));
+            }
             return self.finish_and_stop(phase, what, None, reply).await;
         }
         let users = Phase { locks: users(phase, what), ..phase.clone() };
         waiting.begin_anew();
         loop {
             let how = self.wait_for_old_ones(&users, waiting).await?;
+            let answer = self.talk.ask_one(NOW, &[]).await?;
+            let since = answer.value().unwrap_or_default().to_owned();
+            self.struck(answer.error)?;
             let interrupted = match self.attempt_alone(phase, how, reply).await? {
-                Tried::Done => return self.learn_copy(what).await,
+                Tried::Done => return self.learn_copy(what, &since).await,
                 Tried::Failed(stop) => Some(stop),
                 Tried::Locked | Tried::Unlockable => None,
             };
-            self.talk.take_cancelled();
+            // A cancel that has not struck yet is still to be heard.
+            if interrupted.is_some() {
+                self.talk.take_cancelled();
+            }
             if self.is_half_way(what).await? {
                 tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
                 return self.finish_and_stop(phase, what, interrupted, reply).await;
@@ -122,11 +136,12 @@ impl Execution<'_> {
                         (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
                     }
                 }
+                // The hold budget: too many were waited for, one after another.
+                Tried::Failed(Stop::Report(_)) | Tried::Locked | Tried::Unlockable => {}
                 Tried::Failed(stop) => {
                     self.tell_left(&what.finish, &stop.reason());
                     return Err(stop);
                 }
-                Tried::Locked | Tried::Unlockable => {}
             }
             if begun.elapsed() >= limit {
                 self.tell_left(&what.finish, "transactions that may have seen the partition are still under way");
@@ -155,15 +170,17 @@ impl Execution<'_> {
     }
 
     /// The CHECK that the server made: a new one, with a name as it chooses them. Of two nobody can tell.
-    async fn learn_copy(&mut self, what: &Detach) -> Result<(), Stop> {
-        let known = crate::catalog::query::array(what.checks.iter().map(|name| Some(name.as_str())));
-        let rows = self.surely(NEW_CHECKS, &[&what.partition.oid.to_string(), &known]).await?;
+    async fn learn_copy(&mut self, what: &Detach, since: &str) -> Result<(), Stop> {
+        let rows = self.surely(NEW_CHECKS, &[&what.partition.oid.to_string(), since]).await?;
         let chosen = |row: &Vec<Option<String>>| {
             row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
         };
-        let mut copies = rows.into_iter().filter(chosen);
-        let copy = copies.next().filter(|_| copies.next().is_none());
-        self.learned_at(what.slot, copy.and_then(|row| row.into_iter().nth(1).flatten()));
+        let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(|row| row.into_iter().nth(1)?).collect();
+        if copies.len() > 1 {
+            self.tell(&which_copy(what, &copies));
+            copies.clear();
+        }
+        self.learned_at(what.slot, copies.pop());
         Ok(())
     }
 
@@ -194,9 +211,8 @@ fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
 fn is_cancel(stop: &Stop) -> bool {
     match stop {
         Stop::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
-        Stop::Report(report) => report.sqlstate == sqlstate::QUERY_CANCELED,
         Stop::ClientGone => true,
-        Stop::Lost => false,
+        Stop::Report(_) | Stop::Lost => false,
     }
 }
 
@@ -204,6 +220,19 @@ fn too_late(what: &Detach) -> Report {
     let message = format!("partition {} has been detached nevertheless", what.partition.full_name());
     Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
         .detail("What ended the statement came when it could not be taken back any more, so it was finished.")
+}
+
+fn which_copy(what: &Detach, copies: &[String]) -> Report {
+    let message = format!("a CHECK is left on table {}", what.partition.full_name());
+    Report::warning(sqlstate::WARNING, message)
+        .detail("PostgreSQL made it in place of the bounds, but others were made at the same time.")
+        .hint(format!("One of them can be dropped: {}.", copies.join(", ")))
+}
+
+/// What would be undone is not ours.
+fn begun_by_another(what: &Detach) -> Report {
+    let message = format!("partition {} has been half detached meanwhile", what.partition.full_name());
+    Report::error(sqlstate::SERIALIZATION_FAILURE, message).hint("Try again.")
 }
 
 fn waits(what: &Detach) -> Report {

@@ -75,6 +75,8 @@ pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
         && !ask.ddl.cascade
         && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable)
         && partition.owned
+        // What somebody else has left so is not to be attached again: PostgreSQL drops it as it is.
+        && !partition.detach_pending
         && partition.default_partition.is_none()
         // A table of its own, they would have it lock the tables that they point to: a partition's are its parent's.
         && partition.constraints.iter().all(|constraint| constraint.kind != 'f')
@@ -110,7 +112,6 @@ fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: S
         steps: vec![Step { visible: step.visible, ..finalize }],
         ..ask.phase(PhaseKind::Brief, "finish what was begun")
     };
-    let checks = partition.constraints.iter().filter(|constraint| constraint.kind == 'c');
     let purpose = match partition.detach_pending {
         true => "finish what an earlier DETACH … CONCURRENTLY left half-way",
         false => "detach without blocking reads or writes of the table",
@@ -121,7 +122,6 @@ fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: S
         detach: Some(Detach {
             partition: partition.id.clone(),
             table: table.oid,
-            checks: checks.map(|check| check.name.clone()).collect(),
             slot: COPY_OF_BOUNDS,
             finish: Box::new(finish),
         }),

@@ -3,8 +3,8 @@
 //! Invariants: one need per relation, with its strongest mode; in the order of oids, so that two plans never lock in
 //! opposite orders; nothing for what nobody else can see, or what this session holds strongly enough already.
 //!
-//! Limits: TRUNCATE … CASCADE and DROP … CASCADE are followed for one level of foreign keys; what views, rules and
-//! functions depend on is not followed. The statement's own `lock_timeout` guards the rest.
+//! Limits: DROP … CASCADE of a partition takes the whole of a foreign key that points to its table, which is not followed; nor is
+//! what views, rules and functions depend on. The statement's own `lock_timeout` guards the rest.
 
 use super::ask::Ask;
 use super::model::LockNeed;
@@ -127,6 +127,7 @@ impl Needs<'_> {
             Form::DropTable | Form::DropForeignTable => {
                 // A partition's foreign keys have no triggers of its own on the tables that they point to.
                 self.add_all(referenced(target, |key| !key.of_parent), AccessExclusive);
+                self.add_all(target.partitions_reference.iter(), AccessExclusive);
                 if let Some(parent) = &target.parent {
                     self.add(parent, AccessExclusive, true);
                     self.add_all(target.default_partition.iter(), AccessExclusive);
@@ -134,10 +135,11 @@ impl Needs<'_> {
             }
             Form::DropColumn => self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive),
             Form::AlterColumnType => {
-                self.add_all(referenced(target, |constraint| on(constraint, column)), ShareRowExclusive);
+                // Foreign keys are dropped and made anew.
+                self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive);
                 let key = |constraint: &ConstraintFacts| "pu".contains(constraint.kind) && on(constraint, column);
                 if target.constraints.iter().any(key) {
-                    self.add_all(target.referenced_by.iter(), ShareRowExclusive);
+                    self.add_all(target.referenced_by.iter(), AccessExclusive);
                 }
             }
             Form::AttachPartition => {
@@ -154,8 +156,10 @@ impl Needs<'_> {
             }
             _ => {}
         }
-        let drops_keys =
-            matches!(part.form, Form::DropTable | Form::DropConstraint | Form::DropColumn | Form::Truncate);
+        if cascade && part.form == Form::Truncate {
+            self.add_all(target.reached_by.iter(), AccessExclusive);
+        }
+        let drops_keys = matches!(part.form, Form::DropTable | Form::DropConstraint | Form::DropColumn);
         if cascade && drops_keys && as_written {
             self.add_all(target.referenced_by.iter(), AccessExclusive);
         }

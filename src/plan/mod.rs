@@ -4,7 +4,7 @@
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
-//!    [`partitioned_index`], [`partitioned_key`]: it has one on each partition.
+//!    [`partitioned_index`], [`partitioned_key`], [`partitioned_foreign_key`]: it has one on each partition.
 //! 3. [`alter_table`] ([`new_column`], [`constraint`], [`replace`]): new rows obey at once, old rows are filled and checked without blocking anybody.
 //!    [`attach`]: what a new partition must have is made before it is attached. [`detach`],
 //!    [`new_partition`]: its table stays in use.
@@ -30,6 +30,7 @@ pub mod locks;
 pub mod model;
 mod new_column;
 mod new_partition;
+mod partitioned_foreign_key;
 mod partitioned_index;
 mod partitioned_key;
 pub mod print;
@@ -90,6 +91,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::AttachPartition => attach::plan(ask),
         Form::DetachPartition => detach::plan(ask),
+        Form::AddForeignKey => partitioned_foreign_key::plan(ask).or_else(|| alter_table::plan(ask)),
         Form::DropTable => detach::plan_drop(ask),
         Form::CreateTablePartitionOf => attach::plan_new(ask).or_else(|| new_partition::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),

@@ -58,10 +58,8 @@ pub struct Detach {
     pub partition: RelationRef,
     /// The oid of its table.
     pub table: u32,
-    /// The CHECKs that it has before. The server gives it one more in place of its bounds, unless it has such a one: its
+    /// [`NewConstraint::slot`] of the CHECK that the server gives it in place of its bounds, unless it has such a one: its
     /// name is learned, or stays empty.
-    pub checks: Vec<String>,
-    /// [`NewConstraint::slot`] of that name.
     pub slot: usize,
     /// Does the second transaction's work, under lock attempts.
     pub finish: Box<Phase>,

@@ -117,6 +117,8 @@ pub struct Part {
     pub probe: Option<String>,
     /// The key that it adds: UNIQUE or PRIMARY KEY, of the table.
     pub key: Option<Box<NewKey>>,
+    /// The foreign key that it adds, of the table.
+    pub foreign_key: Option<Box<NewForeignKey>>,
     /// ADD COLUMN, taken apart.
     pub new_column: Option<Box<NewColumn>>,
     /// The subcommand of an ALTER TABLE, as its author wrote it.
@@ -193,6 +195,14 @@ pub struct NewKey {
     pub deferral: &'static str,
 }
 
+/// A foreign key that ALTER TABLE adds, so that it can be added to each partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewForeignKey {
+    pub columns: Vec<String>,
+    /// Where in `Statement::text` FOREIGN KEY stands (byte offset).
+    pub at: usize,
+}
+
 impl Statement {
     /// What its texts take in memory.
     pub fn bytes(&self) -> usize {
@@ -255,6 +265,7 @@ impl Part {
             others: Vec::new(),
             probe: None,
             key: None,
+            foreign_key: None,
             new_column: None,
             text: None,
             element: None,

@@ -7,7 +7,7 @@ use super::pieces::{self, Piece};
 use super::tokens::Scanned;
 use super::{column, key, probe, tag};
 use crate::sql::form::Form;
-use crate::sql::{Ddl, Part};
+use crate::sql::{Ddl, NewForeignKey, Part};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AlterTableCmd, AlterTableMoveAllStmt, AlterTableStmt, AlterTableType as At, ConstrType, Constraint, Node,
@@ -35,10 +35,24 @@ pub(super) fn alter_table(stmt: &AlterTableStmt, scanned: &Scanned<'_>) -> Ddl {
         commands.enumerate().map(|(i, command)| part(command, stmt.objtype(), table, written(i))).collect();
     ddl.concurrently = stmt.cmds.iter().any(is_concurrent);
     ddl.tail_at = scanned.tail_at(&[Token::Attach, Token::Partition]);
+    let mut parts = parts;
+    if let ([part], [command]) = (parts.as_mut_slice(), stmt.cmds.as_slice()) {
+        part.foreign_key = new_foreign_key(command, scanned).map(Box::new);
+    }
     if !parts.is_empty() {
         ddl.parts = parts;
     }
     ddl
+}
+
+fn new_foreign_key(command: &Node, scanned: &Scanned<'_>) -> Option<NewForeignKey> {
+    let Some(NodeEnum::AlterTableCmd(command)) = &command.node else { return None };
+    let Some(NodeEnum::Constraint(constraint)) = command.def.as_ref().and_then(|def| def.node.as_ref()) else {
+        return None;
+    };
+    let columns = constraint.fk_attrs.iter().filter_map(string).map(str::to_owned).collect();
+    let foreign = constraint.contype() == ConstrType::ConstrForeign;
+    foreign.then(|| scanned.foreign_key_at()).flatten().map(|at| NewForeignKey { columns, at })
 }
 
 /// DETACH PARTITION … CONCURRENTLY

@@ -138,6 +138,13 @@ impl<'a> Scanned<'a> {
 }
 
 impl Scanned<'_> {
+    /// Where, from the start of this part, the first FOREIGN KEY stands.
+    pub(super) fn foreign_key_at(&self) -> Option<usize> {
+        let starts = |two: &&[Word]| [two[0].token, two[1].token] == [Token::Foreign, Token::Key];
+        let first = self.words.windows(2).find(starts)?.first()?;
+        Some(first.range.start.saturating_sub(self.range.start))
+    }
+
     /// Where, from the start of this part, `PARTITION OF parent FOR VALUES …` (or `DEFAULT`) stands, if nothing stands between
     /// the parent's name and its bounds.
     pub(super) fn partition_of(&self) -> Option<PartitionOf> {

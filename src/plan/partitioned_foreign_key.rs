@@ -1,0 +1,127 @@
+//! FOREIGN KEY on a partitioned table before 18, which has no NOT VALID there: each partition gets its own first, NOT VALID and then
+//! validated, under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
+//!
+//! That it reads no row then was measured on 12, 15 and 17 (`pg_stat_get_xact_numscans`): PostgreSQL takes a partition's
+//! foreign key for its part of the new one if it is the same and valid. A partition that comes meanwhile with rows and
+//! without such a key makes the last step exceed its hold budget, and everything is undone.
+
+use super::ask::Ask;
+use super::locks;
+use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use crate::catalog::RelationFacts;
+use crate::catalog::leaves::Leaf;
+use crate::pg::relation::{quote_identifier, quote_literal};
+use crate::pg::{LockMode, RelationKind};
+use crate::sql::NewForeignKey;
+
+/// `None`: it is not for this file.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let (table, facts) = (ask.target()?, ask.facts.leaves.as_ref()?);
+    let [part] = ask.ddl.parts.as_slice() else { return None };
+    let to = part.others.first().and_then(|name| ask.facts.relation(name))?;
+    let key = part.foreign_key.as_deref()?;
+    let name = part.constraint.as_ref().or(facts.name.as_ref())?;
+    if !ask.limits.rewrite || ask.in_transaction() || ask.ddl.only || !table.owned || table.constraint(name).is_some() {
+        return None;
+    }
+    // Between partitioned tables there is a key for every pair of partitions.
+    let single = to.kind == RelationKind::Table && to.id.oid != table.id.oid;
+    let ready = |leaf: &Leaf| {
+        leaf.owned
+            && !leaf.points
+            && !leaf.constraints.contains(name)
+            && matches!(leaf.kind, RelationKind::Table | RelationKind::PartitionedTable)
+    };
+    if !single || !facts.leaves.iter().all(ready) {
+        return None;
+    }
+    let work = Work { ask, to, name, definition: ask.statement.text.get(key.at..)? };
+    let filled = |leaf: &&Leaf| leaf.kind == RelationKind::Table && !leaf.empty;
+    let leaves: Vec<&Leaf> = facts.leaves.iter().filter(filled).collect();
+    let mut phases: Vec<Phase> = leaves.iter().flat_map(|leaf| work.leaf(leaf)).collect();
+    phases.push(work.whole(key, &leaves)?);
+    let meanwhile = match leaves.as_slice() {
+        [] => Vec::new(),
+        _ => vec!["the foreign key holds for each partition before it does for the whole table"],
+    };
+    Some(Plan { phases, meanwhile, ..ask.empty() })
+}
+
+struct Work<'a> {
+    ask: &'a Ask<'a>,
+    to: &'a RelationFacts,
+    name: &'a str,
+    /// `FOREIGN KEY …`
+    definition: &'a str,
+}
+
+impl Work<'_> {
+    /// A partition's own key: new rows obey at once, old ones are checked.
+    fn leaf(&self, leaf: &Leaf) -> [Phase; 2] {
+        let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(self.name));
+        // On a line of its own, as the text may end with a comment.
+        let add = format!("{alter} ADD CONSTRAINT {name} {}\nNOT VALID", self.definition);
+        let phase = |kind, purpose, modes, sql| Phase {
+            locks: self.both(leaf, modes),
+            steps: vec![Step::hidden(sql)],
+            ..self.ask.phase(kind, purpose)
+        };
+        let strong = [LockMode::AccessExclusive; 2];
+        let drop = format!("{alter} DROP CONSTRAINT {name}");
+        let back = phase(PhaseKind::Brief, "bring it back as it was", strong, drop);
+        let weak = [LockMode::ShareRowExclusive; 2];
+        let added = phase(PhaseKind::Brief, "from now on it holds for every new row of a partition", weak, add);
+        let modes = [LockMode::ShareUpdateExclusive, LockMode::RowShare];
+        let validate = format!("{alter} VALIDATE CONSTRAINT {name}");
+        let checked = phase(PhaseKind::Long, "check the old rows without blocking reads or writes", modes, validate);
+        [Phase { undo: Some(Undo::Run(Box::new(back))), ..added }, checked]
+    }
+
+    /// The locks of a partition, and of the table that it points to.
+    fn both(&self, leaf: &Leaf, [own, other]: [LockMode; 2]) -> Vec<LockNeed> {
+        let may_lock = self.ask.facts.lock_facts(self.to.id.oid).is_some_and(|facts| facts.may_lock);
+        let need = |table: &crate::catalog::RelationRef, mode, lockable| LockNeed {
+            relation: table.full_name(),
+            oid: table.oid,
+            mode,
+            only: false,
+            lockable,
+        };
+        let mut locks = vec![need(&leaf.id, own, true), need(&self.to.id, other, may_lock)];
+        locks.sort_by_key(|need| need.oid);
+        locks
+    }
+
+    /// The author's own statement, with the name that it would have got: the partitions have that by now.
+    fn whole(&self, key: &NewForeignKey, leaves: &[&Leaf]) -> Option<Phase> {
+        let text = &self.ask.statement.text;
+        let given = self.ask.ddl.parts.first().is_some_and(|part| part.constraint.is_some());
+        let words = format!("CONSTRAINT {} ", quote_identifier(self.name));
+        let step = if given { Step::as_written(text) } else { Step::with_words(text, key.at, &words)? };
+        let mut steps = vec![step];
+        if !leaves.is_empty() {
+            steps.push(self.attached(leaves));
+        }
+        let locks = locks::needs(self.ask, locks::as_written);
+        Some(Phase {
+            locks,
+            steps,
+            ..self.ask.phase(PhaseKind::Brief, "each partition has its foreign key: they are attached")
+        })
+    }
+
+    /// Whether the keys of all these partitions are part of the whole one.
+    fn attached(&self, leaves: &[&Leaf]) -> Step {
+        let oids: Vec<String> = leaves.iter().map(|leaf| leaf.id.oid.to_string()).collect();
+        let count = format!(
+            "(SELECT pg_catalog.count(*) FROM pg_catalog.pg_constraint k \
+             WHERE k.conrelid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]) \
+             AND k.conname OPERATOR(pg_catalog.=) {} AND k.conparentid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid) \
+             OPERATOR(pg_catalog.=) {}",
+            oids.join(","),
+            quote_literal(self.name),
+            leaves.len()
+        );
+        Step::assertion(&count, "the partitions, or their foreign keys, have been changed meanwhile")
+    }
+}

@@ -7,7 +7,7 @@
 //! session version=150000 in_transaction strongest="ACCESS EXCLUSIVE" frozen schema=public
 //! limits  small=1MB guard
 //! relation public.orders kind=r bytes=31GB column=id:bigint,notnull,default index=orders_pkey,unique,constraint
-//! probe   none rewrite rebuild value type unknown
+//! probe   none rewrite rebuild value type fails unknown
 //! refreshable
 //! domain  orders items
 //! wanted  INDEX USING btree (a)
@@ -271,13 +271,14 @@ fn limits(limits: &mut Limits, word: &str) {
 }
 
 fn probe(word: &str) -> Option<ProbeAnswer> {
-    let answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false, rewrites_bare: None };
+    let answer = ProbeAnswer::default();
     match word {
         "none" => Some(answer),
         "rewrite" => Some(ProbeAnswer { rewrites_table: true, rebuilds_indexes: true, ..answer }),
         "rebuild" => Some(ProbeAnswer { rebuilds_indexes: true, ..answer }),
         "value" => Some(ProbeAnswer { rewrites_table: true, rewrites_bare: Some(false), ..answer }),
         "type" => Some(ProbeAnswer { rewrites_table: true, rewrites_bare: Some(true), ..answer }),
+        "fails" => Some(ProbeAnswer { fails: true, ..answer }),
         "unknown" => None,
         _ => panic!("probe {word}?"),
     }

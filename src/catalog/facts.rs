@@ -275,13 +275,16 @@ pub struct IndexFacts {
 }
 
 /// What the empty copy said about one part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeAnswer {
     pub rewrites_table: bool,
     pub rebuilds_indexes: bool,
     /// A column whose type is not PostgreSQL's own: the column without any value would rewrite the table too.
     #[serde(default)]
     pub rewrites_bare: Option<bool>,
+    /// The server refuses it.
+    #[serde(default)]
+    pub fails: bool,
 }
 
 impl IndexFacts {

@@ -169,6 +169,9 @@ pub struct RelationFacts {
     pub rows: f64,
     /// Has partitions or inheritance children.
     pub has_children: bool,
+    /// Columns that inheritance children have and it has not: one that it gets of such a name is merged with theirs.
+    #[serde(default)]
+    pub child_columns: Vec<String>,
     /// Is a partition (not merely an inheritance child).
     #[serde(default)]
     pub is_partition: bool,

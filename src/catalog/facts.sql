@@ -205,6 +205,15 @@ relation_json AS (
     'rows', CASE WHEN c.relhassubclass THEN s.tuples ELSE c.reltuples END,
     'has_children', EXISTS (SELECT FROM pg_catalog.pg_inherits i
                              WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
+    -- Of partitions there are none.
+    'child_columns', CASE WHEN c.relhassubclass AND c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'r' THEN (
+      SELECT COALESCE(pg_catalog.json_agg(DISTINCT a.attname::pg_catalog.text), '[]')
+        FROM tree t JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.oid
+       WHERE t.root OPERATOR(pg_catalog.=) c.oid AND t.oid OPERATOR(pg_catalog.<>) c.oid
+         AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute own
+           WHERE own.attrelid OPERATOR(pg_catalog.=) c.oid AND own.attname OPERATOR(pg_catalog.=) a.attname)
+    ) ELSE '[]' END,
     'is_partition', c.relispartition,
     -- The column does not exist before 14.
     'detach_pending', EXISTS (SELECT FROM pg_catalog.pg_inherits i

@@ -75,10 +75,12 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Key(_)));
     let others = work.ask.ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
-    // One that is there already the server refuses; one that another subcommand works on is not new to it.
+    // One that is there already the server refuses; one that another subcommand works on is not new to it; one that a child
+    // has already keeps there what it holds, and its default.
     if work.table.column(&new.name).is_some()
         || work.table.is_partition
         || work.table.typed
+        || work.table.child_columns.contains(&new.name)
         || fails
         || contradicts_itself(new)
         || others.any(|column| *column == new.name)

@@ -424,11 +424,13 @@ fn constraint(text: &str) -> ConstraintFacts {
         validated: true,
         columns: Vec::new(),
         references: None,
+        commented: false,
         definition: String::new(),
     };
     for word in words {
         match word.split_once(':').unwrap_or((word, "")) {
             ("invalid", "") => facts.validated = false,
+            ("commented", "") => facts.commented = true,
             ("of", column) => facts.columns.push(column.to_owned()),
             ("to", table) => facts.references = Some(numbered(table)),
             ("is", definition) => facts.definition = definition.to_owned(),

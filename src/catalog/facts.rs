@@ -258,6 +258,9 @@ pub struct ConstraintFacts {
     /// A foreign key: the referenced table.
     #[serde(default)]
     pub references: Option<RelationRef>,
+    /// It has a comment, which would go with it.
+    #[serde(default)]
+    pub commented: bool,
     /// `pg_get_constraintdef`; empty where asking for it would have had to wait for a lock.
     pub definition: String,
 }

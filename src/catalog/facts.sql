@@ -266,6 +266,9 @@ relation_json AS (
                             WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid
                               AND a.attnum OPERATOR(pg_catalog.=) ANY (k.conkey)),
                'references', (SELECT r.json FROM ref r WHERE r.oid OPERATOR(pg_catalog.=) k.confrelid),
+               'commented', EXISTS (SELECT FROM pg_catalog.pg_description d
+                 WHERE d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                   AND d.objoid OPERATOR(pg_catalog.=) k.oid),
                'definition', CASE
                  WHEN k.conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT x.oid FROM contended x)) THEN ''
                  WHEN k.conindid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT x.oid FROM contended x)) THEN ''

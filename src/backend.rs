@@ -9,7 +9,7 @@
 //! beyond ASCII in the proxy's own statements are not understood there; then the statement goes
 //! without them, guarded by `lock_timeout`.
 
-use crate::net::Target;
+use crate::net::{Target, tasks};
 use crate::relay::Link;
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
@@ -136,7 +136,7 @@ impl Talk {
             packet.extend(CANCEL_REQUEST.to_be_bytes());
             packet.extend(key);
             let target = Arc::clone(&target);
-            let task = tokio::spawn(async move {
+            let task = tasks::spawn(async move {
                 if let Err(error) = cancel(&target, &packet).await {
                     tracing::warn!(%error, "could not cancel the work of a client that left");
                 }

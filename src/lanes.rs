@@ -51,23 +51,25 @@ pub struct View {
 }
 
 /// Parameters: `$1` oids that are needed (text[]), `$2` for each a lock mode that conflicts (text[], the
-/// names of `pg_locks`), `$3` the oids of the lanes. One row, one JSON value. Reads `pg_locks` and
-/// `pg_stat_activity` only; takes no lock on any table of the user's. Descendants of a relation count as
-/// the relation: `LOCK TABLE` takes them too.
+/// names of `pg_locks`), `$3` the oids of the lanes, `$4` for each of the first whether it is needed alone. One row, one
+/// JSON value. Reads `pg_locks` and `pg_stat_activity` only; takes no lock on any table of the user's. Descendants of a
+/// relation that is not needed alone count as the relation: `LOCK TABLE` takes them too.
 pub const VIEW_SQL: &str = include_str!("lanes/view.sql");
 
 /// The parameters of [`VIEW_SQL`].
-pub fn view_parameters(locks: &[LockNeed], lanes: &[u32]) -> [String; 3] {
+pub fn view_parameters(locks: &[LockNeed], lanes: &[u32]) -> [String; 4] {
     let mut oids = Vec::new();
     let mut modes = Vec::new();
+    let mut alone = Vec::new();
     for lock in locks {
         for mode in lock.mode.conflicting() {
             oids.push(lock.oid.to_string());
             modes.push(mode.pg_locks().to_owned());
+            alone.push(lock.only.to_string());
         }
     }
     let lanes: Vec<String> = lanes.iter().map(u32::to_string).collect();
-    [array(&oids), array(&modes), array(&lanes)]
+    [array(&oids), array(&modes), array(&lanes), array(&alone)]
 }
 
 fn array(words: &[String]) -> String {

@@ -5,7 +5,7 @@
 
 use crate::catalog::tree::{self, Inquire, Round};
 use crate::catalog::{
-    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, domain, matview, naming, probe, query,
+    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, matview, naming, probe, query,
 };
 use crate::plan::{self, Limits};
 use crate::sql::form::Form;
@@ -116,6 +116,9 @@ async fn ask_partitions<A: Asking>(
     }
     if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
         facts.attach = if inquire(asking, &mut inquiry).await? { inquiry.facts() } else { None };
+    }
+    if let Some(round) = detachable::round(statement, facts) {
+        facts.detachable = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());
     }
     Ok(())
 }

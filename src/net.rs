@@ -8,6 +8,7 @@ pub mod ring;
 #[cfg(not(all(target_os = "linux", feature = "io_uring")))]
 #[path = "net/no_ring.rs"]
 pub mod ring;
+pub mod tasks;
 
 use crate::config::{Address, BackendTlsMode, Negotiation};
 use crate::tls;

@@ -4,7 +4,7 @@
 //! Its `search_path` is fixed, and its password is never printed.
 
 use crate::config::{Address, Config};
-use crate::net::{Stream, Target};
+use crate::net::{Stream, Target, tasks};
 use std::{fmt, io};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
@@ -104,7 +104,7 @@ impl Drop for Operator {
 /// As the server or the network says.
 pub async fn connect(settings: &Settings) -> Result<Operator, Error> {
     let (client, connection) = log_in(&settings.login, &settings.target).await?;
-    let connection = tokio::spawn(async move {
+    let connection = tasks::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the operator's connection ended");
         }

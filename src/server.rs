@@ -364,7 +364,7 @@ async fn drain_workers(
 }
 
 fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Result<Worker, Report> {
-    let (arrivals, mut arrived) = mpsc::unbounded_channel::<Guest>();
+    let (arrivals, arrived) = mpsc::unbounded_channel::<Guest>();
     let clients = Arc::new(AtomicUsize::new(0));
     let runtime = runtime()?;
     let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
@@ -373,25 +373,11 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
     let (tell_ring, ring) = std_mpsc::channel();
     let thread = thread(&format!("worker {n}"), move || {
         runtime.block_on(async {
-            if io != Io::Epoll {
-                // Whoever started the worker may have failed meanwhile.
-                let _ = tell_ring.send(net::ring::start(worth).map(|tender| drop(tokio::spawn(tender))));
-            }
-            let mut drain = serving.drain.clone();
-            loop {
-                tokio::select! {
-                    guest = arrived.recv() => match guest {
-                        Some(guest) => serving.serve(guest),
-                        None => break,
-                    },
-                    _ = drain.wait_for(|state| *state == Drain::Now) => break,
-                }
-            }
-            // Sessions that were told to end clean up, and say their last words.
-            let deadline = tokio::time::Instant::now() + session::CLEAN_UP + Duration::from_secs(1);
-            while serving.clients.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            let bell = (io != Io::Epoll).then(|| net::ring::start(worth)).transpose();
+            let (bell, made) = bell.map_or_else(|error| (None, Err(error)), |bell| (bell, Ok(())));
+            // Whoever started the worker may have failed meanwhile.
+            let _ = tell_ring.send(made);
+            net::tasks::work(bell, serving.serve_all(arrived)).await;
         });
         // A long text that is being parsed aside is not waited for.
         runtime.shutdown_background();
@@ -425,11 +411,30 @@ struct Serving {
 }
 
 impl Serving {
+    /// Until no more guests can come, or all is to end.
+    async fn serve_all(self, mut arrived: mpsc::UnboundedReceiver<Guest>) {
+        let mut drain = self.drain.clone();
+        loop {
+            tokio::select! {
+                guest = arrived.recv() => match guest {
+                    Some(guest) => self.serve(guest),
+                    None => break,
+                },
+                _ = drain.wait_for(|state| *state == Drain::Now) => break,
+            }
+        }
+        // Sessions that were told to end clean up, and say their last words.
+        let deadline = tokio::time::Instant::now() + session::CLEAN_UP + Duration::from_secs(1);
+        while self.clients.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn serve(&self, guest: Guest) {
         let counted = Counted(Arc::clone(&self.clients));
         let Guest { arrival, crowded } = guest;
         let session = session::serve(arrival, crowded, Arc::clone(&self.shared), self.drain.clone());
-        tokio::spawn(async move {
+        net::tasks::spawn(async move {
             session.await;
             drop(counted);
         });

@@ -259,6 +259,8 @@ fn what_is_prepared_has_a_limit() {
 fn comings_and_goings_leave_nothing() {
     const BARE: usize = 3000;
     const LOGINS: usize = 300;
+    /// Kilobytes: less than 350 bytes of each connection.
+    const LEAK: u64 = 1 << 10;
     let program = Program::start(&SERVER);
     let database = new_database(&SERVER, "goings");
     let hello = startup(&SERVER.user, &database);
@@ -284,13 +286,21 @@ fn comings_and_goings_leave_nothing() {
     (0..100).for_each(&bare);
     (0..20).for_each(&login);
     wait_until_alone(&SERVER, &database);
-    let (memory, descriptors) = (program.memory(), settled_descriptors(&program, None));
-    (0..BARE).for_each(bare);
-    (0..LOGINS).for_each(login);
-    wait_until_alone(&SERVER, &database);
-    settled_descriptors(&program, Some(descriptors));
-    let grown = program.memory().saturating_sub(memory);
-    assert!(grown < 2 << 10, "{grown} kB more after {BARE} connections and {LOGINS} logins");
+    let descriptors = settled_descriptors(&program, None);
+    let mut grown = Vec::new();
+    // A leak is there in every round; what the allocator keeps of a crowd, in one.
+    while grown.iter().all(|grown| *grown >= LEAK) && grown.len() < 4 {
+        let memory = program.memory();
+        (0..BARE).for_each(bare);
+        (0..LOGINS).for_each(login);
+        wait_until_alone(&SERVER, &database);
+        settled_descriptors(&program, Some(descriptors));
+        grown.push(program.memory().saturating_sub(memory));
+    }
+    assert!(
+        grown.iter().any(|grown| *grown < LEAK),
+        "{grown:?} kB more in each round of {BARE} connections and {LOGINS} logins"
+    );
     assert_eq!(program.client(&SERVER.user, &database).value("SELECT 1"), "1");
 }
 

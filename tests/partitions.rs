@@ -225,3 +225,55 @@ fn who_changes_the_table_just_now_is_waited_for() {
     assert_eq!(client.value("SHOW lock_timeout"), "0");
     scene.running.stop_now();
 }
+
+/// What is wanted of the table alone is not in the way of who reads a partition.
+#[test]
+fn who_reads_another_partition_is_not_waited_for() {
+    let scene = Scene::new();
+    let (mut holder, mut reader, mut client) = (scene.direct(), scene.direct(), scene.through());
+    reader.ok("BEGIN; SELECT FROM p2");
+    holder.ok("BEGIN; LOCK TABLE ONLY p IN ACCESS SHARE MODE");
+    client.send_query("CREATE TABLE p3 PARTITION OF p (i DEFAULT 1) FOR VALUES FROM (500) TO (600)");
+    let naps = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '/* pgsluice: waiting for ACCESS EXCLUSIVE on public.p,%'",
+        client.pid
+    );
+    let mut watcher = scene.direct();
+    wait_until("it waits", || watcher.value(&naps) == "1");
+    holder.ok("COMMIT");
+    assert_eq!(client.outcome().tags, ["CREATE TABLE"]);
+    reader.ok("COMMIT");
+    scene.running.stop_now();
+}
+
+#[test]
+fn a_new_partition_waits_for_nobody_who_uses_its_table() {
+    let scene = Scene::new();
+    let (mut writer, mut client) = (scene.direct(), scene.through());
+    writer.ok("BEGIN; INSERT INTO p VALUES (7, 7); SELECT FROM p");
+    client.ok("SET lock_timeout = '5s'");
+    client.ok("CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (500) TO (600)");
+    client.ok("BEGIN; CREATE TABLE p4 PARTITION OF p FOR VALUES FROM (600) TO (700); COMMIT");
+    assert_eq!(writer.value("INSERT INTO p VALUES (555, 1), (655, 1) RETURNING tableoid::regclass"), "p3");
+    writer.ok("COMMIT");
+    scene.running.stop_now();
+}
+
+/// It waits for who changes the table, and a cancel leaves nothing.
+#[test]
+fn a_new_partition_can_be_given_up() {
+    let scene = Scene::new();
+    let (mut holder, mut client, mut watcher) = (scene.direct(), scene.through(), scene.direct());
+    holder.ok("BEGIN; LOCK TABLE ONLY p IN SHARE UPDATE EXCLUSIVE MODE");
+    client.send_query("CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (500) TO (600)");
+    let naps = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '/* pgsluice: waiting for SHARE UPDATE EXCLUSIVE on public.p,%'",
+        client.pid
+    );
+    wait_until("it waits", || watcher.value(&naps) == "1");
+    client.cancel(port(&scene.running));
+    assert_eq!(client.outcome().error.as_deref(), Some("57014"));
+    assert_eq!(watcher.value("SELECT count(*) FROM pg_class WHERE relname = 'p3'"), "0");
+    holder.ok("COMMIT");
+    scene.running.stop_now();
+}

@@ -41,10 +41,15 @@ const TABLES: &str = "
     CREATE TABLE keyed_rest PARTITION OF keyed DEFAULT;
     INSERT INTO keyed VALUES (7, 7);
     CREATE TABLE loose (id int NOT NULL, i int);
-    INSERT INTO loose SELECT 500 + g, g FROM generate_series(1, 50) g";
+    INSERT INTO loose SELECT 500 + g, g FROM generate_series(1, 50) g;
+    CREATE TABLE q (id int PRIMARY KEY, i int CHECK (i > 0), v text DEFAULT 'x') PARTITION BY RANGE (id);
+    CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (50);
+    CREATE TABLE q2 PARTITION OF q FOR VALUES FROM (50) TO (500);
+    CREATE INDEX ON q (i);
+    INSERT INTO q SELECT g, g FROM generate_series(1, 100) g";
 
 /// Every table that a statement changes.
-const DROPS: &str = "DROP TABLE IF EXISTS t, keyless, o, p, keyed, loose";
+const DROPS: &str = "DROP TABLE IF EXISTS t, keyless, o, p, keyed, loose, q, q1, q2";
 
 /// Everything about the tables that a schema change could leave behind.
 const STATE: &str = "
@@ -61,7 +66,7 @@ const STATE: &str = "
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 19] = [
+const STATEMENTS: [(&str, &[&str]); 20] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -130,6 +135,7 @@ const STATEMENTS: [(&str, &[&str]); 19] = [
         &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
     ),
     ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
+    ("DROP TABLE q2", &["%DETACH PARTITION%CONCURRENTLY", "DROP TABLE%"]),
 ];
 
 #[test]

@@ -14,12 +14,14 @@
 //! tree    columns=a keys=a unique taken
 //! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
 //! attach  {"bounds": "a > 0", …}
+//! detachable {"bound": "FOR VALUES IN (1)", …}
 //! ```
 //!
 //! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
 //! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
 
 use pgsluice::catalog::attach::AttachFacts;
+use pgsluice::catalog::detachable::Detachable;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
@@ -96,6 +98,7 @@ struct Scene {
     wanted: Option<String>,
     tree: Option<Tree>,
     attach: Option<AttachFacts>,
+    detachable: Option<Detachable>,
     domain: Option<Vec<String>>,
     forgetful: bool,
     refreshable: bool,
@@ -128,6 +131,7 @@ impl Default for Scene {
             tree: None,
             refreshable: false,
             attach: None,
+            detachable: None,
             domain: None,
             forgetful: false,
         }
@@ -138,6 +142,11 @@ impl Scene {
     fn set(&mut self, line: &str, file: &str) {
         if let Some(json) = line.strip_prefix("attach ") {
             self.attach = Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
+            return;
+        }
+        if let Some(json) = line.strip_prefix("detachable ") {
+            self.detachable =
+                Some(serde_json::from_str(json).unwrap_or_else(|error| panic!("{file}: {error} in {json}")));
             return;
         }
         let words = words(line);
@@ -218,6 +227,7 @@ impl Scene {
             refreshable: self.refreshable,
             tree: self.tree.clone(),
             attach: self.attach.clone(),
+            detachable: self.detachable.clone(),
             domain_tables: self.domain.as_ref().map(|names| {
                 names.iter().filter_map(|name| self.relations.iter().find(|r| r.id.name == *name).cloned()).collect()
             }),
@@ -296,6 +306,8 @@ fn relation_facts(id: RelationRef) -> RelationFacts {
         child_columns: Vec::new(),
         is_partition: false,
         detach_pending: false,
+        detaching: false,
+        passes_storage: false,
         typed: false,
         owned: true,
         may_lock: true,
@@ -325,6 +337,8 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         ("child_column", name) => facts.child_columns.push(name.to_owned()),
         ("typed", "") => facts.typed = true,
         ("detach_pending", "") => facts.detach_pending = true,
+        ("detaching", "") => facts.detaching = true,
+        ("passes_storage", "") => facts.passes_storage = true,
         ("foreign", "") => facts.owned = false,
         ("unlockable", "") => facts.may_lock = false,
         ("created_here", "") => facts.created_here = true,
@@ -422,6 +436,7 @@ fn constraint(text: &str) -> ConstraintFacts {
         name,
         kind,
         validated: true,
+        of_parent: false,
         columns: Vec::new(),
         references: None,
         commented: false,
@@ -431,6 +446,7 @@ fn constraint(text: &str) -> ConstraintFacts {
         match word.split_once(':').unwrap_or((word, "")) {
             ("invalid", "") => facts.validated = false,
             ("commented", "") => facts.commented = true,
+            ("of_parent", "") => facts.of_parent = true,
             ("of", column) => facts.columns.push(column.to_owned()),
             ("to", table) => facts.references = Some(numbered(table)),
             ("is", definition) => facts.definition = definition.to_owned(),

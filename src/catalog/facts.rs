@@ -33,6 +33,9 @@ pub struct Facts {
     /// What ATTACH PARTITION would do under its locks; set by the session.
     #[serde(default)]
     pub attach: Option<super::attach::AttachFacts>,
+    /// What DROP TABLE of a partition depends on; set by the session.
+    #[serde(default)]
+    pub detachable: Option<super::detachable::Detachable>,
     /// The tables that hold values of the domain which ALTER DOMAIN names; set by the session.
     #[serde(default)]
     pub domain_tables: Option<Vec<RelationFacts>>,
@@ -178,6 +181,12 @@ pub struct RelationFacts {
     /// A partition whose DETACH CONCURRENTLY was left half-way (14 on).
     #[serde(default)]
     pub detach_pending: bool,
+    /// It has such a partition.
+    #[serde(default)]
+    pub detaching: bool,
+    /// A partitioned table with a tablespace or an access method, which its partitions get.
+    #[serde(default)]
+    pub passes_storage: bool,
     /// `CREATE TABLE … OF type`
     #[serde(default)]
     pub typed: bool,
@@ -253,6 +262,9 @@ pub struct ConstraintFacts {
     /// `pg_constraint.contype`: c f n p t u x
     pub kind: char,
     pub validated: bool,
+    /// A partition's part of one of its parent's.
+    #[serde(default)]
+    pub of_parent: bool,
     #[serde(default)]
     pub columns: Vec<String>,
     /// A foreign key: the referenced table.

@@ -220,6 +220,15 @@ relation_json AS (
                                WHERE i.inhrelid OPERATOR(pg_catalog.=) c.oid
                                  AND (pg_catalog.to_jsonb(i) OPERATOR(pg_catalog.->>) 'inhdetachpending')
                                      OPERATOR(pg_catalog.=) 'true'),
+    -- Since 14 only one partition at a time can be on its way off.
+    'detaching', EXISTS (SELECT FROM pg_catalog.pg_inherits i
+                          WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid
+                            AND (pg_catalog.to_jsonb(i) OPERATOR(pg_catalog.->>) 'inhdetachpending')
+                                OPERATOR(pg_catalog.=) 'true'),
+    -- Partitioned tables have no access method before 17.
+    'passes_storage', c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'p'
+                      AND NOT (c.reltablespace OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                               AND c.relam OPERATOR(pg_catalog.=) 0::pg_catalog.oid),
     'typed', c.reloftype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid,
     'owned', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
     'may_lock', COALESCE(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), false),
@@ -261,6 +270,9 @@ relation_json AS (
     'constraints', (
       SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
                'name', k.conname, 'kind', k.contype::pg_catalog.text, 'validated', k.convalidated,
+               -- The column does not exist on 10.
+               'of_parent', COALESCE(pg_catalog.to_jsonb(k) OPERATOR(pg_catalog.->>) 'conparentid', '0')
+                            OPERATOR(pg_catalog.<>) '0',
                'columns', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum), '[]')
                              FROM pg_catalog.pg_attribute a
                             WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid

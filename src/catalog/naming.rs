@@ -97,6 +97,14 @@ pub fn index_name(table: &str, columns: Option<&[String]>, label: &str, n: usize
     object_name(table, columns.map(addition).as_deref(), &numbered(label, n))
 }
 
+/// Whether PostgreSQL may have chosen this name for a CHECK of the table.
+pub fn is_of_check(name: &str, table: &str) -> bool {
+    let label = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    // However long the name of the column is, it leaves a table's so much room.
+    let room = (MOST - "__check".len()) / 2 - 2;
+    label.ends_with("_check") && name.starts_with(cut(table, room.min(table.len())))
+}
+
 fn numbered(label: &str, n: usize) -> String {
     if n == 0 { label.to_owned() } else { format!("{label}{n}") }
 }

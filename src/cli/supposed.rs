@@ -64,6 +64,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
         free_names,
         tree: None,
         attach: None,
+        detachable: None,
         domain_tables: None,
         backfill,
     }
@@ -143,6 +144,8 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         child_columns: Vec::new(),
         is_partition: false,
         detach_pending: false,
+        detaching: false,
+        passes_storage: false,
         typed: false,
         owned: false,
         may_lock: true,

@@ -58,7 +58,7 @@ impl Execution<'_> {
     }
 
     /// One try. A lock that is not to be had leaves everything as it was.
-    async fn attempt(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
+    pub(super) async fn attempt(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
         self.metrics.lock_attempts.add();
         if !phase.in_transaction && !self.in_transaction() {
             return self.attempt_alone(phase, how, reply).await;
@@ -105,11 +105,16 @@ impl Execution<'_> {
         // Nothing else in such a phase gives rows.
         let slots = phase.steps.iter().filter_map(|step| step.learns.map(|made| made.slot));
         for (slot, row) in slots.zip(rows) {
-            if self.learned.len() <= slot {
-                self.learned.resize(slot + 1, String::new());
-            }
-            self.learned[slot] = row.into_iter().next().flatten().unwrap_or_default();
+            self.learned_at(slot, row.into_iter().next().flatten());
         }
+    }
+
+    /// A name that the server chose, quoted; `None`: it made nothing.
+    pub(super) fn learned_at(&mut self, slot: usize, name: Option<String>) {
+        if self.learned.len() <= slot {
+            self.learned.resize(slot + 1, String::new());
+        }
+        self.learned[slot] = name.unwrap_or_default();
     }
 
     fn layout(&self, phase: &Phase, how: Next) -> Layout {
@@ -148,7 +153,7 @@ impl Execution<'_> {
     }
 
     /// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
-    async fn attempt_alone(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
+    pub(super) async fn attempt_alone(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
         let own = self.facts.session.lock_timeout_ms;
         let timeout = self.lock_timeout(how).as_millis();
         self.talk.ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
@@ -179,6 +184,7 @@ impl Execution<'_> {
     /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
     /// the locks are not to be had for long: then a WARNING says what to do.
     pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<(), Stop> {
+        let phase = &*self.with_names(phase);
         let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
         loop {
             let reason = match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
@@ -210,15 +216,15 @@ impl Execution<'_> {
     /// The server has ended the session: what a phase has left stays.
     pub(super) fn log_left(&self, phase: &Phase) {
         if let Some(Undo::Run(undo)) = &phase.undo {
-            let remedy = self.remedy(undo);
+            let remedy = self.remedy(&self.with_names(undo));
             tracing::warn!(remedy, "the session of a schema change has ended; what it had begun stays");
         }
     }
 
-    fn tell_left(&mut self, phase: &Phase, reason: &str) {
+    pub(super) fn tell_left(&mut self, phase: &Phase, reason: &str) {
         let remedy = self.remedy(phase);
-        tracing::warn!(reason, remedy, "what a schema change had begun could not be brought back");
-        let message = format!("what this statement had begun could not be brought back: {reason}");
+        tracing::warn!(reason, remedy, "what a schema change had begun could not be finished or brought back");
+        let message = format!("what this statement had begun could not be finished or brought back: {reason}");
         let report = Report::warning(sqlstate::WARNING, message).hint(format!("Do it by hand: {remedy}"));
         self.tell(&report);
     }
@@ -304,10 +310,10 @@ fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
 }
 
 /// How long the locks are asked for that undoing takes.
-const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
-fn nap(time: Duration) -> String {
-    format!("/* pgsluice: waiting to undo */ SELECT pg_catalog.pg_sleep({})", time.as_secs_f64())
+pub(super) fn nap(time: Duration) -> String {
+    format!("/* pgsluice: waiting to finish or undo */ SELECT pg_catalog.pg_sleep({})", time.as_secs_f64())
 }
 
 /// The same locks, guarded by `lock_timeout` alone.

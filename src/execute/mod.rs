@@ -7,6 +7,7 @@
 
 mod attempt;
 mod backfill;
+mod detach;
 mod long;
 mod progress;
 mod wait;
@@ -22,6 +23,7 @@ use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
 use bytes::BytesMut;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// Why a statement did not come to its end.
@@ -133,7 +135,15 @@ impl Execution<'_> {
         }
         let mut reply = Reply::default();
         for (done, phase) in plan.phases.iter().enumerate() {
+            let phase = &*self.with_names(phase);
+            if phase.steps.is_empty() {
+                continue;
+            }
             if let Err(stop) = self.phase(phase, &mut reply).await {
+                if phase.tidies && !matches!(stop, Stop::Lost) {
+                    self.bring_back(phase).await?;
+                    continue;
+                }
                 // The phase that stopped has cleaned up after itself.
                 for undone in plan.phases[..done].iter().rev() {
                     match stop {
@@ -148,12 +158,29 @@ impl Execution<'_> {
         Ok(reply)
     }
 
+    /// Without the steps about a constraint that was not made.
+    fn with_names<'p>(&self, phase: &'p Phase) -> Cow<'p, Phase> {
+        let unmade = |step: &Step| {
+            let name = step.name_at.and_then(|name| self.learned.get(name.slot));
+            name.is_some_and(String::is_empty)
+        };
+        if !phase.steps.iter().any(unmade) {
+            return Cow::Borrowed(phase);
+        }
+        let mut made = phase.clone();
+        made.steps.retain(|step| !unmade(step));
+        Cow::Owned(made)
+    }
+
     async fn phase(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+        if let Some(what) = &phase.detach {
+            return self.detach(phase, what, reply).await;
+        }
         match phase.kind {
             PhaseKind::Relay => self.relay(phase, reply).await,
             PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
-            PhaseKind::Long | PhaseKind::Backfill => self.long(phase, reply).await,
+            PhaseKind::Long | PhaseKind::Backfill | PhaseKind::Detach => self.long(phase, reply).await,
         }
     }
 
@@ -211,10 +238,11 @@ impl Execution<'_> {
                 return None;
             }
             let mapped = match step.inserted {
-                // ASCII was put in at a byte offset; PostgreSQL counts characters.
+                // PostgreSQL counts characters, from 1.
                 Some(inserted) => {
                     let before = step.sql.get(..inserted.at)?.chars().count();
-                    if position <= before { position } else { position.saturating_sub(inserted.len).max(1) }
+                    let behind = (position + inserted.instead_of).saturating_sub(inserted.len);
+                    if position <= before { position } else { behind.max(1) }
                 }
                 None => position,
             };

@@ -5,7 +5,7 @@
 
 use crate::catalog::SessionFacts;
 use crate::config::Config;
-use crate::net::Target;
+use crate::net::{Target, tasks};
 use crate::operator;
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -30,11 +30,11 @@ pub(super) fn watch(config: &Config, backend: &Target, session: &SessionFacts, t
     let pid = session.backend_pid;
     if config.operator.user.is_none() || !config.ddl.notices || session.server_version < 120_000 {
         // The sender must live as long as the step: a closed channel would be polled for ever.
-        return Watch(Some(tokio::spawn(async move { tell.closed().await })));
+        return Watch(Some(tasks::spawn(async move { tell.closed().await })));
     }
     let connection = operator::settings(config, backend);
     let interval = config.ddl.progress_interval;
-    Watch(Some(tokio::spawn(async move {
+    Watch(Some(tasks::spawn(async move {
         if let Err(error) = report_all(&connection, pid, interval, &tell).await {
             tracing::warn!(%error, "no progress of a build: the operator's connection failed");
         }

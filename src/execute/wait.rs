@@ -123,7 +123,7 @@ fn key(blocker: &Blocker) -> (Option<i32>, String) {
 
 impl Execution<'_> {
     /// The longest that this phase may wait.
-    fn wait_limit(&self) -> Duration {
+    pub(super) fn wait_limit(&self) -> Duration {
         let session = &self.facts.session;
         let mut limit = self.config.locks.deadline;
         if session.lock_timeout_ms > 0 {
@@ -179,6 +179,31 @@ impl Execution<'_> {
         }
     }
 
+    /// Waits until nobody is in the way who has been there for longer than others may be made to wait. With the lanes held.
+    pub(super) async fn wait_for_old_ones(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
+        let patience = self.config.locks.stall_budget;
+        let next = loop {
+            if waiting.since.elapsed() >= waiting.limit {
+                return Err(Stop::Report(self.gave_up(phase, waiting, waiting.since.elapsed())));
+            }
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            let view = self.nap_and_look(phase, waiting).await?;
+            let now = Instant::now();
+            waiting.look(view, now);
+            self.notice(phase, waiting, now);
+            if let Some(next) = self.autovacuum(waiting, now).await? {
+                break next;
+            }
+            if !waiting.settled_blocker(patience, now) {
+                break Next::Queue(patience);
+            }
+        };
+        self.wake().await?;
+        Ok(next)
+    }
+
     /// One look at who is in the way, and a try for a lane still missing, after the nap before it and with a nap
     /// behind it: the backend is busy all the time, and a cancel from anywhere ends one of the naps.
     async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
@@ -187,8 +212,8 @@ impl Execution<'_> {
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
-        let [oids, modes, lanes] = lanes::view_parameters(&phase.locks, &waiting.lanes);
-        self.talk.put_question(&mut batch, lanes::VIEW_SQL, &[&oids, &modes, &lanes]);
+        let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, &waiting.lanes);
+        self.talk.put_question(&mut batch, lanes::VIEW_SQL, &[&oids, &modes, &lanes, &alone]);
         // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
         let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
         let nap = self.config.locks.poll.mul_f64(spread.max(0.0)) / 2;

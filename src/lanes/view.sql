@@ -1,6 +1,7 @@
-WITH RECURSIVE need(oid, mode) AS (
-  SELECT o::pg_catalog.oid, m
-    FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS n(o, m)
+WITH RECURSIVE need(oid, mode, alone) AS (
+  SELECT o::pg_catalog.oid, m, a::pg_catalog.bool
+    FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]),
+                    pg_catalog.unnest($4::pg_catalog.text[])) AS n(o, m, a)
 ), tree(root, oid) AS (
   SELECT DISTINCT n.oid, n.oid FROM need n
   UNION
@@ -25,7 +26,7 @@ WITH RECURSIVE need(oid, mode) AS (
          (l.pid IS NOT NULL AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=)
             ANY (pg_catalog.pg_blocking_pids(l.pid))) AS waits_for_us
     FROM need n
-    JOIN tree t ON t.root OPERATOR(pg_catalog.=) n.oid
+    JOIN tree t ON t.root OPERATOR(pg_catalog.=) n.oid AND (t.oid OPERATOR(pg_catalog.=) n.oid OR NOT n.alone)
     JOIN pg_catalog.pg_locks l
       ON l.locktype OPERATOR(pg_catalog.=) 'relation'
      AND l.granted

@@ -1,11 +1,11 @@
 //! In place of `ring.rs` where there is no io_uring: other systems, and builds without the feature `io_uring`.
 
 use std::convert::Infallible;
-use std::future::Pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
+use tokio::task::{JoinHandle, LocalSet};
 
 pub const A_FEW: u32 = 0;
 
@@ -13,10 +13,18 @@ pub const A_FEW: u32 = 0;
 #[derive(Debug)]
 pub struct RingStream(Infallible);
 
+/// There is none.
+#[derive(Debug)]
+pub struct Bell(Infallible);
+
 /// # Errors
 /// Always.
-pub fn start(_: u32) -> io::Result<Pending<()>> {
+pub fn start(_: u32) -> io::Result<Bell> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without it"))
+}
+
+pub async fn work(bell: Bell, _: &mut LocalSet, _: &JoinHandle<()>) {
+    match bell.0 {}
 }
 
 pub fn stop() {}

@@ -2,9 +2,10 @@
 //!
 //! What epoll does in three calls per message (wait, receive, send) is gathered here: sessions leave small sends with
 //! the ring's [`Driver`], receives are armed, and one call for all of them follows when the sessions that had something
-//! to do have done it. That call is made by a task of its own ([`Tender`]), which is woken by the first thing that is
-//! left and so comes behind all who are in the runtime's queue; while it has nothing to do, an eventfd in the runtime's
-//! epoll wakes it. Nothing depends on the runtime being idle, or on its hooks.
+//! to do have done it. That call sleeps, too, until there is more: the worker's tasks are a [`LocalSet`] that its loop
+//! ([`AtWork`]) runs, so it knows when nothing is left to do. The runtime's epoll, for all that is not on the ring, is watched by
+//! the ring meanwhile, and its timers are looked at every millisecond. After a millisecond in which nothing came, the worker
+//! sleeps in the runtime's epoll like any other, and an eventfd there tells of the ring.
 //!
 //! Invariants: bytes leave a socket in the order they were written in; a receive is armed only when the session wants to
 //! read, so a peer that does not read makes the other side wait; an idle session holds no buffer; a descriptor is
@@ -14,15 +15,17 @@
 mod driver;
 mod kernel;
 
-use driver::Driver;
+use driver::{Driver, Turn};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
+use tokio::task::{JoinHandle, LocalSet};
 
 thread_local! {
     static RING: RefCell<Option<Driver>> = const { RefCell::new(None) };
@@ -66,16 +69,15 @@ impl Drop for Present {
     }
 }
 
-/// Makes this thread's ring, for sessions that meet `worth` or more. Whoever gets its [`Tender`] runs it on this thread's runtime, and calls [`stop`] at the end.
+/// Makes this thread's ring, for sessions that meet `worth` or more. Whoever gets its [`Bell`] works by [`work`], and calls [`stop`] at the end.
 ///
 /// # Errors
 /// The kernel or the sandbox does not allow it.
-pub fn start(worth: u32) -> io::Result<Tender> {
+pub fn start(worth: u32) -> io::Result<Bell> {
     let (driver, bell) = Driver::new(RINGS.fetch_add(1, Ordering::Relaxed))?;
-    let bell = kernel::watch(bell)?;
     RING.with_borrow_mut(|ring| *ring = Some(driver));
     WORTH.set(worth);
-    Ok(Tender { bell, woken: Vec::new() })
+    Ok(Bell(bell))
 }
 
 /// Ends this thread's ring, after its last stream.
@@ -86,29 +88,132 @@ pub fn stop() {
     }
 }
 
-/// The task that speaks with the kernel, for as long as its runtime lives.
+/// Rung where there is news for a worker that sleeps in the runtime's epoll. It is never read: each ring of it is an edge, and all
+/// that an edge says is that there is news.
 #[derive(Debug)]
-pub struct Tender {
-    bell: AsyncFd<OwnedFd>,
+pub struct Bell(AsyncFd<OwnedFd>);
+
+/// Runs the tasks of `tasks` until `main`, one of them, is done.
+pub async fn work(bell: Bell, tasks: &mut LocalSet, main: &JoinHandle<()>) {
+    let call = Arc::new(Call { state: AtomicU8::new(AT_WORK), sleeper: Mutex::new(None) });
+    let waker = Waker::from(Arc::clone(&call));
+    AtWork { bell, tasks, main, call, waker, woken: Vec::new() }.await;
+}
+
+/// Rounds until the runtime's sockets and timers get their turn, however busy the tasks are.
+const ROUNDS: usize = 64;
+
+/// A worker's loop.
+struct AtWork<'a> {
+    bell: Bell,
+    tasks: &'a mut LocalSet,
+    main: &'a JoinHandle<()>,
+    call: Arc<Call>,
+    /// The same.
+    waker: Waker,
     woken: Vec<Waker>,
 }
 
-impl Future for Tender {
+impl Future for AtWork<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // It is never read: each ring of it is an edge, and all that an edge says is that there is news.
-        while let Poll::Ready(Ok(mut ready)) = self.bell.poll_read_ready(cx) {
+        let this = &mut *self;
+        this.call.sleeper(cx.waker());
+        while let Poll::Ready(Ok(mut ready)) = this.bell.0.poll_read_ready(cx) {
             ready.clear_ready();
         }
-        let woken = &mut self.woken;
-        let here = RING.with_borrow_mut(|ring| ring.as_mut().map(|driver| driver.tend(cx.waker(), woken)).is_some());
+        with_ring(|ring| ring.at_work(&this.waker));
+        for _ in 0..ROUNDS {
+            this.call.wake_up();
+            let _ = Pin::new(&mut *this.tasks).poll(&mut Context::from_waker(&this.waker));
+            if this.main.is_finished() {
+                return Poll::Ready(());
+            }
+            match this.turn() {
+                Turn::Busy => {}
+                Turn::Runtime => break,
+                Turn::Idle if this.call.sleep() => {
+                    with_ring(Driver::leave);
+                    return Poll::Pending;
+                }
+                Turn::Idle => with_ring(|ring| ring.at_work(&this.waker)),
+            }
+        }
+        with_ring(Driver::leave);
+        // Called again when the runtime has looked at its sockets and timers.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        this.call.sleep_in_any_case();
+        Poll::Pending
+    }
+}
+
+impl AtWork<'_> {
+    fn turn(&mut self) -> Turn {
+        let (call, woken) = (&self.call, &mut self.woken);
+        let turn = RING.with_borrow_mut(|ring| ring.as_mut().map(|ring| ring.turn(|| call.sleep(), woken)));
+        if turn != Some(Turn::Idle) {
+            // Awake before others are woken, who would call otherwise.
+            call.wake_up();
+        }
         // Outside of the borrow, as whoever is woken may be dropped.
         for waker in self.woken.drain(..) {
             waker.wake();
         }
-        if here { Poll::Pending } else { Poll::Ready(()) }
+        turn.unwrap_or(Turn::Idle)
     }
+}
+
+/// What wakes a worker's tasks, and the worker if it sleeps.
+#[derive(Debug)]
+struct Call {
+    state: AtomicU8,
+    /// The runtime's: heard in its epoll, and so in the ring that watches it.
+    sleeper: Mutex<Option<Waker>>,
+}
+
+const AT_WORK: u8 = 0;
+const CALLED: u8 = 1;
+const ASLEEP: u8 = 2;
+
+impl Call {
+    fn sleeper(&self, waker: &Waker) {
+        let mut place = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if !place.as_ref().is_some_and(|there| there.will_wake(waker)) {
+            *place = Some(waker.clone());
+        }
+    }
+
+    fn wake_up(&self) {
+        self.state.store(AT_WORK, Ordering::Release);
+    }
+
+    /// Whether the worker may sleep: nobody has called since it woke up. From here on a call wakes it.
+    fn sleep(&self) -> bool {
+        self.state.compare_exchange(AT_WORK, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn sleep_in_any_case(&self) {
+        self.state.store(ASLEEP, Ordering::Release);
+    }
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.swap(CALLED, Ordering::AcqRel) == ASLEEP
+            && let Some(sleeper) = &*self.sleeper.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            sleeper.wake_by_ref();
+        }
+    }
+}
+
+fn with_ring(then: impl FnOnce(&mut Driver)) {
+    RING.with_borrow_mut(|ring| ring.as_mut().map(then));
 }
 
 impl RingStream {

@@ -132,7 +132,7 @@ impl<'a> Ask<'a> {
     /// One phase with the client's own text in it, and no locks.
     pub(super) fn phase(&self, kind: PhaseKind, purpose: &str) -> Phase {
         let in_transaction = match kind {
-            PhaseKind::Relay | PhaseKind::Long | PhaseKind::Backfill => self.in_transaction(),
+            PhaseKind::Relay | PhaseKind::Long | PhaseKind::Backfill | PhaseKind::Detach => self.in_transaction(),
             PhaseKind::Brief | PhaseKind::Guarded => self.may_be_wrapped(),
         };
         Phase {
@@ -143,6 +143,8 @@ impl<'a> Ask<'a> {
             steps: vec![Step::as_written(&self.statement.text)],
             undo: None,
             backfill: None,
+            detach: None,
+            tidies: false,
         }
     }
 

@@ -32,12 +32,21 @@ pub fn check(plan: &Plan) -> Vec<String> {
                 rule(weak(phase), "a long phase takes no lock that blocks reads or writes");
                 rule(!phase.in_transaction || may_stand_in_transaction(plan), "it cannot run in a transaction");
             }
+            PhaseKind::Detach => {
+                rule(!phase.in_transaction, "it cannot run in a transaction");
+                let once = |phase: &Phase| phase.kind == PhaseKind::Brief && phase.in_transaction;
+                rule(
+                    phase.detach.as_ref().is_none_or(|detach| once(&detach.finish)),
+                    "it is finished by a brief phase",
+                );
+            }
             PhaseKind::Backfill => {
                 rule(weak(phase), "a backfill takes no lock that blocks reads or writes");
                 rule(!phase.in_transaction, "each batch is a transaction of its own");
             }
         }
         rule((phase.kind == PhaseKind::Backfill) == phase.backfill.is_some(), "a backfill says what it fills");
+        rule((phase.kind == PhaseKind::Detach) == phase.detach.is_some(), "a detach says how it is finished");
         if phase.steps.iter().any(|step| is_concurrent(&step.sql)) {
             rule(phase.kind != PhaseKind::Brief && phase.kind != PhaseKind::Guarded, "CONCURRENTLY is a long phase");
             rule(phase.kind == PhaseKind::Relay || !phase.in_transaction, "CONCURRENTLY stands in no transaction");
@@ -49,7 +58,8 @@ pub fn check(plan: &Plan) -> Vec<String> {
             rule(phase.kind == PhaseKind::Relay || phase.undo.is_some() || !leaves_index, "CONCURRENTLY has an undo");
         }
         let earlier = plan.phases[..i].iter().flat_map(|phase| &phase.steps);
-        let learned: Vec<usize> = earlier.filter_map(|step| step.learns.map(|made| made.slot)).collect();
+        let mut learned: Vec<usize> = earlier.filter_map(|step| step.learns.map(|made| made.slot)).collect();
+        learned.extend(plan.phases[..i].iter().filter_map(|phase| phase.detach.as_ref().map(|detach| detach.slot)));
         let mut names = phase.steps.iter().filter_map(|step| step.name_at);
         rule(names.all(|name| learned.contains(&name.slot)), "a name is learned before it is used");
         rule(undo_fits(phase), "a drop that cannot be undone is finished, and nothing else");
@@ -65,7 +75,7 @@ fn one_reply(plan: &Plan, broken: &mut Vec<String>) {
         (Some(_), _) => broken.push("an answered plan runs nothing".to_owned()),
         (None, 1) => {
             let at = plan.phases.iter().position(|phase| phase.steps.iter().any(|step| step.visible));
-            let last = at.is_some_and(|at| at + 1 == plan.phases.len());
+            let last = at.is_some_and(|at| plan.phases[at + 1..].iter().all(|phase| phase.tidies));
             if !last && !at.is_some_and(|at| matches!(plan.phases[at].undo, Some(Undo::Run(_)))) {
                 broken.push("what follows the client's reply can make it undone".to_owned());
             }

@@ -260,6 +260,8 @@ fn unseen(statement: &Statement, kind: PhaseKind, purpose: &str, cost: Cost) -> 
         steps: vec![Step::as_written(&statement.text)],
         undo: None,
         backfill: None,
+        detach: None,
+        tidies: false,
     };
     Plan {
         statement: statement.text.clone(),

@@ -42,16 +42,33 @@ pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Op
             set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {
                 set.add_all(other.default_partition.iter(), LockMode::AccessExclusive);
+                // Foreign keys get triggers on its behalf.
+                set.add_all(referenced(other, |_| true), LockMode::ShareRowExclusive);
+                set.add_all(other.referenced_by.iter(), LockMode::ShareRowExclusive);
             }
         }
     }
     set.by_oid.into_values().collect()
 }
 
+/// What a new partition locks that is made apart and attached.
+pub(super) fn as_attached(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
+    (None, Some(LockMode::ShareUpdateExclusive))
+}
+
 /// What a concurrent build or drop locks by itself: the table, of an index its table.
 pub(super) fn concurrent(ask: &Ask<'_>, relation: &RelationFacts) -> Vec<LockNeed> {
     let mut set = Needs { ask, by_oid: BTreeMap::new() };
     set.add(relation.table.as_ref().unwrap_or(&relation.id), LockMode::ShareUpdateExclusive, true);
+    set.by_oid.into_values().collect()
+}
+
+/// What is locked when a partition is taken off that is marked already.
+pub(super) fn finalize(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts) -> Vec<LockNeed> {
+    let mut set = Needs { ask, by_oid: BTreeMap::new() };
+    set.add(table, LockMode::ShareUpdateExclusive, true);
+    set.add(&partition.id, LockMode::AccessExclusive, false);
+    set.detached(partition);
     set.by_oid.into_values().collect()
 }
 
@@ -118,7 +135,8 @@ impl Needs<'_> {
             }
             _ if !as_written => return,
             Form::DropTable | Form::DropForeignTable => {
-                self.add_all(referenced(target, |_| true), AccessExclusive);
+                // A partition's foreign keys have no triggers of its own on the tables that they point to.
+                self.add_all(referenced(target, |key| !key.of_parent), AccessExclusive);
                 if let Some(parent) = &target.parent {
                     self.add(parent, AccessExclusive, true);
                     self.add_all(target.default_partition.iter(), AccessExclusive);
@@ -138,7 +156,12 @@ impl Needs<'_> {
                 self.add_all(referenced(target, |_| true), AccessExclusive);
                 self.add_all(target.referenced_by.iter(), ShareRowExclusive);
             }
-            Form::DetachPartition => self.add_all(target.default_partition.iter(), AccessExclusive),
+            Form::DetachPartition => {
+                self.add_all(target.default_partition.iter(), AccessExclusive);
+                for partition in part.others.iter().filter_map(|name| self.ask.facts.relation(name)) {
+                    self.detached(partition);
+                }
+            }
             _ => {}
         }
         let drops_keys =
@@ -146,6 +169,12 @@ impl Needs<'_> {
         if cascade && drops_keys && as_written {
             self.add_all(target.referenced_by.iter(), AccessExclusive);
         }
+    }
+
+    /// Its foreign keys get triggers of their own; those that point to it lose theirs.
+    fn detached(&mut self, partition: &RelationFacts) {
+        self.add_all(referenced(partition, |_| true), LockMode::ShareRowExclusive);
+        self.add_all(partition.referenced_by.iter(), LockMode::AccessExclusive);
     }
 
     fn add_all<'r>(&mut self, relations: impl Iterator<Item = &'r RelationRef>, mode: LockMode) {

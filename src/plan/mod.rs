@@ -6,7 +6,8 @@
 //! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
 //!    [`partitioned_index`], [`partitioned_key`]: it has one on each partition.
 //! 3. [`alter_table`] ([`new_column`], [`constraint`], [`replace`]): new rows obey at once, old rows are filled and checked without blocking anybody.
-//!    [`attach`]: what a new partition must have is made before it is attached.
+//!    [`attach`]: what a new partition must have is made before it is attached. [`detach`],
+//!    [`new_partition`]: its table stays in use.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
@@ -19,6 +20,7 @@ mod ask;
 mod attach;
 pub mod check;
 mod constraint;
+mod detach;
 mod direct;
 mod drop_index;
 mod elide;
@@ -27,6 +29,7 @@ mod index;
 pub mod locks;
 pub mod model;
 mod new_column;
+mod new_partition;
 mod partitioned_index;
 mod partitioned_key;
 pub mod print;
@@ -86,7 +89,9 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     let rerouted = match ask.ddl.form() {
         Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
         Form::AttachPartition => attach::plan(ask),
-        Form::CreateTablePartitionOf => attach::plan_new(ask),
+        Form::DetachPartition => detach::plan(ask),
+        Form::DropTable => detach::plan_drop(ask),
+        Form::CreateTablePartitionOf => attach::plan_new(ask).or_else(|| new_partition::plan(ask)),
         Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
         Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
         Form::RefreshMaterializedView => refresh::plan(ask),

@@ -1,5 +1,6 @@
 //! What a plan is: phases of steps, each with its locks, its waits, its undo.
 
+use crate::catalog::RelationRef;
 use crate::pg::{LockMode, RelationName};
 use crate::report::{Report, Severity};
 use crate::sql::form::{Cost, Form};
@@ -43,6 +44,27 @@ pub struct Phase {
     /// Backfill: what its step says of all rows at once is done in batches of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
+    /// Detach: what becomes of its step if that is interrupted half-way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detach: Option<Detach>,
+    /// It only tidies up behind what is done and cannot be undone: if it fails, a WARNING says so, and that is all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tidies: bool,
+}
+
+/// A partition is taken off its table in two transactions of the server's own, of which the first cannot be taken back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Detach {
+    pub partition: RelationRef,
+    /// The oid of its table.
+    pub table: u32,
+    /// The CHECKs that it has before. The server gives it one more in place of its bounds, unless it has such a one: its
+    /// name is learned, or stays empty.
+    pub checks: Vec<String>,
+    /// [`NewConstraint::slot`] of that name.
+    pub slot: usize,
+    /// Does the second transaction's work, under lock attempts.
+    pub finish: Box<Phase>,
 }
 
 /// Old rows get what new rows get already.
@@ -110,6 +132,8 @@ pub enum PhaseKind {
     Long,
     /// As `Long`, in many short transactions, each of which locks a few rows for a moment.
     Backfill,
+    /// DETACH PARTITION CONCURRENTLY, begun when no old transaction is in its way, and with a `lock_timeout`.
+    Detach,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,14 +155,13 @@ pub struct Step {
     /// The words are the proxy's: an error's position in them means nothing to the client.
     #[serde(skip)]
     pub own: bool,
-    /// Where `sql` differs from the client's text: characters put in before this offset (of characters),
-    /// so that an error's position can be given in the client's terms.
+    /// Where `sql` differs from the client's text, so that an error's position can be given in the client's terms.
     #[serde(skip)]
     pub inserted: Option<Inserted>,
     /// It makes a constraint whose name the server chooses; later steps name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learns: Option<NewConstraint>,
-    /// Where in `sql` the name goes, quoted, of a constraint that an earlier step made.
+    /// Where in `sql` the name goes, quoted, of a constraint that an earlier step made. If none was made, the step is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_at: Option<NameAt>,
     /// The check that this step validates stands for NOT NULL of this column: an error says so.
@@ -182,10 +205,12 @@ pub struct NameAt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
-    /// Byte offset in the client's text.
+    /// Byte offset in `sql`.
     pub at: usize,
-    /// Bytes put in there; all ASCII.
+    /// Characters put in there.
     pub len: usize,
+    /// Characters of the client's text that they stand for.
+    pub instead_of: usize,
 }
 
 /// How to bring back what a phase left.
@@ -272,10 +297,10 @@ impl Step {
         }
     }
 
-    /// The client's text with ASCII put in at a byte offset.
+    /// The client's text with words put in at a byte offset.
     pub fn with_words(text: &str, at: usize, words: &str) -> Option<Self> {
         let (before, after) = text.split_at_checked(at)?;
-        let inserted = Some(Inserted { at, len: words.len() });
+        let inserted = Some(Inserted { at, len: words.chars().count(), instead_of: 0 });
         Some(Self { visible: true, own: false, inserted, ..Self::hidden(format!("{before}{words}{after}")) })
     }
 

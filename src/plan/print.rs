@@ -69,6 +69,9 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
         line(out, if by_itself(phase.kind) { "  takes" } else { "  lock" }, &lock(phase.kind, need));
     }
     steps(out, phase, ["  run", "  hidden"]);
+    if let Some(detach) = &phase.detach {
+        steps(out, &detach.finish, ["  finish", "  finish"]);
+    }
     match &phase.undo {
         None => {}
         Some(Undo::Run(undo)) => steps(out, undo, ["  undo", "  undo"]),
@@ -99,7 +102,7 @@ fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
 
 /// Whether its steps take their locks themselves.
 fn by_itself(kind: PhaseKind) -> bool {
-    matches!(kind, PhaseKind::Long | PhaseKind::Backfill)
+    matches!(kind, PhaseKind::Long | PhaseKind::Backfill | PhaseKind::Detach)
 }
 
 fn lock(kind: PhaseKind, need: &LockNeed) -> String {
@@ -138,6 +141,7 @@ fn kind(kind: PhaseKind) -> &'static str {
         PhaseKind::Guarded => "guarded",
         PhaseKind::Long => "long",
         PhaseKind::Backfill => "in batches",
+        PhaseKind::Detach => "detach",
     }
 }
 

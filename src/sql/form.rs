@@ -314,7 +314,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::Inherit, "INHERIT, NO INHERIT", (AX, SUX), Cost::Brief, true, Way::Run, ""),
     row(Form::OfType, "OF, NOT OF", (AX, NO), Cost::Brief, true, Way::Run, ""),
     row(Form::AttachPartition, "ATTACH PARTITION", (SUX, AX), Cost::Scan, true, Way::Phases, "every row of the partition is read while nobody can read or write it, unless a valid CHECK proves its bounds"),
-    row(Form::DetachPartition, "DETACH PARTITION", (AX, AX), Cost::Brief, true, Way::Run, ""),
+    row(Form::DetachPartition, "DETACH PARTITION", (AX, AX), Cost::Brief, true, Way::Concurrently, ""),
     row(Form::DetachConcurrently, "DETACH PARTITION CONCURRENTLY, FINALIZE", (SUX, SUX), Cost::Brief, false, Way::Long, ""),
     row(Form::CreateTrigger, "CREATE TRIGGER", (SRX, SRX), Cost::Brief, true, Way::Run, ""),
     row(Form::AlterTrigger, "ALTER TRIGGER", (AX, NO), Cost::Brief, true, Way::Run, ""),

@@ -78,10 +78,23 @@ pub struct Ddl {
     pub tail_at: Option<usize>,
     /// CREATE TABLE … PARTITION OF: where in `Statement::text` its FOR VALUES … stands (bytes).
     pub bounds: Option<Range<usize>>,
+    /// CREATE TABLE … PARTITION OF without a list of columns.
+    pub partition_of: Option<PartitionOf>,
     /// ALTER DOMAIN: the domain.
     pub domain: Option<RelationName>,
     /// One per subcommand; most statements have one.
     pub parts: Vec<Part>,
+}
+
+/// Where the words stand in `Statement::text` (bytes) that make a new table a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionOf {
+    /// `PARTITION OF parent FOR VALUES …`
+    pub clause: Range<usize>,
+    /// `FOR VALUES …`, or `DEFAULT`
+    pub bound: Range<usize>,
+    /// `IF NOT EXISTS`
+    pub if_not_exists: Option<Range<usize>>,
 }
 
 /// One subcommand of a DDL statement.
@@ -264,6 +277,7 @@ impl Ddl {
             concurrently_at: None,
             tail_at: None,
             bounds: None,
+            partition_of: None,
             domain: None,
             parts: vec![Part::new(form)],
         }

@@ -25,6 +25,11 @@ impl Program {
 
     /// With these keys of `[proxy]`, and these other sections.
     pub fn with_proxy(postgres: &Postgres, proxy: &str, settings: &str) -> Self {
+        Self::prepared(postgres, proxy, settings, |_| {})
+    }
+
+    /// As that, with something done to the command before it runs.
+    pub fn prepared(postgres: &Postgres, proxy: &str, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pgsluice-program-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
@@ -38,6 +43,7 @@ impl Program {
         std::fs::write(folder.join("proxy.toml"), own + settings).expect("proxy.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
         command.arg("run").arg("--config").arg(folder.join("proxy.toml"));
+        prepare(&mut command);
         let log = File::create(folder.join("log")).expect("a log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("pgsluice");
         let program = Self { child, folder, port };

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::io::ReadBuf;
+use tokio::io::unix::AsyncFd;
 
 /// Larger writes are sent at once, without a copy.
 const SMALL: usize = 4 * 1024;
@@ -18,18 +19,15 @@ const SPARE: usize = 64;
 /// What the kernel may take to end what is under way, when the worker ends.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// How long the ring is waited for in its own call while it is lively, before the worker sleeps in epoll: one call instead of
-/// three. Whatever else the worker has to do waits as long.
-const LINGER: Duration = Duration::from_micros(50);
-/// So many turns on end that had something done make it lively. Looked at less strictly, it is waited for while there is little to
-/// gather, and every completion is a wake-up of its own.
-const LIVELY: u32 = 3;
-
 /// What a submission is for: the lowest bits of its `user_data`; the others are the socket's place.
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const WRITABLE: u64 = 3;
 const CANCEL: u64 = 4;
+/// The runtime's epoll has something.
+const EPOLL: u64 = 5;
+/// A while is over.
+const TICK: u64 = 6;
 const KINDS: u64 = 8;
 
 fn name(slot: u32, kind: u64) -> u64 {
@@ -54,6 +52,17 @@ enum Inward {
     Likely,
     End,
     Failed(i32),
+}
+
+/// What is next after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Whoever was woken, and then another turn.
+    Busy,
+    /// The runtime's own sockets and timers.
+    Runtime,
+    /// Nothing: the bell is on.
+    Idle,
 }
 
 /// One socket.
@@ -83,14 +92,21 @@ pub(super) struct Driver {
     /// Sockets whose `out` the next call sends.
     queued: Vec<u32>,
     spare: Vec<Vec<u8>>,
-    tender: Option<Waker>,
-    /// The tender has been woken, and has not run yet.
+    worker: Option<Waker>,
+    /// The worker knows that there is something to do: it is at work, or has been woken.
     called: bool,
     /// Receives and waits under way.
     receiving: usize,
     waiting: usize,
-    /// Turns on end that had something done.
-    lively: u32,
+    /// Something was done lately: the worker sleeps in the ring, where one call sends, receives and waits.
+    lively: bool,
+    /// Under way, for a worker that sleeps in the ring.
+    ticking: bool,
+    watching: bool,
+    /// Something was done since the last tick.
+    moved: bool,
+    /// One of the two has come: it is the runtime's turn.
+    due: bool,
     /// The kernel does not take submissions any more.
     broken: bool,
     /// To be woken, once nobody borrows the ring.
@@ -98,7 +114,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(number: u32) -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn new(number: u32) -> io::Result<(Self, AsyncFd<OwnedFd>)> {
         let (kernel, bell) = Kernel::new()?;
         let driver = Self {
             kernel,
@@ -107,11 +123,15 @@ impl Driver {
             free: Vec::new(),
             queued: Vec::new(),
             spare: Vec::new(),
-            tender: None,
+            worker: None,
             called: false,
             receiving: 0,
             waiting: 0,
-            lively: 0,
+            lively: false,
+            ticking: false,
+            watching: false,
+            moved: false,
+            due: false,
             broken: false,
             woken: Vec::new(),
         };
@@ -143,46 +163,71 @@ impl Driver {
         (self.slots.len() - 1) as u32
     }
 
-    /// One turn: submit, gather, wake. Ends with the bell on if there is nothing left to do, else with the tender woken.
-    pub(super) fn tend(&mut self, tender: &Waker, woken: &mut Vec<Waker>) {
-        keep(&mut self.tender, tender);
-        self.called = false;
+    /// The worker is at work, and need not be woken for what is left here.
+    pub(super) fn at_work(&mut self, worker: &Waker) {
+        keep(&mut self.worker, worker);
+        self.called = true;
         self.kernel.bell(false);
-        let mut busy = self.turn();
-        if !busy {
-            self.kernel.bell(true);
-            if cfg!(not(target_arch = "x86_64")) && !self.broken {
-                // Elsewhere the kernel's mark may be seen late; a call looks for itself.
-                busy = self.call(false);
-            } else if self.kernel.has_news() && !self.broken {
-                busy = true;
-            }
-        }
-        if busy {
-            // Whoever is woken now leaves something; the tender comes behind them all.
-            self.wake_tender();
-        }
-        woken.append(&mut self.woken);
     }
 
-    /// Whether anything was done.
-    fn turn(&mut self) -> bool {
-        let anything = !self.queued.is_empty() || self.kernel.has_queued() || self.kernel.has_news();
-        let lingers = self.lively >= LIVELY && self.receiving > 0;
-        let busy = !self.broken && (anything || lingers) && self.call(lingers);
-        self.lively = if busy { self.lively.saturating_add(1) } else { 0 };
-        busy
+    /// The worker leaves it to the runtime to wake it.
+    pub(super) fn leave(&mut self) {
+        self.called = false;
+    }
+
+    /// One turn: submit, gather, and, where the ring is lively and `may_sleep` says so, sleep until there is something.
+    pub(super) fn turn(&mut self, may_sleep: impl FnOnce() -> bool, woken: &mut Vec<Waker>) -> Turn {
+        let turn = self.next_turn(may_sleep);
+        woken.append(&mut self.woken);
+        turn
+    }
+
+    fn next_turn(&mut self, may_sleep: impl FnOnce() -> bool) -> Turn {
+        if !self.broken && self.lively {
+            self.watch();
+            let sleeps = !self.kernel.has_news() && may_sleep();
+            self.call(sleeps);
+            return if std::mem::take(&mut self.due) { Turn::Runtime } else { Turn::Busy };
+        }
+        if !self.broken && (!self.queued.is_empty() || self.kernel.has_queued() || self.kernel.has_news()) {
+            self.call(false);
+            return Turn::Busy;
+        }
+        self.kernel.bell(true);
+        if self.broken {
+            return Turn::Idle;
+        }
+        // Where the kernel's mark may be seen late, a call looks for itself.
+        let late = cfg!(not(target_arch = "x86_64")) && self.call(false);
+        if late || self.kernel.has_news() {
+            self.kernel.bell(false);
+            return Turn::Busy;
+        }
+        Turn::Idle
+    }
+
+    /// Has the ring say when the runtime has something to do, for its sockets and for its timers.
+    fn watch(&mut self) {
+        let asked =
+            if std::mem::replace(&mut self.watching, true) { Ok(()) } else { self.kernel.wait_for_epoll(EPOLL) };
+        let asked = asked.and_then(|()| match std::mem::replace(&mut self.ticking, true) {
+            true => Ok(()),
+            false => self.kernel.tick(TICK),
+        });
+        if let Err(error) = asked {
+            self.give_up(&error);
+        }
     }
 
     /// One call of the kernel; whether anything was done by then.
-    fn call(&mut self, lingers: bool) -> bool {
+    fn call(&mut self, sleeps: bool) -> bool {
         let mut queued = std::mem::take(&mut self.queued);
         let result = queued.iter().try_for_each(|at| {
             let slot = &self.slots[*at as usize];
             self.kernel.send(raw(slot), &slot.out, name(*at, SEND))
         });
-        let entered = result.and_then(|()| match lingers {
-            true => self.kernel.enter_and_wait(LINGER),
+        let entered = result.and_then(|()| match sleeps {
+            true => self.kernel.enter_and_wait(),
             false => self.kernel.enter(),
         });
         if let Err(error) = entered {
@@ -219,6 +264,11 @@ impl Driver {
                     self.send_out(at);
                 }
             }
+            EPOLL => (self.watching, self.due) = (false, true),
+            TICK => {
+                (self.ticking, self.due) = (false, true);
+                self.lively = std::mem::take(&mut self.moved);
+            }
             // A cancel found nothing: what it was for is done.
             _ => {}
         }
@@ -226,6 +276,7 @@ impl Driver {
 
     fn received(&mut self, at: u32, done: Done) {
         self.receiving -= 1;
+        (self.moved, self.lively) = (true, true);
         let slot = &mut self.slots[at as usize];
         slot.inward = match (done.result, done.buffer) {
             (length @ 1.., Some(buffer)) => {
@@ -266,7 +317,7 @@ impl Driver {
             if slot.out.is_empty() {
                 self.woken.extend(slot.writer.take());
                 self.empty(at);
-                return self.wake_tender();
+                return self.wake_worker();
             }
             match send(slot, &slot.out) {
                 Ok(sent) => {
@@ -294,7 +345,7 @@ impl Driver {
         self.woken.extend(slot.writer.take());
         self.woken.extend(slot.reader.take());
         self.empty(at);
-        self.wake_tender();
+        self.wake_worker();
     }
 
     fn empty(&mut self, at: u32) {
@@ -367,7 +418,7 @@ impl Driver {
             if slot.out.is_empty() && !bytes.is_empty() {
                 slot.out = self.spare.pop().unwrap_or_default();
                 self.queued.push(at);
-                self.wake_tender();
+                self.wake_worker();
             }
             self.slots[at as usize].out.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
@@ -462,16 +513,16 @@ impl Driver {
 
     fn after_push(&mut self, pushed: io::Result<()>) {
         match pushed {
-            Ok(()) => self.wake_tender(),
+            Ok(()) => self.wake_worker(),
             Err(error) => self.give_up(&error),
         }
     }
 
-    fn wake_tender(&mut self) {
+    fn wake_worker(&mut self) {
         if !std::mem::replace(&mut self.called, true)
-            && let Some(tender) = &self.tender
+            && let Some(worker) = &self.worker
         {
-            tender.wake_by_ref();
+            worker.wake_by_ref();
         }
     }
 
@@ -484,7 +535,7 @@ impl Driver {
             self.woken.extend(slot.reader.take());
             self.woken.extend(slot.writer.take());
         }
-        self.wake_tender();
+        self.wake_worker();
     }
 
     /// Ends what is under way, and the ring.

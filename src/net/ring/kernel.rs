@@ -1,12 +1,12 @@
 //! The kernel's side of a ring: submissions, completions, and the buffers it receives into.
 //!
 //! All `unsafe` of the crate is here. What makes it sound, in two lines: the kernel is given no address but that of the
-//! receive buffers, which live until no receive is under way, and of bytes to send, which it has copied when
+//! receive buffers, which live until no receive is under way, of a constant, and of bytes to send, which it has copied when
 //! [`Kernel::enter`] returns (`MSG_DONTWAIT`: a send is over then, done or not). File descriptors are numbers to it.
 
 #![allow(unsafe_code, reason = "shared memory with the kernel; each block says why it holds")]
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{BufRingEntry, Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
@@ -14,7 +14,6 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
-use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -29,6 +28,8 @@ const BUFFERS: u16 = 64;
 pub(super) const BUFFER: usize = 8 * 1024;
 /// The buffers' name among a ring's groups of buffers; there is one.
 const GROUP: u16 = 0;
+/// How long a worker sleeps in its ring at a time while it is lively: the runtime's timers count in milliseconds too.
+static TICK: Timespec = Timespec::new().nsec(1_000_000);
 /// Refusals for want of memory, before the ring is given up.
 const PATIENCE: u32 = 1000;
 /// `IORING_RECVSEND_POLL_FIRST`: nothing is there, or it would have been read before.
@@ -50,17 +51,21 @@ pub(super) struct Kernel {
     ring: IoUring,
     /// Freed by [`Kernel::end`] alone: a ring that is closed ends its receives later.
     buffers: ManuallyDrop<Buffers>,
+    /// The runtime's, which the ring watches while the worker sleeps in it.
+    epoll: OwnedFd,
+    /// The flags of each call.
+    flags: u32,
     done: Vec<Done>,
     /// [`Kernel::enter`] failed: what it left in the queue must never be submitted, as its bytes may be gone.
     dead: bool,
 }
 
 impl Kernel {
-    /// A ring, and the eventfd that says when it has something while the bell is on.
+    /// A ring for this thread's runtime, and the eventfd that says there when the ring has something while the bell is on.
     ///
     /// # Errors
-    /// The kernel is older than 6.1, or the sandbox forbids it.
-    pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
+    /// The kernel is older than 6.1, the sandbox forbids it, or there is no /proc.
+    pub(super) fn new() -> io::Result<(Self, AsyncFd<OwnedFd>)> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -69,19 +74,16 @@ impl Kernel {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         // SAFETY: a system call without addresses; its result is checked.
-        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if bell < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: it has just been opened, and nobody else has it.
-        let bell = unsafe { OwnedFd::from_raw_fd(bell) };
+        let bell = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        let bell = watch(bell)?;
+        let epoll = epoll_of(bell.as_raw_fd())?;
         let buffers = ManuallyDrop::new(Buffers::new());
         // SAFETY: `buffers` is freed by `Kernel::end` alone.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(buffers.ring.as_ptr() as u64, BUFFERS, GROUP, 0)?;
         }
-        let mut kernel = Self { ring, buffers, done: Vec::new(), dead: false };
+        let mut kernel = Self { ring, buffers, epoll, flags: GETEVENTS, done: Vec::new(), dead: false };
         kernel.bell(false);
         // A sandbox may allow the set-up and forbid the use.
         kernel.push(&opcode::Nop::new().build())?;
@@ -91,6 +93,10 @@ impl Kernel {
             return Err(io::Error::other("a ring that does nothing"));
         }
         kernel.give_done_back(tried);
+        kernel.flags |= NO_IOWAIT;
+        if kernel.enter().is_err() {
+            (kernel.flags, kernel.dead) = (GETEVENTS, false);
+        }
         Ok((kernel, bell))
     }
 
@@ -103,6 +109,17 @@ impl Kernel {
     /// Waits until `fd` takes bytes.
     pub(super) fn wait_writable(&mut self, fd: RawFd, what: u64) -> io::Result<()> {
         self.push(&opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build().user_data(what))
+    }
+
+    /// Waits until the runtime's epoll has something.
+    pub(super) fn wait_for_epoll(&mut self, what: u64) -> io::Result<()> {
+        let epoll = self.epoll.as_raw_fd();
+        self.push(&opcode::PollAdd::new(Fd(epoll), libc::POLLIN as u32).build().user_data(what))
+    }
+
+    /// Says something in a millisecond.
+    pub(super) fn tick(&mut self, what: u64) -> io::Result<()> {
+        self.push(&opcode::Timeout::new(&raw const TICK).build().user_data(what))
     }
 
     /// Sends as much as `fd` takes now; says something only if that is not all.
@@ -125,7 +142,8 @@ impl Kernel {
         if self.ring.submission().is_full() {
             self.enter()?;
         }
-        // SAFETY: the only addresses in entries are those of bytes to send, which stay until `enter` has returned.
+        // SAFETY: the only addresses in entries are that of a static, and those of bytes to send, which stay until `enter` has
+        // returned.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.map_err(|_| io::Error::other("the submission queue stays full"))
     }
@@ -149,34 +167,27 @@ impl Kernel {
     /// # Errors
     /// The kernel does not take submissions any more: the ring is of no more use.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        self.enter_for(None)
+        self.enter_for(0)
     }
 
-    /// As [`Kernel::enter`], but waits for the first of what is done, at most for this time.
+    /// As [`Kernel::enter`], but waits for the first of what is done, or for a signal.
     ///
     /// # Errors
     /// As [`Kernel::enter`].
-    pub(super) fn enter_and_wait(&mut self, most: Duration) -> io::Result<()> {
-        self.enter_for(Some(Timespec::from(most)))
+    pub(super) fn enter_and_wait(&mut self) -> io::Result<()> {
+        self.enter_for(1)
     }
 
-    fn enter_for(&mut self, mut wait: Option<Timespec>) -> io::Result<()> {
+    fn enter_for(&mut self, mut wait: u32) -> io::Result<()> {
         let mut refused = 0;
         if self.dead {
             return Err(io::Error::other("the ring failed before"));
         }
         loop {
             let queued = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
-            let taken = match wait.take() {
-                Some(time) => self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time)),
-                // SAFETY: no argument is an address.
-                None => unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) },
-            };
-            // Nothing was done in that time; what was queued is submitted all the same.
-            let taken = match taken {
-                Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(queued as usize),
-                taken => taken,
-            };
+            // SAFETY: no argument is an address.
+            let taken = unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wait, self.flags, None) };
+            wait = 0;
             self.gather();
             match taken {
                 Ok(taken) if taken >= queued as usize => {
@@ -256,12 +267,53 @@ impl Kernel {
 }
 
 /// Has the runtime's epoll watch the eventfd.
-pub(super) fn watch(bell: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn watch(bell: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped, which the `AsyncFd` does last.
     unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
+/// The epoll that watches `fd`: the runtime's own, which it tells nobody. proc(5) shows what each epoll watches.
+fn epoll_of(fd: RawFd) -> io::Result<OwnedFd> {
+    let watched = format!("tfd: {fd:>8} ");
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(epoll) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+        let is_one = std::fs::read_link(format!("/proc/self/fd/{epoll}"))
+            .is_ok_and(|kind| kind.as_os_str() == "anon_inode:[eventpoll]");
+        let info = || std::fs::read_to_string(format!("/proc/self/fdinfo/{epoll}")).unwrap_or_default();
+        if is_one && info().lines().any(|line| line.starts_with(&watched)) && watches(epoll, fd) {
+            // SAFETY: a system call without addresses; its result is checked.
+            return owned(unsafe { libc::fcntl(epoll, libc::F_DUPFD_CLOEXEC, 0) });
+        }
+    }
+    Err(io::Error::other("/proc does not show the runtime's epoll"))
+}
+
+/// Whether it watches just this `fd`, and not what had the number before.
+fn watches(epoll: RawFd, fd: RawFd) -> bool {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: `event` lives until the calls have returned; the kernel only reads it.
+    unsafe {
+        if libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) == 0 {
+            libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, &raw mut event);
+            return false;
+        }
+    }
+    io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST)
+}
+
+/// What a system call has just opened.
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it has just been opened, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Flags of the call, of the kernel's `io_uring.h`.
 const GETEVENTS: u32 = 1;
+/// Who sleeps is not counted as waiting for a disk. Since 6.15.
+const NO_IOWAIT: u32 = 1 << 7;
 
 /// A ring of buffers that the kernel takes from and we give to.
 struct Buffers {

@@ -1,28 +1,33 @@
 //! The ring on its own: order, backpressure, errors, and that nothing stays.
 
 use super::*;
+use crate::net::tasks;
 use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Runs on a runtime with a ring, unless the system forbids one; checks that no socket and no receive is left.
-fn on_a_ring<F: Future<Output = ()>>(test: F) {
+fn on_a_ring<F: Future<Output = ()> + 'static>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let tender = match start(0) {
-            Ok(tender) => tender,
+        let bell = match start(0) {
+            Ok(bell) => bell,
             Err(error) => {
                 eprintln!("not tested: {error}");
                 return;
             }
         };
-        tokio::spawn(tender);
-        tokio::time::timeout(Duration::from_secs(60), test).await.expect("no test takes this long");
-        // What is under way ends in the ring's next turns.
-        while counts() != (0, 0, 0) {
-            tokio::task::yield_now().await;
-        }
+        let to_the_end = async {
+            tokio::time::timeout(Duration::from_secs(60), test).await.expect("no test takes this long");
+            // What is under way ends in the ring's next turns.
+            while counts() != (0, 0, 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tasks::work(Some(bell), to_the_end).await;
     });
     drop(runtime);
     stop();
@@ -213,19 +218,77 @@ fn ten_thousand_comings_and_goings_leave_nothing() {
 fn a_ring_that_ends_first_takes_its_sockets_with_it() {
     let (mut peer, ours) = {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let Ok(tender) = runtime.block_on(async { start(0) }) else { return };
+        let Ok(bell) = runtime.block_on(async { start(0) }) else { return };
         let (peer, mut ours) = pair();
-        runtime.block_on(async {
-            tokio::spawn(tender);
+        let (give_back, given_back) = std::sync::mpsc::channel();
+        runtime.block_on(tasks::work(Some(bell), async move {
             let mut room = [0; 10];
             let mut buf = ReadBuf::new(&mut room);
             assert!(poll_fn(|cx| Poll::Ready(ours.poll_read(cx, &mut buf).is_pending())).await);
             tokio::task::yield_now().await;
-        });
+            give_back.send(ours).unwrap();
+        }));
+        let ours = given_back.recv().unwrap();
         drop(runtime);
         stop();
         (peer, ours)
     };
     assert_eq!(peer.read(&mut [0; 10]).unwrap(), 0, "its socket is closed");
     drop(ours);
+}
+
+#[test]
+fn what_is_not_on_the_ring_goes_on_beside_a_busy_one() {
+    on_a_ring(async {
+        let (mut peer, mut ours) = pair();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let echo = std::thread::spawn(move || {
+            let mut byte = [0];
+            while !stopped.load(Ordering::Relaxed) && peer.write_all(b"x").is_ok() && peer.read_exact(&mut byte).is_ok()
+            {
+            }
+        });
+        let busy = tasks::spawn(async move {
+            while read(&mut ours, 1).await.is_ok_and(|byte| !byte.is_empty()) {
+                write(&mut ours, b"x").await.unwrap();
+            }
+        });
+        // The runtime's own socket, its timers, other threads, and its other tasks.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let other = std::thread::spawn(move || {
+            let mut far = TcpStream::connect(at).unwrap();
+            let mut byte = [0];
+            for n in 0..200_u32 {
+                far.write_all(b"y").unwrap();
+                far.read_exact(&mut byte).unwrap();
+                tell.send(n).unwrap();
+            }
+        });
+        let (mut near, _) = listener.accept().await.unwrap();
+        for n in 0..200 {
+            let byte = near.read_u8().await.unwrap();
+            near.write_u8(byte).await.unwrap();
+            assert_eq!(told.recv().await, Some(n));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::spawn(async {}).await.unwrap();
+        }
+        assert!(!busy.is_finished(), "the ring was busy all the time");
+        stop.store(true, Ordering::Relaxed);
+        busy.await.unwrap();
+        tokio::task::spawn_blocking(|| (echo.join().unwrap(), other.join().unwrap())).await.unwrap();
+    });
+}
+
+#[test]
+fn a_panic_of_the_main_task_is_the_workers() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runtime.block_on(tasks::work(start(0).ok(), async { panic!("as is meant") }));
+    }));
+    drop(runtime);
+    stop();
+    assert!(caught.is_err());
 }

@@ -53,7 +53,11 @@ fn ddl(node: &NodeEnum, scanned: &Scanned<'_>) -> Option<Ddl> {
     let ddl = match node {
         N::AlterTableStmt(stmt) => alter_table::alter_table(stmt, scanned),
         N::AlterTableMoveAllStmt(stmt) => alter_table::move_all(stmt),
-        N::CreateStmt(stmt) => Ddl { bounds: scanned.bounds(), ..create::table(stmt, "CREATE TABLE") },
+        N::CreateStmt(stmt) => Ddl {
+            bounds: scanned.bounds(),
+            partition_of: scanned.partition_of(),
+            ..create::table(stmt, "CREATE TABLE")
+        },
         N::CreateForeignTableStmt(stmt) => create::foreign_table(stmt),
         N::CreateTableAsStmt(stmt) => return create::table_as(stmt),
         N::ViewStmt(stmt) => create::view(stmt),

@@ -5,6 +5,7 @@
 //! grammar gave it, less its outer white space.
 
 use super::ParseOptions;
+use crate::sql::PartitionOf;
 use crate::sql::transaction::skip_blank;
 use pg_query::protobuf::Token;
 use std::borrow::Cow;
@@ -133,6 +134,28 @@ impl<'a> Scanned<'a> {
         })?;
         let from = |at: usize| at.saturating_sub(self.range.start);
         Some(from(words.first()?.range.start)..from(last.range.end))
+    }
+}
+
+impl Scanned<'_> {
+    /// Where, from the start of this part, `PARTITION OF parent FOR VALUES …` (or `DEFAULT`) stands, if nothing stands between
+    /// the parent's name and its bounds.
+    pub(super) fn partition_of(&self) -> Option<PartitionOf> {
+        const OF: [Token; 2] = [Token::Partition, Token::Of];
+        let from = |at: usize| at.saturating_sub(self.range.start);
+        let of = self.words.windows(2).find(|two| OF == [two[0].token, two[1].token])?;
+        let tail = self.tail_at(&OF)?;
+        let next = self.words.iter().find(|word| from(word.range.start) >= tail)?;
+        let bound = match next.token {
+            Token::Default => from(next.range.start)..from(next.range.end),
+            _ => self.bounds().filter(|bounds| bounds.start == from(next.range.start))?,
+        };
+        const UNLESS: [Token; 3] = [Token::IfP, Token::Not, Token::Exists];
+        let clause = from(of[0].range.start)..bound.end;
+        let mut unless =
+            self.words.windows(3).filter(|words| UNLESS == [words[0].token, words[1].token, words[2].token]);
+        let unless = unless.next().map(|words| from(words[0].range.start)..from(words[2].range.end));
+        Some(PartitionOf { bound, if_not_exists: unless.filter(|range| range.end <= clause.start), clause })
     }
 }
 

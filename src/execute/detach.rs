@@ -1,0 +1,222 @@
+//! DETACH PARTITION CONCURRENTLY, begun at a good moment and always brought to an end.
+//!
+//! In its second transaction the server queues for ACCESS EXCLUSIVE on the partition. So it begins when nobody is in the way
+//! who has been there for long, and runs under a `lock_timeout`. Once its first transaction has committed, nothing takes
+//! that back: whatever interrupts it then (that timeout, a cancel, the client's end), FINALIZE does the rest, tried as any
+//! brief step is. It waits for every older snapshot of the database while it holds the partition; so tries are far apart.
+//!
+//! What it promises: when it is over, the partition is attached as before or detached. Otherwise (FINALIZE had no chance
+//! for long, the server ended the session) a WARNING or the log tells how to finish it, and the next DETACH does.
+
+use super::attempt::{UNDO_PATIENCE, nap};
+use super::wait::{Next, Waiting};
+use super::{Execution, Reply, Stop, Tried};
+use crate::catalog::naming;
+use crate::pg::{LockMode, sqlstate};
+use crate::plan::{Detach, LockNeed, Phase, Undo};
+use crate::report::Report;
+use std::time::{Duration, Instant};
+
+/// Is the partition `$1` of the table `$2` half detached? If so a row: the name, quoted, of the CHECK that came with that.
+const HALF_WAY: &str = "SELECT (SELECT pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
+      WHERE k.conrelid OPERATOR(pg_catalog.=) i.inhrelid AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' \
+        AND k.xmin::pg_catalog.text OPERATOR(pg_catalog.=) i.xmin::pg_catalog.text LIMIT 1) \
+    FROM pg_catalog.pg_inherits i WHERE i.inhrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+      AND i.inhparent OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.oid AND i.inhdetachpending";
+
+/// The CHECKs of its own that the table `$1` has, but for those named in `$2`: as they are and quoted.
+const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
+    WHERE k.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+      AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' AND k.convalidated AND k.conislocal \
+      AND k.coninhcount OPERATOR(pg_catalog.=) 0 \
+      AND NOT (k.conname OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.name[]))";
+
+/// A try to finish makes those wait who name the partition itself, for as long as `fallback_timeout`: so much longer they
+/// have it to themselves.
+const PAUSE: u32 = 10;
+
+/// A question is put again if a cancel struck it.
+const QUESTIONS: usize = 100;
+
+impl Execution<'_> {
+    pub(super) async fn detach(&mut self, phase: &Phase, what: &Detach, reply: &mut Reply) -> Result<(), Stop> {
+        let mut waiting = self.take_lanes(phase).await?;
+        let result = self.detach_in_its_lane(phase, what, reply, &mut waiting).await;
+        if !matches!(result, Err(Stop::Lost)) {
+            self.give_lanes(&mut waiting).await?;
+        }
+        result
+    }
+
+    async fn detach_in_its_lane(
+        &mut self,
+        phase: &Phase,
+        what: &Detach,
+        reply: &mut Reply,
+        waiting: &mut Waiting,
+    ) -> Result<(), Stop> {
+        if self.is_half_way(what).await? {
+            return self.finish_and_stop(phase, what, None, reply).await;
+        }
+        let users = Phase { locks: users(phase, what), ..phase.clone() };
+        waiting.begin_anew();
+        loop {
+            let how = self.wait_for_old_ones(&users, waiting).await?;
+            let interrupted = match self.attempt_alone(phase, how, reply).await? {
+                Tried::Done => return self.learn_copy(what).await,
+                Tried::Failed(stop) => Some(stop),
+                Tried::Locked | Tried::Unlockable => None,
+            };
+            self.talk.take_cancelled();
+            if self.is_half_way(what).await? {
+                tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
+                return self.finish_and_stop(phase, what, interrupted, reply).await;
+            }
+            if let Some(stop) = interrupted {
+                return Err(stop);
+            }
+            self.metrics.lock_attempts_failed.add();
+        }
+    }
+
+    /// What came when it was too late ends the statement if it goes on behind this phase; else the statement is done.
+    async fn finish_and_stop(
+        &mut self,
+        phase: &Phase,
+        what: &Detach,
+        interrupted: Option<Stop>,
+        reply: &mut Reply,
+    ) -> Result<(), Stop> {
+        match (self.finish(what, interrupted, reply).await?, &phase.undo) {
+            (None, _) => {}
+            (Some(stop), Some(Undo::Run(back))) => {
+                self.bring_back(back).await?;
+                return Err(stop);
+            }
+            (Some(_), _) => self.tell(&too_late(what)),
+        }
+        Ok(())
+    }
+
+    /// FINALIZE, until it is done. `interrupted`: by what; then it may not take long. Gives what has interrupted it.
+    async fn finish(
+        &mut self,
+        what: &Detach,
+        mut interrupted: Option<Stop>,
+        reply: &mut Reply,
+    ) -> Result<Option<Stop>, Stop> {
+        let begun = Instant::now();
+        let mut limit = if interrupted.is_some() { UNDO_PATIENCE } else { self.wait_limit() };
+        let mut told = false;
+        loop {
+            if interrupted.is_none()
+                && let Some(stop) = self.interrupted()
+            {
+                (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
+            }
+            match self.attempt(&what.finish, Next::Poll, reply).await? {
+                Tried::Done => return Ok(interrupted),
+                Tried::Failed(stop) if is_cancel(&stop) => {
+                    self.talk.take_cancelled();
+                    if interrupted.is_none() {
+                        (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
+                    }
+                }
+                Tried::Failed(stop) => {
+                    self.tell_left(&what.finish, &stop.reason());
+                    return Err(stop);
+                }
+                Tried::Locked | Tried::Unlockable => {}
+            }
+            if begun.elapsed() >= limit {
+                self.tell_left(&what.finish, "transactions that may have seen the partition are still under way");
+                return Err(interrupted.unwrap_or_else(|| Stop::Report(still_in_use(what, begun.elapsed()))));
+            }
+            if !told && self.config.ddl.notices {
+                told = true;
+                self.tell(&waits(what));
+            }
+            if let Some(error) = self.talk.ask_one(&nap(self.config.locks.poll * PAUSE), &[]).await?.error {
+                self.talk.take_cancelled();
+                if interrupted.is_none() {
+                    (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(Stop::Server(error)));
+                }
+            }
+        }
+    }
+
+    /// Whether the first transaction has committed and the second has not. Then the CHECK's name is known.
+    async fn is_half_way(&mut self, what: &Detach) -> Result<bool, Stop> {
+        let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
+        let rows = self.surely(HALF_WAY, &[&partition, &table]).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(false) };
+        self.learned_at(what.slot, row.into_iter().next().flatten());
+        Ok(true)
+    }
+
+    /// The CHECK that the server made: a new one, with a name as it chooses them. Of two nobody can tell.
+    async fn learn_copy(&mut self, what: &Detach) -> Result<(), Stop> {
+        let known = crate::catalog::query::array(what.checks.iter().map(|name| Some(name.as_str())));
+        let rows = self.surely(NEW_CHECKS, &[&what.partition.oid.to_string(), &known]).await?;
+        let chosen = |row: &Vec<Option<String>>| {
+            row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
+        };
+        let mut copies = rows.into_iter().filter(chosen);
+        let copy = copies.next().filter(|_| copies.next().is_none());
+        self.learned_at(what.slot, copy.and_then(|row| row.into_iter().nth(1).flatten()));
+        Ok(())
+    }
+
+    /// A question that no cancel keeps from being answered.
+    async fn surely(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<Option<String>>>, Stop> {
+        self.talk.cancel_settled().await;
+        for _ in 0..QUESTIONS {
+            let answer = self.talk.ask_one(sql, parameters).await?;
+            match answer.error {
+                None => return Ok(answer.rows),
+                Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {}
+                Some(error) => return Err(Stop::Server(error)),
+            }
+        }
+        Err(Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
+    }
+}
+
+/// All that may be in the way of either transaction: the first takes the locks, the second waits for the table's users.
+fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
+    let strongest = |lock: &LockNeed| match lock.oid == what.table {
+        true => LockNeed { mode: LockMode::AccessExclusive, ..lock.clone() },
+        false => lock.clone(),
+    };
+    phase.locks.iter().map(strongest).collect()
+}
+
+fn is_cancel(stop: &Stop) -> bool {
+    match stop {
+        Stop::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
+        Stop::Report(report) => report.sqlstate == sqlstate::QUERY_CANCELED,
+        Stop::ClientGone => true,
+        Stop::Lost => false,
+    }
+}
+
+fn too_late(what: &Detach) -> Report {
+    let message = format!("partition {} has been detached nevertheless", what.partition.full_name());
+    Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
+        .detail("What ended the statement came when it could not be taken back any more, so it was finished.")
+}
+
+fn waits(what: &Detach) -> Report {
+    let message = format!("waiting to finish the detach of partition {}", what.partition.full_name());
+    Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
+        .detail("Transactions that may have seen it as a partition are still under way.")
+        .hint("Nobody else waits meanwhile. The partition is not part of its table any more.")
+}
+
+fn still_in_use(what: &Detach, waited: Duration) -> Report {
+    let message = format!("partition {} is half detached", what.partition.full_name());
+    let waited = crate::report::in_words(waited);
+    Report::error(sqlstate::LOCK_NOT_AVAILABLE, message)
+        .detail(format!("Waited {waited} for transactions that may have seen it as a partition."))
+        .hint("Run the statement again when they have ended: it will be finished.")
+}

@@ -1,0 +1,37 @@
+//! A worker's tasks: all on its thread, run by one loop.
+//!
+//! They are a [`LocalSet`], not the runtime's own tasks, so that the loop knows when nothing is left to do and may sleep in the
+//! ring. Whatever runs on a worker is spawned here: a task of the runtime's would wait for as long as the worker sleeps.
+
+use super::ring::{self, Bell};
+use std::cell::Cell;
+use tokio::task::{JoinHandle, LocalSet};
+
+thread_local! {
+    /// This thread runs such tasks.
+    static HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `main` and all that is spawned on this thread meanwhile, until `main` ends; the others are dropped then.
+pub async fn work(bell: Option<Bell>, main: impl Future<Output = ()> + 'static) {
+    let mut tasks = LocalSet::new();
+    let main = tasks.spawn_local(main);
+    HERE.set(true);
+    if let Some(bell) = bell {
+        ring::work(bell, &mut tasks, &main).await;
+    }
+    if let Err(error) = tasks.run_until(main).await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+    HERE.set(false);
+}
+
+/// A task beside this one: of this worker's, or of the runtime's on any other thread.
+pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    if HERE.get() { tokio::task::spawn_local(task) } else { tokio::spawn(task) }
+}

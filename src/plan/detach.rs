@@ -1,0 +1,153 @@
+//! DETACH PARTITION without ACCESS EXCLUSIVE on the table (14 on): CONCURRENTLY.
+//!
+//! The server does it in two transactions of its own. The first marks the partition: no new query of the table's sees it any
+//! more, and nothing can take that back. The second takes it off, once all are gone who may have seen it. What ends the
+//! statement before the first commits leaves all as it was; what ends it between them is finished by FINALIZE. So whoever
+//! meets a partition that is half detached finishes that.
+//!
+//! In place of the bounds the server leaves a CHECK on the partition, which DETACH PARTITION does not: it goes again.
+//!
+//! DROP TABLE of a partition does so first, and drops what is a table of its own then. If that fails, the table is attached
+//! again: the CHECK that the server left proves its bounds. What else would make the server refuse the drop is known before.
+//!
+//! Not where there is a default partition, or another partition is on its way off: the server refuses it. Nor where foreign
+//! keys point to the partition: their tables are read under its locks, and the hold budget guards that.
+
+use super::ask::Ask;
+use super::locks;
+use super::model::{Detach, LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use crate::catalog::{RelationFacts, RelationRef};
+use crate::pg::{LockMode, RelationKind, sqlstate};
+use crate::report::Report;
+
+/// Where the name of the CHECK is kept that the server makes.
+const COPY_OF_BOUNDS: usize = 0;
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let table = ask.target()?;
+    let [part] = ask.ddl.parts.as_slice() else { return None };
+    let partition = part.others.first().and_then(|name| ask.facts.relation(name))?;
+    if !can_go_concurrently(ask, table, partition) {
+        return None;
+    }
+    let text = &ask.statement.text;
+    // On a line of its own, as the text may end with a comment.
+    let step = Step::with_words(text, text.len(), "\nCONCURRENTLY")?;
+    let detach = detach(ask, &table.id, partition, step);
+    let tidy = Phase {
+        tidies: true,
+        locks: own_locks(ask, partition),
+        steps: vec![drop_copy(partition)],
+        ..ask.phase(PhaseKind::Brief, "the CHECK goes that the server left in place of the bounds, if it left one")
+    };
+    let notes = if partition.detach_pending { vec![half_way(partition)] } else { Vec::new() };
+    Some(Plan { notes, phases: vec![detach, tidy], ..ask.empty() })
+}
+
+fn can_go_concurrently(ask: &Ask<'_>, table: &RelationFacts, partition: &RelationFacts) -> bool {
+    let kinds = table.kind == RelationKind::PartitionedTable
+        && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable);
+    let its_own = partition.is_partition && partition.parent.as_ref().is_some_and(|parent| parent.oid == table.id.oid);
+    let to_itself =
+        partition.constraints.iter().filter_map(|c| c.references.as_ref()).any(|to| to.oid == partition.id.oid);
+    ask.limits.rewrite
+        && !ask.in_transaction()
+        && ask.version() >= 140_000
+        && (partition.detach_pending || !ask.is_small())
+        && kinds
+        && its_own
+        && table.owned
+        && partition.owned
+        && table.default_partition.is_none()
+        && (partition.detach_pending || !table.detaching)
+        && partition.referenced_by.is_empty()
+        && !to_itself
+}
+
+/// DROP TABLE of a partition. `None`: it is not for this file.
+pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
+    let (partition, facts) = (ask.target()?, ask.facts.detachable.as_ref()?);
+    let [_] = ask.ddl.targets.as_slice() else { return None };
+    let bytes = facts.bytes.max(partition.bytes);
+    let droppable = ask.limits.rewrite
+        && !ask.in_transaction()
+        && !ask.ddl.cascade
+        && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable)
+        && partition.owned
+        && partition.default_partition.is_none()
+        // A table of its own, they would have it lock the tables that they point to: a partition's are its parent's.
+        && partition.constraints.iter().all(|constraint| constraint.kind != 'f')
+        && partition.referenced_by.is_empty();
+    let detachable = facts.owned && !facts.hash && !facts.another && !facts.needed && !facts.own_triggers;
+    if !droppable || !detachable || ask.small(bytes) {
+        return None;
+    }
+    let [of, name] = [&facts.parent, &partition.id].map(|relation| relation.full_name().quoted());
+    let step = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} CONCURRENTLY"));
+    let attach = Step::hidden(format!("ALTER TABLE {of} ATTACH PARTITION {name} {}", facts.bound));
+    let back = Phase {
+        locks: locks::finalize(ask, &facts.parent, partition),
+        steps: vec![attach, drop_copy(partition)],
+        ..ask.phase(PhaseKind::Brief, "bring it back as it was")
+    };
+    let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(ask, &facts.parent, partition, step) };
+    let drop = Phase {
+        locks: own_locks(ask, partition),
+        ..ask.phase(PhaseKind::Brief, "what is dropped is a table of its own")
+    };
+    let meanwhile = vec!["for a moment it is a table of its own, before it is dropped"];
+    Some(Plan { phases: vec![detach, drop], meanwhile, ..ask.empty() })
+}
+
+/// `step`: DETACH PARTITION … CONCURRENTLY.
+fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: Step) -> Phase {
+    let [of, name] = [table, &partition.id].map(|relation| relation.full_name().quoted());
+    let finalize = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} FINALIZE"));
+    let locks = locks::finalize(ask, table, partition);
+    let finish = Phase {
+        locks: locks.clone(),
+        steps: vec![Step { visible: step.visible, ..finalize }],
+        ..ask.phase(PhaseKind::Brief, "finish what was begun")
+    };
+    let checks = partition.constraints.iter().filter(|constraint| constraint.kind == 'c');
+    let purpose = match partition.detach_pending {
+        true => "finish what an earlier DETACH … CONCURRENTLY left half-way",
+        false => "detach without blocking reads or writes of the table",
+    };
+    Phase {
+        locks,
+        steps: vec![step],
+        detach: Some(Detach {
+            partition: partition.id.clone(),
+            table: table.oid,
+            checks: checks.map(|check| check.name.clone()).collect(),
+            slot: COPY_OF_BOUNDS,
+            finish: Box::new(finish),
+        }),
+        ..ask.phase(PhaseKind::Detach, purpose)
+    }
+}
+
+fn drop_copy(partition: &RelationFacts) -> Step {
+    let drop = format!("ALTER TABLE {} DROP CONSTRAINT ", partition.id.full_name().quoted());
+    Step::with_learned_name(&drop, COPY_OF_BOUNDS)
+}
+
+/// Of what is a table of its own by then.
+fn own_locks(ask: &Ask<'_>, partition: &RelationFacts) -> Vec<LockNeed> {
+    let lockable = ask.facts.lock_facts(partition.id.oid).is_some_and(|facts| facts.may_lock);
+    vec![LockNeed {
+        relation: partition.id.full_name(),
+        oid: partition.id.oid,
+        mode: LockMode::AccessExclusive,
+        only: false,
+        lockable,
+    }]
+}
+
+fn half_way(partition: &RelationFacts) -> Report {
+    let message = format!("partition {} is half detached already: that is finished", partition.id.full_name());
+    Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
+        .detail("An earlier DETACH PARTITION … CONCURRENTLY was interrupted, which cannot be taken back.")
+}

@@ -1,0 +1,75 @@
+//! CREATE TABLE … PARTITION OF without ACCESS EXCLUSIVE on the table (12 on): the new one is made LIKE it, and attached, in one
+//! transaction. Nobody else sees it between, and being empty it has nothing to be read.
+//!
+//! LIKE and ATTACH together give a partition all that PARTITION OF does, under the same names (`tests/parity/new_partition.sql`):
+//! ATTACH itself brings indexes, keys, foreign keys, triggers and, since 17, identity.
+//!
+//! As written stay: a list of columns, as its constraints and defaults have rules of their own; a table with a tablespace
+//! or an access method, which LIKE does not copy, or with a constraint that is not valid, which LIKE would make valid; one
+//! with a default partition, which is locked either way (`attach.rs` spares that its scan).
+
+use super::ask::Ask;
+use super::locks;
+use super::model::{Inserted, Phase, PhaseKind, Plan, Step};
+use crate::catalog::RelationFacts;
+use crate::pg::{RelationKind, RelationName};
+use crate::sql::PartitionOf;
+
+/// `None`: it runs as written.
+pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
+    let [part] = ask.ddl.parts.as_slice() else { return None };
+    let [name] = ask.ddl.targets.as_slice() else { return None };
+    let table = part.others.first().and_then(|name| ask.facts.relation(name))?;
+    let of = ask.ddl.partition_of.as_ref()?;
+    let new = ask.facts.relation(name).is_none() && ask.ddl.tag == "CREATE TABLE";
+    let locks = locks::needs(ask, locks::as_attached);
+    if !new || locks.is_empty() || !ask.limits.rewrite || ask.version() < 120_000 || !is_like_its_partitions(table) {
+        return None;
+    }
+    let steps = vec![create(ask, of, table)?, attach(ask, of, table, name)?];
+    let purpose = "made apart and attached, it does not keep anybody from the table";
+    let phase = Phase { locks, steps, ..ask.phase(PhaseKind::Brief, purpose) };
+    Some(Plan { phases: vec![phase], ..ask.empty() })
+}
+
+/// Whether LIKE gives a new table what a partition would get.
+fn is_like_its_partitions(table: &RelationFacts) -> bool {
+    table.kind == RelationKind::PartitionedTable
+        && table.persistence == 'p'
+        && table.owned
+        && !table.is_system
+        && !table.typed
+        && !table.passes_storage
+        && table.default_partition.is_none()
+        && table.constraints.iter().all(|constraint| constraint.validated)
+}
+
+/// The author's own text, with LIKE in place of PARTITION OF.
+fn create(ask: &Ask<'_>, of: &PartitionOf, table: &RelationFacts) -> Option<Step> {
+    let mut copied = vec!["DEFAULTS", "CONSTRAINTS", "GENERATED", "STORAGE"];
+    if ask.version() >= 140_000 {
+        copied.push("COMPRESSION");
+    }
+    let copied: String = copied.iter().map(|what| format!(" INCLUDING {what}")).collect();
+    let like = format!("(LIKE {}{copied})", table.id.full_name().quoted());
+    let text = &ask.statement.text;
+    let (before, clause, behind) =
+        (text.get(..of.clause.start)?, text.get(of.clause.clone())?, text.get(of.clause.end..)?);
+    // Somebody else's table of that name must not be attached; this one is not there yet.
+    let mut before = before.to_owned();
+    if let Some(unless) = &of.if_not_exists {
+        before.replace_range(unless.clone(), &" ".repeat(unless.len()));
+    }
+    let inserted = Inserted { at: before.len(), len: like.chars().count(), instead_of: clause.chars().count() };
+    let step = Step::hidden(format!("{before}{like}{behind}"));
+    Some(Step { visible: true, own: false, inserted: Some(inserted), ..step })
+}
+
+/// With the author's own bounds.
+fn attach(ask: &Ask<'_>, of: &PartitionOf, table: &RelationFacts, name: &RelationName) -> Option<Step> {
+    let text = &ask.statement.text;
+    let (before, bound) = (text.get(..of.bound.start)?, text.get(of.bound.clone())?);
+    let alter = format!("ALTER TABLE {} ATTACH PARTITION {} ", table.id.full_name().quoted(), name.quoted());
+    let inserted = Inserted { at: 0, len: alter.chars().count(), instead_of: before.chars().count() };
+    Some(Step { own: false, inserted: Some(inserted), ..Step::hidden(format!("{alter}{bound}")) })
+}

@@ -1,0 +1,142 @@
+-- CREATE TABLE … PARTITION OF: what a partition gets from its table, and what its author gives it.
+CREATE TABLE ref (id int PRIMARY KEY);
+INSERT INTO ref SELECT generate_series(1, 20);
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE p (gone int, a int NOT NULL DEFAULT 7, b text COLLATE "C" DEFAULT 'x', s serial, d positive DEFAULT 1, e text,
+                "Kéy" int[], CONSTRAINT chk CHECK (a > -1000), CHECK (b <> '')) PARTITION BY RANGE (a);
+-- since: 12
+ALTER TABLE p ADD g numeric(10, 2) GENERATED ALWAYS AS (a * 2) STORED;
+-- since: 14
+ALTER TABLE p ALTER e SET COMPRESSION pglz;
+-- since: 18
+ALTER TABLE p ADD v int GENERATED ALWAYS AS (a + 1) VIRTUAL;
+-- since: 18
+ALTER TABLE p ADD CONSTRAINT "e is there" NOT NULL e;
+ALTER TABLE p DROP COLUMN gone, ALTER e SET STORAGE EXTERNAL, ALTER e SET STATISTICS 77, ALTER e SET DEFAULT 'e';
+-- since: 11
+ALTER TABLE p ADD PRIMARY KEY (a, s), ADD CONSTRAINT "Uniq" UNIQUE (s, a) DEFERRABLE;
+-- since: 11
+CREATE INDEX ON p (d) INCLUDE (e);
+CREATE STATISTICS st ON a, d FROM p;
+-- since: 11
+CREATE INDEX named ON p (lower(e)) WHERE a > 3;
+-- since: 11
+ALTER TABLE p ADD FOREIGN KEY (d) REFERENCES ref ON DELETE CASCADE;
+-- since: 13
+CREATE TRIGGER noted BEFORE INSERT ON p FOR EACH ROW EXECUTE FUNCTION noted();
+-- since: 11
+CREATE TRIGGER after_noted AFTER INSERT ON p FOR EACH ROW EXECUTE PROCEDURE noted();
+-- since: 11
+ALTER TABLE p DISABLE TRIGGER after_noted;
+COMMENT ON TABLE p IS 'a table';
+COMMENT ON COLUMN p.a IS 'a column';
+GRANT SELECT ON p TO PUBLIC;
+-- since: 12
+CREATE TABLE pointing (a int, s int, FOREIGN KEY (a, s) REFERENCES p (a, s));
+CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+INSERT INTO p (a, d) SELECT g, g FROM generate_series(1, 9) g;
+-- part
+CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+INSERT INTO p (a, d) SELECT g, g FROM generate_series(10, 19) g;
+-- part
+CREATE TABLE IF NOT EXISTS p_3 PARTITION OF public.p FOR VALUES FROM (20) TO (30) WITH (fillfactor = 70);
+-- part
+CREATE TABLE IF NOT EXISTS p_3 PARTITION OF p FOR VALUES FROM (20) TO (30);
+-- part
+CREATE TABLE p_3 PARTITION OF p FOR VALUES FROM (20) TO (30);
+-- part
+CREATE UNLOGGED TABLE "P 4" PARTITION OF "p" /* a comment */ FOR VALUES FROM (30) TO (40) TABLESPACE pg_default;
+-- part
+CREATE TABLE p_5 PARTITION OF p FOR VALUES FROM (40) TO (50) PARTITION BY LIST (b);
+-- part
+CREATE TABLE p_5_x PARTITION OF p_5 FOR VALUES IN ('x', NULL);
+-- part
+INSERT INTO p (a, d) SELECT g, 1 FROM generate_series(40, 49) g;
+-- part
+CREATE TABLE p_5_y PARTITION OF p_5 (CONSTRAINT own CHECK (d < 10), e DEFAULT 'own') FOR VALUES IN ('y');
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM (5) TO (15);
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM (60) TO (50);
+-- part
+CREATE TABLE "Pé" PARTITION OF p FOR VALUES FROM ('é') TO (50);
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM (50) TO (60, 70);
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM (50) TO (a);
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES IN (50);
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM (50) TO (60) WITH (fillfactor = 7);
+-- part
+CREATE TABLE p_6 PARTITION OF p FOR VALUES FROM (50) TO (60) PARTITION BY LIST (missing);
+-- part
+CREATE TABLE p_6 PARTITION OF ref FOR VALUES FROM (50) TO (60);
+-- part
+CREATE TABLE p_6 PARTITION OF missing FOR VALUES FROM (50) TO (60);
+-- part
+CREATE TABLE missing.p_6 PARTITION OF p FOR VALUES FROM (50) TO (60);
+-- part
+CREATE SCHEMA away;
+CREATE TABLE away.p_6 PARTITION OF p FOR VALUES FROM (50) TO (60);
+-- part
+SET search_path = away;
+CREATE TABLE p_7 PARTITION OF public.p FOR VALUES FROM (60) TO (70);
+RESET search_path;
+-- part
+BEGIN;
+CREATE TABLE p_8 PARTITION OF p FOR VALUES FROM (70) TO (80);
+INSERT INTO p (a) VALUES (75);
+COMMIT;
+-- part
+BEGIN;
+CREATE TABLE p_9 PARTITION OF p FOR VALUES FROM (5) TO (90);
+ROLLBACK;
+-- part
+BEGIN;
+CREATE TABLE whole (a int) PARTITION BY RANGE (a);
+CREATE TABLE whole_1 PARTITION OF whole FOR VALUES FROM (0) TO (10);
+COMMIT;
+-- part
+ALTER TABLE p RENAME CONSTRAINT chk TO p_chk;
+CREATE TABLE "p_partition_with_a_name_that_is_as_long_as_names_may_ever_be_éé" PARTITION OF p FOR VALUES FROM (100) TO (110);
+-- part
+-- since: 18
+ALTER TABLE p ADD CONSTRAINT unproven CHECK (a < 10000) NOT VALID;
+-- since: 18
+CREATE TABLE p_unproven PARTITION OF p FOR VALUES FROM (120) TO (130);
+-- part
+-- since: 11
+CREATE TABLE p_rest PARTITION OF p DEFAULT;
+-- part
+-- since: 11
+CREATE TABLE p_beside PARTITION OF p FOR VALUES FROM (200) TO (210);
+-- part
+-- since: 11
+CREATE TABLE p_second PARTITION OF p DEFAULT;
+-- part
+-- since: 11
+CREATE TABLE h (id int) PARTITION BY HASH (id);
+-- since: 11
+CREATE TABLE h_0 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+-- since: 11
+CREATE TABLE h_1 PARTITION OF h FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+-- since: 11
+INSERT INTO h SELECT generate_series(1, 40);
+-- part
+CREATE TABLE l (id int, code text) PARTITION BY LIST (upper(code));
+CREATE TABLE l_a PARTITION OF l FOR VALUES IN ('A', 'DEFAULT');
+INSERT INTO l VALUES (1, 'a');
+-- part
+-- since: 17
+CREATE TABLE counted (id int GENERATED ALWAYS AS IDENTITY, a int) PARTITION BY RANGE (a);
+-- since: 17
+CREATE TABLE counted_1 PARTITION OF counted FOR VALUES FROM (0) TO (10);
+-- since: 17
+INSERT INTO counted (a) VALUES (1);
+-- part
+-- since: 17
+CREATE TABLE heaped (a int) PARTITION BY RANGE (a) USING heap;
+-- since: 17
+CREATE TABLE heaped_1 PARTITION OF heaped FOR VALUES FROM (0) TO (10);

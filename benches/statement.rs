@@ -109,6 +109,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
         tree: None,
         attach: None,
         domain_tables: None,
+        detachable: None,
     };
     let limits = Limits { small_table: 1 << 20, rewrite: true, refuse_unsafe: false, refuse_exclude: false };
     assert!(plan(&statement, &facts, &limits).is_ok());

@@ -15,13 +15,24 @@ use crate::sql::{Class, Statement};
 /// The values of rows, as text.
 pub type Rows = Vec<Vec<Option<String>>>;
 
+/// A statement that failed on an empty copy.
+#[derive(Debug)]
+pub struct Failed {
+    /// Among those that were put.
+    pub nth: usize,
+    pub sqlstate: String,
+}
+
 /// Whoever has a connection to the server.
 pub trait Asking {
     /// Why no further question can be put.
     type Stop;
 
-    /// The rows of statements run in a transaction that is rolled back; `None`: one of them failed.
-    fn rolled_back(&mut self, statements: &[&str]) -> impl Future<Output = Result<Option<Rows>, Self::Stop>> + Send;
+    /// The rows of statements run in a transaction that is rolled back, or which of them failed.
+    fn rolled_back(
+        &mut self,
+        statements: &[&str],
+    ) -> impl Future<Output = Result<Result<Rows, Failed>, Self::Stop>> + Send;
 
     /// The one text that a question is answered with behind statements that are rolled back; `None`: one of them failed.
     fn behind(&mut self, round: &Round) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
@@ -73,7 +84,7 @@ pub async fn learn<A: Asking>(
     }
     if let Some(question) = probe::index_probe(statement, table) {
         let rows = asking.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
-        let definition = rows.and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
+        let definition = rows.ok().and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
         facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
     }
     Ok(())
@@ -156,7 +167,10 @@ async fn ask_probes<A: Asking>(
 async fn ask_probe<A: Asking>(asking: &mut A, question: &probe::Probe) -> Result<Option<ProbeAnswer>, A::Stop> {
     // An empty row parts what was before from what is after.
     let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
-    let Some(rows) = asking.rolled_back(&statements).await? else { return Ok(None) };
+    let rows = match asking.rolled_back(&statements).await? {
+        Ok(rows) => rows,
+        Err(failed) => return Ok(probe::failed(failed.nth == 3, &failed.sqlstate)),
+    };
     let files: probe::Files = rows
         .into_iter()
         .filter_map(|row| {

@@ -301,6 +301,27 @@ fn one_after_another_in_a_lane() {
     running.stop_now();
 }
 
+/// While one of them is written to, nobody waits for the others.
+#[test]
+fn the_tables_of_a_domain_are_locked_at_once() {
+    let running = proxy(&SERVER, common::no_table_is_small);
+    let database = new_database(&SERVER, "domain");
+    let mut watcher = direct(&database);
+    watcher.ok("CREATE DOMAIN d AS int; CREATE DOMAIN dd AS d; CREATE TABLE first (a d); CREATE TABLE second (a dd)");
+    let mut blocker = direct(&database);
+    blocker.ok("BEGIN; INSERT INTO second VALUES (1)");
+    let mut ddl = through(&running, &database);
+    ddl.send_query("ALTER DOMAIN d ADD CHECK (VALUE > 0)");
+    wait_for(&mut watcher, ddl.pid, "for SHARE on %second%");
+    let locks = format!("SELECT count(*) FROM pg_locks WHERE relation = 'first'::regclass AND pid = {}", ddl.pid);
+    assert_eq!(watcher.value(&locks), "0");
+    watcher.ok("INSERT INTO first VALUES (1)");
+    blocker.ok("COMMIT");
+    assert_eq!(ddl.outcome().error, None);
+    assert_eq!(watcher.query("INSERT INTO second VALUES (-1)").error.as_deref(), Some("23514"));
+    running.stop_now();
+}
+
 /// The ErrorResponse that a statement ends with, and its detail.
 fn refusal(client: &mut Client, sql: &str) -> (String, String, char) {
     client.send_query(sql);

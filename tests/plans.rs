@@ -7,7 +7,7 @@
 //! session version=150000 in_transaction strongest="ACCESS EXCLUSIVE" frozen schema=public
 //! limits  small=1MB guard
 //! relation public.orders kind=r bytes=31GB column=id:bigint,notnull,default index=orders_pkey,unique,constraint
-//! probe   none rewrite rebuild value type unknown
+//! probe   none rewrite rebuild value type fails unknown
 //! refreshable
 //! domain  orders items
 //! wanted  INDEX USING btree (a)
@@ -290,13 +290,14 @@ fn limits(limits: &mut Limits, word: &str) {
 }
 
 fn probe(word: &str) -> Option<ProbeAnswer> {
-    let answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false, rewrites_bare: None };
+    let answer = ProbeAnswer::default();
     match word {
         "none" => Some(answer),
         "rewrite" => Some(ProbeAnswer { rewrites_table: true, rebuilds_indexes: true, ..answer }),
         "rebuild" => Some(ProbeAnswer { rebuilds_indexes: true, ..answer }),
         "value" => Some(ProbeAnswer { rewrites_table: true, rewrites_bare: Some(false), ..answer }),
         "type" => Some(ProbeAnswer { rewrites_table: true, rewrites_bare: Some(true), ..answer }),
+        "fails" => Some(ProbeAnswer { fails: true, ..answer }),
         "unknown" => None,
         _ => panic!("probe {word}?"),
     }
@@ -311,6 +312,7 @@ fn relation_facts(id: RelationRef) -> RelationFacts {
         table_bytes: 0,
         rows: -1.0,
         has_children: false,
+        child_columns: Vec::new(),
         is_partition: false,
         detach_pending: false,
         detaching: false,
@@ -343,6 +345,7 @@ fn relation(facts: &mut RelationFacts, word: &str) {
         ("table_bytes", size) => facts.table_bytes = bytes(size),
         ("temp", "") => facts.persistence = 't',
         ("children", "") => facts.has_children = true,
+        ("child_column", name) => facts.child_columns.push(name.to_owned()),
         ("typed", "") => facts.typed = true,
         ("detach_pending", "") => facts.detach_pending = true,
         ("detaching", "") => facts.detaching = true,
@@ -452,11 +455,13 @@ fn constraint(text: &str) -> ConstraintFacts {
         of_parent: false,
         columns: Vec::new(),
         references: None,
+        commented: false,
         definition: String::new(),
     };
     for word in words {
         match word.split_once(':').unwrap_or((word, "")) {
             ("invalid", "") => facts.validated = false,
+            ("commented", "") => facts.commented = true,
             ("of_parent", "") => facts.of_parent = true,
             ("of", column) => facts.columns.push(column.to_owned()),
             ("to", table) => facts.references = Some(numbered(table)),

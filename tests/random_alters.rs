@@ -31,11 +31,13 @@ const SHARED: &str = "
     CREATE TYPE place AS (x int, y int)";
 
 /// `T t` is one that must be quoted.
-const SHAPES: [&str; 5] = [
+const SHAPES: [&str; 6] = [
     r#"CREATE TABLE "T t" (id int, a int, "B b" text, c numeric(8,2) DEFAULT 1, d int)"#,
     r#"CREATE TABLE "T t" (id int PRIMARY KEY, a int NOT NULL, "B b" text, c numeric(8,2) DEFAULT 1, d int)"#,
     r#"CREATE UNLOGGED TABLE "T t" (id int, a int, "B b" text UNIQUE, c numeric(8,2) DEFAULT 1, d int)"#,
     r#"CREATE TABLE "T t" (id int, a int, "B b" text, c numeric(8,2) DEFAULT 1, d int); CREATE TABLE kid (e int) INHERITS ("T t")"#,
+    r#"CREATE TABLE "T t" (id int, a int, "B b" text, c numeric(8,2) DEFAULT 1, d int); CREATE TABLE kid (n1 int, n2 text) INHERITS ("T t");
+       INSERT INTO kid SELECT g, g, 'x' || g, g, g, nullif(g, 1002), 'y' FROM generate_series(1001, 1004) g"#,
     r#"CREATE TABLE "T t" (id int, a int, "B b" text, c numeric(8,2) DEFAULT 1, d int) PARTITION BY RANGE (id);
        CREATE TABLE kid PARTITION OF "T t" FOR VALUES FROM (0) TO (10); CREATE TABLE rest PARTITION OF "T t" DEFAULT"#,
 ];

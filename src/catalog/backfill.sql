@@ -28,6 +28,12 @@ WITH RECURSIVE tree(oid) AS (
       WHERE c.relreplident OPERATOR(pg_catalog.=) 'n' OR (c.relreplident OPERATOR(pg_catalog.=) 'd' AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_index x WHERE x.indrelid OPERATOR(pg_catalog.=) c.oid
         AND x.indisprimary AND x.indimmediate AND x.indisvalid))) AS published,
+    -- An UPDATE checks the whole row, which a rewrite does not.
+    (SELECT pg_catalog.min(k.conname::pg_catalog.text) FROM pg_catalog.pg_constraint k
+      JOIN tree t ON k.conrelid OPERATOR(pg_catalog.=) t.oid
+      WHERE k.contype::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['c', 'n']) AND NOT k.convalidated
+      AND COALESCE(pg_catalog.to_jsonb(k) OPERATOR(pg_catalog.->>) 'conenforced', 'true') OPERATOR(pg_catalog.=) 'true')
+      AS unproven,
     (SELECT pg_catalog.min(f.tgname::pg_catalog.text) FROM firing f
       WHERE f.enabled OPERATOR(pg_catalog.<>) 'D' AND f.enabled OPERATOR(pg_catalog.<>) 'R') AS trigger,
     EXISTS (SELECT FROM firing f WHERE f.enabled OPERATOR(pg_catalog.=) 'A' OR f.enabled OPERATOR(pg_catalog.=) 'R')
@@ -43,6 +49,8 @@ SELECT pg_catalog.jsonb_build_object('owner', (SELECT pg_catalog.quote_ident(o.r
   WHEN s.has_policy THEN 'row security hides rows from this role'
   WHEN s.forbidden THEN 'this role may not read and update all its rows'
   WHEN s.published THEN 'it is published without a replica identity, so that it cannot be updated'
+  WHEN s.unproven IS NOT NULL THEN pg_catalog.format(
+    'its constraint %I is NOT VALID, and rows that break it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)
   WHEN s.trigger IS NOT NULL AND (s.fires_always OR NOT s.may_quiet) THEN pg_catalog.format(
     'its trigger %I would fire for every row; a role that may set session_replication_role can keep it from that', s.trigger)
   END)::pg_catalog.text

@@ -175,6 +175,9 @@ pub struct RelationFacts {
     pub rows: f64,
     /// Has partitions or inheritance children.
     pub has_children: bool,
+    /// Columns that inheritance children have and it has not: one that it gets of such a name is merged with theirs.
+    #[serde(default)]
+    pub child_columns: Vec<String>,
     /// Is a partition (not merely an inheritance child).
     #[serde(default)]
     pub is_partition: bool,
@@ -276,6 +279,9 @@ pub struct ConstraintFacts {
     /// A foreign key: the referenced table.
     #[serde(default)]
     pub references: Option<RelationRef>,
+    /// It has a comment, which would go with it.
+    #[serde(default)]
+    pub commented: bool,
     /// `pg_get_constraintdef`; empty where asking for it would have had to wait for a lock.
     pub definition: String,
 }
@@ -296,13 +302,16 @@ pub struct IndexFacts {
 }
 
 /// What the empty copy said about one part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeAnswer {
     pub rewrites_table: bool,
     pub rebuilds_indexes: bool,
     /// A column whose type is not PostgreSQL's own: the column without any value would rewrite the table too.
     #[serde(default)]
     pub rewrites_bare: Option<bool>,
+    /// The server refuses it.
+    #[serde(default)]
+    pub fails: bool,
 }
 
 impl IndexFacts {

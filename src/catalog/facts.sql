@@ -224,6 +224,15 @@ relation_json AS (
     'rows', CASE WHEN c.relhassubclass THEN s.tuples ELSE c.reltuples END,
     'has_children', EXISTS (SELECT FROM pg_catalog.pg_inherits i
                              WHERE i.inhparent OPERATOR(pg_catalog.=) c.oid),
+    -- Of partitions there are none.
+    'child_columns', CASE WHEN c.relhassubclass AND c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) 'r' THEN (
+      SELECT COALESCE(pg_catalog.json_agg(DISTINCT a.attname::pg_catalog.text), '[]')
+        FROM tree t JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) t.oid
+       WHERE t.root OPERATOR(pg_catalog.=) c.oid AND t.oid OPERATOR(pg_catalog.<>) c.oid
+         AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute own
+           WHERE own.attrelid OPERATOR(pg_catalog.=) c.oid AND own.attname OPERATOR(pg_catalog.=) a.attname)
+    ) ELSE '[]' END,
     'is_partition', c.relispartition,
     -- The column does not exist before 14.
     'detach_pending', EXISTS (SELECT FROM pg_catalog.pg_inherits i
@@ -288,6 +297,9 @@ relation_json AS (
                             WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid
                               AND a.attnum OPERATOR(pg_catalog.=) ANY (k.conkey)),
                'references', (SELECT r.json FROM ref r WHERE r.oid OPERATOR(pg_catalog.=) k.confrelid),
+               'commented', EXISTS (SELECT FROM pg_catalog.pg_description d
+                 WHERE d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                   AND d.objoid OPERATOR(pg_catalog.=) k.oid),
                'definition', CASE
                  WHEN k.conrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT x.oid FROM contended x)) THEN ''
                  WHEN k.conindid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT x.oid FROM contended x)) THEN ''

@@ -68,7 +68,7 @@ pub fn bare(statement: &Statement, table: &RelationFacts, part: usize, version: 
 /// Compares the files before and after. An index that is gone was dropped and made anew under another name.
 pub fn answer(before: &Files, after: &Files) -> ProbeAnswer {
     let after: BTreeMap<&str, &str> = after.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
-    let mut answer = ProbeAnswer { rewrites_table: false, rebuilds_indexes: false, rewrites_bare: None };
+    let mut answer = ProbeAnswer::default();
     for (name, file) in before {
         if after.get(name.as_str()) == Some(&file.as_str()) {
             continue;
@@ -80,6 +80,13 @@ pub fn answer(before: &Files, after: &Files) -> ProbeAnswer {
         }
     }
     answer
+}
+
+/// The answer where the probe failed. `statement`: at the statement itself, not at what is around it; if the fault is in what it
+/// says, it would fail on the table too.
+pub fn failed(statement: bool, sqlstate: &str) -> Option<ProbeAnswer> {
+    let of_what_it_says = ["0A", "22", "3F", "42"].iter().any(|class| sqlstate.starts_with(class));
+    (statement && of_what_it_says).then(|| ProbeAnswer { fails: true, ..ProbeAnswer::default() })
 }
 
 /// What to send to learn the definition that an index would have: `make`, `build`, then `definition` gives one text.

@@ -5,7 +5,7 @@ use crate::catalog::Facts;
 use crate::catalog::query::{FACTS_SQL, decode, relations_of};
 use crate::catalog::tree::Round;
 use crate::config::{Address, BackendTls, BackendTlsMode};
-use crate::learn::{Asking, Rows, learn};
+use crate::learn::{Asking, Failed, Rows, learn};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
 use crate::plan::Limits;
@@ -79,18 +79,19 @@ impl Backend {
 impl Asking for &Client {
     type Stop = Error;
 
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Error> {
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, Failed>, Error> {
         self.batch_execute(GUARD).await?;
-        let mut rows = Some(Rows::new());
-        for sql in statements {
-            match self.simple_query(sql).await {
-                Ok(messages) => rows.iter_mut().for_each(|rows| rows.extend(messages.iter().filter_map(values))),
-                Err(error) if error.as_db_error().is_some() => {
-                    rows = None;
+        let mut rows = Ok(Rows::new());
+        for (nth, sql) in statements.iter().enumerate() {
+            let messages = match self.simple_query(sql).await {
+                Ok(messages) => messages,
+                Err(error) => {
+                    let Some(state) = error.code().cloned() else { return Err(error) };
+                    rows = Err(Failed { nth, sqlstate: state.code().to_owned() });
                     break;
                 }
-                Err(error) => return Err(error),
-            }
+            };
+            rows.iter_mut().for_each(|rows| rows.extend(messages.iter().filter_map(values)));
         }
         self.batch_execute("ROLLBACK").await?;
         Ok(rows)

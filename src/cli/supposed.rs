@@ -142,6 +142,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
         table_bytes: bytes,
         rows,
         has_children: false,
+        child_columns: Vec::new(),
         is_partition: false,
         detach_pending: false,
         detaching: false,

@@ -149,6 +149,7 @@ impl<'a> Work<'a> {
                 self.checks.push(validate);
                 Some(())
             }
+            Form::EnforceConstraint => replace::enforce(self, part),
             Form::SetDefault if self.guards_not_null(part) => self.default_first(part),
             _ if part.new_column.is_some() => new_column::add(self, i, part),
             // It would be done last, and checks made before be made again.
@@ -294,6 +295,7 @@ impl<'a> Work<'a> {
             return None;
         }
         let undo = self.brief("bring back the table as it was", added.back.iter().rev().cloned().collect());
+        let undo = Phase { locks: locks::needs(self.ask, locks::drops), ..undo };
         let phase = self.brief(&joined(&added.purposes), added.steps.clone());
         Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
     }
@@ -340,7 +342,11 @@ impl<'a> Work<'a> {
         } else {
             joined(&self.last_purposes)
         };
-        (!steps.is_empty()).then(|| self.brief(&purpose, steps))
+        let locks = match self.ask.has_form(Form::EnforceConstraint) {
+            true => locks::needs(self.ask, locks::drops),
+            false => locks::needs(self.ask, locks::as_written),
+        };
+        (!steps.is_empty()).then(|| Phase { locks, ..self.brief(&purpose, steps) })
     }
 }
 

@@ -216,18 +216,20 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     let table = work.table;
     let label = if key.primary { Label::Pkey } else { Label::Key };
     let name = written.or_else(|| work.ask.facts.free_name(part, label))?.to_owned();
-    // A second primary key, a column named twice, INCLUDE before 11: the server refuses it.
+    // A second primary key, a column named twice, a name that is taken, INCLUDE before 11: the server refuses it.
     let replaced = work.replaced(written);
     let stays = |constraint: &ConstraintFacts| work.replaced(Some(&constraint.name)).is_none();
     let second = key.primary && table.constraints.iter().any(|there| there.kind == 'p' && stays(there));
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
     // Neither is there an index on a virtual column.
     let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
+    let taken = replaced.is_none() && written.is_some_and(|name| table.constraint(name).is_some());
     let includes_early = !key.include.is_empty() && work.ask.version() < 110_000;
     // Of two equal keys in one statement the server makes one.
     // An index on a parent alone would not hold its children's rows.
     if second
         || twice
+        || taken
         || computed
         || includes_early
         || table.kind != RelationKind::Table
@@ -237,6 +239,10 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     }
     for column in &key.columns {
         let not_null_yet = work.is_not_null(column)?;
+        // USING INDEX would make the child's own a NOT NULL that it has from its parent (18).
+        if key.primary && not_null_yet && table.parent.is_some() && work.ask.version() >= 180_000 {
+            return None;
+        }
         if key.primary && !not_null_yet {
             // No proof spares the scan before 12.
             if work.ask.version() < 120_000 {

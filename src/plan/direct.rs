@@ -82,6 +82,10 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
         Way::Relay => Verdict::Relay,
         Way::Run => Verdict::Brief,
         Way::Long => Verdict::Long,
+        // Nothing but a change of type may name what a copy of the table has not.
+        _ if part.new_column.is_some() && ask.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|a| a.fails) => {
+            Verdict::Brief
+        }
         Way::Probe | Way::Fill => match ask.facts.probe.get(i).and_then(Option::as_ref) {
             Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => {
                 Verdict::Unsafe(blamed(ask, i, part).row().hazard)

@@ -77,6 +77,16 @@ pub(super) fn validation(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>
     (Some(LockMode::ShareUpdateExclusive), Some(LockMode::RowShare))
 }
 
+/// What dropping what the statement adds locks, or what it replaces: of a foreign key both tables.
+pub(super) fn drops(form: Form, version: i32) -> (Option<LockMode>, Option<LockMode>) {
+    match form {
+        Form::AddForeignKey | Form::EnforceConstraint | Form::AddColumnReferencesDefault => {
+            (Some(LockMode::AccessExclusive), Some(LockMode::AccessExclusive))
+        }
+        _ => form.locks(version),
+    }
+}
+
 /// What an UPDATE of its rows locks.
 pub(super) fn backfill(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (Some(LockMode::RowExclusive), None)

@@ -31,6 +31,23 @@ fn rewrites(ask: &Ask<'_>, part: usize) -> bool {
     asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
 }
 
+/// Two values, or both NULL and NOT NULL: the server says so.
+fn contradicts_itself(new: &NewColumn) -> bool {
+    let count = |wanted: fn(&PieceKind) -> bool| new.pieces.iter().filter(|piece| wanted(&piece.kind)).count();
+    let values = count(|kind| {
+        matches!(kind, PieceKind::Default { .. } | PieceKind::Identity { .. } | PieceKind::Generated { .. })
+    });
+    let serial = usize::from(new.serial.is_some());
+    let not_null = |kind: &PieceKind| match kind {
+        PieceKind::NotNull { .. } | PieceKind::Identity { .. } => true,
+        PieceKind::Key(key) => key.primary,
+        _ => false,
+    };
+    let keys = count(|kind| matches!(kind, PieceKind::Key(key) if key.primary));
+    let null = count(|kind| matches!(kind, PieceKind::Null)) > 0;
+    values + serial > 1 || keys > 1 || (null && (serial > 0 || count(not_null) > 0))
+}
+
 /// Whether it can be added in a moment without its value, so that old rows can be given that one by one.
 fn may_come_bare(ask: &Ask<'_>, part: usize, new: &NewColumn) -> bool {
     let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
@@ -54,13 +71,18 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     let filled = is_filled(work.ask, i, part);
     let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { .. }));
     let computed = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { stored: false }));
+    let fails = work.ask.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|answer| answer.fails);
     let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Key(_)));
     let others = work.ask.ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
-    // One that is there already the server refuses; one that another subcommand works on is not new to it.
+    // One that is there already the server refuses; one that another subcommand works on is not new to it; one that a child
+    // has already keeps there what it holds, and its default.
     if work.table.column(&new.name).is_some()
         || work.table.is_partition
         || work.table.typed
+        || work.table.child_columns.contains(&new.name)
+        || fails
+        || contradicts_itself(new)
         || others.any(|column| *column == new.name)
         || (filled && (generated || !may_come_bare(work.ask, i, new)))
         || (computed && (work.ask.version() < 180_000 || has_key))

@@ -1,7 +1,7 @@
 //! Subcommands of one ALTER TABLE that drop what another one names.
 //!
 //! The server does all drops before it adds anything, so such subcommands cannot be parted as others can. One kind can:
-//! `DROP CONSTRAINT x, ADD CONSTRAINT x …`, as people replace a constraint. The new one is made beside the old under a name
+//! `DROP CONSTRAINT x, ADD CONSTRAINT x …`, as people replace a constraint, and of a foreign key ALTER CONSTRAINT … ENFORCED. The new one is made beside the old under a name
 //! of the proxy's, its rows are checked or its index is built, and one brief step drops the old and gives the new its name.
 //!
 //! Invariants: the application sees either the old constraint alone or both, never none; errors tell the author's name.
@@ -12,6 +12,7 @@ use super::constraint;
 use super::model::{Renamed, Step};
 use crate::catalog::RelationFacts;
 use crate::catalog::naming::object_name;
+use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
 use crate::sql::Part;
 use crate::sql::form::Form;
@@ -109,13 +110,45 @@ fn replaces(table: &RelationFacts, drop: &Part, add: &Part) -> bool {
 
 /// ADD CHECK, ADD FOREIGN KEY in place of one of the same name.
 pub(super) fn add(work: &mut Work<'_>, part: &Part, replaced: &Replaced) -> Option<()> {
+    beside(work, part.element.as_ref()?, replaced);
+    Some(())
+}
+
+/// The new one beside the old, until that has been dropped.
+fn beside(work: &mut Work<'_>, element: &str, replaced: &Replaced) {
     let (meanwhile, name) = (quote_identifier(&replaced.meanwhile), quote_identifier(&replaced.name));
-    let add = format!("{}ADD CONSTRAINT {meanwhile} {}\nNOT VALID", work.alter, part.element.as_ref()?);
+    let add = format!("{}ADD CONSTRAINT {meanwhile} {element}\nNOT VALID", work.alter);
     constraint::add_under(work, Step::hidden(add), replaced);
     work.meanwhile("for a time the old constraint and the new hold, the new one under another name");
     let rename = Step::hidden(format!("{}RENAME CONSTRAINT {meanwhile} TO {name}", work.alter));
     work.after("the new constraint takes the place of the old", [rename]);
+}
+
+/// A foreign key that is NOT ENFORCED becomes enforced (18): directly every row is checked under the lock. One that is enforced
+/// is made beside it, checked, and takes its place.
+pub(super) fn enforce(work: &mut Work<'_>, part: &Part) -> Option<()> {
+    let name = part.constraint.as_ref()?;
+    let there = work.table.constraint(name).filter(|there| there.kind == 'f' && !there.commented)?;
+    let element = there.definition.strip_suffix(" NOT ENFORCED")?;
+    let alone = work.ask.ddl.parts.iter().filter(|other| other.constraint.as_ref() == Some(name)).count() == 1;
+    if work.table.kind != RelationKind::Table || work.table.is_partition || !alone || !only_enforces(part, name) {
+        return None;
+    }
+    let free = |name: &String| work.table.constraint(name).is_none();
+    let nth = |n: usize| object_name(&format!("pgsluice{n}"), Some(name), "new");
+    let at = work.ask.ddl.parts.iter().position(|other| std::ptr::eq(other, part))?;
+    let replaced = Replaced { name: name.clone(), meanwhile: (at + 1..).map(nth).find(free)? };
+    work.last(format!("DROP CONSTRAINT {}", quote_identifier(name)));
+    beside(work, element, &replaced);
     Some(())
+}
+
+/// Not what may stand beside it: DEFERRABLE and its like.
+fn only_enforces(part: &Part, name: &str) -> bool {
+    let text = part.text.as_ref().and_then(|text| text.get(..text.len().checked_sub("ENFORCED".len())?));
+    text.map(str::trim_end).is_some_and(|text| {
+        text.ends_with(&quote_identifier(name)) || text.to_lowercase().ends_with(&format!(" {name}"))
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
-use crate::learn::{Asking, Rows, learn};
+use crate::learn::{Asking, Failed, Rows, learn};
 use crate::pg::relation::quote_literal;
 use crate::pg::sqlstate;
 use crate::plan::{self, Limits, Plan};
@@ -136,14 +136,19 @@ impl Asking for Session {
     type Stop = Stop;
 
     /// A cancel is the whole statement's.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Option<Rows>, Stop> {
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, Failed>, Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 50", &[]);
+        let before = batch.statements;
         for sql in statements {
             batch.statement(sql, &[]);
         }
-        Ok(self.answered_and_rolled_back(batch).await?.ok())
+        let answer = self.answered_and_rolled_back(batch).await?;
+        Ok(answer.map_err(|(done, error)| {
+            // What fails ahead of them counts as the first.
+            Failed { nth: done.saturating_sub(before), sqlstate: error.sqlstate().to_owned() }
+        }))
     }
 
     /// A table that somebody else changes just now is looked at again.
@@ -162,7 +167,7 @@ impl Asking for Session {
                     let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
                     return Ok(value.map(|text| self.talk.text(&text)));
                 }
-                Err(error) if error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE => self.nap_before_a_look().await?,
+                Err((_, error)) if error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE => self.nap_before_a_look().await?,
                 Err(_) => break,
             }
         }
@@ -176,8 +181,8 @@ impl Asking for Session {
 }
 
 impl Session {
-    /// The rows of a batch that begins a transaction, or its error.
-    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, ServerError>, Stop> {
+    /// The rows of a batch that begins a transaction, or its error behind so many statements.
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, (usize, ServerError)>, Stop> {
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;
         let Some(error) = answer.error else { return Ok(Ok(answer.rows)) };
@@ -186,7 +191,7 @@ impl Session {
             return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
         }
         tracing::debug!(sqlstate = error.sqlstate(), "what was asked on an empty copy was not answered");
-        Ok(Err(error))
+        Ok(Err((answer.done, error)))
     }
 
     async fn nap_before_a_look(&mut self) -> Result<(), Stop> {

@@ -269,7 +269,7 @@ pub static FORMS: &[FormRow] = &[
     row(Form::AddExclude, "ADD EXCLUDE", (AX, NO), Cost::Build, true, Way::Guarded, "the index is built while nobody can read or write, and PostgreSQL has no online way"),
     row(Form::ValidateConstraint, "VALIDATE CONSTRAINT", (SUX, RS), Cost::Scan, true, Way::Long, ""),
     row(Form::AlterConstraint, "ALTER CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),
-    row(Form::EnforceConstraint, "ALTER CONSTRAINT ENFORCED", (AX, SRX), Cost::Scan, true, Way::Guarded, "every row is checked while nobody can read or write"),
+    row(Form::EnforceConstraint, "ALTER CONSTRAINT ENFORCED", (AX, SRX), Cost::Scan, true, Way::Phases, "every row is checked while nobody can read or write"),
     row(Form::UnenforceConstraint, "ALTER CONSTRAINT NOT ENFORCED", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::DropConstraint, "DROP CONSTRAINT", (AX, AX), Cost::Brief, true, Way::Run, ""),
     row(Form::RenameConstraint, "RENAME CONSTRAINT", (AX, NO), Cost::Brief, true, Way::Run, ""),

@@ -16,6 +16,7 @@ ALTER TABLE t ADD COLUMN c int, ADD /* é */ CHECK ("é é" <> 'ä' AND missing 
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT (random() * 9)::int, ADD CONSTRAINT "ä" CHECK ("é é" <> 'ä' AND missing > 0);
 -- part
+-- needs: 12
 ALTER TABLE t ADD COLUMN c int DEFAULT (random() * 9)::int, ALTER a SET NOT NULL, ADD CONSTRAINT "ä" CHECK (a > 0 AND lower(a) > 'x');
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT 4 CONSTRAINT "ä" CHECK (missing > 0 OR c > 0);
@@ -70,12 +71,6 @@ ALTER TABLE t ADD COLUMN c int DEFAULT 99 REFERENCES o;
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT 99 + (random() * 0)::int REFERENCES o NOT NULL;
 -- part
-ALTER TABLE t ADD COLUMN c int DEFAULT 1 / (random() * 0)::int;
--- part
-ALTER TABLE t ADD COLUMN c smallint DEFAULT 99999 + random();
--- part
-ALTER TABLE t ADD COLUMN c varchar(3) DEFAULT 'xxxxx' || random();
--- part
 ALTER TABLE t ADD COLUMN c int DEFAULT nullif((random() * 0)::int, 0) NOT NULL;
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT 3 REFERENCES missing;
@@ -88,12 +83,14 @@ ALTER TABLE t ADD COLUMN c date DEFAULT now() REFERENCES o;
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT 3 REFERENCES view_of_t;
 -- part
+-- needs: 12
 ALTER TABLE t ALTER COLUMN b SET NOT NULL;
 -- part
 ALTER TABLE t ALTER COLUMN missing SET NOT NULL;
 -- part
 ALTER TABLE t ALTER COLUMN ctid SET NOT NULL;
 -- part
+-- needs: 12
 ALTER TABLE p ALTER COLUMN a SET NOT NULL, ADD CHECK (a < 3);
 -- part
 ALTER TABLE p ADD CHECK (a < 3);
@@ -116,7 +113,7 @@ ALTER TABLE t ADD CONSTRAINT old CHECK (a > 7);
 -- part
 ALTER TABLE t ADD FOREIGN KEY (b) REFERENCES o (w);
 -- part
-ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES o;
+ALTER TABLE t ADD FOREIGN KEY (b) REFERENCES o;
 -- part
 ALTER TABLE t ADD CONSTRAINT "ä" FOREIGN KEY (a, b) REFERENCES o (id), ADD COLUMN c int;
 -- part
@@ -150,7 +147,7 @@ ALTER TABLE o ADD PRIMARY KEY (w);
 -- part
 ALTER TABLE o DROP CONSTRAINT o_pkey, ADD PRIMARY KEY (v);
 -- part
-ALTER TABLE t DROP CONSTRAINT t_pkey, ADD CONSTRAINT t_pkey PRIMARY KEY (b);
+ALTER TABLE t DROP CONSTRAINT t_pkey, ADD CONSTRAINT t_pkey PRIMARY KEY (a);
 -- part
 ALTER TABLE t DROP CONSTRAINT old, ADD CONSTRAINT old CHECK (a > 7);
 -- part
@@ -168,6 +165,7 @@ ALTER TABLE t ALTER COLUMN a TYPE int USING (a + missing), ADD COLUMN z int;
 -- part
 ALTER TABLE t ALTER COLUMN a TYPE date;
 -- part
+-- needs: 12
 ALTER TABLE t ALTER COLUMN a SET DEFAULT 'ä' || missing, ALTER COLUMN a SET NOT NULL;
 -- part
 ALTER TABLE t ALTER COLUMN a SET DEFAULT nothing(1), ADD COLUMN c int DEFAULT random();
@@ -199,7 +197,7 @@ INSERT INTO loose SELECT g, g FROM generate_series(90, 120) g;
 -- part
 ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (100) TO (110);
 -- part
-ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (20) TO (110);
+ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (40) TO (200);
 -- part
 ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM ('ä') TO (110);
 -- part
@@ -224,3 +222,14 @@ ALTER TABLE ONLY p ADD COLUMN c int DEFAULT random();
 ALTER TABLE p1 ADD COLUMN c int DEFAULT random();
 -- part
 ALTER TABLE pg_class ADD COLUMN c int DEFAULT random();
+-- part
+ALTER TABLE t ALTER COLUMN a TYPE int USING (a / 0), ADD CHECK (a > -9);
+-- part
+ALTER TABLE t ADD COLUMN c int DEFAULT (random() * 0)::int, ADD COLUMN k int REFERENCES o DEFAULT 77;
+-- part
+ALTER TABLE t ADD COLUMN c int DEFAULT (random() * 0)::int UNIQUE, ADD COLUMN k int;
+-- part
+CREATE TABLE f (a int);
+INSERT INTO f SELECT generate_series(1, 20);
+ALTER TABLE f ADD CONSTRAINT unproven CHECK (a > 5) NOT VALID;
+ALTER TABLE f ADD COLUMN c int DEFAULT (random() * 0)::int;

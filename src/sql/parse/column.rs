@@ -160,6 +160,12 @@ pub(super) fn is_stored(generated: &Constraint) -> bool {
     generated.generated_kind != "v"
 }
 
+/// Of a type that a sequence may have.
+pub(super) fn is_integer(column: &ColumnDef) -> bool {
+    let names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
+    matches!(names.as_slice(), ["pg_catalog", "int2" | "int4" | "int8"] | ["int2" | "int4" | "int8"])
+}
+
 pub(super) fn is_user_type(column: &ColumnDef) -> bool {
     serial(column).is_none() && column.type_name.as_ref().is_some_and(|name| !is_built_in(name))
 }

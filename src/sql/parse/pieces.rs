@@ -123,7 +123,9 @@ impl Piece<'_> {
                 None => new.pieces.push(ColumnPiece::new(PieceKind::Collate, text)),
             }
         }
-        (name < first).then_some(new)
+        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Identity { .. }));
+        // Of another type than these there is none.
+        (name < first && (!identity || column::is_integer(column))).then_some(new)
     }
 }
 

@@ -9,6 +9,7 @@
 //! beyond ASCII in the proxy's own statements are not understood there; then the statement goes
 //! without them, guarded by `lock_timeout`.
 
+use crate::catalog::reading::Question;
 use crate::net::Target;
 use crate::relay::Link;
 use crate::report::Report;
@@ -319,12 +320,31 @@ impl Talk {
         self.ask(batch, None).await
     }
 
+    /// Several questions, each for one text, in one round trip.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn questions(&mut self, questions: &[Question]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        self.put_questions(&mut batch, |talk, batch| {
+            for question in questions {
+                let parameters: Vec<&str> = question.parameters.iter().map(String::as_str).collect();
+                batch.statement(&talk.encoded(&question.sql), &parameters);
+            }
+        });
+        self.ask(batch, None).await
+    }
+
     /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
     /// [`Talk::text`] reads it.
     ///
     /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
     /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
     pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
+        self.put_questions(batch, |talk, batch| batch.statement(&talk.encoded(sql), parameters));
+    }
+
+    fn put_questions(&self, batch: &mut Batch, put: impl FnOnce(&Self, &mut Batch)) {
         // Servers before 11 have no such setting. No row comes of it.
         const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
              THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
@@ -333,7 +353,7 @@ impl Talk {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
         batch.statement(JIT_OFF, &[]);
-        batch.statement(&self.encoded(sql), parameters);
+        put(self, batch);
         if inside {
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);

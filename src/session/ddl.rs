@@ -4,6 +4,7 @@
 
 use super::Session;
 use crate::backend::BackendLost;
+use crate::catalog::reading::Reading;
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
@@ -103,15 +104,23 @@ impl Session {
     }
 
     async fn facts_of(&mut self, names: &[crate::pg::RelationName]) -> Result<Facts, Stop> {
-        let [schemas, relations] = query::parameters(names);
-        let answer = self.talk.question(query::FACTS_SQL, &[&schemas, &relations]).await?;
-        let answer = match answer.ok() {
-            Ok(answer) => answer,
-            Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+        let unreadable = |why: &str| {
+            Stop::Report(Report::error(
+                sqlstate::INTERNAL_ERROR,
+                format!("cannot read the facts of this statement: {why}"),
+            ))
         };
-        let mut facts = query::decode(&self.talk.text(answer.value().unwrap_or_default())).map_err(|error| {
-            Stop::Report(Report::error("XX000", format!("cannot read the facts of this statement: {error}")))
-        })?;
+        let mut reading = Reading::new(names);
+        while let Some(questions) = reading.round() {
+            let answer = match self.talk.questions(&questions).await?.ok() {
+                Ok(answer) => answer,
+                Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+            };
+            let values = answer.rows.iter().map(|row| row.first().and_then(Option::as_deref).unwrap_or_default());
+            let texts: Vec<String> = values.map(|value| self.talk.text(value)).collect();
+            reading.answer(&texts).map_err(|error| unreadable(&error.to_string()))?;
+        }
+        let mut facts = reading.facts().ok_or_else(|| unreadable("there are none"))?;
         facts.session.in_transaction = self.talk.link.status != b'I';
         Ok(facts)
     }

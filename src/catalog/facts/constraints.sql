@@ -1,0 +1,15 @@
+/* pgsluice: facts, constraints; $2: relations that opening would have to wait for */
+SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+         'of', k.conrelid::pg_catalog.int8,
+         'name', k.conname, 'kind', k.contype::pg_catalog.text, 'validated', k.convalidated,
+         'columns', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum), '[]')
+                       FROM pg_catalog.pg_attribute a
+                      WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid
+                        AND a.attnum OPERATOR(pg_catalog.=) ANY (k.conkey)),
+         'to', k.confrelid::pg_catalog.int8,
+         'definition', CASE
+           WHEN ARRAY[k.conrelid, k.conindid] OPERATOR(pg_catalog.&&) $2::pg_catalog.text::pg_catalog.oid[] THEN ''
+           ELSE COALESCE(pg_catalog.pg_get_constraintdef(k.oid), '') END)
+       ORDER BY k.conname), '[]')::pg_catalog.text
+  FROM pg_catalog.pg_constraint k
+ WHERE k.conrelid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text::pg_catalog.oid[])

@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod backfill;
 pub mod facts;
+pub mod identity;
 pub mod matview;
 pub mod naming;
 pub mod probe;

@@ -38,6 +38,13 @@ pub struct Question {
     pub parameters: Vec<String>,
 }
 
+impl Question {
+    /// The text and its parameters.
+    pub fn as_asked(&self) -> (&str, Vec<&str>) {
+        (&self.sql, self.parameters.iter().map(String::as_str).collect())
+    }
+}
+
 /// What a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Topic {

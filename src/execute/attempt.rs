@@ -11,7 +11,7 @@ use crate::backend::Answer;
 use crate::catalog::naming;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
-use crate::plan::{LockNeed, Phase, PhaseKind, Step, Undo};
+use crate::plan::{LockNeed, Phase, PhaseKind, Step};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
@@ -58,7 +58,7 @@ impl Execution<'_> {
     }
 
     /// One try. A lock that is not to be had leaves everything as it was.
-    async fn attempt(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
+    pub(super) async fn attempt(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
         self.metrics.lock_attempts.add();
         if !phase.in_transaction && !self.in_transaction() {
             return self.attempt_alone(phase, how, reply).await;
@@ -101,14 +101,19 @@ impl Execution<'_> {
     }
 
     /// Keeps the names that the server chose: a row for each step that makes a constraint.
-    fn learn(&mut self, phase: &Phase, rows: Vec<Vec<Option<String>>>) {
-        // Nothing else in such a phase gives rows.
-        let slots = phase.steps.iter().filter_map(|step| step.learns.map(|made| made.slot));
-        for (slot, row) in slots.zip(rows) {
-            if self.learned.len() <= slot {
-                self.learned.resize(slot + 1, String::new());
+    pub(super) fn learn(&mut self, phase: &Phase, rows: Vec<Vec<Option<String>>>) {
+        if self.memory.marks {
+            self.mark(phase, &rows);
+        }
+        // But for what is asked for last, nothing else in such a phase gives rows.
+        let made = phase.steps.iter().filter_map(|step| step.learns);
+        for (made, row) in made.zip(rows) {
+            if self.learned.len() <= made.slot {
+                self.learned.resize(made.slot + 1, String::new());
             }
-            self.learned[slot] = row.into_iter().next().flatten().unwrap_or_default();
+            let mut values = row.into_iter();
+            self.learned[made.slot] = values.next().flatten().unwrap_or_default();
+            self.mark_learned(made.table, made.slot, values.next().flatten().as_deref());
         }
     }
 
@@ -142,6 +147,9 @@ impl Execution<'_> {
             }
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         } else {
+            if self.memory.marks {
+                batch = self.put_mark(phase, batch);
+            }
             batch.statement("COMMIT", &[]);
         }
         Layout { batch, steps_at }
@@ -205,14 +213,6 @@ impl Execution<'_> {
     fn remedy(&self, phase: &Phase) -> String {
         let steps: Vec<_> = phase.steps.iter().map(|step| step.named(&self.learned)).collect();
         steps.join("; ")
-    }
-
-    /// The server has ended the session: what a phase has left stays.
-    pub(super) fn log_left(&self, phase: &Phase) {
-        if let Some(Undo::Run(undo)) = &phase.undo {
-            let remedy = self.remedy(undo);
-            tracing::warn!(remedy, "the session of a schema change has ended; what it had begun stays");
-        }
     }
 
     fn tell_left(&mut self, phase: &Phase, reason: &str) {

@@ -7,10 +7,12 @@
 
 mod attempt;
 mod backfill;
+pub mod leftover;
 mod long;
 mod progress;
 mod wait;
 
+use self::leftover::Memory;
 use crate::backend::{BackendLost, Talk};
 use crate::catalog::Facts;
 use crate::config::Config;
@@ -66,6 +68,8 @@ pub struct Execution<'a> {
     pub offset: usize,
     /// The names of the constraints that steps have made, quoted, each in its slot.
     pub learned: Vec<String>,
+    /// For the case that the backend is lost.
+    pub memory: Memory,
     /// When the statement began: the session's `statement_timeout` counts from here.
     pub begun: Instant,
 }
@@ -132,20 +136,34 @@ impl Execution<'_> {
             self.tell(note);
         }
         let mut reply = Reply::default();
-        for (done, phase) in plan.phases.iter().enumerate() {
-            if let Err(stop) = self.phase(phase, &mut reply).await {
-                // The phase that stopped has cleaned up after itself.
-                for undone in plan.phases[..done].iter().rev() {
-                    match stop {
-                        // There is no session any more that could do it.
-                        Stop::Lost => self.log_left(undone),
-                        _ => self.undo(undone, Undone::Done).await?,
-                    }
-                }
-                return Err(stop);
+        self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
+        for (at, phase) in plan.phases.iter().enumerate() {
+            let result = self.phase(phase, &mut reply).await;
+            let result = match result {
+                Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
+                other => other,
+            };
+            if let Err(stop) = result {
+                return Err(self.undo_all(plan, at, stop).await);
             }
         }
         Ok(reply)
+    }
+
+    /// Undoes the phases before the one that stopped, which has cleaned up after itself. Where no session is there any
+    /// more that could, it is remembered.
+    async fn undo_all(&mut self, plan: &Plan, stopped: usize, stop: Stop) -> Stop {
+        if matches!(stop, Stop::Lost) {
+            self.remember(plan, stopped, false);
+            return stop;
+        }
+        for at in (0..stopped).rev() {
+            if self.undo(&plan.phases[at], Undone::Done).await.is_err() {
+                self.remember(plan, at, true);
+                return Stop::Lost;
+            }
+        }
+        stop
     }
 
     async fn phase(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {

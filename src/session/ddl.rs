@@ -4,10 +4,11 @@
 
 use super::Session;
 use crate::backend::BackendLost;
-use crate::catalog::reading::Reading;
+use crate::catalog::reading::{Question, Reading};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
+use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
 use crate::learn::{Asking, Rows, learn};
@@ -31,6 +32,9 @@ impl Session {
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
+        }
+        if matches!(statement.class, Class::Ddl(_)) {
+            self.clear_leftovers().await?;
         }
         let facts = self.facts(statement).await?;
         let plan = match plan::plan(statement, &facts, &self.limits()) {
@@ -57,14 +61,61 @@ impl Session {
         metrics.ddl_planned.add();
         let config = &self.shared.config;
         let begun = Instant::now();
-        let learned = Vec::new();
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned };
+        let (learned, memory) = (Vec::new(), Memory::default());
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory };
         let result = execution.run(plan).await;
+        if let Some(leftover) = execution.memory.left.take() {
+            let (database, role) = self.database_and_role();
+            self.shared.leftovers.keep(database, role, leftover);
+        }
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();
             tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
         }
         result
+    }
+
+    /// As libpq has it: the database of the role's name.
+    fn database_and_role(&self) -> (&str, &str) {
+        let (database, role) = (self.parameters.database.as_str(), self.parameters.user.as_str());
+        (if database.is_empty() { role } else { database }, role)
+    }
+
+    /// Undoes what sessions of this role have left that are gone. In a transaction of the client's it would have to be
+    /// part of it: then it is left to the next statement.
+    async fn clear_leftovers(&mut self) -> Result<(), Stop> {
+        while self.talk.link.status == b'I' {
+            let (database, role) = self.database_and_role();
+            let Some(leftover) = self.shared.leftovers.take(database, role) else { break };
+            let result = self.clear(&leftover).await;
+            let (database, role) = self.database_and_role();
+            match result {
+                Ok(Cleared::Nothing) => {}
+                Ok(Cleared::Undone(done)) => {
+                    let report = leftover.report(&done);
+                    tracing::info!(role, database, "{}: {}", report.message, done.join("; "));
+                    self.talk.tell(&report);
+                }
+                Ok(Cleared::Later) => {
+                    self.shared.leftovers.keep(database, role, leftover);
+                    break;
+                }
+                Err(stop) => {
+                    self.shared.leftovers.keep(database, role, leftover);
+                    return Err(stop);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
+        let facts = self.facts_of(&[]).await?;
+        let (config, metrics) = (&self.shared.config, &self.shared.metrics);
+        let (learned, memory) = (Vec::new(), Memory::default());
+        let begun = Instant::now();
+        let talk = &mut self.talk;
+        Execution { talk, config, metrics, facts: &facts, offset: 0, begun, learned, memory }.clear(leftover).await
     }
 
     fn log(&self, statement: &Statement, plan: &Plan) {
@@ -112,7 +163,8 @@ impl Session {
         };
         let mut reading = Reading::new(names);
         while let Some(questions) = reading.round() {
-            let answer = match self.talk.questions(&questions).await?.ok() {
+            let asked: Vec<(&str, Vec<&str>)> = questions.iter().map(Question::as_asked).collect();
+            let answer = match self.talk.questions(&asked).await?.ok() {
                 Ok(answer) => answer,
                 Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
             };

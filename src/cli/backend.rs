@@ -9,7 +9,7 @@ use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::learn::{Asking, Rows, learn};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
-use crate::plan::Limits;
+use crate::plan::{Limits, wants_details};
 use crate::sql::Statement;
 use crate::tls;
 use std::env::var;
@@ -62,7 +62,7 @@ impl Backend {
 
     async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, serde_json::Error>, Error> {
         let names = relations_of(statement);
-        let mut reading = Reading::new(&names);
+        let mut reading = Reading::new(&names, wants_details(statement));
         while let Some(questions) = reading.round() {
             let mut texts = Vec::new();
             for question in &questions {

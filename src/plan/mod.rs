@@ -61,6 +61,56 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
     ddl.parts.iter().any(waits) || ((ddl.if_exists || ddl.if_not_exists) && !ddl.targets.is_empty())
 }
 
+/// Whether the plan depends on more of a relation than its own row in `pg_class`: its columns, constraints, indexes,
+/// parents, partitions. `tests/plans.rs` tries every plan that does not without them.
+pub fn wants_details(statement: &Statement) -> bool {
+    let ddl = match &statement.class {
+        Class::Ddl(ddl) => ddl,
+        Class::ExplainDdl(inner) => return wants_details(inner),
+        Class::MayHideDdl { .. } | Class::Transaction(_) | Class::Other => return false,
+    };
+    ddl.cascade || ddl.parts.iter().any(|part| part.cascade || part.missing_ok || !is_plain(part.form))
+}
+
+/// One brief step under the lock of what the statement names, whatever that is.
+fn is_plain(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AddColumn
+            | Form::AddColumnReferences
+            | Form::SetDefault
+            | Form::SetColumnStatistics
+            | Form::SetStorage
+            | Form::RenameColumn
+            | Form::AddCheckNotValid
+            | Form::AddForeignKeyNotValid
+            | Form::AlterConstraint
+            | Form::RenameConstraint
+            | Form::CreateStatistics
+            | Form::CreateTable
+            | Form::CreateTableReferences
+            | Form::RenameTable
+            | Form::SetSchema
+            | Form::OwnerTo
+            | Form::ReplicaIdentity
+            | Form::RowSecurity
+            | Form::SetTableOptions
+            | Form::SetTriggers
+            | Form::SetRules
+            | Form::CreateTrigger
+            | Form::AlterTrigger
+            | Form::DropTrigger
+            | Form::CreateRule
+            | Form::AlterRule
+            | Form::DropRule
+            | Form::CreatePolicy
+            | Form::AlterPolicy
+            | Form::DropPolicy
+            | Form::Comment
+            | Form::SecurityLabel
+    )
+}
+
 /// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
 pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
     let Class::Ddl(ddl) = &statement.class else { return false };

@@ -110,7 +110,7 @@ impl Session {
     }
 
     async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
-        let facts = self.facts_of(&[]).await?;
+        let facts = self.facts_of(&[], false).await?;
         let (config, metrics) = (&self.shared.config, &self.shared.metrics);
         let (learned, memory) = (Vec::new(), Memory::default());
         let begun = Instant::now();
@@ -144,7 +144,7 @@ impl Session {
 
     /// What is true of the relations that a statement names, and what it would do to them.
     pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
-        let mut facts = self.facts_of(&query::relations_of(statement)).await?;
+        let mut facts = self.facts_of(&query::relations_of(statement), plan::wants_details(statement)).await?;
         let asks = self.shared.config.proxy.mode == Mode::Plan && facts.session.may_probe;
         if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
             let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
@@ -154,14 +154,14 @@ impl Session {
         Ok(facts)
     }
 
-    async fn facts_of(&mut self, names: &[crate::pg::RelationName]) -> Result<Facts, Stop> {
+    async fn facts_of(&mut self, names: &[crate::pg::RelationName], details: bool) -> Result<Facts, Stop> {
         let unreadable = |why: &str| {
             Stop::Report(Report::error(
                 sqlstate::INTERNAL_ERROR,
                 format!("cannot read the facts of this statement: {why}"),
             ))
         };
-        let mut reading = Reading::new(names);
+        let mut reading = Reading::new(names, details);
         while let Some(questions) = reading.round() {
             let asked: Vec<(&str, Vec<&str>)> = questions.iter().map(Question::as_asked).collect();
             let answer = match self.talk.questions(&asked).await?.ok() {

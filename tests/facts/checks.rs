@@ -77,7 +77,7 @@ async fn facts(client: &Client, names: &[&str]) -> Facts {
 }
 
 async fn ask(client: &Client, names: &[RelationName]) -> Facts {
-    let mut reading = Reading::new(names);
+    let mut reading = Reading::new(names, true);
     while let Some(questions) = reading.round() {
         let mut texts = Vec::new();
         for question in &questions {

@@ -112,5 +112,5 @@ fn programs() -> Option<[PathBuf; 3]> {
     let replay = corpora.join("../tools/replay.py");
     let own = root.join("target/venv/bin/python");
     let python = if own.exists() { own } else { PathBuf::from("python3") };
-    replay.is_file().then(|| [corpora, replay, python])
+    replay.is_file().then_some([corpora, replay, python])
 }

@@ -343,7 +343,7 @@ impl BrokenWire {
                     carry(&mut there, |bytes| {
                         noted.fetch_or(find(bytes, last.as_bytes()).is_some(), Ordering::SeqCst);
                         bytes.len()
-                    })
+                    });
                 });
                 let breaks = Arc::clone(&breaks);
                 std::thread::spawn(move || {
@@ -355,7 +355,7 @@ impl BrokenWire {
                             Some(at) if breaks.swap(false, Ordering::SeqCst) => at.saturating_sub(5),
                             _ => bytes.len(),
                         }
-                    })
+                    });
                 });
             }
         });

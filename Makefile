@@ -55,6 +55,7 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, backfil
 	$(CARGO) bench --bench relay
 	$(CARGO) bench --bench stall
 	$(CARGO) bench --bench backfill
+	$(CARGO) bench --bench ddl
 	$(CARGO) bench --bench statement
 
 setup: ## install what a build and a throw-away server need, if it is missing

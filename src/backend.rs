@@ -10,6 +10,7 @@
 //! without them, guarded by `lock_timeout`.
 
 use crate::net::{Target, tasks};
+use crate::pg::sqlstate;
 use crate::relay::Link;
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
@@ -77,6 +78,10 @@ pub struct Talk {
     pub cancelling: Cancelling,
     /// A nap is on its way that nobody has read the end of ([`Talk::ask_covered`]).
     pub covered: bool,
+    /// The rows that came of a batch before the backend was gone.
+    pub salvaged: Vec<Vec<Option<String>>>,
+    /// The server has said that it ends the session: all that it had to say before has come.
+    pub dismissed: bool,
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
     /// Bytes of them; then they go at once, as the protocol lets them come at any time.
@@ -236,6 +241,20 @@ impl Talk {
         self.uncover().await?;
         self.link.tell_back(&batch.sync().bytes);
         let mut answer = Answer::default();
+        let result = self.read_into(&mut answer, visible, progress).await;
+        if result.is_err() {
+            self.salvaged = answer.rows;
+            return Err(BackendLost);
+        }
+        Ok(answer)
+    }
+
+    async fn read_into(
+        &mut self,
+        answer: &mut Answer,
+        visible: Option<usize>,
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<(), BackendLost> {
         let mut gone = self.canceller();
         let mut tidied = false;
         loop {
@@ -246,11 +265,11 @@ impl Talk {
                     continue;
                 }
             };
-            if !self.take_frame(&mut answer, frame, visible)? {
+            if !self.take_frame(answer, frame, visible)? {
                 continue;
             }
             if answer.error.is_none() || tidied {
-                return Ok(answer);
+                return Ok(());
             }
             // What failed has not closed its statement, and a client may look at pg_prepared_statements.
             tidied = true;
@@ -280,6 +299,7 @@ impl Talk {
             Some(b'E') => {
                 let error = ServerError::new(frame);
                 if error.is_fatal() {
+                    self.dismissed = error.sqlstate() == sqlstate::ADMIN_SHUTDOWN;
                     self.link.tell_front(&error.frame);
                     return Err(BackendLost);
                 }
@@ -319,12 +339,30 @@ impl Talk {
         self.ask(batch, None).await
     }
 
+    /// Several questions, each for one text and with its parameters, in one round trip.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn questions(&mut self, questions: &[(&str, Vec<&str>)]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        self.put_questions(&mut batch, |talk, batch| {
+            for (sql, parameters) in questions {
+                batch.statement(&talk.encoded(sql), parameters);
+            }
+        });
+        self.ask(batch, None).await
+    }
+
     /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
     /// [`Talk::text`] reads it.
     ///
     /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
     /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
     pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
+        self.put_questions(batch, |talk, batch| batch.statement(&talk.encoded(sql), parameters));
+    }
+
+    fn put_questions(&self, batch: &mut Batch, put: impl FnOnce(&Self, &mut Batch)) {
         // Servers before 11 have no such setting. No row comes of it.
         const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
              THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
@@ -333,7 +371,7 @@ impl Talk {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
         batch.statement(JIT_OFF, &[]);
-        batch.statement(&self.encoded(sql), parameters);
+        put(self, batch);
         if inside {
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);

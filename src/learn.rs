@@ -3,6 +3,7 @@
 //! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
 //! nothing that stays.
 
+use crate::catalog::reading::{Reading, Wanted};
 use crate::catalog::tree::{self, Inquire, Round};
 use crate::catalog::{
     Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, leaves, matview, naming, probe,
@@ -96,9 +97,19 @@ async fn ask_domain<A: Asking>(asking: &mut A, statement: &Statement, facts: &mu
     let (Some(name), Form::AlterDomain) = (&ddl.domain, ddl.form()) else { return Ok(()) };
     let Some(json) = asking.text(domain::TABLES_SQL, &[&name.quoted()]).await? else { return Ok(()) };
     let Some(names) = domain::tables(&json) else { return Ok(()) };
-    let [schemas, relations] = query::parameters(&names);
-    let answer = asking.text(query::FACTS_SQL, &[&schemas, &relations]).await?;
-    let Some(found) = answer.and_then(|json| query::decode(&json).ok()) else { return Ok(()) };
+    let mut reading = Reading::new(&names, Wanted::Details);
+    while let Some(questions) = reading.round() {
+        let mut texts = Vec::new();
+        for question in &questions {
+            let (sql, parameters) = question.as_asked();
+            let Some(text) = asking.text(sql, &parameters).await? else { return Ok(()) };
+            texts.push(text);
+        }
+        if reading.answer(&texts).is_err() {
+            return Ok(());
+        }
+    }
+    let Some(found) = reading.facts() else { return Ok(()) };
     let tables: Vec<RelationFacts> = found.relations.into_iter().filter_map(|asked| asked.found).collect();
     facts.related.extend(tables.iter().map(RelationFacts::lock_facts));
     facts.domain_tables = Some(tables);

@@ -22,7 +22,8 @@ fn table() -> String {
          Made from the table in `src/sql/form.rs` by `make golden`; `tests/locks.rs` checks the locks against a server.\n\n\
          *Lock* is on the statement's relation, then on further ones (the referenced table of a foreign key, a partition).\n\
          *Directly* is what the statement costs while that lock is held, if it runs as written on a table that is not small.\n\
-         A *brief step* runs under a lock attempt, with the hold budget; a *guarded* one without it, as it may be long.\n\n\
+         A *brief step* runs under a lock attempt, with the hold budget; a *guarded* one without it, as it may be long.\n\
+         `docs/forms/` says of each family what is done in which phases, what others see meanwhile, and what a failure leaves.\n\n\
          | form | lock | directly | in a transaction | through pgsluice |\n|---|---|---|---|---|\n",
     );
     for row in FORMS {
@@ -55,6 +56,51 @@ fn the_table_of_forms_is_the_codes() {
     }
     let there = std::fs::read_to_string(path).unwrap_or_default();
     assert!(there == table, "docs/forms.md is not what the code says: run `make golden` and look at the difference");
+}
+
+/// In `docs/forms/` a comment `plan FILE: STATEMENT`, perhaps with `#2` for the second one of that text, stands before a block
+/// with the plan that the golden has for it.
+#[test]
+fn the_plans_in_the_forms_pages_are_the_printers() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = 0;
+    for page in std::fs::read_dir(root.join("docs/forms")).expect("docs/forms").filter_map(Result::ok) {
+        let there = std::fs::read_to_string(page.path()).expect("a page");
+        let filled = with_plans(root, &there);
+        if std::env::var_os("UPDATE_GOLDENS").is_some() {
+            std::fs::write(page.path(), &filled).expect("a page");
+        } else {
+            assert!(there == filled, "{}: run `make golden` and look at the difference", page.path().display());
+        }
+        pages += 1;
+    }
+    assert!(pages >= 5, "{pages} pages");
+}
+
+/// The page with each block behind a comment as the golden has it.
+fn with_plans(root: &std::path::Path, page: &str) -> String {
+    let mut filled = String::new();
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        writeln!(filled, "{line}").expect("a string");
+        let Some(asked) = line.strip_prefix("<!-- plan ").and_then(|rest| rest.strip_suffix(" -->")) else { continue };
+        if lines.peek().is_some_and(|next| next.starts_with("```")) {
+            lines.next();
+            lines.by_ref().find(|line| line.starts_with("```"));
+        }
+        let (file, statement) = asked.split_once(": ").expect("a file and a statement");
+        let golden = std::fs::read_to_string(root.join("tests/plans").join(file)).expect(file);
+        let plan = plan_of(&golden, statement).unwrap_or_else(|| panic!("{file} has no plan of {statement}"));
+        writeln!(filled, "```text\n{plan}\n```").expect("a string");
+    }
+    filled
+}
+
+fn plan_of<'a>(golden: &'a str, statement: &str) -> Option<&'a str> {
+    let (statement, nth) = statement.rsplit_once(" #").unwrap_or((statement, "1"));
+    let wanted = format!("plan {statement}\n---\n");
+    let (at, _) = golden.match_indices(&wanted).nth(nth.parse::<usize>().ok()?.checked_sub(1)?)?;
+    golden[at + wanted.len()..].split("\n\n").next().map(str::trim_end)
 }
 
 /// `file.rs: name` in a document on security is a test, or a function of it.

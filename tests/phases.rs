@@ -1,15 +1,24 @@
 //! Plans of several phases, stopped at each of their steps by each kind of end: the table is as it was before.
 //!
-//! An event trigger stops a chosen step until the test lets it go, so that no moment is left to chance.
+//! An event trigger stops a chosen step until the test lets it go, or fails it, so that no moment is left to chance.
 
 mod common;
 
-use common::end::End;
+use common::end::{ENDS, End};
 use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::config::Address;
+use pgsluice::dev::Postgres;
+use pgsluice::server::Running;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Stops the statement whose text is like a row of `stop_at`, for as long as the test holds an advisory lock.
 const STOPS: &str = "
     CREATE TABLE stop_at (pattern text);
+    CREATE TABLE fail_at (pattern text);
+    CREATE SEQUENCE failures;
     CREATE FUNCTION stop() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
       IF EXISTS (SELECT FROM public.stop_at WHERE current_query() LIKE pattern) THEN
@@ -17,6 +26,10 @@ const STOPS: &str = "
         WHILE NOT pg_try_advisory_xact_lock_shared(42) LOOP
           PERFORM pg_sleep(0.01);
         END LOOP;
+      END IF;
+      -- The first time alone: what undoes it may be alike. A sequence remembers, whatever is rolled back.
+      IF EXISTS (SELECT FROM public.fail_at WHERE current_query() LIKE pattern) AND nextval('public.failures') = 1 THEN
+        RAISE EXCEPTION 'could not extend file: no space left on device' USING ERRCODE = 'disk_full';
       END IF;
     END $$;
     CREATE DOMAIN dice AS int DEFAULT 1 + (random() * 5)::int;
@@ -63,7 +76,8 @@ const STATE: &str = "
         JOIN pg_class c ON c.oid = attrelid AND relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
         WHERE attnum > 0 AND NOT attisdropped
       UNION ALL SELECT format('%s in %s', inhrelid::regclass, inhparent::regclass) FROM pg_inherits
-      UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S') s";
+      UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S'
+      UNION ALL SELECT format('default of %s %s', adrelid::regclass, adnum) FROM pg_attrdef) s";
 
 /// A statement, and what its steps are like.
 const STATEMENTS: [(&str, &[&str]); 21] = [
@@ -113,7 +127,13 @@ const STATEMENTS: [(&str, &[&str]); 21] = [
     ("CREATE INDEX ON p (i)", &["CREATE INDEX%\"p1\"%", "CREATE INDEX%\"p2_rest\"%", "%ON p (i)"]),
     (
         "ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",
-        &["%within_bounds CHECK%", "%VALIDATE%within%", "%outside_bounds CHECK%", "%VALIDATE%outside%", "%ATTACH%"],
+        &[
+            "%within_bounds CHECK%",
+            "%VALIDATE%within%",
+            "%outside_bounds CHECK%",
+            "%VALIDATE%outside%",
+            "%ATTACH PARTITION loose%",
+        ],
     ),
     (
         "CREATE TABLE p_new PARTITION OF p FOR VALUES FROM (800) TO (900)",
@@ -127,7 +147,7 @@ const STATEMENTS: [(&str, &[&str]); 21] = [
             "%FOREIGN KEY%NOT VALID",
             "%VALIDATE%_fkey%",
             "%VALIDATE%outside%",
-            "%ATTACH%",
+            "%ATTACH PARTITION loose%",
         ],
     ),
     (
@@ -160,7 +180,8 @@ fn an_end_at_any_step_leaves_nothing() {
     let before = watcher.value(STATE);
     for (sql, patterns) in STATEMENTS {
         for pattern in patterns {
-            for end in [End::Cancel, End::CancelBackend, End::Reset, End::Close] {
+            fail(&mut watcher, &mut connect(port(&running)), sql, pattern, &before);
+            for end in ENDS {
                 let what = format!("{sql}, stopped at {pattern} by {end:?}");
                 let (mut holder, mut client) = (connect(postgres.port), connect(port(&running)));
                 holder.ok("SELECT pg_advisory_lock(42)");
@@ -184,8 +205,12 @@ fn an_end_at_any_step_leaves_nothing() {
                 }
                 let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
                 wait_until(&what, || watcher.value(&gone) == "0");
-                assert_eq!(watcher.value(STATE), before, "{what}");
                 holder.goodbye();
+                if end == End::Terminate {
+                    // Nobody was left to undo it: the next one of the same role does.
+                    connect(port(&running)).ok("COMMENT ON TABLE o IS NULL");
+                }
+                assert_eq!(watcher.value(STATE), before, "{what}");
             }
         }
         // And with nobody in the way it comes to its end.
@@ -198,6 +223,192 @@ fn an_end_at_any_step_leaves_nothing() {
         client.goodbye();
     }
     running.stop_now();
+}
+
+/// A step fails as it would if the disk were full.
+fn fail(watcher: &mut Client, client: &mut Client, sql: &str, pattern: &str, before: &str) {
+    watcher.ok(&format!("INSERT INTO fail_at VALUES ('{pattern}')"));
+    let outcome = client.query(sql);
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("53100"), 'I'), "{sql}, failed at {pattern}");
+    watcher.ok("DELETE FROM fail_at; ALTER SEQUENCE failures RESTART");
+    assert_eq!(watcher.value(STATE), before, "{sql}, failed at {pattern}");
+}
+
+/// A backend that is terminated after `stop`, and what is done before the next statement of the same role.
+struct Lost {
+    postgres: Postgres,
+    running: Running,
+    watcher: Client,
+}
+
+impl Lost {
+    fn new() -> Self {
+        let postgres = postgres();
+        let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+        let mut watcher = Client::connect(postgres.port, &postgres.user, "postgres");
+        watcher.ok(STOPS);
+        watcher.ok(TABLES);
+        Self { postgres, running, watcher }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(port(&self.running), &self.postgres.user, "postgres")
+    }
+
+    fn lose(&mut self, sql: &str, pattern: &str) {
+        let mut holder = Client::connect(self.postgres.port, &self.postgres.user, "postgres");
+        holder.ok("SELECT pg_advisory_lock(42)");
+        self.watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
+        let mut client = self.client();
+        client.send_query(sql);
+        let pid = client.pid;
+        let stopped = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'
+             AND query NOT LIKE '/* pgsluice%'"
+        );
+        wait_until(sql, || self.watcher.value(&stopped) == "1");
+        self.watcher.ok("DELETE FROM stop_at");
+        let left = End::Terminate.come(client, &mut self.watcher, port(&self.running));
+        assert!(left.and_then(|client| End::Terminate.heard(client)).is_none());
+        let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+        wait_until(sql, || self.watcher.value(&gone) == "0");
+        holder.goodbye();
+    }
+}
+
+/// Only what still is what the plan made is undone, and who undoes it says so.
+#[test]
+fn what_somebody_else_has_made_meanwhile_is_left_alone() {
+    let mut lost = Lost::new();
+    lost.lose("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", "%VALIDATE CONSTRAINT%");
+    lost.watcher.ok("ALTER TABLE t DROP CONSTRAINT named; ALTER TABLE t ADD CONSTRAINT named CHECK (i > -1) NOT VALID");
+    let named = "SELECT count(*) FROM pg_constraint WHERE conname = 'named'";
+    assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());
+    assert_eq!(lost.watcher.value(named), "1");
+    lost.watcher.ok("ALTER TABLE t DROP CONSTRAINT named");
+    lost.lose("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", "%VALIDATE CONSTRAINT%");
+    // A table of the same name is another table.
+    lost.watcher.ok("ALTER TABLE t RENAME TO was_t; CREATE TABLE t (i int CONSTRAINT named CHECK (i > 0))");
+    lost.client().ok("COMMENT ON TABLE o IS NULL");
+    assert_eq!(lost.watcher.value(named), "2");
+    lost.watcher.ok("DROP TABLE t; ALTER TABLE was_t RENAME TO t");
+    let notices = lost.client().ok("COMMENT ON TABLE o IS NULL").notices;
+    assert!(notices.iter().any(|notice| notice.contains("undid what ALTER TABLE had begun")), "{notices:?}");
+    assert_eq!(lost.watcher.value(named), "0");
+    assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());
+    lost.running.stop_now();
+}
+
+/// In a transaction nothing is undone, by another role neither.
+#[test]
+fn what_was_left_waits_for_a_statement_of_the_same_role() {
+    let mut lost = Lost::new();
+    lost.lose("ALTER TABLE t ADD UNIQUE (i)", "CREATE UNIQUE INDEX%");
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(lost.watcher.value(invalid), "1");
+    lost.watcher.ok("CREATE ROLE other LOGIN SUPERUSER");
+    Client::connect(port(&lost.running), "other", "postgres").ok("COMMENT ON TABLE o IS NULL");
+    let mut client = lost.client();
+    client.ok("BEGIN");
+    client.ok("COMMENT ON TABLE o IS NULL");
+    assert_eq!(lost.watcher.value(invalid), "1");
+    client.ok("COMMIT");
+    client.ok("COMMENT ON TABLE o IS NULL");
+    assert_eq!(lost.watcher.value(invalid), "0");
+    lost.running.stop_now();
+}
+
+/// The connection breaks when the last phase has committed, and the proxy has not heard that: the statement has been done,
+/// and stays so.
+#[test]
+fn what_has_committed_at_the_very_end_stays() {
+    let postgres = postgres();
+    let mut watcher = Client::connect(postgres.port, &postgres.user, "postgres");
+    watcher.ok(TABLES);
+    for (sql, last) in [
+        ("ALTER TABLE t ADD COLUMN c float8 NOT NULL DEFAULT random()", "SET NOT NULL"),
+        ("ALTER TABLE t ADD UNIQUE (i)", "USING INDEX"),
+        ("ALTER TABLE t ADD CHECK (i > 0)", "VALIDATE CONSTRAINT"),
+    ] {
+        let wire = BrokenWire::new(postgres.port, last);
+        let running = proxy(&postgres, |config| {
+            config.ddl.small_table = 0;
+            config.proxy.backend = Address::tcp("127.0.0.1", wire);
+        });
+        let before = watcher.value(STATE);
+        let mut client = Client::connect(port(&running), &postgres.user, "postgres");
+        client.send_query(sql);
+        client.last_words();
+        let others =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        wait_until(sql, || watcher.value(others) == "0");
+        let after = watcher.value(STATE);
+        assert_ne!(before, after, "{sql}");
+        let notices =
+            Client::connect(port(&running), &postgres.user, "postgres").ok("COMMENT ON TABLE o IS NULL").notices;
+        assert_eq!((watcher.value(STATE), notices), (after, Vec::new()), "{sql}");
+        running.stop_now();
+    }
+}
+
+/// A wire to the server that breaks once: when the server has answered the first COMMIT or ALTER TABLE behind a text with
+/// `last` in it, and before that answer arrives.
+struct BrokenWire;
+
+impl BrokenWire {
+    /// Its port.
+    #[allow(clippy::new_ret_no_self)] // it ends with the test
+    fn new(server: u16, last: &'static str) -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let at = listener.local_addr().unwrap().port();
+        let breaks = Arc::new(AtomicBool::new(true));
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let far = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                let seen = Arc::new(AtomicBool::new(false));
+                let (mut there, mut back) = ((near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near));
+                let noted = Arc::clone(&seen);
+                std::thread::spawn(move || {
+                    carry(&mut there, |bytes| {
+                        noted.fetch_or(find(bytes, last.as_bytes()).is_some(), Ordering::SeqCst);
+                        bytes.len()
+                    });
+                });
+                let breaks = Arc::clone(&breaks);
+                std::thread::spawn(move || {
+                    carry(&mut back, |bytes| {
+                        let answer = find(bytes, b"COMMIT\0")
+                            .or_else(|| find(bytes, b"ALTER TABLE\0").filter(|_| last.starts_with("VALIDATE")));
+                        match answer.filter(|_| seen.load(Ordering::SeqCst)) {
+                            // The header before the words stays away too.
+                            Some(at) if breaks.swap(false, Ordering::SeqCst) => at.saturating_sub(5),
+                            _ => bytes.len(),
+                        }
+                    });
+                });
+            }
+        });
+        at
+    }
+}
+
+/// Carries bytes as far as `pass` says, and breaks the wire where that is not to their end.
+fn carry((from, to): &mut (TcpStream, TcpStream), mut pass: impl FnMut(&[u8]) -> usize) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(n) = from.read(&mut buffer).map(|n| n.min(1 << 16))
+        && n > 0
+    {
+        let passed = pass(&buffer[..n]);
+        if to.write_all(&buffer[..passed]).is_err() || passed < n {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn find(bytes: &[u8], words: &[u8]) -> Option<usize> {
+    bytes.windows(words.len()).position(|window| window == words)
 }
 
 /// PostgreSQL's own error; the column is gone again, but for its number, which is not given twice.

@@ -24,13 +24,14 @@
 use pgsluice::catalog::attach::AttachFacts;
 use pgsluice::catalog::detachable::Detachable;
 use pgsluice::catalog::leaves::Leaves;
+use pgsluice::catalog::reading::Wanted;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
     RelationRef, SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
-use pgsluice::plan::{Limits, check, plan, print};
+use pgsluice::plan::{Limits, check, plan, print, wants};
 use pgsluice::sql::{Statement, parse};
 use std::fmt::Write;
 use std::path::Path;
@@ -142,6 +143,23 @@ impl Default for Scene {
     }
 }
 
+/// As if nothing but each relation's own row had been asked for.
+fn without_details(mut facts: Facts) -> Facts {
+    facts.related.clear();
+    for found in facts.relations.iter_mut().filter_map(|asked| asked.found.as_mut()) {
+        found.columns.clear();
+        found.constraints.clear();
+        found.indexes.clear();
+        found.referenced_by.clear();
+        (found.index, found.parent, found.default_partition) = (None, None, None);
+        found.detach_pending = false;
+        if found.has_children {
+            found.bytes = 0;
+        }
+    }
+    facts
+}
+
 impl Scene {
     fn set(&mut self, line: &str, file: &str) {
         if let Some(json) = line.strip_prefix("attach ") {
@@ -198,7 +216,12 @@ impl Scene {
     fn plan(&self, sql: &str) -> String {
         let mut out = String::new();
         for statement in parse(sql).unwrap() {
-            match plan(&statement, &self.facts(&statement), &self.limits) {
+            let facts = self.facts(&statement);
+            if wants(&statement) == Wanted::Itself {
+                let bare = plan(&statement, &without_details(facts.clone()), &self.limits);
+                assert_eq!(bare, plan(&statement, &facts, &self.limits), "{sql}");
+            }
+            match plan(&statement, &facts, &self.limits) {
                 Ok(plan) => {
                     out.push_str(&print::to_text(&plan));
                     for broken in check::check(&plan) {

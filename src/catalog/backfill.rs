@@ -1,6 +1,6 @@
 //! Whether the rows of a table can be updated, batch by batch, as unnoticed as a rewrite would change them.
 //!
-//! Invariants: as those of `facts.sql`; asked only where a plan may want a backfill.
+//! Invariants: as those of the facts (`reading.rs`); asked only where a plan may want a backfill.
 
 /// The question about the table `$1` (an oid as text) and its descendants: one row, one JSON text, which is a
 /// [`super::facts::BackfillFacts`].

@@ -1,4 +1,4 @@
-//! The facts a plan is made from: plain data, one JSON document as the server gives it.
+//! The facts a plan is made from: plain data, as [`super::reading`] puts it together, or as one JSON document.
 //!
 //! Invariant: reading facts takes no lock stronger than ACCESS SHARE on catalogue tables.
 

@@ -1,6 +1,6 @@
 //! Facts: what is true now of the relations that a statement names. The only module that reads the catalogue.
 //!
-//! Pure: it says what to ask and how to read the answer; the caller owns the connection.
+//! Pure: it says what to ask ([`reading::Reading`]) and how to read the answer; the caller owns the connection.
 
 pub mod attach;
 pub mod backfill;
@@ -8,10 +8,12 @@ pub mod detachable;
 pub mod domain;
 pub mod facts;
 pub mod leaves;
+pub mod identity;
 pub mod matview;
 pub mod naming;
 pub mod probe;
 pub mod query;
+pub mod reading;
 pub mod tree;
 
 pub use facts::*;

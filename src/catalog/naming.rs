@@ -183,8 +183,8 @@ pub const TAKEN_SQL: &str = "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json
     WHERE r.there OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
       AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name)";
 
-/// The name of the newest constraint of kind `$2` on the table `$1` that this very transaction made, quoted.
-pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(c.conname) FROM pg_catalog.pg_constraint c \
+/// The name of the newest constraint of kind `$2` on the table `$1` that this very transaction made, quoted, and its oid.
+pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(c.conname), c.oid FROM pg_catalog.pg_constraint c \
     WHERE c.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
     AND c.contype::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
     AND c.xmin::pg_catalog.text OPERATOR(pg_catalog.=) \

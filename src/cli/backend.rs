@@ -2,13 +2,14 @@
 
 use super::Failure;
 use crate::catalog::Facts;
-use crate::catalog::query::{FACTS_SQL, decode, relations_of};
+use crate::catalog::query::relations_of;
+use crate::catalog::reading::Reading;
 use crate::catalog::tree::Round;
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::learn::{Asking, Failed, Rows, learn};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
-use crate::plan::Limits;
+use crate::plan::{self, Limits};
 use crate::sql::Statement;
 use crate::tls;
 use std::env::var;
@@ -61,13 +62,18 @@ impl Backend {
 
     async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, serde_json::Error>, Error> {
         let names = relations_of(statement);
-        let schemas: Vec<Option<&str>> = names.iter().map(|name| name.schema.as_deref()).collect();
-        let relations: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
-        let row = self.client.query_one(FACTS_SQL, &[&schemas, &relations]).await?;
-        let mut facts = match decode(row.get(0)) {
-            Ok(facts) => facts,
-            Err(error) => return Ok(Err(error)),
-        };
+        let mut reading = Reading::new(&names, plan::wants(statement));
+        while let Some(questions) = reading.round() {
+            let mut texts = Vec::new();
+            for question in &questions {
+                let parameters: Vec<_> = question.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+                texts.push(self.client.query_one(&*question.sql, &parameters).await?.get(0));
+            }
+            if let Err(error) = reading.answer(&texts) {
+                return Ok(Err(error));
+            }
+        }
+        let Some(mut facts) = reading.facts() else { return Ok(Err(serde::de::Error::custom("there are none"))) };
         let table = names.first().and_then(|name| facts.relation(name)).cloned();
         if facts.session.may_probe {
             learn(&mut &self.client, statement, table.as_ref(), limits, &mut facts).await?;

@@ -101,11 +101,16 @@ impl Execution<'_> {
     }
 
     /// Keeps the names that the server chose: a row for each step that makes a constraint.
-    fn learn(&mut self, phase: &Phase, rows: Vec<Vec<Option<String>>>) {
-        // Nothing else in such a phase gives rows.
-        let slots = phase.steps.iter().filter_map(|step| step.learns.map(|made| made.slot));
-        for (slot, row) in slots.zip(rows) {
-            self.learned_at(slot, row.into_iter().next().flatten());
+    pub(super) fn learn(&mut self, phase: &Phase, rows: Vec<Vec<Option<String>>>) {
+        if self.memory.marks {
+            self.mark(phase, &rows);
+        }
+        // But for what is asked for last, nothing else in such a phase gives rows.
+        let made = phase.steps.iter().filter_map(|step| step.learns);
+        for (made, row) in made.zip(rows) {
+            let mut values = row.into_iter();
+            self.learned_at(made.slot, values.next().flatten());
+            self.mark_learned(made.table, made.slot, values.next().flatten().as_deref());
         }
     }
 
@@ -147,6 +152,9 @@ impl Execution<'_> {
             }
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         } else {
+            if self.memory.marks {
+                batch = self.put_mark(phase, batch);
+            }
             batch.statement("COMMIT", &[]);
         }
         Layout { batch, steps_at }

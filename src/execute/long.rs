@@ -55,19 +55,25 @@ impl Execution<'_> {
 
     /// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.
     pub(super) async fn undo(&mut self, phase: &Phase, how: Undone) -> Result<(), Stop> {
-        let leftovers = match (&phase.undo, how) {
-            (None, _) | (Some(Undo::Run(_)), Undone::Failed) => return Ok(()),
-            (Some(Undo::Run(undo)), Undone::Done) => return self.bring_back(undo).await,
-            (Some(Undo::DropBuiltIndex { index, .. }), Undone::Done) => vec![index.clone()],
-            (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropBuiltIndex { oid, known, .. }), _) => {
-                self.invalid_indexes(*oid, known).await?
-            }
-            (Some(Undo::FinishDrop { index, oid }), _) => self.half_dropped(index, *oid).await?,
-        };
-        for index in leftovers {
+        if let (Some(Undo::Run(undo)), Undone::Done) = (&phase.undo, how) {
+            return self.bring_back(undo).await;
+        }
+        for index in self.leftover_indexes(phase, how).await? {
             self.drop_leftover(&index).await?;
         }
         Ok(())
+    }
+
+    /// The indexes that are to be dropped.
+    pub(super) async fn leftover_indexes(&mut self, phase: &Phase, how: Undone) -> Result<Vec<RelationName>, Stop> {
+        match (&phase.undo, how) {
+            (None | Some(Undo::Run(_)), _) => Ok(Vec::new()),
+            (Some(Undo::DropBuiltIndex { index, .. }), Undone::Done) => Ok(vec![index.clone()]),
+            (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropBuiltIndex { oid, known, .. }), _) => {
+                self.invalid_indexes(*oid, known).await
+            }
+            (Some(Undo::FinishDrop { index, oid }), _) => self.half_dropped(index, *oid).await,
+        }
     }
 
     /// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
@@ -118,7 +124,7 @@ impl Execution<'_> {
         Ok(found)
     }
 
-    async fn names(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<RelationName>, Stop> {
+    pub(super) async fn names(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<RelationName>, Stop> {
         let answer = self.talk.ask_one(sql, parameters).await?;
         let rows = answer.rows.into_iter();
         Ok(rows
@@ -130,7 +136,7 @@ impl Execution<'_> {
     }
 
     /// First at once, if nobody uses the table just now; else concurrently, which waits for those who do.
-    async fn drop_leftover(&mut self, index: &RelationName) -> Result<(), Stop> {
+    pub(super) async fn drop_leftover(&mut self, index: &RelationName) -> Result<(), Stop> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement("SET LOCAL lock_timeout = 10", &[]);

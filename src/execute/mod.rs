@@ -8,10 +8,12 @@
 mod attempt;
 mod backfill;
 mod detach;
+pub mod leftover;
 mod long;
 mod progress;
 mod wait;
 
+use self::leftover::Memory;
 use crate::backend::{BackendLost, Talk};
 use crate::catalog::Facts;
 use crate::config::Config;
@@ -68,6 +70,8 @@ pub struct Execution<'a> {
     pub offset: usize,
     /// The names of the constraints that steps have made, quoted, each in its slot.
     pub learned: Vec<String>,
+    /// For the case that the backend is lost.
+    pub memory: Memory,
     /// When the statement began: the session's `statement_timeout` counts from here.
     pub begun: Instant,
 }
@@ -134,25 +138,19 @@ impl Execution<'_> {
             self.tell(note);
         }
         let mut reply = Reply::default();
-        for (done, phase) in plan.phases.iter().enumerate() {
+        self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
+        for (at, phase) in plan.phases.iter().enumerate() {
             let phase = &*self.with_names(phase);
             if phase.steps.is_empty() {
                 continue;
             }
-            if let Err(stop) = self.phase(phase, &mut reply).await {
-                if phase.tidies && !matches!(stop, Stop::Lost) {
-                    self.bring_back(phase).await?;
-                    continue;
-                }
-                // The phase that stopped has cleaned up after itself.
-                for undone in plan.phases[..done].iter().rev() {
-                    match stop {
-                        // There is no session any more that could do it.
-                        Stop::Lost => self.log_left(undone),
-                        _ => self.undo(undone, Undone::Done).await?,
-                    }
-                }
-                return Err(stop);
+            let result = match self.phase(phase, &mut reply).await {
+                Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
+                Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back(phase).await,
+                other => other,
+            };
+            if let Err(stop) = result {
+                return Err(self.undo_all(plan, at, stop).await);
             }
         }
         Ok(reply)
@@ -170,6 +168,22 @@ impl Execution<'_> {
         let mut made = phase.clone();
         made.steps.retain(|step| !unmade(step));
         Cow::Owned(made)
+    }
+
+    /// Undoes the phases before the one that stopped, which has cleaned up after itself. Where no session is there any
+    /// more that could, it is remembered.
+    async fn undo_all(&mut self, plan: &Plan, stopped: usize, stop: Stop) -> Stop {
+        if matches!(stop, Stop::Lost) {
+            self.remember(plan, stopped, false);
+            return stop;
+        }
+        for at in (0..stopped).rev() {
+            if self.undo(&plan.phases[at], Undone::Done).await.is_err() {
+                self.remember(plan, at, true);
+                return Stop::Lost;
+            }
+        }
+        stop
     }
 
     async fn phase(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {

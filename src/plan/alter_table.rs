@@ -13,7 +13,7 @@
 
 use super::ask::Ask;
 use super::locks;
-use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
 use super::replace::Replaced;
 use super::{constraint, direct, new_column, replace};
 use crate::catalog::RelationFacts;
@@ -146,6 +146,10 @@ impl<'a> Work<'a> {
             }
             Form::ValidateConstraint => {
                 let validate = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
+                let validate = match &part.constraint {
+                    Some(name) => validate.about(self.table.id.oid, ThingKind::Constraint, name),
+                    None => validate,
+                };
                 self.checks.push(validate);
                 Some(())
             }
@@ -170,9 +174,10 @@ impl<'a> Work<'a> {
     }
 
     fn default_first(&mut self, part: &Part) -> Option<()> {
-        let column = quote_identifier(part.column.as_ref()?);
+        let column = part.column.as_ref()?;
         let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
-        let back = Step::hidden(format!("{}ALTER COLUMN {column} DROP DEFAULT", self.alter));
+        let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", self.alter, quote_identifier(column)));
+        let back = back.about(self.table.id.oid, ThingKind::Default, column);
         self.first.add("the default for new rows", [set], [back]);
         Some(())
     }

@@ -10,7 +10,7 @@
 
 use super::ask::{Ask, table_bytes};
 use super::locks;
-use super::model::{BoundsOf, LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{BoundsOf, LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
 use super::partitioned_index::attached;
 use crate::catalog::attach::{AttachFacts, DefaultPartition, MissingForeignKey, MissingIndex};
 use crate::catalog::{RelationFacts, RelationRef, index_definition_tail};
@@ -119,8 +119,9 @@ impl Work<'_> {
     fn proof(&mut self, table: &RelationRef, name: &str, check: &str, of: BoundsOf) {
         let alter = format!("ALTER TABLE {}", table.full_name().quoted());
         let add = format!("{alter} DROP CONSTRAINT IF EXISTS {name}, ADD CONSTRAINT {name} CHECK ({check}) NOT VALID");
-        let drop = || Step::hidden(format!("{alter} DROP CONSTRAINT {name}"));
-        let validate = Step::hidden(format!("{alter} VALIDATE CONSTRAINT {name}"));
+        let about = |step: Step| step.about(table.oid, ThingKind::Constraint, name);
+        let drop = || about(Step::hidden(format!("{alter} DROP CONSTRAINT {name}")));
+        let validate = about(Step::hidden(format!("{alter} VALIDATE CONSTRAINT {name}")));
         self.added([table, table].map(|table| vec![need(table, LockMode::AccessExclusive)]), add, drop());
         let locks = vec![need(table, LockMode::ShareUpdateExclusive)];
         let long = self.long(locks, Step { bounds: Some(of), ..validate });
@@ -162,6 +163,7 @@ impl Work<'_> {
             let alter = format!("ALTER TABLE {}", on.quoted());
             let add = format!("{alter} ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", index.deferral);
             let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {quoted}"));
+            let drop = drop.about(self.new.id.oid, ThingKind::Constraint, name);
             self.added([(); 2].map(|()| vec![need(&self.new.id, LockMode::AccessExclusive)]), add, drop);
         }
         self.built.push(built);
@@ -171,8 +173,10 @@ impl Work<'_> {
         let alter = format!("ALTER TABLE {}", self.new.id.full_name().quoted());
         let name = quote_identifier(&key.name);
         let add = format!("{alter} ADD CONSTRAINT {name} {} NOT VALID", key.definition);
-        let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}"));
-        let validate = Step::hidden(format!("{alter} VALIDATE CONSTRAINT {name}"));
+        let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| {
+            let step = Step::hidden(format!("{alter} {verb} CONSTRAINT {name}"));
+            step.about(self.new.id.oid, ThingKind::Constraint, &key.name)
+        });
         let both = |own, other| {
             let mut locks = vec![need(&self.new.id, own)];
             locks.extend(self.referenced(key).into_iter().map(|table| LockNeed {

@@ -63,6 +63,7 @@ pub fn check(plan: &Plan) -> Vec<String> {
         let mut names = phase.steps.iter().filter_map(|step| step.name_at);
         rule(names.all(|name| learned.contains(&name.slot)), "a name is learned before it is used");
         rule(undo_fits(phase), "a drop that cannot be undone is finished, and nothing else");
+        rule(undo_is_told(phase), "what is undone is told by more than its name");
     }
     broken
 }
@@ -106,6 +107,13 @@ fn may_stand_in_transaction(plan: &Plan) -> bool {
 fn undo_fits(phase: &Phase) -> bool {
     let drops = phase.steps.iter().any(|step| step.sql.trim_start().to_ascii_uppercase().starts_with("DROP INDEX"));
     !matches!(phase.undo, Some(Undo::FinishDrop { .. })) || drops
+}
+
+/// Another session may have to undo it, when somebody else may have taken the name.
+/// What attaches a partition again drops nothing of others.
+fn undo_is_told(phase: &Phase) -> bool {
+    phase.detach.is_some()
+        || !matches!(&phase.undo, Some(Undo::Run(undo)) if undo.steps.iter().any(|step| step.about.is_none()))
 }
 
 /// The word where PostgreSQL's grammar has it, near the front: a name or a literal further on may hold it too.

@@ -9,7 +9,7 @@
 
 use super::alter_table::Work;
 use super::index::concurrent;
-use super::model::{Phase, Step, Undo};
+use super::model::{Phase, Step, Thing, ThingKind, ThingName, Undo};
 use super::replace::{self, Replaced};
 use crate::catalog::naming::object_name;
 use crate::catalog::{ConstraintFacts, Label, RelationFacts};
@@ -28,10 +28,19 @@ enum Name<'a> {
 }
 
 /// What VALIDATE or DROP does to a constraint.
-fn on_constraint(alter: &str, verb: &str, name: &Name<'_>) -> Step {
+fn on_constraint(work: &Work<'_>, verb: &str, name: &Name<'_>) -> Step {
+    let (alter, table) = (&work.alter, work.table.id.oid);
     match name {
-        Name::Known(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))),
-        Name::Learned(slot) => Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), *slot),
+        Name::Known(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))).about(
+            table,
+            ThingKind::Constraint,
+            name,
+        ),
+        Name::Learned(slot) => {
+            let about = Thing { table, kind: ThingKind::Constraint, name: ThingName::Learned(*slot) };
+            let step = Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), *slot);
+            Step { about: Some(about), ..step }
+        }
     }
 }
 
@@ -68,7 +77,7 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
         (None, Some(name)) => Name::Known(name),
         (None, None) => return None,
     };
-    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&work.alter, verb, &name));
+    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     work.meanwhile("for a time the constraint holds for new rows only");
     work.then.add(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
     work.check(validate);
@@ -78,7 +87,7 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
 /// The same, with a name of ours until it takes the place of another.
 pub(super) fn add_under(work: &mut Work<'_>, add: Step, replaced: &Replaced) {
     let name = Name::Known(&replaced.meanwhile);
-    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(&work.alter, verb, &name));
+    let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     let renamed = Some(replaced.renamed());
     work.then.add(FROM_NOW_ON, [Step { renamed: renamed.clone(), ..add }], [drop]);
     work.check(Step { renamed, ..validate });
@@ -108,7 +117,7 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
     work.meanwhile("for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502");
     let (add, drop) = proof.add(work);
     work.then.add(FROM_NOW_ON, add, [drop]);
-    let validate = on_constraint(&work.alter, "VALIDATE", &Name::Known(&proof.name));
+    let validate = on_constraint(work, "VALIDATE", &Name::Known(&proof.name));
     work.check(Step { not_null: Some(column.to_owned()), ..validate });
     if lasting {
         // The reply is the one that the client expects; the column itself would have to be scanned under the lock.
@@ -152,7 +161,7 @@ fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a Constra
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
 fn not_null_constraint(work: &mut Work<'_>, column: &str) -> Option<()> {
     if let Some(there) = not_null_of(work.table, column) {
-        work.check(on_constraint(&work.alter, "VALIDATE", &Name::Known(&there.name)));
+        work.check(on_constraint(work, "VALIDATE", &Name::Known(&there.name)));
         work.then_nothing();
         return Some(());
     }
@@ -198,7 +207,7 @@ impl Proof {
     }
 
     fn drop(&self, work: &Work<'_>) -> Step {
-        on_constraint(&work.alter, "DROP", &Name::Known(&self.name))
+        on_constraint(work, "DROP", &Name::Known(&self.name))
     }
 
     /// Adds it, and what takes it back.

@@ -41,6 +41,7 @@ mod replace;
 pub use model::*;
 
 use crate::catalog::Facts;
+use crate::catalog::reading::Wanted;
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::sql::form::{Form, Way};
@@ -64,6 +65,60 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
         row.way != Way::Relay && (row.lock.is_some() || !part.others.is_empty() || row.way != Way::Run)
     };
     ddl.parts.iter().any(waits) || ((ddl.if_exists || ddl.if_not_exists) && !ddl.targets.is_empty())
+}
+
+/// How much of a relation beyond its own row in `pg_class` the plan depends on. `tests/plans.rs` tries every plan that needs no more
+/// without the rest.
+pub fn wants(statement: &Statement) -> Wanted {
+    let ddl = match &statement.class {
+        Class::Ddl(ddl) => ddl,
+        Class::ExplainDdl(inner) => return wants(inner),
+        Class::MayHideDdl { .. } | Class::Transaction(_) | Class::Other => return Wanted::Itself,
+    };
+    if matches!(ddl.form(), Form::Truncate | Form::DropTable) {
+        return Wanted::Reach;
+    }
+    let wants_more = |part: &Part| part.cascade || part.missing_ok || !is_plain(part.form);
+    if ddl.cascade || ddl.parts.iter().any(wants_more) { Wanted::Details } else { Wanted::Itself }
+}
+
+/// One brief step under the lock of what the statement names, whatever that is.
+fn is_plain(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AddColumn
+            | Form::AddColumnReferences
+            | Form::SetDefault
+            | Form::SetColumnStatistics
+            | Form::SetStorage
+            | Form::RenameColumn
+            | Form::AddCheckNotValid
+            | Form::AddForeignKeyNotValid
+            | Form::AlterConstraint
+            | Form::RenameConstraint
+            | Form::CreateStatistics
+            | Form::CreateTable
+            | Form::CreateTableReferences
+            | Form::RenameTable
+            | Form::SetSchema
+            | Form::OwnerTo
+            | Form::ReplicaIdentity
+            | Form::RowSecurity
+            | Form::SetTableOptions
+            | Form::SetTriggers
+            | Form::SetRules
+            | Form::CreateTrigger
+            | Form::AlterTrigger
+            | Form::DropTrigger
+            | Form::CreateRule
+            | Form::AlterRule
+            | Form::DropRule
+            | Form::CreatePolicy
+            | Form::AlterPolicy
+            | Form::DropPolicy
+            | Form::Comment
+            | Form::SecurityLabel
+    )
 }
 
 /// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).

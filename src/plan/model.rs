@@ -174,6 +174,33 @@ pub struct Step {
     /// The check that this step validates stands for the bounds of a partition: an error says so.
     #[serde(skip)]
     pub bounds: Option<BoundsOf>,
+    /// What it drops, if it undoes something; what it validates.
+    #[serde(skip)]
+    pub about: Option<Thing>,
+}
+
+/// Something of a table that a plan makes, and that is told by more than its name: another one may get that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thing {
+    /// The table's oid.
+    pub table: u32,
+    pub kind: ThingKind,
+    pub name: ThingName,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThingKind {
+    Column,
+    /// A column's.
+    Default,
+    Constraint,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThingName {
+    Known(String),
+    /// The server chose it: [`NewConstraint::slot`].
+    Learned(usize),
 }
 
 /// Names of a constraint or its index.
@@ -270,7 +297,14 @@ impl Step {
             must_hold: None,
             renamed: None,
             bounds: None,
+            about: None,
         }
+    }
+
+    /// It drops this, or validates it.
+    pub fn about(self, table: u32, kind: ThingKind, name: &str) -> Self {
+        let name = ThingName::Known(name.to_owned());
+        Self { about: Some(Thing { table, kind, name }), ..self }
     }
 
     /// A hidden question with the answer true or false; if it is false, the client is told why, and may try again.

@@ -11,7 +11,7 @@
 use super::alter_table::Work;
 use super::ask::Ask;
 use super::constraint;
-use super::model::Step;
+use super::model::{Step, ThingKind};
 use crate::catalog::naming::object_name;
 use crate::catalog::{BackfillFacts, Label};
 use crate::pg::relation::{quote_identifier, quote_literal};
@@ -127,7 +127,8 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
 }
 
 fn drop_column(work: &Work<'_>, column: &str) -> Step {
-    Step::hidden(format!("{}DROP COLUMN {}", work.alter, quote_identifier(column)))
+    let drop = Step::hidden(format!("{}DROP COLUMN {}", work.alter, quote_identifier(column)));
+    drop.about(work.table.id.oid, ThingKind::Column, column)
 }
 
 /// The column as new rows have it, and old rows to be filled.

@@ -7,7 +7,7 @@
 
 use super::ask::Ask;
 use super::locks;
-use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
 use crate::catalog::RelationFacts;
 use crate::catalog::leaves::Leaf;
 use crate::pg::relation::{quote_identifier, quote_literal};
@@ -63,7 +63,7 @@ impl Work<'_> {
         let add = format!("{alter} ADD CONSTRAINT {name} {}\nNOT VALID", self.definition);
         let phase = |kind, purpose, modes, sql| Phase {
             locks: self.both(leaf, modes),
-            steps: vec![Step::hidden(sql)],
+            steps: vec![Step::hidden(sql).about(leaf.id.oid, ThingKind::Constraint, self.name)],
             ..self.ask.phase(kind, purpose)
         };
         let strong = [LockMode::AccessExclusive; 2];

@@ -4,7 +4,7 @@
 //! Limits: the columns of a primary key must be NOT NULL already, or every row would be read for that; no primary key since 18.
 
 use super::ask::Ask;
-use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
 use super::partitioned_index::{as_written, build, buildable, holds_key, new_ones};
 use crate::catalog::tree::Member;
 use crate::pg::relation::quote_identifier;
@@ -47,8 +47,8 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
 }
 
 /// The index becomes a constraint's.
-fn constraint(ask: &Ask<'_>, leaf: &Member, name: &str, key: &NewKey) -> Phase {
-    let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(name));
+fn constraint(ask: &Ask<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Phase {
+    let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(own_name));
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
     let lock = LockNeed {
         relation: leaf.id.full_name(),
@@ -57,12 +57,13 @@ fn constraint(ask: &Ask<'_>, leaf: &Member, name: &str, key: &NewKey) -> Phase {
         only: false,
         lockable: true,
     };
-    let brief = |purpose, sql| Phase {
-        locks: vec![lock.clone()],
-        steps: vec![Step::hidden(sql)],
-        ..ask.phase(PhaseKind::Brief, purpose)
-    };
-    let back = brief("bring it back as it was", format!("{alter} DROP CONSTRAINT {name}"));
+    let brief =
+        |purpose, step| Phase { locks: vec![lock.clone()], steps: vec![step], ..ask.phase(PhaseKind::Brief, purpose) };
+    let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}"));
+    let back = brief("bring it back as it was", drop.about(leaf.id.oid, ThingKind::Constraint, own_name));
     let add = format!("{alter} ADD CONSTRAINT {name} {kind} USING INDEX {name}{}", key.deferral);
-    Phase { undo: Some(Undo::Run(Box::new(back))), ..brief("the index becomes the partition's own key", add) }
+    Phase {
+        undo: Some(Undo::Run(Box::new(back))),
+        ..brief("the index becomes the partition's own key", Step::hidden(add))
+    }
 }

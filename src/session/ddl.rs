@@ -4,9 +4,11 @@
 
 use super::Session;
 use crate::backend::BackendLost;
+use crate::catalog::reading::{Question, Reading, Wanted};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
+use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
 use crate::learn::{Asking, Failed, Rows, learn};
@@ -30,6 +32,9 @@ impl Session {
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
+        }
+        if matches!(statement.class, Class::Ddl(_)) {
+            self.clear_leftovers().await?;
         }
         let facts = self.facts(statement).await?;
         let plan = match plan::plan(statement, &facts, &self.limits()) {
@@ -56,14 +61,61 @@ impl Session {
         metrics.ddl_planned.add();
         let config = &self.shared.config;
         let begun = Instant::now();
-        let learned = Vec::new();
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned };
+        let (learned, memory) = (Vec::new(), Memory::default());
+        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory };
         let result = execution.run(plan).await;
+        if let Some(leftover) = execution.memory.left.take() {
+            let (database, role) = self.database_and_role();
+            self.shared.leftovers.keep(database, role, leftover);
+        }
         if let Err(stop) = &result {
             self.shared.metrics.ddl_failed.add();
             tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
         }
         result
+    }
+
+    /// As libpq has it: the database of the role's name.
+    fn database_and_role(&self) -> (&str, &str) {
+        let (database, role) = (self.parameters.database.as_str(), self.parameters.user.as_str());
+        (if database.is_empty() { role } else { database }, role)
+    }
+
+    /// Undoes what sessions of this role have left that are gone. In a transaction of the client's it would have to be
+    /// part of it: then it is left to the next statement.
+    async fn clear_leftovers(&mut self) -> Result<(), Stop> {
+        while self.talk.link.status == b'I' {
+            let (database, role) = self.database_and_role();
+            let Some(leftover) = self.shared.leftovers.take(database, role) else { break };
+            let result = self.clear(&leftover).await;
+            let (database, role) = self.database_and_role();
+            match result {
+                Ok(Cleared::Nothing) => {}
+                Ok(Cleared::Undone(done)) => {
+                    let report = leftover.report(&done);
+                    tracing::info!(role, database, "{}: {}", report.message, done.join("; "));
+                    self.talk.tell(&report);
+                }
+                Ok(Cleared::Later) => {
+                    self.shared.leftovers.keep(database, role, leftover);
+                    break;
+                }
+                Err(stop) => {
+                    self.shared.leftovers.keep(database, role, leftover);
+                    return Err(stop);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
+        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        let (config, metrics) = (&self.shared.config, &self.shared.metrics);
+        let (learned, memory) = (Vec::new(), Memory::default());
+        let begun = Instant::now();
+        let talk = &mut self.talk;
+        Execution { talk, config, metrics, facts: &facts, offset: 0, begun, learned, memory }.clear(leftover).await
     }
 
     fn log(&self, statement: &Statement, plan: &Plan) {
@@ -92,7 +144,7 @@ impl Session {
 
     /// What is true of the relations that a statement names, and what it would do to them.
     pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
-        let mut facts = self.facts_of(&query::relations_of(statement)).await?;
+        let mut facts = self.facts_of(&query::relations_of(statement), plan::wants(statement)).await?;
         let asks = self.shared.config.proxy.mode == Mode::Plan && facts.session.may_probe;
         if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
             let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
@@ -102,16 +154,25 @@ impl Session {
         Ok(facts)
     }
 
-    async fn facts_of(&mut self, names: &[crate::pg::RelationName]) -> Result<Facts, Stop> {
-        let [schemas, relations] = query::parameters(names);
-        let answer = self.talk.question(query::FACTS_SQL, &[&schemas, &relations]).await?;
-        let answer = match answer.ok() {
-            Ok(answer) => answer,
-            Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+    async fn facts_of(&mut self, names: &[crate::pg::RelationName], wanted: Wanted) -> Result<Facts, Stop> {
+        let unreadable = |why: &str| {
+            Stop::Report(Report::error(
+                sqlstate::INTERNAL_ERROR,
+                format!("cannot read the facts of this statement: {why}"),
+            ))
         };
-        let mut facts = query::decode(&self.talk.text(answer.value().unwrap_or_default())).map_err(|error| {
-            Stop::Report(Report::error("XX000", format!("cannot read the facts of this statement: {error}")))
-        })?;
+        let mut reading = Reading::new(names, wanted);
+        while let Some(questions) = reading.round() {
+            let asked: Vec<(&str, Vec<&str>)> = questions.iter().map(Question::as_asked).collect();
+            let answer = match self.talk.questions(&asked).await?.ok() {
+                Ok(answer) => answer,
+                Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+            };
+            let values = answer.rows.iter().map(|row| row.first().and_then(Option::as_deref).unwrap_or_default());
+            let texts: Vec<String> = values.map(|value| self.talk.text(value)).collect();
+            reading.answer(&texts).map_err(|error| unreadable(&error.to_string()))?;
+        }
+        let mut facts = reading.facts().ok_or_else(|| unreadable("there are none"))?;
         facts.session.in_transaction = self.talk.link.status != b'I';
         Ok(facts)
     }

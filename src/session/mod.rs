@@ -14,6 +14,7 @@ mod simple;
 
 use crate::backend::{Cancels, Talk};
 use crate::config::Config;
+use crate::execute::leftover::Leftovers;
 use crate::metrics::Metrics;
 use crate::net::{Arrival, Keepalive, Target};
 use crate::pg::sqlstate;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Clients of each address, where there is a limit.
     seats: DashMap<IpAddr, usize>,
+    /// What plans have left whose backends are gone.
+    leftovers: Leftovers,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -65,6 +68,7 @@ impl Shared {
             front_tls: tls::Front::new(config.listen_tls.clone())?,
             metrics: Metrics::default(),
             seats: DashMap::new(),
+            leftovers: Leftovers::default(),
             cancels: DashMap::new(),
             config,
         })
@@ -132,6 +136,8 @@ impl Session {
             cancels: Arc::default(),
             cancelling: Arc::default(),
             covered: false,
+            salvaged: Vec::new(),
+            dismissed: false,
             notifications: None,
             notifications_limit: shared.config.ddl.notifications_limit,
         };

@@ -2,12 +2,14 @@
 //!
 //! It holds on every version; what a version lacks is left out of the schema, never of the questions.
 
+use pgsluice::catalog::reading::{Reading, Wanted};
 use pgsluice::catalog::{Asked, Facts, RelationFacts, probe, query};
 use pgsluice::dev::Postgres;
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, plan, print};
 use pgsluice::sql::{Statement, parse};
 use std::time::Duration;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 
 /// `{…}`: what the version decides.
@@ -75,10 +77,17 @@ async fn facts(client: &Client, names: &[&str]) -> Facts {
 }
 
 async fn ask(client: &Client, names: &[RelationName]) -> Facts {
-    let [schemas, relations] = query::parameters(names);
-    let text = tokio_postgres::types::Type::TEXT;
-    let row = client.query_typed(query::FACTS_SQL, &[(&schemas, text.clone()), (&relations, text)]).await.unwrap();
-    query::decode(row[0].get(0)).unwrap()
+    let mut reading = Reading::new(names, Wanted::Reach);
+    while let Some(questions) = reading.round() {
+        let mut texts = Vec::new();
+        for question in &questions {
+            let parameters: Vec<_> =
+                question.parameters.iter().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT)).collect();
+            texts.push(client.query_typed(&question.sql, &parameters).await.unwrap()[0].get(0));
+        }
+        reading.answer(&texts).unwrap();
+    }
+    reading.facts().unwrap()
 }
 
 async fn one(client: &Client, name: &str) -> RelationFacts {

@@ -1,0 +1,116 @@
+//! What a trivial DDL statement costs through the proxy, beside the same statement directly; and a whole migration history.
+//!
+//! Statements run in turns on two sessions of one server, directly and through the proxy, so that what the machine does
+//! meanwhile meets both. The server does not wait for its disk (`fsync` is off): what is left is what the statements
+//! cost. Each is run on objects of its own, and what it made is there for the next. Prints Markdown; `PGSLUICE_BENCH_ROUNDS`
+//! says how many of each, `CORPORA` where the histories are (`tests/corpora.rs` says what they need), `CORPUS` which one.
+//! An argument, `statements` or `corpus`, runs that part alone.
+
+mod rig;
+
+use rig::common::Client;
+use rig::{Rig, median, setting};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// `N` is the round, `W` the way, so that no two statements meet.
+const STATEMENTS: [(&str, &str); 10] = [
+    ("CREATE TABLE", "CREATE TABLE tW_N (id int PRIMARY KEY, total numeric, note text)"),
+    ("ADD COLUMN", "ALTER TABLE tW_N ADD COLUMN added text"),
+    ("ADD COLUMN … DEFAULT", "ALTER TABLE tW_N ADD COLUMN more int NOT NULL DEFAULT 7"),
+    ("CREATE INDEX", "CREATE INDEX iW_N ON tW_N (total)"),
+    ("CREATE TABLE … REFERENCES", "CREATE TABLE rW_N (id int PRIMARY KEY, t int REFERENCES tW_N)"),
+    ("COMMENT ON TABLE", "COMMENT ON TABLE tW_N IS 'what it is'"),
+    ("ADD CHECK", "ALTER TABLE tW_N ADD CHECK (id > 0)"),
+    ("RENAME COLUMN", "ALTER TABLE tW_N RENAME COLUMN note TO remark"),
+    ("DROP TABLE, referencing", "DROP TABLE rW_N"),
+    ("DROP TABLE", "DROP TABLE tW_N"),
+];
+
+/// What the target allows, in milliseconds.
+const TARGET: f64 = 2.0;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
+    let rig = Rig::start();
+    println!("{}", rig::versions());
+    if wants("statements") {
+        statements(&rig, setting("PGSLUICE_BENCH_ROUNDS", 200));
+    }
+    if wants("corpus") {
+        corpus(&rig);
+    }
+}
+
+fn statements(rig: &Rig, rounds: u32) {
+    let ways = ["direct", "pgsluice"].map(|name| rig.target(name).port);
+    let mut clients = ways.map(|port| Client::connect(port, &rig.postgres.user, "postgres"));
+    let mut took: Vec<[Vec<f64>; 2]> = STATEMENTS.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+    for round in 0..rounds {
+        for ((_, sql), took) in STATEMENTS.iter().zip(&mut took) {
+            // Whoever is second finds the server's caches warm: each is first every other time.
+            for turn in 0..2 {
+                let way = (turn + round as usize) % 2;
+                let sql = sql.replace("W_N", &format!("{way}_{round}"));
+                let begun = Instant::now();
+                clients[way].ok(&sql);
+                took[way].push(begun.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+    }
+    println!("{rounds} rounds: the medians.\n");
+    println!(
+        "| statement | direct | through pgsluice | more | target: under {TARGET:.0} ms more |\n|---|--:|--:|--:|---|"
+    );
+    for ((title, _), [direct, proxied]) in STATEMENTS.iter().zip(&took) {
+        let (direct, proxied) = (median(direct), median(proxied));
+        let more = proxied - direct;
+        let met = if more < TARGET { "met" } else { "**not met**" };
+        println!("| {title} | {direct:.2} ms | {proxied:.2} ms | {more:.2} ms | {met} |");
+    }
+}
+
+/// One migration history, as its own tool sends it: the medians of the ratios of three replays.
+fn corpus(rig: &Rig) {
+    let Some([corpora, replay, python]) = programs() else {
+        return println!("\nno migration histories (set CORPORA)");
+    };
+    let wanted = std::env::var("CORPUS").unwrap_or_else(|_| "crates_io".to_owned());
+    println!("\n| migration history | direct | through pgsluice | ratio | target: under 1.5 |\n|---|--:|--:|--:|---|");
+    for corpus in wanted.split(',') {
+        let mut sides: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+        for _ in 0..setting("PGSLUICE_BENCH_REPLAYS", 3) {
+            let dsn = |port: u16| format!("host=127.0.0.1 port={port} user={} dbname=u", rig.postgres.user);
+            let mut command = Command::new(&python);
+            command.arg(&replay).args(["check", corpus, "--mode", "native", "--keep-going"]);
+            command.args(["--dsn", &dsn(rig.target("pgsluice").port), "--direct-dsn", &dsn(rig.postgres.port)]);
+            command.arg("--out").arg(std::env::temp_dir()).env("CORPORA", &corpora).env("PGSSLMODE", "disable");
+            let output = command.output().expect("the replay");
+            let said = String::from_utf8_lossy(&output.stdout);
+            let result: serde_json::Value = said
+                .lines()
+                .next()
+                .and_then(|line| serde_json::from_str(line).ok())
+                .unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+            for (side, name) in sides.iter_mut().zip(["direct", "proxied"]) {
+                side.push(result[name]["seconds"].as_f64().expect("seconds"));
+            }
+        }
+        let ratios: Vec<f64> = sides[0].iter().zip(&sides[1]).map(|(direct, proxied)| proxied / direct).collect();
+        let ratio = median(&ratios);
+        let met = if ratio < 1.5 { "met" } else { "**not met**" };
+        println!("| {corpus} | {:.2} s | {:.2} s | {ratio:.2} | {met} |", median(&sides[0]), median(&sides[1]));
+    }
+}
+
+/// Where the histories are, what replays them, and what runs that.
+fn programs() -> Option<[PathBuf; 3]> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let corpora = std::env::var_os("CORPORA").map_or_else(|| root.join("../shared/corpora"), PathBuf::from);
+    let replay = corpora.join("../tools/replay.py");
+    let own = root.join("target/venv/bin/python");
+    let python = if own.exists() { own } else { PathBuf::from("python3") };
+    replay.is_file().then_some([corpora, replay, python])
+}

@@ -1,0 +1,65 @@
+//! Whether something still is what a plan made: told by oid (a column: by its number, which is not given twice), not by name.
+//!
+//! Invariants: as those of the facts (`reading.rs`).
+
+use super::query::array;
+use crate::pg::RelationName;
+use crate::pg::relation::quote_literal;
+
+/// For each thing a row, in the order asked, or one row if nothing is asked for: the transaction's id, if it has one, and
+/// what tells the thing; a third value marks the row. `$1`: kinds, `$2`: oids of tables, `$3`: names.
+pub const IDENTITY_SQL: &str = include_str!("identity.sql");
+
+/// The state of a transaction: `committed`, `aborted`, `in progress`; NULL if it is too long ago.
+pub const TRANSACTION_SQL: &str = "SELECT pg_catalog.txid_status($1::pg_catalog.text::pg_catalog.int8)";
+
+/// Whether a constraint is valid.
+pub const VALID_SQL: &str = "SELECT k.convalidated FROM pg_catalog.pg_constraint k \
+     WHERE k.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid";
+
+/// The name of an index, unless a constraint has come to own it.
+pub const INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
+     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+     WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+       WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+       AND d.objid OPERATOR(pg_catalog.=) c.oid \
+       AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
+       AND d.deptype::pg_catalog.text OPERATOR(pg_catalog.=) 'i')";
+
+/// The parameters of [`IDENTITY_SQL`].
+pub fn parameters<'a>(things: impl Iterator<Item = (&'a str, u32, &'a str)>) -> [String; 3] {
+    let (mut kinds, mut tables, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (kind, table, name) in things {
+        kinds.push(kind);
+        tables.push(table.to_string());
+        names.push(name);
+    }
+    [
+        array(kinds.into_iter().map(Some)),
+        array(tables.iter().map(|oid| Some(oid.as_str()))),
+        array(names.into_iter().map(Some)),
+    ]
+}
+
+/// A condition: the table still has its name, and the thing its identity and its name.
+pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u32) -> String {
+    let [table, name] = [&table.quoted(), name].map(quote_literal);
+    let named = format!("pg_catalog.to_regclass({table})::pg_catalog.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid");
+    let there = match kind {
+        "column" => format!(
+            "pg_catalog.pg_attribute x WHERE x.attrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \
+             AND x.attnum OPERATOR(pg_catalog.=) {identity} AND x.attname OPERATOR(pg_catalog.=) {name}::pg_catalog.name"
+        ),
+        "default" => format!(
+            "pg_catalog.pg_attrdef x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
+             AND x.adrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid"
+        ),
+        _ => format!(
+            "pg_catalog.pg_constraint x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
+             AND x.conrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \
+             AND x.conname OPERATOR(pg_catalog.=) {name}::pg_catalog.name"
+        ),
+    };
+    format!("{named} AND EXISTS (SELECT FROM {there})")
+}

@@ -1,0 +1,309 @@
+//! What the questions are answered with, and how it becomes [`Facts`].
+
+use crate::catalog::{
+    Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, RelatedFacts, RelationFacts, RelationRef, SessionFacts,
+};
+use crate::pg::{LockMode, RelationKind};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// All answers so far.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) head: Option<Head>,
+    pub(super) owners: Vec<Owner>,
+    pub(super) columns: Vec<Of<ColumnFacts>>,
+    pub(super) constraints: Vec<Constraint>,
+    pub(super) references: Vec<Reference>,
+    pub(super) indexes: Vec<Of<IndexFacts>>,
+    pub(super) families: Vec<Family>,
+    pub(super) sizes: Vec<Size>,
+    pub(super) reaches: Vec<Reach>,
+    /// Backends.
+    pub(super) vacuums: Vec<i32>,
+    pub(super) related: Vec<RelatedFacts>,
+    pub(super) transaction: Transaction,
+}
+
+/// The first answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Head {
+    pub(super) session: SessionFacts,
+    /// The transaction holds locks on relations of its own.
+    pub(super) holds: bool,
+    others: Vec<OthersLock>,
+    pub(super) relations: Vec<Named>,
+}
+
+/// Of another backend: a lock with SHARE UPDATE EXCLUSIVE or stronger, or a lane.
+#[derive(Debug, Deserialize)]
+struct OthersLock {
+    oid: u32,
+    /// None: a prepared transaction.
+    pid: Option<i32>,
+    mode: String,
+    granted: bool,
+    lane: bool,
+}
+
+/// A name, what it resolves to, and what there is to ask about that.
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    #[serde(flatten)]
+    pub(super) asked: Asked,
+    pub(super) has: Option<Has>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Has {
+    pub(super) indexes: bool,
+    pub(super) triggers: bool,
+    pub(super) parent: bool,
+    /// Opening it could wait, so its size is not told.
+    pub(super) waits: bool,
+}
+
+/// Something of a relation.
+#[derive(Debug, Deserialize)]
+pub(super) struct Of<T> {
+    of: u32,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// An index's or a sequence's table.
+#[derive(Debug, Deserialize)]
+pub(super) struct Owner {
+    of: u32,
+    #[serde(flatten)]
+    pub(super) related: RelatedFacts,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Constraint {
+    of: u32,
+    /// 0: none.
+    to: u32,
+    #[serde(flatten)]
+    what: ConstraintFacts,
+}
+
+/// A foreign key.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reference {
+    from: u32,
+    to: u32,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Family {
+    of: u32,
+    parent: Option<u32>,
+    has_children: bool,
+    detach_pending: bool,
+    detaching: bool,
+    child_columns: Vec<String>,
+    /// Its own default partition, then its parent's; 0: none.
+    defaults: Vec<Option<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Size {
+    of: u32,
+    bytes: u64,
+    tuples: f64,
+}
+
+/// How far the foreign keys of a relation, and of its partitions, reach.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reach {
+    of: u32,
+    reached: Vec<u32>,
+    pointed: Vec<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Transaction {
+    held: Vec<Held>,
+    strongest: Option<LockMode>,
+}
+
+/// A lock of this transaction's, the strongest of its relation.
+#[derive(Debug, Deserialize)]
+struct Held {
+    oid: u32,
+    mode: LockMode,
+    /// The relation was created in this transaction.
+    created: bool,
+}
+
+impl OthersLock {
+    fn is_exclusive(&self) -> bool {
+        !self.lane && self.mode == LockMode::AccessExclusive.pg_locks()
+    }
+}
+
+impl Answers {
+    fn others(&self) -> impl Iterator<Item = &OthersLock> {
+        self.head.iter().flat_map(|head| &head.others)
+    }
+
+    /// Opening one of these, even with ACCESS SHARE, could wait.
+    pub(super) fn contended(&self) -> Vec<u32> {
+        self.others().filter(|lock| lock.is_exclusive()).map(|lock| lock.oid).collect()
+    }
+
+    /// Where somebody is at work with SHARE UPDATE EXCLUSIVE or stronger, and who. A vacuum builds nothing.
+    pub(super) fn busy(&self) -> impl Iterator<Item = u32> {
+        let vacuums = |lock: &&OthersLock| lock.pid.is_some_and(|pid| self.vacuums.contains(&pid));
+        self.others().filter(|lock| lock.granted && !lock.lane).filter(move |lock| !vacuums(lock)).map(|lock| lock.oid)
+    }
+
+    /// Relations that others have to do with.
+    pub(super) fn named(&self) -> impl Iterator<Item = u32> {
+        let families =
+            self.families.iter().flat_map(|family| family.parent.into_iter().chain(family.default_partition()));
+        let constraints = self.constraints.iter().map(|constraint| constraint.to);
+        let references = self.references.iter().flat_map(|key| [key.from, key.to]);
+        let reaches = self.reaches.iter().flat_map(|reach| reach.reached.iter().chain(&reach.pointed).copied());
+        families.chain(constraints).chain(references).chain(reaches).filter(|oid| *oid > 0)
+    }
+
+    pub(super) fn facts(mut self) -> Option<Facts> {
+        let busy: BTreeSet<u32> = self.busy().collect();
+        let head = self.head.take()?;
+        let held: BTreeMap<u32, &Held> = self.transaction.held.iter().map(|held| (held.oid, held)).collect();
+        let mut refs: BTreeMap<u32, RelatedFacts> = BTreeMap::new();
+        let found = head.relations.iter().filter_map(|named| named.asked.found.as_ref());
+        let known = found.map(RelationFacts::lock_facts);
+        let others = self.owners.iter().map(|owner| &owner.related).chain(&self.related).cloned();
+        for mut related in known.chain(others) {
+            own(&held, related.relation.oid, &mut related.own_lock, &mut related.created_here);
+            refs.insert(related.relation.oid, related);
+        }
+        let mut about: BTreeSet<u32> = self.named().collect();
+        about.extend(self.owners.iter().map(|owner| owner.related.relation.oid));
+        let completing = Completing { answers: &self, head: &head, busy: &busy, held: &held, refs: &refs };
+        let relations = head.relations.iter().map(|named| completing.complete(named)).collect();
+        Some(Facts {
+            session: SessionFacts { strongest_lock: self.transaction.strongest, ..head.session.clone() },
+            relations,
+            related: about.iter().filter_map(|oid| refs.get(oid).cloned()).collect(),
+            probe: Vec::new(),
+            wanted_index: None,
+            free_names: Vec::new(),
+            tree: None,
+            refreshable: false,
+            attach: None,
+            leaves: None,
+            detachable: None,
+            domain_tables: None,
+            backfill: None,
+        })
+    }
+}
+
+impl Family {
+    fn default_partition(&self) -> Option<u32> {
+        self.defaults.iter().copied().flatten().find(|oid| *oid > 0)
+    }
+}
+
+fn own(held: &BTreeMap<u32, &Held>, oid: u32, lock: &mut Option<LockMode>, created: &mut bool) {
+    if let Some(held) = held.get(&oid) {
+        (*lock, *created) = (Some(held.mode), held.created);
+    }
+}
+
+/// What the answers say of each relation that was asked for.
+struct Completing<'a> {
+    answers: &'a Answers,
+    head: &'a Head,
+    busy: &'a BTreeSet<u32>,
+    held: &'a BTreeMap<u32, &'a Held>,
+    refs: &'a BTreeMap<u32, RelatedFacts>,
+}
+
+impl Completing<'_> {
+    fn complete(&self, named: &Named) -> Asked {
+        let mut asked = named.asked.clone();
+        if let Some(found) = &mut asked.found {
+            self.relation(found);
+        }
+        asked
+    }
+
+    fn relation(&self, found: &mut RelationFacts) {
+        let oid = found.id.oid;
+        own(self.held, oid, &mut found.own_lock, &mut found.created_here);
+        let lanes = self.head.others.iter().filter(|lock| lock.lane && lock.oid == oid);
+        found.lane_holder = lanes.filter_map(|lock| lock.pid).min();
+        let owner = self.answers.owners.iter().find(|owner| owner.of == oid);
+        found.table = owner.map(|owner| owner.related.relation.clone());
+        self.family(found);
+        self.sizes(found);
+        found.columns = of(&self.answers.columns, oid);
+        found.constraints = self.constraints(oid);
+        found.indexes = self.indexes(found.table.as_ref().unwrap_or(&found.id));
+        found.index = match found.kind {
+            RelationKind::Index | RelationKind::PartitionedIndex => {
+                found.indexes.iter().find(|index| index.id.oid == oid).cloned()
+            }
+            _ => None,
+        };
+        let incoming = self.answers.references.iter().filter(|key| key.to == oid && key.from != oid);
+        let incoming: BTreeSet<u32> = incoming.map(|key| key.from).collect();
+        found.referenced_by = incoming.into_iter().filter_map(|oid| self.named(oid)).collect();
+        if let Some(reach) = self.answers.reaches.iter().find(|reach| reach.of == oid) {
+            found.reached_by = reach.reached.iter().filter_map(|oid| self.named(*oid)).collect();
+            found.partitions_reference = reach.pointed.iter().filter_map(|oid| self.named(*oid)).collect();
+        }
+    }
+
+    fn named(&self, oid: u32) -> Option<RelationRef> {
+        self.refs.get(&oid).map(|related| related.relation.clone())
+    }
+
+    fn family(&self, found: &mut RelationFacts) {
+        let Some(family) = self.answers.families.iter().find(|family| family.of == found.id.oid) else { return };
+        found.parent = family.parent.and_then(|oid| self.named(oid));
+        found.has_children = family.has_children;
+        found.detach_pending = family.detach_pending;
+        found.detaching = family.detaching;
+        found.child_columns.clone_from(&family.child_columns);
+        found.default_partition = family.default_partition().and_then(|oid| self.named(oid));
+    }
+
+    /// Of a parent its descendants' sum, of an index or a sequence its table's too.
+    fn sizes(&self, found: &mut RelationFacts) {
+        let size = |oid: u32| self.answers.sizes.iter().find(|size| size.of == oid);
+        if let Some(own) = size(found.id.oid) {
+            found.bytes = own.bytes;
+            if found.has_children {
+                found.rows = own.tuples;
+            }
+        }
+        if let Some(table) = found.table.as_ref().and_then(|table| size(table.oid)) {
+            found.table_bytes = table.bytes;
+        }
+    }
+
+    fn constraints(&self, oid: u32) -> Vec<ConstraintFacts> {
+        let own = self.answers.constraints.iter().filter(|constraint| constraint.of == oid);
+        own.map(|own| ConstraintFacts { references: self.named(own.to), ..own.what.clone() }).collect()
+    }
+
+    /// An index stands in its table's schema.
+    fn indexes(&self, table: &RelationRef) -> Vec<IndexFacts> {
+        let mut indexes = of(&self.answers.indexes, table.oid);
+        for index in &mut indexes {
+            index.id.schema.clone_from(&table.schema);
+            index.in_progress = self.busy.contains(&table.oid) || self.busy.contains(&index.id.oid);
+        }
+        indexes
+    }
+}
+
+fn of<T: Clone>(all: &[Of<T>], oid: u32) -> Vec<T> {
+    all.iter().filter(|one| one.of == oid).map(|one| one.what.clone()).collect()
+}

@@ -1,0 +1,409 @@
+//! What a plan has left whose backend is gone: remembered, and undone by another session of the same role.
+//!
+//! The undo would have run on that same backend. So what is to be undone is kept in memory, with what tells each thing
+//! (`catalog/identity.rs`), and done before the next schema change of the same role in the same database.
+//!
+//! It promises: only what still is what the plan made is undone; nothing is if the last phase has committed, whatever the
+//! client heard of it; where that cannot be told, nothing is undone, and the log says what may be left.
+//!
+//! Limits: a proxy that ends forgets. An index whose build was lost is told by its table, its name and that it is
+//! invalid: the server tells an oid only when a build is over.
+
+use super::{Execution, Reply, Stop, Tried, Undone};
+use crate::backend::BackendLost;
+use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
+use crate::execute::wait::Next;
+use crate::lanes;
+use crate::pg::sqlstate;
+use crate::plan::{Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
+use crate::report::Report;
+use crate::wire::message::Batch;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long the next schema change may be kept waiting for this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Of one role in one database: as many statements must have lost their backends one after another.
+const MOST: usize = 64;
+
+/// What is known of a plan under way, for the case that its backend is lost.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// There is something to remember: the plan has several phases, and is not in a transaction of the client's.
+    pub(super) marks: bool,
+    /// What the phases have made, each with what tells it.
+    things: Vec<(Thing, u32)>,
+    /// The id of the newest transaction that was about to commit.
+    transaction: Option<String>,
+    /// Indexes that were built, with their phases.
+    built: Vec<(usize, u32)>,
+    /// What is to be undone by another session.
+    pub left: Option<Leftover>,
+}
+
+/// What one statement has left.
+#[derive(Debug)]
+pub struct Leftover {
+    tag: String,
+    completed: Completed,
+    /// In the order in which it is undone.
+    left: Vec<Left>,
+}
+
+/// Whether the plan came to its end all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Completed {
+    No,
+    /// If this transaction has committed.
+    Transaction(String),
+    /// If this constraint is valid.
+    Valid(u32),
+}
+
+#[derive(Debug)]
+enum Left {
+    /// Steps that undo, each with what tells the thing that it drops.
+    Steps { undo: Phase, things: Vec<u32> },
+    /// The phase of a build or a drop.
+    Index { phase: Phase, how: Undone, built: Option<u32> },
+}
+
+/// How an attempt to undo ended.
+#[derive(Debug)]
+pub enum Cleared {
+    /// Nothing was left, or the plan had come to its end.
+    Nothing,
+    /// What was done.
+    Undone(Vec<String>),
+    /// Not now.
+    Later,
+}
+
+/// By database and role.
+#[derive(Debug, Default)]
+pub struct Leftovers(Mutex<HashMap<(String, String), VecDeque<Leftover>>>);
+
+impl Leftovers {
+    pub fn keep(&self, database: &str, role: &str, leftover: Leftover) {
+        let Ok(mut kept) = self.0.lock() else { return };
+        let of_role = kept.entry((database.to_owned(), role.to_owned())).or_default();
+        if of_role.len() < MOST {
+            of_role.push_back(leftover);
+        } else {
+            tracing::warn!(remedy = leftover.remedy(), "too much is left to be undone; this has to be done by hand");
+        }
+    }
+
+    pub fn take(&self, database: &str, role: &str) -> Option<Leftover> {
+        let mut kept = self.0.lock().ok()?;
+        let key = (database.to_owned(), role.to_owned());
+        let of_role = kept.get_mut(&key)?;
+        let first = of_role.pop_front();
+        if of_role.is_empty() {
+            kept.remove(&key);
+        }
+        first
+    }
+}
+
+impl Leftover {
+    /// The statements that undo it, for people.
+    pub fn remedy(&self) -> String {
+        let words: Vec<String> = self.left.iter().flat_map(Left::words).collect();
+        words.join("; ")
+    }
+
+    /// What was done about it.
+    pub fn report(&self, done: &[String]) -> Report {
+        let message = format!("undid what {} had begun before its session was lost", self.tag);
+        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(format!("Done: {}.", done.join("; ")))
+    }
+}
+
+impl Left {
+    fn words(&self) -> Vec<String> {
+        match self {
+            Self::Steps { undo, .. } => undo.steps.iter().map(|step| step.sql.clone()).collect(),
+            Self::Index { phase, .. } => match &phase.undo {
+                Some(Undo::DropBuiltIndex { index, .. } | Undo::FinishDrop { index, .. }) => {
+                    vec![format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted())]
+                }
+                Some(Undo::DropInvalidIndexes { table, .. }) => vec![format!("-- drop the invalid indexes of {table}")],
+                Some(Undo::Run(_)) | None => Vec::new(),
+            },
+        }
+    }
+}
+
+fn kind(kind: ThingKind) -> &'static str {
+    match kind {
+        ThingKind::Column => "column",
+        ThingKind::Default => "default",
+        ThingKind::Constraint => "constraint",
+    }
+}
+
+/// A thing as [`IDENTITY_SQL`] asks for it; what the server named is learned otherwise.
+fn known(thing: &Thing) -> Option<(&str, u32, &str)> {
+    match &thing.name {
+        ThingName::Known(name) => Some((kind(thing.kind), thing.table, name)),
+        ThingName::Learned(_) => None,
+    }
+}
+
+/// What undoing a phase would drop.
+fn made(phase: &Phase) -> impl Iterator<Item = &Thing> {
+    let steps = match &phase.undo {
+        Some(Undo::Run(undo)) => undo.steps.as_slice(),
+        _ => &[],
+    };
+    steps.iter().filter_map(|step| step.about.as_ref())
+}
+
+impl Execution<'_> {
+    /// Asks, behind a phase's steps and before its COMMIT, for what tells the things that it made. The answer is on its way
+    /// before the transaction commits.
+    pub(super) fn put_mark(&self, phase: &Phase, batch: Batch) -> Batch {
+        let mut batch = batch;
+        let parameters = identity::parameters(made(phase).filter_map(known));
+        batch.statement(IDENTITY_SQL, &parameters.each_ref().map(String::as_str));
+        batch.flush()
+    }
+
+    /// Reads that answer.
+    pub(super) fn mark(&mut self, phase: &Phase, rows: &[Vec<Option<String>>]) {
+        let things: Vec<&Thing> = made(phase).filter(|thing| known(thing).is_some()).collect();
+        let rows: Vec<_> = rows.iter().filter(|row| row.len() == 3).collect();
+        self.memory.transaction = rows.first().and_then(|row| row.first()?.clone());
+        for (thing, row) in things.into_iter().zip(rows) {
+            if let Some(identity) = row.get(1).and_then(|value| value.as_deref()?.parse().ok()) {
+                self.memory.things.push((thing.clone(), identity));
+            }
+        }
+    }
+
+    /// The oid of a constraint that has got its name from the server.
+    pub(super) fn mark_learned(&mut self, table: u32, slot: usize, oid: Option<&str>) {
+        let thing = Thing { table, kind: ThingKind::Constraint, name: ThingName::Learned(slot) };
+        if let Some(oid) = oid.and_then(|oid| oid.parse().ok()) {
+            self.memory.things.push((thing, oid));
+        }
+    }
+
+    /// Asks for the oid of an index that a phase has built, and that may have to be dropped.
+    pub(super) async fn mark_built(&mut self, at: usize, phase: &Phase) -> Result<(), BackendLost> {
+        let Some(Undo::DropBuiltIndex { oid, index, .. }) = &phase.undo else { return Ok(()) };
+        let parameters = identity::parameters(std::iter::once(("index", *oid, index.name.as_str())));
+        let answer = self.talk.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        if let Some(oid) = answer.rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok()) {
+            self.memory.built.push((at, oid));
+        }
+        Ok(())
+    }
+
+    /// The backend is gone. `stopped`: the phase that was under way, or the last that was not undone yet.
+    pub(super) fn remember(&mut self, plan: &Plan, stopped: usize, undoing: bool) {
+        if !self.memory.marks {
+            return;
+        }
+        let Some(under_way) = plan.phases.get(stopped) else { return };
+        if !undoing && under_way.in_transaction && matches!(under_way.kind, PhaseKind::Brief | PhaseKind::Guarded) {
+            self.memory.transaction = None;
+            let rows = std::mem::take(&mut self.talk.salvaged);
+            self.learn(under_way, rows);
+        }
+        let left: Vec<Left> =
+            (0..=stopped).rev().filter_map(|at| self.left_by(plan, at, at < stopped || undoing)).collect();
+        let completed = match stopped + 1 == plan.phases.len() && !undoing {
+            true => self.completed(under_way),
+            false => Some(Completed::No),
+        };
+        // What nothing tells apart from another of its name is left to people.
+        let known_things = |phase: &Phase| made(phase).any(|thing| self.identity(thing).is_some());
+        for phase in plan.phases[..stopped].iter().filter(|phase| !known_things(phase)) {
+            self.log_left(phase);
+        }
+        if left.is_empty() {
+            return;
+        }
+        let known = completed.is_some();
+        let leftover = Leftover { tag: plan.tag.clone(), completed: completed.unwrap_or(Completed::No), left };
+        let remedy = leftover.remedy();
+        if known {
+            tracing::warn!(
+                remedy,
+                "the session of a schema change has ended; what it had begun is undone before the next one of its role"
+            );
+            self.memory.left = Some(leftover);
+        } else {
+            tracing::warn!(
+                remedy,
+                "the session of a schema change has ended, perhaps at its very end: look, and undo by hand what it has not finished"
+            );
+        }
+    }
+
+    fn left_by(&self, plan: &Plan, at: usize, done: bool) -> Option<Left> {
+        let phase = plan.phases.get(at)?;
+        let Some(Undo::Run(undo)) = &phase.undo else {
+            phase.undo.as_ref()?;
+            let how = if done { Undone::Done } else { Undone::Failed };
+            let built = self.memory.built.iter().find(|(phase, _)| *phase == at).map(|(_, oid)| *oid);
+            return Some(Left::Index { phase: phase.clone(), how, built });
+        };
+        let mut things = Vec::new();
+        let mut steps = Vec::new();
+        for step in &undo.steps {
+            let Some(identity) = step.about.as_ref().and_then(|about| self.identity(about)) else { continue };
+            // By its name, as another session has learned none.
+            let about = step.about.as_ref().map(|about| self.with_name(about));
+            steps.push(Step { sql: step.named(&self.learned).into_owned(), name_at: None, about, ..step.clone() });
+            things.push(identity);
+        }
+        (!steps.is_empty()).then(|| Left::Steps { undo: Phase { steps, ..(**undo).clone() }, things })
+    }
+
+    fn identity(&self, thing: &Thing) -> Option<u32> {
+        self.memory.things.iter().rev().find(|(made, _)| made == thing).map(|(_, identity)| *identity)
+    }
+
+    fn with_name(&self, thing: &Thing) -> Thing {
+        let name = match &thing.name {
+            ThingName::Known(name) => name.clone(),
+            ThingName::Learned(slot) => unquoted(self.learned.get(*slot).map_or("", String::as_str)),
+        };
+        Thing { name: ThingName::Known(name), ..thing.clone() }
+    }
+
+    /// Whether the last phase may have committed; `None`: it cannot be told.
+    fn completed(&self, last: &Phase) -> Option<Completed> {
+        match last.kind {
+            PhaseKind::Brief | PhaseKind::Guarded if last.in_transaction => match &self.memory.transaction {
+                Some(id) => Some(Completed::Transaction(id.clone())),
+                // The server has said that it ends the session, and not that it was about to commit.
+                None => self.talk.dismissed.then_some(Completed::No),
+            },
+            PhaseKind::Long => match last.steps.last().and_then(|step| step.about.as_ref()) {
+                Some(validated) => self.identity(validated).map(Completed::Valid),
+                // A build: what is valid is not touched.
+                None => Some(Completed::No),
+            },
+            PhaseKind::Backfill => Some(Completed::No),
+            PhaseKind::Brief | PhaseKind::Guarded | PhaseKind::Relay | PhaseKind::Detach => None,
+        }
+    }
+
+    /// Undoes what another session has left.
+    ///
+    /// # Errors
+    /// This session's statement is cancelled, or its backend is gone too.
+    pub async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
+        match self.came_to_its_end(&leftover.completed).await? {
+            Some(true) => return Ok(Cleared::Nothing),
+            Some(false) => {}
+            None => return Ok(Cleared::Later),
+        }
+        let mut done = Vec::new();
+        for left in &leftover.left {
+            let undone = match left {
+                Left::Steps { undo, things } => self.clear_steps(undo, things).await?,
+                Left::Index { phase, how, built } => Some(self.clear_index(phase, *how, *built).await?),
+            };
+            match undone {
+                Some(words) => done.extend(words),
+                None => return Ok(Cleared::Later),
+            }
+        }
+        Ok(if done.is_empty() { Cleared::Nothing } else { Cleared::Undone(done) })
+    }
+
+    /// `None`: that is not decided yet.
+    async fn came_to_its_end(&mut self, completed: &Completed) -> Result<Option<bool>, Stop> {
+        let (sql, parameter) = match completed {
+            Completed::No => return Ok(Some(false)),
+            Completed::Transaction(id) => (TRANSACTION_SQL, id.clone()),
+            Completed::Valid(constraint) => (VALID_SQL, constraint.to_string()),
+        };
+        let answer = self.talk.ask_one(sql, &[&parameter]).await?;
+        Ok(match answer.value() {
+            Some("committed" | "t") => Some(true),
+            Some("in progress") => None,
+            // Of a transaction of so long ago nothing is known: whatever it left has been lived with.
+            None if matches!(completed, Completed::Transaction(_)) => Some(true),
+            _ => Some(false),
+        })
+    }
+
+    /// `None`: not now.
+    async fn clear_steps(&mut self, undo: &Phase, things: &[u32]) -> Result<Option<Vec<String>>, Stop> {
+        let asked = undo.steps.iter().filter_map(|step| step.about.as_ref().and_then(known));
+        let parameters = identity::parameters(asked);
+        let answer = self.talk.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        let now = answer.rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
+        let still = undo.steps.iter().zip(things).zip(now).filter(|((_, made), now)| Some(**made) == *now);
+        let (mut steps, mut words) = (Vec::new(), Vec::new());
+        for ((step, made), _) in still {
+            let Some((kind, oid, name)) = step.about.as_ref().and_then(known) else { continue };
+            let Some(table) = undo.locks.iter().find(|lock| lock.oid == oid) else { continue };
+            // Once more when the table is locked: then nobody changes it any more.
+            let condition = identity::still(kind, &table.relation, oid, name, *made);
+            steps.push(Step::assertion(&condition, "what was to be undone has been changed meanwhile"));
+            steps.push(step.clone());
+            words.push(step.sql.clone());
+        }
+        if steps.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let phase = Phase { steps, ..undo.clone() };
+        Ok(self.run_undo(&phase).await?.then_some(words))
+    }
+
+    /// False: not now.
+    async fn run_undo(&mut self, phase: &Phase) -> Result<bool, Stop> {
+        let begun = Instant::now();
+        loop {
+            match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
+                Tried::Done => return Ok(true),
+                Tried::Locked => {}
+                Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                    return Err(Stop::Server(error));
+                }
+                Tried::Unlockable | Tried::Failed(_) => return Ok(false),
+            }
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            if begun.elapsed() >= PATIENCE {
+                return Ok(false);
+            }
+            let nap = lanes::nap_sql(self.config.locks.poll, "waiting to undo what a lost session has left");
+            self.talk.ask_one(&nap, &[]).await?;
+        }
+    }
+
+    async fn clear_index(&mut self, phase: &Phase, how: Undone, built: Option<u32>) -> Result<Vec<String>, Stop> {
+        let named = match &phase.undo {
+            Some(Undo::DropBuiltIndex { index, .. }) => Some(index),
+            _ => None,
+        };
+        let mut leftovers = match built.filter(|_| how == Undone::Done) {
+            Some(oid) => self.names(INDEX_SQL, &[&oid.to_string()]).await?,
+            None => self.leftover_indexes(phase, Undone::Failed).await?,
+        };
+        leftovers.retain(|index| built.is_some() || named.is_none_or(|named| named == index));
+        for index in &leftovers {
+            self.drop_leftover(index).await?;
+        }
+        Ok(leftovers.iter().map(|index| format!("DROP INDEX {}", index.quoted())).collect())
+    }
+}
+
+/// What `quote_ident` gave.
+fn unquoted(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => name.to_owned(),
+    }
+}

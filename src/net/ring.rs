@@ -34,8 +34,8 @@ thread_local! {
     static WORTH: Cell<u32> = const { Cell::new(u32::MAX) };
 }
 
-/// With fewer sessions there is too little to gather: a call for the ring's news is one more than epoll needs.
-pub const A_FEW: u32 = 16;
+/// With fewer sessions there is too little to gather.
+pub const A_FEW: u32 = 8;
 
 /// Rings so far: a stream that strays to another thread must not take that one's place for its own.
 static RINGS: AtomicU32 = AtomicU32::new(0);

@@ -135,6 +135,17 @@ fn without_a_backend_every_table_is_supposed_to_be_large() {
     assert!(text.contains("-- line 3: REINDEX INDEX i"), "{text}");
 }
 
+/// What the README shows is what a reader gets.
+#[test]
+fn the_plan_of_the_readme_is_what_is_printed() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, shown) = readme.split_once("$ pgsluice plan migration.sql\n").unwrap();
+    let shown = shown.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+    let shown: Vec<&str> = shown.map(|line| line.strip_prefix("    ").unwrap_or_default()).collect();
+    let migration = "ALTER TABLE orders ADD COLUMN note text;\n\nALTER TABLE orders ALTER note SET NOT NULL;\n";
+    assert_eq!(plan(&["-"], migration).trim_end(), shown.join("\n").trim_end());
+}
+
 #[test]
 fn a_table_of_the_same_text_is_empty() {
     let text = plan(&["-"], "CREATE TABLE t (id int); CREATE INDEX ON t (id)");

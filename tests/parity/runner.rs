@@ -5,9 +5,11 @@ use crate::frames;
 use crate::script::{self, Script};
 use crate::state;
 use crate::ways::Way;
+use pgsluice::config::Config;
 use pgsluice::dev::Postgres;
 use std::fmt::Write as _;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Where the scripts may not do as they like: roles belong to the whole cluster.
 const ROLES: &str =
@@ -23,11 +25,20 @@ struct Proxied {
     port: u16,
 }
 
+/// What depends on how busy the machine is: notices of progress, and how long a step may hold its locks.
+fn unhurried(config: &mut Config) {
+    config.ddl.progress_interval = Duration::from_secs(600);
+    config.locks.hold_budget = Duration::from_secs(60);
+}
+
 /// Every script in every one of `ways` through both proxies, as far as `wanted` picks it; the differences, as text.
 pub(crate) fn scripts(postgres: &Postgres, ways: &[Way], wanted: impl Fn(&Script, Way, &str) -> bool + Sync) -> String {
     Client::connect(postgres.port, &postgres.user, "postgres").ok(ROLES);
-    let tiny = proxy(postgres, |_| {});
-    let concurrent = proxy(postgres, common::no_table_is_small);
+    let tiny = proxy(postgres, unhurried);
+    let concurrent = proxy(postgres, |config| {
+        unhurried(config);
+        common::no_table_is_small(config);
+    });
     let proxies =
         [Proxied { name: SMALL_TABLES, port: port(&tiny) }, Proxied { name: CONCURRENT, port: port(&concurrent) }];
     let work = script::all();

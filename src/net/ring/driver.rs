@@ -4,12 +4,11 @@ mod streams;
 
 use super::kernel::{BUFFER, Done, Kernel};
 use socket2::SockRef;
-use std::io::{self, Read};
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
-use tokio::io::ReadBuf;
 use tokio::io::unix::AsyncFd;
 
 /// Larger writes are sent at once, without a copy.

@@ -42,7 +42,8 @@ pub(crate) fn check(server: &Postgres) {
     wait_until("all others are done", || watcher.value(&waits) == "1");
     mover.ok("COMMIT");
     assert_eq!(client.outcome().error, None);
-    assert_eq!(watcher.value("SELECT count(DISTINCT r) FROM t"), "20000");
+    // Each its own; before 12 random() has but 2^31 values, so two may meet.
+    assert_eq!(watcher.value("SELECT count(r) = 20000 AND count(DISTINCT r) > 19900 FROM t"), "t");
     // The looks for what was moved read all of it, and so do the readers above; the batches (hundreds) do not.
     let scans = "SELECT seq_scan <= 12 AND n_tup_upd >= 20000 FROM pg_stat_user_tables WHERE relname = 't'";
     wait_until("the batches are counted", || {

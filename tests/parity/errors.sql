@@ -125,7 +125,7 @@ ALTER TABLE t ADD FOREIGN KEY ("é é") REFERENCES o;
 -- part
 ALTER TABLE t ADD COLUMN c int, ADD FOREIGN KEY ("é é") REFERENCES o;
 -- part
-ALTER TABLE t ADD UNIQUE (b);
+ALTER TABLE t ADD UNIQUE (a);
 -- part
 ALTER TABLE t ADD CONSTRAINT "ä" UNIQUE (missing);
 -- part
@@ -180,7 +180,7 @@ CREATE INDEX ON t (missing);
 -- part
 CREATE /* ä */ INDEX "ä" ON t (lower("é é"), (a + missing));
 -- part
-CREATE UNIQUE INDEX "ä" ON t (b);
+CREATE UNIQUE INDEX "ä" ON t (a);
 -- part
 CREATE INDEX ON p (a, missing);
 -- part

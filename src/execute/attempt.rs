@@ -9,7 +9,7 @@ use super::wait::{Next, Waiting};
 use super::{Execution, Reply, Stop, Tried};
 use crate::backend::Answer;
 use crate::catalog::naming;
-use crate::lanes::lock_sql;
+use crate::lanes::{lock_sql, nap_sql};
 use crate::pg::sqlstate;
 use crate::plan::{LockNeed, Phase, PhaseKind, Step, Undo};
 use crate::report::Report;
@@ -321,7 +321,7 @@ fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
 pub(super) const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn nap(time: Duration) -> String {
-    format!("/* pgsluice: waiting to finish or undo */ SELECT pg_catalog.pg_sleep({})", time.as_secs_f64())
+    nap_sql(time, "waiting to finish or undo")
 }
 
 /// The same locks, guarded by `lock_timeout` alone.

@@ -178,10 +178,7 @@ const ASLEEP: u8 = 2;
 
 impl Call {
     fn sleeper(&self, waker: &Waker) {
-        let mut place = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner);
-        if !place.as_ref().is_some_and(|there| there.will_wake(waker)) {
-            *place = Some(waker.clone());
-        }
+        driver::keep(&mut self.sleeper.lock().unwrap_or_else(PoisonError::into_inner), waker);
     }
 
     fn wake_up(&self) {

@@ -26,6 +26,13 @@ pub(super) struct Replaced {
 }
 
 impl Replaced {
+    /// `from`: the number that its other name has if nothing else is called so.
+    fn new(table: &RelationFacts, name: &str, from: usize) -> Option<Self> {
+        let free = |name: &String| table.constraint(name).is_none() && table.indexes.iter().all(|i| i.id.name != *name);
+        let names = |n: usize| object_name(&format!("pgsluice{n}"), Some(name), "new");
+        Some(Self { name: name.to_owned(), meanwhile: (from..).map(names).find(free)? })
+    }
+
     /// For an error of a step that knows it under its other name.
     pub(super) fn renamed(&self) -> Renamed {
         Renamed { from: self.meanwhile.clone(), to: self.name.clone() }
@@ -45,10 +52,7 @@ pub(super) fn replaced(ask: &Ask<'_>, table: &RelationFacts) -> Option<Vec<Repla
         if naming.next().is_some() || !replaces(table, part, other) {
             return None;
         }
-        let free = |name: &String| table.constraint(name).is_none() && table.indexes.iter().all(|i| i.id.name != *name);
-        let names = |n: usize| object_name(&format!("pgsluice{n}"), Some(taken), "new");
-        let meanwhile = (found.len() + 1..).map(names).find(free)?;
-        found.push(Replaced { name: taken.clone(), meanwhile });
+        found.push(Replaced::new(table, taken, found.len() + 1)?);
     }
     Some(found)
 }
@@ -134,10 +138,8 @@ pub(super) fn enforce(work: &mut Work<'_>, part: &Part) -> Option<()> {
     if work.table.kind != RelationKind::Table || work.table.is_partition || !alone || !only_enforces(part, name) {
         return None;
     }
-    let free = |name: &String| work.table.constraint(name).is_none();
-    let nth = |n: usize| object_name(&format!("pgsluice{n}"), Some(name), "new");
     let at = work.ask.ddl.parts.iter().position(|other| std::ptr::eq(other, part))?;
-    let replaced = Replaced { name: name.clone(), meanwhile: (at + 1..).map(nth).find(free)? };
+    let replaced = Replaced::new(work.table, name, at + 1)?;
     work.last(format!("DROP CONSTRAINT {}", quote_identifier(name)));
     beside(work, element, &replaced);
     Some(())

@@ -452,7 +452,7 @@ fn send(slot: &Slot, bytes: &[u8]) -> io::Result<usize> {
     SockRef::from(socket).send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
 }
 
-fn keep(place: &mut Option<Waker>, waker: &Waker) {
+pub(super) fn keep(place: &mut Option<Waker>, waker: &Waker) {
     if !place.as_ref().is_some_and(|there| there.will_wake(waker)) {
         *place = Some(waker.clone());
     }

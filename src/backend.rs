@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use crate::relay::BackendLost;
@@ -100,6 +100,18 @@ pub struct Cancels {
     /// Counts the requests; 0 before the first.
     under_way: AtomicU32,
     asked: AtomicU32,
+    /// CancelRequests that the server is just acting on.
+    on_their_way: watch::Sender<u32>,
+}
+
+/// A CancelRequest that is on its way to the server, until this is dropped.
+#[derive(Debug)]
+pub struct OnItsWay(Arc<Cancels>);
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.on_their_way.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 impl Cancels {
@@ -110,6 +122,12 @@ impl Cancels {
     /// A request of the client's begins.
     pub fn begin(&self) {
         self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A CancelRequest sets out for the server.
+    pub fn sets_out(self: &Arc<Self>) -> OnItsWay {
+        self.on_their_way.send_modify(|count| *count = count.saturating_add(1));
+        OnItsWay(Arc::clone(self))
     }
 
     /// That request is to be cancelled, if it is still under way.
@@ -125,11 +143,22 @@ impl Talk {
         self.cancels.asked.compare_exchange(under_way, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() && under_way > 0
     }
 
-    /// Waits until a cancel of our own has struck, so that it does not strike what is asked next.
+    /// Waits until every cancel on its way, the client's or our own, has struck, so that it does not strike what is asked
+    /// next. A server signals the backend twice for one CancelRequest (`signal_child()` in its postmaster: the process,
+    /// then its group), and the answer to the first may be here before the second.
     pub async fn cancel_settled(&self) {
         let task = self.cancelling.lock().ok().and_then(|mut task| task.take());
         if let Some(task) = task {
             let _ = task.await;
+        }
+        // The sender is ours: it is not closed.
+        let _ = self.cancels.on_their_way.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// What a cancel has struck is over only when the cancel is.
+    async fn settle(&self, answer: &Answer) {
+        if answer.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
+            self.cancel_settled().await;
         }
     }
 
@@ -223,6 +252,7 @@ impl Talk {
             let frame = self.link.next_back_frame(&mut gone).await?;
             if self.take_frame(&mut answer, frame, None)? || answer.done >= statements {
                 answer.took = begun.elapsed();
+                self.settle(&answer).await;
                 return Ok(answer);
             }
         }
@@ -246,6 +276,7 @@ impl Talk {
             self.salvaged = answer.rows;
             return Err(BackendLost);
         }
+        self.settle(&answer).await;
         Ok(answer)
     }
 

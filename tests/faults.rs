@@ -6,9 +6,12 @@ mod common;
 use common::end::{ENDS, End, assert_fatal};
 use common::raw::{copy_data, execute as execute_portal, q, run, sync};
 use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::config::Address;
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
-use std::sync::LazyLock;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 /// One server for all; it ends with this process.
@@ -331,6 +334,67 @@ fn a_cancel_strikes_only_whom_it_means() {
     stage.running.stop_now();
 }
 
+/// A server signals twice for one CancelRequest, and the second may come behind the answer to the first.
+#[test]
+fn the_second_signal_of_a_cancel() {
+    let mut stage = Stage::new("second");
+    let held = HeldCancels::new();
+    let running = proxy(&SERVER, |config| {
+        config.ddl.small_table = 0;
+        config.proxy.backend = Address::tcp("127.0.0.1", held.port);
+    });
+    let mut blocker = stage.direct();
+    blocker.ok("BEGIN; UPDATE t SET v = 'x' WHERE id = 1");
+    let mut client = Client::connect(port(&running), &SERVER.user, &stage.database);
+    client.send_query("CREATE INDEX new ON t (v)");
+    stage.wait_for(&client, BUILD_WAITS);
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.cancel(port(&running)));
+        stage.wait_for_undo(client.pid);
+        // Whenever it comes.
+        (0..100).for_each(|_| client.cancel(SERVER.port));
+        held.release.send(()).unwrap();
+    });
+    blocker.ok("ROLLBACK");
+    assert_eq!(client.outcome().error.as_deref(), Some("57014"));
+    stage.assert_clean("twice", &[&blocker, &client]);
+    running.stop_now();
+    stage.running.stop_now();
+}
+
+/// A wire to the server on which a CancelRequest ends only when it is released.
+struct HeldCancels {
+    port: u16,
+    release: mpsc::Sender<()>,
+}
+
+impl HeldCancels {
+    fn new() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (release, released) = mpsc::channel();
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let mut far = TcpStream::connect(("127.0.0.1", SERVER.port)).unwrap();
+                let mut head = [0; 8];
+                (&near).read_exact(&mut head).unwrap();
+                far.write_all(&head).unwrap();
+                let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                if head[4..] == 80_877_102_u32.to_be_bytes() {
+                    let _ = far.read(&mut [0]);
+                    let _ = released.recv();
+                    let _ = near.shutdown(Shutdown::Both);
+                } else {
+                    let mut near = near;
+                    std::thread::spawn(move || std::io::copy(&mut far, &mut near));
+                }
+            }
+        });
+        Self { port, release }
+    }
+}
+
 #[test]
 fn the_server_stops() {
     // A server of its own, as it does not come back.
@@ -353,9 +417,9 @@ fn the_server_stops() {
         assert_fatal(&client.last_words(), "57P01");
     }
     // Nobody is there any more: said so, at once.
-    wait_until("the server is down", || std::net::TcpStream::connect(("127.0.0.1", postgres.port)).is_err());
+    wait_until("the server is down", || TcpStream::connect(("127.0.0.1", postgres.port)).is_err());
     let mut late = common::raw::socket(port(&running));
-    std::io::Write::write_all(&mut late, &common::startup_packet(&postgres.user, "postgres")).unwrap();
+    late.write_all(&common::startup_packet(&postgres.user, "postgres")).unwrap();
     assert_fatal(&common::raw::messages(&common::raw::read_to_close(&mut late)), "08006");
     running.stop_now();
 }
@@ -375,7 +439,7 @@ fn a_drain_lets_transactions_finish() {
     let (database, mut watcher) = (stage.database.clone(), stage.watcher);
     let stopping = std::thread::spawn(move || stage.running.stop());
     assert_fatal(&idle.last_words(), "57P01");
-    wait_until("no new clients are taken", || std::net::TcpStream::connect(("127.0.0.1", at)).is_err());
+    wait_until("no new clients are taken", || TcpStream::connect(("127.0.0.1", at)).is_err());
     // Who is in a transaction may go on.
     assert_eq!(block.value("SELECT 1"), "1");
     assert_eq!(block.ok("COMMIT").status, 'I');

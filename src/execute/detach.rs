@@ -40,9 +40,6 @@ const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname) FR
 /// have it to themselves.
 const PAUSE: u32 = 10;
 
-/// A question is put again if a cancel struck it.
-const QUESTIONS: usize = 100;
-
 impl Execution<'_> {
     pub(super) async fn detach(&mut self, phase: &Phase, what: &Detach, reply: &mut Reply) -> Result<(), Stop> {
         let mut waiting = self.take_lanes(phase).await?;
@@ -182,20 +179,6 @@ impl Execution<'_> {
         }
         self.learned_at(what.slot, copies.pop());
         Ok(())
-    }
-
-    /// A question that no cancel keeps from being answered.
-    async fn surely(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<Option<String>>>, Stop> {
-        self.talk.cancel_settled().await;
-        for _ in 0..QUESTIONS {
-            let answer = self.talk.ask_one(sql, parameters).await?;
-            match answer.error {
-                None => return Ok(answer.rows),
-                Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {}
-                Some(error) => return Err(Stop::Server(error)),
-            }
-        }
-        Err(Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
     }
 }
 

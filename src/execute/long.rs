@@ -11,6 +11,9 @@ use crate::report::Report;
 use crate::wire::message::Batch;
 use tokio::sync::mpsc;
 
+/// A question is put again if a cancel struck it.
+const QUESTIONS: usize = 100;
+
 impl Execution<'_> {
     pub(super) async fn long(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
         let mut waiting = self.take_lanes(phase).await?;
@@ -78,7 +81,8 @@ impl Execution<'_> {
 
     /// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
     /// CONCURRENTLY left on its TOAST table, where it names its copies alone. While another session, past the
-    /// proxy, builds on the table, an invalid index may be its: then none is touched.
+    /// proxy, builds on the table, an invalid index may be its: then none is touched. VACUUM and autovacuum (the one that
+    /// has no user), which take the same lock, build nothing.
     async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, Stop> {
         let known: Vec<String> = known.iter().map(u32::to_string).collect();
         let known = format!("{{{}}}", known.join(","));
@@ -93,8 +97,14 @@ impl Execution<'_> {
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l \
                WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted \
                AND l.relation OPERATOR(pg_catalog.=) i.indrelid \
+               AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
+                 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
                AND l.mode OPERATOR(pg_catalog.=) 'ShareUpdateExclusiveLock' \
-               AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())",
+               AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() \
+               AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a \
+                 WHERE a.pid OPERATOR(pg_catalog.=) l.pid AND a.usesysid IS NOT NULL) \
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v \
+                 WHERE v.pid OPERATOR(pg_catalog.=) l.pid))",
             &[&table.to_string(), &known],
         )
         .await
@@ -125,14 +135,35 @@ impl Execution<'_> {
     }
 
     pub(super) async fn names(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<RelationName>, Stop> {
-        let answer = self.talk.ask_one(sql, parameters).await?;
-        let rows = answer.rows.into_iter();
+        let rows = match self.surely(sql, parameters).await {
+            Ok(rows) => rows,
+            Err(Stop::Lost) => return Err(Stop::Lost),
+            Err(stop) => {
+                tracing::warn!(reason = stop.reason(), "what a schema change has left could not be asked for");
+                Vec::new()
+            }
+        };
         Ok(rows
+            .into_iter()
             .filter_map(|row| {
                 let mut values = row.into_iter();
                 Some(RelationName { schema: values.next()?, name: values.next()?? })
             })
             .collect())
+    }
+
+    /// A question that no cancel keeps from being answered.
+    pub(super) async fn surely(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<Option<String>>>, Stop> {
+        self.talk.cancel_settled().await;
+        for _ in 0..QUESTIONS {
+            let answer = self.talk.ask_one(sql, parameters).await?;
+            match answer.error {
+                None => return Ok(answer.rows),
+                Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {}
+                Some(error) => return Err(Stop::Server(error)),
+            }
+        }
+        Err(Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
     }
 
     /// First at once, if nobody uses the table just now; else concurrently, which waits for those who do.

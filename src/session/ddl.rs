@@ -2,9 +2,10 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
-use super::Session;
+use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Reading, Wanted};
+use crate::catalog::supposed::{self, Size};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
@@ -14,7 +15,7 @@ use crate::lanes;
 use crate::learn::{Asking, Failed, Rows, learn};
 use crate::pg::relation::quote_literal;
 use crate::pg::sqlstate;
-use crate::plan::{self, Limits, Plan};
+use crate::plan::{self, Limits, Plan, first};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
@@ -36,6 +37,10 @@ impl Session {
         if matches!(statement.class, Class::Ddl(_)) {
             self.clear_leftovers().await?;
         }
+        if let Some(reply) = self.first_try(statement, offset).await? {
+            return Ok(reply);
+        }
+        tracing::debug!("facts are asked for: {}", shown(statement));
         let facts = self.facts(statement).await?;
         let plan = match plan::plan(statement, &facts, &self.limits()) {
             Ok(plan) => plan,
@@ -56,21 +61,45 @@ impl Session {
         self.execute_plan(&plan, &facts, offset).await
     }
 
+    /// Before anything is asked: what most statements come to.
+    async fn first_try(&mut self, statement: &Statement, offset: usize) -> Result<Option<Reply>, Stop> {
+        let in_transaction = self.talk.link.status != b'I';
+        let Some(first) = first::first(statement, in_transaction, &self.limits()) else { return Ok(None) };
+        let mut facts = supposed::facts(statement, Size::Small);
+        facts.session.in_transaction = in_transaction;
+        let reply = self.execution(&facts, offset).first_try(&first).await;
+        match &reply {
+            Ok(Some(_)) => {
+                self.shared.metrics.ddl_planned.add();
+                self.log(statement, &first.plan);
+            }
+            Ok(None) => {}
+            Err(stop) => self.not_done(&first.plan, stop),
+        }
+        reply
+    }
+
+    fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
+        let Shared { config, metrics, .. } = &*self.shared;
+        let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
+        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory }
+    }
+
+    fn not_done(&self, plan: &Plan, stop: &Stop) {
+        self.shared.metrics.ddl_failed.add();
+        tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
+    }
+
     async fn execute_plan(&mut self, plan: &Plan, facts: &Facts, offset: usize) -> Result<Reply, Stop> {
-        let metrics = &self.shared.metrics;
-        metrics.ddl_planned.add();
-        let config = &self.shared.config;
-        let begun = Instant::now();
-        let (learned, memory) = (Vec::new(), Memory::default());
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory };
+        self.shared.metrics.ddl_planned.add();
+        let mut execution = self.execution(facts, offset);
         let result = execution.run(plan).await;
         if let Some(leftover) = execution.memory.left.take() {
             let (database, role) = self.database_and_role();
             self.shared.leftovers.keep(database, role, leftover);
         }
         if let Err(stop) = &result {
-            self.shared.metrics.ddl_failed.add();
-            tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
+            self.not_done(plan, stop);
         }
         result
     }
@@ -111,11 +140,7 @@ impl Session {
 
     async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
         let facts = self.facts_of(&[], Wanted::Itself).await?;
-        let (config, metrics) = (&self.shared.config, &self.shared.metrics);
-        let (learned, memory) = (Vec::new(), Memory::default());
-        let begun = Instant::now();
-        let talk = &mut self.talk;
-        Execution { talk, config, metrics, facts: &facts, offset: 0, begun, learned, memory }.clear(leftover).await
+        self.execution(&facts, 0).clear(leftover).await
     }
 
     fn log(&self, statement: &Statement, plan: &Plan) {

@@ -33,18 +33,9 @@ const VERSION: i32 = 140_000;
 pub fn facts(statement: &Statement, size: Size) -> Facts {
     let session = SessionFacts {
         server_version: VERSION,
-        backend_pid: 0,
-        in_transaction: false,
-        lock_timeout_ms: 0,
-        statement_timeout_ms: 0,
         deadlock_timeout_ms: 1_000,
-        may_probe: false,
-        strongest_lock: None,
-        frozen_snapshot: false,
-        event_triggers: false,
-        read_only: false,
-        hushed: false,
         current_schema: Some("public".to_owned()),
+        ..SessionFacts::default()
     };
     let ddl = ddl(statement);
     // `REINDEX INDEX` or `REINDEX TABLE`: the word before the place where CONCURRENTLY would go.
@@ -70,21 +61,7 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
     let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
     let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
     let backfill = Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned() });
-    Facts {
-        session,
-        relations,
-        related: Vec::new(),
-        probe: Vec::new(),
-        wanted_index: None,
-        refreshable: false,
-        free_names,
-        tree: None,
-        attach: None,
-        detachable: None,
-        domain_tables: None,
-        leaves: None,
-        backfill,
-    }
+    Facts { session, relations, free_names, backfill, ..Facts::default() }
 }
 
 /// The columns that the statement must find there, with nothing known of them.
@@ -160,34 +137,11 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, size: Size) -> Re
     };
     let is_index = kind == RelationKind::Index;
     RelationFacts {
-        id,
-        kind,
-        persistence: 'p',
         bytes: size.bytes(),
         table_bytes: size.bytes(),
         rows: size.rows(),
-        has_children: false,
-        child_columns: Vec::new(),
-        is_partition: false,
-        detach_pending: false,
-        detaching: false,
-        passes_storage: false,
-        typed: false,
-        owned: false,
-        may_lock: true,
-        parent: None,
-        default_partition: None,
         table: is_index.then_some(table),
         index: is_index.then_some(index),
-        own_lock: None,
-        created_here: false,
-        lane_holder: None,
-        is_system: false,
-        columns: Vec::new(),
-        constraints: Vec::new(),
-        indexes: Vec::new(),
-        referenced_by: Vec::new(),
-        reached_by: Vec::new(),
-        partitions_reference: Vec::new(),
+        ..RelationFacts::new(id, kind)
     }
 }

@@ -80,7 +80,7 @@ const STATE: &str = "
       UNION ALL SELECT format('default of %s %s', adrelid::regclass, adnum) FROM pg_attrdef) s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 21] = [
+const STATEMENTS: [(&str, &[&str]); 22] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -153,6 +153,18 @@ const STATEMENTS: [(&str, &[&str]); 21] = [
     (
         "ALTER TABLE p ADD UNIQUE (id, i)",
         &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
+    ),
+    (
+        "ALTER TABLE p ADD PRIMARY KEY (id, i)",
+        &[
+            "%IS NOT NULL) NOT VALID",
+            "%VALIDATE CONSTRAINT%",
+            "CREATE UNIQUE%\"p2_rest\"%",
+            "%\"p1\"%USING INDEX%",
+            "%\"p2_rest\"%USING INDEX%",
+            "%p ADD PRIMARY KEY (id, i)",
+            "%\"p\" DROP CONSTRAINT%",
+        ],
     ),
     ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
     (

@@ -116,12 +116,20 @@ fn a_replica_that_falls_behind_is_waited_for() {
         client.pid
     );
     wait_until("it pauses", || stage.watcher.value(&paused) == "1");
+    let told = loop {
+        let notice = client.read();
+        assert_eq!(notice.tag, b'N', "{notice:?}");
+        let words = notice.field(b'M').unwrap_or_default();
+        if words.contains("paused") {
+            break words;
+        }
+    };
+    assert!(told.starts_with("backfilling public.t: 0 %, 0 rows,"), "{told}");
+    assert!(told.contains(" s of 1 s, paused: a replica lags by ") && told.ends_with(" s of at most 1 s"), "{told}");
     assert_eq!(stage.watcher.value("SELECT count(r) FROM t"), "0");
     on_replica.ok("SELECT pg_wal_replay_resume()");
     let outcome = client.outcome();
     assert_eq!((outcome.error.as_deref(), outcome.tags.len()), (None, 1), "{outcome:?}");
-    let told = |notice: &String| notice.contains(" of 1 s") && notice.contains("paused: a replica lags by ");
-    assert!(outcome.notices.iter().any(told), "{outcome:?}");
     assert_eq!(stage.watcher.value("SELECT count(r) FROM t"), (ROWS + 1).to_string());
     let replayed = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'r'";
     wait_until("the replica has it too", || on_replica.value(replayed) == "1");

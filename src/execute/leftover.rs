@@ -15,7 +15,7 @@ use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, V
 use crate::execute::wait::Next;
 use crate::lanes;
 use crate::pg::sqlstate;
-use crate::plan::{Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
+use crate::plan::{Detach, Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
 use std::collections::{HashMap, VecDeque};
@@ -220,10 +220,13 @@ impl Execution<'_> {
 
     /// The backend is gone. `stopped`: the phase that was under way, or the last that was not undone yet.
     pub(super) fn remember(&mut self, plan: &Plan, stopped: usize, undoing: bool) {
+        let Some(under_way) = plan.phases.get(stopped) else { return };
+        if let Some(detach) = under_way.detach.as_ref().filter(|_| !undoing) {
+            self.log_half_way(detach);
+        }
         if !self.memory.marks {
             return;
         }
-        let Some(under_way) = plan.phases.get(stopped) else { return };
         if !undoing && under_way.in_transaction && matches!(under_way.kind, PhaseKind::Brief | PhaseKind::Guarded) {
             self.memory.transaction = None;
             let rows = std::mem::take(&mut self.talk.salvaged);
@@ -258,6 +261,17 @@ impl Execution<'_> {
                 "the session of a schema change has ended, perhaps at its very end: look, and undo by hand what it has not finished"
             );
         }
+    }
+
+    /// Nobody finishes that for another session: only its author knows whether the partition is still to go.
+    fn log_half_way(&self, detach: &Detach) {
+        let remedy: Vec<&str> = detach.finish.steps.iter().map(|step| step.sql.as_str()).collect();
+        tracing::warn!(
+            partition = %detach.partition.full_name(),
+            remedy = remedy.join("; "),
+            "the session of a schema change has ended while it detached a partition, which may be half detached: no new query of \
+             its table sees it then, and rows for it are refused"
+        );
     }
 
     fn left_by(&self, plan: &Plan, at: usize, done: bool) -> Option<Left> {

@@ -36,7 +36,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// A question that divides by zero unless it holds, and takes the lanes; and its first parameters. Before it waits for anything it
+    /// A question that fails unless it holds, and takes the lanes; and its first parameters. Before it waits for anything it
     /// sets, for the transaction, `lock_timeout` to `$6` (milliseconds), and `statement_timeout` to the hold budget (`$5`,
     /// milliseconds, 0: none) unless the session's own is stricter.
     pub fn question(&self) -> (&'static str, [String; 4]) {

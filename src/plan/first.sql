@@ -1,5 +1,5 @@
 /* pgsluice: first try */
-SELECT 1 OPERATOR(pg_catalog./) CASE
+SELECT CASE
   WHEN pg_catalog.concat(
     /* kept */
     pg_catalog.set_config('lock_timeout', $6::pg_catalog.text, true),
@@ -21,4 +21,5 @@ SELECT 1 OPERATOR(pg_catalog./) CASE
            AND pg_catalog.pg_try_advisory_xact_lock(1885827948, (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.-)
                  CASE WHEN c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>) 2147483647 THEN 4294967296 ELSE 0 END)::pg_catalog.int4))
        OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.int8 THEN 1
-  ELSE 0 END
+  -- What the server's log then has says what it is about.
+  ELSE pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.text, ' before it goes on')::pg_catalog.int4 END

@@ -4,6 +4,7 @@
 mod common;
 
 use common::end::End;
+use common::program::Program;
 use common::{Client, Outcome, new_database, port, postgres, proxy, wait_until};
 use pgsluice::config::Config;
 use pgsluice::dev::Postgres;
@@ -180,6 +181,30 @@ fn the_next_detach_finishes_what_was_left() {
     let outcome = scene.through().ok(DETACH);
     assert!(notices(&outcome).contains("is half detached already"), "{outcome:?}");
     assert_eq!(scene.state(), DETACHED);
+    scene.running.stop_now();
+}
+
+/// Nobody finishes it for a session that was lost: the log says what is left.
+#[test]
+fn what_a_lost_session_left_half_way_is_logged() {
+    let scene = Scene::new(|_| {});
+    let settings = "[ddl]\nsmall_table = \"0B\"\n[locks]\nstall_budget = \"10s\"\n";
+    let program = Program::with(&scene.postgres, settings);
+    let mut client = program.client(&scene.postgres.user, &scene.database);
+    let mut old = scene.direct();
+    old.ok("BEGIN; SELECT FROM ONLY p");
+    client.send_query(DETACH);
+    scene.wait_for("it is half-way", &client, "wait_event = 'virtualxid' AND query LIKE '%CONCURRENTLY'");
+    assert!(End::Terminate.come(client, &mut scene.direct(), program.port).is_some());
+    wait_until("it is logged", || program.log().contains("may be half detached"));
+    assert_eq!(scene.state(), HALF_WAY);
+    let log = program.log();
+    assert!(
+        log.contains(r#"remedy="ALTER TABLE \"public\".\"p\" DETACH PARTITION \"public\".\"p2\" FINALIZE""#),
+        "{log}"
+    );
+    old.ok("COMMIT");
+    scene.direct().ok("ALTER TABLE public.p DETACH PARTITION public.p2 FINALIZE");
     scene.running.stop_now();
 }
 

@@ -80,7 +80,7 @@ const STATE: &str = "
       UNION ALL SELECT format('default of %s %s', adrelid::regclass, adnum) FROM pg_attrdef) s";
 
 /// A statement, and what its steps are like.
-const STATEMENTS: [(&str, &[&str]); 21] = [
+const STATEMENTS: [(&str, &[&str]); 22] = [
     (
         "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
         &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
@@ -154,6 +154,18 @@ const STATEMENTS: [(&str, &[&str]); 21] = [
         "ALTER TABLE p ADD UNIQUE (id, i)",
         &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
     ),
+    (
+        "ALTER TABLE p ADD PRIMARY KEY (id, i)",
+        &[
+            "%IS NOT NULL) NOT VALID",
+            "%VALIDATE CONSTRAINT%",
+            "CREATE UNIQUE%\"p2_rest\"%",
+            "%\"p1\"%USING INDEX%",
+            "%\"p2_rest\"%USING INDEX%",
+            "%p ADD PRIMARY KEY (id, i)",
+            "%\"p\" DROP CONSTRAINT%",
+        ],
+    ),
     ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
     (
         "ALTER TABLE q ADD FOREIGN KEY (id) REFERENCES o",
@@ -206,8 +218,8 @@ fn an_end_at_any_step_leaves_nothing() {
                 let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
                 wait_until(&what, || watcher.value(&gone) == "0");
                 holder.goodbye();
-                if end == End::Terminate && sql.starts_with("DROP TABLE") {
-                    // Nobody attaches a partition again for another session: the same statement brings it to its end.
+                if end == End::Terminate && pattern.contains("DETACH PARTITION") {
+                    // What is half detached is not finished for another session: the same statement brings it to its end.
                     connect(port(&running)).ok(sql);
                     watcher.ok(DROPS);
                     watcher.ok(TABLES);
@@ -301,6 +313,44 @@ fn what_somebody_else_has_made_meanwhile_is_left_alone() {
     assert!(notices.iter().any(|notice| notice.contains("undid what ALTER TABLE had begun")), "{notices:?}");
     assert_eq!(lost.watcher.value(named), "0");
     assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());
+    lost.running.stop_now();
+}
+
+/// What DROP TABLE had detached is attached again, unless it has been used otherwise meanwhile.
+#[test]
+fn a_partition_that_was_to_be_dropped_is_attached_again() {
+    let mut lost = Lost::new();
+    let is_partition =
+        "SELECT relispartition, (SELECT count(*) FROM pg_constraint WHERE conrelid = c.oid AND contype = 'c')
+        FROM pg_class c WHERE relname = 'q2'";
+    let state = |lost: &mut Lost| lost.watcher.ok(is_partition).rows[0].iter().flatten().cloned().collect::<String>();
+    let before = state(&mut lost);
+    lost.lose("DROP TABLE q2", "DROP TABLE%");
+    assert_eq!(state(&mut lost), "f2");
+    lost.watcher.ok("INSERT INTO q2 VALUES (177, 7)");
+    assert!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices[0].contains("undid what DROP TABLE had begun"));
+    assert_eq!((state(&mut lost), lost.watcher.value("SELECT count(*) FROM q")), (before.clone(), "101".to_owned()));
+
+    // Another has taken its place: it is told once how it is left.
+    lost.lose("DROP TABLE q2", "DROP TABLE%");
+    lost.watcher.ok("CREATE TABLE q3 PARTITION OF q FOR VALUES FROM (60) TO (70)");
+    let notices = lost.client().ok("COMMENT ON TABLE o IS NULL").notices;
+    assert!(
+        notices.iter().any(|notice| notice.contains("could not be finished or brought back: 42P17")),
+        "{notices:?}"
+    );
+    assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());
+    lost.watcher.ok("DROP TABLE q3; ALTER TABLE q ATTACH PARTITION q2 FOR VALUES FROM (50) TO (500)");
+    lost.watcher.ok("ALTER TABLE q2 DROP CONSTRAINT q2_id_check");
+    assert_eq!(state(&mut lost), before);
+
+    // Without the CHECK that proves its bounds every row of it would be read.
+    lost.lose("DROP TABLE q2", "DROP TABLE%");
+    lost.watcher.ok("ALTER TABLE q2 DROP CONSTRAINT q2_id_check");
+    assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());
+    assert_eq!(state(&mut lost), "f1");
+    // And the same statement is what it would be anyway.
+    lost.client().ok("DROP TABLE q2");
     lost.running.stop_now();
 }
 

@@ -12,7 +12,7 @@
 //! domain  orders items
 //! wanted  INDEX USING btree (a)
 //! tree    columns=a keys=a unique taken
-//! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid busy foreign
+//! member  public.p_20#210 of=200 kind=r key=a index=p_20_a_idx equal=x,invalid nullable=b inherits_not_null busy foreign
 //! attach  {"bounds": "a > 0", …}
 //! leaves  {"name": "t_a_fkey", …}
 //! detachable {"bound": "FOR VALUES IN (1)", …}
@@ -387,6 +387,8 @@ fn member(words: &[String]) -> Member {
         owned: true,
         busy: false,
         invalid: Vec::new(),
+        nullable: Vec::new(),
+        inherits_not_null: false,
         equal: None,
         new_index: None,
     };
@@ -402,6 +404,8 @@ fn member(words: &[String]) -> Member {
                 let id = RelationRef { oid: member.id.oid + 1, name: name.to_owned(), ..member.id.clone() };
                 member.equal = Some(Equal { id, valid: rest != "invalid" });
             }
+            ("nullable", names) => member.nullable = names.split(',').map(str::to_owned).collect(),
+            ("inherits_not_null", "") => member.inherits_not_null = true,
             ("busy", "") => member.busy = true,
             ("foreign", "") => member.owned = false,
             _ => panic!("member {word}?"),

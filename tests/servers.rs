@@ -29,22 +29,8 @@ mod state;
 #[path = "parity/ways.rs"]
 mod ways;
 
-use pgsluice::dev::{Options, Postgres};
-use std::path::{Path, PathBuf};
+use common::versions::server;
 use ways::Way;
-
-/// A server of this major version.
-fn server(version: u32) -> Postgres {
-    let servers = std::env::var_os("PGSLUICE_SERVERS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"), PathBuf::from);
-    let programs = servers.join(version.to_string()).join("bin");
-    let options = Options::default().programs(&programs).setting("max_prepared_transactions", "10");
-    let server = Postgres::start(options).unwrap_or_else(|report| {
-        panic!("no PostgreSQL {version} to test with: {report}\n`make setup-test` (or setup-servers) installs it")
-    });
-    assert_eq!(server.version, version, "in {}", programs.display());
-    server
-}
 
 /// All that must hold on one version.
 fn works_on(version: u32) {
@@ -56,7 +42,7 @@ fn works_on(version: u32) {
     builds::check(&server);
     backfill::check(&server);
     // In all ways and through both proxies; or, to be quick, each statement alone and all that can be done concurrently.
-    let thorough = std::env::var_os("PGSLUICE_ALL_WAYS").is_some();
+    let thorough = common::versions::thorough();
     let ways: &[Way] = if thorough { &Way::ALL } else { &[Way::Simple, Way::Extended] };
     let wanted = std::env::var("PARITY").unwrap_or_default();
     let wanted = |script: &script::Script, _: Way, proxy: &str| {

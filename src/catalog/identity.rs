@@ -55,6 +55,11 @@ pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u
             "pg_catalog.pg_attrdef x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
              AND x.adrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid"
         ),
+        // The name is the partition's, with its schema.
+        "partition" => format!(
+            "pg_catalog.pg_class x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
+             AND x.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid AND NOT x.relispartition"
+        ),
         _ => format!(
             "pg_catalog.pg_constraint x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
              AND x.conrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \

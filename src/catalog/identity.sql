@@ -20,6 +20,11 @@ SELECT pg_catalog.txid_current_if_assigned()::pg_catalog.text,
              JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
             WHERE i.indrelid OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
               AND c.relname OPERATOR(pg_catalog.=) t.name::pg_catalog.name)
+         -- One that is none any more, of a table that is still there.
+         WHEN t.kind OPERATOR(pg_catalog.=) 'partition' THEN (
+           SELECT c.oid::pg_catalog.text FROM pg_catalog.pg_class c
+            WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(t.name)::pg_catalog.oid AND NOT c.relispartition
+              AND EXISTS (SELECT FROM pg_catalog.pg_class p WHERE p.oid OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid))
        END,
        -- Steps of a plan may give rows too, of one value or two.
        'identity'::pg_catalog.text

@@ -97,7 +97,8 @@ pub struct Reading {
 const VACUUMS: &str = "/* pgsluice: facts, vacuums */ \
      SELECT COALESCE(pg_catalog.json_agg(v.pid), '[]')::pg_catalog.text FROM pg_catalog.pg_stat_progress_vacuum v";
 
-/// Before 18 a foreign key that is not enforced does not exist, and any other has triggers on both tables.
+/// Before 18 a foreign key that is not enforced does not exist, and any other has triggers on both tables; on a partitioned
+/// one only from 15 on.
 const NOT_ENFORCED_FROM: i32 = 180_000;
 
 impl Reading {
@@ -234,7 +235,8 @@ impl Reading {
         use RelationKind::{PartitionedTable, Table};
         let version = self.answers.head.as_ref().map_or(0, |head| head.session.server_version);
         self.oids_of(|relation, has| {
-            matches!(relation.kind, Table | PartitionedTable) && (has.triggers || version >= NOT_ENFORCED_FROM)
+            let untold = version >= NOT_ENFORCED_FROM || (version < 150_000 && relation.kind == PartitionedTable);
+            matches!(relation.kind, Table | PartitionedTable) && (has.triggers || untold)
         })
     }
 

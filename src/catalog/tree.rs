@@ -58,6 +58,12 @@ pub struct Member {
     /// Its invalid indexes.
     #[serde(default)]
     pub invalid: Vec<u32>,
+    /// Columns that the wanted index is ordered by, and that are not NOT NULL in this table.
+    #[serde(default)]
+    pub nullable: Vec<String>,
+    /// Such a column is NOT NULL by a constraint (18) that this table has from its parent alone.
+    #[serde(default)]
+    pub inherits_not_null: bool,
     /// The index that PostgreSQL would attach.
     pub equal: Option<Equal>,
     /// Else the name that PostgreSQL would choose for a new one.

@@ -53,6 +53,11 @@ shape AS (
      AND (i.indexrelid OPERATOR(pg_catalog.=) (SELECT w.indexrelid FROM wanted w)
        OR i.indrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT t.oid FROM tree t WHERE t.parent IS NOT NULL)))
 ),
+-- The columns that the wanted index is ordered by.
+keys(name) AS (
+  SELECT pg_catalog.unnest(x.columns[1:x.sizes[2]])
+    FROM wanted w JOIN shape x ON x.oid OPERATOR(pg_catalog.=) w.indexrelid
+),
 -- Of each partition the index that PostgreSQL would attach: the first that is the same and has no parent yet; for a
 -- constraint, one that belongs to a constraint.
 equal AS (
@@ -77,7 +82,7 @@ SELECT pg_catalog.json_build_object(
                WHERE a.attnum OPERATOR(pg_catalog.>) 0),
   'unique', (SELECT i.indisunique FROM wanted w
                JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) w.indexrelid),
-  'keys', (SELECT x.columns[1:x.sizes[2]] FROM wanted w JOIN shape x ON x.oid OPERATOR(pg_catalog.=) w.indexrelid),
+  'keys', ARRAY(SELECT k.name FROM keys k),
   'members', (
     SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
              'oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.relname,
@@ -95,6 +100,17 @@ SELECT pg_catalog.json_build_object(
              'invalid', (SELECT COALESCE(pg_catalog.json_agg(i.indexrelid::pg_catalog.int8), '[]')
                            FROM pg_catalog.pg_index i
                           WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND NOT i.indisvalid),
+             'nullable', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum), '[]')
+                            FROM pg_catalog.pg_attribute a
+                           WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND NOT a.attisdropped AND NOT a.attnotnull
+                             AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT k.name FROM keys k))),
+             'inherits_not_null', EXISTS (
+               SELECT FROM pg_catalog.pg_constraint n
+                 JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+                  AND a.attnum OPERATOR(pg_catalog.=) ANY (n.conkey)
+                WHERE n.conrelid OPERATOR(pg_catalog.=) c.oid AND n.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'n'
+                  AND NOT n.conislocal
+                  AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT k.name FROM keys k))),
              'equal', (SELECT pg_catalog.json_build_object('oid', e.oid::pg_catalog.int8, 'schema', e.nspname,
                                                            'name', e.relname, 'valid', e.valid)
                          FROM equal e WHERE e.table_oid OPERATOR(pg_catalog.=) c.oid))

@@ -89,8 +89,25 @@ impl Postgres {
         let folder = Folder::create(&binaries)?;
         let data_dir = folder.path.join("data");
         initdb(&binaries, &data_dir)?;
-        write_settings(&data_dir, &folder.path, &options)
-            .map_err(|error| failed(format!("could not write the settings of the server: {error}")))?;
+        write_settings(&data_dir, &folder.path, &options)?;
+        Self::serve(binaries, folder, data_dir)
+    }
+
+    /// A streaming replica of this server, in a directory of its own.
+    pub fn standby(&self, options: &Options) -> Result<Self, Report> {
+        let binaries = self.binaries.clone();
+        let folder = Folder::create(&binaries)?;
+        let data_dir = folder.path.join("data");
+        let mut copy = binaries.command("pg_basebackup");
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream", "--no-sync", "--pgdata"]);
+        copy.arg(&data_dir).args(["--host", &self.host, "--port", &self.port.to_string(), "--username", &self.user]);
+        run(copy.env_remove("PGPASSWORD").env_remove("PGSERVICE"))?;
+        write_settings(&data_dir, &folder.path, options)?;
+        Self::serve(binaries, folder, data_dir)
+    }
+
+    /// Starts what is in the directory.
+    fn serve(binaries: Binaries, folder: Folder, data_dir: PathBuf) -> Result<Self, Report> {
         let mut attempts = 0;
         let (server, watchdog, port) = loop {
             attempts += 1;
@@ -239,7 +256,7 @@ fn initdb(binaries: &Binaries, data_dir: &Path) -> Result<(), Report> {
     tried.map(drop)
 }
 
-fn write_settings(data_dir: &Path, socket_dir: &Path, options: &Options) -> io::Result<()> {
+fn write_settings(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<(), Report> {
     let ours = [
         ("listen_addresses", "127.0.0.1".to_owned()),
         ("unix_socket_directories", socket_dir.display().to_string()),
@@ -260,8 +277,8 @@ fn write_settings(data_dir: &Path, socket_dir: &Path, options: &Options) -> io::
         lines.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
     }
     let path = data_dir.join("postgresql.conf");
-    let defaults = fs::read_to_string(&path)?;
-    fs::write(&path, defaults + &lines)
+    let written = fs::read_to_string(&path).and_then(|defaults| fs::write(&path, defaults + &lines));
+    written.map_err(|error| failed(format!("could not write the settings of the server: {error}")))
 }
 
 fn spawn(binaries: &Binaries, folder: &Path, port: u16) -> Result<Child, Report> {

@@ -17,19 +17,21 @@ use crate::plan::{Detach, LockNeed, Phase, Undo};
 use crate::report::Report;
 use std::time::{Duration, Instant};
 
-/// Is the partition `$1` of the table `$2` half detached? If so a row: the name, quoted, of the CHECK that came with that.
-const HALF_WAY: &str = "SELECT (SELECT pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
+/// Is the partition `$1` of the table `$2` half detached? If so a row: the name, quoted, of the CHECK that came with that,
+/// and its oid.
+const HALF_WAY: &str = "SELECT k.name, k.oid FROM pg_catalog.pg_inherits i LEFT JOIN LATERAL ( \
+      SELECT pg_catalog.quote_ident(k.conname), k.oid FROM pg_catalog.pg_constraint k \
       WHERE k.conrelid OPERATOR(pg_catalog.=) i.inhrelid AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' \
-        AND k.xmin::pg_catalog.text OPERATOR(pg_catalog.=) i.xmin::pg_catalog.text LIMIT 1) \
-    FROM pg_catalog.pg_inherits i WHERE i.inhrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+        AND k.xmin::pg_catalog.text OPERATOR(pg_catalog.=) i.xmin::pg_catalog.text LIMIT 1) AS k(name, oid) ON true \
+    WHERE i.inhrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
       AND i.inhparent OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.oid AND i.inhdetachpending";
 
 /// Transactions that write from now on have this number or a later one.
 const NOW: &str = "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text";
 
-/// The CHECKs of its own that the table `$1` has since transaction `$2`: as they are called, and quoted. Of a transaction's
-/// number a row has the lower half, which goes round.
-const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname) FROM pg_catalog.pg_constraint k \
+/// The CHECKs of its own that the table `$1` has since transaction `$2`: as they are called, quoted, and their oids. Of a
+/// transaction's number a row has the lower half, which goes round.
+const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname), k.oid FROM pg_catalog.pg_constraint k \
     WHERE k.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
       AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' AND k.convalidated AND k.conislocal \
       AND k.coninhcount OPERATOR(pg_catalog.=) 0 \
@@ -71,7 +73,10 @@ impl Execution<'_> {
             let since = answer.value().unwrap_or_default().to_owned();
             self.struck(answer.error)?;
             let interrupted = match self.attempt_alone(phase, how, reply).await? {
-                Tried::Done => return self.learn_copy(what, &since).await,
+                Tried::Done => {
+                    self.mark_detached(phase, what.partition.oid);
+                    return self.learn_copy(what, &since).await;
+                }
                 Tried::Failed(stop) => Some(stop),
                 Tried::Locked | Tried::Unlockable => None,
             };
@@ -99,7 +104,7 @@ impl Execution<'_> {
         reply: &mut Reply,
     ) -> Result<(), Stop> {
         match (self.finish(what, interrupted, reply).await?, &phase.undo) {
-            (None, _) => {}
+            (None, _) => self.mark_detached(phase, what.partition.oid),
             (Some(stop), Some(Undo::Run(back))) => {
                 self.bring_back(back).await?;
                 return Err(stop);
@@ -162,7 +167,9 @@ impl Execution<'_> {
         let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
         let rows = self.surely(HALF_WAY, &[&partition, &table]).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(false) };
-        self.learned_at(what.slot, row.into_iter().next().flatten());
+        let mut row = row.into_iter();
+        self.learned_at(what.slot, row.next().flatten());
+        self.mark_learned(what.partition.oid, what.slot, row.next().flatten().as_deref());
         Ok(true)
     }
 
@@ -172,12 +179,14 @@ impl Execution<'_> {
         let chosen = |row: &Vec<Option<String>>| {
             row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
         };
+        let mut oids: Vec<_> = rows.iter().filter(|row| chosen(row)).filter_map(|row| row.get(2)?.clone()).collect();
         let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(|row| row.into_iter().nth(1)?).collect();
         if copies.len() > 1 {
             self.tell(&which_copy(what, &copies));
-            copies.clear();
+            (copies, oids) = (Vec::new(), Vec::new());
         }
         self.learned_at(what.slot, copies.pop());
+        self.mark_learned(what.partition.oid, what.slot, oids.pop().as_deref());
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, V
 use crate::execute::wait::Next;
 use crate::lanes;
 use crate::pg::sqlstate;
-use crate::plan::{Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
+use crate::plan::{Detach, Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
 use std::collections::{HashMap, VecDeque};
@@ -73,12 +73,20 @@ enum Left {
 /// How an attempt to undo ended.
 #[derive(Debug)]
 pub enum Cleared {
-    /// Nothing was left, or the plan had come to its end.
+    /// Nothing was left, or the plan had come to its end, or it cannot be undone any more, which is told.
     Nothing,
     /// What was done.
     Undone(Vec<String>),
     /// Not now.
     Later,
+}
+
+/// How it ended for one phase.
+enum Undoing {
+    Done,
+    /// Nor will it ever be done; why.
+    Refused(String),
+    NotNow,
 }
 
 /// By database and role.
@@ -142,6 +150,7 @@ fn kind(kind: ThingKind) -> &'static str {
         ThingKind::Column => "column",
         ThingKind::Default => "default",
         ThingKind::Constraint => "constraint",
+        ThingKind::Partition => "partition",
     }
 }
 
@@ -192,6 +201,12 @@ impl Execution<'_> {
         }
     }
 
+    /// A phase has detached a partition; the undo is to attach it.
+    pub(super) fn mark_detached(&mut self, phase: &Phase, partition: u32) {
+        let attached = made(phase).find(|thing| thing.kind == ThingKind::Partition);
+        self.memory.things.extend(attached.map(|thing| (thing.clone(), partition)));
+    }
+
     /// Asks for the oid of an index that a phase has built, and that may have to be dropped.
     pub(super) async fn mark_built(&mut self, at: usize, phase: &Phase) -> Result<(), BackendLost> {
         let Some(Undo::DropBuiltIndex { oid, index, .. }) = &phase.undo else { return Ok(()) };
@@ -205,10 +220,13 @@ impl Execution<'_> {
 
     /// The backend is gone. `stopped`: the phase that was under way, or the last that was not undone yet.
     pub(super) fn remember(&mut self, plan: &Plan, stopped: usize, undoing: bool) {
+        let Some(under_way) = plan.phases.get(stopped) else { return };
+        if let Some(detach) = under_way.detach.as_ref().filter(|_| !undoing) {
+            self.log_half_way(detach);
+        }
         if !self.memory.marks {
             return;
         }
-        let Some(under_way) = plan.phases.get(stopped) else { return };
         if !undoing && under_way.in_transaction && matches!(under_way.kind, PhaseKind::Brief | PhaseKind::Guarded) {
             self.memory.transaction = None;
             let rows = std::mem::take(&mut self.talk.salvaged);
@@ -243,6 +261,17 @@ impl Execution<'_> {
                 "the session of a schema change has ended, perhaps at its very end: look, and undo by hand what it has not finished"
             );
         }
+    }
+
+    /// Nobody finishes that for another session: only its author knows whether the partition is still to go.
+    fn log_half_way(&self, detach: &Detach) {
+        let remedy: Vec<&str> = detach.finish.steps.iter().map(|step| step.sql.as_str()).collect();
+        tracing::warn!(
+            partition = %detach.partition.full_name(),
+            remedy = remedy.join("; "),
+            "the session of a schema change has ended while it detached a partition, which may be half detached: no new query of \
+             its table sees it then, and rows for it are refused"
+        );
     }
 
     fn left_by(&self, plan: &Plan, at: usize, done: bool) -> Option<Left> {
@@ -342,7 +371,13 @@ impl Execution<'_> {
         let parameters = identity::parameters(asked);
         let answer = self.talk.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         let now = answer.rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
-        let still = undo.steps.iter().zip(things).zip(now).filter(|((_, made), now)| Some(**made) == *now);
+        let still: Vec<_> =
+            undo.steps.iter().zip(things).zip(now).filter(|((_, made), now)| Some(**made) == *now).collect();
+        let is_attach = |step: &Step| step.about.as_ref().is_some_and(|about| about.kind == ThingKind::Partition);
+        // Without the CHECK that proves its bounds, attaching a partition again would read every row of it.
+        if still.len() < undo.steps.len() && undo.steps.iter().any(is_attach) {
+            return Ok(Some(Vec::new()));
+        }
         let (mut steps, mut words) = (Vec::new(), Vec::new());
         for ((step, made), _) in still {
             let Some((kind, oid, name)) = step.about.as_ref().and_then(known) else { continue };
@@ -357,26 +392,35 @@ impl Execution<'_> {
             return Ok(Some(Vec::new()));
         }
         let phase = Phase { steps, ..undo.clone() };
-        Ok(self.run_undo(&phase).await?.then_some(words))
+        Ok(match self.run_undo(&phase).await? {
+            Undoing::Done => Some(words),
+            Undoing::Refused(reason) => {
+                self.tell_left(undo, &reason);
+                Some(Vec::new())
+            }
+            Undoing::NotNow => None,
+        })
     }
 
-    /// False: not now.
-    async fn run_undo(&mut self, phase: &Phase) -> Result<bool, Stop> {
+    async fn run_undo(&mut self, phase: &Phase) -> Result<Undoing, Stop> {
         let begun = Instant::now();
         loop {
             match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
-                Tried::Done => return Ok(true),
+                Tried::Done => return Ok(Undoing::Done),
                 Tried::Locked => {}
                 Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
                     return Err(Stop::Server(error));
                 }
-                Tried::Unlockable | Tried::Failed(_) => return Ok(false),
+                Tried::Failed(Stop::Server(error)) if is_for_good(error.sqlstate()) => {
+                    return Ok(Undoing::Refused(Stop::Server(error).reason()));
+                }
+                Tried::Unlockable | Tried::Failed(_) => return Ok(Undoing::NotNow),
             }
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
             }
             if begun.elapsed() >= PATIENCE {
-                return Ok(false);
+                return Ok(Undoing::NotNow);
             }
             let nap = lanes::nap_sql(self.config.locks.poll, "waiting to undo what a lost session has left");
             self.talk.ask_one(&nap, &[]).await?;
@@ -398,6 +442,11 @@ impl Execution<'_> {
         }
         Ok(leftovers.iter().map(|index| format!("DROP INDEX {}", index.quoted())).collect())
     }
+}
+
+/// What the schema or the rows have become meanwhile is in the way: it would be tried again and again.
+fn is_for_good(sqlstate: &str) -> bool {
+    sqlstate.starts_with("42") || sqlstate.starts_with("23")
 }
 
 /// What `quote_ident` gave.

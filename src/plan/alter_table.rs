@@ -76,6 +76,13 @@ impl Added {
     }
 }
 
+/// That columns are not null.
+pub(super) struct Proofs {
+    pub(super) phases: Vec<Phase>,
+    pub(super) after: Vec<Step>,
+    pub(super) meanwhile: Vec<&'static str>,
+}
+
 /// What the subcommands ask for.
 pub(super) struct Work<'a> {
     pub(super) ask: &'a Ask<'a>,
@@ -109,7 +116,7 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(ask: &'a Ask<'a>, table: &'a RelationFacts) -> Self {
+    pub(super) fn new(ask: &'a Ask<'a>, table: &'a RelationFacts) -> Self {
         let only = if ask.ddl.only { "ONLY " } else { "" };
         Self {
             ask,
@@ -251,6 +258,16 @@ impl<'a> Work<'a> {
     pub(super) fn after(&mut self, purpose: &'static str, steps: impl IntoIterator<Item = Step>) {
         self.last_purposes.push(purpose);
         self.after.extend(steps);
+    }
+
+    /// What proves that columns are not null, for a statement that has other phases behind that, and in the last one makes
+    /// them NOT NULL itself; and what goes then.
+    pub(super) fn proofs(mut self) -> Proofs {
+        let mut phases: Vec<Phase> = self.undoable(&self.then).into_iter().collect();
+        if !self.checks.is_empty() {
+            phases.push(self.validation());
+        }
+        Proofs { phases, after: self.after, meanwhile: self.meanwhile }
     }
 
     fn plan(mut self) -> Option<Plan> {

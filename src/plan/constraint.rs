@@ -2,7 +2,8 @@
 //!
 //! - CHECK, FOREIGN KEY, NOT NULL constraint: added NOT VALID (brief), then VALIDATE (long, weak lock).
 //! - NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
-//!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays.
+//!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays, also of a column
+//!   that is new and was filled.
 //! - UNIQUE, PRIMARY KEY: the index is built concurrently, then made the constraint's (brief).
 //!
 //! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
@@ -114,7 +115,13 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
         work.answer = Some(vec![proof.note(work)]);
         return Some(());
     }
-    work.meanwhile("for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502");
+    if lasting && proof.is_anothers(work.table) {
+        return None;
+    }
+    work.meanwhile(match lasting {
+        true => "the column gets a CHECK for good: it refuses NULL, by SQLSTATE 23514 instead of 23502",
+        false => "for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502",
+    });
     let (add, drop) = proof.add(work);
     work.then.add(FROM_NOW_ON, add, [drop]);
     let validate = on_constraint(work, "VALIDATE", &Name::Known(&proof.name));
@@ -192,8 +199,21 @@ impl Proof {
         Self { column: column.to_owned(), test, there: work.table.constraint(&name).is_some(), name }
     }
 
+    /// What one says that has this name; empty where it could not be asked for.
+    fn says_this(&self, there: &ConstraintFacts) -> bool {
+        let said = there.definition.strip_suffix(" NOT VALID").unwrap_or(&there.definition);
+        let column = quote_identifier(&self.column);
+        // The server quotes what must be quoted, `quote_identifier` everything.
+        [self.column.as_str(), &column].iter().any(|column| said == format!("CHECK (({column} {}))", self.test))
+    }
+
     fn is_valid(&self, table: &RelationFacts) -> bool {
-        table.constraint(&self.name).is_some_and(|there| there.kind == 'c' && there.validated)
+        table.constraint(&self.name).is_some_and(|there| there.validated && self.says_this(there))
+    }
+
+    /// Somebody else's has the name that is to last.
+    fn is_anothers(&self, table: &RelationFacts) -> bool {
+        table.constraint(&self.name).is_some_and(|there| !self.says_this(there))
     }
 
     fn note(&self, work: &Work<'_>) -> Report {

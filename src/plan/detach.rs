@@ -15,7 +15,7 @@
 
 use super::ask::Ask;
 use super::locks;
-use super::model::{Detach, LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::model::{Detach, LockNeed, Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
 use crate::catalog::{RelationFacts, RelationRef};
 use crate::pg::{LockMode, RelationKind, sqlstate};
 use crate::report::Report;
@@ -88,6 +88,7 @@ pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
     let [of, name] = [&facts.parent, &partition.id].map(|relation| relation.full_name().quoted());
     let step = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} CONCURRENTLY"));
     let attach = Step::hidden(format!("ALTER TABLE {of} ATTACH PARTITION {name} {}", facts.bound));
+    let attach = attach.about(facts.parent.oid, ThingKind::Partition, &name);
     let back = Phase {
         locks: locks::finalize(ask, &facts.parent, partition),
         steps: vec![attach, drop_copy(partition)],
@@ -131,7 +132,9 @@ fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: S
 
 fn drop_copy(partition: &RelationFacts) -> Step {
     let drop = format!("ALTER TABLE {} DROP CONSTRAINT ", partition.id.full_name().quoted());
-    Step::with_learned_name(&drop, COPY_OF_BOUNDS)
+    let about =
+        Thing { table: partition.id.oid, kind: ThingKind::Constraint, name: ThingName::Learned(COPY_OF_BOUNDS) };
+    Step { about: Some(about), ..Step::with_learned_name(&drop, COPY_OF_BOUNDS) }
 }
 
 /// Of what is a table of its own by then.

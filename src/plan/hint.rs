@@ -8,14 +8,32 @@ use crate::sql::form::Form;
 pub(super) fn hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
     match form {
         Form::CreateIndex | Form::Reindex | Form::ReindexMany => index_hint(ask, form),
+        Form::AddUnique | Form::AddPrimaryKey if is_partitioned(ask) => Some(partitioned_key_hint(ask, form)),
         _ => table_hint(form, ask.version()),
     }
 }
 
+fn is_partitioned(ask: &Ask<'_>) -> bool {
+    ask.target().is_some_and(|table| table.kind == RelationKind::PartitionedTable)
+}
+
+fn partitioned_key_hint(ask: &Ask<'_>, form: Form) -> &'static str {
+    match form {
+        Form::AddPrimaryKey if ask.version() >= 180_000 => {
+            "Give each partition its own key first (CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT … PRIMARY KEY USING \
+             INDEX): they are attached then. It is not done for you, as what NOT NULL a partition has from its parent becomes \
+             its own too by that, and outlives its parent's."
+        }
+        _ => {
+            "Give each partition its own key first (CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT … USING INDEX): they \
+             are attached then."
+        }
+    }
+}
+
 fn index_hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
-    let partitioned = ask.target().is_some_and(|table| table.kind == RelationKind::PartitionedTable);
     let hint = match form {
-        Form::CreateIndex if partitioned => {
+        Form::CreateIndex if is_partitioned(ask) => {
             "CREATE INDEX … ON ONLY the parent, CREATE INDEX on each partition, then ALTER INDEX … ATTACH PARTITION."
         }
         Form::CreateIndex if ask.in_transaction() => {

@@ -162,6 +162,10 @@ impl Needs<'_> {
                 self.add_all(target.default_partition.iter(), AccessExclusive);
                 for partition in part.others.iter().filter_map(|name| self.ask.facts.relation(name)) {
                     self.detached(partition);
+                    // Locked in a weaker mode before 14, its part of a foreign key to the table is yet dropped.
+                    if !partition.referenced_by.is_empty() {
+                        self.add(&partition.id, AccessExclusive, false);
+                    }
                 }
             }
             _ => {}

@@ -194,6 +194,8 @@ pub enum ThingKind {
     /// A column's.
     Default,
     Constraint,
+    /// A table that was a partition of the thing's table; its name is quoted, with its schema.
+    Partition,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -109,10 +109,11 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
         work.first.add("the column", [add], [drop_column(work, &new.name)]);
     }
-    work.columns.push((new.name.clone(), not_null));
+    // Before 12 no proof makes a filled column NOT NULL: it gets a CHECK for good, which does for no key or identity.
+    let only_checked = (filled || computed) && work.ask.version() < 120_000;
+    work.columns.push((new.name.clone(), not_null && !only_checked));
     if (filled || computed) && not_null {
-        // Without a proof it could get a CHECK at best, and be no key or identity.
-        if work.ask.version() < 120_000 {
+        if only_checked && identity(new).is_some() {
             return None;
         }
         constraint::new_not_null(work, new)?;

@@ -1,9 +1,15 @@
 //! UNIQUE and PRIMARY KEY on a partitioned table: each partition gets its own first (its index built concurrently, then made
 //! a constraint's), under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
 //!
-//! Limits: the columns of a primary key must be NOT NULL already, or every row would be read for that; no primary key since 18.
+//! A primary key's columns that are not NOT NULL are proved so first (12 on), as SET NOT NULL does it: then neither a
+//! partition's key nor the table's reads a row.
+//!
+//! Limit: since 18 NOT NULL is a constraint, and one that a partition has from its parent becomes its own too with a key
+//! USING INDEX, for ever: it would outlive its parent's. There only partitions whose NOT NULL is their own already go this way.
 
+use super::alter_table::{Proofs, Work};
 use super::ask::Ask;
+use super::constraint;
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
 use super::partitioned_index::{as_written, build, buildable, holds_key, new_ones};
 use crate::catalog::tree::Member;
@@ -24,13 +30,11 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if tree.name_taken || namesake || second || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
         return Some(as_written(ask, "the server will not run it", &[]));
     }
-    let nullable = |name: &String| table.column(name).is_none_or(|column| !column.not_null);
-    // Since 18 a partition's own key would make its NOT NULL constraints its own too, for ever.
-    let apart = !key.primary || (ask.version() < 180_000 && !key.columns.iter().any(nullable));
-    if !buildable(tree) || !apart {
+    let leaves_no_trace = |leaf: &Member| ask.version() < 180_000 || is_its_own(leaf);
+    if !buildable(tree) || (key.primary && !new_ones(tree).all(leaves_no_trace)) {
         return None;
     }
-    let mut phases = Vec::new();
+    let Proofs { mut phases, after, mut meanwhile } = proofs(ask, key)?;
     let mut built = Vec::new();
     for leaf in new_ones(tree) {
         let name = leaf.new_index.as_ref()?;
@@ -38,12 +42,34 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         phases.push(constraint(ask, leaf, name, key));
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
-    let meanwhile = match built.as_slice() {
-        [] => Vec::new(),
-        _ => vec!["each partition refuses duplicates before the whole table does"],
-    };
-    phases.extend(as_written(ask, "each partition has its key: they are attached", &built).phases);
+    if !built.is_empty() {
+        meanwhile.push("each partition refuses duplicates before the whole table does");
+    }
+    let mut ending = as_written(ask, "each partition has its key: they are attached", &built).phases;
+    ending.iter_mut().for_each(|phase| phase.steps.extend(after.iter().cloned()));
+    phases.append(&mut ending);
     Some(Plan { phases, meanwhile, ..ask.empty() })
+}
+
+/// Whether NOT NULL of the key's columns is there, and this partition's own (18).
+fn is_its_own(leaf: &Member) -> bool {
+    leaf.nullable.is_empty() && !leaf.inherits_not_null
+}
+
+/// That a primary key's columns are not null, where the server would read rows for it. `None`: it cannot be proved.
+fn proofs(ask: &Ask<'_>, key: &NewKey) -> Option<Proofs> {
+    let (table, tree) = (ask.target()?, ask.facts.tree.as_ref()?);
+    let mut work = Work::new(ask, table);
+    let reads = |column: &&String| {
+        tree.members.iter().any(|member| member.kind == RelationKind::Table && member.nullable.contains(column))
+    };
+    for column in key.columns.iter().filter(|_| key.primary).filter(reads) {
+        if !(120_000..180_000).contains(&ask.version()) {
+            return None;
+        }
+        constraint::not_null(&mut work, column, None)?;
+    }
+    Some(work.proofs())
 }
 
 /// The index becomes a constraint's.
@@ -59,7 +85,11 @@ fn constraint(ask: &Ask<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Pha
     };
     let brief =
         |purpose, step| Phase { locks: vec![lock.clone()], steps: vec![step], ..ask.phase(PhaseKind::Brief, purpose) };
-    let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}"));
+    // A key makes its columns NOT NULL, and leaves them so.
+    let nullable = if key.primary { leaf.nullable.as_slice() } else { &[] };
+    let was_null = |column: &String| format!(", ALTER COLUMN {} DROP NOT NULL", quote_identifier(column));
+    let as_before: String = nullable.iter().map(was_null).collect();
+    let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}{as_before}"));
     let back = brief("bring it back as it was", drop.about(leaf.id.oid, ThingKind::Constraint, own_name));
     let add = format!("{alter} ADD CONSTRAINT {name} {kind} USING INDEX {name}{}", key.deferral);
     Phase {

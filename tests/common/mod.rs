@@ -15,8 +15,10 @@
 pub mod end;
 pub mod program;
 pub mod raw;
+
 pub mod tls;
 pub mod twins;
+pub mod versions;
 
 use bytes::BytesMut;
 use pgsluice::config::{Address, Config, Io};

@@ -16,6 +16,7 @@ INSERT INTO t SELECT g, ROW(g, nullif(g, 3)) FROM generate_series(1, 30) g;
 CREATE TABLE o (id int PRIMARY KEY);
 INSERT INTO o SELECT generate_series(0, 10);
 ALTER TABLE t ADD COLUMN a1 plain;
+-- needs: 12
 ALTER TABLE t ADD COLUMN a2 plain DEFAULT (random() * 0)::int + 2 NOT NULL CHECK (a2 > 0) REFERENCES o;
 ALTER TABLE t ADD COLUMN a3 five;
 ALTER TABLE t ADD COLUMN a4 small;
@@ -23,13 +24,17 @@ ALTER TABLE t ADD COLUMN a5 small CONSTRAINT a5_is NOT NULL;
 ALTER TABLE t ADD COLUMN a6 small DEFAULT NULL;
 ALTER TABLE t ADD COLUMN a7 small DEFAULT 8, ADD COLUMN a8 small DEFAULT (random() * 0)::int + 9, ADD COLUMN a9 int DEFAULT (random() * 0)::int;
 ALTER TABLE t ADD COLUMN b1 positive;
+-- needs: 11
 ALTER TABLE t ADD COLUMN b2 positive DEFAULT 4 NOT NULL;
 ALTER TABLE t ADD COLUMN b3 below CHECK (b3 < 9);
 ALTER TABLE t ADD COLUMN b4 never DEFAULT 4;
+-- needs: 11
 ALTER TABLE t ADD COLUMN c1 mood DEFAULT some_mood() NOT NULL;
 ALTER TABLE t ADD COLUMN c2 mood DEFAULT 'sad';
 ALTER TABLE t ADD COLUMN c3 named COLLATE "C" DEFAULT 'x' || (random() * 0)::int;
+-- needs: 12
 ALTER TABLE t ADD COLUMN d1 place DEFAULT some_place() NOT NULL;
+-- needs: 12
 ALTER TABLE t ADD COLUMN d2 place DEFAULT no_place() NOT NULL, ADD COLUMN d3 place DEFAULT some_place();
 -- needs: 12
 ALTER TABLE t ALTER COLUMN w SET NOT NULL;

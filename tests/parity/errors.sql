@@ -69,8 +69,10 @@ ALTER TABLE t ADD COLUMN c int DEFAULT 5 + (random() * 0)::int UNIQUE;
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT 99 REFERENCES o;
 -- part
+-- needs: 12
 ALTER TABLE t ADD COLUMN c int DEFAULT 99 + (random() * 0)::int REFERENCES o NOT NULL;
 -- part
+-- needs: 12
 ALTER TABLE t ADD COLUMN c int DEFAULT nullif((random() * 0)::int, 0) NOT NULL;
 -- part
 ALTER TABLE t ADD COLUMN c int DEFAULT 3 REFERENCES missing;

@@ -70,6 +70,7 @@ ALTER TABLE ONLY top DROP CONSTRAINT tall, ADD CONSTRAINT tall CHECK (a > -2);
 -- part
 ALTER TABLE low ADD CONSTRAINT tall CHECK (a > -3);
 -- part
+-- needs: 12
 ALTER TABLE top ADD COLUMN zz serial;
 -- part
 ALTER TABLE top DROP COLUMN n1, ADD COLUMN n1 int DEFAULT (random() * 0)::int + 3;

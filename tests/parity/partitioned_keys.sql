@@ -74,3 +74,50 @@ DELETE FROM q WHERE v = 2;
 ALTER TABLE q ALTER v SET NOT NULL;
 -- needs: 12
 ALTER TABLE q ADD PRIMARY KEY (id, v);
+-- part
+-- since: 11
+CREATE TABLE n (a int, "B b" int, c text) PARTITION BY RANGE (a);
+-- since: 11
+CREATE TABLE n_1 PARTITION OF n FOR VALUES FROM (0) TO (100);
+-- since: 11
+CREATE TABLE n_2 PARTITION OF n ("B b" NOT NULL) FOR VALUES FROM (100) TO (200) PARTITION BY LIST ("B b");
+-- since: 11
+CREATE TABLE n_21 PARTITION OF n_2 FOR VALUES IN (150, 151, 152);
+-- since: 11
+CREATE TABLE n_22 PARTITION OF n_2 DEFAULT;
+-- since: 11
+CREATE TABLE n_3 PARTITION OF n (a NOT NULL, "B b" NOT NULL) FOR VALUES FROM (200) TO (300);
+-- since: 11
+INSERT INTO n SELECT g, g, 'n' || g FROM generate_series(1, 299) g;
+-- part
+-- since: 11
+UPDATE n SET "B b" = NULL WHERE a = 50;
+-- part
+-- since: 11
+ALTER TABLE n ADD PRIMARY KEY (a, "B b");
+-- part
+-- since: 11
+UPDATE n SET "B b" = 1 WHERE a = 50;
+-- since: 11
+INSERT INTO n VALUES (250, 250, 'twice');
+-- part
+-- since: 11
+ALTER TABLE n ADD PRIMARY KEY (a, "B b");
+-- part
+-- since: 11
+DELETE FROM n WHERE c = 'twice';
+-- since: 11
+CREATE TABLE before AS SELECT attrelid::regclass::text, attname, attnotnull FROM pg_attribute WHERE attrelid::regclass::text ~ '^n(_\d+)?$' AND attnum > 0;
+-- part
+-- since: 11
+ALTER TABLE n ADD CONSTRAINT "key of n" PRIMARY KEY (a, "B b");
+-- part
+-- since: 11
+CREATE TABLE own (a int NOT NULL, b int) PARTITION BY RANGE (a);
+-- since: 11
+CREATE TABLE own_1 PARTITION OF own (a NOT NULL, b NOT NULL) FOR VALUES FROM (0) TO (100);
+-- since: 11
+INSERT INTO own SELECT g, g FROM generate_series(1, 99) g;
+-- part
+-- since: 11
+ALTER TABLE own ADD PRIMARY KEY (a, b);

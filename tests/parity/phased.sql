@@ -117,6 +117,7 @@ CREATE TABLE checked (id int);
 INSERT INTO checked SELECT generate_series(1, 20);
 -- part
 ALTER TABLE checked ADD COLUMN a int CHECK (a >= 0);
+-- needs: 11
 ALTER TABLE checked ADD COLUMN "B b" integer DEFAULT 7 NOT NULL CHECK ("B b" >= 0);
 ALTER TABLE checked ADD d text COLLATE "C" DEFAULT 'x' CONSTRAINT "odd ""c" CHECK (length(checked.d) < 9 AND id > 0);
 ALTER TABLE checked ADD e numeric(5, 2) CHECK (e BETWEEN 0 AND 1 OR e IS NULL OR e IN (3, 4)) NULL;

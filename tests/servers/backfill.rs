@@ -54,5 +54,33 @@ pub(crate) fn check(server: &Postgres) {
     client.ok("ALTER TABLE u ADD COLUMN r float8 DEFAULT slow()");
     let most = watcher.value("SELECT max(rows) FROM (SELECT count(*) AS rows FROM u GROUP BY xmin::text) b");
     assert!(most.parse::<u32>().unwrap() <= 30, "a batch of {most} rows took 2 ms for each");
+    filled_and_not_null(server.version, &mut client);
     running.stop_now();
+}
+
+/// Before 12 no proof spares the scan for NOT NULL: a CHECK does in its place, for good, and a WARNING says so.
+fn filled_and_not_null(version: u32, client: &mut Client) {
+    let outcome =
+        client.ok("ALTER TABLE u ADD COLUMN s serial, ADD COLUMN \"N n\" int NOT NULL DEFAULT (random() * 0)::int + 1");
+    let warned = outcome.notices.iter().filter(|notice| notice.contains("gets a CHECK instead of NOT NULL")).count();
+    let columns = "SELECT string_agg(attname || ' ' || attnotnull, ', ' ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = 'u'::regclass AND attname IN ('s', 'N n')";
+    let checks =
+        "SELECT string_agg(concat_ws(' ', conname, convalidated, pg_get_constraintdef(oid)), ', ' ORDER BY conname)
+        FROM pg_constraint WHERE conrelid = 'u'::regclass AND contype = 'c'";
+    let state = (warned, client.value(columns), client.value(checks));
+    let expected = match version {
+        0..12 => (
+            2,
+            "s false, N n false",
+            r#"u_N n_not_null t CHECK (("N n" IS NOT NULL)), u_s_not_null t CHECK ((s IS NOT NULL))"#,
+        ),
+        _ => (0, "s true, N n true", ""),
+    };
+    assert_eq!((state.0, state.1.as_str(), state.2.as_str()), expected);
+    assert_eq!(client.value("SELECT count(DISTINCT s) = 300 AND sum(\"N n\") = 300 FROM u"), "t");
+    let refused = client.query("UPDATE u SET s = NULL");
+    assert_eq!(refused.error.as_deref(), Some(if version < 12 { "23514" } else { "23502" }));
+    let twice = client.ok("ALTER TABLE u ALTER COLUMN s SET NOT NULL");
+    assert_eq!(twice.notices.len(), usize::from(version < 12), "{twice:?}");
 }

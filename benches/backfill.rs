@@ -10,7 +10,7 @@
 mod rig;
 
 use rig::common::Client;
-use rig::{Rig, median, setting};
+use rig::{Rig, median, percentile, setting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -73,7 +73,7 @@ fn rates(rig: &Rig, rows: u32, rounds: u32) {
 
 /// A new table of rows as applications have them.
 fn table(rig: &Rig, rows: u32) -> Client {
-    let mut client = Client::connect(rig.postgres.port, &rig.postgres.user, "postgres");
+    let mut client = rig.connect(rig.target("direct"));
     client.ok("DROP TABLE IF EXISTS orders");
     client
         .ok("CREATE TABLE orders (id int PRIMARY KEY, customer int NOT NULL, total int NOT NULL, note text NOT NULL)");
@@ -87,8 +87,7 @@ fn table(rig: &Rig, rows: u32) -> Client {
 fn fill(rig: &Rig, way: Way, rows: u32) -> f64 {
     let mut client = table(rig, rows);
     if way == Way::Pgsluice {
-        let port = rig.target("unthrottled").port;
-        let mut client = Client::connect(port, &rig.postgres.user, "postgres");
+        let mut client = rig.connect(rig.target("unthrottled"));
         let begun = Instant::now();
         client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
         let took = begun.elapsed().as_secs_f64();
@@ -127,11 +126,14 @@ fn application(rig: &Rig, rows: u32) {
     let baseline = measure(rig, port, rows, || thread::sleep(BASELINE));
     show("no backfill", &baseline);
     let filled = measure(rig, port, rows, || {
-        let mut client = Client::connect(port, &rig.postgres.user, "postgres");
+        let mut client = rig.connect(rig.target("throttled"));
         client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
     });
     show("backfill", &filled);
-    println!("\nThe 99th percentile is {:.2} times as long.", percentile(&filled.0, 99) / percentile(&baseline.0, 99));
+    println!(
+        "\nThe 99th percentile is {:.2} times as long.",
+        percentile(&filled.0, 99.0) / percentile(&baseline.0, 99.0)
+    );
 }
 
 /// Milliseconds in order, and how many seconds it took.
@@ -139,12 +141,8 @@ type Delays = (Vec<f64>, f64);
 
 fn show(what: &str, measured: &Delays) {
     let (delays, took) = measured;
-    let [median, late, worst] = [50, 99, 100].map(|share| percentile(delays, share));
+    let [median, late, worst] = [50.0, 99.0, 100.0].map(|share| percentile(delays, share));
     println!("| {what} | {median:.2} ms | {late:.2} ms | {worst:.1} ms | {took:.1} s |");
-}
-
-fn percentile(sorted: &[f64], share: usize) -> f64 {
-    sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// What the application's statements take while something is done.

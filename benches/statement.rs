@@ -100,17 +100,8 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
     let facts = Facts {
         session: serde_json::from_str(SESSION).unwrap_or_else(|e| unreachable!("{e}")),
         relations: query::relations_of(&statement).into_iter().map(asked).collect(),
-        related: Vec::new(),
-        probe: Vec::new(),
-        refreshable: false,
         wanted_index: Some("INDEX USING btree (customer_id)".to_owned()),
-        free_names: Vec::new(),
-        backfill: None,
-        tree: None,
-        attach: None,
-        detachable: None,
-        domain_tables: None,
-        leaves: None,
+        ..Facts::default()
     };
     let limits = Limits { small_table: 1 << 20, rewrite: true, refuse_unsafe: false, refuse_exclude: false };
     assert!(plan(&statement, &facts, &limits).is_ok());

@@ -4,7 +4,6 @@
 
 mod backend;
 mod plan;
-mod supposed;
 
 use crate::config::{Address, Config, Log, LogFormat, LogLevel, Mode, Overrides};
 use crate::report::Report;

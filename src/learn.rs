@@ -3,12 +3,13 @@
 //! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
 //! nothing that stays.
 
-use crate::catalog::reading::{Reading, Wanted};
+use crate::catalog::reading::{Question, Reading, Wanted};
 use crate::catalog::tree::{self, Inquire, Round};
 use crate::catalog::{
     Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, leaves, matview, naming, probe,
     query,
 };
+use crate::pg::RelationName;
 use crate::plan::{self, Limits};
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -38,12 +39,34 @@ pub trait Asking {
     /// The one text that a question is answered with behind statements that are rolled back; `None`: one of them failed.
     fn behind(&mut self, round: &Round) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
 
-    /// The one text that a question is answered with.
+    /// The one text that each question is answered with, all asked at once.
+    fn texts(&mut self, questions: &[Question]) -> impl Future<Output = Result<Vec<String>, Self::Stop>> + Send;
+
+    /// The one text that a question is answered with; `None`: it failed.
     fn text(
         &mut self,
         sql: &str,
         parameters: &[&str],
     ) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
+}
+
+/// What is true of the relations named, before anything is tried on them; or why it cannot be told.
+///
+/// # Errors
+/// No further question can be put.
+pub async fn read<A: Asking>(
+    asking: &mut A,
+    names: &[RelationName],
+    wanted: Wanted,
+) -> Result<Result<Facts, String>, A::Stop> {
+    let mut reading = Reading::new(names, wanted);
+    while let Some(questions) = reading.round() {
+        let texts = asking.texts(&questions).await?;
+        if let Err(error) = reading.answer(&texts) {
+            return Ok(Err(format!("cannot read the facts of this statement: {error}")));
+        }
+    }
+    Ok(reading.facts().ok_or_else(|| "there are no facts of this statement".to_owned()))
 }
 
 /// Completes the facts of a statement on `table` (if that is there) by what the plan may need: its partitions, what the
@@ -97,19 +120,7 @@ async fn ask_domain<A: Asking>(asking: &mut A, statement: &Statement, facts: &mu
     let (Some(name), Form::AlterDomain) = (&ddl.domain, ddl.form()) else { return Ok(()) };
     let Some(json) = asking.text(domain::TABLES_SQL, &[&name.quoted()]).await? else { return Ok(()) };
     let Some(names) = domain::tables(&json) else { return Ok(()) };
-    let mut reading = Reading::new(&names, Wanted::Details);
-    while let Some(questions) = reading.round() {
-        let mut texts = Vec::new();
-        for question in &questions {
-            let (sql, parameters) = question.as_asked();
-            let Some(text) = asking.text(sql, &parameters).await? else { return Ok(()) };
-            texts.push(text);
-        }
-        if reading.answer(&texts).is_err() {
-            return Ok(());
-        }
-    }
-    let Some(found) = reading.facts() else { return Ok(()) };
+    let Ok(found) = read(asking, &names, Wanted::Details).await? else { return Ok(()) };
     let tables: Vec<RelationFacts> = found.relations.into_iter().filter_map(|asked| asked.found).collect();
     facts.related.extend(tables.iter().map(RelationFacts::lock_facts));
     facts.domain_tables = Some(tables);

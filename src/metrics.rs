@@ -52,6 +52,8 @@ counters! {
     ddl_refused,
     /// … that ended in an error or were given up.
     ddl_failed,
+    /// Statements that were done by one round trip, before anything was asked.
+    first_tries_done,
     /// Tries of a brief step.
     lock_attempts,
     /// … that found the lock taken.

@@ -113,17 +113,10 @@ impl Default for Scene {
         let session = SessionFacts {
             server_version: 160_000,
             backend_pid: 4711,
-            in_transaction: false,
-            lock_timeout_ms: 0,
-            statement_timeout_ms: 0,
             deadlock_timeout_ms: 1000,
             may_probe: true,
-            strongest_lock: None,
-            frozen_snapshot: false,
-            event_triggers: false,
-            read_only: false,
-            hushed: false,
             current_schema: Some("public".to_owned()),
+            ..SessionFacts::default()
         };
         Self {
             session,
@@ -327,37 +320,7 @@ fn probe(word: &str) -> Option<ProbeAnswer> {
 }
 
 fn relation_facts(id: RelationRef) -> RelationFacts {
-    RelationFacts {
-        id,
-        kind: RelationKind::Table,
-        persistence: 'p',
-        bytes: 0,
-        table_bytes: 0,
-        rows: -1.0,
-        has_children: false,
-        child_columns: Vec::new(),
-        is_partition: false,
-        detach_pending: false,
-        detaching: false,
-        passes_storage: false,
-        typed: false,
-        owned: true,
-        may_lock: true,
-        parent: None,
-        default_partition: None,
-        table: None,
-        index: None,
-        own_lock: None,
-        created_here: false,
-        lane_holder: None,
-        is_system: false,
-        columns: Vec::new(),
-        constraints: Vec::new(),
-        indexes: Vec::new(),
-        referenced_by: Vec::new(),
-        reached_by: Vec::new(),
-        partitions_reference: Vec::new(),
-    }
+    RelationFacts { rows: -1.0, owned: true, ..RelationFacts::new(id, RelationKind::Table) }
 }
 
 fn relation(facts: &mut RelationFacts, word: &str) {

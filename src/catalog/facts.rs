@@ -6,7 +6,7 @@ use crate::pg::{LockMode, RelationKind, RelationName};
 use serde::{Deserialize, Serialize};
 
 /// What is true of the session and of every relation asked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub session: SessionFacts,
     /// In the order asked; a name that resolves to nothing has `found: None`.
@@ -86,7 +86,7 @@ pub struct BackfillFacts {
     pub owner: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionFacts {
     /// `server_version_num`, e.g. 150018
     pub server_version: i32,
@@ -367,6 +367,41 @@ impl Facts {
 }
 
 impl RelationFacts {
+    /// An empty, permanent one of which nothing else is known, and which may be locked.
+    pub fn new(id: RelationRef, kind: RelationKind) -> Self {
+        Self {
+            id,
+            kind,
+            persistence: 'p',
+            bytes: 0,
+            table_bytes: 0,
+            rows: 0.0,
+            has_children: false,
+            child_columns: Vec::new(),
+            is_partition: false,
+            detach_pending: false,
+            detaching: false,
+            passes_storage: false,
+            typed: false,
+            owned: false,
+            may_lock: true,
+            parent: None,
+            default_partition: None,
+            table: None,
+            index: None,
+            own_lock: None,
+            created_here: false,
+            lane_holder: None,
+            is_system: false,
+            columns: Vec::new(),
+            constraints: Vec::new(),
+            indexes: Vec::new(),
+            referenced_by: Vec::new(),
+            reached_by: Vec::new(),
+            partitions_reference: Vec::new(),
+        }
+    }
+
     pub fn column(&self, name: &str) -> Option<&ColumnFacts> {
         self.columns.iter().find(|column| column.name == name)
     }

@@ -3,10 +3,10 @@
 use super::Failure;
 use crate::catalog::Facts;
 use crate::catalog::query::relations_of;
-use crate::catalog::reading::Reading;
+use crate::catalog::reading::Question;
 use crate::catalog::tree::Round;
 use crate::config::{Address, BackendTls, BackendTlsMode};
-use crate::learn::{Asking, Failed, Rows, learn};
+use crate::learn::{Asking, Failed, Rows, learn, read};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
 use crate::plan::{self, Limits};
@@ -57,23 +57,15 @@ impl Backend {
         self.runtime
             .block_on(self.ask(statement, limits))
             .map_err(|error| Failure(format!("could not read the facts: {}", said(&error))))?
-            .map_err(|error| Failure(format!("could not read the facts: {error}")))
+            .map_err(Failure)
     }
 
-    async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, serde_json::Error>, Error> {
+    async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, String>, Error> {
         let names = relations_of(statement);
-        let mut reading = Reading::new(&names, plan::wants(statement));
-        while let Some(questions) = reading.round() {
-            let mut texts = Vec::new();
-            for question in &questions {
-                let parameters: Vec<_> = question.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
-                texts.push(self.client.query_one(&*question.sql, &parameters).await?.get(0));
-            }
-            if let Err(error) = reading.answer(&texts) {
-                return Ok(Err(error));
-            }
-        }
-        let Some(mut facts) = reading.facts() else { return Ok(Err(serde::de::Error::custom("there are none"))) };
+        let mut facts = match read(&mut &self.client, &names, plan::wants(statement)).await? {
+            Ok(facts) => facts,
+            Err(why) => return Ok(Err(why)),
+        };
         let table = names.first().and_then(|name| facts.relation(name)).cloned();
         if facts.session.may_probe {
             learn(&mut &self.client, statement, table.as_ref(), limits, &mut facts).await?;
@@ -119,6 +111,15 @@ impl Asking for &Client {
             Err(error) if error.as_db_error().is_some() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn texts(&mut self, questions: &[Question]) -> Result<Vec<String>, Error> {
+        let mut texts = Vec::new();
+        for question in questions {
+            let parameters: Vec<_> = question.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
+            texts.push(self.query_one(&*question.sql, &parameters).await?.try_get(0)?);
+        }
+        Ok(texts)
     }
 
     async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Error> {

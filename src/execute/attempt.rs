@@ -264,14 +264,12 @@ impl Execution<'_> {
 
     fn was_hold_budget(&self, phase: &Phase, error: &ServerError) -> bool {
         self.hold_timeout(phase).is_some()
-            && error.sqlstate() == sqlstate::QUERY_CANCELED
             && !self.talk.link.front_gone()
+            && is_statement_timeout(error)
             && !self.talk.take_cancelled()
-            && error.field(b'R') == Some("ProcessInterrupts")
-            && error.message().contains("statement timeout")
     }
 
-    fn over_hold_budget(&self, phase: &Phase) -> Report {
+    pub(super) fn over_hold_budget(&self, phase: &Phase) -> Report {
         let budget = crate::report::in_words(self.config.locks.hold_budget);
         Report::error(sqlstate::QUERY_CANCELED, format!("canceling DDL that held its lock longer than {budget}"))
             .detail(format!("A step that should take milliseconds ({}) did not end in time; it was rolled back, so that nobody waits for it.", phase.purpose))
@@ -279,7 +277,7 @@ impl Execution<'_> {
     }
 
     /// Takes back a failed try: its transaction, or its savepoint.
-    async fn take_back(&mut self) -> Result<(), Stop> {
+    pub(super) async fn take_back(&mut self) -> Result<(), Stop> {
         let mut batch = Batch::new();
         if self.in_transaction() {
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
@@ -330,8 +328,15 @@ fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
 }
 
 /// 55P03, by NOWAIT or by `lock_timeout`; and the victim of a deadlock, which may try again.
-fn is_lock_failure(error: &ServerError) -> bool {
+pub(super) fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
+}
+
+/// The server's own word for it, not one of a function's.
+pub(super) fn is_statement_timeout(error: &ServerError) -> bool {
+    error.sqlstate() == sqlstate::QUERY_CANCELED
+        && error.field(b'R') == Some("ProcessInterrupts")
+        && error.message().contains("statement timeout")
 }
 
 pub(super) fn set_local(setting: &str, time: Duration) -> String {

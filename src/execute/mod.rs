@@ -8,6 +8,7 @@
 mod attempt;
 mod backfill;
 mod detach;
+mod first;
 pub mod leftover;
 mod long;
 mod progress;

@@ -10,6 +10,8 @@
 //!    [`new_partition`]: its table stays in use.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
+//! Ahead of all that, [`first`]: what is most often true is tried without facts.
+//!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
 //!
 //! What it does not do: ask. A relation that the facts say nothing about is a [`Refusal`], never a guess; where the
@@ -24,6 +26,7 @@ mod detach;
 mod direct;
 mod drop_index;
 mod elide;
+pub mod first;
 mod hint;
 mod index;
 pub mod locks;

@@ -2,19 +2,20 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
-use super::Session;
+use super::{Session, Shared};
 use crate::backend::BackendLost;
-use crate::catalog::reading::{Question, Reading, Wanted};
+use crate::catalog::reading::{Question, Wanted};
+use crate::catalog::supposed::{self, Size};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
-use crate::learn::{Asking, Failed, Rows, learn};
+use crate::learn::{Asking, Failed, Rows, learn, read};
 use crate::pg::relation::quote_literal;
-use crate::pg::sqlstate;
-use crate::plan::{self, Limits, Plan};
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::{self, Limits, Plan, first};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
@@ -36,6 +37,10 @@ impl Session {
         if matches!(statement.class, Class::Ddl(_)) {
             self.clear_leftovers().await?;
         }
+        if let Some(reply) = self.first_try(statement, offset).await? {
+            return Ok(reply);
+        }
+        tracing::debug!("facts are asked for: {}", shown(statement));
         let facts = self.facts(statement).await?;
         let plan = match plan::plan(statement, &facts, &self.limits()) {
             Ok(plan) => plan,
@@ -56,21 +61,45 @@ impl Session {
         self.execute_plan(&plan, &facts, offset).await
     }
 
+    /// Before anything is asked: what most statements come to.
+    async fn first_try(&mut self, statement: &Statement, offset: usize) -> Result<Option<Reply>, Stop> {
+        let in_transaction = self.talk.link.status != b'I';
+        let Some(first) = first::first(statement, in_transaction, &self.limits()) else { return Ok(None) };
+        let mut facts = supposed::facts(statement, Size::Small);
+        facts.session.in_transaction = in_transaction;
+        let reply = self.execution(&facts, offset).first_try(&first).await;
+        match &reply {
+            Ok(Some(_)) => {
+                self.shared.metrics.ddl_planned.add();
+                self.log(statement, &first.plan);
+            }
+            Ok(None) => {}
+            Err(stop) => self.not_done(&first.plan, stop),
+        }
+        reply
+    }
+
+    fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
+        let Shared { config, metrics, .. } = &*self.shared;
+        let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
+        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory }
+    }
+
+    fn not_done(&self, plan: &Plan, stop: &Stop) {
+        self.shared.metrics.ddl_failed.add();
+        tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
+    }
+
     async fn execute_plan(&mut self, plan: &Plan, facts: &Facts, offset: usize) -> Result<Reply, Stop> {
-        let metrics = &self.shared.metrics;
-        metrics.ddl_planned.add();
-        let config = &self.shared.config;
-        let begun = Instant::now();
-        let (learned, memory) = (Vec::new(), Memory::default());
-        let mut execution = Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory };
+        self.shared.metrics.ddl_planned.add();
+        let mut execution = self.execution(facts, offset);
         let result = execution.run(plan).await;
         if let Some(leftover) = execution.memory.left.take() {
             let (database, role) = self.database_and_role();
             self.shared.leftovers.keep(database, role, leftover);
         }
         if let Err(stop) = &result {
-            self.shared.metrics.ddl_failed.add();
-            tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
+            self.not_done(plan, stop);
         }
         result
     }
@@ -111,11 +140,7 @@ impl Session {
 
     async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
         let facts = self.facts_of(&[], Wanted::Itself).await?;
-        let (config, metrics) = (&self.shared.config, &self.shared.metrics);
-        let (learned, memory) = (Vec::new(), Memory::default());
-        let begun = Instant::now();
-        let talk = &mut self.talk;
-        Execution { talk, config, metrics, facts: &facts, offset: 0, begun, learned, memory }.clear(leftover).await
+        self.execution(&facts, 0).clear(leftover).await
     }
 
     fn log(&self, statement: &Statement, plan: &Plan) {
@@ -154,25 +179,10 @@ impl Session {
         Ok(facts)
     }
 
-    async fn facts_of(&mut self, names: &[crate::pg::RelationName], wanted: Wanted) -> Result<Facts, Stop> {
-        let unreadable = |why: &str| {
-            Stop::Report(Report::error(
-                sqlstate::INTERNAL_ERROR,
-                format!("cannot read the facts of this statement: {why}"),
-            ))
-        };
-        let mut reading = Reading::new(names, wanted);
-        while let Some(questions) = reading.round() {
-            let asked: Vec<(&str, Vec<&str>)> = questions.iter().map(Question::as_asked).collect();
-            let answer = match self.talk.questions(&asked).await?.ok() {
-                Ok(answer) => answer,
-                Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
-            };
-            let values = answer.rows.iter().map(|row| row.first().and_then(Option::as_deref).unwrap_or_default());
-            let texts: Vec<String> = values.map(|value| self.talk.text(value)).collect();
-            reading.answer(&texts).map_err(|error| unreadable(&error.to_string()))?;
-        }
-        let mut facts = reading.facts().ok_or_else(|| unreadable("there are none"))?;
+    async fn facts_of(&mut self, names: &[RelationName], wanted: Wanted) -> Result<Facts, Stop> {
+        let mut facts = read(self, names, wanted)
+            .await?
+            .map_err(|why| Stop::Report(Report::error(sqlstate::INTERNAL_ERROR, why)))?;
         facts.session.in_transaction = self.talk.link.status != b'I';
         Ok(facts)
     }
@@ -198,13 +208,7 @@ impl Asking for Session {
 
     /// A cancel is the whole statement's.
     async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, Failed>, Stop> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement("SET LOCAL lock_timeout = 50", &[]);
-        let before = batch.statements;
-        for sql in statements {
-            batch.statement(sql, &[]);
-        }
+        let (batch, before) = guarded_batch(statements.iter().copied());
         let answer = self.answered_and_rolled_back(batch).await?;
         Ok(answer.map_err(|(done, error)| {
             // What fails ahead of them counts as the first.
@@ -216,12 +220,7 @@ impl Asking for Session {
     async fn behind(&mut self, round: &Round) -> Result<Option<String>, Stop> {
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
         for _ in 0..LOOKS {
-            let mut batch = Batch::new();
-            batch.statement("BEGIN", &[]);
-            batch.statement("SET LOCAL lock_timeout = 50", &[]);
-            for sql in &round.first {
-                batch.statement(sql, &[]);
-            }
+            let (mut batch, _) = guarded_batch(round.first.iter().map(String::as_str));
             self.talk.put_question(&mut batch, round.question, &parameters);
             match self.answered_and_rolled_back(batch).await? {
                 Ok(rows) => {
@@ -233,6 +232,16 @@ impl Asking for Session {
             }
         }
         Ok(None)
+    }
+
+    async fn texts(&mut self, questions: &[Question]) -> Result<Vec<String>, Stop> {
+        let asked: Vec<(&str, Vec<&str>)> = questions.iter().map(Question::as_asked).collect();
+        let answer = match self.talk.questions(&asked).await?.ok() {
+            Ok(answer) => answer,
+            Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+        };
+        let values = answer.rows.iter().map(|row| row.first().and_then(Option::as_deref).unwrap_or_default());
+        Ok(values.map(|value| self.talk.text(value)).collect())
     }
 
     async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
@@ -264,6 +273,16 @@ impl Session {
         self.talk.take_cancelled();
         Err(Stop::Server(ServerError::new(error.with_position(|_| None))))
     }
+}
+
+/// A transaction of these statements, none of which waits long for a lock; and how many stand before them.
+fn guarded_batch<'a>(statements: impl Iterator<Item = &'a str>) -> (Batch, usize) {
+    let mut batch = Batch::new();
+    batch.statement("BEGIN", &[]);
+    batch.statement("SET LOCAL lock_timeout = 50", &[]);
+    let before = batch.statements;
+    statements.for_each(|sql| batch.statement(sql, &[]));
+    (batch, before)
 }
 
 /// A statement for the log: the one place where a client's text gets there. What DO and CALL are given may be secret.

@@ -189,16 +189,7 @@ impl Answers {
             session: SessionFacts { strongest_lock: self.transaction.strongest, ..head.session.clone() },
             relations,
             related: about.iter().filter_map(|oid| refs.get(oid).cloned()).collect(),
-            probe: Vec::new(),
-            wanted_index: None,
-            free_names: Vec::new(),
-            tree: None,
-            refreshable: false,
-            attach: None,
-            leaves: None,
-            detachable: None,
-            domain_tables: None,
-            backfill: None,
+            ..Facts::default()
         })
     }
 }

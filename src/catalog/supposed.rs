@@ -1,34 +1,41 @@
-//! Supposed facts, where no server is asked: every relation exists, is large, and is not ours to answer for.
+//! Supposed facts, where no server is asked: every relation exists, and is not ours to answer for.
 
-use crate::catalog::naming::{self, Wanted};
-use crate::catalog::query::relations_of;
-use crate::catalog::{Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use super::naming::{self, Wanted};
+use super::query::relations_of;
+use super::{Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
 
-/// Far over any limit for small tables.
-const LARGE: u64 = 100 << 30;
-const MANY_ROWS: f64 = 1e9;
+/// How large every relation is supposed to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// As small as may be.
+    Small,
+    /// Far over any limit for small tables.
+    Large,
+}
+
+impl Size {
+    fn bytes(self) -> u64 {
+        if self == Self::Large { 100 << 30 } else { 0 }
+    }
+
+    fn rows(self) -> f64 {
+        if self == Self::Large { 1e9 } else { 0.0 }
+    }
+}
+
 /// The oldest version that PostgreSQL still maintains: it does what later ones do, and seldom more.
 const VERSION: i32 = 140_000;
 
-/// Facts under which nothing can be answered from the catalogue, and everything takes long.
-pub(super) fn facts(statement: &Statement) -> Facts {
+/// Facts under which nothing can be answered from the catalogue, and everything takes as long as the size says.
+pub fn facts(statement: &Statement, size: Size) -> Facts {
     let session = SessionFacts {
         server_version: VERSION,
-        backend_pid: 0,
-        in_transaction: false,
-        lock_timeout_ms: 0,
-        statement_timeout_ms: 0,
         deadlock_timeout_ms: 1_000,
-        may_probe: false,
-        strongest_lock: None,
-        frozen_snapshot: false,
-        event_triggers: false,
-        read_only: false,
-        hushed: false,
         current_schema: Some("public".to_owned()),
+        ..SessionFacts::default()
     };
     let ddl = ddl(statement);
     // `REINDEX INDEX` or `REINDEX TABLE`: the word before the place where CONCURRENTLY would go.
@@ -46,7 +53,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
             None => RelationKind::Table,
         };
         let columns = ddl.filter(|_| target).map(columns).unwrap_or_default();
-        let found = (!new).then(|| RelationFacts { columns, ..relation(&name, oid, kind, LARGE, MANY_ROWS) });
+        let found = (!new).then(|| RelationFacts { columns, ..relation(&name, oid, kind, size) });
         Asked { name, schema_usable: true, may_create: true, found }
     };
     let relations: Vec<Asked> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
@@ -54,21 +61,7 @@ pub(super) fn facts(statement: &Statement) -> Facts {
     let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
     let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
     let backfill = Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned() });
-    Facts {
-        session,
-        relations,
-        related: Vec::new(),
-        probe: Vec::new(),
-        wanted_index: None,
-        refreshable: false,
-        free_names,
-        tree: None,
-        attach: None,
-        detachable: None,
-        domain_tables: None,
-        leaves: None,
-        backfill,
-    }
+    Facts { session, relations, free_names, backfill, ..Facts::default() }
 }
 
 /// The columns that the statement must find there, with nothing known of them.
@@ -90,15 +83,24 @@ fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
 }
 
 /// A table that an earlier statement of the same text has created.
-pub(super) fn empty_table(name: &RelationName, created_here: bool) -> RelationFacts {
-    let table = relation(name, 0, RelationKind::Table, 0, 0.0);
+pub fn empty_table(name: &RelationName, created_here: bool) -> RelationFacts {
+    let table = relation(name, 0, RelationKind::Table, Size::Small);
     RelationFacts { created_here, owned: true, ..table }
 }
 
 /// Whether the statement's targets are new.
-pub(super) fn creates(ddl: &Ddl) -> bool {
-    let index = matches!(ddl.form(), Form::CreateIndex | Form::CreateIndexConcurrently);
-    ddl.tag == "SELECT" || (ddl.tag.starts_with("CREATE ") && !index && ddl.form() != Form::ReplaceView)
+pub fn creates(ddl: &Ddl) -> bool {
+    let on_a_table = matches!(
+        ddl.form(),
+        Form::CreateIndex
+            | Form::CreateIndexConcurrently
+            | Form::CreateStatistics
+            | Form::CreateTrigger
+            | Form::CreateRule
+            | Form::CreatePolicy
+            | Form::ReplaceView
+    );
+    ddl.tag == "SELECT" || (ddl.tag.starts_with("CREATE ") && !on_a_table)
 }
 
 fn ddl(statement: &Statement) -> Option<&Ddl> {
@@ -121,7 +123,7 @@ fn kind(ddl: &Ddl) -> RelationKind {
     }
 }
 
-fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows: f64) -> RelationFacts {
+fn relation(name: &RelationName, oid: u32, kind: RelationKind, size: Size) -> RelationFacts {
     let schema = name.schema.clone().unwrap_or_else(|| "public".to_owned());
     let table = RelationRef { oid: 1, schema: schema.clone(), name: format!("(the table of {name})") };
     let id = RelationRef { oid, schema, name: name.name.clone() };
@@ -135,34 +137,11 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, bytes: u64, rows:
     };
     let is_index = kind == RelationKind::Index;
     RelationFacts {
-        id,
-        kind,
-        persistence: 'p',
-        bytes,
-        table_bytes: bytes,
-        rows,
-        has_children: false,
-        child_columns: Vec::new(),
-        is_partition: false,
-        detach_pending: false,
-        detaching: false,
-        passes_storage: false,
-        typed: false,
-        owned: false,
-        may_lock: true,
-        parent: None,
-        default_partition: None,
+        bytes: size.bytes(),
+        table_bytes: size.bytes(),
+        rows: size.rows(),
         table: is_index.then_some(table),
         index: is_index.then_some(index),
-        own_lock: None,
-        created_here: false,
-        lane_holder: None,
-        is_system: false,
-        columns: Vec::new(),
-        constraints: Vec::new(),
-        indexes: Vec::new(),
-        referenced_by: Vec::new(),
-        reached_by: Vec::new(),
-        partitions_reference: Vec::new(),
+        ..RelationFacts::new(id, kind)
     }
 }

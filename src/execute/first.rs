@@ -1,0 +1,93 @@
+//! The first try (`plan/first.rs`): one round trip, which does all of the statement or nothing.
+//!
+//! It waits for nobody: what it names is locked with NOWAIT, and for what it does not name (the other end of a foreign key, say)
+//! it stands in PostgreSQL's queue for a few milliseconds at most. In a transaction block the session's timeouts are kept
+//! in settings of that transaction, and put back from there, as they are not known yet.
+
+use super::attempt::{is_lock_failure, is_statement_timeout};
+use super::{Execution, Reply, Stop};
+use crate::lanes::lock_sql;
+use crate::pg::sqlstate;
+use crate::plan::Phase;
+use crate::plan::first::First;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::time::Duration;
+
+/// For the locks that the statement takes beside those of what it names.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// In a transaction block, in place of the words `/* kept */` of the condition: keeps the session's timeouts for the rest of the
+/// transaction.
+const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
+     pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true),";
+
+/// Puts them back.
+const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
+     pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('pgsluice.statement_timeout'), true)";
+
+impl Execution<'_> {
+    /// `None`: nothing was done, and the statement is to go its full way.
+    ///
+    /// # Errors
+    /// The client cancels, or is gone; or the backend is.
+    pub async fn first_try(&mut self, first: &First) -> Result<Option<Reply>, Stop> {
+        let Some(phase) = first.plan.phases.first() else { return Ok(None) };
+        let (batch, visible) = self.first_batch(first, phase);
+        let answer = self.talk.ask(batch, Some(visible)).await?;
+        let Some(error) = answer.error else {
+            self.metrics.lock_attempts.add();
+            self.metrics.first_tries_done.add();
+            let mut reply = Reply::default();
+            reply.frames.unsplit(answer.notices);
+            reply.frames.unsplit(answer.completion);
+            return Ok(Some(reply));
+        };
+        self.take_back().await?;
+        if self.talk.link.front_gone() {
+            return Err(self.leave(Stop::ClientGone).await);
+        }
+        if error.sqlstate() == sqlstate::QUERY_CANCELED {
+            let stop = self.ended_by(error, phase);
+            return Err(self.leave(stop).await);
+        }
+        tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "not at the first try");
+        Ok(None)
+    }
+
+    /// A cancel, the session's own `statement_timeout`, or the hold budget.
+    fn ended_by(&self, error: ServerError, phase: &Phase) -> Stop {
+        let cancelled = self.talk.take_cancelled();
+        let budget = self.config.locks.hold_budget;
+        let by_budget = !budget.is_zero() && self.begun.elapsed() >= budget && is_statement_timeout(&error);
+        if by_budget && !cancelled { Stop::Report(self.over_hold_budget(phase)) } else { Stop::Server(error) }
+    }
+
+    /// With the place of the client's statement in it.
+    fn first_batch(&self, first: &First, phase: &Phase) -> (Batch, usize) {
+        let inside = self.in_transaction();
+        let milliseconds = |time: Duration| time.as_millis().to_string();
+        let hold = milliseconds(self.config.locks.hold_budget);
+        let patience = milliseconds(PATIENCE.min(self.config.locks.fallback_timeout));
+        let mut batch = Batch::new();
+        batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+        let (sql, parameters) = first.condition.question();
+        let [names, count, small, unreferenced] = parameters.each_ref().map(String::as_str);
+        let condition = sql.replace("/* kept */", if inside { KEEP } else { "" });
+        batch.statement(&condition, &[names, count, small, unreferenced, &hold, &patience]);
+        for sql in lock_sql(&phase.locks, false) {
+            batch.statement(&sql, &[]);
+        }
+        let visible = batch.statements;
+        for step in &phase.steps {
+            batch.statement(&step.sql, &[]);
+        }
+        if inside {
+            batch.statement(PUT_BACK_SQL, &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        } else {
+            batch.statement("COMMIT", &[]);
+        }
+        (batch, visible)
+    }
+}

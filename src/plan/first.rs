@@ -1,0 +1,220 @@
+//! The first try: what most schema changes come to, run in one round trip before anything is asked.
+//!
+//! On an ordinary table most forms are one brief step whatever else is true of it, some of them only if the table is small. Such a
+//! statement is tried at once, behind a condition that says just that ([`Condition`]). Whatever speaks against it (a lock
+//! that is taken, a lane, a large or partitioned table, any error) leaves all as it was, and the statement goes its full way.
+//!
+//! Which statements these are is what the planner says of supposed facts: where it makes one brief step of a large table
+//! that nothing is known of, no facts are needed; where it does so of a small one, its size alone is. Forms whose
+//! way depends on more are not tried.
+
+use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
+use crate::catalog::Asked;
+use crate::catalog::query::{array, relations_of};
+use crate::catalog::supposed::{self, Size};
+use crate::pg::RelationName;
+use crate::sql::form::Form;
+use crate::sql::{Class, Ddl, Statement};
+
+/// A statement that is tried at once.
+#[derive(Debug)]
+pub struct First {
+    pub plan: Plan,
+    pub condition: Condition,
+}
+
+/// What must be true of what a statement names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Each is an ordinary table without partitions and children (or an index of one), and its lane is free.
+    relations: Vec<RelationName>,
+    indexes: bool,
+    /// They are not larger than this (bytes).
+    small: Option<u64>,
+    /// No foreign key points to them.
+    unreferenced: bool,
+}
+
+impl Condition {
+    /// A question that fails unless it holds, and takes the lanes; and its first parameters. Before it waits for anything it
+    /// sets, for the transaction, `lock_timeout` to `$6` (milliseconds), and `statement_timeout` to the hold budget (`$5`,
+    /// milliseconds, 0: none) unless the session's own is stricter.
+    pub fn question(&self) -> (&'static str, [String; 4]) {
+        let sql = if self.indexes { include_str!("first_index.sql") } else { include_str!("first.sql") };
+        let quoted: Vec<String> = self.relations.iter().map(RelationName::quoted).collect();
+        let names = array(quoted.iter().map(|name| Some(name.as_str())));
+        let small = self.small.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+        (sql, [names, self.relations.len().to_string(), small, self.unreferenced.to_string()])
+    }
+}
+
+/// How to try a statement at once; `None`: it needs facts.
+pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<First> {
+    let Class::Ddl(ddl) = &statement.class else { return None };
+    if !is_simple(ddl) {
+        return None;
+    }
+    let of_any_size = one_brief_step(statement, ddl, Size::Large, in_transaction, limits);
+    let small = of_any_size.is_none().then_some(limits.small_table);
+    let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, Size::Small, in_transaction, limits))?;
+    let has = |form| ddl.parts.iter().any(|part| part.form == form);
+    let condition = Condition {
+        relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name)).collect(),
+        indexes: has(Form::DropIndex),
+        small,
+        // The rows of those that point to it would be read.
+        unreferenced: has(Form::AlterColumnType),
+    };
+    Some(First { plan, condition })
+}
+
+fn is_new(ddl: &Ddl, name: &RelationName) -> bool {
+    supposed::creates(ddl) && ddl.targets.contains(name)
+}
+
+/// The plan, if it is the statement as written in one brief step, under locks of what it names. The table of an index has no name
+/// in the statement: it is locked by that alone.
+fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: bool, limits: &Limits) -> Option<Plan> {
+    let mut facts = supposed::facts(statement, size);
+    facts.session.in_transaction = in_transaction;
+    let mut plan = super::plan(statement, &facts, limits).ok()?;
+    let silent = plan.notes.is_empty() && plan.answer.is_none();
+    let [phase] = plan.phases.as_mut_slice() else { return None };
+    if !(silent && is_statement_itself(phase, statement)) {
+        return None;
+    }
+    if ddl.parts.iter().all(|part| part.form == Form::DropIndex) {
+        phase.locks.clear();
+        return Some(plan);
+    }
+    let by_name = |lock: &mut LockNeed| {
+        let is_it = |asked: &&Asked| asked.found.as_ref().is_some_and(|relation| relation.id.oid == lock.oid);
+        let known = facts.relations.iter().find(is_it).filter(|_| lock.lockable);
+        known.map(|known| lock.relation = known.name.clone()).is_some()
+    };
+    (!phase.locks.is_empty() && phase.locks.iter_mut().all(by_name)).then_some(plan)
+}
+
+fn is_statement_itself(phase: &Phase, statement: &Statement) -> bool {
+    let [step] = phase.steps.as_slice() else { return false };
+    phase.kind == PhaseKind::Brief && phase.in_transaction && phase.undo.is_none() && step.sql == statement.text
+}
+
+fn is_simple(ddl: &Ddl) -> bool {
+    let simple = |form| super::is_plain(form) || is_simple_by_size(form);
+    !ddl.cascade && !ddl.targets.is_empty() && ddl.parts.iter().all(|part| !part.cascade && simple(part.form))
+}
+
+/// What else depends on the table's size, or on nothing.
+fn is_simple_by_size(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AddColumnDefault
+            | Form::AddColumnSerial
+            | Form::AddColumnIdentity
+            | Form::AddColumnGenerated
+            | Form::AddColumnUserType
+            | Form::AddColumnCheck
+            | Form::AddColumnUnique
+            | Form::AddColumnReferencesDefault
+            | Form::DropColumn
+            | Form::DropDefault
+            | Form::SetNotNull
+            | Form::DropNotNull
+            | Form::AddCheck
+            | Form::AddForeignKey
+            | Form::AddUnique
+            | Form::AddPrimaryKey
+            | Form::DropConstraint
+            | Form::AlterColumnType
+            | Form::CreateIndex
+            | Form::DropIndex
+            | Form::DropTable
+            | Form::Truncate
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse;
+
+    const SMALL: u64 = 1 << 20;
+
+    fn limits(small_table: u64) -> Limits {
+        Limits { small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: true }
+    }
+
+    fn condition(sql: &str, in_transaction: bool, small_table: u64) -> Option<Condition> {
+        let statements = parse(sql).unwrap();
+        first(&statements[0], in_transaction, &limits(small_table)).map(|first| first.condition)
+    }
+
+    #[test]
+    fn tables_of_any_size() {
+        for sql in [
+            "ALTER TABLE t ADD COLUMN a int",
+            "ALTER TABLE t ADD COLUMN a int REFERENCES o, DROP COLUMN b",
+            "ALTER TABLE t RENAME COLUMN a TO b",
+            "ALTER TABLE t DROP CONSTRAINT c",
+            "COMMENT ON COLUMN t.a IS 'x'",
+            "CREATE TABLE n (o int REFERENCES o)",
+            "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+            "TRUNCATE t",
+            "DROP TABLE IF EXISTS t, o",
+        ] {
+            for in_transaction in [false, true] {
+                let condition = condition(sql, in_transaction, SMALL).unwrap_or_else(|| panic!("{sql}"));
+                assert_eq!((condition.small, condition.unreferenced), (None, false), "{sql}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_tables_alone() {
+        for sql in [
+            "ALTER TABLE t ADD COLUMN a float DEFAULT random()",
+            "ALTER TABLE t ALTER a SET NOT NULL, ADD CHECK (a > 0)",
+            "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES o",
+            "ALTER TABLE t ADD UNIQUE (a)",
+            "ALTER TABLE t ALTER a TYPE text",
+            "CREATE INDEX ON t (a)",
+            "DROP INDEX i",
+        ] {
+            let found = condition(sql, false, SMALL).unwrap_or_else(|| panic!("{sql}"));
+            assert_eq!(found.small, Some(SMALL), "{sql}");
+            assert_eq!(found.unreferenced, sql.contains("TYPE"), "{sql}");
+            assert_eq!(found.indexes, sql.starts_with("DROP INDEX"), "{sql}");
+            // 0: no table is small.
+            assert_eq!(condition(sql, false, 0), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_needs_facts() {
+        for sql in [
+            "CREATE INDEX CONCURRENTLY i ON t (a)",
+            "ALTER TABLE t DROP COLUMN a CASCADE",
+            "ALTER TABLE t ATTACH PARTITION p FOR VALUES IN (1)",
+            "ALTER TABLE t ADD EXCLUDE (a WITH =)",
+            "ALTER TABLE t SET TABLESPACE x",
+            "ALTER TABLE t VALIDATE CONSTRAINT c",
+            "TRUNCATE t CASCADE",
+            "REINDEX TABLE t",
+            "REFRESH MATERIALIZED VIEW m",
+            "DROP VIEW v",
+            "ALTER DOMAIN d ADD CHECK (VALUE > 0)",
+        ] {
+            for in_transaction in [false, true] {
+                assert_eq!(condition(sql, in_transaction, SMALL), None, "{sql}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_table_is_not_asked_for() {
+        let new = condition("CREATE TABLE n (o int REFERENCES \"O\", self int REFERENCES n)", false, SMALL).unwrap();
+        assert_eq!(new.relations, [RelationName::new(None, "O")]);
+        assert_eq!(new.question().1[..2], [r#"{"\"O\""}"#.to_owned(), "1".to_owned()]);
+    }
+}

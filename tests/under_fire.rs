@@ -120,12 +120,20 @@ fn the_application_goes_on_while_its_schema_changes() {
     let postgres = Postgres::start(options.setting("autovacuum", "off")).expect("a throw-away server");
     let running = proxy(&postgres, |config| config.ddl.small_table = 0);
     let template = new_database(&postgres, "fire");
-    Client::connect(postgres.port, &postgres.user, &template).ok(&TABLES.replace("{rows}", &rows().to_string()));
+    patient(&postgres, &template).ok(&TABLES.replace("{rows}", &rows().to_string()));
     let wanted = std::env::var("FIRE").unwrap_or_default();
     for (table, sql) in CASES.into_iter().filter(|(_, sql)| sql.contains(&wanted)) {
         Fire { postgres: &postgres, running: &running, template: &template }.case(table, sql);
     }
     running.stop_now();
+}
+
+/// A session past the proxy that waits for as long as it takes: a million rows are not loaded, nor a table of them written anew,
+/// within what is called a hang elsewhere, and nothing is measured meanwhile.
+fn patient(postgres: &Postgres, database: &str) -> Client {
+    let client = Client::connect(postgres.port, &postgres.user, database);
+    client.stream.set_read_timeout(None).expect("no timeout");
+    client
 }
 
 /// The measure itself: a schema change past the proxy, which holds its lock for too long, is noticed.
@@ -184,7 +192,7 @@ impl Fire<'_> {
         eprintln!("{sql}: {took:?}, {} statements", done.load(Ordering::Relaxed));
         let mut watcher = Client::connect(self.postgres.port, &self.postgres.user, &proxied);
         self.rows_are_right(&mut watcher, table, sql, &sessions);
-        let mut twin = Client::connect(self.postgres.port, &self.postgres.user, &direct);
+        let mut twin = patient(self.postgres, &direct);
         assert_eq!(twin.query(sql).tags, outcome.tags, "{sql}");
         assert_eq!(catalog::lines(&mut twin), catalog::lines(&mut watcher), "{sql}");
         drop((twin, watcher, sessions));

@@ -54,6 +54,7 @@ fuzz: setup ## look for bytes that break the readers, FUZZ_SECONDS (60) for each
 bench: setup-bench ## the relay beside direct and other proxies, stalls, backfills, cost per statement
 	$(CARGO) bench --bench relay
 	$(CARGO) bench --bench stall
+	$(CARGO) bench --bench online
 	$(CARGO) bench --bench backfill
 	$(CARGO) bench --bench ddl
 	$(CARGO) bench --bench statement

@@ -4,13 +4,13 @@
 //! The schemes of others run on a connection of their own, without the proxy: `LIMIT n` takes rows that still want until
 //! there are none; the keyset scheme goes along the primary key, 1,000 rows at a time, as pgroll does. The application
 //! reads and writes rows by key at a fixed rate through the proxy, and a delay counts from the moment at which a statement
-//! was due. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines
-//! of `[backfill]` for the latter.
+//! was due. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines of
+//! `[backfill]` for the latter. `PGSLUICE_BENCH_ROWS` (1 million) and `PGSLUICE_BENCH_ROUNDS` (3) say how much is measured.
 
 mod rig;
 
 use rig::common::Client;
-use rig::{Rig, median, setting};
+use rig::{Rig, median, percentile, setting};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 const WORKERS: u32 = 4;
 const INTERVAL: Duration = Duration::from_millis(4);
+/// Above this `LIMIT n` is left out: each batch reads all that is done already, so its time grows with the square of the rows.
+const MOST_ROWS_OF_LIMIT: u32 = 2_000_000;
 /// How long the application is measured without a backfill.
 const BASELINE: Duration = Duration::from_secs(10);
 
@@ -44,12 +46,13 @@ fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     let rows = setting("PGSLUICE_BENCH_ROWS", 1_000_000);
+    let rounds = setting("PGSLUICE_BENCH_ROUNDS", 3);
     println!("{}", rig::versions());
     if wants("rate") {
-        rates(&rig, rows, setting("PGSLUICE_BENCH_ROUNDS", 3));
+        rates(&rig, rows, rounds);
     }
     if wants("application") {
-        application(&rig, rows);
+        application(&rig, rows, rounds);
     }
 }
 
@@ -60,11 +63,13 @@ fn rates(rig: &Rig, rows: u32, rounds: u32) {
     let mut took: Vec<Vec<f64>> = WAYS.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for (at, (way, _)) in WAYS.iter().enumerate() {
-            took[at].push(fill(rig, *way, rows));
+            if *way != Way::Limit || rows <= MOST_ROWS_OF_LIMIT {
+                took[at].push(fill(rig, *way, rows));
+            }
         }
     }
     let single = median(&took[0]);
-    for ((_, title), took) in WAYS.iter().zip(&took) {
+    for ((_, title), took) in WAYS.iter().zip(&took).filter(|(_, took)| !took.is_empty()) {
         let took = median(took);
         println!("| {title} | {:.0} | {:.2} |", f64::from(rows) / took, single / took);
     }
@@ -73,7 +78,7 @@ fn rates(rig: &Rig, rows: u32, rounds: u32) {
 
 /// A new table of rows as applications have them.
 fn table(rig: &Rig, rows: u32) -> Client {
-    let mut client = Client::connect(rig.postgres.port, &rig.postgres.user, "postgres");
+    let mut client = rig.connect(rig.target("direct"));
     client.ok("DROP TABLE IF EXISTS orders");
     client
         .ok("CREATE TABLE orders (id int PRIMARY KEY, customer int NOT NULL, total int NOT NULL, note text NOT NULL)");
@@ -87,8 +92,7 @@ fn table(rig: &Rig, rows: u32) -> Client {
 fn fill(rig: &Rig, way: Way, rows: u32) -> f64 {
     let mut client = table(rig, rows);
     if way == Way::Pgsluice {
-        let port = rig.target("unthrottled").port;
-        let mut client = Client::connect(port, &rig.postgres.user, "postgres");
+        let mut client = rig.connect(rig.target("unthrottled"));
         let begun = Instant::now();
         client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
         let took = begun.elapsed().as_secs_f64();
@@ -118,20 +122,53 @@ fn fill(rig: &Rig, way: Way, rows: u32) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-fn application(rig: &Rig, rows: u32) {
-    table(rig, rows);
+/// In turns with nothing, and with something else that uses a core for as long as a batch, half of the time: what the
+/// application feels of that is the machine's, and no backfill could spare it.
+fn application(rig: &Rig, rows: u32, rounds: u32) {
     let port = rig.target("throttled").port;
     let rate = WORKERS * 1000 / u32::try_from(INTERVAL.as_millis()).unwrap_or(1);
-    println!("{WORKERS} sessions, {rate} statements/s in all, half of them updates by key; {rows} rows.\n");
-    println!("| | median | 99th percentile | worst | took |\n|---|--:|--:|--:|--:|");
-    let baseline = measure(rig, port, rows, || thread::sleep(BASELINE));
-    show("no backfill", &baseline);
-    let filled = measure(rig, port, rows, || {
-        let mut client = Client::connect(port, &rig.postgres.user, "postgres");
-        client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
-    });
-    show("backfill", &filled);
-    println!("\nThe 99th percentile is {:.2} times as long.", percentile(&filled.0, 99) / percentile(&baseline.0, 99));
+    println!(
+        "{WORKERS} sessions, {rate} statements/s in all, half of them updates by key; {rows} rows, {rounds} rounds.\n"
+    );
+    println!("| round | meanwhile | median | 99th percentile | worst | took |\n|--:|---|--:|--:|--:|--:|");
+    let mut late: [Vec<f64>; 3] = [Vec::new(), Vec::new(), Vec::new()];
+    for round in 1..=rounds {
+        table(rig, rows);
+        let measured = [
+            ("nothing", measure(rig, port, rows, || thread::sleep(BASELINE))),
+            ("a core is busy half of the time", measure(rig, port, rows, || busy(BASELINE))),
+            (
+                "a backfill",
+                measure(rig, port, rows, || {
+                    let mut client = rig.connect(rig.target("throttled"));
+                    client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
+                }),
+            ),
+        ];
+        for ((what, measured), late) in measured.iter().zip(&mut late) {
+            show(&format!("{round} | {what}"), measured);
+            late.push(percentile(&measured.0, 99.0));
+        }
+    }
+    let [nothing, busy, backfill] = late.map(|late| median(&late));
+    println!(
+        "\nBy the medians, the 99th percentile with a backfill is {:.2} times as long as without, and {:.2} times as long as \
+         with a busy core.",
+        backfill / nothing,
+        backfill / busy
+    );
+}
+
+/// A hundred milliseconds of work and as many of rest, as the default settings of a backfill make it.
+fn busy(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let turn = Instant::now();
+        while turn.elapsed() < Duration::from_millis(100) {
+            std::hint::spin_loop();
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Milliseconds in order, and how many seconds it took.
@@ -139,12 +176,8 @@ type Delays = (Vec<f64>, f64);
 
 fn show(what: &str, measured: &Delays) {
     let (delays, took) = measured;
-    let [median, late, worst] = [50, 99, 100].map(|share| percentile(delays, share));
+    let [median, late, worst] = [50.0, 99.0, 100.0].map(|share| percentile(delays, share));
     println!("| {what} | {median:.2} ms | {late:.2} ms | {worst:.1} ms | {took:.1} s |");
-}
-
-fn percentile(sorted: &[f64], share: usize) -> f64 {
-    sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// What the application's statements take while something is done.

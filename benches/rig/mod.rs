@@ -12,8 +12,10 @@
 
 #[path = "../../tests/common/mod.rs"]
 pub mod common;
+pub mod load;
 pub mod silent;
 
+use common::Client;
 use pgsluice::dev::{Options, Postgres};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -57,12 +59,31 @@ impl Drop for Target {
 impl Rig {
     /// The server, pgsluice, and PgBouncer and HAProxy if they are installed.
     pub fn start() -> Self {
+        let mut rig = Self::alone();
+        rig.targets.extend(rig.place.proxies(""));
+        rig
+    }
+
+    /// The server and pgsluice.
+    pub fn of_pgsluice() -> Self {
+        let mut rig = Self::alone();
+        rig.pgsluice("pgsluice", "");
+        rig
+    }
+
+    fn alone() -> Self {
         let options = Options { max_connections: 2600, ..Options::default() };
         let postgres = Postgres::start(options.setting("shared_buffers", "512MB")).expect("a throw-away server");
         let place = Place::new(postgres.port, &postgres.user);
-        let mut targets = vec![Target { name: "direct", port: postgres.port, process: None }];
-        targets.extend(place.proxies(""));
+        let targets = vec![Target { name: "direct", port: postgres.port, process: None }];
         Self { targets, postgres, place }
+    }
+
+    /// A session that waits as long as it takes: a statement on millions of rows may need minutes.
+    pub fn connect(&self, target: &Target) -> Client {
+        let client = Client::connect(target.port, &self.postgres.user, "postgres");
+        client.stream.set_read_timeout(None).expect("no timeout");
+        client
     }
 
     pub fn target(&self, name: &str) -> &Target {
@@ -251,6 +272,12 @@ pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The value that so many per cent are not above; of values in order.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = (sorted.len() as f64 * share / 100.0) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
 /// A setting of the bench, from the environment.

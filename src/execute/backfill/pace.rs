@@ -1,6 +1,9 @@
 //! How large the next batch is, and what progress a person is told of. Pure: times come in as arguments.
 //!
 //! Invariant: a batch is never empty, and never grows by more than a fifth, whatever one of them took.
+//!
+//! One slow batch says little: on a busy machine its backend has been without a core for a while, whatever its size. If each
+//! of them made the next one smaller, a fifth of slow ones would make them all tiny. So it takes two in a row.
 
 use crate::report::in_words;
 use std::time::Duration;
@@ -8,7 +11,7 @@ use std::time::Duration;
 /// A first batch of so many pages is short on any machine; it grows to a hundred times that in 25 batches.
 const FIRST_PAGES: u64 = 8;
 const MOST_GROWTH: f64 = 1.2;
-/// One slow batch says little.
+/// Two slow ones may have been slow by chance, too.
 const MOST_SHRINK: f64 = 0.5;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -21,12 +24,14 @@ pub(super) struct Pace {
     target: Duration,
     /// What the last batch took.
     pub(super) last: Duration,
+    /// If that was more than the target: the target as a share of it.
+    slow: Option<f64>,
 }
 
 impl Pace {
     pub(super) fn new(page: u64, most: u64, target: Duration) -> Self {
         let (page, most) = (page as f64, most as f64);
-        Self { size: page * FIRST_PAGES as f64, page, most, target, last: Duration::ZERO }
+        Self { size: page * FIRST_PAGES as f64, page, most, target, last: Duration::ZERO, slow: None }
     }
 
     /// Places.
@@ -40,10 +45,17 @@ impl Pace {
         let ratio = self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
         // Time alone makes no batch smaller than a page: each has a cost of its own, which smaller ones do not save.
         let least = self.page.min(self.size);
-        // What was the rest of a table says as little as a slow one.
-        if places as f64 >= self.size.floor() || ratio < 1.0 {
-            self.size = (self.size * ratio.clamp(MOST_SHRINK, MOST_GROWTH)).clamp(least, self.most);
-        }
+        let before = self.slow.take();
+        let change = if ratio < 1.0 {
+            self.slow = Some(ratio);
+            before.map_or(1.0, |before| before.max(ratio))
+        } else if places as f64 >= self.size.floor() {
+            ratio
+        } else {
+            // What was the rest of a table says as little as one slow batch.
+            1.0
+        };
+        self.size = (self.size * change.clamp(MOST_SHRINK, MOST_GROWTH)).clamp(least, self.most);
     }
 
     /// A batch of this many places was too much: it met a lock, or took too long.
@@ -146,6 +158,31 @@ mod tests {
         // The rest of a table is no measure.
         pace.took(3, Duration::from_micros(1));
         assert_eq!(pace.size(), 291);
+    }
+
+    #[test]
+    fn one_slow_batch_makes_none_smaller() {
+        let mut pace = pace();
+        let size = pace.size();
+        pace.took(size, TARGET * 9);
+        assert_eq!(pace.size(), size);
+        pace.took(size, TARGET);
+        pace.took(size, TARGET * 9);
+        assert_eq!(pace.size(), size);
+        // By what the less slow one of two in a row says.
+        pace.took(size, TARGET * 5 / 4);
+        assert_eq!(pace.size(), size * 4 / 5);
+    }
+
+    /// Every third batch waits for a core.
+    #[test]
+    fn a_busy_machine_makes_no_tiny_batches() {
+        let mut pace = pace();
+        for batch in 0..90 {
+            let waited = if batch % 3 == 0 { 0.1 } else { 0.0 };
+            pace.took(pace.size(), Duration::from_secs_f64(waited + pace.size() as f64 * 3e-6));
+        }
+        assert!((25_000..=40_000).contains(&pace.size()), "{}", pace.size());
     }
 
     #[test]

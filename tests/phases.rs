@@ -35,6 +35,14 @@ const STOPS: &str = "
     CREATE DOMAIN dice AS int DEFAULT 1 + (random() * 5)::int;
     CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE FUNCTION stop()";
 
+/// Whether the backend sleeps in it. Its query is asked for, as `pg_stat_activity` may have that of one moment and the wait of
+/// the next.
+fn stopped(pid: i32, pattern: &str) -> String {
+    format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep' AND query LIKE '{pattern}'"
+    )
+}
+
 const TABLES: &str = "
     CREATE TABLE o (id int PRIMARY KEY);
     INSERT INTO o SELECT generate_series(1, 100);
@@ -200,10 +208,7 @@ fn an_end_at_any_step_leaves_nothing() {
                 watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
                 client.send_query(sql);
                 let pid = client.pid;
-                let stopped = format!(
-                    "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'
-                     AND query NOT LIKE '/* pgsluice%'"
-                );
+                let stopped = stopped(pid, pattern);
                 wait_until(&what, || watcher.value(&stopped) == "1");
                 // What follows is not stopped: nor is what undoes it.
                 watcher.ok("DELETE FROM stop_at");
@@ -279,10 +284,7 @@ impl Lost {
         let mut client = self.client();
         client.send_query(sql);
         let pid = client.pid;
-        let stopped = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'
-             AND query NOT LIKE '/* pgsluice%'"
-        );
+        let stopped = stopped(pid, pattern);
         wait_until(sql, || self.watcher.value(&stopped) == "1");
         self.watcher.ok("DELETE FROM stop_at");
         let left = End::Terminate.come(client, &mut self.watcher, port(&self.running));

@@ -4,7 +4,7 @@
 //! it stands in PostgreSQL's queue for a few milliseconds at most. In a transaction block the session's timeouts are kept
 //! in settings of that transaction, and put back from there, as they are not known yet.
 
-use super::attempt::{is_lock_failure, is_statement_timeout};
+use super::attempt::{is_lock_failure, is_statement_timeout, set_local};
 use super::{Execution, Reply, Stop};
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
@@ -17,10 +17,15 @@ use std::time::Duration;
 /// For the locks that the statement takes beside those of what it names.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// In a transaction block, in place of the words `/* kept */` of the condition: keeps the session's timeouts for the rest of the
-/// transaction.
-const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
-     pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true),";
+/// The hold budget (`$1`, milliseconds), unless the session's own limit is stricter.
+const HOLD_SQL: &str = "SELECT pg_catalog.set_config('statement_timeout', $1::pg_catalog.text, true) \
+     FROM (SELECT pg_catalog.current_setting('statement_timeout')::pg_catalog.interval) AS own(timeout) \
+     WHERE own.timeout OPERATOR(pg_catalog.=) '0'::pg_catalog.interval OR own.timeout OPERATOR(pg_catalog.>) \
+       pg_catalog.concat($1::pg_catalog.text, 'ms')::pg_catalog.interval";
+
+/// In a transaction block: keeps the session's timeouts for the rest of the transaction.
+const KEEP_SQL: &str = "SELECT pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
+     pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true)";
 
 /// Puts them back.
 const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
@@ -66,15 +71,19 @@ impl Execution<'_> {
     /// With the place of the client's statement in it.
     fn first_batch(&self, first: &First, phase: &Phase) -> (Batch, usize) {
         let inside = self.in_transaction();
-        let milliseconds = |time: Duration| time.as_millis().to_string();
-        let hold = milliseconds(self.config.locks.hold_budget);
-        let patience = milliseconds(PATIENCE.min(self.config.locks.fallback_timeout));
+        let hold = self.config.locks.hold_budget;
         let mut batch = Batch::new();
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-        let (sql, parameters) = first.condition.question();
-        let [names, count, small, unreferenced] = parameters.each_ref().map(String::as_str);
-        let condition = sql.replace("/* kept */", if inside { KEEP } else { "" });
-        batch.statement(&condition, &[names, count, small, unreferenced, &hold, &patience]);
+        if inside {
+            batch.statement(KEEP_SQL, &[]);
+        }
+        batch.statement(&set_local("lock_timeout", PATIENCE.min(self.config.locks.fallback_timeout)), &[]);
+        if !hold.is_zero() {
+            batch.statement(HOLD_SQL, &[&hold.as_millis().to_string()]);
+        }
+        for (sql, name) in first.condition.questions() {
+            batch.statement(&sql, &[&name]);
+        }
         for sql in lock_sql(&phase.locks, false) {
             batch.statement(&sql, &[]);
         }

@@ -10,7 +10,7 @@
 
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
 use crate::catalog::Asked;
-use crate::catalog::query::{array, relations_of};
+use crate::catalog::query::relations_of;
 use crate::catalog::supposed::{self, Size};
 use crate::pg::RelationName;
 use crate::sql::form::Form;
@@ -36,17 +36,41 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// A question that fails unless it holds, and takes the lanes; and its first parameters. Before it waits for anything it
-    /// sets, for the transaction, `lock_timeout` to `$6` (milliseconds), and `statement_timeout` to the hold budget (`$5`,
-    /// milliseconds, 0: none) unless the session's own is stricter.
-    pub fn question(&self) -> (&'static str, [String; 4]) {
-        let sql = if self.indexes { include_str!("first_index.sql") } else { include_str!("first.sql") };
-        let quoted: Vec<String> = self.relations.iter().map(RelationName::quoted).collect();
-        let names = array(quoted.iter().map(|name| Some(name.as_str())));
-        let small = self.small.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
-        (sql, [names, self.relations.len().to_string(), small, self.unreferenced.to_string()])
+    /// For each relation a question, and its one parameter, that fails unless the condition holds of it, and takes its lane.
+    pub fn questions(&self) -> Vec<(String, String)> {
+        // Only what is needed: the server plans what it is sent, whether it comes to it or not.
+        let mut holds = ORDINARY.to_owned();
+        if let Some(bytes) = self.small {
+            let size = "pg_catalog.pg_table_size(c.oid::pg_catalog.regclass) OPERATOR(pg_catalog.<=)";
+            holds.push_str(&format!(" AND {size} {bytes}"));
+        }
+        if self.unreferenced {
+            holds.push_str(UNREFERENCED);
+        }
+        let from = if self.indexes { TABLE_OF_INDEX } else { TABLE };
+        // What the server's log has of it explains itself.
+        let sql = format!(
+            "/* pgsluice: first try */ SELECT CASE WHEN {holds} AND {TAKES_LANE} THEN 1 ELSE \
+             pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.text, ' before it goes on')::pg_catalog.int4 END FROM {from}"
+        );
+        self.relations.iter().map(|name| (sql.clone(), name.quoted())).collect()
     }
 }
+
+const TABLE: &str =
+    "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid";
+
+const TABLE_OF_INDEX: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid \
+     WHERE i.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid";
+
+const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass AND NOT c.relispartition";
+
+const UNREFERENCED: &str = " AND (NOT c.relhastriggers OR NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k \
+     WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid))";
+
+/// As `lanes::try_lane_sql`, for an oid that only the server knows.
+const TAKES_LANE: &str = "pg_catalog.pg_try_advisory_xact_lock(1885827948, (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.-) \
+     CASE WHEN c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>) 2147483647 THEN 4294967296 ELSE 0 END)::pg_catalog.int4)";
 
 /// How to try a statement at once; `None`: it needs facts.
 pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<First> {
@@ -215,6 +239,7 @@ mod tests {
     fn a_new_table_is_not_asked_for() {
         let new = condition("CREATE TABLE n (o int REFERENCES \"O\", self int REFERENCES n)", false, SMALL).unwrap();
         assert_eq!(new.relations, [RelationName::new(None, "O")]);
-        assert_eq!(new.question().1[..2], [r#"{"\"O\""}"#.to_owned(), "1".to_owned()]);
+        let questions = new.questions();
+        assert_eq!(questions.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), [r#""O""#]);
     }
 }

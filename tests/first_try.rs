@@ -59,6 +59,7 @@ fn ordinary_tables_need_no_facts() {
         "ALTER TABLE o ADD COLUMN a int",
         "ALTER TABLE o ADD COLUMN c float DEFAULT random()",
         "ALTER TABLE o ALTER a TYPE bigint",
+        "ALTER TABLE alone ALTER a TYPE bigint",
         "CREATE INDEX ON o (a)",
         "DROP INDEX o_a_idx",
         "ALTER TABLE large ADD COLUMN c int",

@@ -81,8 +81,8 @@ impl Execution<'_> {
         if !hold.is_zero() {
             batch.statement(HOLD_SQL, &[&hold.as_millis().to_string()]);
         }
-        for (sql, name) in first.condition.questions() {
-            batch.statement(&sql, &[&name]);
+        for (sql, parameters) in first.condition.questions() {
+            batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
         }
         for sql in lock_sql(&phase.locks, false) {
             batch.statement(&sql, &[]);

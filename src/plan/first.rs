@@ -10,7 +10,7 @@
 
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
 use crate::catalog::Asked;
-use crate::catalog::query::relations_of;
+use crate::catalog::query::{array, relations_of};
 use crate::catalog::supposed::{self, Size};
 use crate::pg::RelationName;
 use crate::sql::form::Form;
@@ -31,21 +31,23 @@ pub struct Condition {
     indexes: bool,
     /// They are not larger than this (bytes).
     small: Option<u64>,
-    /// No foreign key points to them.
-    unreferenced: bool,
+    /// No foreign key points to these columns: the rows that do would be read.
+    unreferenced: Vec<String>,
 }
 
 impl Condition {
-    /// For each relation a question, and its one parameter, that fails unless the condition holds of it, and takes its lane.
-    pub fn questions(&self) -> Vec<(String, String)> {
+    /// For each relation a question, and its parameters, that fails unless the condition holds of it, and takes its lane.
+    pub fn questions(&self) -> Vec<(String, Vec<String>)> {
         // Only what is needed: the server plans what it is sent, whether it comes to it or not.
         let mut holds = ORDINARY.to_owned();
         if let Some(bytes) = self.small {
             let size = "pg_catalog.pg_table_size(c.oid::pg_catalog.regclass) OPERATOR(pg_catalog.<=)";
             holds.push_str(&format!(" AND {size} {bytes}"));
         }
-        if self.unreferenced {
+        let mut columns = Vec::new();
+        if !self.unreferenced.is_empty() {
             holds.push_str(UNREFERENCED);
+            columns.push(array(self.unreferenced.iter().map(|column| Some(column.as_str()))));
         }
         let from = if self.indexes { TABLE_OF_INDEX } else { TABLE };
         // What the server's log has of it explains itself.
@@ -53,7 +55,8 @@ impl Condition {
             "/* pgsluice: first try */ SELECT CASE WHEN {holds} AND {TAKES_LANE} THEN 1 ELSE \
              pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.text, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
-        self.relations.iter().map(|name| (sql.clone(), name.quoted())).collect()
+        let parameters = |name: &RelationName| [vec![name.quoted()], columns.clone()].concat();
+        self.relations.iter().map(|name| (sql.clone(), parameters(name))).collect()
     }
 }
 
@@ -65,8 +68,10 @@ const TABLE_OF_INDEX: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class c O
 
 const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass AND NOT c.relispartition";
 
-const UNREFERENCED: &str = " AND (NOT c.relhastriggers OR NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k \
-     WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid))";
+const UNREFERENCED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k \
+     JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) k.confrelid AND a.attnum OPERATOR(pg_catalog.=) ANY (k.confkey) \
+     WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid \
+       AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]))";
 
 /// As `lanes::try_lane_sql`, for an oid that only the server knows.
 const TAKES_LANE: &str = "pg_catalog.pg_try_advisory_xact_lock(1885827948, (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.-) \
@@ -82,12 +87,12 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     let small = of_any_size.is_none().then_some(limits.small_table);
     let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, Size::Small, in_transaction, limits))?;
     let has = |form| ddl.parts.iter().any(|part| part.form == form);
+    let retyped = ddl.parts.iter().filter(|part| part.form == Form::AlterColumnType);
     let condition = Condition {
         relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name)).collect(),
         indexes: has(Form::DropIndex),
         small,
-        // The rows of those that point to it would be read.
-        unreferenced: has(Form::AlterColumnType),
+        unreferenced: retyped.filter_map(|part| part.column.clone()).collect(),
     };
     Some(First { plan, condition })
 }
@@ -189,7 +194,7 @@ mod tests {
         ] {
             for in_transaction in [false, true] {
                 let condition = condition(sql, in_transaction, SMALL).unwrap_or_else(|| panic!("{sql}"));
-                assert_eq!((condition.small, condition.unreferenced), (None, false), "{sql}");
+                assert_eq!((condition.small, condition.unreferenced), (None, Vec::new()), "{sql}");
             }
         }
     }
@@ -207,7 +212,7 @@ mod tests {
         ] {
             let found = condition(sql, false, SMALL).unwrap_or_else(|| panic!("{sql}"));
             assert_eq!(found.small, Some(SMALL), "{sql}");
-            assert_eq!(found.unreferenced, sql.contains("TYPE"), "{sql}");
+            assert_eq!(found.unreferenced.contains(&"a".to_owned()), sql.contains("TYPE"), "{sql}");
             assert_eq!(found.indexes, sql.starts_with("DROP INDEX"), "{sql}");
             // 0: no table is small.
             assert_eq!(condition(sql, false, 0), None, "{sql}");
@@ -240,6 +245,6 @@ mod tests {
         let new = condition("CREATE TABLE n (o int REFERENCES \"O\", self int REFERENCES n)", false, SMALL).unwrap();
         assert_eq!(new.relations, [RelationName::new(None, "O")]);
         let questions = new.questions();
-        assert_eq!(questions.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), [r#""O""#]);
+        assert_eq!(questions.iter().map(|(_, parameters)| parameters[0].as_str()).collect::<Vec<_>>(), [r#""O""#]);
     }
 }

@@ -3,8 +3,7 @@
 use crate::pg::RelationName;
 use crate::sql::{Class, Statement};
 
-/// The first key of lanes' advisory locks, "pgsl" in ASCII; the second is the relation's oid. `facts/head.sql` and
-/// `plan/first.rs` have it too.
+/// The first key of lanes' advisory locks, "pgsl" in ASCII; the second is the relation's oid. `facts/head.sql` has it too.
 pub const LANE_CLASS: i32 = 0x7067_736c;
 
 /// Schema names and relation names, both as text forms of `text[]` of one length.

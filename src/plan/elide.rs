@@ -152,7 +152,7 @@ fn added(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Rep
     skips.then(|| Some(Report::notice(sqlstate::DUPLICATE_COLUMN, message)))
 }
 
-fn adds_column(form: Form) -> bool {
+pub(super) fn adds_column(form: Form) -> bool {
     matches!(
         form,
         Form::AddColumn

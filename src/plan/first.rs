@@ -8,9 +8,10 @@
 //! that nothing is known of, no facts are needed; where it does so of a small one, its size alone is. Forms whose
 //! way depends on more are not tried.
 
+use super::elide::adds_column;
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
 use crate::catalog::Asked;
-use crate::catalog::query::{array, relations_of};
+use crate::catalog::query::{LANE_CLASS, array, relations_of};
 use crate::catalog::supposed::{self, Size};
 use crate::pg::RelationName;
 use crate::sql::form::Form;
@@ -50,9 +51,10 @@ impl Condition {
             columns.push(array(self.unreferenced.iter().map(|column| Some(column.as_str()))));
         }
         let from = if self.indexes { TABLE_OF_INDEX } else { TABLE };
+        let takes_lane = format!("pg_catalog.pg_try_advisory_xact_lock({LANE_CLASS}, {SIGNED_OID})");
         // What the server's log has of it explains itself.
         let sql = format!(
-            "/* pgsluice: first try */ SELECT CASE WHEN {holds} AND {TAKES_LANE} THEN 1 ELSE \
+            "/* pgsluice: first try */ SELECT CASE WHEN {holds} AND {takes_lane} THEN 1 ELSE \
              pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.text, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
         let parameters = |name: &RelationName| [vec![name.quoted()], columns.clone()].concat();
@@ -73,9 +75,9 @@ const UNREFERENCED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_constrain
      WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid \
        AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]))";
 
-/// As `lanes::try_lane_sql`, for an oid that only the server knows.
-const TAKES_LANE: &str = "pg_catalog.pg_try_advisory_xact_lock(1885827948, (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.-) \
-     CASE WHEN c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>) 2147483647 THEN 4294967296 ELSE 0 END)::pg_catalog.int4)";
+/// The second key of its lane, as `lanes::try_lane_sql` has it, of an oid that only the server knows.
+const SIGNED_OID: &str = "(c.oid::pg_catalog.int8 OPERATOR(pg_catalog.-) \
+     CASE WHEN c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>) 2147483647 THEN 4294967296 ELSE 0 END)::pg_catalog.int4";
 
 /// How to try a statement at once; `None`: it needs facts.
 pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<First> {
@@ -136,17 +138,9 @@ fn is_simple(ddl: &Ddl) -> bool {
 
 /// What else depends on the table's size, or on nothing.
 fn is_simple_by_size(form: Form) -> bool {
-    matches!(
+    let other = matches!(
         form,
-        Form::AddColumnDefault
-            | Form::AddColumnSerial
-            | Form::AddColumnIdentity
-            | Form::AddColumnGenerated
-            | Form::AddColumnUserType
-            | Form::AddColumnCheck
-            | Form::AddColumnUnique
-            | Form::AddColumnReferencesDefault
-            | Form::DropColumn
+        Form::DropColumn
             | Form::DropDefault
             | Form::SetNotNull
             | Form::DropNotNull
@@ -160,7 +154,8 @@ fn is_simple_by_size(form: Form) -> bool {
             | Form::DropIndex
             | Form::DropTable
             | Form::Truncate
-    )
+    );
+    adds_column(form) || other
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@
 use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
-use crate::catalog::supposed::{self, Size};
 use crate::catalog::tree::Round;
-use crate::catalog::{Facts, query};
+use crate::catalog::{Facts, SessionFacts, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::{Execution, Reply, Stop};
@@ -65,8 +64,8 @@ impl Session {
     async fn first_try(&mut self, statement: &Statement, offset: usize) -> Result<Option<Reply>, Stop> {
         let in_transaction = self.talk.link.status != b'I';
         let Some(first) = first::first(statement, in_transaction, &self.limits()) else { return Ok(None) };
-        let mut facts = supposed::facts(statement, Size::Small);
-        facts.session.in_transaction = in_transaction;
+        let session = SessionFacts { in_transaction, ..SessionFacts::default() };
+        let facts = Facts { session, ..Facts::default() };
         let reply = self.execution(&facts, offset).first_try(&first).await;
         match &reply {
             Ok(Some(_)) => {

@@ -130,7 +130,10 @@ fn application(rig: &Rig, rows: u32, rounds: u32) {
     println!(
         "{WORKERS} sessions, {rate} statements/s in all, half of them updates by key; {rows} rows, {rounds} rounds.\n"
     );
-    println!("| round | meanwhile | median | 99th percentile | worst | took |\n|--:|---|--:|--:|--:|--:|");
+    println!(
+        "| round | meanwhile | median | 99th percentile | of reads | of updates | worst | took |\n\
+         |--:|---|--:|--:|--:|--:|--:|--:|"
+    );
     let mut late: [Vec<f64>; 3] = [Vec::new(), Vec::new(), Vec::new()];
     for round in 1..=rounds {
         table(rig, rows);
@@ -147,7 +150,7 @@ fn application(rig: &Rig, rows: u32, rounds: u32) {
         ];
         for ((what, measured), late) in measured.iter().zip(&mut late) {
             show(&format!("{round} | {what}"), measured);
-            late.push(percentile(&measured.0, 99.0));
+            late.push(percentile(&measured.all, 99.0));
         }
     }
     let [nothing, busy, backfill] = late.map(|late| median(&late));
@@ -171,13 +174,22 @@ fn busy(time: Duration) {
     }
 }
 
-/// Milliseconds in order, and how many seconds it took.
-type Delays = (Vec<f64>, f64);
+/// Milliseconds in order. Reads wait for no row: what only updates feel is the backfill's locks.
+struct Delays {
+    all: Vec<f64>,
+    reads: Vec<f64>,
+    updates: Vec<f64>,
+    /// Seconds.
+    took: f64,
+}
 
-fn show(what: &str, measured: &Delays) {
-    let (delays, took) = measured;
-    let [median, late, worst] = [50.0, 99.0, 100.0].map(|share| percentile(delays, share));
-    println!("| {what} | {median:.2} ms | {late:.2} ms | {worst:.1} ms | {took:.1} s |");
+fn show(what: &str, delays: &Delays) {
+    let [median, late, worst] = [50.0, 99.0, 100.0].map(|share| percentile(&delays.all, share));
+    let [reads, updates] = [&delays.reads, &delays.updates].map(|delays| percentile(delays, 99.0));
+    let took = delays.took;
+    println!(
+        "| {what} | {median:.2} ms | {late:.2} ms | {reads:.2} ms | {updates:.2} ms | {worst:.1} ms | {took:.1} s |"
+    );
 }
 
 /// What the application's statements take while something is done.
@@ -194,12 +206,19 @@ fn measure(rig: &Rig, port: u16, rows: u32, meanwhile: impl FnOnce()) -> Delays 
     meanwhile();
     let took = begun.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
-    let mut delays: Vec<f64> = workers.into_iter().flat_map(|worker| worker.join().expect("a worker")).collect();
-    delays.sort_by(f64::total_cmp);
-    (delays, took)
+    let (mut reads, mut updates) = (Vec::new(), Vec::new());
+    for delays in workers.into_iter().map(|worker| worker.join().expect("a worker")) {
+        reads.extend(delays.iter().step_by(2));
+        updates.extend(delays.iter().skip(1).step_by(2));
+    }
+    let mut all = [reads.as_slice(), updates.as_slice()].concat();
+    for delays in [&mut all, &mut reads, &mut updates] {
+        delays.sort_by(f64::total_cmp);
+    }
+    Delays { all, reads, updates, took }
 }
 
-/// The delay of each statement. What is overdue is done before the end, so every statement that was due counts.
+/// The delay of each statement, of a read and of an update in turns. What is overdue is done before the end, so every statement that was due counts.
 fn work(mut client: Client, number: u32, rows: u32, stop: &AtomicBool) -> Vec<f64> {
     let mut delays = Vec::new();
     let mut due = Instant::now() + INTERVAL / WORKERS * number;

@@ -219,14 +219,15 @@ impl Execution<'_> {
         let nap = self.config.locks.poll.mul_f64(spread.max(0.0)) / 2;
         let nap = lanes::nap_sql(nap, &self.talk.words(&waiting_for(phase, &waiting.last)));
         let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
+        // Behind a nap that was struck the lane is tried all the same.
+        if missing.is_some() && answer.value() == Some("t") {
+            waiting.held += 1;
+        }
         self.struck(struck)?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
             Err(error) => return self.struck(Some(error)).map(|()| View::default()),
         };
-        if missing.is_some() && answer.rows.first().and_then(|row| row.first()?.as_deref()) == Some("t") {
-            waiting.held += 1;
-        }
         let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
         Ok(serde_json::from_str(&self.talk.text(&json)).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read who blocks a statement");
@@ -360,21 +361,44 @@ impl Execution<'_> {
     /// Takes the lanes of a long phase before it starts, so that other DDL on the relation waits in the proxy.
     pub(super) async fn take_lanes(&mut self, phase: &Phase) -> Result<Waiting, Stop> {
         let mut waiting = Waiting::new(phase, self);
+        match self.wait_for_lanes(phase, &mut waiting).await {
+            Ok(()) => Ok(waiting),
+            Err(Stop::Lost) => Err(Stop::Lost),
+            Err(stop) => {
+                self.give_lanes(&mut waiting).await?;
+                Err(stop)
+            }
+        }
+    }
+
+    async fn wait_for_lanes(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<(), Stop> {
+        self.take_free_lanes(waiting).await?;
         while waiting.held < waiting.lanes.len() {
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
             }
             if waiting.since.elapsed() >= waiting.limit {
-                return Err(Stop::Report(self.gave_up(phase, &waiting, waiting.since.elapsed())));
+                return Err(Stop::Report(self.gave_up(phase, waiting, waiting.since.elapsed())));
             }
-            let mut view = self.nap_and_look(phase, &mut waiting).await?;
+            let mut view = self.nap_and_look(phase, waiting).await?;
             view.blockers.clear();
             let now = Instant::now();
             waiting.look(view, now);
-            self.notice(phase, &mut waiting, now);
+            self.notice(phase, waiting, now);
         }
-        self.wake().await?;
-        Ok(waiting)
+        self.wake().await
+    }
+
+    /// As most of them are: nobody is looked for, and no nap is taken.
+    async fn take_free_lanes(&mut self, waiting: &mut Waiting) -> Result<(), Stop> {
+        while let Some(lane) = waiting.lanes.get(waiting.held) {
+            let answer = self.talk.ask_one(&lanes::try_lane_sql(*lane, self.in_transaction()), &[]).await?;
+            if answer.value() != Some("t") {
+                return self.struck(answer.error);
+            }
+            waiting.held += 1;
+        }
+        Ok(())
     }
 }
 

@@ -251,10 +251,14 @@ impl Execution<'_> {
 
     /// How long a brief step may take once it holds its locks; `None`: as long as the session allows.
     fn hold_timeout(&self, phase: &Phase) -> Option<Duration> {
-        let budget = self.config.locks.hold_budget;
         let own = self.facts.session.statement_timeout_ms;
-        let stricter = own == 0 || budget < Duration::from_millis(own);
-        (phase.kind == PhaseKind::Brief && stricter && budget > Duration::ZERO).then_some(budget)
+        self.hold_budget(phase).filter(|budget| own == 0 || *budget < Duration::from_millis(own))
+    }
+
+    /// The same, whatever the session allows.
+    pub(super) fn hold_budget(&self, phase: &Phase) -> Option<Duration> {
+        let budget = self.config.locks.hold_budget;
+        (phase.kind == PhaseKind::Brief && !budget.is_zero()).then_some(budget)
     }
 
     /// A cancel or a timeout, not a fault of the statement that met it.

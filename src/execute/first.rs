@@ -4,7 +4,7 @@
 //! it stands in PostgreSQL's queue for a few milliseconds at most. In a transaction block the session's timeouts are kept
 //! in settings of that transaction, and put back from there, as they are not known yet.
 
-use super::attempt::{is_lock_failure, is_statement_timeout, set_local};
+use super::attempt::{is_lock_failure, is_statement_timeout};
 use super::{Execution, Reply, Stop};
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
@@ -17,15 +17,9 @@ use std::time::Duration;
 /// For the locks that the statement takes beside those of what it names.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// The hold budget (`$1`, milliseconds), unless the session's own limit is stricter.
-const HOLD_SQL: &str = "SELECT pg_catalog.set_config('statement_timeout', $1::pg_catalog.text, true) \
-     FROM (SELECT pg_catalog.current_setting('statement_timeout')::pg_catalog.interval) AS own(timeout) \
-     WHERE own.timeout OPERATOR(pg_catalog.=) '0'::pg_catalog.interval OR own.timeout OPERATOR(pg_catalog.>) \
-       pg_catalog.concat($1::pg_catalog.text, 'ms')::pg_catalog.interval";
-
 /// In a transaction block: keeps the session's timeouts for the rest of the transaction.
-const KEEP_SQL: &str = "SELECT pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
-     pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true)";
+const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
+     pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), ";
 
 /// Puts them back.
 const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
@@ -63,25 +57,26 @@ impl Execution<'_> {
     /// A cancel, the session's own `statement_timeout`, or the hold budget.
     fn ended_by(&self, error: ServerError, phase: &Phase) -> Stop {
         let cancelled = self.talk.take_cancelled();
-        let budget = self.config.locks.hold_budget;
-        let by_budget = !budget.is_zero() && self.begun.elapsed() >= budget && is_statement_timeout(&error);
+        let by_budget = self.hold_budget(phase).is_some_and(|budget| self.begun.elapsed() >= budget);
+        let by_budget = by_budget && is_statement_timeout(&error);
         if by_budget && !cancelled { Stop::Report(self.over_hold_budget(phase)) } else { Stop::Server(error) }
+    }
+
+    /// A target list that sets the transaction's timeouts. A target is computed behind those before it.
+    fn timeouts(&self, inside: bool, phase: &Phase) -> String {
+        let wait = PATIENCE.min(self.config.locks.fallback_timeout).as_millis();
+        let keep = if inside { KEEP } else { "" };
+        let hold = self.hold_budget(phase).map(hold).unwrap_or_default();
+        format!("{keep}pg_catalog.set_config('lock_timeout', '{wait}', true){hold}")
     }
 
     /// With the place of the client's statement in it.
     fn first_batch(&self, first: &First, phase: &Phase) -> (Batch, usize) {
         let inside = self.in_transaction();
-        let hold = self.config.locks.hold_budget;
         let mut batch = Batch::new();
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-        if inside {
-            batch.statement(KEEP_SQL, &[]);
-        }
-        batch.statement(&set_local("lock_timeout", PATIENCE.min(self.config.locks.fallback_timeout)), &[]);
-        if !hold.is_zero() {
-            batch.statement(HOLD_SQL, &[&hold.as_millis().to_string()]);
-        }
-        for (sql, parameters) in first.condition.questions() {
+        // One statement for all of them: each costs the server as much as what it does here.
+        for (sql, parameters) in first.condition.questions(&self.timeouts(inside, phase)) {
             batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
         }
         for sql in lock_sql(&phase.locks, false) {
@@ -99,4 +94,15 @@ impl Execution<'_> {
         }
         (batch, visible)
     }
+}
+
+/// The hold budget, unless the session's own limit is stricter.
+fn hold(budget: Duration) -> String {
+    const OWN: &str = "pg_catalog.current_setting('statement_timeout')::pg_catalog.interval";
+    let ms = budget.as_millis();
+    format!(
+        ", CASE WHEN {OWN} OPERATOR(pg_catalog.=) '0'::pg_catalog.interval \
+         OR {OWN} OPERATOR(pg_catalog.>) '{ms} ms'::pg_catalog.interval \
+         THEN pg_catalog.set_config('statement_timeout', '{ms}', true) END"
+    )
 }

@@ -37,8 +37,9 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// For each relation a question, and its parameters, that fails unless the condition holds of it, and takes its lane.
-    pub fn questions(&self) -> Vec<(String, Vec<String>)> {
+    /// Questions with their parameters, which come behind `settings` (a target list): for each relation one that fails unless the
+    /// condition holds of it, and takes its lane. Where there are several, the first has the settings in it.
+    pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
         // Only what is needed: the server plans what it is sent, whether it comes to it or not.
         let mut holds = ORDINARY.to_owned();
         if let Some(bytes) = self.small {
@@ -52,13 +53,19 @@ impl Condition {
         }
         let from = if self.indexes { TABLE_OF_INDEX } else { TABLE };
         let takes_lane = format!("pg_catalog.pg_try_advisory_xact_lock({LANE_CLASS}, {SIGNED_OID})");
-        // What the server's log has of it explains itself.
-        let sql = format!(
-            "/* pgsluice: first try */ SELECT CASE WHEN {holds} AND {takes_lane} THEN 1 ELSE \
+        let condition = format!(
+            "CASE WHEN {holds} AND {takes_lane} THEN 1 ELSE \
              pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.text, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
-        let parameters = |name: &RelationName| [vec![name.quoted()], columns.clone()].concat();
-        self.relations.iter().map(|name| (sql.clone(), parameters(name))).collect()
+        // What the server's log has of it explains itself.
+        const SELECT: &str = "/* pgsluice: first try */ SELECT";
+        let Some((first, others)) = self.relations.split_first() else {
+            return vec![(format!("{SELECT} {settings}"), Vec::new())];
+        };
+        let question = |sql: String, name: &RelationName| (sql, [vec![name.quoted()], columns.clone()].concat());
+        let first = question(format!("{SELECT} {settings}, {condition}"), first);
+        let others = others.iter().map(|name| question(format!("{SELECT} {condition}"), name));
+        [first].into_iter().chain(others).collect()
     }
 }
 
@@ -123,17 +130,28 @@ fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: 
         let known = facts.relations.iter().find(is_it).filter(|_| lock.lockable);
         known.map(|known| lock.relation = known.name.clone()).is_some()
     };
-    (!phase.locks.is_empty() && phase.locks.iter_mut().all(by_name)).then_some(plan)
+    if names_no_relation(ddl) {
+        return phase.locks.is_empty().then_some(plan);
+    }
+    (phase.kind == PhaseKind::Brief && !phase.locks.is_empty() && phase.locks.iter_mut().all(by_name)).then_some(plan)
 }
 
 fn is_statement_itself(phase: &Phase, statement: &Statement) -> bool {
     let [step] = phase.steps.as_slice() else { return false };
-    phase.kind == PhaseKind::Brief && phase.in_transaction && phase.undo.is_none() && step.sql == statement.text
+    let in_one_try = matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded) && phase.in_transaction;
+    in_one_try && phase.undo.is_none() && step.sql == statement.text
 }
 
 fn is_simple(ddl: &Ddl) -> bool {
     let simple = |form| super::is_plain(form) || is_simple_by_size(form);
-    !ddl.cascade && !ddl.targets.is_empty() && ddl.parts.iter().all(|part| !part.cascade && simple(part.form))
+    let simple = ddl.parts.iter().all(|part| !part.cascade && simple(part.form));
+    !ddl.cascade && (simple && !ddl.targets.is_empty() || names_no_relation(ddl))
+}
+
+/// A function, a type, an extension: there is nothing to ask about it.
+fn names_no_relation(ddl: &Ddl) -> bool {
+    let of_none = |form| matches!(form, Form::DropObject | Form::AlterObject | Form::Extension);
+    ddl.targets.is_empty() && ddl.parts.iter().all(|part| part.others.is_empty() && of_none(part.form))
 }
 
 /// What else depends on the table's size, or on nothing.
@@ -186,6 +204,8 @@ mod tests {
             "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
             "TRUNCATE t",
             "DROP TABLE IF EXISTS t, o",
+            "CREATE EXTENSION IF NOT EXISTS pgcrypto SCHEMA public",
+            "DROP FUNCTION f(int)",
         ] {
             for in_transaction in [false, true] {
                 let condition = condition(sql, in_transaction, SMALL).unwrap_or_else(|| panic!("{sql}"));
@@ -227,6 +247,7 @@ mod tests {
             "REINDEX TABLE t",
             "REFRESH MATERIALIZED VIEW m",
             "DROP VIEW v",
+            "DROP FUNCTION f CASCADE",
             "ALTER DOMAIN d ADD CHECK (VALUE > 0)",
         ] {
             for in_transaction in [false, true] {
@@ -239,7 +260,7 @@ mod tests {
     fn a_new_table_is_not_asked_for() {
         let new = condition("CREATE TABLE n (o int REFERENCES \"O\", self int REFERENCES n)", false, SMALL).unwrap();
         assert_eq!(new.relations, [RelationName::new(None, "O")]);
-        let questions = new.questions();
+        let questions = new.questions("1");
         assert_eq!(questions.iter().map(|(_, parameters)| parameters[0].as_str()).collect::<Vec<_>>(), [r#""O""#]);
     }
 }

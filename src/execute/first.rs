@@ -98,11 +98,11 @@ impl Execution<'_> {
 
 /// The hold budget, unless the session's own limit is stricter.
 fn hold(budget: Duration) -> String {
-    const OWN: &str = "pg_catalog.current_setting('statement_timeout')::pg_catalog.interval";
+    const OWN: &str = "pg_catalog.current_setting('statement_timeout')";
     let ms = budget.as_millis();
     format!(
-        ", CASE WHEN {OWN} OPERATOR(pg_catalog.=) '0'::pg_catalog.interval \
-         OR {OWN} OPERATOR(pg_catalog.>) '{ms} ms'::pg_catalog.interval \
+        ", CASE WHEN {OWN} OPERATOR(pg_catalog.=) '0' \
+         OR {OWN}::pg_catalog.interval OPERATOR(pg_catalog.>) '{ms} ms'::pg_catalog.interval \
          THEN pg_catalog.set_config('statement_timeout', '{ms}', true) END"
     )
 }

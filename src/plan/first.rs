@@ -55,7 +55,7 @@ impl Condition {
         let takes_lane = format!("pg_catalog.pg_try_advisory_xact_lock({LANE_CLASS}, {SIGNED_OID})");
         let condition = format!(
             "CASE WHEN {holds} AND {takes_lane} THEN 1 ELSE \
-             pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.text, ' before it goes on')::pg_catalog.int4 END FROM {from}"
+             pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.regclass, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
         // What the server's log has of it explains itself.
         const SELECT: &str = "/* pgsluice: first try */ SELECT";
@@ -69,11 +69,10 @@ impl Condition {
     }
 }
 
-const TABLE: &str =
-    "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid";
+const TABLE: &str = "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
 
 const TABLE_OF_INDEX: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid \
-     WHERE i.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid";
+     WHERE i.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
 
 const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass AND NOT c.relispartition";
 
@@ -82,9 +81,9 @@ const UNREFERENCED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_constrain
      WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid \
        AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]))";
 
-/// The second key of its lane, as `lanes::try_lane_sql` has it, of an oid that only the server knows.
-const SIGNED_OID: &str = "(c.oid::pg_catalog.int8 OPERATOR(pg_catalog.-) \
-     CASE WHEN c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>) 2147483647 THEN 4294967296 ELSE 0 END)::pg_catalog.int4";
+/// The second key of its lane, as `lanes::try_lane_sql` has it, of an oid that only the server knows: its 32 bits with a sign.
+const SIGNED_OID: &str =
+    "(c.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4";
 
 /// How to try a statement at once; `None`: it needs facts.
 pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<First> {

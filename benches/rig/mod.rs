@@ -59,21 +59,30 @@ impl Drop for Target {
 impl Rig {
     /// The server, pgsluice, and PgBouncer and HAProxy if they are installed.
     pub fn start() -> Self {
-        let mut rig = Self::alone();
+        let mut rig = Self::alone(&[]);
         rig.targets.extend(rig.place.proxies(""));
         rig
     }
 
     /// The server and pgsluice.
     pub fn of_pgsluice() -> Self {
-        let mut rig = Self::alone();
-        rig.pgsluice("pgsluice", "");
-        rig
+        Self::alone(&[]).with_pgsluice()
     }
 
-    fn alone() -> Self {
-        let options = Options { max_connections: 2600, ..Options::default() };
-        let postgres = Postgres::start(options.setting("shared_buffers", "512MB")).expect("a throw-away server");
+    /// The same, with a server that survives a crash, as those do that are no throw-away ones: each commit waits for its disk.
+    pub fn durable() -> Self {
+        Self::alone(&[("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on")]).with_pgsluice()
+    }
+
+    fn with_pgsluice(mut self) -> Self {
+        self.pgsluice("pgsluice", "");
+        self
+    }
+
+    fn alone(settings: &[(&str, &str)]) -> Self {
+        let options = Options { max_connections: 2600, ..Options::default() }.setting("shared_buffers", "512MB");
+        let options = settings.iter().fold(options, |options, (name, value)| options.setting(*name, *value));
+        let postgres = Postgres::start(options).expect("a throw-away server");
         let place = Place::new(postgres.port, &postgres.user);
         let targets = vec![Target { name: "direct", port: postgres.port, process: None }];
         Self { targets, postgres, place }

@@ -66,6 +66,14 @@ impl Scene {
         Client::connect(port(&self.running), &self.postgres.user, &self.database)
     }
 
+    /// A transaction that is old enough (by the default of `locks.stall_budget`) to be waited for before anything begins.
+    fn old(&self, sql: &str) -> Client {
+        let mut old = self.direct();
+        old.ok(&format!("BEGIN; {sql}"));
+        self.wait_for("it is old", &old, "clock_timestamp() - xact_start > '200 ms'");
+        old
+    }
+
     fn state(&self) -> String {
         self.direct().value(STATE)
     }
@@ -104,8 +112,7 @@ fn notices(outcome: &Outcome) -> String {
 #[test]
 fn the_table_stays_in_use() {
     let scene = Scene::new(|_| {});
-    let (mut old, mut client, mut application) = (scene.direct(), scene.through(), scene.direct());
-    old.ok("BEGIN; SELECT FROM p");
+    let (mut old, mut client, mut application) = (scene.old("SELECT FROM p"), scene.through(), scene.direct());
     client.send_query(DETACH);
     let waits = "query LIKE '/* pgsluice: waiting for%on public.p2%'";
     scene.wait_for("it waits", &client, waits);
@@ -272,8 +279,7 @@ fn a_drop_that_is_given_up_leaves_the_partition_attached() {
 #[test]
 fn a_drop_of_a_partition_leaves_its_table_in_use() {
     let scene = Scene::new(|_| {});
-    let (mut old, mut client, mut application) = (scene.direct(), scene.through(), scene.direct());
-    old.ok("BEGIN; SELECT FROM q");
+    let (mut old, mut client, mut application) = (scene.old("SELECT FROM q"), scene.through(), scene.direct());
     client.send_query("DROP TABLE q2");
     scene.wait_for("it waits", &client, "query LIKE '/* pgsluice: waiting for%on public.q2%'");
     application.ok("SET lock_timeout = '2s'");
@@ -288,8 +294,7 @@ fn a_drop_of_a_partition_leaves_its_table_in_use() {
 #[test]
 fn a_check_that_comes_meanwhile_stays() {
     let scene = Scene::new(|_| {});
-    let (mut old, mut client) = (scene.direct(), scene.through());
-    old.ok("BEGIN; SELECT FROM ONLY p");
+    let (mut old, mut client) = (scene.old("SELECT FROM ONLY p"), scene.through());
     client.send_query(DETACH);
     scene.wait_for("it waits", &client, "query LIKE '/* pgsluice: waiting for%on public.p2%'");
     scene.direct().ok("ALTER TABLE p2 ADD CHECK (id IS NOT NULL AND id >= 50 AND id < 500)");

@@ -179,14 +179,17 @@ impl Execution<'_> {
         let chosen = |row: &Vec<Option<String>>| {
             row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
         };
-        let mut oids: Vec<_> = rows.iter().filter(|row| chosen(row)).filter_map(|row| row.get(2)?.clone()).collect();
-        let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(|row| row.into_iter().nth(1)?).collect();
+        let named = |row: Vec<Option<String>>| {
+            let mut values = row.into_iter().skip(1);
+            Some((values.next()??, values.next().flatten()))
+        };
+        let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(named).collect();
         if copies.len() > 1 {
-            self.tell(&which_copy(what, &copies));
-            (copies, oids) = (Vec::new(), Vec::new());
+            self.tell(&which_copy(what, copies.drain(..).map(|(name, _)| name)));
         }
-        self.learned_at(what.slot, copies.pop());
-        self.mark_learned(what.partition.oid, what.slot, oids.pop().as_deref());
+        let (name, oid) = copies.pop().unzip();
+        self.learned_at(what.slot, name);
+        self.mark_learned(what.partition.oid, what.slot, oid.flatten().as_deref());
         Ok(())
     }
 }
@@ -214,7 +217,8 @@ fn too_late(what: &Detach) -> Report {
         .detail("What ended the statement came when it could not be taken back any more, so it was finished.")
 }
 
-fn which_copy(what: &Detach, copies: &[String]) -> Report {
+fn which_copy(what: &Detach, copies: impl Iterator<Item = String>) -> Report {
+    let copies: Vec<String> = copies.collect();
     let message = format!("a CHECK is left on table {}", what.partition.full_name());
     Report::warning(sqlstate::WARNING, message)
         .detail("PostgreSQL made it in place of the bounds, but others were made at the same time.")

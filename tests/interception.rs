@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::raw::{bind, close, execute, parse, sync};
 use common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::{Options, Postgres};
 
@@ -45,6 +46,29 @@ fn what_the_client_sees() {
     // EXPLAIN of DDL, both ways.
     assert!(client.ok("EXPLAIN ALTER TABLE t ADD COLUMN z int").rows.len() > 1);
     assert!(client.execute("EXPLAIN ALTER TABLE t ADD COLUMN z int").rows.len() > 1);
+    running.stop_now();
+}
+
+/// A server keeps 63 bytes of a name: what is bound under a longer one is the same there, and so it is here.
+#[test]
+fn ddl_under_long_names() {
+    let postgres = postgres();
+    let running = proxy(&postgres, |_| {});
+    let mut client = Client::connect(port(&running), &postgres.user, "postgres");
+    let seen = || running.shared().metrics.ddl_seen.value();
+    client.ok("CREATE TABLE t (id int)");
+    let [long, longer] = [70, 80].map(|length| "n".repeat(length));
+    for (round, (portal, executed)) in
+        [("", ""), (&long, &long), (&long, &longer), (&long[..63], &long)].into_iter().enumerate()
+    {
+        let sql = format!("ALTER TABLE t ADD COLUMN c{round} int");
+        client.send(
+            &[parse(&long, &sql), bind(portal, &longer, &[]), execute(executed, 0), close(b'S', &long), sync()]
+                .concat(),
+        );
+        assert_eq!(client.outcome().tags, ["ALTER TABLE"], "{portal} {executed}");
+        assert_eq!(seen(), round as u64 + 1, "{portal} {executed}");
+    }
     running.stop_now();
 }
 

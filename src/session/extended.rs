@@ -7,7 +7,7 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::prepared::Bound;
+use super::prepared::{Bound, as_kept};
 use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
@@ -94,7 +94,8 @@ impl Session {
 
     pub(super) async fn execute(&mut self) -> Flow {
         let portal = self.talk.link.peek_frame().and_then(|(_, body)| message::execute(body));
-        let portal = portal.and_then(|name| Some((std::str::from_utf8(name).ok()?.to_owned(), self.eye.portal(name)?)));
+        let text = |name| Some(std::str::from_utf8(as_kept(name)).ok()?.to_owned());
+        let portal = portal.and_then(|name| Some((text(name)?, self.eye.portal(name)?)));
         let Some((portal, bound)) = portal else {
             self.talk.link.pass_frame();
             return Flow::Continue;

@@ -34,18 +34,28 @@ struct Entry {
     since: u64,
 }
 
+/// As much of a name as the server keeps (its `NAMEDATALEN`, less the end): names that differ behind that are one to it.
+pub(super) fn as_kept(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(63)]
+}
+
 /// What an entry takes besides its name and its text: the statement as it was read, and its place in the map.
 const ENTRY: usize = 1024;
 
 impl Names {
     fn put(&mut self, name: &[u8], entry: Entry) {
         self.remove(name);
+        let name = as_kept(name);
         self.bytes += Self::weight(name, &entry);
         self.entries.insert(name.to_vec(), entry);
     }
 
+    fn get(&self, name: &[u8]) -> Option<&Entry> {
+        self.entries.get(as_kept(name))
+    }
+
     fn remove(&mut self, name: &[u8]) {
-        if let Some((name, entry)) = self.entries.remove_entry(name) {
+        if let Some((name, entry)) = self.entries.remove_entry(as_kept(name)) {
             self.bytes -= Self::weight(&name, &entry);
         }
     }
@@ -68,7 +78,7 @@ impl Prepared {
 
     /// The portal is of that statement, whatever it was before.
     pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) {
-        match self.statements.entries.get(statement) {
+        match self.statements.get(statement) {
             Some(entry) => {
                 self.clock += 1;
                 self.portals.put(portal, Entry { bound: Arc::clone(&entry.bound), since: self.clock });
@@ -79,7 +89,7 @@ impl Prepared {
 
     /// The statement that a portal was bound to.
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
-        self.portals.entries.get(name).map(|entry| Arc::clone(&entry.bound))
+        self.portals.get(name).map(|entry| Arc::clone(&entry.bound))
     }
 
     pub(super) fn forget_statement(&mut self, name: &[u8]) {
@@ -140,5 +150,18 @@ mod tests {
         prepared.forget_portal(b"r");
         assert_eq!((prepared.bytes(), prepared.len()), (0, 0));
         prepared.forget_oldest();
+    }
+
+    #[test]
+    fn long_names_are_one_behind_what_the_server_keeps() {
+        let [long, longer] = [70, 80].map(|length| "n".repeat(length).into_bytes());
+        let mut prepared = Prepared::default();
+        prepared.prepare(&long, bound("DROP TABLE a"));
+        prepared.bind(&long, &longer);
+        assert!(prepared.portal(&longer).is_some() && prepared.portal(as_kept(&long)).is_some());
+        assert!(prepared.portal(&long[..62]).is_none());
+        prepared.forget_statement(&longer);
+        prepared.forget_portal(&longer);
+        assert_eq!((prepared.bytes(), prepared.len()), (0, 0));
     }
 }

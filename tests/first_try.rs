@@ -62,6 +62,8 @@ fn ordinary_tables_need_no_facts() {
         "ALTER TABLE alone ALTER a TYPE bigint",
         "CREATE INDEX ON o (a)",
         "DROP INDEX o_a_idx",
+        "DROP INDEX IF EXISTS o_a_idx",
+        "DROP INDEX IF EXISTS nowhere.o_a_idx",
         "ALTER TABLE large ADD COLUMN c int",
         "BEGIN; ALTER TABLE large ADD COLUMN d int; COMMIT",
         "CREATE TABLE n (o int REFERENCES o, l int)",

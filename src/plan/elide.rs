@@ -24,10 +24,9 @@ pub(super) fn answer(ask: &Ask<'_>) -> Option<Vec<Report>> {
     if ask.ddl.if_not_exists {
         return match ask.ddl.form() {
             Form::CreateIndex | Form::CreateIndexConcurrently => existing_index(ask),
-            Form::CreateTable
-            | Form::CreateTableReferences
-            | Form::CreateTablePartitionOf
-            | Form::CreateTableInherits => existing_table(ask),
+            Form::CreateTableReferences | Form::CreateTablePartitionOf | Form::CreateTableInherits => {
+                existing_table(ask)
+            }
             _ => None,
         };
     }

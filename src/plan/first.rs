@@ -30,6 +30,8 @@ pub struct Condition {
     /// Each is an ordinary table without partitions and children (or an index of one), and its lane is free.
     relations: Vec<RelationName>,
     indexes: bool,
+    /// One that is not there is none that is asked about.
+    if_exists: bool,
     /// They are not larger than this (bytes).
     small: Option<u64>,
     /// No foreign key points to these columns: the rows that do would be read.
@@ -51,11 +53,15 @@ impl Condition {
             holds.push_str(UNREFERENCED);
             columns.push(array(self.unreferenced.iter().map(|column| Some(column.as_str()))));
         }
-        let from = if self.indexes { TABLE_OF_INDEX } else { TABLE };
+        let (from, name, absent) = match (self.indexes, self.if_exists) {
+            (false, _) => (TABLE, "$1::pg_catalog.regclass", ""),
+            (true, false) => (TABLE_OF_INDEX, "$1::pg_catalog.regclass", ""),
+            (true, true) => (TABLE_OF_INDEX_IF_EXISTS, "$1::pg_catalog.text", "n.oid IS NULL OR "),
+        };
         let takes_lane = format!("pg_catalog.pg_try_advisory_xact_lock({LANE_CLASS}, {SIGNED_OID})");
         let condition = format!(
-            "CASE WHEN {holds} AND {takes_lane} THEN 1 ELSE \
-             pg_catalog.concat('pgsluice asks about ', $1::pg_catalog.regclass, ' before it goes on')::pg_catalog.int4 END FROM {from}"
+            "CASE WHEN {absent}{holds} AND {takes_lane} THEN 1 ELSE \
+             pg_catalog.concat('pgsluice asks about ', {name}, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
         // What the server's log has of it explains itself.
         const SELECT: &str = "/* pgsluice: first try */ SELECT";
@@ -73,6 +79,10 @@ const TABLE: &str = "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1
 
 const TABLE_OF_INDEX: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid \
      WHERE i.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
+
+const TABLE_OF_INDEX_IF_EXISTS: &str = "(SELECT pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid) AS n(oid) \
+     LEFT JOIN (pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid) \
+     ON i.indexrelid OPERATOR(pg_catalog.=) n.oid";
 
 const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass AND NOT c.relispartition";
 
@@ -99,6 +109,7 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     let condition = Condition {
         relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name)).collect(),
         indexes: has(Form::DropIndex),
+        if_exists: ddl.if_exists,
         small,
         unreferenced: retyped.filter_map(|part| part.column.clone()).collect(),
     };

@@ -61,13 +61,15 @@ pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Pla
     }
 }
 
-/// Whether a statement is worth facts and a plan: not if nothing it does could make anybody wait.
+/// Whether a statement is worth facts and a plan: not if nothing it does could make anybody wait. IF NOT EXISTS of a table takes no lock
+/// on the one that exists.
 pub fn needs_plan(ddl: &Ddl) -> bool {
     let waits = |part: &Part| {
         let row = part.form.row();
         row.way != Way::Relay && (row.lock.is_some() || !part.others.is_empty() || row.way != Way::Run)
     };
-    ddl.parts.iter().any(waits) || ((ddl.if_exists || ddl.if_not_exists) && !ddl.targets.is_empty())
+    let may_do_nothing = ddl.if_exists || (ddl.if_not_exists && ddl.form() != Form::CreateTable);
+    ddl.parts.iter().any(waits) || (may_do_nothing && !ddl.targets.is_empty())
 }
 
 /// How much of a relation beyond its own row in `pg_class` the plan depends on. `tests/plans.rs` tries every plan that needs no more

@@ -78,6 +78,7 @@ ALTER TABLE top DROP COLUMN n1, ADD COLUMN n1 int DEFAULT (random() * 0)::int + 
 ALTER TABLE ONLY top DROP COLUMN n3;
 -- part
 CREATE INDEX ON top (a);
+-- since: 11
 CREATE UNIQUE INDEX ON ONLY low (a);
 -- part
 ALTER TABLE top ADD COLUMN had text DEFAULT random()::text;

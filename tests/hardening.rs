@@ -243,7 +243,7 @@ fn what_is_prepared_has_a_limit() {
     for bound in [false, true] {
         let mut client = strict.client(&SERVER.user, &database);
         client.send(&parse("s", statement));
-        for at in 0..40 {
+        for at in 0..100 {
             let next = if bound { bind(&name(at), "s", &[]) } else { parse(&name(at), statement) };
             // It may be cut off before all of it is sent.
             drop(client.stream.write_all(&next));

@@ -40,7 +40,7 @@ pub struct Condition {
 
 impl Condition {
     /// Questions with their parameters, which come behind `settings` (a target list): for each relation one that fails unless the
-    /// condition holds of it, and takes its lane. Where there are several, the first has the settings in it.
+    /// condition holds of it. Where there are several, the first has the settings in it.
     pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
         // Only what is needed: the server plans what it is sent, whether it comes to it or not.
         let mut holds = ORDINARY.to_owned();
@@ -58,9 +58,13 @@ impl Condition {
             (true, false) => (TABLE_OF_INDEX, "$1::pg_catalog.regclass", ""),
             (true, true) => (TABLE_OF_INDEX_IF_EXISTS, "$1::pg_catalog.text", "n.oid IS NULL OR "),
         };
-        let takes_lane = format!("pg_catalog.pg_try_advisory_xact_lock({LANE_CLASS}, {SIGNED_OID})");
+        // It is given back at once: a transaction block is not to hold a lock more for each of its tables.
+        let lane = format!("({LANE_CLASS}, {SIGNED_OID})");
+        let lane_is_free = format!(
+            "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
+        );
         let condition = format!(
-            "CASE WHEN {absent}{holds} AND {takes_lane} THEN 1 ELSE \
+            "CASE WHEN {absent}{holds} AND {lane_is_free} THEN 1 ELSE \
              pg_catalog.concat('pgsluice asks about ', {name}, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
         // What the server's log has of it explains itself.

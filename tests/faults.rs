@@ -488,31 +488,3 @@ fn a_stop_now_waits_for_nobody() {
     assert_eq!(stage.watcher.value("SELECT count(*) FROM pg_class WHERE relname = 'new'"), "0");
     stage.running.stop_now();
 }
-
-/// A lane that is tried behind a nap is taken although a cancel strikes the nap; and of two lanes the first is held while
-/// the second is waited for.
-#[test]
-fn a_cancel_in_the_wait_for_a_lane() {
-    let mut stage = Stage::new("lanes");
-    stage.watcher.ok("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int);
-        ALTER TABLE child ADD CONSTRAINT fk FOREIGN KEY (id) REFERENCES parent NOT VALID");
-    let mut holder = stage.direct();
-    // The two lanes are taken in the order of the oids.
-    let lane = |function: &str, of: &str| {
-        format!("SELECT {function}(1885827948, {of}('parent'::regclass, 'child'::regclass)::int)")
-    };
-    for (what, of) in [("the first lane", "least"), ("the second lane", "greatest")] {
-        holder.value(&lane("pg_advisory_lock", of));
-        let mut client = stage.client();
-        client.send_query("ALTER TABLE child VALIDATE CONSTRAINT fk");
-        stage.wait_for(&client, "query LIKE '%behind the DDL of%'");
-        let cancel = format!("{}, pg_cancel_backend({})", lane("pg_advisory_unlock", of), client.pid);
-        holder.value(&cancel);
-        assert_eq!(client.outcome().error.as_deref(), Some("57014"), "{what}");
-        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
-        assert_eq!(client.value(held), "0", "{what}");
-        client.ok("ALTER TABLE child VALIDATE CONSTRAINT fk");
-        stage.watcher.ok("UPDATE pg_constraint SET convalidated = false WHERE conname = 'fk'");
-    }
-    stage.running.stop_now();
-}

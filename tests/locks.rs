@@ -6,6 +6,7 @@ mod common;
 mod rows;
 
 use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::catalog::query::LANE_CLASS;
 use pgsluice::config::Config;
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::pg::LockMode;
@@ -298,6 +299,35 @@ fn one_after_another_in_a_lane() {
     let lanes = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(watcher.value(lanes), "0");
+    running.stop_now();
+}
+
+/// A lane that is tried behind a nap is taken although a cancel strikes the nap; and of two lanes the first is held while
+/// the second is waited for.
+#[test]
+fn a_cancel_in_the_wait_for_a_lane() {
+    let running = proxy(&SERVER, common::no_table_is_small);
+    let database = new_database(&SERVER, "lanes");
+    let [mut watcher, mut holder] = [(); 2].map(|()| direct(&database));
+    watcher.ok("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int);
+        ALTER TABLE child ADD CONSTRAINT fk FOREIGN KEY (id) REFERENCES parent NOT VALID");
+    // The two lanes are taken in the order of the oids.
+    let lane = |function: &str, of: &str| {
+        format!("SELECT {function}({LANE_CLASS}, {of}('parent'::regclass, 'child'::regclass)::int)")
+    };
+    for (what, of) in [("the first lane", "least"), ("the second lane", "greatest")] {
+        holder.value(&lane("pg_advisory_lock", of));
+        let mut client = through(&running, &database);
+        client.send_query("ALTER TABLE child VALIDATE CONSTRAINT fk");
+        wait_for(&mut watcher, client.pid, "%behind the DDL of%");
+        let cancel = format!("{}, pg_cancel_backend({})", lane("pg_advisory_unlock", of), client.pid);
+        holder.value(&cancel);
+        assert_eq!(client.outcome().error.as_deref(), Some("57014"), "{what}");
+        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+        assert_eq!(client.value(held), "0", "{what}");
+        client.ok("ALTER TABLE child VALIDATE CONSTRAINT fk");
+        watcher.ok("UPDATE pg_constraint SET convalidated = false WHERE conname = 'fk'");
+    }
     running.stop_now();
 }
 

@@ -280,6 +280,67 @@ impl Talk {
         Ok(answer)
     }
 
+    /// As [`Talk::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
+    /// without a Sync in between: where that fails, nothing of the batch, which begins as [`Batch::behind`], is done.
+    /// `None`: so it was; the client has the error.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_behind(&mut self, batch: Batch, visible: Option<usize>) -> Result<Option<Answer>, BackendLost> {
+        self.link.account(b'S');
+        self.link.tell_back(&batch.sync().bytes);
+        let mut answer = Answer::default();
+        let begun = self.read_to_own(&mut answer).await?;
+        if begun {
+            let (_never, mut silent) = mpsc::channel(1);
+            if self.read_into(&mut answer, visible, &mut silent).await.is_err() {
+                self.salvaged = answer.rows;
+                return Err(BackendLost);
+            }
+        }
+        self.link.owed.received(b'Z');
+        self.settle(&answer).await;
+        Ok(begun.then_some(answer))
+    }
+
+    /// Passes on the answers to the client's messages, up to the end of our first statement: before it nothing was executed, so
+    /// it is the first that is complete. False: one of them is an error, and the server has skipped all up to our Sync.
+    async fn read_to_own(&mut self, answer: &mut Answer) -> Result<bool, BackendLost> {
+        /// The answers to what a batch begins with: three Close, and Parse and Bind of its first statement.
+        const OWN: [u8; 5] = *b"33312";
+        let mut gone = self.canceller();
+        let mut held: Vec<Bytes> = Vec::new();
+        let mut failed = false;
+        loop {
+            let frame = self.link.next_back_frame(&mut gone).await?;
+            match frame.first().copied().unwrap_or_default() {
+                b'Z' if failed => return Ok(false),
+                b'A' => self.hold_notification(&frame),
+                b'S' | b'N' => self.link.tell_front(&frame),
+                b'1' | b'2' | b'3' => held.push(frame),
+                b'C' => {
+                    let clients = held.len().saturating_sub(OWN.len());
+                    held.drain(..clients).for_each(|frame| self.link.tell_front(&frame));
+                    (answer.parsed, answer.done) = (1, 1);
+                    return Ok(true);
+                }
+                tag => {
+                    let mut clients = held.len();
+                    if tag == b'E' {
+                        failed = true;
+                        self.link.owed.received(tag);
+                        // Nothing but a cancel can strike our own part.
+                        if ServerError::new(frame.clone()).sqlstate() == sqlstate::QUERY_CANCELED {
+                            clients -= own_at_the_end(&held, &OWN);
+                        }
+                    }
+                    held.drain(..).take(clients).for_each(|frame| self.link.tell_front(&frame));
+                    self.link.tell_front(&frame);
+                }
+            }
+        }
+    }
+
     async fn read_into(
         &mut self,
         answer: &mut Answer,
@@ -442,6 +503,12 @@ impl Talk {
         let report = Report { message: words(&report.message), detail, hint, ..report.clone() };
         self.link.tell_front(&reply::report(&report));
     }
+}
+
+/// How many of the frames, at their end, are as the first of our own answers are.
+fn own_at_the_end(held: &[Bytes], own: &[u8]) -> usize {
+    let tags: Vec<u8> = held.iter().filter_map(|frame| frame.first().copied()).collect();
+    (0..=own.len()).rev().find(|count| tags.ends_with(&own[..*count])).unwrap_or_default()
 }
 
 /// The rows that CommandComplete says an UPDATE has changed.

@@ -6,6 +6,7 @@
 
 use super::attempt::{is_lock_failure, is_statement_timeout};
 use super::{Execution, Reply, Stop};
+use crate::backend::Answer;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
 use crate::plan::Phase;
@@ -25,6 +26,15 @@ const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.cu
 const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
      pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('pgsluice.statement_timeout'), true)";
 
+/// How a first try ended that came right behind messages of the client's.
+pub enum Behind {
+    /// One of those has failed, and the client has its error; nothing was tried.
+    ClientFailed,
+    /// Nothing was done.
+    InVain,
+    Done(Reply),
+}
+
 impl Execution<'_> {
     /// `None`: nothing was done, and the statement is to go its full way.
     ///
@@ -32,8 +42,23 @@ impl Execution<'_> {
     /// The client cancels, or is gone; or the backend is.
     pub async fn first_try(&mut self, first: &First) -> Result<Option<Reply>, Stop> {
         let Some(phase) = first.plan.phases.first() else { return Ok(None) };
-        let (batch, visible) = self.first_batch(first, phase);
+        let (batch, visible) = self.first_batch(Batch::new(), first, phase);
         let answer = self.talk.ask(batch, Some(visible)).await?;
+        self.first_answer(answer, phase).await
+    }
+
+    /// The same, in place of an Execute of the client's portal and in one pipeline with what the client has sent before it.
+    ///
+    /// # Errors
+    /// As [`Execution::first_try`].
+    pub async fn first_try_behind(&mut self, first: &First, portal: &str) -> Result<Behind, Stop> {
+        let Some(phase) = first.plan.phases.first() else { return Ok(Behind::InVain) };
+        let (batch, visible) = self.first_batch(Batch::behind(portal), first, phase);
+        let Some(answer) = self.talk.ask_behind(batch, Some(visible)).await? else { return Ok(Behind::ClientFailed) };
+        Ok(self.first_answer(answer, phase).await?.map_or(Behind::InVain, Behind::Done))
+    }
+
+    async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Option<Reply>, Stop> {
         let Some(error) = answer.error else {
             self.metrics.lock_attempts.add();
             self.metrics.first_tries_done.add();
@@ -71,9 +96,8 @@ impl Execution<'_> {
     }
 
     /// With the place of the client's statement in it.
-    fn first_batch(&self, first: &First, phase: &Phase) -> (Batch, usize) {
+    fn first_batch(&self, mut batch: Batch, first: &First, phase: &Phase) -> (Batch, usize) {
         let inside = self.in_transaction();
-        let mut batch = Batch::new();
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
         // One statement for all of them: each costs the server as much as what it does here.
         for (sql, parameters) in first.condition.questions(&self.timeouts(inside, phase)) {

@@ -104,6 +104,11 @@ impl Leftovers {
         }
     }
 
+    pub fn has_any(&self, database: &str, role: &str) -> bool {
+        let key = (database.to_owned(), role.to_owned());
+        self.0.lock().is_ok_and(|kept| kept.contains_key(&key))
+    }
+
     pub fn take(&self, database: &str, role: &str) -> Option<Leftover> {
         let mut kept = self.0.lock().ok()?;
         let key = (database.to_owned(), role.to_owned());

@@ -8,7 +8,7 @@
 mod attempt;
 mod backfill;
 mod detach;
-mod first;
+pub mod first;
 pub mod leftover;
 mod long;
 mod progress;

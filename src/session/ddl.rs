@@ -8,13 +8,15 @@ use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, SessionFacts, query};
 use crate::config::{Mode, Unsafe};
+use crate::execute::first::Behind;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
 use crate::learn::{Asking, Failed, Rows, learn, read};
 use crate::pg::relation::quote_literal;
 use crate::pg::{RelationName, sqlstate};
-use crate::plan::{self, Limits, Plan, first};
+use crate::plan::first::{self, First};
+use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
@@ -36,9 +38,44 @@ impl Session {
         if matches!(statement.class, Class::Ddl(_)) {
             self.clear_leftovers().await?;
         }
-        if let Some(reply) = self.first_try(statement, offset).await? {
-            return Ok(reply);
+        if let Some(first) = self.first(statement) {
+            let session = self.unasked();
+            let result = self.execution(&session, offset).first_try(&first).await;
+            if let Some(reply) = self.first_result(statement, &first, result)? {
+                return Ok(reply);
+            }
         }
+        self.run_fully(statement, offset).await
+    }
+
+    /// How to try a statement behind what the client has sent of its pipeline; `None`: something is to be asked or
+    /// done before.
+    pub(super) fn first_behind(&self, statement: &Statement) -> Option<First> {
+        let (database, role) = self.database_and_role();
+        let leftovers = self.talk.link.status == b'I' && self.shared.leftovers.has_any(database, role);
+        if leftovers { None } else { self.first(statement) }
+    }
+
+    /// Tries it, in place of the portal's Execute.
+    pub(super) async fn first_try_behind(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+        first: &First,
+        portal: &str,
+    ) -> Result<Behind, Stop> {
+        let session = self.unasked();
+        let result = self.execution(&session, offset).first_try_behind(first, portal).await;
+        if matches!(result, Ok(Behind::ClientFailed)) {
+            return result;
+        }
+        self.shared.metrics.ddl_seen.add();
+        let result = result.map(|behind| if let Behind::Done(reply) = behind { Some(reply) } else { None });
+        Ok(self.first_result(statement, first, result)?.map_or(Behind::InVain, Behind::Done))
+    }
+
+    /// With all that its plan depends on.
+    pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
         tracing::debug!("facts are asked for: {}", shown(statement));
         let facts = self.facts(statement).await?;
         let plan = match plan::plan(statement, &facts, &self.limits()) {
@@ -60,14 +97,24 @@ impl Session {
         self.execute_plan(&plan, &facts, offset).await
     }
 
-    /// Before anything is asked: what most statements come to.
-    async fn first_try(&mut self, statement: &Statement, offset: usize) -> Result<Option<Reply>, Stop> {
+    /// What most statements come to before anything is asked.
+    fn first(&self, statement: &Statement) -> Option<First> {
+        first::first(statement, self.talk.link.status != b'I', &self.limits())
+    }
+
+    /// All that is known of the session without a question.
+    fn unasked(&self) -> Facts {
         let in_transaction = self.talk.link.status != b'I';
-        let Some(first) = first::first(statement, in_transaction, &self.limits()) else { return Ok(None) };
-        let session = SessionFacts { in_transaction, ..SessionFacts::default() };
-        let facts = Facts { session, ..Facts::default() };
-        let reply = self.execution(&facts, offset).first_try(&first).await;
-        match &reply {
+        Facts { session: SessionFacts { in_transaction, ..SessionFacts::default() }, ..Facts::default() }
+    }
+
+    fn first_result(
+        &self,
+        statement: &Statement,
+        first: &First,
+        result: Result<Option<Reply>, Stop>,
+    ) -> Result<Option<Reply>, Stop> {
+        match &result {
             Ok(Some(_)) => {
                 self.shared.metrics.ddl_planned.add();
                 self.log(statement, &first.plan);
@@ -75,7 +122,7 @@ impl Session {
             Ok(None) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }
-        reply
+        result
     }
 
     fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {

@@ -11,8 +11,10 @@ use super::prepared::{Bound, as_kept};
 use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
-use crate::execute::Stop;
+use crate::execute::first::Behind;
+use crate::execute::{Reply, Stop};
 use crate::pg::sqlstate;
+use crate::plan::first::First;
 use crate::relay::Event;
 use crate::report::Report;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
@@ -134,6 +136,13 @@ impl Session {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
+        if !amid
+            && self.eye.is_fresh(portal.as_bytes())
+            && let Some(first) = self.first_behind(statement)
+            && !self.needs_block().await
+        {
+            return self.execute_behind(bound, portal, &first).await;
+        }
         // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best.
         if !self.would_run(statement, portal).await? {
             self.talk.link.pass_frame();
@@ -157,10 +166,39 @@ impl Session {
         self.talk.parsed_before = true;
         let result = self.run_ddl(statement, bound.offset).await;
         self.talk.parsed_before = false;
+        self.executed(result).await
+    }
+
+    /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is
+    /// what it seems to be, and the first try can follow them at once.
+    async fn execute_behind(&mut self, bound: &Bound, portal: &str, first: &First) -> Result<Flow, BackendLost> {
+        let (statement, offset) = (&bound.statement, bound.offset);
+        self.talk.parsed_before = true;
+        let tried = self.first_try_behind(statement, offset, first, portal).await;
+        if matches!(tried, Ok(Behind::ClientFailed)) {
+            self.talk.parsed_before = false;
+            self.talk.link.pass_frame();
+            self.skip_to_sync().await?;
+            return Ok(Flow::Continue);
+        }
+        self.talk.link.take_frame();
+        self.eye.forget_portal(portal.as_bytes());
+        let result = match tried {
+            Ok(Behind::Done(reply)) => Ok(reply),
+            Ok(Behind::InVain | Behind::ClientFailed) => self.run_fully(statement, offset).await,
+            Err(stop) => Err(stop),
+        };
+        self.talk.parsed_before = false;
+        self.executed(result).await
+    }
+
+    /// Gives the client what its Execute has come to.
+    async fn executed(&mut self, result: Result<Reply, Stop>) -> Result<Flow, BackendLost> {
         match result {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);
                 self.talk.link.executes = self.talk.link.executes.saturating_add(1);
+                self.answer_sync();
             }
             Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
             Err(stop) => {
@@ -334,10 +372,26 @@ impl Session {
         }
     }
 
+    /// A Sync right behind what the proxy has done has nothing to end, and the server has just said how it stands: it needs no
+    /// round trip of its own.
+    fn answer_sync(&mut self) {
+        let link = &mut self.talk.link;
+        let next = link.peek_frame().is_some_and(|(header, body)| header.tag == b'S' && body.is_empty());
+        if self.owns_block || !next || link.owed.owed() > 0 || link.owed.unsynced() {
+            return;
+        }
+        link.take_frame();
+        link.executes = 0;
+        self.eye.pipeline_control = None;
+        self.eye.end_pipeline();
+        self.tell_ready();
+    }
+
     /// The client's Sync ends the pipeline that the proxy keeps in a block.
     pub(super) async fn sync(&mut self) -> Flow {
         self.talk.link.pass_frame();
         self.eye.pipeline_control = None;
+        self.eye.end_pipeline();
         match self.talk.link.settle(true).await {
             Event::Settled => {}
             other => return self.end(other).await,

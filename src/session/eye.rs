@@ -84,6 +84,18 @@ impl Eye {
         self.prepared.as_ref()?.portal(name)
     }
 
+    /// Whether the portal was parsed and bound since the last Sync or Query.
+    pub(super) fn is_fresh(&self, portal: &[u8]) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| prepared.is_fresh(portal))
+    }
+
+    /// A Sync passes, or a Query.
+    pub(super) fn end_pipeline(&mut self) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.next_pipeline();
+        }
+    }
+
     /// Whether to stop there, since the client is to be refused.
     fn bind(&mut self, body: &[u8]) -> bool {
         let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return false };
@@ -122,19 +134,25 @@ impl Inspect for Eye {
             b'Q' | b'P' => Want::Open,
             b'B' | b'E' | b'C' if self.prepared.is_some() => Want::Open,
             b'S' if self.watch_sync => Want::Stop,
-            b'S' if self.pipeline_control.is_some() => Want::Open,
+            b'S' if self.pipeline_control.is_some() || self.prepared.is_some() => Want::Open,
             _ => Want::Pass,
         }
     }
 
     fn hit(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
-            b'Q' => return self.watch_sync || message::query(body).is_some_and(may_carry_ddl),
+            b'Q' => {
+                self.end_pipeline();
+                return self.watch_sync || message::query(body).is_some_and(may_carry_ddl);
+            }
             b'P' => return self.parse(body),
             b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
             b'B' => return self.bind(body),
             b'C' => self.close_named(body),
-            b'S' => self.pipeline_control = None,
+            b'S' => {
+                self.pipeline_control = None;
+                self.end_pipeline();
+            }
             _ => {}
         }
         false

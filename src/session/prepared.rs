@@ -20,6 +20,8 @@ pub(super) struct Prepared {
     portals: Names,
     /// Counts what was added.
     clock: u64,
+    /// Counts the client's pipelines.
+    pipeline: u64,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +34,8 @@ struct Names {
 struct Entry {
     bound: Arc<Bound>,
     since: u64,
+    /// In which pipeline it was parsed; of a portal: parsed and bound, if in one.
+    pipeline: Option<u64>,
 }
 
 /// As much of a name as the server keeps (its `NAMEDATALEN`, less the end): names that differ behind that are one to it.
@@ -73,7 +77,7 @@ impl Names {
 impl Prepared {
     pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
         self.clock += 1;
-        self.statements.put(name, Entry { bound: Arc::new(bound), since: self.clock });
+        self.statements.put(name, Entry { bound: Arc::new(bound), since: self.clock, pipeline: Some(self.pipeline) });
     }
 
     /// The portal is of that statement, whatever it was before.
@@ -81,7 +85,8 @@ impl Prepared {
         match self.statements.get(statement) {
             Some(entry) => {
                 self.clock += 1;
-                self.portals.put(portal, Entry { bound: Arc::clone(&entry.bound), since: self.clock });
+                let pipeline = entry.pipeline.filter(|pipeline| *pipeline == self.pipeline);
+                self.portals.put(portal, Entry { bound: Arc::clone(&entry.bound), since: self.clock, pipeline });
             }
             None => self.portals.remove(portal),
         }
@@ -90,6 +95,16 @@ impl Prepared {
     /// The statement that a portal was bound to.
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
         self.portals.get(name).map(|entry| Arc::clone(&entry.bound))
+    }
+
+    /// The portal was parsed and bound in this pipeline: if nothing of that has failed, it is what it seems to be.
+    pub(super) fn is_fresh(&self, portal: &[u8]) -> bool {
+        self.portals.get(portal).is_some_and(|entry| entry.pipeline == Some(self.pipeline))
+    }
+
+    /// A Sync, or a Query.
+    pub(super) fn next_pipeline(&mut self) {
+        self.pipeline += 1;
     }
 
     pub(super) fn forget_statement(&mut self, name: &[u8]) {
@@ -150,6 +165,19 @@ mod tests {
         prepared.forget_portal(b"r");
         assert_eq!((prepared.bytes(), prepared.len()), (0, 0));
         prepared.forget_oldest();
+    }
+
+    #[test]
+    fn fresh_is_what_was_parsed_and_bound_in_this_pipeline() {
+        let mut prepared = Prepared::default();
+        prepared.prepare(b"", bound("DROP TABLE a"));
+        assert!(!prepared.is_fresh(b""));
+        prepared.bind(b"", b"");
+        assert!(prepared.is_fresh(b""));
+        prepared.next_pipeline();
+        assert!(!prepared.is_fresh(b""));
+        prepared.bind(b"", b"");
+        assert!(!prepared.is_fresh(b""), "its statement is of the pipeline before");
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl Batch {
         batch
     }
 
+    /// What the client has sent of its pipeline comes before it, and this in place of the portal's Execute.
+    pub fn behind(portal: &str) -> Self {
+        let mut batch = Self::new();
+        batch.close_portal(portal);
+        batch
+    }
+
     fn frame(&mut self, tag: u8, fill: impl FnOnce(&mut BytesMut)) {
         put_frame(&mut self.bytes, tag, fill);
     }

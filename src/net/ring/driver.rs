@@ -201,6 +201,10 @@ impl Driver {
             self.watch_no_more();
             return Turn::Busy;
         }
+        // Without sockets there can be no news: a worker of a few sessions does without this call.
+        if self.free.len() == self.slots.len() && !self.ticking {
+            return Turn::Idle;
+        }
         self.kernel.bell(true);
         // The kernel hands over so many completions at a time, and keeps the rest without a mark: a call looks for itself.
         if self.call(false) || self.kernel.has_news() {

@@ -136,14 +136,21 @@ impl Default for Scene {
     }
 }
 
-/// As if nothing but each relation's own row had been asked for.
+/// As if nobody had asked for columns, constraints and foreign keys.
 fn without_details(mut facts: Facts) -> Facts {
-    facts.related.clear();
     for found in facts.relations.iter_mut().filter_map(|asked| asked.found.as_mut()) {
         found.columns.clear();
         found.constraints.clear();
-        found.indexes.clear();
         found.referenced_by.clear();
+    }
+    facts
+}
+
+/// As if nothing but each relation's own row had been asked for.
+fn without_indexes(mut facts: Facts) -> Facts {
+    facts.related.clear();
+    for found in facts.relations.iter_mut().filter_map(|asked| asked.found.as_mut()) {
+        found.indexes.clear();
         (found.index, found.parent, found.default_partition) = (None, None, None);
         found.detach_pending = false;
         if found.has_children {
@@ -210,10 +217,12 @@ impl Scene {
         let mut out = String::new();
         for statement in parse(sql).unwrap() {
             let facts = self.facts(&statement);
-            if wants(&statement) == Wanted::Itself {
-                let bare = plan(&statement, &without_details(facts.clone()), &self.limits);
-                assert_eq!(bare, plan(&statement, &facts, &self.limits), "{sql}");
-            }
+            let bare = match wants(&statement) {
+                Wanted::Itself => without_indexes(without_details(facts.clone())),
+                Wanted::Indexes => without_details(facts.clone()),
+                Wanted::Details | Wanted::Reach => facts.clone(),
+            };
+            assert_eq!(plan(&statement, &bare, &self.limits), plan(&statement, &facts, &self.limits), "{sql}");
             match plan(&statement, &facts, &self.limits) {
                 Ok(plan) => {
                     out.push_str(&print::to_text(&plan));

@@ -67,7 +67,9 @@ enum Topic {
 pub enum Wanted {
     /// A relation's own row.
     Itself,
-    /// Also columns, constraints, indexes, tables of indexes, parents and partitions, and the size of a tree.
+    /// Also indexes, tables of indexes, parents and partitions, and the size of a tree.
+    Indexes,
+    /// Also columns, constraints, and foreign keys from elsewhere.
     Details,
     /// Also how far foreign keys reach ([`RelationFacts::reached_by`], [`RelationFacts::partitions_reference`]).
     Reach,
@@ -184,10 +186,11 @@ impl Reading {
         if self.wanted == Wanted::Itself {
             return Vec::new();
         }
+        let details = self.wanted >= Wanted::Details;
         let asked = [
-            (Topic::Columns, !self.with_columns().is_empty()),
-            (Topic::Constraints, !self.constrained().is_empty()),
-            (Topic::References, !self.referencing().is_empty()),
+            (Topic::Columns, details && !self.with_columns().is_empty()),
+            (Topic::Constraints, details && !self.constrained().is_empty()),
+            (Topic::References, details && !self.referencing().is_empty()),
             (Topic::Indexes, !self.indexed().is_empty()),
             (Topic::Family, !self.in_families().is_empty()),
             (Topic::Sizes, !self.unsized_yet().is_empty()),

@@ -54,9 +54,13 @@ impl Condition {
             columns.push(array(self.unreferenced.iter().map(|column| Some(column.as_str()))));
         }
         let (from, name, absent) = match (self.indexes, self.if_exists) {
-            (false, _) => (TABLE, "$1::pg_catalog.regclass", ""),
-            (true, false) => (TABLE_OF_INDEX, "$1::pg_catalog.regclass", ""),
-            (true, true) => (TABLE_OF_INDEX_IF_EXISTS, "$1::pg_catalog.text", "n.oid IS NULL OR "),
+            (false, _) => (TABLE.to_owned(), "$1::pg_catalog.regclass", ""),
+            (true, false) => (table_of_index("$1::pg_catalog.regclass"), "$1::pg_catalog.regclass", ""),
+            (true, true) => (
+                table_of_index("pg_catalog.to_regclass($1::pg_catalog.text)"),
+                "$1::pg_catalog.text",
+                "n.oid IS NULL OR ",
+            ),
         };
         // It is given back at once: a transaction block is not to hold a lock more for each of its tables.
         let lane = format!("({LANE_CLASS}, {SIGNED_OID})");
@@ -81,12 +85,14 @@ impl Condition {
 
 const TABLE: &str = "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
 
-const TABLE_OF_INDEX: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid \
-     WHERE i.indexrelid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
-
-const TABLE_OF_INDEX_IF_EXISTS: &str = "(SELECT pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid) AS n(oid) \
-     LEFT JOIN (pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid) \
-     ON i.indexrelid OPERATOR(pg_catalog.=) n.oid";
+/// A row in any case: what is no index has no table, and the condition does not hold.
+fn table_of_index(index: &str) -> String {
+    format!(
+        "(SELECT {index}::pg_catalog.oid) AS n(oid) \
+         LEFT JOIN (pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indrelid) \
+         ON i.indexrelid OPERATOR(pg_catalog.=) n.oid"
+    )
+}
 
 const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass AND NOT c.relispartition";
 
@@ -108,16 +114,21 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     let of_any_size = one_brief_step(statement, ddl, Size::Large, in_transaction, limits);
     let small = of_any_size.is_none().then_some(limits.small_table);
     let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, Size::Small, in_transaction, limits))?;
-    let has = |form| ddl.parts.iter().any(|part| part.form == form);
     let retyped = ddl.parts.iter().filter(|part| part.form == Form::AlterColumnType);
     let condition = Condition {
         relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name)).collect(),
-        indexes: has(Form::DropIndex),
+        indexes: is_of_indexes(ddl),
         if_exists: ddl.if_exists,
         small,
         unreferenced: retyped.filter_map(|part| part.column.clone()).collect(),
     };
     Some(First { plan, condition })
+}
+
+/// What it names are indexes, which LOCK TABLE does not take.
+fn is_of_indexes(ddl: &Ddl) -> bool {
+    let of_index = |form| matches!(form, Form::DropIndex | Form::AlterIndexRename | Form::AlterIndexSet);
+    ddl.parts.iter().all(|part| of_index(part.form))
 }
 
 fn is_new(ddl: &Ddl, name: &RelationName) -> bool {
@@ -135,7 +146,7 @@ fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: 
     if !(silent && is_statement_itself(phase, statement)) {
         return None;
     }
-    if ddl.parts.iter().all(|part| part.form == Form::DropIndex) {
+    if is_of_indexes(ddl) {
         phase.locks.clear();
         return Some(plan);
     }
@@ -184,6 +195,8 @@ fn is_simple_by_size(form: Form) -> bool {
             | Form::AlterColumnType
             | Form::CreateIndex
             | Form::DropIndex
+            | Form::AlterIndexRename
+            | Form::AlterIndexSet
             | Form::DropTable
             | Form::Truncate
     );
@@ -217,6 +230,7 @@ mod tests {
             "CREATE TABLE n (o int REFERENCES o)",
             "CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
             "TRUNCATE t",
+            "ALTER INDEX i RENAME TO j",
             "DROP TABLE IF EXISTS t, o",
             "CREATE EXTENSION IF NOT EXISTS pgcrypto SCHEMA public",
             "DROP FUNCTION f(int)",
@@ -256,6 +270,7 @@ mod tests {
             "ALTER TABLE t ATTACH PARTITION p FOR VALUES IN (1)",
             "ALTER TABLE t ADD EXCLUDE (a WITH =)",
             "ALTER TABLE t SET TABLESPACE x",
+            "ALTER INDEX i SET TABLESPACE x",
             "ALTER TABLE t VALIDATE CONSTRAINT c",
             "TRUNCATE t CASCADE",
             "REINDEX TABLE t",

@@ -84,7 +84,23 @@ pub fn wants(statement: &Statement) -> Wanted {
         return Wanted::Reach;
     }
     let wants_more = |part: &Part| part.cascade || part.missing_ok || !is_plain(part.form);
+    if !ddl.cascade && ddl.parts.iter().all(|part| is_of_index(part.form)) {
+        return Wanted::Indexes;
+    }
     if ddl.cascade || ddl.parts.iter().any(wants_more) { Wanted::Details } else { Wanted::Itself }
+}
+
+/// REINDEX depends on constraints too: those that exclude have no concurrent way.
+fn is_of_index(form: Form) -> bool {
+    matches!(
+        form,
+        Form::CreateIndex
+            | Form::CreateIndexConcurrently
+            | Form::DropIndex
+            | Form::DropIndexConcurrently
+            | Form::AlterIndexRename
+            | Form::AlterIndexSet
+    )
 }
 
 /// One brief step under the lock of what the statement names, whatever that is.

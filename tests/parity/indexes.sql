@@ -83,6 +83,10 @@ ALTER INDEX t_lower SET TABLESPACE pg_default;
 -- part
 ALTER INDEX missing RENAME TO x;
 -- part
+ALTER INDEX t RENAME TO t_by_index;
+ALTER INDEX t_by_index RENAME TO t;
+ALTER INDEX IF EXISTS t SET (fillfactor = 90);
+-- part
 CREATE STATISTICS st (dependencies) ON a, b FROM t;
 CREATE STATISTICS IF NOT EXISTS st ON a, id FROM t;
 COMMENT ON INDEX t_lower IS 'an index';

@@ -1,4 +1,4 @@
-//! Backfills that the machine holds up or ends: a replica that falls behind, a disk that is full.
+//! Backfills that the machine holds up or ends: a replica that falls behind, a disk that is full, others at work.
 
 mod common;
 
@@ -6,6 +6,9 @@ use common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::config::Config;
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::server::Running;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 const ROWS: u32 = 20_000;
@@ -133,5 +136,41 @@ fn a_replica_that_falls_behind_is_waited_for() {
     assert_eq!(stage.watcher.value("SELECT count(r) FROM t"), (ROWS + 1).to_string());
     let replayed = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'r'";
     wait_until("the replica has it too", || on_replica.value(replayed) == "1");
+    stage.running.stop_now();
+}
+
+/// Alone it pauses for less than beside others, and says so.
+#[test]
+fn beside_others_it_pauses_for_longer() {
+    let mut stage = Stage::new(|config| {
+        config.backfill.pause_ratio = 9.0;
+        // It looks at the server also while it is held up.
+        config.backfill.condition = Some("(SELECT go FROM public.switch)".to_owned());
+        config.ddl.progress_interval = Duration::from_millis(100);
+    });
+    stage.watcher.ok("CREATE TABLE switch (go bool NOT NULL); INSERT INTO switch VALUES (false)");
+    let mut client = stage.client();
+    client.send_query("ALTER TABLE t ADD COLUMN r float8 DEFAULT random()");
+    // Nobody may ask the server anything meanwhile.
+    let until_told = |client: &mut Client, words: &str| {
+        while !client.read().field(b'M').is_some_and(|told| told.contains(words)) {}
+    };
+    until_told(&mut client, "pause 1 x a batch (9 beside others)");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut other = Client::connect(stage.postgres.port, &stage.postgres.user, "postgres");
+    let at_work = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                other.ok("SELECT 1");
+            }
+        }
+    });
+    until_told(&mut client, "pause 9 x a batch, ");
+    stop.store(true, Ordering::Relaxed);
+    at_work.join().unwrap();
+    stage.watcher.ok("UPDATE switch SET go = true");
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(stage.watcher.value("SELECT count(r) FROM t"), ROWS.to_string());
     stage.running.stop_now();
 }

@@ -118,7 +118,7 @@ pub struct Locks {
 pub struct Backfill {
     pub batch_time: Duration,
     pub lock_timeout: Duration,
-    /// A pause's share of its batch's time; 0: none.
+    /// A pause in times its batch, while others are at work on the server; where nobody is, 1 at most. 0: none.
     pub pause_ratio: f64,
     /// Zero: off.
     pub max_lag: Duration,
@@ -387,7 +387,7 @@ impl Default for Backfill {
         Self {
             batch_time: Duration::from_millis(100),
             lock_timeout: Duration::from_millis(50),
-            pause_ratio: 1.0,
+            pause_ratio: 9.0,
             max_lag: Duration::from_secs(10),
             max_active: 0,
             condition: None,

@@ -213,7 +213,7 @@ impl Execution<'_> {
     /// One batch, with its pause.
     async fn batch(&mut self, filling: &Filling<'_>, sql: &str) -> Result<Ended, Stop> {
         self.metrics.backfill_batches.add();
-        let ratio = self.config.backfill.pause_ratio.max(LEAST_PAUSE);
+        let ratio = filling.throttle.ratio(&self.config.backfill).max(LEAST_PAUSE);
         let pause = filling.pace.last.mul_f64(ratio).max(COVER);
         let nap = nap_sql(pause, &self.talk.words(&format!("backfill of {}, between two batches", filling.what.table)));
         let mut batch = self.open(Some(filling.longest), filling.what.quiet)?;

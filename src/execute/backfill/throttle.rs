@@ -1,4 +1,5 @@
-//! What makes a backfill pause: replicas that fall behind, a busy server, a condition of the operator's.
+//! What makes a backfill pause: replicas that fall behind, a busy server, a condition of the operator's; and how long it
+//! pauses behind each batch, by whether others are at work.
 //!
 //! It is looked at about once per second, on the session's own backend, and what was seen last is in every progress
 //! line. While one of them says so the backfill naps, with the reason in the nap's comment. What cannot be seen (a lag
@@ -20,9 +21,54 @@ const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A condition that takes longer is as good as none, and stands in the way of a cancel no longer.
 const CONDITION_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The pause behind a batch where nobody else is at work, in times the batch; less if the settings say less.
+const ALONE: f64 = 1.0;
+/// Others are at work who end so many transactions per second: a person at a console and a monitor end fewer.
+const AT_WORK: f64 = 10.0;
+/// A batch, or a look, and the nap behind it.
+const OWN: f64 = 2.0;
+
+/// How many transactions others end, by the counters of all databases, which every role may read.
+///
+/// A backend reports its own about once per second. So what is ours may be counted in the next turn only, and the one before
+/// has a count below nothing then: the mean of the two is right.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Others {
+    /// Counted by the server, and when.
+    last: Option<(f64, Instant)>,
+    /// Our own since then.
+    own: f64,
+    /// Per second, those of others and our own.
+    rates: Option<(f64, f64)>,
+}
+
+impl Others {
+    fn counted(&mut self, total: f64, now: Instant) {
+        let Some((before, at)) = self.last else {
+            (self.last, self.own) = (Some((total, now)), 0.0);
+            return;
+        };
+        let seconds = now.saturating_duration_since(at).as_secs_f64();
+        // Looked at more often, the counters have nothing new to tell.
+        if seconds < LOOK_EVERY.as_secs_f64() {
+            return;
+        }
+        let (others, own) = ((total - before - self.own) / seconds, self.own / seconds);
+        let mean = |before: f64, now: f64| f64::midpoint(before, now);
+        self.rates = Some(self.rates.map_or((others, own), |rates| (mean(rates.0, others), mean(rates.1, own))));
+        (self.last, self.own) = (Some((total, now)), 0.0);
+    }
+
+    /// Until it is known, they are. Where our own are many, half of them is no more than their jitter.
+    fn at_work(&self) -> bool {
+        self.rates.is_none_or(|(others, own)| others >= AT_WORK.max(own / 2.0))
+    }
+}
+
 /// What was seen last.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Throttle {
+    others: Others,
     looked: Option<Instant>,
     /// Since when it pauses.
     paused: Option<Instant>,
@@ -35,6 +81,8 @@ struct Seen {
     /// Seconds.
     lag: Option<f64>,
     active: Option<usize>,
+    /// Transactions that have ended, of all databases.
+    ended: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +94,11 @@ enum Condition {
 }
 
 impl Throttle {
+    /// The pause behind a batch, in times the batch.
+    pub(super) fn ratio(&self, settings: &Settings) -> f64 {
+        if self.others.at_work() { settings.pause_ratio } else { settings.pause_ratio.min(ALONE) }
+    }
+
     /// Why the backfill is to pause.
     fn reason(&self, settings: &Settings) -> Option<String> {
         if let Some(lag) = self.seen.lag.filter(|lag| is_on(settings.max_lag) && *lag > settings.max_lag.as_secs_f64())
@@ -63,9 +116,11 @@ impl Throttle {
         }
     }
 
-    /// `pause 1 × a batch, lag 0.2 s of 10 s, active 3 of 8, condition true`
+    /// `pause 9 × a batch, lag 0.2 s of 10 s, active 3 of 8, condition true`
     pub(super) fn words(&self, settings: &Settings) -> String {
-        let mut words = vec![format!("pause {} x a batch", settings.pause_ratio)];
+        let (ratio, most) = (self.ratio(settings), settings.pause_ratio);
+        let beside_others = if ratio < most { format!(" ({most} beside others)") } else { String::new() };
+        let mut words = vec![format!("pause {ratio} x a batch{beside_others}")];
         if is_on(settings.max_lag) {
             let lag = self.seen.lag.map_or_else(|| "none seen".to_owned(), |lag| format!("{lag:.1} s"));
             words.push(format!("lag {lag} of {}", in_words(settings.max_lag)));
@@ -106,6 +161,12 @@ fn question(settings: &Settings) -> Option<String> {
              AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())",
         );
     }
+    if settings.pause_ratio > ALONE {
+        fields.push(
+            "'ended', (SELECT pg_catalog.sum(d.xact_commit OPERATOR(pg_catalog.+) d.xact_rollback) \
+             FROM pg_catalog.pg_stat_database d)",
+        );
+    }
     (!fields.is_empty())
         .then(|| format!("SELECT pg_catalog.jsonb_build_object({})::pg_catalog.text", fields.join(", ")))
 }
@@ -113,6 +174,7 @@ fn question(settings: &Settings) -> Option<String> {
 impl Execution<'_> {
     /// Comes back when nothing says that the backfill is to pause.
     pub(super) async fn throttle(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+        filling.throttle.others.own += OWN;
         if filling.throttle.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
@@ -149,12 +211,16 @@ impl Execution<'_> {
             self.talk.put_question(&mut batch, &question, &[]);
             batch.statement("COMMIT", &[]);
             let ended = self.short(batch, &nap, None).await?;
+            filling.throttle.others.own += OWN;
             filling.throttle.seen = match ended {
                 Ended::Done(answer) => {
                     serde_json::from_str(&self.talk.text(answer.value().unwrap_or_default())).unwrap_or_default()
                 }
                 _ => Seen::default(),
             };
+            if let Some(ended) = filling.throttle.seen.ended {
+                filling.throttle.others.counted(ended, Instant::now());
+            }
         }
         if let Some(condition) = &settings.condition {
             let mut batch = self.open(Some(CONDITION_TIMEOUT), false)?;
@@ -195,9 +261,10 @@ mod tests {
     #[test]
     fn reasons_and_words() {
         let mut settings = Settings { max_active: 8, ..Settings::default() };
-        let mut throttle = Throttle { seen: Seen { lag: Some(0.2), active: Some(3) }, ..Throttle::default() };
+        let seen = Seen { lag: Some(0.2), active: Some(3), ended: None };
+        let mut throttle = Throttle { seen, ..Throttle::default() };
         assert_eq!(throttle.reason(&settings), None);
-        assert_eq!(throttle.words(&settings), "pause 1 x a batch, lag 0.2 s of 10 s, active 3 of 8");
+        assert_eq!(throttle.words(&settings), "pause 9 x a batch, lag 0.2 s of 10 s, active 3 of 8");
         throttle.seen.lag = Some(12.0);
         assert!(throttle.words(&settings).ends_with(", paused: a replica lags by 12.0 s of at most 10 s"));
         settings.max_lag = Duration::ZERO;
@@ -213,8 +280,45 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_that_is_off() {
-        let off = Settings { max_lag: Duration::ZERO, ..Settings::default() };
+        let off = Settings { max_lag: Duration::ZERO, pause_ratio: 1.0, ..Settings::default() };
         assert_eq!(question(&off), None);
         assert!(!question(&Settings::default()).unwrap().contains("active"));
+    }
+
+    /// Looks at one second each.
+    fn after(looks: &[(f64, f64)]) -> Throttle {
+        let mut throttle = Throttle::default();
+        let (mut total, mut now) = (1000.0, Instant::now());
+        throttle.others.counted(total, now);
+        for (counted, own) in looks {
+            throttle.others.own = *own;
+            (total, now) = (total + counted, now + LOOK_EVERY);
+            throttle.others.counted(total, now);
+        }
+        throttle
+    }
+
+    #[test]
+    fn beside_others_it_pauses_for_longer() {
+        let settings = Settings::default();
+        assert_eq!(after(&[]).ratio(&settings), settings.pause_ratio, "nothing is known yet");
+        assert_eq!(after(&[(500.0, 14.0)]).ratio(&settings), settings.pause_ratio);
+        let alone = after(&[(16.0, 14.0)]);
+        assert_eq!(alone.ratio(&settings), ALONE);
+        assert!(alone.words(&settings).starts_with("pause 1 x a batch (9 beside others), "));
+        // What the first small batches were is counted a turn later.
+        assert_eq!(after(&[(0.0, 400.0), (414.0, 14.0)]).ratio(&settings), ALONE);
+        // Batches of a millisecond.
+        assert_eq!(after(&[(900.0, 800.0)]).ratio(&settings), ALONE);
+        let none = Settings { pause_ratio: 0.0, ..Settings::default() };
+        assert_eq!((after(&[]).ratio(&none), alone.ratio(&none)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_look_too_soon_tells_nothing() {
+        let mut throttle = after(&[(16.0, 14.0)]);
+        let (total, at) = throttle.others.last.unwrap();
+        throttle.others.counted(total + 500.0, at + PAUSED_LOOK_EVERY);
+        assert_eq!(throttle.ratio(&Settings::default()), ALONE);
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! The schemes of others run on a connection of their own, without the proxy: `LIMIT n` takes rows that still want until
 //! there are none; the keyset scheme goes along the primary key, 1,000 rows at a time, as pgroll does. The application
-//! reads and writes rows by key at a fixed rate through the proxy, and a delay counts from the moment at which a statement
-//! was due. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines of
+//! reads and writes rows by key through the proxy, at a fixed rate, where a delay counts from the moment at which a statement
+//! was due, or as fast as it can, as pgbench does. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines of
 //! `[backfill]` for the latter. `PGSLUICE_BENCH_ROWS` (1 million) and `PGSLUICE_BENCH_ROUNDS` (3) say how much is measured.
 
 mod rig;
@@ -16,8 +16,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const WORKERS: u32 = 4;
-const INTERVAL: Duration = Duration::from_millis(4);
+/// What the application does.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    workers: u32,
+    /// From one statement of a worker's to the next; zero: as fast as it can.
+    interval: Duration,
+}
+
+const LOADS: [Load; 2] =
+    [Load { workers: 4, interval: Duration::from_millis(4) }, Load { workers: 8, interval: Duration::ZERO }];
+/// A backfill is given up after so long.
+const LONGEST: &str = "SET statement_timeout = '40s'";
 /// Above this `LIMIT n` is left out: each batch reads all that is done already, so its time grows with the square of the rows.
 const MOST_ROWS_OF_LIMIT: u32 = 2_000_000;
 /// How long the application is measured without a backfill.
@@ -52,7 +62,9 @@ fn main() {
         rates(&rig, rows, rounds);
     }
     if wants("application") {
-        application(&rig, rows, rounds);
+        for load in LOADS {
+            application(&rig, load, rows, rounds);
+        }
     }
 }
 
@@ -124,27 +136,31 @@ fn fill(rig: &Rig, way: Way, rows: u32) -> f64 {
 
 /// In turns with nothing, and with something else that uses a core for as long as a batch, half of the time: what the
 /// application feels of that is the machine's, and no backfill could spare it.
-fn application(rig: &Rig, rows: u32, rounds: u32) {
+fn application(rig: &Rig, load: Load, rows: u32, rounds: u32) {
     let port = rig.target("throttled").port;
-    let rate = WORKERS * 1000 / u32::try_from(INTERVAL.as_millis()).unwrap_or(1);
+    let rate = match u32::try_from(load.interval.as_millis()) {
+        Ok(interval @ 1..) => format!("{} statements/s in all", load.workers * 1000 / interval),
+        _ => "as fast as they can".to_owned(),
+    };
+    let workers = load.workers;
+    println!("{workers} sessions, {rate}, half of them updates by key; {rows} rows, {rounds} rounds.\n");
     println!(
-        "{WORKERS} sessions, {rate} statements/s in all, half of them updates by key; {rows} rows, {rounds} rounds.\n"
-    );
-    println!(
-        "| round | meanwhile | median | 99th percentile | of reads | of updates | worst | took |\n\
-         |--:|---|--:|--:|--:|--:|--:|--:|"
+        "| round | meanwhile | statements/s | median | 99th percentile | of reads | of updates | worst | took |\n\
+         |--:|---|--:|--:|--:|--:|--:|--:|--:|"
     );
     let mut late: [Vec<f64>; 3] = [Vec::new(), Vec::new(), Vec::new()];
     for round in 1..=rounds {
         table(rig, rows);
         let measured = [
-            ("nothing", measure(rig, port, rows, || thread::sleep(BASELINE))),
-            ("a core is busy half of the time", measure(rig, port, rows, || busy(BASELINE))),
+            ("nothing", measure(rig, port, load, rows, || thread::sleep(BASELINE))),
+            ("a core is busy half of the time", measure(rig, port, load, rows, || busy(BASELINE))),
             (
                 "a backfill",
-                measure(rig, port, rows, || {
+                measure(rig, port, load, rows, || {
                     let mut client = rig.connect(rig.target("throttled"));
-                    client.ok("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
+                    client.ok(LONGEST);
+                    let outcome = client.query("ALTER TABLE orders ADD COLUMN r float8 DEFAULT random()");
+                    assert!(outcome.error.is_none_or(|error| error == "57014"), "{:?}", outcome.message);
                 }),
             ),
         ];
@@ -156,7 +172,7 @@ fn application(rig: &Rig, rows: u32, rounds: u32) {
     let [nothing, busy, backfill] = late.map(|late| median(&late));
     println!(
         "\nBy the medians, the 99th percentile with a backfill is {:.2} times as long as without, and {:.2} times as long as \
-         with a busy core.",
+         with a busy core.\n",
         backfill / nothing,
         backfill / busy
     );
@@ -187,19 +203,20 @@ fn show(what: &str, delays: &Delays) {
     let [median, late, worst] = [50.0, 99.0, 100.0].map(|share| percentile(&delays.all, share));
     let [reads, updates] = [&delays.reads, &delays.updates].map(|delays| percentile(delays, 99.0));
     let took = delays.took;
+    let rate = delays.all.len() as f64 / took;
     println!(
-        "| {what} | {median:.2} ms | {late:.2} ms | {reads:.2} ms | {updates:.2} ms | {worst:.1} ms | {took:.1} s |"
+        "| {what} | {rate:.0} | {median:.2} ms | {late:.2} ms | {reads:.2} ms | {updates:.2} ms | {worst:.1} ms | {took:.1} s |"
     );
 }
 
 /// What the application's statements take while something is done.
-fn measure(rig: &Rig, port: u16, rows: u32, meanwhile: impl FnOnce()) -> Delays {
+fn measure(rig: &Rig, port: u16, load: Load, rows: u32, meanwhile: impl FnOnce()) -> Delays {
     let stop = Arc::new(AtomicBool::new(false));
-    let workers: Vec<JoinHandle<Vec<f64>>> = (0..WORKERS)
+    let workers: Vec<JoinHandle<Vec<f64>>> = (0..load.workers)
         .map(|number| {
             let client = Client::connect(port, &rig.postgres.user, "postgres");
             let stop = Arc::clone(&stop);
-            thread::spawn(move || work(client, number, rows, &stop))
+            thread::spawn(move || work(client, load, number, rows, &stop))
         })
         .collect();
     let begun = Instant::now();
@@ -219,12 +236,17 @@ fn measure(rig: &Rig, port: u16, rows: u32, meanwhile: impl FnOnce()) -> Delays 
 }
 
 /// The delay of each statement, of a read and of an update in turns. What is overdue is done before the end, so every statement that was due counts.
-fn work(mut client: Client, number: u32, rows: u32, stop: &AtomicBool) -> Vec<f64> {
+fn work(mut client: Client, load: Load, number: u32, rows: u32, stop: &AtomicBool) -> Vec<f64> {
     let mut delays = Vec::new();
-    let mut due = Instant::now() + INTERVAL / WORKERS * number;
+    let paced = load.interval > Duration::ZERO;
+    let mut due = Instant::now() + load.interval / load.workers * number;
     let mut id = number;
-    while !stop.load(Ordering::Relaxed) || due < Instant::now() {
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+    while !stop.load(Ordering::Relaxed) || (paced && due < Instant::now()) {
+        if paced {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        } else {
+            due = Instant::now();
+        }
         // All over the table.
         id = id.wrapping_mul(48_271).wrapping_add(12_345) % rows + 1;
         match delays.len() % 2 {
@@ -232,7 +254,7 @@ fn work(mut client: Client, number: u32, rows: u32, stop: &AtomicBool) -> Vec<f6
             _ => client.ok(&format!("UPDATE orders SET total = total + 1 WHERE id = {id}")),
         };
         delays.push(due.elapsed().as_secs_f64() * 1000.0);
-        due += INTERVAL;
+        due += load.interval;
     }
     delays
 }

@@ -118,7 +118,11 @@ fn the_application_goes_on_while_its_schema_changes() {
     let options = Options::default().setting("log_lock_waits", "on").setting("deadlock_timeout", milliseconds);
     // The directory's own load is no part of this.
     let postgres = Postgres::start(options.setting("autovacuum", "off")).expect("a throw-away server");
-    let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+    let running = proxy(&postgres, |config| {
+        config.ddl.small_table = 0;
+        // More of a backfill's time is batches than the default would let be.
+        config.backfill.pause_ratio = 1.0;
+    });
     let template = new_database(&postgres, "fire");
     patient(&postgres, &template).ok(&TABLES.replace("{rows}", &rows().to_string()));
     let wanted = std::env::var("FIRE").unwrap_or_default();

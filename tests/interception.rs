@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::raw::{bind, close, execute, parse, sync};
+use common::raw::{bind, close, describe, execute, flush, parse, q, run, sync, terminate};
+use common::twins::Twins;
 use common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::{Options, Postgres};
+use std::sync::LazyLock;
 
 #[test]
 fn what_the_client_sees() {
@@ -203,4 +205,134 @@ fn policy_refuses_what_is_unsafe() {
     client.ok("ALTER TABLE t ADD COLUMN j int DEFAULT random()");
     client.ok("ALTER TABLE t ALTER i SET NOT NULL");
     running.stop_now();
+}
+
+/// Where the proxy puts its own messages in one pipeline with the client's: whatever of those fails, or is not what it seems, and
+/// what the table is in the end.
+#[test]
+fn schema_changes_in_pipelines() {
+    static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
+    let twins = Twins::new(&SERVER, "changes", "CREATE TABLE t (id int PRIMARY KEY, v text)");
+    for (name, mut bytes) in [failing_pipelines(), renamed_statements(), changes()].concat() {
+        bytes.extend(q(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 ORDER BY attnum",
+        ));
+        bytes.extend(q("SELECT name, statement FROM pg_prepared_statements ORDER BY name"));
+        bytes.extend(terminate());
+        twins.same(name, &bytes);
+    }
+    twins.running.stop_now();
+}
+
+/// A message before the Execute of a schema change fails: it is not done.
+fn failing_pipelines() -> Vec<(&'static str, Vec<u8>)> {
+    let add = |column: &str| format!("ALTER TABLE t ADD COLUMN {column} int");
+    vec![
+        (
+            "a Bind with a parameter too many",
+            [parse("", &add("a")), bind("", "", &["1"]), execute("", 0), sync(), run("SELECT 1"), sync()].concat(),
+        ),
+        (
+            "a Parse under a name that is taken",
+            [
+                parse("s", "SELECT 1"),
+                sync(),
+                parse("s", &add("b")),
+                bind("", "s", &[]),
+                execute("", 0),
+                sync(),
+                bind("", "s", &[]),
+                execute("", 0),
+                sync(),
+            ]
+            .concat(),
+        ),
+        (
+            "Closes before, and Describes that fail",
+            [
+                parse("s", "SELECT 1"),
+                sync(),
+                close(b'S', "s"),
+                close(b'P', "p"),
+                close(b'S', "nothing"),
+                parse("s", &add("c")),
+                describe(b'S', "s"),
+                bind("p", "s", &[]),
+                describe(b'P', "nothing"),
+                execute("p", 0),
+                sync(),
+            ]
+            .concat(),
+        ),
+        (
+            "the same in a block",
+            [
+                q("BEGIN"),
+                parse("", &add("d")),
+                bind("", "", &["1"]),
+                execute("", 0),
+                sync(),
+                alter("e"),
+                sync(),
+                q("COMMIT"),
+            ]
+            .concat(),
+        ),
+        ("a portal of another name", [parse("", &add("f")), bind("p", "", &[]), execute("q", 0), sync()].concat()),
+        ("a change that fails", [alter("id"), sync(), alter("id"), flush(), alter("g"), sync()].concat()),
+    ]
+}
+
+/// By SQL a statement's name may come to mean something else.
+fn renamed_statements() -> Vec<(&'static str, Vec<u8>)> {
+    let add = |column: &str| parse("d", &format!("ALTER TABLE t ADD COLUMN {column} int"));
+    let through = || [bind("p", "d", &[]), execute("p", 0)].concat();
+    vec![
+        ("a statement that is gone", [add("h"), sync(), q("DISCARD ALL"), through(), sync()].concat()),
+        (
+            "a statement that is another's",
+            [add("i"), sync(), q("DEALLOCATE d; PREPARE d AS SELECT 7"), through(), sync()].concat(),
+        ),
+        (
+            "the same in one pipeline",
+            [add("j"), run("DEALLOCATE d"), run("PREPARE d AS SELECT 8"), through(), sync()].concat(),
+        ),
+    ]
+}
+
+fn changes() -> Vec<(&'static str, Vec<u8>)> {
+    let add = |column: &str| format!("ALTER TABLE t ADD COLUMN {column} int");
+    vec![
+        (
+            "prepared, described, and run twice",
+            [
+                close(b'S', "d"),
+                close(b'P', "p"),
+                parse("d", &add("IF NOT EXISTS k")),
+                describe(b'S', "d"),
+                bind("p", "d", &[]),
+                describe(b'P', "p"),
+                execute("p", 0),
+                sync(),
+                bind("p", "d", &[]),
+                execute("p", 0),
+                sync(),
+                execute("p", 0),
+                sync(),
+            ]
+            .concat(),
+        ),
+        ("twenty, sent ahead", (0..20).flat_map(|n| [alter(&format!("l{n}")), sync()].concat()).collect()),
+        (
+            "in a block, one of them twice",
+            [q("BEGIN"), alter("m"), sync(), alter("n"), alter("o"), sync(), alter("m"), sync(), q("COMMIT")].concat(),
+        ),
+        ("a Flush before the Sync", [alter("r"), flush(), sync(), alter("s"), flush(), alter("u"), sync()].concat()),
+        ("a goodbye in place of the Sync", [alter("w"), flush(), terminate()].concat()),
+        ("what that has left", q("SELECT 1")),
+    ]
+}
+
+fn alter(column: &str) -> Vec<u8> {
+    run(&format!("ALTER TABLE t ADD COLUMN {column} int"))
 }

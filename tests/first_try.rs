@@ -162,3 +162,17 @@ fn a_slow_step_is_ended() {
     assert_eq!(stage.direct.value(left), "0");
     stage.running.stop_now();
 }
+
+/// A session tries nothing twice that it knows to be in vain; another one knows nothing of it.
+#[test]
+fn what_was_in_vain_is_remembered() {
+    let mut stage = Stage::new("vain");
+    assert!(!stage.is_first("CREATE INDEX ON large (a)"));
+    stage.direct.ok("TRUNCATE large");
+    assert!(!stage.is_first("CREATE INDEX ON large (a)"));
+    assert!(stage.is_first("ALTER TABLE large ADD COLUMN n int"), "what does not depend on its size");
+    stage.client =
+        Client::connect(port(&stage.running), &SERVER.user, &stage.client.value("SELECT current_database()"));
+    assert!(stage.is_first("CREATE INDEX ON large (a)"));
+    stage.running.stop_now();
+}

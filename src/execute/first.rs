@@ -18,6 +18,9 @@ use std::time::Duration;
 /// For the locks that the statement takes beside those of what it names.
 const PATIENCE: Duration = Duration::from_millis(10);
 
+/// How many statements are done once the condition of a single relation holds: BEGIN or SAVEPOINT, and the condition.
+const CONDITION_IS_DONE: usize = 2;
+
 /// In a transaction block: keeps the session's timeouts for the rest of the transaction.
 const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
      pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), ";
@@ -26,22 +29,25 @@ const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.cu
 const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
      pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('pgsluice.statement_timeout'), true)";
 
-/// How a first try ended that came right behind messages of the client's.
-pub enum Behind {
-    /// One of those has failed, and the client has its error; nothing was tried.
+/// How a first try ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It came behind messages of the client's. One of those has failed, and the client has its error; nothing was tried.
     ClientFailed,
+    /// Nothing was done, as the condition does not hold: it may not soon.
+    NotSo,
     /// Nothing was done.
     InVain,
     Done(Reply),
 }
 
 impl Execution<'_> {
-    /// `None`: nothing was done, and the statement is to go its full way.
+    /// Unless it is done, the statement is to go its full way.
     ///
     /// # Errors
     /// The client cancels, or is gone; or the backend is.
-    pub async fn first_try(&mut self, first: &First) -> Result<Option<Reply>, Stop> {
-        let Some(phase) = first.plan.phases.first() else { return Ok(None) };
+    pub async fn first_try(&mut self, first: &First) -> Result<Outcome, Stop> {
+        let Some(phase) = first.plan.phases.first() else { return Ok(Outcome::InVain) };
         let (batch, visible) = self.first_batch(Batch::new(), first, phase);
         let answer = self.talk.ask(batch, Some(visible)).await?;
         self.first_answer(answer, phase).await
@@ -51,21 +57,23 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// As [`Execution::first_try`].
-    pub async fn first_try_behind(&mut self, first: &First, portal: &str) -> Result<Behind, Stop> {
-        let Some(phase) = first.plan.phases.first() else { return Ok(Behind::InVain) };
+    pub async fn first_try_behind(&mut self, first: &First, portal: &str) -> Result<Outcome, Stop> {
+        let Some(phase) = first.plan.phases.first() else { return Ok(Outcome::InVain) };
         let (batch, visible) = self.first_batch(Batch::behind(portal), first, phase);
-        let Some(answer) = self.talk.ask_behind(batch, Some(visible)).await? else { return Ok(Behind::ClientFailed) };
-        Ok(self.first_answer(answer, phase).await?.map_or(Behind::InVain, Behind::Done))
+        match self.talk.ask_behind(batch, Some(visible)).await? {
+            Some(answer) => self.first_answer(answer, phase).await,
+            None => Ok(Outcome::ClientFailed),
+        }
     }
 
-    async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Option<Reply>, Stop> {
+    async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Outcome, Stop> {
         let Some(error) = answer.error else {
             self.metrics.lock_attempts.add();
             self.metrics.first_tries_done.add();
             let mut reply = Reply::default();
             reply.frames.unsplit(answer.notices);
             reply.frames.unsplit(answer.completion);
-            return Ok(Some(reply));
+            return Ok(Outcome::Done(reply));
         };
         self.take_back().await?;
         if self.talk.link.front_gone() {
@@ -76,7 +84,8 @@ impl Execution<'_> {
             return Err(self.leave(stop).await);
         }
         tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "not at the first try");
-        Ok(None)
+        let condition = error.sqlstate() == sqlstate::INVALID_TEXT_REPRESENTATION && answer.done < CONDITION_IS_DONE;
+        Ok(if condition { Outcome::NotSo } else { Outcome::InVain })
     }
 
     /// A cancel, the session's own `statement_timeout`, or the hold budget.

@@ -9,6 +9,7 @@ pub const CONNECTION_FAILURE: SqlState = "08006";
 pub const PROTOCOL_VIOLATION: SqlState = "08P01";
 pub const FEATURE_NOT_SUPPORTED: SqlState = "0A000";
 pub const DIVISION_BY_ZERO: SqlState = "22012";
+pub const INVALID_TEXT_REPRESENTATION: SqlState = "22P02";
 pub const NOT_NULL_VIOLATION: SqlState = "23502";
 pub const CHECK_VIOLATION: SqlState = "23514";
 pub const ACTIVE_SQL_TRANSACTION: SqlState = "25001";

@@ -38,7 +38,28 @@ pub struct Condition {
     unreferenced: Vec<String>,
 }
 
+/// A relation of which a condition did not hold.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Vain {
+    relation: RelationName,
+    /// It may be no more than its size.
+    sized: bool,
+}
+
 impl Condition {
+    /// What is known when it does not hold: of several relations it may be any.
+    pub fn vain(&self) -> Option<Vain> {
+        let [relation] = self.relations.as_slice() else { return None };
+        let sized = self.small.is_some() || !self.unreferenced.is_empty();
+        Some(Vain { relation: relation.clone(), sized })
+    }
+
+    /// Whether it did not hold before, most likely.
+    pub fn is_vain(&self, vain: &[Vain]) -> bool {
+        let sized = self.small.is_some() || !self.unreferenced.is_empty();
+        vain.iter().any(|vain| self.relations.contains(&vain.relation) && (sized || !vain.sized))
+    }
+
     /// Questions with their parameters, which come behind `settings` (a target list): for each relation one that fails unless the
     /// condition holds of it. Where there are several, the first has the settings in it.
     pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
@@ -283,6 +304,19 @@ mod tests {
                 assert_eq!(condition(sql, in_transaction, SMALL), None, "{sql}");
             }
         }
+    }
+
+    #[test]
+    fn what_did_not_hold_is_not_tried_again() {
+        let of = |sql| condition(sql, false, SMALL).unwrap();
+        let (brief, sized) = (of("ALTER TABLE t ADD COLUMN a int"), of("CREATE INDEX ON t (a)"));
+        let large = [sized.vain().unwrap()];
+        assert_eq!((brief.is_vain(&large), sized.is_vain(&large)), (false, true));
+        let partitioned = [brief.vain().unwrap()];
+        assert_eq!((brief.is_vain(&partitioned), sized.is_vain(&partitioned)), (true, true));
+        assert!(!of("ALTER TABLE s.t ADD COLUMN a int").is_vain(&partitioned));
+        assert_eq!(of("TRUNCATE t, o").vain(), None);
+        assert!(of("TRUNCATE t, o").is_vain(&partitioned));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, SessionFacts, query};
 use crate::config::{Mode, Unsafe};
-use crate::execute::first::Behind;
+use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
+/// Relations that a session remembers to need facts.
+const VAIN: usize = 64;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -41,7 +43,7 @@ impl Session {
         if let Some(first) = self.first(statement) {
             let session = self.unasked();
             let result = self.execution(&session, offset).first_try(&first).await;
-            if let Some(reply) = self.first_result(statement, &first, result)? {
+            if let Outcome::Done(reply) = self.first_result(statement, &first, result)? {
                 return Ok(reply);
             }
         }
@@ -63,15 +65,13 @@ impl Session {
         offset: usize,
         first: &First,
         portal: &str,
-    ) -> Result<Behind, Stop> {
+    ) -> Result<Outcome, Stop> {
         let session = self.unasked();
         let result = self.execution(&session, offset).first_try_behind(first, portal).await;
-        if matches!(result, Ok(Behind::ClientFailed)) {
-            return result;
+        if !matches!(result, Ok(Outcome::ClientFailed)) {
+            self.shared.metrics.ddl_seen.add();
         }
-        self.shared.metrics.ddl_seen.add();
-        let result = result.map(|behind| if let Behind::Done(reply) = behind { Some(reply) } else { None });
-        Ok(self.first_result(statement, first, result)?.map_or(Behind::InVain, Behind::Done))
+        self.first_result(statement, first, result)
     }
 
     /// With all that its plan depends on.
@@ -99,7 +99,8 @@ impl Session {
 
     /// What most statements come to before anything is asked.
     fn first(&self, statement: &Statement) -> Option<First> {
-        first::first(statement, self.talk.link.status != b'I', &self.limits())
+        let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
+        first.filter(|first| !first.condition.is_vain(&self.vain))
     }
 
     /// All that is known of the session without a question.
@@ -109,17 +110,18 @@ impl Session {
     }
 
     fn first_result(
-        &self,
+        &mut self,
         statement: &Statement,
         first: &First,
-        result: Result<Option<Reply>, Stop>,
-    ) -> Result<Option<Reply>, Stop> {
+        result: Result<Outcome, Stop>,
+    ) -> Result<Outcome, Stop> {
         match &result {
-            Ok(Some(_)) => {
+            Ok(Outcome::Done(_)) => {
                 self.shared.metrics.ddl_planned.add();
                 self.log(statement, &first.plan);
             }
-            Ok(None) => {}
+            Ok(Outcome::NotSo) if self.vain.len() < VAIN => self.vain.extend(first.condition.vain()),
+            Ok(_) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }
         result

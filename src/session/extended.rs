@@ -11,7 +11,7 @@ use super::prepared::{Bound, as_kept};
 use super::simple::{Piece, Understood, acts, characters, no_transaction};
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
-use crate::execute::first::Behind;
+use crate::execute::first::Outcome;
 use crate::execute::{Reply, Stop};
 use crate::pg::sqlstate;
 use crate::plan::first::First;
@@ -175,7 +175,7 @@ impl Session {
         let (statement, offset) = (&bound.statement, bound.offset);
         self.talk.parsed_before = true;
         let tried = self.first_try_behind(statement, offset, first, portal).await;
-        if matches!(tried, Ok(Behind::ClientFailed)) {
+        if matches!(tried, Ok(Outcome::ClientFailed)) {
             self.talk.parsed_before = false;
             self.talk.link.pass_frame();
             self.skip_to_sync().await?;
@@ -184,8 +184,8 @@ impl Session {
         self.talk.link.take_frame();
         self.eye.forget_portal(portal.as_bytes());
         let result = match tried {
-            Ok(Behind::Done(reply)) => Ok(reply),
-            Ok(Behind::InVain | Behind::ClientFailed) => self.run_fully(statement, offset).await,
+            Ok(Outcome::Done(reply)) => Ok(reply),
+            Ok(_) => self.run_fully(statement, offset).await,
             Err(stop) => Err(stop),
         };
         self.talk.parsed_before = false;

@@ -18,6 +18,7 @@ use crate::execute::leftover::Leftovers;
 use crate::metrics::Metrics;
 use crate::net::{Arrival, Keepalive, Target};
 use crate::pg::sqlstate;
+use crate::plan::first::Vain;
 use crate::relay::{Event, Link, Login};
 use crate::report::Report;
 use crate::tls;
@@ -99,6 +100,8 @@ struct Session {
     eye: Eye,
     /// Boxed, as it is looked at for the log only.
     parameters: Box<Parameters>,
+    /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
+    vain: Vec<Vain>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -142,7 +145,15 @@ impl Session {
             notifications_limit: shared.config.ddl.notifications_limit,
         };
         let eye = Eye::new(&shared, &hello.parameters);
-        Self { shared, talk, eye, parameters: Box::new(hello.parameters), owns_block: false, _seat: hello.seat }
+        Self {
+            shared,
+            talk,
+            eye,
+            parameters: Box::new(hello.parameters),
+            vain: Vec::new(),
+            owns_block: false,
+            _seat: hello.seat,
+        }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {

@@ -228,6 +228,7 @@ impl Execution<'_> {
             // The line ends a comment that the condition may end with.
             batch.statement(&format!("SELECT CASE WHEN (\n{condition}\n) THEN 1 ELSE 0 END"), &[]);
             batch.statement("COMMIT", &[]);
+            filling.throttle.others.own += OWN;
             filling.throttle.condition = Some(match self.short(batch, &nap, Some(CONDITION_TIMEOUT)).await? {
                 Ended::Done(answer) if answer.value() == Some("1") => Condition::True,
                 Ended::Done(_) => Condition::NotTrue,

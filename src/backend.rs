@@ -270,14 +270,7 @@ impl Talk {
     ) -> Result<Answer, BackendLost> {
         self.uncover().await?;
         self.link.tell_back(&batch.sync().bytes);
-        let mut answer = Answer::default();
-        let result = self.read_into(&mut answer, visible, progress).await;
-        if result.is_err() {
-            self.salvaged = answer.rows;
-            return Err(BackendLost);
-        }
-        self.settle(&answer).await;
-        Ok(answer)
+        self.read_on(Answer::default(), visible, progress).await
     }
 
     /// As [`Talk::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
@@ -289,23 +282,21 @@ impl Talk {
     pub async fn ask_behind(&mut self, batch: Batch, visible: Option<usize>) -> Result<Option<Answer>, BackendLost> {
         self.link.account(b'S');
         self.link.tell_back(&batch.sync().bytes);
-        let mut answer = Answer::default();
-        let begun = self.read_to_own(&mut answer).await?;
-        if begun {
-            let (_never, mut silent) = mpsc::channel(1);
-            if self.read_into(&mut answer, visible, &mut silent).await.is_err() {
-                self.salvaged = answer.rows;
-                return Err(BackendLost);
+        let answer = match self.read_to_own().await? {
+            Some(begun) => {
+                let (_never, mut silent) = mpsc::channel(1);
+                Some(self.read_on(begun, visible, &mut silent).await?)
             }
-        }
+            None => None,
+        };
         self.link.owed.received(b'Z');
-        self.settle(&answer).await;
-        Ok(begun.then_some(answer))
+        Ok(answer)
     }
 
-    /// Passes on the answers to the client's messages, up to the end of our first statement: before it nothing was executed, so
-    /// it is the first that is complete. False: one of them is an error, and the server has skipped all up to our Sync.
-    async fn read_to_own(&mut self, answer: &mut Answer) -> Result<bool, BackendLost> {
+    /// Passes on the answers to the client's messages, up to the end of our first statement, with which our answer begins: before it
+    /// nothing was executed, so it is the first that is complete. `None`: one of them is an error, and the server has skipped all up to
+    /// our Sync.
+    async fn read_to_own(&mut self) -> Result<Option<Answer>, BackendLost> {
         /// The answers to what a batch begins with: three Close, and Parse and Bind of its first statement.
         const OWN: [u8; 5] = *b"33312";
         let mut gone = self.canceller();
@@ -314,15 +305,14 @@ impl Talk {
         loop {
             let frame = self.link.next_back_frame(&mut gone).await?;
             match frame.first().copied().unwrap_or_default() {
-                b'Z' if failed => return Ok(false),
+                b'Z' if failed => return Ok(None),
                 b'A' => self.hold_notification(&frame),
                 b'S' | b'N' => self.link.tell_front(&frame),
                 b'1' | b'2' | b'3' => held.push(frame),
                 b'C' => {
                     let clients = held.len().saturating_sub(OWN.len());
                     held.drain(..clients).for_each(|frame| self.link.tell_front(&frame));
-                    (answer.parsed, answer.done) = (1, 1);
-                    return Ok(true);
+                    return Ok(Some(Answer { parsed: 1, done: 1, ..Answer::default() }));
                 }
                 tag => {
                     let mut clients = held.len();
@@ -339,6 +329,21 @@ impl Talk {
                 }
             }
         }
+    }
+
+    /// Reads the rest of an answer. Of a backend that is lost the rows are kept.
+    async fn read_on(
+        &mut self,
+        mut answer: Answer,
+        visible: Option<usize>,
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<Answer, BackendLost> {
+        if self.read_into(&mut answer, visible, progress).await.is_err() {
+            self.salvaged = answer.rows;
+            return Err(BackendLost);
+        }
+        self.settle(&answer).await;
+        Ok(answer)
     }
 
     async fn read_into(

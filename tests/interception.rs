@@ -226,7 +226,6 @@ fn schema_changes_in_pipelines() {
 
 /// A message before the Execute of a schema change fails: it is not done.
 fn failing_pipelines() -> Vec<(&'static str, Vec<u8>)> {
-    let add = |column: &str| format!("ALTER TABLE t ADD COLUMN {column} int");
     vec![
         (
             "a Bind with a parameter too many",
@@ -285,23 +284,22 @@ fn failing_pipelines() -> Vec<(&'static str, Vec<u8>)> {
 
 /// By SQL a statement's name may come to mean something else.
 fn renamed_statements() -> Vec<(&'static str, Vec<u8>)> {
-    let add = |column: &str| parse("d", &format!("ALTER TABLE t ADD COLUMN {column} int"));
+    let prepare = |column: &str| parse("d", &add(column));
     let through = || [bind("p", "d", &[]), execute("p", 0)].concat();
     vec![
-        ("a statement that is gone", [add("h"), sync(), q("DISCARD ALL"), through(), sync()].concat()),
+        ("a statement that is gone", [prepare("h"), sync(), q("DISCARD ALL"), through(), sync()].concat()),
         (
             "a statement that is another's",
-            [add("i"), sync(), q("DEALLOCATE d; PREPARE d AS SELECT 7"), through(), sync()].concat(),
+            [prepare("i"), sync(), q("DEALLOCATE d; PREPARE d AS SELECT 7"), through(), sync()].concat(),
         ),
         (
             "the same in one pipeline",
-            [add("j"), run("DEALLOCATE d"), run("PREPARE d AS SELECT 8"), through(), sync()].concat(),
+            [prepare("j"), run("DEALLOCATE d"), run("PREPARE d AS SELECT 8"), through(), sync()].concat(),
         ),
     ]
 }
 
 fn changes() -> Vec<(&'static str, Vec<u8>)> {
-    let add = |column: &str| format!("ALTER TABLE t ADD COLUMN {column} int");
     vec![
         (
             "prepared, described, and run twice",
@@ -333,6 +331,10 @@ fn changes() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn add(column: &str) -> String {
+    format!("ALTER TABLE t ADD COLUMN {column} int")
+}
+
 fn alter(column: &str) -> Vec<u8> {
-    run(&format!("ALTER TABLE t ADD COLUMN {column} int"))
+    run(&add(column))
 }

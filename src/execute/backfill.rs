@@ -214,11 +214,8 @@ impl Execution<'_> {
     async fn batch(&mut self, filling: &Filling<'_>, sql: &str) -> Result<Ended, Stop> {
         self.metrics.backfill_batches.add();
         let ratio = filling.throttle.ratio(&self.config.backfill).max(LEAST_PAUSE);
-        let mut pause = filling.pace.last.mul_f64(ratio);
-        if let Some(left) = self.time_left()? {
-            pause = pause.min(left);
-        }
-        let pause = pause.max(COVER);
+        let pause = filling.pace.last.mul_f64(ratio);
+        let pause = self.time_left()?.map_or(pause, |left| pause.min(left)).max(COVER);
         let nap = nap_sql(pause, &self.talk.words(&format!("backfill of {}, between two batches", filling.what.table)));
         let mut batch = self.open(Some(filling.longest), filling.what.quiet)?;
         batch.statement(sql, &[]);

@@ -50,14 +50,17 @@ impl Condition {
     /// What is known when it does not hold: of several relations it may be any.
     pub fn vain(&self) -> Option<Vain> {
         let [relation] = self.relations.as_slice() else { return None };
-        let sized = self.small.is_some() || !self.unreferenced.is_empty();
-        Some(Vain { relation: relation.clone(), sized })
+        Some(Vain { relation: relation.clone(), sized: self.asks_for_more() })
     }
 
     /// Whether it did not hold before, most likely.
     pub fn is_vain(&self, vain: &[Vain]) -> bool {
-        let sized = self.small.is_some() || !self.unreferenced.is_empty();
-        vain.iter().any(|vain| self.relations.contains(&vain.relation) && (sized || !vain.sized))
+        vain.iter().any(|vain| self.relations.contains(&vain.relation) && (self.asks_for_more() || !vain.sized))
+    }
+
+    /// Not only for what kind of relation it is.
+    fn asks_for_more(&self) -> bool {
+        self.small.is_some() || !self.unreferenced.is_empty()
     }
 
     /// Questions with their parameters, which come behind `settings` (a target list): for each relation one that fails unless the

@@ -382,16 +382,14 @@ impl Session {
         }
         link.take_frame();
         link.executes = 0;
-        self.eye.pipeline_control = None;
-        self.eye.end_pipeline();
+        self.eye.synced();
         self.tell_ready();
     }
 
     /// The client's Sync ends the pipeline that the proxy keeps in a block.
     pub(super) async fn sync(&mut self) -> Flow {
         self.talk.link.pass_frame();
-        self.eye.pipeline_control = None;
-        self.eye.end_pipeline();
+        self.eye.synced();
         match self.talk.link.settle(true).await {
             Event::Settled => {}
             other => return self.end(other).await,

@@ -89,8 +89,14 @@ impl Eye {
         self.prepared.as_ref().is_some_and(|prepared| prepared.is_fresh(portal))
     }
 
-    /// A Sync passes, or a Query.
-    pub(super) fn end_pipeline(&mut self) {
+    /// A Sync of the client's passes, or is answered.
+    pub(super) fn synced(&mut self) {
+        self.pipeline_control = None;
+        self.end_pipeline();
+    }
+
+    /// A Sync, or a Query.
+    fn end_pipeline(&mut self) {
         if let Some(prepared) = &mut self.prepared {
             prepared.next_pipeline();
         }
@@ -149,10 +155,7 @@ impl Inspect for Eye {
             b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
             b'B' => return self.bind(body),
             b'C' => self.close_named(body),
-            b'S' => {
-                self.pipeline_control = None;
-                self.end_pipeline();
-            }
+            b'S' => self.synced(),
             _ => {}
         }
         false

@@ -54,8 +54,8 @@ impl Others {
             return;
         }
         let (others, own) = ((total - before - self.own) / seconds, self.own / seconds);
-        let mean = |before: f64, now: f64| f64::midpoint(before, now);
-        self.rates = Some(self.rates.map_or((others, own), |rates| (mean(rates.0, others), mean(rates.1, own))));
+        let before = self.rates.unwrap_or((others, own));
+        self.rates = Some((f64::midpoint(before.0, others), f64::midpoint(before.1, own)));
         (self.last, self.own) = (Some((total, now)), 0.0);
     }
 

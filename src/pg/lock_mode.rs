@@ -84,6 +84,12 @@ impl LockMode {
         }
     }
 
+    /// Whether who holds this mode gets the other one without waiting for anybody: all that conflicts with that is kept
+    /// out already.
+    pub fn covers(self, other: Self) -> bool {
+        other.conflicting().all(|mode| self.conflicts_with(mode))
+    }
+
     /// Every mode that conflicts with this one.
     pub fn conflicting(self) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |other| self.conflicts_with(*other))
@@ -104,6 +110,13 @@ impl fmt::Display for LockMode {
 #[cfg(test)]
 mod tests {
     use super::LockMode as M;
+
+    #[test]
+    fn of_share_and_share_update_exclusive_neither_covers_the_other() {
+        assert!(M::ALL.into_iter().all(|mode| M::AccessExclusive.covers(mode) && mode.covers(mode)));
+        assert!(M::ShareRowExclusive.covers(M::Share) && M::ShareRowExclusive.covers(M::ShareUpdateExclusive));
+        assert!(!M::Share.covers(M::ShareUpdateExclusive) && !M::ShareUpdateExclusive.covers(M::Share));
+    }
 
     /// Table 13.2 of PostgreSQL's documentation, row by row.
     #[test]

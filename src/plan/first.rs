@@ -28,14 +28,14 @@ pub struct First {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Condition {
     /// Each is an ordinary table without partitions and children (or an index of one), and its lane is free.
-    relations: Vec<RelationName>,
-    indexes: bool,
+    pub(super) relations: Vec<RelationName>,
+    pub(super) indexes: bool,
     /// One that is not there is none that is asked about.
     if_exists: bool,
     /// They are not larger than this (bytes).
-    small: Option<u64>,
+    pub(super) small: Option<u64>,
     /// No foreign key points to these columns: the rows that do would be read.
-    unreferenced: Vec<String>,
+    pub(super) unreferenced: Vec<String>,
 }
 
 /// A relation of which a condition did not hold.

@@ -10,7 +10,8 @@
 //!    [`new_partition`]: its table stays in use.
 //! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
 //!
-//! Ahead of all that, [`first`]: what is most often true is tried without facts.
+//! Ahead of all that, [`first`]: what is most often true is tried without facts. And [`held`]: what the client's transaction
+//! has in hand needs nothing.
 //!
 //! [`print`] shows any plan, [`check`] lists the rules that one breaks.
 //!
@@ -27,6 +28,7 @@ mod direct;
 mod drop_index;
 mod elide;
 pub mod first;
+pub mod held;
 mod hint;
 mod index;
 pub mod locks;

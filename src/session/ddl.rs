@@ -40,6 +40,7 @@ impl Session {
         if matches!(statement.class, Class::Ddl(_)) {
             self.clear_leftovers().await?;
         }
+        self.look_at_block();
         if let Some(first) = self.first(statement) {
             let session = self.unasked();
             let result = self.execution(&session, offset).first_try(&first).await;
@@ -91,10 +92,13 @@ impl Session {
         self.log(statement, &plan);
         if let Some(reports) = &plan.answer {
             self.shared.metrics.ddl_elided.add();
+            self.done(statement, None);
             let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
             return Ok(elided(&plan, heard));
         }
-        self.execute_plan(&plan, &facts, offset).await
+        let reply = self.execute_plan(&plan, &facts, offset).await?;
+        self.done(statement, None);
+        Ok(reply)
     }
 
     /// What most statements come to before anything is asked.
@@ -119,6 +123,7 @@ impl Session {
             Ok(Outcome::Done(_)) => {
                 self.shared.metrics.ddl_planned.add();
                 self.log(statement, &first.plan);
+                self.done(statement, Some(first));
             }
             Ok(Outcome::NotSo) if self.vain.len() < VAIN => self.vain.extend(first.condition.vain()),
             Ok(_) => {}
@@ -192,16 +197,19 @@ impl Session {
     }
 
     fn log(&self, statement: &Statement, plan: &Plan) {
+        self.log_line(&plan.tag, plan.phases.len(), plan.answer.is_some(), shown(statement));
+    }
+
+    pub(super) fn log_line(&self, tag: &str, phases: usize, answered: bool, shown: &str) {
         let parameters = &self.parameters;
         tracing::info!(
             user = parameters.user,
             database = parameters.database,
             application = parameters.application_name,
-            tag = plan.tag,
-            phases = plan.phases.len(),
-            answered = plan.answer.is_some(),
-            "{}",
-            shown(statement)
+            tag,
+            phases,
+            answered,
+            "{shown}"
         );
     }
 

@@ -15,6 +15,7 @@ use crate::execute::first::Outcome;
 use crate::execute::{Reply, Stop};
 use crate::pg::sqlstate;
 use crate::plan::first::First;
+use crate::plan::held::makes_tables;
 use crate::relay::Event;
 use crate::report::Report;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
@@ -42,8 +43,11 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
+        self.look_at_block();
         let mut statements = match self.understand(&text).await {
-            Understood::Relay => Vec::new(),
+            Understood::Relay(statements) => {
+                return self.parse_relayed(&name, statements).await;
+            }
             Understood::Act(statements) => statements,
             Understood::Refuse(report) => return self.refuse_session(&report).await,
         };
@@ -57,6 +61,26 @@ impl Session {
                 if !self.eye.prepare(&name, Bound { statement, offset }) {
                     return self.refuse_session(&prepared_too_much()).await;
                 }
+            }
+        }
+        self.talk.link.pass_frame();
+        Flow::Continue
+    }
+
+    /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
+    async fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Flow {
+        let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_tables(ddl));
+        if let (Some(_), [statement]) = (&self.eye.block, statements.as_slice())
+            && makes(statement)
+        {
+            let statement = statements.remove(0);
+            if !self.eye.prepare(name, Bound { statement, offset: 0 }) {
+                return self.refuse_session(&prepared_too_much()).await;
+            }
+        } else {
+            self.passed(&statements);
+            if let Some(block) = &mut self.eye.block {
+                block.parsed(name);
             }
         }
         self.talk.link.pass_frame();
@@ -107,6 +131,10 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
+        if self.passes_at_execute(&bound.statement, &portal) {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
         // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
         let failed = self.talk.link.status == b'E' && self.eye.pipeline_control.is_none();
         if !self.talk.link.owed.certain() || failed {
@@ -118,6 +146,22 @@ impl Session {
             Ok(flow) => flow,
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
+    }
+
+    /// Whether the server may go on with it at once: it needs no more than the client's block holds, or is looked for since
+    /// it makes a table.
+    fn passes_at_execute(&mut self, statement: &Statement, portal: &str) -> bool {
+        if !matches!(statement.class, Class::Ddl(_)) {
+            return false;
+        }
+        let fresh = self.eye.is_fresh(portal.as_bytes());
+        let statement = std::slice::from_ref(statement);
+        if acts(&statement[0]) {
+            return fresh && self.is_held(statement);
+        }
+        // Without a Parse of this pipeline it may be another statement by now.
+        self.passed(if fresh { statement } else { &[] });
+        true
     }
 
     async fn execute_ddl(&mut self, bound: &Bound, portal: &str) -> Result<Flow, BackendLost> {
@@ -398,6 +442,7 @@ impl Session {
             return self.end(Event::BackendClosed).await;
         }
         self.eye.watch_sync = false;
+        self.look_at_block();
         self.tell_ready();
         Flow::Continue
     }

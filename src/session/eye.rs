@@ -4,8 +4,10 @@
 //! Only once a session has prepared DDL are Bind, Execute and Close opened too.
 
 use super::Shared;
+use super::block::Block;
 use super::prepared::{Bound, Prepared};
 use crate::config::{Fallback, Mode};
+use crate::plan::held::leaves_all_as_it_was;
 use crate::relay::{Inspect, Want};
 use crate::sql::{TransactionControl, exactly_transaction, may_carry_ddl};
 use crate::wire::message;
@@ -20,6 +22,8 @@ pub(super) struct Eye {
     limit: u32,
     /// What the client has prepared and the proxy must act on when it is executed.
     prepared: Option<Box<Prepared>>,
+    /// The block that the client is in, where that is known.
+    pub(super) block: Option<Box<Block>>,
     /// The proxy opened a transaction block for the client's pipeline: its Sync must be seen.
     pub(super) watch_sync: bool,
     /// The last transaction control that was parsed since the last Sync.
@@ -36,6 +40,7 @@ impl Eye {
             blind: config.proxy.mode == Mode::Relay || parameters.replication,
             limit: u32::try_from(config.ddl.inspect_limit).unwrap_or(u32::MAX),
             prepared: None,
+            block: None,
             watch_sync: false,
             pipeline_control: None,
             oversize: false,
@@ -100,10 +105,24 @@ impl Eye {
         if let Some(prepared) = &mut self.prepared {
             prepared.next_pipeline();
         }
+        if let Some(block) = &mut self.block {
+            block.synced();
+        }
+    }
+
+    /// Only a block all of whose messages are understood is believed in.
+    fn in_block(&mut self, understood: impl FnOnce(&mut Block, Option<&Prepared>) -> bool) {
+        let prepared = self.prepared.as_deref();
+        if self.block.as_mut().is_some_and(|block| !understood(block, prepared)) {
+            self.block = None;
+        }
     }
 
     /// Whether to stop there, since the client is to be refused.
     fn bind(&mut self, body: &[u8]) -> bool {
+        self.in_block(|block, prepared| {
+            block.bound(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)))
+        });
         let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return false };
         prepared.bind(portal, name);
         !self.within_limit()
@@ -126,6 +145,10 @@ impl Eye {
             return true;
         }
         self.forget(name);
+        self.in_block(|block, _| {
+            block.parsed(name);
+            leaves_all_as_it_was(text)
+        });
         let control = exactly_transaction(text);
         self.pipeline_control = control.or(self.pipeline_control);
         // In a block of the proxy's it does not mean what the server would make of it.
@@ -138,9 +161,10 @@ impl Inspect for Eye {
         match tag {
             _ if self.blind => Want::Pass,
             b'Q' | b'P' => Want::Open,
-            b'B' | b'E' | b'C' if self.prepared.is_some() => Want::Open,
+            b'B' | b'E' | b'C' if self.prepared.is_some() || self.block.is_some() => Want::Open,
             b'S' if self.watch_sync => Want::Stop,
-            b'S' if self.pipeline_control.is_some() || self.prepared.is_some() => Want::Open,
+            b'S' if self.pipeline_control.is_some() || self.prepared.is_some() || self.block.is_some() => Want::Open,
+            b'F' if self.block.is_some() => Want::Open,
             _ => Want::Pass,
         }
     }
@@ -149,19 +173,28 @@ impl Inspect for Eye {
         match tag {
             b'Q' => {
                 self.end_pipeline();
-                return self.watch_sync || message::query(body).is_some_and(may_carry_ddl);
+                let Some(text) = message::query(body) else { return self.watch_sync };
+                let ddl = may_carry_ddl(text);
+                self.in_block(|_, _| ddl || leaves_all_as_it_was(text));
+                return self.watch_sync || ddl;
             }
             b'P' => return self.parse(body),
-            b'E' => return message::execute(body).is_some_and(|name| self.portal(name).is_some()),
+            b'E' => {
+                let stops = message::execute(body).is_some_and(|name| self.portal(name).is_some());
+                self.in_block(|block, _| stops || block.knows(body));
+                return stops;
+            }
             b'B' => return self.bind(body),
             b'C' => self.close_named(body),
             b'S' => self.synced(),
+            b'F' => self.block = None,
             _ => {}
         }
         false
     }
 
     fn oversize(&mut self, tag: u8, _: u32) -> bool {
+        self.block = None;
         // Bind may be as large as its parameters; only a text can carry DDL.
         if !matches!(tag, b'Q' | b'P') {
             return false;

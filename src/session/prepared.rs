@@ -92,6 +92,11 @@ impl Prepared {
         }
     }
 
+    /// Whether this is a statement that the proxy stops at.
+    pub(super) fn has(&self, statement: &[u8]) -> bool {
+        self.statements.get(statement).is_some()
+    }
+
     /// The statement that a portal was bound to.
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
         self.portals.get(name).map(|entry| Arc::clone(&entry.bound))

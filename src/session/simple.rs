@@ -19,7 +19,8 @@ use bytes::BytesMut;
 
 /// What becomes of a text.
 pub(super) enum Understood {
-    Relay,
+    /// With its statements, where it could be parsed.
+    Relay(Vec<Statement>),
     Refuse(Report),
     Act(Vec<Statement>),
 }
@@ -49,19 +50,26 @@ impl Session {
                 Err(BackendLost) => self.end(Event::BackendClosed).await,
             };
         }
+        self.look_at_block();
         let statements = match self.understand(&text).await {
             Understood::Act(statements) if self.interceptable() => statements,
             Understood::Refuse(report) => return self.refuse_text(&report).await,
             Understood::Act(_) => {
                 self.shared.metrics.ddl_uninterceptable.add();
+                self.eye.block = None;
                 self.talk.link.pass_frame();
                 return Flow::Continue;
             }
-            Understood::Relay => {
+            Understood::Relay(statements) => {
+                self.passed(&statements);
                 self.talk.link.pass_frame();
                 return Flow::Continue;
             }
         };
+        if self.is_held(&statements) {
+            self.talk.link.pass_frame();
+            return Flow::Continue;
+        }
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
@@ -133,7 +141,7 @@ impl Session {
             self.shared.metrics.texts_unparsable.add();
             tracing::debug!("a text with DDL keywords could not be parsed");
             return match ddl.unparsable {
-                Fallback::Relay => Understood::Relay,
+                Fallback::Relay => Understood::Relay(Vec::new()),
                 Fallback::Refuse => Understood::Refuse(
                     Report::error(
                         sqlstate::FEATURE_NOT_SUPPORTED,
@@ -144,12 +152,12 @@ impl Session {
             };
         };
         if !statements.iter().any(acts) {
-            return Understood::Relay;
+            return Understood::Relay(statements);
         }
         if statements.len() > ddl.statements_limit {
             self.shared.metrics.texts_oversize.add();
             return match ddl.oversize {
-                Fallback::Relay => Understood::Relay,
+                Fallback::Relay => Understood::Relay(Vec::new()),
                 Fallback::Refuse => Understood::Refuse(
                     Report::error(
                         sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
@@ -164,7 +172,7 @@ impl Session {
                 self.shared.metrics.ddl_seen.add();
                 tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
             }
-            return Understood::Relay;
+            return Understood::Relay(Vec::new());
         }
         Understood::Act(statements)
     }
@@ -306,13 +314,16 @@ impl Session {
             let last = run.len() == 1;
             let result = if let Class::Transaction(control) = statement.class {
                 at += 1;
+                self.eye.block = None;
                 self.control(control, statement, &mut owned).await?
             } else {
                 // The last statement alone is a transaction of its own; anything before it keeps it in a block.
                 if self.talk.link.status == b'I' && !last {
                     owned = self.talk.ask_one("BEGIN", &[]).await?.error.is_none();
                 }
-                if acts(statement) {
+                self.look_at_block();
+                let count = self.passing(run);
+                if count == 0 {
                     at += 1;
                     let offset = characters(&text[..statement.range.start]);
                     match last && std::mem::take(&mut owned) {
@@ -320,8 +331,6 @@ impl Session {
                         false => self.act(statement, offset).await?,
                     }
                 } else {
-                    let count =
-                        run.iter().take_while(|s| !acts(s) && !matches!(s.class, Class::Transaction(_))).count();
                     let end = run[count - 1].range.end;
                     at += count;
                     // Outside a block, statements behind this run must stay in one transaction with it.
@@ -335,6 +344,7 @@ impl Session {
         if owned {
             self.close_block().await?;
         }
+        self.look_at_block();
         Ok(())
     }
 

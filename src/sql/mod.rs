@@ -11,5 +11,6 @@ pub mod transaction;
 
 pub use parse::{ParseOptions, Unparsable, parse, parse_with};
 pub use prefilter::may_carry_ddl;
+pub(crate) use prefilter::{first_word, has_word};
 pub use statement::*;
 pub use transaction::exactly_transaction;

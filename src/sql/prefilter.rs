@@ -94,8 +94,15 @@ fn hit_within(text: &[u8], start: usize, end: usize) -> bool {
 }
 
 /// Whether `text` has one of `words` (lower case) as a word.
-pub(super) fn has_word(text: &[u8], words: &[&str]) -> bool {
+pub(crate) fn has_word(text: &[u8], words: &[&str]) -> bool {
     text.split(|&byte| !is_word(byte)).any(|found| words.iter().any(|word| found.eq_ignore_ascii_case(word.as_bytes())))
+}
+
+/// The word that `text` begins with, perhaps none.
+pub(crate) fn first_word(text: &[u8]) -> &[u8] {
+    let text = text.trim_ascii_start();
+    let length = text.iter().position(|&byte| !is_word(byte)).unwrap_or(text.len());
+    &text[..length]
 }
 
 /// Whether `byte` can be part of an identifier. (Every byte of a character beyond ASCII can.)

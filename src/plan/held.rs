@@ -1,0 +1,319 @@
+//! What a transaction block of the client's has in hand: tables that it has made, which nobody else can see, and tables that
+//! a first try of its has locked and found to be ordinary.
+//!
+//! A change of those alone makes nobody wait for longer than the block does already, so there is nothing to guard, and it is
+//! relayed as it is. Invariant: whatever could give a name another meaning, or end a part of the transaction, makes all be
+//! forgotten; a statement that is not understood could. The bounds of that are in `docs/decisions/0035-what-a-block-holds.md`.
+
+use super::first::{self, First};
+use super::model::Limits;
+use crate::catalog::query::relations_of;
+use crate::pg::{LockMode, RelationName};
+use crate::sql::form::Form;
+use crate::sql::{Class, Ddl, Statement, TransactionControl, first_word, has_word};
+
+/// More than the tables of a migration; what comes later is guarded as usual.
+const MOST: usize = 256;
+
+/// The tables of one transaction block.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    relations: Vec<(RelationName, Hold)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    /// Made in this block.
+    New,
+    Locked {
+        mode: LockMode,
+        /// No larger than `small_table`.
+        small: bool,
+    },
+}
+
+impl Held {
+    /// Whether all that the statement waits for is held.
+    pub fn suffices(&self, statement: &Statement, limits: &Limits) -> bool {
+        let Class::Ddl(ddl) = &statement.class else { return false };
+        if self.relations.is_empty() || ddl.cascade || !ddl.parts.iter().all(|part| locks_what_it_names(part.form)) {
+            return false;
+        }
+        let mut named = relations_of(statement);
+        if makes_tables(ddl) {
+            named.retain(|name| !ddl.targets.contains(name));
+        }
+        let is_new = |name| matches!(self.hold(name), Some(Hold::New));
+        !named.is_empty() && (named.iter().all(is_new) || self.suffices_by_locks(statement, limits))
+    }
+
+    /// As a first try would have it: its locks, and its condition.
+    fn suffices_by_locks(&self, statement: &Statement, limits: &Limits) -> bool {
+        let Some(First { plan, condition }) = first::first(statement, true, limits) else { return false };
+        let is_small = |name| match self.hold(name) {
+            Some(Hold::New) => true,
+            Some(Hold::Locked { small, .. }) => small || condition.small.is_none(),
+            None => false,
+        };
+        let mut locks = plan.phases.iter().flat_map(|phase| &phase.locks);
+        condition.unreferenced.is_empty()
+            && condition.relations.iter().all(is_small)
+            && locks.all(|lock| match self.hold(&lock.relation) {
+                Some(Hold::New) => true,
+                Some(Hold::Locked { mode, .. }) => mode.covers(lock.mode),
+                None => false,
+            })
+    }
+
+    /// A statement that is relayed, in the order of the client's messages. Should it fail, the block has failed. False: all is
+    /// forgotten, and the block may have ended.
+    #[must_use]
+    pub fn passes(&mut self, statement: &Statement) -> bool {
+        let understood = match &statement.class {
+            Class::Ddl(ddl) => self.passes_ddl(ddl, &relations_of(statement)),
+            Class::Transaction(TransactionControl::Savepoint) | Class::Other => {
+                leaves_all_as_it_was(statement.text.as_bytes())
+            }
+            Class::Transaction(_) | Class::MayHideDdl { .. } | Class::ExplainDdl(_) => false,
+        };
+        if !understood {
+            self.relations.clear();
+        }
+        understood
+    }
+
+    fn passes_ddl(&mut self, ddl: &Ddl, named: &[RelationName]) -> bool {
+        let is_new = |name: &RelationName| ddl.targets.contains(name) || matches!(self.hold(name), Some(Hold::New));
+        let of_new_alone = ddl.parts.iter().all(|part| locks_what_it_names(part.form)) && named.iter().all(is_new);
+        if !of_new_alone && !ddl.parts.iter().all(|part| leaves_names(part.form)) {
+            return false;
+        }
+        if makes_tables(ddl) && !ddl.if_not_exists {
+            ddl.targets.iter().for_each(|name| self.put(name, Hold::New));
+        }
+        true
+    }
+
+    /// The proxy has acted on the statement; `first`: at the first try. False: as [`Held::passes`].
+    #[must_use]
+    pub fn done(&mut self, statement: &Statement, first: Option<&First>) -> bool {
+        let understood = self.passes(statement);
+        if let Some(first) = first.filter(|first| understood && !first.condition.indexes) {
+            self.lock_all(first);
+        }
+        understood
+    }
+
+    fn lock_all(&mut self, First { plan, condition }: &First) {
+        for name in &condition.relations {
+            let locks = plan.phases.iter().flat_map(|phase| &phase.locks);
+            if let Some(mode) = locks.filter(|lock| lock.relation == *name).map(|lock| lock.mode).max() {
+                self.lock(name, mode, condition.small.is_some());
+            }
+        }
+    }
+
+    fn lock(&mut self, name: &RelationName, mode: LockMode, small: bool) {
+        let (mode, small) = match self.hold(name) {
+            Some(Hold::New) => return,
+            // Of two that do not cover each other one is enough to know.
+            Some(Hold::Locked { mode: held, small: known }) => {
+                (if held.covers(mode) { held } else { mode }, known || small)
+            }
+            None => (mode, small),
+        };
+        self.put(name, Hold::Locked { mode, small });
+    }
+
+    fn hold(&self, name: &RelationName) -> Option<Hold> {
+        self.relations.iter().find(|(held, _)| held == name).map(|(_, hold)| *hold)
+    }
+
+    fn put(&mut self, name: &RelationName, hold: Hold) {
+        if let Some((_, held)) = self.relations.iter_mut().find(|(held, _)| held == name) {
+            *held = hold;
+        } else if self.relations.len() < MOST {
+            self.relations.push((name.clone(), hold));
+        }
+    }
+}
+
+/// Whether its targets are new tables.
+pub fn makes_tables(ddl: &Ddl) -> bool {
+    let makes = |form| {
+        matches!(
+            form,
+            Form::CreateTable | Form::CreateTableReferences | Form::CreateTablePartitionOf | Form::CreateTableInherits
+        )
+    };
+    ddl.parts.iter().all(|part| makes(part.form))
+}
+
+/// Forms that lock what they name, what belongs to that, and nothing else. (DROP COLUMN may lock what a foreign key points to.)
+fn locks_what_it_names(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AddColumn
+            | Form::AddColumnDefault
+            | Form::AddColumnSerial
+            | Form::AddColumnIdentity
+            | Form::AddColumnGenerated
+            | Form::AddColumnUserType
+            | Form::AddColumnCheck
+            | Form::AddColumnUnique
+            | Form::AddColumnReferences
+            | Form::AddColumnReferencesDefault
+            | Form::SetDefault
+            | Form::DropDefault
+            | Form::SetNotNull
+            | Form::DropNotNull
+            | Form::SetColumnStatistics
+            | Form::SetStorage
+            | Form::AlterIdentity
+            | Form::RenameColumn
+            | Form::AddCheck
+            | Form::AddCheckNotValid
+            | Form::AddNotNullConstraint
+            | Form::AddNotNullNotValid
+            | Form::AddForeignKey
+            | Form::AddForeignKeyNotValid
+            | Form::AddUnique
+            | Form::AddPrimaryKey
+            | Form::AddConstraintUsingIndex
+            | Form::RenameConstraint
+            | Form::CreateIndex
+            | Form::CreateStatistics
+            | Form::CreateTable
+            | Form::CreateTableReferences
+            | Form::CreateTablePartitionOf
+            | Form::CreateTableInherits
+            | Form::OwnerTo
+            | Form::ReplicaIdentity
+            | Form::RowSecurity
+            | Form::SetTableOptions
+            | Form::SetTriggers
+            | Form::AttachPartition
+            | Form::CreateTrigger
+            | Form::CreatePolicy
+            | Form::Comment
+    )
+}
+
+/// Forms after which every table is found under the name that it had, and a new one has no old one below it.
+fn leaves_names(form: Form) -> bool {
+    let other = matches!(
+        form,
+        Form::DropColumn
+            | Form::DropExpression
+            | Form::SetExpression
+            | Form::AlterColumnType
+            | Form::AddExclude
+            | Form::ValidateConstraint
+            | Form::AlterConstraint
+            | Form::DropConstraint
+            | Form::DropIndex
+            | Form::AlterIndexSet
+            | Form::CreateView
+            | Form::ReplaceView
+            | Form::AlterTrigger
+            | Form::DropTrigger
+            | Form::AlterPolicy
+            | Form::DropPolicy
+            | Form::SecurityLabel
+            | Form::Grant
+            | Form::AlterSequence
+            | Form::AlterEnum
+            | Form::CreateObject
+    );
+    other || (form != Form::AttachPartition && locks_what_it_names(form))
+}
+
+/// Whether a text without DDL is one statement that surely neither ends the transaction or a part of it nor gives a name another
+/// meaning. Anything else may, as may a function that a SELECT calls.
+pub fn leaves_all_as_it_was(text: &[u8]) -> bool {
+    let one = text.trim_ascii_end();
+    let one = one.strip_suffix(b";").unwrap_or(one);
+    if one.contains(&b';') || has_word(one, &["set_config"]) {
+        return false;
+    }
+    let word = first_word(one).to_ascii_lowercase();
+    match word.as_slice() {
+        b"insert" | b"update" | b"delete" | b"merge" | b"copy" | b"lock" | b"show" | b"savepoint" | b"release" => true,
+        b"set" => !has_word(one, &["search_path", "schema", "role", "session", "authorization"]),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse;
+
+    #[test]
+    fn what_leaves_all_as_it_was() {
+        for sql in [
+            "INSERT INTO t VALUES (1, 'a')",
+            " update t set a = 1 ;",
+            "SET LOCAL lock_timeout = '1s'",
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            "SAVEPOINT x",
+            "RELEASE SAVEPOINT x",
+        ] {
+            assert!(leaves_all_as_it_was(sql.as_bytes()), "{sql}");
+        }
+        for sql in [
+            "",
+            "INSERT INTO t VALUES (1); COMMIT",
+            "INSERT INTO t SELECT Set_Config('a', 'b', true)",
+            "insert into t select pg_catalog.\"set_config\"('a', 'b', true)",
+            "set Search_Path = x",
+            "SET SESSION AUTHORIZATION x",
+            "/* x */ INSERT INTO t VALUES (1)",
+            "SELECT 1",
+            "ROLLBACK TO SAVEPOINT x",
+            "END",
+            "DISCARD ALL",
+        ] {
+            assert!(!leaves_all_as_it_was(sql.as_bytes()), "{sql}");
+        }
+    }
+
+    fn behind(sql: &str) -> Held {
+        let mut held = Held::default();
+        for statement in parse(sql).unwrap() {
+            let _ = held.passes(&statement);
+        }
+        held
+    }
+
+    fn suffices(held: &Held, sql: &str) -> bool {
+        let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: true, refuse_exclude: true };
+        held.suffices(&parse(sql).unwrap()[0], &limits)
+    }
+
+    /// A table is what it was called when it was made, and only so long as nothing else may be.
+    #[test]
+    fn names_are_taken_as_written() {
+        let held = behind("CREATE TABLE s.n (); CREATE TABLE \"N\" (); CREATE TABLE IF NOT EXISTS m ()");
+        for (sql, expected) in [
+            ("CREATE INDEX ON s.n (a)", true),
+            ("CREATE INDEX ON n (a)", false),
+            ("CREATE INDEX ON \"N\" (a)", true),
+            ("CREATE INDEX ON m (a)", false),
+            ("CREATE INDEX CONCURRENTLY ON s.n (a)", false),
+            ("ALTER TABLE s.n ADD EXCLUDE (a WITH =)", false),
+            ("ALTER TABLE s.n ADD FOREIGN KEY (a) REFERENCES \"N\", ALTER b SET NOT NULL", true),
+            ("ALTER TABLE s.n ADD FOREIGN KEY (a) REFERENCES o", false),
+            ("ALTER TABLE s.n DROP COLUMN a", false),
+            ("ALTER TABLE s.n ATTACH PARTITION \"N\" DEFAULT", true),
+            ("ALTER TABLE s.n ATTACH PARTITION o DEFAULT", false),
+            ("COMMENT ON DATABASE d IS 'x'", false),
+        ] {
+            assert_eq!(suffices(&held, sql), expected, "{sql}");
+        }
+        for forgets in ["ALTER TABLE n ATTACH PARTITION o DEFAULT", "ALTER TABLE o RENAME TO n", "CREATE EXTENSION e"] {
+            let held = behind(&format!("CREATE TABLE n (); {forgets}"));
+            assert!(!suffices(&held, "CREATE INDEX ON n (a)"), "{forgets}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The transaction block that the client is in, as far as the order of its messages tells.
+//!
+//! What the block holds ([`Held`]) is believed for as long as every message of the client's is understood. One that is not may
+//! end the block, or do what a function does; then all is forgotten, which costs no more than the usual way of the next schema change.
+
+use super::Session;
+use super::ddl::shown;
+use super::simple::acts;
+use crate::plan::Limits;
+use crate::plan::first::First;
+use crate::plan::held::Held;
+use crate::sql::{Class, Statement};
+use crate::wire::message;
+
+/// The client is in a block, whatever of its messages is still to be answered.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    pub(super) held: Held,
+    /// What this pipeline has parsed, and bound of that: the only names of which is known what they do.
+    statements: Vec<Vec<u8>>,
+    portals: Vec<Vec<u8>>,
+}
+
+impl Block {
+    pub(super) fn parsed(&mut self, name: &[u8]) {
+        self.statements.push(name.to_vec());
+    }
+
+    /// A Bind; `known`: its statement is one that the proxy stops at. False: what its portal does is not known.
+    #[must_use]
+    pub(super) fn bound(&mut self, body: &[u8], known: impl FnOnce(&[u8]) -> bool) -> bool {
+        let Some((portal, statement)) = message::bind(body) else { return false };
+        self.portals.push(portal.to_vec());
+        self.statements.iter().any(|name| name == statement) || known(statement)
+    }
+
+    /// Whether what is executed is known.
+    pub(super) fn knows(&self, execute: &[u8]) -> bool {
+        message::execute(execute).is_some_and(|portal| self.portals.iter().any(|name| name == portal))
+    }
+
+    pub(super) fn synced(&mut self) {
+        self.statements.clear();
+        self.portals.clear();
+    }
+}
+
+impl Session {
+    /// Before a frame is attended to, and whenever nothing is owed to the client: notes whether it is in a block of its own.
+    pub(super) fn look_at_block(&mut self) {
+        let link = &self.talk.link;
+        if link.owed.owed() > 0 || link.owed.unsynced() || !link.owed.certain() {
+            return;
+        }
+        match link.status {
+            b'T' if !self.owns_block => {
+                self.eye.block.get_or_insert_default();
+            }
+            _ => self.eye.block = None,
+        }
+    }
+
+    /// Whether a string can be relayed, since what it changes is held, or made by itself. If so, all of it is noted and logged.
+    pub(super) fn is_held(&mut self, statements: &[Statement]) -> bool {
+        let link = &self.talk.link;
+        let alone = link.status == b'I' && link.owed.owed() == 0 && !link.owed.unsynced();
+        // Outside a block, several statements are one transaction.
+        let held = match &self.eye.block {
+            Some(block) => block.held.clone(),
+            None if alone && statements.len() > 1 => Held::default(),
+            None => return false,
+        };
+        let limits = self.limits();
+        let Some((held, understood)) = after_all(held, statements, &limits) else { return false };
+        statements.iter().filter(|statement| acts(statement)).for_each(|statement| self.log_held(statement));
+        match &mut self.eye.block {
+            Some(block) if understood => block.held = held,
+            block => *block = None,
+        }
+        true
+    }
+
+    /// How many statements of a string in a block pass together as they are. They are noted, and logged where the proxy would
+    /// else have acted.
+    pub(super) fn passing(&mut self, run: &[Statement]) -> usize {
+        let limits = self.limits();
+        let mut count = 0;
+        for statement in run.iter().take_while(|statement| !matches!(statement.class, Class::Transaction(_))) {
+            let block = self.eye.block.as_mut();
+            if acts(statement) {
+                if !block.as_ref().is_some_and(|block| block.held.suffices(statement, &limits)) {
+                    break;
+                }
+                self.log_held(statement);
+            }
+            if let Some(block) = &mut self.eye.block {
+                // The block goes on in any case.
+                let _ = block.held.passes(statement);
+            }
+            count += 1;
+        }
+        count
+    }
+
+    /// What passes without being acted on.
+    pub(super) fn passed(&mut self, statements: &[Statement]) {
+        let Some(block) = &mut self.eye.block else { return };
+        if statements.is_empty() || !statements.iter().all(|statement| block.held.passes(statement)) {
+            self.eye.block = None;
+        }
+    }
+
+    /// The proxy has acted on a statement; `first`: at the first try.
+    pub(super) fn done(&mut self, statement: &Statement, first: Option<&First>) {
+        if self.eye.block.as_mut().is_some_and(|block| !block.held.done(statement, first)) {
+            self.eye.block = None;
+        }
+    }
+
+    fn log_held(&self, statement: &Statement) {
+        self.shared.metrics.ddl_seen.add();
+        self.shared.metrics.ddl_relayed.add();
+        let Class::Ddl(ddl) = &statement.class else { return };
+        self.log_line(&ddl.tag, 1, false, shown(statement));
+    }
+}
+
+/// What is held behind all of the statements, and whether all are understood; `None`: one needs more than is held.
+fn after_all(mut held: Held, statements: &[Statement], limits: &Limits) -> Option<(Held, bool)> {
+    let mut understood = true;
+    for statement in statements {
+        if acts(statement) && !held.suffices(statement, limits) {
+            return None;
+        }
+        understood &= held.passes(statement);
+    }
+    Some((held, understood))
+}

@@ -68,6 +68,13 @@ fn ordinary_tables_need_no_facts() {
         "BEGIN; ALTER TABLE large ADD COLUMN d int; COMMIT",
         "CREATE TABLE n (o int REFERENCES o, l int)",
         "DROP TABLE n",
+        "DROP TABLE IF EXISTS n",
+        "DROP TABLE IF EXISTS nowhere.n",
+        "CREATE TABLE n (o int REFERENCES o, l int UNIQUE)",
+        "CREATE TABLE m (n int REFERENCES n (l))",
+        "ALTER TABLE n DROP COLUMN l CASCADE",
+        "DROP TABLE IF EXISTS n, nowhere.n CASCADE",
+        "DROP TABLE m CASCADE",
     ] {
         assert!(stage.is_first(sql), "{sql}");
     }

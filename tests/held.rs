@@ -121,6 +121,12 @@ fn a_string_is_relayed_if_it_makes_all_that_it_changes() {
     for (sql, counted) in [
         ("CREATE TABLE a (id int); CREATE INDEX ON a (id); ALTER TABLE a ADD b int; INSERT INTO a VALUES (1)", [2, 0]),
         ("BEGIN; CREATE TABLE b (id int); CREATE INDEX ON b (id); COMMIT", [1, 0]),
+        // As pg_dump has it.
+        (
+            "CREATE SEQUENCE s; CREATE TABLE p (id int); ALTER SEQUENCE s OWNED BY p.id;
+             ALTER TABLE ONLY p ALTER id SET DEFAULT nextval('s'::regclass); ALTER TABLE ONLY p ADD PRIMARY KEY (id)",
+            [3, 0],
+        ),
         // A transaction of its own for each of the first two.
         ("CREATE TABLE c (id int); COMMIT; CREATE INDEX ON c (id)", [0, 1]),
         ("CREATE TABLE d (id int); CREATE INDEX ON d (id); ALTER TABLE old ADD d int; CREATE INDEX ON d (id)", [2, 1]),
@@ -135,7 +141,7 @@ fn a_string_is_relayed_if_it_makes_all_that_it_changes() {
     assert_eq!(stage.counted(), [before[0] + 1, before[1]]);
     let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
-    assert_eq!(stage.direct.value(tables), "a b c d e old");
+    assert_eq!(stage.direct.value(tables), "a b c d e old p");
     // Nothing is left of it for what comes.
     assert_eq!(stage.count("CREATE INDEX ON a (id)", Way::Simple), GUARDED);
     stage.running.stop_now();

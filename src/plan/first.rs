@@ -77,14 +77,13 @@ impl Condition {
             holds.push_str(UNREFERENCED);
             columns.push(array(self.unreferenced.iter().map(|column| Some(column.as_str()))));
         }
+        const MAYBE: &str = "pg_catalog.to_regclass($1::pg_catalog.text)";
+        const NAME: &str = "$1::pg_catalog.regclass";
         let (from, name, absent) = match (self.indexes, self.if_exists) {
-            (false, _) => (TABLE.to_owned(), "$1::pg_catalog.regclass", ""),
-            (true, false) => (table_of_index("$1::pg_catalog.regclass"), "$1::pg_catalog.regclass", ""),
-            (true, true) => (
-                table_of_index("pg_catalog.to_regclass($1::pg_catalog.text)"),
-                "$1::pg_catalog.text",
-                "n.oid IS NULL OR ",
-            ),
+            (false, false) => (TABLE.to_owned(), NAME, ""),
+            (true, false) => (table_of_index(NAME), NAME, ""),
+            (false, true) => (table_if_any(MAYBE), "$1::pg_catalog.text", "n.oid IS NULL OR "),
+            (true, true) => (table_of_index(MAYBE), "$1::pg_catalog.text", "n.oid IS NULL OR "),
         };
         // It is given back at once: a transaction block is not to hold a lock more for each of its tables.
         let lane = format!("({LANE_CLASS}, {SIGNED_OID})");
@@ -108,6 +107,14 @@ impl Condition {
 }
 
 const TABLE: &str = "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
+
+/// A row in any case.
+fn table_if_any(table: &str) -> String {
+    format!(
+        "(SELECT {table}::pg_catalog.oid) AS n(oid) \
+         LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) n.oid"
+    )
+}
 
 /// A row in any case: what is no index has no table, and the condition does not hold.
 fn table_of_index(index: &str) -> String {
@@ -142,11 +149,16 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     let condition = Condition {
         relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name)).collect(),
         indexes: is_of_indexes(ddl),
-        if_exists: ddl.if_exists,
+        if_exists: needs_no_target(ddl),
         small,
         unreferenced: retyped.filter_map(|part| part.column.clone()).collect(),
     };
     Some(First { plan, condition })
+}
+
+/// What it drops may not be there. (ALTER TABLE IF EXISTS would lock it by name first, which fails then.)
+fn needs_no_target(ddl: &Ddl) -> bool {
+    ddl.if_exists && ddl.parts.iter().all(|part| matches!(part.form, Form::DropIndex | Form::DropTable))
 }
 
 /// What it names are indexes, which LOCK TABLE does not take.
@@ -160,7 +172,7 @@ fn is_new(ddl: &Ddl, name: &RelationName) -> bool {
 }
 
 /// The plan, if it is the statement as written in one brief step, under locks of what it names. The table of an index has no name
-/// in the statement: it is locked by that alone.
+/// in the statement, and what may not be there no lock: they are locked by the statement alone.
 fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: bool, limits: &Limits) -> Option<Plan> {
     let mut facts = supposed::facts(statement, size);
     facts.session.in_transaction = in_transaction;
@@ -170,7 +182,7 @@ fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: 
     if !(silent && is_statement_itself(phase, statement)) {
         return None;
     }
-    if is_of_indexes(ddl) {
+    if is_of_indexes(ddl) || needs_no_target(ddl) {
         phase.locks.clear();
         return Some(plan);
     }
@@ -193,8 +205,14 @@ fn is_statement_itself(phase: &Phase, statement: &Statement) -> bool {
 
 fn is_simple(ddl: &Ddl) -> bool {
     let simple = |form| super::is_plain(form) || is_simple_by_size(form);
-    let simple = ddl.parts.iter().all(|part| !part.cascade && simple(part.form));
-    !ddl.cascade && (simple && !ddl.targets.is_empty() || names_no_relation(ddl))
+    let simple = ddl.parts.iter().all(|part| simple(part.form) && (!part.cascade || may_cascade(part.form)));
+    let cascades = ddl.cascade && !ddl.parts.iter().all(|part| may_cascade(part.form));
+    !cascades && (simple && !ddl.targets.is_empty() || names_no_relation(ddl))
+}
+
+/// What else it takes with it is brief too.
+fn may_cascade(form: Form) -> bool {
+    matches!(form, Form::DropTable | Form::DropColumn | Form::DropConstraint)
 }
 
 /// A function, a type, an extension: there is nothing to ask about it.
@@ -256,6 +274,8 @@ mod tests {
             "TRUNCATE t",
             "ALTER INDEX i RENAME TO j",
             "DROP TABLE IF EXISTS t, o",
+            "DROP TABLE t CASCADE",
+            "ALTER TABLE t DROP COLUMN a CASCADE, DROP CONSTRAINT c CASCADE",
             "CREATE EXTENSION IF NOT EXISTS pgcrypto SCHEMA public",
             "DROP FUNCTION f(int)",
         ] {
@@ -290,7 +310,6 @@ mod tests {
     fn what_needs_facts() {
         for sql in [
             "CREATE INDEX CONCURRENTLY i ON t (a)",
-            "ALTER TABLE t DROP COLUMN a CASCADE",
             "ALTER TABLE t ATTACH PARTITION p FOR VALUES IN (1)",
             "ALTER TABLE t ADD EXCLUDE (a WITH =)",
             "ALTER TABLE t SET TABLESPACE x",

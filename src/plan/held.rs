@@ -40,7 +40,7 @@ impl Held {
             return false;
         }
         let mut named = relations_of(statement);
-        if makes_tables(ddl) {
+        if makes_relations(ddl) {
             named.retain(|name| !ddl.targets.contains(name));
         }
         let is_new = |name| matches!(self.hold(name), Some(Hold::New));
@@ -88,7 +88,7 @@ impl Held {
         if !of_new_alone && !ddl.parts.iter().all(|part| leaves_names(part.form)) {
             return false;
         }
-        if makes_tables(ddl) && !ddl.if_not_exists {
+        if makes_relations(ddl) && !ddl.if_not_exists {
             ddl.targets.iter().for_each(|name| self.put(name, Hold::New));
         }
         true
@@ -138,18 +138,19 @@ impl Held {
     }
 }
 
-/// Whether its targets are new tables.
-pub fn makes_tables(ddl: &Ddl) -> bool {
+/// Whether its targets are new tables, or a new sequence.
+pub fn makes_relations(ddl: &Ddl) -> bool {
     let makes = |form| {
         matches!(
             form,
             Form::CreateTable | Form::CreateTableReferences | Form::CreateTablePartitionOf | Form::CreateTableInherits
         )
     };
-    ddl.parts.iter().all(|part| makes(part.form))
+    ddl.tag == "CREATE SEQUENCE" || ddl.parts.iter().all(|part| makes(part.form))
 }
 
-/// Forms that lock what they name, what belongs to that, and nothing else. (DROP COLUMN may lock what a foreign key points to.)
+/// Forms that lock what they name, what belongs to that, and nothing else that others would notice (OWNED BY of a sequence locks its
+/// table as a SELECT does; DROP COLUMN may lock what a foreign key points to).
 fn locks_what_it_names(form: Form) -> bool {
     matches!(
         form,
@@ -196,6 +197,7 @@ fn locks_what_it_names(form: Form) -> bool {
             | Form::CreateTrigger
             | Form::CreatePolicy
             | Form::Comment
+            | Form::AlterSequence
     )
 }
 
@@ -221,7 +223,6 @@ fn leaves_names(form: Form) -> bool {
             | Form::DropPolicy
             | Form::SecurityLabel
             | Form::Grant
-            | Form::AlterSequence
             | Form::AlterEnum
             | Form::CreateObject
     );

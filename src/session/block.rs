@@ -121,7 +121,7 @@ impl Session {
         self.shared.metrics.ddl_seen.add();
         self.shared.metrics.ddl_relayed.add();
         let Class::Ddl(ddl) = &statement.class else { return };
-        self.log_line(&ddl.tag, 1, false, shown(statement));
+        self.log_line(&ddl.tag, 0, false, shown(statement));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::execute::first::Outcome;
 use crate::execute::{Reply, Stop};
 use crate::pg::sqlstate;
 use crate::plan::first::First;
-use crate::plan::held::makes_tables;
+use crate::plan::held::makes_relations;
 use crate::relay::Event;
 use crate::report::Report;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
@@ -69,7 +69,7 @@ impl Session {
 
     /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
     async fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Flow {
-        let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_tables(ddl));
+        let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));
         if let (Some(_), [statement]) = (&self.eye.block, statements.as_slice())
             && makes(statement)
         {

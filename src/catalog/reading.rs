@@ -333,7 +333,7 @@ mod tests {
     use super::*;
     use crate::catalog::query::LANE_CLASS;
 
-    const TEXTS: [&str; 11] = [
+    const TEXTS: [&str; 12] = [
         HEAD,
         HEAD_ALONE,
         include_str!("facts/owners.sql"),

@@ -1,4 +1,4 @@
-/* The part of head.sql about relations, if any are named. */
+-- The part of head.sql about relations, if any are named.
   'relations', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
              'name', pg_catalog.json_build_object('schema', a.schema, 'name', a.name),

@@ -257,6 +257,34 @@ fn a_value_that_is_there_stays() {
     stage.running.stop_now();
 }
 
+/// Who may insert a row may do so while an identity is on its way; another table meanwhile gets a column of the same name.
+#[test]
+fn an_identity_asks_for_no_privilege() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    stage
+        .watcher
+        .ok("CREATE ROLE backfill_writer; GRANT INSERT ON t TO backfill_writer; GRANT SELECT ON switch TO PUBLIC");
+    stage.watcher.ok("CREATE TABLE other AS SELECT g AS id FROM generate_series(1, 20) g");
+    let add = |table: &str| format!("ALTER TABLE {table} ADD COLUMN r bigint GENERATED ALWAYS AS IDENTITY");
+    let (mut client, mut another) = (stage.client(), stage.client());
+    client.send_query(&add("t"));
+    stage.until_paused(&client);
+    another.send_query(&add("other"));
+    stage.until_paused(&another);
+    let mut writer = stage.direct();
+    writer.ok("SET ROLE backfill_writer");
+    writer.ok("INSERT INTO t VALUES (2001, 'new')");
+    stage.go();
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(another.outcome().error, None);
+    writer.ok("INSERT INTO t VALUES (2002, 'new')");
+    assert_eq!(stage.counts("t"), all(2_002));
+    assert_eq!(stage.counts("other"), all(20));
+    stage.watcher.ok("REVOKE ALL ON t FROM backfill_writer; DROP ROLE backfill_writer");
+    stage.running.stop_now();
+}
+
 /// Of several levels; while it pauses one is dropped, one renamed, one added, and a row changes its partition.
 #[test]
 fn partitions() {
@@ -390,6 +418,19 @@ fn a_row_that_cannot_be_filled_is_named() {
     assert!(detail.ends_with(&format!("\nIt is the row at ctid {tid} of public.t, key (id)=(12345).")), "{detail}");
     assert_eq!(client.read().tag, b'Z');
     stage.assert_undone("a row at fault");
+    stage.running.stop_now();
+}
+
+/// The sequence that errors name is the one that the identity would have had.
+#[test]
+fn an_identity_that_ends_names_its_own_sequence() {
+    let mut stage = Stage::new(|_| {});
+    stage.table(200);
+    let outcome = stage.client().query("ALTER TABLE t ADD COLUMN r int GENERATED ALWAYS AS IDENTITY (MAXVALUE 100)");
+    assert_eq!(outcome.error.as_deref(), Some("2200H"), "{outcome:?}");
+    let message = outcome.message.unwrap_or_default();
+    assert_eq!(message, "nextval: reached maximum value of sequence \"t_r_seq\" (100)");
+    stage.assert_undone("no more numbers");
     stage.running.stop_now();
 }
 

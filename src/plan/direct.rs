@@ -201,8 +201,15 @@ fn place(ask: &Ask<'_>, form: Form) -> String {
 
 /// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
 fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
-    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
-    let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
+    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| match &facts.obstacle {
+        Some(obstacle) => Some(format!("Its rows cannot be filled in batches, because {obstacle}.")),
+        None => (facts.other_grants && form == Form::AddColumnSerial).then(|| {
+            format!(
+                "There are default privileges for sequences, which one that this role makes for {} would not get; SET ROLE mends that.",
+                facts.owner
+            )
+        }),
+    });
     let details: Vec<String> = obstacle.into_iter().chain(all_read(ask, form)).chain(estimate(ask, form)).collect();
     let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
     match hint::hint(ask, form) {

@@ -182,3 +182,18 @@ INSERT INTO parted SELECT g, g FROM generate_series(1, 30) g;
 ALTER TABLE parted ADD COLUMN w int NOT NULL DEFAULT (random() * 0)::int + 4, ADD CHECK (w > 3);
 -- needs: 12
 SELECT tableoid::regclass, * FROM parted ORDER BY k;
+-- part
+-- What serial is not, and a sequence that ends with the rows.
+CREATE TABLE ends1 (a int);
+INSERT INTO ends1 SELECT generate_series(1, 30);
+-- part
+ALTER TABLE ends1 ADD COLUMN id serial[];
+-- part
+ALTER TABLE ends1 ADD COLUMN id int[] GENERATED ALWAYS AS IDENTITY;
+-- part
+ALTER TABLE ends1 ADD COLUMN id serial(3);
+-- part
+-- needs: 12
+ALTER TABLE ends1 ADD COLUMN id int GENERATED ALWAYS AS IDENTITY (MAXVALUE 30);
+-- part
+INSERT INTO ends1 (a) VALUES (31);

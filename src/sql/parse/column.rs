@@ -148,9 +148,10 @@ fn properties(column: &ColumnDef) -> Properties {
     found
 }
 
-/// The type behind serial.
+/// The type behind serial. Of an array of it, and the like, the server says what is wrong.
 pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
-    let names = strings(&column.type_name.as_ref()?.names);
+    let type_name = column.type_name.as_ref().filter(|name| is_plain(name))?;
+    let names = strings(&type_name.names);
     let [name] = names.as_slice() else { return None };
     SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
 }
@@ -162,8 +163,14 @@ pub(super) fn is_stored(generated: &Constraint) -> bool {
 
 /// Of a type that a sequence may have.
 pub(super) fn is_integer(column: &ColumnDef) -> bool {
-    let names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
+    let plain = column.type_name.as_ref().filter(|name| is_plain(name));
+    let names = plain.map(|name| strings(&name.names)).unwrap_or_default();
     matches!(names.as_slice(), ["pg_catalog", "int2" | "int4" | "int8"] | ["int2" | "int4" | "int8"])
+}
+
+/// No array, no set, nothing in brackets, not the type of another column.
+fn is_plain(name: &TypeName) -> bool {
+    name.array_bounds.is_empty() && name.typmods.is_empty() && !name.setof && !name.pct_type
 }
 
 pub(super) fn is_user_type(column: &ColumnDef) -> bool {

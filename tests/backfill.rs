@@ -325,6 +325,37 @@ fn inheritance() {
     stage.running.stop_now();
 }
 
+/// While it pauses another table takes the name, or another column that of the new one: they stay as they are, what the statement
+/// had begun goes, whatever its table is called now, and the client may try again.
+#[test]
+fn what_takes_the_name_meanwhile_is_left_alone() {
+    let add = "ALTER TABLE t ADD COLUMN r float8 NOT NULL DEFAULT random()";
+    let others = [
+        "ALTER TABLE t RENAME TO old; ALTER TABLE other RENAME TO t",
+        "CREATE SCHEMA away; ALTER TABLE t SET SCHEMA away; ALTER TABLE other RENAME TO t",
+        "ALTER TABLE t DROP COLUMN r; ALTER TABLE t ADD COLUMN r float8; UPDATE t SET r = 7",
+    ];
+    for sql in others {
+        let mut stage = Stage::switched(|_| {});
+        stage.table(2_000);
+        stage.watcher.ok("CREATE TABLE other AS SELECT 1 AS id, 7::float8 AS r FROM generate_series(1, 2000)");
+        let mut client = stage.client();
+        client.send_query(add);
+        stage.until_paused(&client);
+        stage.watcher.ok(sql);
+        stage.go();
+        let outcome = client.outcome();
+        assert_eq!(outcome.error.as_deref(), Some("40001"), "{sql}: {outcome:?}");
+        assert_eq!(outcome.notices.iter().filter(|notice| notice.contains("by hand")).count(), 0, "{outcome:?}");
+        assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE r = 7"), "2000", "{sql}");
+        let columns = "SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid AND c.relkind = 'r' \
+                       AND c.relname IN ('t', 'old', 'other') WHERE attname = 'r' AND NOT attnotnull";
+        let expected = if sql.contains("other") { "1" } else { "2" };
+        assert_eq!(stage.watcher.value(columns), expected, "{sql}");
+        stage.running.stop_now();
+    }
+}
+
 /// Not where it can be kept from it; else the statement is guarded, as there is no other way.
 #[test]
 fn triggers_do_not_fire() {

@@ -185,6 +185,29 @@ fn is_built_in(name: &TypeName) -> bool {
     }
 }
 
+pub(super) fn has_constant_default(column: &ColumnDef) -> bool {
+    let values = |constraint: &&Constraint| {
+        use ConstrType::{ConstrDefault, ConstrGenerated, ConstrIdentity};
+        matches!(constraint.contype(), ConstrDefault | ConstrGenerated | ConstrIdentity)
+    };
+    let mut values = constraints(column).filter(values);
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    value.contype() == ConstrType::ConstrDefault && value.raw_expr.as_deref().is_some_and(is_constant)
+}
+
+/// A literal, perhaps cast to a type of PostgreSQL's own, none of whose casts is volatile; or a time or a name that is the same for
+/// the whole transaction. Of any other expression the server has to say it.
+fn is_constant(value: &Node) -> bool {
+    match value.node.as_ref() {
+        Some(NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => {
+            cast.type_name.as_ref().is_some_and(is_built_in) && cast.arg.as_deref().is_some_and(is_constant)
+        }
+        Some(NodeEnum::FuncCall(call)) => call.args.is_empty() && matches!(strings(&call.funcname)[..], ["now"]),
+        _ => false,
+    }
+}
+
 /// `NULL`, perhaps cast: the same as no default.
 fn is_null(value: &Node) -> bool {
     match value.node.as_ref() {

@@ -356,6 +356,25 @@ fn what_takes_the_name_meanwhile_is_left_alone() {
     }
 }
 
+/// The last phase is the author's own text, which says no schema: another table that it would mean by then is not touched.
+#[test]
+fn a_table_ahead_on_the_search_path_is_left_alone() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    stage.watcher.ok("CREATE SCHEMA ahead");
+    let mut client = stage.client();
+    client.ok("SET search_path = ahead, public");
+    client.send_query("ALTER TABLE t ADD COLUMN r float8 DEFAULT random(), ALTER COLUMN v SET DEFAULT 'x'");
+    stage.until_paused(&client);
+    stage.watcher.ok("CREATE TABLE ahead.t (id int, v text, r float8)");
+    stage.go();
+    let outcome = client.outcome();
+    assert_eq!(outcome.error.as_deref(), Some("40001"), "{outcome:?}");
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM pg_attrdef WHERE adrelid = 'ahead.t'::regclass"), "0");
+    stage.assert_undone("another table is meant");
+    stage.running.stop_now();
+}
+
 /// Not where it can be kept from it; else the statement is guarded, as there is no other way.
 #[test]
 fn triggers_do_not_fire() {

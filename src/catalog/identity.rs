@@ -47,10 +47,21 @@ pub fn parameters<'a>(things: impl Iterator<Item = (&'a str, u32, &'a str)>) -> 
     ]
 }
 
-/// A condition: the relation still has its name.
+/// A condition: the name, with its schema or as the session finds it without one, is still the relation's. In a schema that the role
+/// may not use, nothing is found by name: hence the catalogue, where it can be.
 pub fn is_called(relation: &RelationName, oid: u32) -> String {
-    let name = quote_literal(&relation.quoted());
-    format!("pg_catalog.to_regclass({name})::pg_catalog.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid")
+    let Some(schema) = &relation.schema else {
+        let name = quote_literal(&relation.quoted());
+        return format!("pg_catalog.to_regclass({name})::pg_catalog.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid");
+    };
+    let [schema, name] = [schema, &relation.name].map(|name| quote_literal(name));
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE c.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \
+         AND c.relname OPERATOR(pg_catalog.=) {name}::pg_catalog.name \
+         AND n.nspname OPERATOR(pg_catalog.=) {schema}::pg_catalog.name)"
+    )
 }
 
 /// A condition: the table still has its name, and the thing its identity and its name.

@@ -50,6 +50,12 @@ impl Execution<'_> {
     fn condition(&self, locks: &[LockNeed]) -> Option<String> {
         let locks = locks.iter().filter(|lock| self.memory.marks && lock.oid != 0);
         let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
+        // A statement that runs as it was written says no more than its author did.
+        let written = self.facts.relations.iter().filter(|asked| asked.name.schema.is_none());
+        for (name, found) in written.filter_map(|asked| Some((&asked.name, asked.found.as_ref()?))) {
+            let locked = locks.clone().any(|lock| lock.oid == found.id.oid);
+            all.extend(locked.then(|| identity::is_called(name, found.id.oid)));
+        }
         for lock in locks {
             all.extend(
                 self.memory

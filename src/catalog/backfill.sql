@@ -54,6 +54,16 @@ WITH RECURSIVE tree(oid) AS (
       WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND pg_catalog.to_jsonb(a) OPERATOR(pg_catalog.->>) 'attgenerated' OPERATOR(pg_catalog.<>) ''
       AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 180000
       AND (p.whole_row OR p.identity OPERATOR(pg_catalog.@>) pg_catalog.to_jsonb(a.attnum))) AS in_part,
+    -- A rewrite is refused where columns elsewhere are of its row type, or of a type made of that: the server says it.
+    EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
+      JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) c.reltype
+      JOIN pg_catalog.pg_depend d ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+        AND d.refobjid OPERATOR(pg_catalog.=) ANY (ARRAY[y.oid, y.typarray])
+        AND d.deptype::pg_catalog.text OPERATOR(pg_catalog.=) 'n'
+      LEFT JOIN pg_catalog.pg_class u ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND u.oid OPERATOR(pg_catalog.=) d.objid
+      WHERE u.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'm', 'c'])
+      OR d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass) AS typed_after,
     -- An UPDATE checks the whole row, which a rewrite does not.
     (SELECT pg_catalog.min(k.conname::pg_catalog.text) FROM pg_catalog.pg_constraint k
       JOIN tree t ON k.conrelid OPERATOR(pg_catalog.=) t.oid
@@ -79,6 +89,7 @@ SELECT pg_catalog.jsonb_build_object('owner', pg_catalog.quote_ident(o.rolname),
   WHEN s.forbidden THEN 'this role may not read and update all its rows'
   WHEN s.unidentified THEN 'it is published without a replica identity, so that it cannot be updated'
   WHEN s.in_part THEN 'it is published in part, so that maybe it cannot be updated'
+  WHEN s.typed_after THEN 'its row type is used by columns elsewhere'
   WHEN s.unproven IS NOT NULL THEN pg_catalog.format(
     'its constraint %I is NOT VALID, and rows that break it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)
   WHEN s.trigger IS NOT NULL AND (s.fires_always OR NOT s.may_quiet) THEN pg_catalog.format(

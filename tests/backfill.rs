@@ -257,6 +257,34 @@ fn a_value_that_is_there_stays() {
     stage.running.stop_now();
 }
 
+/// Who may insert a row may do so while an identity is on its way; another table meanwhile gets a column of the same name.
+#[test]
+fn an_identity_asks_for_no_privilege() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    stage
+        .watcher
+        .ok("CREATE ROLE backfill_writer; GRANT INSERT ON t TO backfill_writer; GRANT SELECT ON switch TO PUBLIC");
+    stage.watcher.ok("CREATE TABLE other AS SELECT g AS id FROM generate_series(1, 20) g");
+    let add = |table: &str| format!("ALTER TABLE {table} ADD COLUMN r bigint GENERATED ALWAYS AS IDENTITY");
+    let (mut client, mut another) = (stage.client(), stage.client());
+    client.send_query(&add("t"));
+    stage.until_paused(&client);
+    another.send_query(&add("other"));
+    stage.until_paused(&another);
+    let mut writer = stage.direct();
+    writer.ok("SET ROLE backfill_writer");
+    writer.ok("INSERT INTO t VALUES (2001, 'new')");
+    stage.go();
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(another.outcome().error, None);
+    writer.ok("INSERT INTO t VALUES (2002, 'new')");
+    assert_eq!(stage.counts("t"), all(2_002));
+    assert_eq!(stage.counts("other"), all(20));
+    stage.watcher.ok("REVOKE ALL ON t FROM backfill_writer; DROP ROLE backfill_writer");
+    stage.running.stop_now();
+}
+
 /// Of several levels; while it pauses one is dropped, one renamed, one added, and a row changes its partition.
 #[test]
 fn partitions() {
@@ -294,6 +322,56 @@ fn inheritance() {
     );
     stage.client().ok(ADD);
     assert_eq!(stage.counts("t"), all(300));
+    stage.running.stop_now();
+}
+
+/// While it pauses another table takes the name, or another column that of the new one: they stay as they are, what the statement
+/// had begun goes, whatever its table is called now, and the client may try again.
+#[test]
+fn what_takes_the_name_meanwhile_is_left_alone() {
+    let add = "ALTER TABLE t ADD COLUMN r float8 NOT NULL DEFAULT random()";
+    let others = [
+        "ALTER TABLE t RENAME TO old; ALTER TABLE other RENAME TO t",
+        "CREATE SCHEMA away; ALTER TABLE t SET SCHEMA away; ALTER TABLE other RENAME TO t",
+        "ALTER TABLE t DROP COLUMN r; ALTER TABLE t ADD COLUMN r float8; UPDATE t SET r = 7",
+    ];
+    for sql in others {
+        let mut stage = Stage::switched(|_| {});
+        stage.table(2_000);
+        stage.watcher.ok("CREATE TABLE other AS SELECT 1 AS id, 7::float8 AS r FROM generate_series(1, 2000)");
+        let mut client = stage.client();
+        client.send_query(add);
+        stage.until_paused(&client);
+        stage.watcher.ok(sql);
+        stage.go();
+        let outcome = client.outcome();
+        assert_eq!(outcome.error.as_deref(), Some("40001"), "{sql}: {outcome:?}");
+        assert_eq!(outcome.notices.iter().filter(|notice| notice.contains("by hand")).count(), 0, "{outcome:?}");
+        assert_eq!(stage.watcher.value("SELECT count(*) FROM t WHERE r = 7"), "2000", "{sql}");
+        let columns = "SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid AND c.relkind = 'r' \
+                       AND c.relname IN ('t', 'old', 'other') WHERE attname = 'r' AND NOT attnotnull";
+        let expected = if sql.contains("other") { "1" } else { "2" };
+        assert_eq!(stage.watcher.value(columns), expected, "{sql}");
+        stage.running.stop_now();
+    }
+}
+
+/// The last phase is the author's own text, which says no schema: another table that it would mean by then is not touched.
+#[test]
+fn a_table_ahead_on_the_search_path_is_left_alone() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    stage.watcher.ok("CREATE SCHEMA ahead");
+    let mut client = stage.client();
+    client.ok("SET search_path = ahead, public");
+    client.send_query("ALTER TABLE t ADD COLUMN r float8 DEFAULT random(), ALTER COLUMN v SET DEFAULT 'x'");
+    stage.until_paused(&client);
+    stage.watcher.ok("CREATE TABLE ahead.t (id int, v text, r float8)");
+    stage.go();
+    let outcome = client.outcome();
+    assert_eq!(outcome.error.as_deref(), Some("40001"), "{outcome:?}");
+    assert_eq!(stage.watcher.value("SELECT count(*) FROM pg_attrdef WHERE adrelid = 'ahead.t'::regclass"), "0");
+    stage.assert_undone("another table is meant");
     stage.running.stop_now();
 }
 
@@ -390,6 +468,19 @@ fn a_row_that_cannot_be_filled_is_named() {
     assert!(detail.ends_with(&format!("\nIt is the row at ctid {tid} of public.t, key (id)=(12345).")), "{detail}");
     assert_eq!(client.read().tag, b'Z');
     stage.assert_undone("a row at fault");
+    stage.running.stop_now();
+}
+
+/// The sequence that errors name is the one that the identity would have had.
+#[test]
+fn an_identity_that_ends_names_its_own_sequence() {
+    let mut stage = Stage::new(|_| {});
+    stage.table(200);
+    let outcome = stage.client().query("ALTER TABLE t ADD COLUMN r int GENERATED ALWAYS AS IDENTITY (MAXVALUE 100)");
+    assert_eq!(outcome.error.as_deref(), Some("2200H"), "{outcome:?}");
+    let message = outcome.message.unwrap_or_default();
+    assert_eq!(message, "nextval: reached maximum value of sequence \"t_r_seq\" (100)");
+    stage.assert_undone("no more numbers");
     stage.running.stop_now();
 }
 

@@ -254,7 +254,7 @@ impl Scene {
         Facts {
             session: self.session.clone(),
             free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
-            backfill: Some(BackfillFacts { obstacle: None, quiet: false, owner: "me".to_owned() }),
+            backfill: Some(BackfillFacts { obstacle: None, quiet: false, owner: "me".to_owned(), other_grants: false }),
             relations,
             related,
             probe: self.probe.clone(),

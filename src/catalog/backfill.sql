@@ -9,6 +9,29 @@ WITH RECURSIVE tree(oid) AS (
   JOIN tree t ON g.tgrelid OPERATOR(pg_catalog.=) t.oid
   WHERE NOT g.tgisinternal AND (g.tgtype::pg_catalog.int4 OPERATOR(pg_catalog.&) 16) OPERATOR(pg_catalog.<>) 0
   AND g.tgattr::pg_catalog.text OPERATOR(pg_catalog.=) ''
+), published AS (
+  -- Tables that publications watch for updates, and the columns of what identifies their rows there. A partition is published
+  -- with its parent.
+  SELECT c.oid, c.relreplident OPERATOR(pg_catalog.=) 'f' AS whole_row, (
+      SELECT pg_catalog.to_jsonb(x.indkey) FROM pg_catalog.pg_index x
+      WHERE x.indrelid OPERATOR(pg_catalog.=) c.oid AND x.indisvalid AND x.indimmediate
+      AND ((c.relreplident OPERATOR(pg_catalog.=) 'd' AND x.indisprimary)
+        OR (c.relreplident OPERATOR(pg_catalog.=) 'i' AND x.indisreplident))) AS identity
+  FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
+  WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND EXISTS (SELECT FROM pg_catalog.pg_class s
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) s.relnamespace
+    JOIN pg_catalog.pg_publication_tables l ON l.schemaname OPERATOR(pg_catalog.=) n.nspname
+      AND l.tablename OPERATOR(pg_catalog.=) s.relname
+    JOIN pg_catalog.pg_publication p ON p.pubname OPERATOR(pg_catalog.=) l.pubname AND p.pubupdate
+    WHERE s.oid OPERATOR(pg_catalog.=) c.oid OR (c.relispartition AND s.oid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT t.oid FROM tree t))))
+), listed AS (
+  -- What is published of them by name: some columns, some rows (15 on).
+  SELECT p.oid, p.whole_row, p.identity, l.prrelid, l.row OPERATOR(pg_catalog.->) 'prattrs' AS columns,
+    l.row OPERATOR(pg_catalog.->>) 'prqual' IS NOT NULL AS filtered
+  FROM published p JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.oid
+  JOIN (SELECT r.prrelid, pg_catalog.to_jsonb(r) AS row FROM pg_catalog.pg_publication_rel r
+      JOIN pg_catalog.pg_publication b ON b.oid OPERATOR(pg_catalog.=) r.prpubid AND b.pubupdate) l
+    ON l.prrelid OPERATOR(pg_catalog.=) p.oid OR (c.relispartition AND l.prrelid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT t.oid FROM tree t)))
 ), said AS (
   SELECT
     EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
@@ -20,14 +43,27 @@ WITH RECURSIVE tree(oid) AS (
       AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role(c.relowner, 'USAGE'))) AS has_policy,
     EXISTS (SELECT FROM tree t WHERE NOT pg_catalog.has_table_privilege(t.oid, 'SELECT')
       OR NOT pg_catalog.has_table_privilege(t.oid, 'UPDATE')) AS forbidden,
+    EXISTS (SELECT FROM published p WHERE p.identity IS NULL AND NOT p.whole_row) AS unidentified,
+    -- A part that lacks what identifies a row, or depends on more than that, forbids updates. Which columns a filter of rows
+    -- depends on is not told; those of a parent's list are the parent's.
+    EXISTS (SELECT FROM listed l WHERE (l.filtered AND NOT l.whole_row)
+      OR (pg_catalog.jsonb_typeof(l.columns) OPERATOR(pg_catalog.=) 'array' AND (l.whole_row
+        OR l.prrelid OPERATOR(pg_catalog.<>) l.oid OR NOT l.identity OPERATOR(pg_catalog.<@) l.columns)))
+    -- So does a generated column in it (18 on), unless it is published.
+    OR EXISTS (SELECT FROM published p JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) p.oid
+      WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND pg_catalog.to_jsonb(a) OPERATOR(pg_catalog.->>) 'attgenerated' OPERATOR(pg_catalog.<>) ''
+      AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 180000
+      AND (p.whole_row OR p.identity OPERATOR(pg_catalog.@>) pg_catalog.to_jsonb(a.attnum))) AS in_part,
+    -- A rewrite is refused where columns elsewhere are of its row type, or of a type made of that: the server says it.
     EXISTS (SELECT FROM tree t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.oid
-      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-      JOIN pg_catalog.pg_publication_tables l ON l.schemaname OPERATOR(pg_catalog.=) n.nspname
-        AND l.tablename OPERATOR(pg_catalog.=) c.relname
-      JOIN pg_catalog.pg_publication p ON p.pubname OPERATOR(pg_catalog.=) l.pubname AND p.pubupdate
-      WHERE c.relreplident OPERATOR(pg_catalog.=) 'n' OR (c.relreplident OPERATOR(pg_catalog.=) 'd' AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_index x WHERE x.indrelid OPERATOR(pg_catalog.=) c.oid
-        AND x.indisprimary AND x.indimmediate AND x.indisvalid))) AS published,
+      JOIN pg_catalog.pg_type y ON y.oid OPERATOR(pg_catalog.=) c.reltype
+      JOIN pg_catalog.pg_depend d ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+        AND d.refobjid OPERATOR(pg_catalog.=) ANY (ARRAY[y.oid, y.typarray])
+        AND d.deptype::pg_catalog.text OPERATOR(pg_catalog.=) 'n'
+      LEFT JOIN pg_catalog.pg_class u ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND u.oid OPERATOR(pg_catalog.=) d.objid
+      WHERE u.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'm', 'c'])
+      OR d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass) AS typed_after,
     -- An UPDATE checks the whole row, which a rewrite does not.
     (SELECT pg_catalog.min(k.conname::pg_catalog.text) FROM pg_catalog.pg_constraint k
       JOIN tree t ON k.conrelid OPERATOR(pg_catalog.=) t.oid
@@ -41,17 +77,24 @@ WITH RECURSIVE tree(oid) AS (
     me.rolsuper OR may_set_role AS may_quiet
   FROM pg_catalog.pg_roles me WHERE me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 )
-SELECT pg_catalog.jsonb_build_object('owner', (SELECT pg_catalog.quote_ident(o.rolname) FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) c.relowner
-    WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid), 'quiet', s.trigger IS NOT NULL, 'obstacle', CASE
+SELECT pg_catalog.jsonb_build_object('owner', pg_catalog.quote_ident(o.rolname),
+  'other_grants', o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER AND EXISTS (SELECT FROM pg_catalog.pg_default_acl a
+    JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.defaclrole
+    WHERE a.defaclobjtype OPERATOR(pg_catalog.=) 'S' AND (r.oid OPERATOR(pg_catalog.=) o.oid OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+    AND (a.defaclnamespace OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR a.defaclnamespace OPERATOR(pg_catalog.=) c.relnamespace)),
+  'quiet', s.trigger IS NOT NULL, 'obstacle', CASE
   WHEN s.has_foreign THEN 'a foreign table is among its children'
   WHEN s.has_rule THEN 'it has rules, which change what an UPDATE does'
   WHEN s.has_policy THEN 'row security hides rows from this role'
   WHEN s.forbidden THEN 'this role may not read and update all its rows'
-  WHEN s.published THEN 'it is published without a replica identity, so that it cannot be updated'
+  WHEN s.unidentified THEN 'it is published without a replica identity, so that it cannot be updated'
+  WHEN s.in_part THEN 'it is published in part, so that maybe it cannot be updated'
+  WHEN s.typed_after THEN 'its row type is used by columns elsewhere'
   WHEN s.unproven IS NOT NULL THEN pg_catalog.format(
     'its constraint %I is NOT VALID, and rows that break it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)
   WHEN s.trigger IS NOT NULL AND (s.fires_always OR NOT s.may_quiet) THEN pg_catalog.format(
     'its trigger %I would fire for every row; a role that may set session_replication_role can keep it from that', s.trigger)
   END)::pg_catalog.text
 FROM said s
+JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid
+JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) c.relowner

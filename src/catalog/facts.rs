@@ -84,6 +84,9 @@ pub struct BackfillFacts {
     pub quiet: bool,
     /// Of the table, quoted.
     pub owner: String,
+    /// A sequence that the role makes and gives to the owner would not have the privileges that one of the owner's own has.
+    #[serde(default)]
+    pub other_grants: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

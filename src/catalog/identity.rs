@@ -27,6 +27,11 @@ pub const INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_clas
        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
        AND d.deptype::pg_catalog.text OPERATOR(pg_catalog.=) 'i')";
 
+/// The names of the relations `$1` (an `oid[]` in its text form) that are there.
+pub const NAMES_SQL: &str = "SELECT c.oid::pg_catalog.text, n.nspname, c.relname FROM pg_catalog.pg_class c \
+     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+     WHERE c.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text::pg_catalog.oid[])";
+
 /// The parameters of [`IDENTITY_SQL`].
 pub fn parameters<'a>(things: impl Iterator<Item = (&'a str, u32, &'a str)>) -> [String; 3] {
     let (mut kinds, mut tables, mut names) = (Vec::new(), Vec::new(), Vec::new());
@@ -42,10 +47,26 @@ pub fn parameters<'a>(things: impl Iterator<Item = (&'a str, u32, &'a str)>) -> 
     ]
 }
 
+/// A condition: the name, with its schema or as the session finds it without one, is still the relation's. In a schema that the role
+/// may not use, nothing is found by name: hence the catalogue, where it can be.
+pub fn is_called(relation: &RelationName, oid: u32) -> String {
+    let Some(schema) = &relation.schema else {
+        let name = quote_literal(&relation.quoted());
+        return format!("pg_catalog.to_regclass({name})::pg_catalog.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid");
+    };
+    let [schema, name] = [schema, &relation.name].map(|name| quote_literal(name));
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE c.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \
+         AND c.relname OPERATOR(pg_catalog.=) {name}::pg_catalog.name \
+         AND n.nspname OPERATOR(pg_catalog.=) {schema}::pg_catalog.name)"
+    )
+}
+
 /// A condition: the table still has its name, and the thing its identity and its name.
 pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u32) -> String {
-    let [table, name] = [&table.quoted(), name].map(quote_literal);
-    let named = format!("pg_catalog.to_regclass({table})::pg_catalog.oid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid");
+    let (named, name) = (is_called(table, oid), quote_literal(name));
     let there = match kind {
         "column" => format!(
             "pg_catalog.pg_attribute x WHERE x.attrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \

@@ -141,7 +141,7 @@ impl Wanted {
     }
 }
 
-/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial.
+/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial and identities.
 pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
     let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
     let mut all = Vec::new();
@@ -150,7 +150,8 @@ pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
             all.push(Wanted::of_key(i, key, table));
         }
         let Some(new) = part.new_column.as_deref() else { continue };
-        if new.serial.is_some() {
+        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Identity { .. }));
+        if new.serial.is_some() || identity {
             all.push(Wanted::new(i, Label::Seq, table, Some(&new.name)));
         }
         for piece in new.pieces.iter().filter(|piece| piece.name.is_none()) {

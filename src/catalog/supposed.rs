@@ -60,7 +60,8 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
     let table = relations.first().and_then(|asked| asked.found.as_ref());
     let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
     let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
-    let backfill = Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned() });
+    let backfill =
+        Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned(), other_grants: false });
     Facts { session, relations, free_names, backfill, ..Facts::default() }
 }
 

@@ -192,12 +192,24 @@ impl Execution<'_> {
     /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
     /// the locks are not to be had for long: then a WARNING says what to do.
     pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<(), Stop> {
-        let phase = &*self.with_names(phase);
+        let planned = &*self.with_names(phase);
         let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
         loop {
+            let phase = &match self.as_it_is_now(planned).await {
+                Ok(phase) => phase,
+                Err(Stop::Lost) => return Err(Stop::Lost),
+                Err(_) => planned.clone(),
+            };
+            if phase.steps.is_empty() {
+                return Ok(());
+            }
             let reason = match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
                 Tried::Done => return Ok(()),
                 Tried::Locked | Tried::Unlockable => "its locks were not to be had".to_owned(),
+                // It has been changed since it was looked at.
+                Tried::Failed(Stop::Report(report)) if report.sqlstate == sqlstate::SERIALIZATION_FAILURE => {
+                    report.message
+                }
                 // What a cancel struck is tried again.
                 Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
                     error.message().to_owned()
@@ -217,8 +229,8 @@ impl Execution<'_> {
 
     /// The statements that undo a phase.
     fn remedy(&self, phase: &Phase) -> String {
-        let steps: Vec<_> = phase.steps.iter().map(|step| step.named(&self.learned)).collect();
-        steps.join("; ")
+        let steps = phase.steps.iter().filter(|step| step.must_hold.is_none());
+        steps.map(|step| step.named(&self.learned)).collect::<Vec<_>>().join("; ")
     }
 
     /// The server has ended the session: what a phase has left stays.

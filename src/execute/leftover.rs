@@ -43,6 +43,20 @@ pub struct Memory {
     pub left: Option<Leftover>,
 }
 
+impl Memory {
+    /// The columns that the plan has added to a table, with their numbers.
+    pub(super) fn columns_of(&self, table: u32) -> impl Iterator<Item = (&str, u32)> {
+        let columns =
+            self.things.iter().filter(move |(thing, _)| thing.table == table && thing.kind == ThingKind::Column);
+        columns.filter_map(|(thing, number)| known(thing).map(|(_, _, name)| (name, *number)))
+    }
+
+    /// The oid of the index that a phase has built.
+    pub(super) fn built_at(&self, at: usize) -> Option<u32> {
+        self.built.iter().find(|(phase, _)| *phase == at).map(|(_, oid)| *oid)
+    }
+}
+
 /// What one statement has left.
 #[derive(Debug)]
 pub struct Leftover {
@@ -160,7 +174,7 @@ fn kind(kind: ThingKind) -> &'static str {
 }
 
 /// A thing as [`IDENTITY_SQL`] asks for it; what the server named is learned otherwise.
-fn known(thing: &Thing) -> Option<(&str, u32, &str)> {
+pub(super) fn known(thing: &Thing) -> Option<(&str, u32, &str)> {
     match &thing.name {
         ThingName::Known(name) => Some((kind(thing.kind), thing.table, name)),
         ThingName::Learned(_) => None,
@@ -283,8 +297,8 @@ impl Execution<'_> {
         let phase = plan.phases.get(at)?;
         let Some(Undo::Run(undo)) = &phase.undo else {
             phase.undo.as_ref()?;
-            let how = if done { Undone::Done } else { Undone::Failed };
-            let built = self.memory.built.iter().find(|(phase, _)| *phase == at).map(|(_, oid)| *oid);
+            let how = if done { Undone::Done(at) } else { Undone::Failed };
+            let built = self.memory.built_at(at);
             return Some(Left::Index { phase: phase.clone(), how, built });
         };
         let mut things = Vec::new();
@@ -299,11 +313,11 @@ impl Execution<'_> {
         (!steps.is_empty()).then(|| Left::Steps { undo: Phase { steps, ..(**undo).clone() }, things })
     }
 
-    fn identity(&self, thing: &Thing) -> Option<u32> {
+    pub(super) fn identity(&self, thing: &Thing) -> Option<u32> {
         self.memory.things.iter().rev().find(|(made, _)| made == thing).map(|(_, identity)| *identity)
     }
 
-    fn with_name(&self, thing: &Thing) -> Thing {
+    pub(super) fn with_name(&self, thing: &Thing) -> Thing {
         let name = match &thing.name {
             ThingName::Known(name) => name.clone(),
             ThingName::Learned(slot) => unquoted(self.learned.get(*slot).map_or("", String::as_str)),
@@ -437,7 +451,7 @@ impl Execution<'_> {
             Some(Undo::DropBuiltIndex { index, .. }) => Some(index),
             _ => None,
         };
-        let mut leftovers = match built.filter(|_| how == Undone::Done) {
+        let mut leftovers = match built.filter(|_| how != Undone::Failed) {
             Some(oid) => self.names(INDEX_SQL, &[&oid.to_string()]).await?,
             None => self.leftover_indexes(phase, Undone::Failed).await?,
         };

@@ -58,7 +58,7 @@ impl Execution<'_> {
 
     /// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.
     pub(super) async fn undo(&mut self, phase: &Phase, how: Undone) -> Result<(), Stop> {
-        if let (Some(Undo::Run(undo)), Undone::Done) = (&phase.undo, how) {
+        if let (Some(Undo::Run(undo)), Undone::Done(_)) = (&phase.undo, how) {
             return self.bring_back(undo).await;
         }
         for index in self.leftover_indexes(phase, how).await? {
@@ -71,7 +71,7 @@ impl Execution<'_> {
     pub(super) async fn leftover_indexes(&mut self, phase: &Phase, how: Undone) -> Result<Vec<RelationName>, Stop> {
         match (&phase.undo, how) {
             (None | Some(Undo::Run(_)), _) => Ok(Vec::new()),
-            (Some(Undo::DropBuiltIndex { index, .. }), Undone::Done) => Ok(vec![index.clone()]),
+            (Some(Undo::DropBuiltIndex { index, .. }), Undone::Done(at)) => self.built_by(at, index).await,
             (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropBuiltIndex { oid, known, .. }), _) => {
                 self.invalid_indexes(*oid, known).await
             }

@@ -12,6 +12,7 @@ pub mod first;
 pub mod leftover;
 mod long;
 mod progress;
+mod unchanged;
 mod wait;
 
 use self::leftover::Memory;
@@ -105,8 +106,8 @@ impl Reply {
 enum Undone {
     /// It failed by itself.
     Failed,
-    /// It was done, and a later one failed.
-    Done,
+    /// It was done, as the plan's phase of this place, and a later one failed.
+    Done(usize),
 }
 
 /// How one try of a phase ended.
@@ -179,7 +180,7 @@ impl Execution<'_> {
             return stop;
         }
         for at in (0..stopped).rev() {
-            if self.undo(&plan.phases[at], Undone::Done).await.is_err() {
+            if self.undo(&plan.phases[at], Undone::Done(at)).await.is_err() {
                 self.remember(plan, at, true);
                 return Stop::Lost;
             }
@@ -193,9 +194,13 @@ impl Execution<'_> {
         }
         match phase.kind {
             PhaseKind::Relay => self.relay(phase, reply).await,
-            PhaseKind::Brief | PhaseKind::Guarded => self.attempts(phase, reply).await,
+            PhaseKind::Brief | PhaseKind::Guarded => self.attempts(&self.guarded(phase), reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
-            PhaseKind::Long | PhaseKind::Backfill | PhaseKind::Detach => self.long(phase, reply).await,
+            PhaseKind::Long => {
+                self.look_before(phase).await?;
+                self.long(phase, reply).await
+            }
+            PhaseKind::Backfill | PhaseKind::Detach => self.long(phase, reply).await,
         }
     }
 

@@ -91,6 +91,7 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
                 Verdict::Unsafe(blamed(ask, i, part).row().hazard)
             }
             Some(_) => rechecks(ask, part).map_or(Verdict::Brief, Verdict::Unsafe),
+            None if part.form == Form::AddColumnDefault && is_kept_beside_rows(ask, part) => Verdict::Brief,
             None => Verdict::Unsafe(row.hazard),
         },
         Way::Phases if part.form == Form::SetNotNull && proven_not_null(ask, part) => Verdict::Brief,
@@ -104,6 +105,13 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
         }
         Way::Phases | Way::Guarded | Way::Concurrently => Verdict::Unsafe(row.hazard),
     }
+}
+
+/// Whether a new column's default surely writes no row. Where the server can be asked, its word counts: in a transaction block it
+/// is not, as a temporary table would keep that from being prepared.
+fn is_kept_beside_rows(ask: &Ask<'_>, part: &Part) -> bool {
+    let constant = part.new_column.as_ref().is_some_and(|new| new.built_in && new.constant_default);
+    constant && ask.version() >= 110_000
 }
 
 /// The form whose hazard it is: whatever else a new column has, it is its type that has no online way.
@@ -201,8 +209,15 @@ fn place(ask: &Ask<'_>, form: Form) -> String {
 
 /// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
 fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
-    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
-    let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
+    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| match &facts.obstacle {
+        Some(obstacle) => Some(format!("Its rows cannot be filled in batches, because {obstacle}.")),
+        None => (facts.other_grants && form == Form::AddColumnSerial).then(|| {
+            format!(
+                "There are default privileges for sequences, which one that this role makes for {} would not get; SET ROLE mends that.",
+                facts.owner
+            )
+        }),
+    });
     let details: Vec<String> = obstacle.into_iter().chain(all_read(ask, form)).chain(estimate(ask, form)).collect();
     let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
     match hint::hint(ask, form) {

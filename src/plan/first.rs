@@ -142,7 +142,9 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     if !is_simple(ddl) {
         return None;
     }
-    let of_any_size = one_brief_step(statement, ddl, Size::Large, in_transaction, limits);
+    // What a default costs depends on the server's version, which is not known yet.
+    let depends = ddl.parts.iter().any(|part| part.form == Form::AddColumnDefault);
+    let of_any_size = if depends { None } else { one_brief_step(statement, ddl, Size::Large, in_transaction, limits) };
     let small = of_any_size.is_none().then_some(limits.small_table);
     let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, Size::Small, in_transaction, limits))?;
     let retyped = ddl.parts.iter().filter(|part| part.form == Form::AlterColumnType);

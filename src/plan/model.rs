@@ -309,9 +309,11 @@ impl Step {
         Self { about: Some(Thing { table, kind, name }), ..self }
     }
 
-    /// A hidden question with the answer true or false; if it is false, the client is told why, and may try again.
+    /// A hidden question, without rows as its answer; if the condition is not true, the client is told why, and may try again.
     pub fn assertion(condition: &str, otherwise: &'static str) -> Self {
-        let sql = format!("SELECT 1 OPERATOR(pg_catalog./) (CASE WHEN {condition} THEN 1 ELSE 0 END)");
+        let sql = format!(
+            "SELECT WHERE 1 OPERATOR(pg_catalog./) (CASE WHEN {condition} THEN 1 ELSE 0 END) OPERATOR(pg_catalog.=) 0"
+        );
         Self { must_hold: Some(otherwise), ..Self::hidden(sql) }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! - A default that the server would write into every row: the default for new rows, then a backfill.
 //! - serial, identity: a sequence, its values as the default, a backfill; of an identity the sequence is only a means,
-//!   and the identity goes on where it ended.
+//!   and the identity goes on where it ended. Until then it has the name that the identity's own will have, for errors name it.
 //! - NOT NULL of such a column, CHECK, REFERENCES beside a default, UNIQUE, PRIMARY KEY: as ALTER TABLE would add them.
 //!
 //! Not here, since the server has no way to either but to write the whole table anew: stored generated columns, and
@@ -119,7 +119,7 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         constraint::new_not_null(work, new)?;
     }
     if let Some(identity) = identity(new) {
-        become_identity(work, new, identity);
+        become_identity(work, i, new, identity)?;
     }
     for piece in new.pieces.iter().filter(|piece| !kept(piece)) {
         constrain(work, i, new, piece)?;
@@ -137,70 +137,76 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
     work.fill(new);
-    let sequence = match (new.serial, identity(new)) {
-        (Some(stands_for), _) => {
-            let name = work.ask.facts.free_name(i, Label::Seq)?;
-            Some((name.to_owned(), stands_for, ""))
-        }
+    let (stands_for, options) = match (new.serial, identity(new)) {
+        (Some(_), _) if facts.other_grants => return None,
+        (Some(stands_for), _) => (stands_for, ""),
+        // Before 17 partitioned tables have no identity, and the server says so.
+        (None, Some(_)) if work.table.kind != RelationKind::Table || work.table.has_children => return None,
         (None, Some(ColumnPiece { kind: PieceKind::Identity { options }, .. })) => {
-            // Before 17 partitioned tables have none, and the server says so.
-            if work.table.kind != RelationKind::Table || work.table.has_children {
-                return None;
-            }
-            Some((means(&new.name), new.type_text.as_str(), options.as_str()))
+            (new.type_text.as_str(), options.as_str())
         }
-        _ => None,
-    };
-    let Some((name, stands_for, options)) = sequence else {
-        let alter = &work.alter;
-        let steps = match default(new) {
-            Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
-            // The domain has one by itself.
-            None => {
-                vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
-            }
-        };
-        work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
-        return Some(());
+        _ => {
+            let alter = &work.alter;
+            let steps = match default(new) {
+                Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
+                // The domain has one by itself.
+                None => {
+                    vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
+                }
+            };
+            work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
+            return Some(());
+        }
     };
     if work.table.persistence != 'p' {
         return None;
     }
-    let quoted = RelationName::new(Some(&work.table.id.schema), &name).quoted();
+    let quoted = sequence(work, i)?;
     let next = format!("pg_catalog.nextval({})", quote_literal(&quoted));
     let owned_by = format!("{}.{column}", work.table.id.full_name().quoted());
-    let steps = [
+    let mut steps = vec![
         format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"),
         format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter),
         format!("ALTER SEQUENCE {quoted} OWNER TO {}", facts.owner),
         format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"),
     ];
-    work.first.add("the column, and values of its sequence for new rows", steps.map(Step::hidden), [back]);
+    if new.serial.is_none() {
+        // Who may insert a row needs no privilege on the sequence of an identity, but on that of a default.
+        steps.push(format!("GRANT USAGE ON SEQUENCE {quoted} TO PUBLIC"));
+    }
+    let steps = steps.into_iter().map(Step::hidden);
+    work.first.add("the column, and values of its sequence for new rows", steps, [back]);
     Some(())
 }
 
-/// The name of the sequence that gives an identity's first values.
-fn means(column: &str) -> String {
-    object_name("pgsluice", Some(column), "seq")
+/// The sequence of a part's column, under the name that PostgreSQL would choose.
+fn sequence(work: &Work<'_>, part: usize) -> Option<String> {
+    let name = work.ask.facts.free_name(part, Label::Seq)?;
+    Some(RelationName::new(Some(&work.table.id.schema), name).quoted())
 }
 
 /// The identity goes on where the sequence is; no new row comes between, as the table is locked.
-fn become_identity(work: &mut Work<'_>, new: &NewColumn, identity: &ColumnPiece) {
+fn become_identity(work: &mut Work<'_>, i: usize, new: &NewColumn, identity: &ColumnPiece) -> Option<()> {
     let column = quote_identifier(&new.name);
-    let sequence = RelationName::new(Some(&work.table.id.schema), &means(&new.name)).quoted();
+    let sequence = sequence(work, i)?;
+    // The identity's own takes the name. Another statement may be at this with a column of the same name.
+    let aside = object_name(&format!("pgsluice_{}", work.table.id.oid), Some(&new.name), "seq");
+    let set_aside = RelationName::new(Some(&work.table.id.schema), &aside).quoted();
     let element = identity.text.get(identity.element_at..).unwrap_or_default();
     let table = quote_literal(&work.table.id.full_name().quoted());
     let steps = [
         format!("{}ALTER COLUMN {column} DROP DEFAULT", work.alter),
         format!("ALTER SEQUENCE {sequence} OWNED BY NONE"),
+        format!("ALTER SEQUENCE {sequence} RENAME TO {}", quote_identifier(&aside)),
         format!("{}ALTER COLUMN {column} ADD {element}", work.alter),
         format!(
-            "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), s.last_value, s.is_called) FROM {sequence} s",
+            "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), s.last_value, s.is_called) FROM {set_aside} s",
             quote_literal(&new.name)
         ),
-        format!("DROP SEQUENCE {sequence}"),
+        format!("DROP SEQUENCE {set_aside}"),
     ];
     work.after("the identity goes on where its values end", steps.map(Step::hidden));
+    Some(())
 }
 
 /// A constraint that was written with the column, as one of the table.

@@ -136,6 +136,8 @@ pub struct NewColumn {
     pub serial: Option<&'static str>,
     /// The type is one of PostgreSQL's own: no domain.
     pub built_in: bool,
+    /// A default is a constant, or one for the whole transaction (`now()`): from PostgreSQL 11 on no row is written for it.
+    pub constant_default: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
     /// What stands behind the type, in the order written.

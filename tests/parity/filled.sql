@@ -182,3 +182,37 @@ INSERT INTO parted SELECT g, g FROM generate_series(1, 30) g;
 ALTER TABLE parted ADD COLUMN w int NOT NULL DEFAULT (random() * 0)::int + 4, ADD CHECK (w > 3);
 -- needs: 12
 SELECT tableoid::regclass, * FROM parted ORDER BY k;
+-- part
+-- What serial is not, and a sequence that ends with the rows.
+CREATE TABLE ends1 (a int);
+INSERT INTO ends1 SELECT generate_series(1, 30);
+-- part
+ALTER TABLE ends1 ADD COLUMN id serial[];
+-- part
+ALTER TABLE ends1 ADD COLUMN id int[] GENERATED ALWAYS AS IDENTITY;
+-- part
+ALTER TABLE ends1 ADD COLUMN id serial(3);
+-- part
+-- needs: 12
+ALTER TABLE ends1 ADD COLUMN id int GENERATED ALWAYS AS IDENTITY (MAXVALUE 30);
+-- part
+INSERT INTO ends1 (a) VALUES (31);
+-- part
+-- A table whose row type is that of columns elsewhere cannot be rewritten, and the server says so.
+CREATE TABLE rows (a int);
+INSERT INTO rows SELECT generate_series(1, 30);
+CREATE TABLE of_rows (r rows);
+INSERT INTO of_rows SELECT rows FROM rows LIMIT 3;
+CREATE TABLE lists (a int);
+INSERT INTO lists SELECT generate_series(1, 30);
+CREATE TYPE of_lists AS (l lists[]);
+CREATE TABLE deep (o of_lists);
+-- part
+ALTER TABLE rows ADD COLUMN v int DEFAULT (random() * 0)::int;
+-- part
+ALTER TABLE rows ADD COLUMN v serial;
+-- part
+ALTER TABLE lists ADD COLUMN v int DEFAULT (random() * 0)::int;
+-- part
+DROP TABLE deep;
+ALTER TABLE lists ADD COLUMN v int DEFAULT (random() * 0)::int;

@@ -136,6 +136,17 @@ SET default_transaction_deferrable = on;
 ALTER TABLE public.t ADD COLUMN deferrable_too int;
 RESET default_transaction_deferrable;
 -- part
+-- The sequence behind serial has the privileges that its owner gives to new ones, whoever makes it.
+CREATE TABLE app.given (id int);
+ALTER TABLE app.given OWNER TO parity_owner;
+INSERT INTO app.given SELECT generate_series(1, 30);
+ALTER DEFAULT PRIVILEGES FOR ROLE parity_owner IN SCHEMA app GRANT USAGE ON SEQUENCES TO parity_none;
+-- part
+ALTER TABLE app.given ADD COLUMN by_another serial;
+SET ROLE parity_owner;
+ALTER TABLE app.given ADD COLUMN by_its_owner serial;
+RESET ROLE;
+-- part
 ALTER TABLE pg_class ADD COLUMN x int;
 -- part
 CREATE INDEX ON pg_class (relname);

@@ -148,9 +148,10 @@ fn properties(column: &ColumnDef) -> Properties {
     found
 }
 
-/// The type behind serial.
+/// The type behind serial. Of an array of it, and the like, the server says what is wrong.
 pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
-    let names = strings(&column.type_name.as_ref()?.names);
+    let type_name = column.type_name.as_ref().filter(|name| is_plain(name))?;
+    let names = strings(&type_name.names);
     let [name] = names.as_slice() else { return None };
     SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
 }
@@ -162,8 +163,14 @@ pub(super) fn is_stored(generated: &Constraint) -> bool {
 
 /// Of a type that a sequence may have.
 pub(super) fn is_integer(column: &ColumnDef) -> bool {
-    let names = column.type_name.as_ref().map(|name| strings(&name.names)).unwrap_or_default();
+    let plain = column.type_name.as_ref().filter(|name| is_plain(name));
+    let names = plain.map(|name| strings(&name.names)).unwrap_or_default();
     matches!(names.as_slice(), ["pg_catalog", "int2" | "int4" | "int8"] | ["int2" | "int4" | "int8"])
+}
+
+/// No array, no set, nothing in brackets, not the type of another column.
+fn is_plain(name: &TypeName) -> bool {
+    name.array_bounds.is_empty() && name.typmods.is_empty() && !name.setof && !name.pct_type
 }
 
 pub(super) fn is_user_type(column: &ColumnDef) -> bool {
@@ -174,6 +181,29 @@ fn is_built_in(name: &TypeName) -> bool {
     match strings(&name.names).as_slice() {
         ["pg_catalog", _] => true,
         [name] => BUILT_IN.contains(name),
+        _ => false,
+    }
+}
+
+pub(super) fn has_constant_default(column: &ColumnDef) -> bool {
+    let values = |constraint: &&Constraint| {
+        use ConstrType::{ConstrDefault, ConstrGenerated, ConstrIdentity};
+        matches!(constraint.contype(), ConstrDefault | ConstrGenerated | ConstrIdentity)
+    };
+    let mut values = constraints(column).filter(values);
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    value.contype() == ConstrType::ConstrDefault && value.raw_expr.as_deref().is_some_and(is_constant)
+}
+
+/// A literal, perhaps cast to a type of PostgreSQL's own, none of whose casts is volatile; or a time or a name that is the same for
+/// the whole transaction. Of any other expression the server has to say it.
+fn is_constant(value: &Node) -> bool {
+    match value.node.as_ref() {
+        Some(NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => {
+            cast.type_name.as_ref().is_some_and(is_built_in) && cast.arg.as_deref().is_some_and(is_constant)
+        }
+        Some(NodeEnum::FuncCall(call)) => call.args.is_empty() && matches!(strings(&call.funcname)[..], ["now"]),
         _ => false,
     }
 }

@@ -107,6 +107,7 @@ impl Piece<'_> {
             type_text: self.between(type_at, first)?.0,
             serial: column::serial(column),
             built_in: !column::is_user_type(column),
+            constant_default: column::has_constant_default(column),
             if_not_exists: command.missing_ok,
             pieces: Vec::new(),
         };

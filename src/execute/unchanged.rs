@@ -1,0 +1,141 @@
+//! Between two phases nothing is locked: anybody may rename a table then, put another in its place, or drop what the plan has
+//! made and make something of that name.
+//!
+//! It promises: no phase behind the first works on anything but the relations that the plan is about, nor on another column than
+//! the plan's; what is undone is what the plan made, by whatever name its table goes meanwhile. What is told by oid
+//! (`catalog/identity.rs`) is looked at when the locks are held, so that it stays so.
+//!
+//! Not held: that no long phase, which locks by itself, begins on another table in the moment behind the look. What it builds
+//! or validates there is taken back, or was said of that table already.
+
+use super::{Execution, Stop};
+use crate::catalog::identity::{self, IDENTITY_SQL, NAMES_SQL};
+use crate::catalog::query::array;
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::{LockNeed, Phase, PhaseKind, Step, Thing, ThingKind};
+use crate::report::Report;
+use std::borrow::Cow;
+
+/// What the client hears; it may try again.
+const CHANGED: &str = "the table has been renamed, replaced or changed meanwhile";
+
+impl Execution<'_> {
+    /// The phase, with a step ahead that holds it to what the plan is about.
+    pub(super) fn guarded<'p>(&self, phase: &'p Phase) -> Cow<'p, Phase> {
+        let held = phase.in_transaction && matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded);
+        match self.condition(&phase.locks).filter(|_| held) {
+            Some(condition) => {
+                let mut guarded = phase.clone();
+                guarded.steps.insert(0, Step::assertion(&condition, CHANGED));
+                Cow::Owned(guarded)
+            }
+            None => Cow::Borrowed(phase),
+        }
+    }
+
+    /// The same for a phase that locks by itself: asked before it.
+    pub(super) async fn look_before(&mut self, phase: &Phase) -> Result<(), Stop> {
+        let Some(condition) = self.condition(&phase.locks) else { return Ok(()) };
+        let answer = self.talk.ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
+        match answer.error {
+            None => Ok(()),
+            Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => {
+                Err(Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, CHANGED).hint("Try again.")))
+            }
+            Some(error) => Err(Stop::Server(error)),
+        }
+    }
+
+    /// That all relations have their names, and the columns that the plan has made theirs. `None`: nobody could know.
+    fn condition(&self, locks: &[LockNeed]) -> Option<String> {
+        let locks = locks.iter().filter(|lock| self.memory.marks && lock.oid != 0);
+        let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
+        // A statement that runs as it was written says no more than its author did.
+        let written = self.facts.relations.iter().filter(|asked| asked.name.schema.is_none());
+        for (name, found) in written.filter_map(|asked| Some((&asked.name, asked.found.as_ref()?))) {
+            let locked = locks.clone().any(|lock| lock.oid == found.id.oid);
+            all.extend(locked.then(|| identity::is_called(name, found.id.oid)));
+        }
+        for lock in locks {
+            all.extend(
+                self.memory
+                    .columns_of(lock.oid)
+                    .map(|(column, number)| identity::still("column", &lock.relation, lock.oid, column, number)),
+            );
+        }
+        all.dedup();
+        (!all.is_empty()).then(|| all.join(" AND "))
+    }
+
+    /// What undoes a phase, as far as there still is what it made, by the names of now.
+    pub(super) async fn as_it_is_now(&mut self, undo: &Phase) -> Result<Phase, Stop> {
+        let about = |step: &Step| step.about.clone();
+        let is_partition = |thing: Thing| thing.kind == ThingKind::Partition;
+        // A partition's place is another matter: that it is still free the server says.
+        if !self.memory.marks || undo.steps.iter().filter_map(about).any(is_partition) {
+            return Ok(undo.clone());
+        }
+        let locks = self.called_now(&undo.locks).await?;
+        let steps = undo.steps.iter().map(|step| Step {
+            sql: step.named(&self.learned).into_owned(),
+            name_at: None,
+            about: step.about.as_ref().map(|thing| self.with_name(thing)),
+            ..step.clone()
+        });
+        let steps: Vec<Step> = steps.collect();
+        let there = self.there_now(&steps).await?;
+        let mut now =
+            Phase { locks: locks.iter().map(|(_, now)| now.clone()).collect(), steps: Vec::new(), ..undo.clone() };
+        for ((step, there), planned) in steps.into_iter().zip(there).zip(&undo.steps) {
+            let Some(thing) = &planned.about else {
+                now.steps.push(step);
+                continue;
+            };
+            let Some((was, lock)) = locks.iter().find(|(_, lock)| lock.oid == thing.table) else { continue };
+            match self.identity(thing) {
+                Some(made) if there != Some(made) => continue,
+                Some(made) => {
+                    let Some((kind, oid, name)) = step.about.as_ref().and_then(super::leftover::known) else {
+                        continue;
+                    };
+                    let condition = identity::still(kind, &lock.relation, oid, name, made);
+                    now.steps.push(Step::assertion(&condition, CHANGED));
+                }
+                None => now.steps.push(Step::assertion(&identity::is_called(&lock.relation, lock.oid), CHANGED)),
+            }
+            let sql = step.sql.replacen(&was.quoted(), &lock.relation.quoted(), 1);
+            now.steps.push(Step { sql, ..step });
+        }
+        Ok(now)
+    }
+
+    /// The locks on relations that are still there, by their names of now, each with its name in the plan.
+    async fn called_now(&mut self, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, Stop> {
+        let oids: Vec<String> = locks.iter().map(|lock| lock.oid.to_string()).collect();
+        let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
+        let name = |lock: &LockNeed| {
+            let oid = lock.oid.to_string();
+            let row = rows.iter().find(|row| row.first().is_some_and(|found| found.as_deref() == Some(&oid)))?;
+            Some(RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? })
+        };
+        let now = |lock: &LockNeed| Some((lock.relation.clone(), LockNeed { relation: name(lock)?, ..lock.clone() }));
+        Ok(locks.iter().filter_map(now).collect())
+    }
+
+    /// For each step what its thing's name tells now: an oid, a column's number.
+    async fn there_now(&mut self, steps: &[Step]) -> Result<Vec<Option<u32>>, Stop> {
+        let things: Vec<_> = steps.iter().map(|step| step.about.as_ref().and_then(super::leftover::known)).collect();
+        let parameters = identity::parameters(things.iter().flatten().copied());
+        let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        let mut now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse().ok()));
+        Ok(things.iter().map(|thing| thing.and_then(|_| now.next().flatten())).collect())
+    }
+
+    /// The index that a phase has built, by its name of now; one that nobody could tell the oid of, by the plan's.
+    pub(super) async fn built_by(&mut self, at: usize, planned: &RelationName) -> Result<Vec<RelationName>, Stop> {
+        match self.memory.built_at(at) {
+            Some(oid) => self.names(identity::INDEX_SQL, &[&oid.to_string()]).await,
+            None => Ok(vec![planned.clone()]),
+        }
+    }
+}

@@ -125,7 +125,9 @@ impl Session {
                 self.log(statement, &first.plan);
                 self.done(statement, Some(first));
             }
-            Ok(Outcome::NotSo) if self.vain.len() < VAIN => self.vain.extend(first.condition.vain()),
+            Ok(Outcome::NotSo) if self.vain.len() < VAIN => {
+                self.vain = std::mem::take(&mut self.vain).into_iter().chain(first.condition.vain()).collect();
+            }
             Ok(_) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }

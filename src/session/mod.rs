@@ -102,7 +102,7 @@ struct Session {
     /// Boxed, as it is looked at for the log only.
     parameters: Box<Parameters>,
     /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
-    vain: Vec<Vain>,
+    vain: Box<[Vain]>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -151,7 +151,7 @@ impl Session {
             talk,
             eye,
             parameters: Box::new(hello.parameters),
-            vain: Vec::new(),
+            vain: Box::default(),
             owns_block: false,
             _seat: hello.seat,
         }

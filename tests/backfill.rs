@@ -322,6 +322,34 @@ fn triggers_do_not_fire() {
 }
 
 /// The switch is seen, and told of; nothing is done meanwhile.
+/// Nobody needs a privilege on an identity's sequence, nor on what stands for it meanwhile; and other tables may get one too.
+#[test]
+fn who_may_insert_goes_on_while_an_identity_is_filled() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    stage.watcher.ok("CREATE TABLE other (id int); INSERT INTO other SELECT generate_series(1, 500);
+         CREATE ROLE app LOGIN; GRANT INSERT ON t, other TO app");
+    let mut app = Client::connect(stage.postgres.port, "app", &stage.database);
+    let mut clients = [stage.client(), stage.client()];
+    for (client, table) in clients.iter_mut().zip(["t", "other"]) {
+        client.send_query(&format!("ALTER TABLE {table} ADD COLUMN r bigint GENERATED ALWAYS AS IDENTITY"));
+    }
+    for client in &clients {
+        stage.until_paused(client);
+    }
+    app.ok("INSERT INTO t VALUES (0, 'new')");
+    app.ok("INSERT INTO other VALUES (0)");
+    stage.go();
+    for client in &mut clients {
+        assert_eq!(client.outcome().tags, ["ALTER TABLE"]);
+    }
+    app.ok("INSERT INTO t VALUES (-1, 'newer')");
+    assert_eq!(stage.counts("t"), all(2_002));
+    assert_eq!(stage.counts("other"), all(501));
+    let sequences = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'S'";
+    assert_eq!(stage.watcher.value(sequences), "other_r_seq t_r_seq");
+}
+
 #[test]
 fn a_condition_holds_it_up() {
     let mut stage = Stage::switched(|config| {

@@ -105,6 +105,8 @@ pub(super) struct Work<'a> {
     after: Vec<Step>,
     /// Names and columns of keys.
     pub(super) keys: Vec<(String, Vec<String>)>,
+    /// Names of sequences.
+    pub(super) sequences: Vec<String>,
     /// Columns that become NOT NULL.
     pub(super) proved: Vec<String>,
     replaced: Vec<Replaced>,
@@ -134,6 +136,7 @@ impl<'a> Work<'a> {
             made_keys: Vec::new(),
             after: Vec::new(),
             keys: Vec::new(),
+            sequences: Vec::new(),
             proved: Vec::new(),
             replaced: Vec::new(),
             only_checks: false,
@@ -182,6 +185,11 @@ impl<'a> Work<'a> {
 
     fn default_first(&mut self, part: &Part) -> Option<()> {
         let column = part.column.as_ref()?;
+        // The server drops before it sets, in whatever order they are written.
+        let drops = |other: &Part| other.form == Form::DropDefault && other.column == part.column;
+        if self.ask.ddl.parts.iter().any(drops) {
+            return None;
+        }
         let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
         let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", self.alter, quote_identifier(column)));
         let back = back.about(self.table.id.oid, ThingKind::Default, column);

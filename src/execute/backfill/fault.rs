@@ -13,7 +13,8 @@ use std::ops::Range;
 /// say nothing of rows: a missing privilege, a full disk, a server that stops.
 pub(super) fn is_of_a_row(sqlstate: &str) -> bool {
     let of_all = ["08", "0A", "25", "26", "28", "40", "42", "53", "55", "57", "58", "XX"];
-    !of_all.iter().any(|class| sqlstate.starts_with(class))
+    // A sequence at its end (2200H) is at its end for every row.
+    sqlstate != "2200H" && !of_all.iter().any(|class| sqlstate.starts_with(class))
 }
 
 /// The columns of a table's primary key, as a JSON array.
@@ -85,7 +86,7 @@ mod tests {
         for sqlstate in ["22012", "23514", "P0001", "54000", "22P02", "38000"] {
             assert!(is_of_a_row(sqlstate), "{sqlstate}");
         }
-        for sqlstate in ["42501", "42703", "53100", "XX001", "25006", "57P01"] {
+        for sqlstate in ["42501", "42703", "2200H", "53100", "XX001", "25006", "57P01"] {
             assert!(!is_of_a_row(sqlstate), "{sqlstate}");
         }
     }

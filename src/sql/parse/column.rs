@@ -150,8 +150,13 @@ fn properties(column: &ColumnDef) -> Properties {
 
 /// The type behind serial.
 pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
-    let names = strings(&column.type_name.as_ref()?.names);
+    let type_name = column.type_name.as_ref()?;
+    let names = strings(&type_name.names);
     let [name] = names.as_slice() else { return None };
+    // Of an array of them, a set, or one with a modifier the server says what is wrong with it.
+    if !type_name.array_bounds.is_empty() || type_name.setof || type_name.pct_type || !type_name.typmods.is_empty() {
+        return None;
+    }
     SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
 }
 

@@ -192,23 +192,28 @@ impl Execution<'_> {
     /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
     /// the locks are not to be had for long: then a WARNING says what to do.
     pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<(), Stop> {
-        let phase = &*self.with_names(phase);
+        let mut phase = self.with_names(phase);
         let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
         loop {
-            let reason = match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
+            let reason = match self.attempt(&phase, Next::Poll, &mut Reply::default()).await? {
                 Tried::Done => return Ok(()),
-                Tried::Locked | Tried::Unlockable => "its locks were not to be had".to_owned(),
+                // Somebody has dropped or renamed the table: the statement itself will say so.
+                Tried::Unlockable => {
+                    phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() });
+                    continue;
+                }
+                Tried::Locked => "its locks were not to be had".to_owned(),
                 // What a cancel struck is tried again.
                 Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
                     error.message().to_owned()
                 }
                 Tried::Failed(stop) => {
-                    self.tell_left(phase, &stop.reason());
+                    self.tell_left(&phase, &stop.reason());
                     return Ok(());
                 }
             };
             if tokio::time::Instant::now() >= deadline {
-                self.tell_left(phase, &reason);
+                self.tell_left(&phase, &reason);
                 return Ok(());
             }
             self.talk.ask_one(&nap(self.config.locks.poll), &[]).await?;

@@ -154,6 +154,9 @@ impl<'a> Work<'a> {
             Form::AddUnique | Form::AddPrimaryKey => {
                 constraint::key(self, i, part.key.as_deref()?, part.constraint.as_deref())
             }
+            Form::AddCheckNotValid | Form::AddForeignKeyNotValid | Form::AddNotNullNotValid if self.validates(part) => {
+                constraint::to_be_validated(self, part)
+            }
             Form::ValidateConstraint => {
                 let validate = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
                 let validate = match &part.constraint {
@@ -174,6 +177,12 @@ impl<'a> Work<'a> {
             }
             _ => None,
         }
+    }
+
+    /// The statement checks, too, what this subcommand adds.
+    fn validates(&self, added: &Part) -> bool {
+        let validates = |part: &Part| part.form == Form::ValidateConstraint && part.constraint == added.constraint;
+        added.constraint.is_some() && self.ask.ddl.parts.iter().any(validates)
     }
 
     /// New rows that leave the column out must not be refused before the default is there.

@@ -51,6 +51,7 @@ ALTER TABLE theirs.t ADD COLUMN an_owners serial;
 RESET ROLE;
 -- part
 SET ROLE parity_owner;
+-- needs: 12
 ALTER TABLE closed.t ADD COLUMN an_owners serial;
 -- part
 -- A constraint's name is free for a sequence, and for a key before 11.

@@ -509,6 +509,28 @@ fn come(end: End, stage: &mut Stage, client: Client) -> Option<Client> {
 }
 
 /// Nobody is left to drop the column: what is filled stays, new rows are right, and nothing else is left.
+/// Who reads the table keeps the column from being dropped: it is, before the next schema change.
+#[test]
+fn what_cannot_be_brought_back_now_is_later() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(1_000);
+    let (mut client, mut reader) = (stage.client(), stage.direct());
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    reader.ok("BEGIN");
+    reader.ok("SELECT count(*) FROM t");
+    stage.watcher.ok(&format!("SELECT pg_cancel_backend({})", client.pid));
+    let outcome = client.outcome();
+    assert_eq!(outcome.error.as_deref(), Some("57014"), "{outcome:?}");
+    let told = |outcome: &common::Outcome, words: &str| outcome.notices.iter().any(|notice| notice.contains(words));
+    assert!(told(&outcome, "could not be brought back yet: its locks were not to be had"), "{outcome:?}");
+    assert_eq!(stage.column(), "1");
+    reader.ok("COMMIT");
+    let outcome = client.ok("ALTER TABLE t ALTER COLUMN v SET STATISTICS 50");
+    assert!(told(&outcome, "undid what ALTER TABLE had begun before it failed"), "{outcome:?}");
+    stage.assert_undone("the next schema change");
+}
+
 #[test]
 fn a_terminated_backend_leaves_the_column_alone() {
     let mut stage = Stage::switched(|_| {});

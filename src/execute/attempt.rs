@@ -18,6 +18,15 @@ use crate::wire::message::Batch;
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// How it ended to bring something back.
+pub(super) enum Back {
+    Brought,
+    /// It never will be; a WARNING has said so.
+    Told,
+    /// Not now; why.
+    Not(String),
+}
+
 /// Where things stand in the batch of one try.
 struct Layout {
     batch: Batch,
@@ -190,13 +199,13 @@ impl Execution<'_> {
     }
 
     /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
-    /// the locks are not to be had for long: then a WARNING says what to do.
-    pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<(), Stop> {
+    /// the locks are not to be had for long.
+    pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<Back, Stop> {
         let mut phase = self.with_names(phase);
         let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
         loop {
             let reason = match self.attempt(&phase, Next::Poll, &mut Reply::default()).await? {
-                Tried::Done => return Ok(()),
+                Tried::Done => return Ok(Back::Brought),
                 // Somebody has dropped or renamed the table: the statement itself will say so.
                 Tried::Unlockable => {
                     phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() });
@@ -209,12 +218,11 @@ impl Execution<'_> {
                 }
                 Tried::Failed(stop) => {
                     self.tell_left(&phase, &stop.reason());
-                    return Ok(());
+                    return Ok(Back::Told);
                 }
             };
             if tokio::time::Instant::now() >= deadline {
-                self.tell_left(&phase, &reason);
-                return Ok(());
+                return Ok(Back::Not(reason));
             }
             self.talk.ask_one(&nap(self.config.locks.poll), &[]).await?;
         }
@@ -231,6 +239,23 @@ impl Execution<'_> {
         if let Some(Undo::Run(undo)) = &phase.undo {
             let remedy = self.remedy(&self.with_names(undo));
             tracing::warn!(remedy, "the session of a schema change has ended; what it had begun stays");
+        }
+    }
+
+    /// The same, where nobody else will try it later.
+    pub(super) async fn bring_back_or_tell(&mut self, phase: &Phase) -> Result<(), Stop> {
+        if let Back::Not(reason) = self.bring_back(phase).await? {
+            let phase = self.with_names(phase).into_owned();
+            self.tell_left(&phase, &reason);
+        }
+        Ok(())
+    }
+
+    /// The same of a phase that was done.
+    pub(super) fn tell_not_brought_back(&mut self, phase: &Phase, reason: &str) {
+        if let Some(Undo::Run(undo)) = &phase.undo {
+            let undo = self.with_names(undo).into_owned();
+            self.tell_left(&undo, reason);
         }
     }
 

@@ -91,7 +91,9 @@ pub async fn learn<A: Asking>(
     if !limits.is_small(table.bytes) {
         for wanted in naming::wanted(statement, table) {
             let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
-            if let Some(name) = asking.text(naming::FREE_NAME_SQL, &[&names, &table.id.schema]).await? {
+            let also_constraints = wanted.avoids_constraints(facts.session.server_version).to_string();
+            let parameters = [names.as_str(), &table.id.schema, &also_constraints];
+            if let Some(name) = asking.text(naming::FREE_NAME_SQL, &parameters).await? {
                 facts.free_names.push(FreeName { part: wanted.part, label: wanted.label, name });
             }
         }

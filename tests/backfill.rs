@@ -400,6 +400,34 @@ fn triggers_do_not_fire() {
 }
 
 /// The switch is seen, and told of; nothing is done meanwhile.
+/// Nobody needs a privilege on an identity's sequence, nor on what stands for it meanwhile; and other tables may get one too.
+#[test]
+fn who_may_insert_goes_on_while_an_identity_is_filled() {
+    let mut stage = Stage::switched(|_| {});
+    stage.table(2_000);
+    stage.watcher.ok("CREATE TABLE other (id int); INSERT INTO other SELECT generate_series(1, 500);
+         CREATE ROLE app LOGIN; GRANT INSERT ON t, other TO app");
+    let mut app = Client::connect(stage.postgres.port, "app", &stage.database);
+    let mut clients = [stage.client(), stage.client()];
+    for (client, table) in clients.iter_mut().zip(["t", "other"]) {
+        client.send_query(&format!("ALTER TABLE {table} ADD COLUMN r bigint GENERATED ALWAYS AS IDENTITY"));
+    }
+    for client in &clients {
+        stage.until_paused(client);
+    }
+    app.ok("INSERT INTO t VALUES (0, 'new')");
+    app.ok("INSERT INTO other VALUES (0)");
+    stage.go();
+    for client in &mut clients {
+        assert_eq!(client.outcome().tags, ["ALTER TABLE"]);
+    }
+    app.ok("INSERT INTO t VALUES (-1, 'newer')");
+    assert_eq!(stage.counts("t"), all(2_002));
+    assert_eq!(stage.counts("other"), all(501));
+    let sequences = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'S'";
+    assert_eq!(stage.watcher.value(sequences), "other_r_seq t_r_seq");
+}
+
 #[test]
 fn a_condition_holds_it_up() {
     let mut stage = Stage::switched(|config| {
@@ -572,6 +600,31 @@ fn come(end: End, stage: &mut Stage, client: Client) -> Option<Client> {
 }
 
 /// Nobody is left to drop the column: what is filled stays, new rows are right, and nothing else is left.
+/// Who keeps a row locked for too long ends it, and keeps the column from being dropped: it is, before the next schema change.
+#[test]
+fn what_cannot_be_brought_back_now_is_later() {
+    let mut stage = Stage::switched(|config| config.locks.deadline = Duration::from_secs(1));
+    stage.table(1_000);
+    let (mut client, mut holder) = (stage.client(), stage.direct());
+    client.send_query(ADD);
+    stage.until_paused(&client);
+    holder.ok("BEGIN");
+    holder.ok("SELECT FROM t WHERE id = 500 FOR UPDATE");
+    stage.go();
+    let told: Vec<_> = std::iter::from_fn(|| Some(client.read()).filter(|message| message.tag != b'Z')).collect();
+    let error = told.iter().find(|message| message.tag == b'E').unwrap();
+    assert_eq!(error.field(b'C').as_deref(), Some("55P03"));
+    assert!(error.field(b'D').unwrap().contains("Rows of it have been locked by others"), "{:?}", error.field(b'D'));
+    let notices: String = told.iter().filter(|message| message.tag == b'N').filter_map(|n| n.field(b'M')).collect();
+    assert!(notices.contains("could not be brought back yet: its locks were not to be had"), "{notices}");
+    assert_eq!(stage.column(), "1");
+    holder.ok("COMMIT");
+    let outcome = client.ok("ALTER TABLE t ALTER COLUMN v SET STATISTICS 50");
+    let undid = "undid what ALTER TABLE had begun before it failed";
+    assert!(outcome.notices.iter().any(|notice| notice.contains(undid)), "{outcome:?}");
+    stage.assert_undone("the next schema change");
+}
+
 #[test]
 fn a_terminated_backend_leaves_the_column_alone() {
     let mut stage = Stage::switched(|_| {});

@@ -104,7 +104,7 @@ const STATEMENTS: [(&str, &[&str]); 22] = [
     ),
     (
         "ALTER TABLE t ADD COLUMN c serial, ALTER v SET NOT NULL, ADD CHECK (i > 0), ADD FOREIGN KEY (i) REFERENCES o, DROP COLUMN j",
-        &["%OWNER TO%", "%ADD CHECK%", "%ADD FOREIGN KEY%", "%VALIDATE CONSTRAINT%", "%DROP COLUMN%"],
+        &["%OWNED BY%", "%ADD CHECK%", "%ADD FOREIGN KEY%", "%VALIDATE CONSTRAINT%", "%DROP COLUMN%"],
     ),
     (
         "ALTER TABLE t ADD COLUMN c dice NOT NULL",

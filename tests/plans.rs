@@ -28,7 +28,7 @@ use pgsluice::catalog::reading::Wanted;
 use pgsluice::catalog::tree::{Equal, Member, Tree};
 use pgsluice::catalog::{
     Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
-    RelationRef, SessionFacts, naming, query,
+    RelationRef, SequenceWay, SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, check, plan, print, wants};
@@ -254,7 +254,13 @@ impl Scene {
         Facts {
             session: self.session.clone(),
             free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
-            backfill: Some(BackfillFacts { obstacle: None, quiet: false, owner: "me".to_owned(), other_grants: false }),
+            backfill: Some(BackfillFacts {
+                obstacle: None,
+                quiet: false,
+                role: "me".to_owned(),
+                owner: "me".to_owned(),
+                sequences: Some(SequenceWay::Plain),
+            }),
             relations,
             related,
             probe: self.probe.clone(),

@@ -70,19 +70,39 @@ WITH RECURSIVE tree(oid) AS (
       WHERE k.contype::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['c', 'n']) AND NOT k.convalidated
       AND COALESCE(pg_catalog.to_jsonb(k) OPERATOR(pg_catalog.->>) 'conenforced', 'true') OPERATOR(pg_catalog.=) 'true')
       AS unproven,
+    -- What was true when the row was written need not be now.
+    (SELECT pg_catalog.min(k.conname::pg_catalog.text) FROM pg_catalog.pg_constraint k
+      JOIN tree t ON k.conrelid OPERATOR(pg_catalog.=) t.oid
+      WHERE k.contype OPERATOR(pg_catalog.=) 'c' AND k.convalidated
+      AND (k.conbin::pg_catalog.text OPERATOR(pg_catalog.~) '[{]SQLVALUEFUNCTION ' OR EXISTS (
+        SELECT FROM pg_catalog.regexp_matches(k.conbin::pg_catalog.text, 'funcid ([0-9]+)', 'g') AS m(number)
+        JOIN pg_catalog.pg_proc f ON f.oid OPERATOR(pg_catalog.=) m.number[1]::pg_catalog.oid
+        WHERE f.provolatile OPERATOR(pg_catalog.<>) 'i'))) AS changing,
     (SELECT pg_catalog.min(f.tgname::pg_catalog.text) FROM firing f
-      WHERE f.enabled OPERATOR(pg_catalog.<>) 'D' AND f.enabled OPERATOR(pg_catalog.<>) 'R') AS trigger,
+      WHERE f.enabled OPERATOR(pg_catalog.<>) 'D' AND (f.enabled OPERATOR(pg_catalog.<>) 'R'
+        OR pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica')) AS trigger,
     EXISTS (SELECT FROM firing f WHERE f.enabled OPERATOR(pg_catalog.=) 'A' OR f.enabled OPERATOR(pg_catalog.=) 'R')
       AS fires_always,
     me.rolsuper OR may_set_role AS may_quiet
   FROM pg_catalog.pg_roles me WHERE me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+), whose AS (
+  -- The session's user is who may become another, whatever role he has taken.
+  SELECT o.rolname AS owner, CASE
+    WHEN o.oid OPERATOR(pg_catalog.=) me.oid THEN 'plain'
+    WHEN pg_catalog.pg_has_role(SESSION_USER, o.oid, 'may_become')
+      AND pg_catalog.has_schema_privilege(o.oid, c.relnamespace, 'CREATE')
+      AND pg_catalog.has_schema_privilege(c.relnamespace, 'CREATE') THEN 'as_owner'
+    WHEN me.rolsuper AND NOT EXISTS (SELECT FROM pg_catalog.pg_default_acl d
+      WHERE d.defaclobjtype OPERATOR(pg_catalog.=) 'S' AND (d.defaclrole OPERATOR(pg_catalog.=) me.oid
+        OR d.defaclrole OPERATOR(pg_catalog.=) o.oid) AND (d.defaclnamespace OPERATOR(pg_catalog.=) c.relnamespace
+        OR d.defaclnamespace OPERATOR(pg_catalog.=) 0::pg_catalog.oid)) THEN 'given'
+  END AS sequences
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) c.relowner
+  CROSS JOIN pg_catalog.pg_roles me WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid
+  AND me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 )
-SELECT pg_catalog.jsonb_build_object('owner', pg_catalog.quote_ident(o.rolname),
-  'other_grants', o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER AND EXISTS (SELECT FROM pg_catalog.pg_default_acl a
-    JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.defaclrole
-    WHERE a.defaclobjtype OPERATOR(pg_catalog.=) 'S' AND (r.oid OPERATOR(pg_catalog.=) o.oid OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
-    AND (a.defaclnamespace OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR a.defaclnamespace OPERATOR(pg_catalog.=) c.relnamespace)),
-  'quiet', s.trigger IS NOT NULL, 'obstacle', CASE
+SELECT pg_catalog.jsonb_build_object('role', pg_catalog.quote_ident(CURRENT_USER), 'owner', pg_catalog.quote_ident(w.owner),
+  'sequences', w.sequences, 'quiet', s.trigger IS NOT NULL, 'obstacle', CASE
   WHEN s.has_foreign THEN 'a foreign table is among its children'
   WHEN s.has_rule THEN 'it has rules, which change what an UPDATE does'
   WHEN s.has_policy THEN 'row security hides rows from this role'
@@ -92,9 +112,9 @@ SELECT pg_catalog.jsonb_build_object('owner', pg_catalog.quote_ident(o.rolname),
   WHEN s.typed_after THEN 'its row type is used by columns elsewhere'
   WHEN s.unproven IS NOT NULL THEN pg_catalog.format(
     'its constraint %I is NOT VALID, and rows that break it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)
+  WHEN s.changing IS NOT NULL THEN pg_catalog.format(
+    'an UPDATE would check its constraint %I again, which calls a function that is not IMMUTABLE', s.changing)
   WHEN s.trigger IS NOT NULL AND (s.fires_always OR NOT s.may_quiet) THEN pg_catalog.format(
     'its trigger %I would fire for every row; a role that may set session_replication_role can keep it from that', s.trigger)
   END)::pg_catalog.text
-FROM said s
-JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid
-JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) c.relowner
+FROM said s, whose w

@@ -82,11 +82,24 @@ pub struct BackfillFacts {
     pub obstacle: Option<String>,
     /// Triggers would fire; the session may keep them from it.
     pub quiet: bool,
-    /// Of the table, quoted.
+    /// The session's role, and the table's owner, quoted.
+    pub role: String,
     pub owner: String,
-    /// A sequence that the role makes and gives to the owner would not have the privileges that one of the owner's own has.
-    #[serde(default)]
-    pub other_grants: bool,
+    /// How a sequence is made as the server would make the one behind a serial column; `None`: it cannot be.
+    pub sequences: Option<SequenceWay>,
+}
+
+/// A serial column's sequence belongs to the table's owner, with the privileges that this one gives by default, and whether
+/// he may create anything in the schema does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SequenceWay {
+    /// The session's role is the owner.
+    Plain,
+    /// The session's role may become the owner, who may create it.
+    AsOwner,
+    /// It is made, and given to the owner; neither of the two gives privileges by default.
+    Given,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -134,6 +134,11 @@ impl Wanted {
         }
     }
 
+    /// Whether PostgreSQL avoids constraints' names, too: for a key, since 11.
+    pub fn avoids_constraints(&self, server_version: i32) -> bool {
+        self.label != Label::Seq && server_version >= 110_000
+    }
+
     /// As if the first of its names were free.
     pub fn first(self) -> Option<FreeName> {
         let Self { part, label, candidates } = self;
@@ -141,7 +146,7 @@ impl Wanted {
     }
 }
 
-/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial and identities.
+/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial and identity.
 pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
     let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
     let mut all = Vec::new();
@@ -163,14 +168,14 @@ pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
     all
 }
 
-/// The first of the names `$1` (a `text[]` in its text form) that neither a relation nor a constraint of the schema `$2` has.
+/// The first of the names `$1` (a `text[]` in its text form) that no relation of the schema `$2` has, nor, with `$3`, a constraint.
 pub const FREE_NAME_SQL: &str = "SELECT c.name \
     FROM pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]) WITH ORDINALITY AS c(name, place) \
     JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name \
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class r WHERE r.relnamespace OPERATOR(pg_catalog.=) n.oid \
       AND r.relname OPERATOR(pg_catalog.=) c.name::pg_catalog.name) \
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
-      AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name) \
+    AND NOT ($3::pg_catalog.text::pg_catalog.bool AND EXISTS (SELECT FROM pg_catalog.pg_constraint k \
+      WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name)) \
     ORDER BY c.place LIMIT 1";
 
 /// Which of the names `$2` in the schemas `$1` (each a `text[]` in its text form, of one length) a relation or a constraint

@@ -2,7 +2,9 @@
 
 use super::naming::{self, Wanted};
 use super::query::relations_of;
-use super::{Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use super::{
+    Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SequenceWay, SessionFacts,
+};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
@@ -60,8 +62,13 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
     let table = relations.first().and_then(|asked| asked.found.as_ref());
     let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
     let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
-    let backfill =
-        Some(BackfillFacts { obstacle: None, quiet: false, owner: "CURRENT_USER".to_owned(), other_grants: false });
+    let backfill = Some(BackfillFacts {
+        obstacle: None,
+        quiet: false,
+        role: "CURRENT_USER".to_owned(),
+        owner: "CURRENT_USER".to_owned(),
+        sequences: Some(SequenceWay::Plain),
+    });
     Facts { session, relations, free_names, backfill, ..Facts::default() }
 }
 

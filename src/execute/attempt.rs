@@ -18,6 +18,15 @@ use crate::wire::message::Batch;
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// How it ended to bring something back.
+pub(super) enum Back {
+    Brought,
+    /// It never will be; a WARNING has said so.
+    Told,
+    /// Not now; why.
+    Not(String),
+}
+
 /// Where things stand in the batch of one try.
 struct Layout {
     batch: Batch,
@@ -190,21 +199,30 @@ impl Execution<'_> {
     }
 
     /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
-    /// the locks are not to be had for long: then a WARNING says what to do.
-    pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<(), Stop> {
+    /// the locks are not to be had for long.
+    pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<Back, Stop> {
         let planned = &*self.with_names(phase);
         let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
+        let mut by_name = true;
         loop {
-            let phase = &match self.as_it_is_now(planned).await {
+            let mut phase = match self.as_it_is_now(planned).await {
                 Ok(phase) => phase,
                 Err(Stop::Lost) => return Err(Stop::Lost),
                 Err(_) => planned.clone(),
             };
             if phase.steps.is_empty() {
-                return Ok(());
+                return Ok(Back::Brought);
             }
-            let reason = match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
-                Tried::Done => return Ok(()),
+            if !by_name {
+                phase.locks = unnamed(&phase.locks);
+            }
+            let reason = match self.attempt(&phase, Next::Poll, &mut Reply::default()).await? {
+                Tried::Done => return Ok(Back::Brought),
+                // Somebody has dropped or renamed the table: the statement itself will say so.
+                Tried::Unlockable if by_name => {
+                    by_name = false;
+                    continue;
+                }
                 Tried::Locked | Tried::Unlockable => "its locks were not to be had".to_owned(),
                 // It has been changed since it was looked at.
                 Tried::Failed(Stop::Report(report)) if report.sqlstate == sqlstate::SERIALIZATION_FAILURE => {
@@ -215,13 +233,12 @@ impl Execution<'_> {
                     error.message().to_owned()
                 }
                 Tried::Failed(stop) => {
-                    self.tell_left(phase, &stop.reason());
-                    return Ok(());
+                    self.tell_left(&phase, &stop.reason());
+                    return Ok(Back::Told);
                 }
             };
             if tokio::time::Instant::now() >= deadline {
-                self.tell_left(phase, &reason);
-                return Ok(());
+                return Ok(Back::Not(reason));
             }
             self.talk.ask_one(&nap(self.config.locks.poll), &[]).await?;
         }
@@ -238,6 +255,23 @@ impl Execution<'_> {
         if let Some(Undo::Run(undo)) = &phase.undo {
             let remedy = self.remedy(&self.with_names(undo));
             tracing::warn!(remedy, "the session of a schema change has ended; what it had begun stays");
+        }
+    }
+
+    /// The same, where nobody else will try it later.
+    pub(super) async fn bring_back_or_tell(&mut self, phase: &Phase) -> Result<(), Stop> {
+        if let Back::Not(reason) = self.bring_back(phase).await? {
+            let phase = self.with_names(phase).into_owned();
+            self.tell_left(&phase, &reason);
+        }
+        Ok(())
+    }
+
+    /// The same of a phase that was done.
+    pub(super) fn tell_not_brought_back(&mut self, phase: &Phase, reason: &str) {
+        if let Some(Undo::Run(undo)) = &phase.undo {
+            let undo = self.with_names(undo).into_owned();
+            self.tell_left(&undo, reason);
         }
     }
 

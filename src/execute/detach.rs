@@ -106,7 +106,7 @@ impl Execution<'_> {
         match (self.finish(what, interrupted, reply).await?, &phase.undo) {
             (None, _) => self.mark_detached(phase, what.partition.oid),
             (Some(stop), Some(Undo::Run(back))) => {
-                self.bring_back(back).await?;
+                self.bring_back_or_tell(back).await?;
                 return Err(stop);
             }
             (Some(_), _) => self.tell(&too_late(what)),

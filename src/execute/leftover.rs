@@ -61,9 +61,18 @@ impl Memory {
 #[derive(Debug)]
 pub struct Leftover {
     tag: String,
+    why: Why,
     completed: Completed,
     /// In the order in which it is undone.
     left: Vec<Left>,
+}
+
+/// Why it is there.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Lost,
+    /// Somebody was in the way when the statement had failed.
+    Blocked,
 }
 
 /// Whether the plan came to its end all the same.
@@ -144,7 +153,10 @@ impl Leftover {
 
     /// What was done about it.
     pub fn report(&self, done: &[String]) -> Report {
-        let message = format!("undid what {} had begun before its session was lost", self.tag);
+        let message = match self.why {
+            Why::Lost => format!("undid what {} had begun before its session was lost", self.tag),
+            Why::Blocked => format!("undid what {} had begun before it failed", self.tag),
+        };
         Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(format!("Done: {}.", done.join("; ")))
     }
 }
@@ -266,7 +278,8 @@ impl Execution<'_> {
             return;
         }
         let known = completed.is_some();
-        let leftover = Leftover { tag: plan.tag.clone(), completed: completed.unwrap_or(Completed::No), left };
+        let completed = completed.unwrap_or(Completed::No);
+        let leftover = Leftover { tag: plan.tag.clone(), why: Why::Lost, completed, left };
         let remedy = leftover.remedy();
         if known {
             tracing::warn!(
@@ -280,6 +293,25 @@ impl Execution<'_> {
                 "the session of a schema change has ended, perhaps at its very end: look, and undo by hand what it has not finished"
             );
         }
+    }
+
+    /// Whoever is in the way now will not always be: what the phases up to this one have made is undone before the next schema
+    /// change of the role. False: nothing tells these things from others of their names.
+    pub(super) fn leave_for_later(&mut self, plan: &Plan, at: usize, reason: &str) -> bool {
+        let left: Vec<Left> = (0..=at).rev().filter_map(|at| self.left_by(plan, at, true)).collect();
+        if !self.memory.marks || left.is_empty() {
+            return false;
+        }
+        let leftover = Leftover { tag: plan.tag.clone(), why: Why::Blocked, completed: Completed::No, left };
+        let remedy = leftover.remedy();
+        tracing::warn!(reason, remedy, "what a schema change had begun is undone before the next one of its role");
+        let message = format!("what this statement had begun could not be brought back yet: {reason}");
+        let report = Report::warning(sqlstate::WARNING, message)
+            .detail("It is undone before the next schema change of this role in this database, if that is not in a transaction block.")
+            .hint(format!("Or do it by hand: {remedy}"));
+        self.tell(&report);
+        self.memory.left = Some(leftover);
+        true
     }
 
     /// Nobody finishes that for another session: only its author knows whether the partition is still to go.

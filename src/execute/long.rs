@@ -3,6 +3,7 @@
 //! They take no lock attempts and no `lock_timeout` of ours: their waits hurt nobody, and a timeout in a
 //! concurrent build leaves an invalid index. What the session itself has set holds.
 
+use super::attempt::Back;
 use super::{Execution, Reply, Stop, Undone, progress};
 use crate::pg::relation::RelationName;
 use crate::pg::sqlstate;
@@ -57,14 +58,14 @@ impl Execution<'_> {
     }
 
     /// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.
-    pub(super) async fn undo(&mut self, phase: &Phase, how: Undone) -> Result<(), Stop> {
+    pub(super) async fn undo(&mut self, phase: &Phase, how: Undone) -> Result<Back, Stop> {
         if let (Some(Undo::Run(undo)), Undone::Done(_)) = (&phase.undo, how) {
             return self.bring_back(undo).await;
         }
         for index in self.leftover_indexes(phase, how).await? {
             self.drop_leftover(&index).await?;
         }
-        Ok(())
+        Ok(Back::Brought)
     }
 
     /// The indexes that are to be dropped.

@@ -15,6 +15,7 @@ mod progress;
 mod unchanged;
 mod wait;
 
+use self::attempt::Back;
 use self::leftover::Memory;
 use crate::backend::{BackendLost, Talk};
 use crate::catalog::Facts;
@@ -148,7 +149,7 @@ impl Execution<'_> {
             }
             let result = match self.phase(phase, &mut reply).await {
                 Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
-                Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back(phase).await,
+                Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await,
                 other => other,
             };
             if let Err(stop) = result {
@@ -180,9 +181,15 @@ impl Execution<'_> {
             return stop;
         }
         for at in (0..stopped).rev() {
-            if self.undo(&plan.phases[at], Undone::Done(at)).await.is_err() {
-                self.remember(plan, at, true);
-                return Stop::Lost;
+            match self.undo(&plan.phases[at], Undone::Done(at)).await {
+                Ok(Back::Brought | Back::Told) => {}
+                // What is in the way now would be in the way of the others, too.
+                Ok(Back::Not(reason)) if self.leave_for_later(plan, at, &reason) => break,
+                Ok(Back::Not(reason)) => self.tell_not_brought_back(&plan.phases[at], &reason),
+                Err(_) => {
+                    self.remember(plan, at, true);
+                    return Stop::Lost;
+                }
             }
         }
         stop

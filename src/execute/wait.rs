@@ -313,9 +313,13 @@ impl Execution<'_> {
             return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
                 .detail(in_the_way(&waiting.last));
         }
-        let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(
-            format!("Waited {} {}. {}", in_words(waited), waiting_for_lock(&phase.locks), in_the_way(&waiting.last)),
-        );
+        let report =
+            Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
+                "Waited {} {}. {}",
+                in_words(waited),
+                waiting_for_lock(&phase.locks),
+                who_was(phase, &waiting.last)
+            ));
         if ms == session.lock_timeout_ms {
             return report;
         }
@@ -431,6 +435,15 @@ fn mode(blocker: &Blocker) -> &str {
         Some(mode) => mode.sql(),
         None => &blocker.mode,
     }
+}
+
+/// Who was in the way to the end. Locks on rows are not to be seen.
+fn who_was(phase: &Phase, view: &View) -> String {
+    if phase.backfill.is_some() && view.blockers.is_empty() && view.lane_holder.is_none() {
+        return "Rows of it have been locked by others all the time, by the oldest open transactions perhaps."
+            .to_owned();
+    }
+    in_the_way(view)
 }
 
 fn in_the_way(view: &View) -> String {

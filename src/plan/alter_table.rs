@@ -105,6 +105,8 @@ pub(super) struct Work<'a> {
     after: Vec<Step>,
     /// Names and columns of keys.
     pub(super) keys: Vec<(String, Vec<String>)>,
+    /// Names of sequences.
+    pub(super) sequences: Vec<String>,
     /// Columns that become NOT NULL.
     pub(super) proved: Vec<String>,
     replaced: Vec<Replaced>,
@@ -134,6 +136,7 @@ impl<'a> Work<'a> {
             made_keys: Vec::new(),
             after: Vec::new(),
             keys: Vec::new(),
+            sequences: Vec::new(),
             proved: Vec::new(),
             replaced: Vec::new(),
             only_checks: false,
@@ -150,6 +153,9 @@ impl<'a> Work<'a> {
             Form::AddCheck | Form::AddForeignKey | Form::AddNotNullConstraint => constraint::not_valid(self, part),
             Form::AddUnique | Form::AddPrimaryKey => {
                 constraint::key(self, i, part.key.as_deref()?, part.constraint.as_deref())
+            }
+            Form::AddCheckNotValid | Form::AddForeignKeyNotValid | Form::AddNotNullNotValid if self.validates(part) => {
+                constraint::to_be_validated(self, part)
             }
             Form::ValidateConstraint => {
                 let validate = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
@@ -173,6 +179,12 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The statement checks, too, what this subcommand adds.
+    fn validates(&self, added: &Part) -> bool {
+        let validates = |part: &Part| part.form == Form::ValidateConstraint && part.constraint == added.constraint;
+        added.constraint.is_some() && self.ask.ddl.parts.iter().any(validates)
+    }
+
     /// New rows that leave the column out must not be refused before the default is there.
     fn guards_not_null(&self, part: &Part) -> bool {
         let same = |other: &Part| other.form == Form::SetNotNull && other.column == part.column;
@@ -182,6 +194,11 @@ impl<'a> Work<'a> {
 
     fn default_first(&mut self, part: &Part) -> Option<()> {
         let column = part.column.as_ref()?;
+        // The server drops before it sets, in whatever order they are written.
+        let drops = |other: &Part| other.form == Form::DropDefault && other.column == part.column;
+        if self.ask.ddl.parts.iter().any(drops) {
+            return None;
+        }
         let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
         let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", self.alter, quote_identifier(column)));
         let back = back.about(self.table.id.oid, ThingKind::Default, column);

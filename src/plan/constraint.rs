@@ -85,7 +85,17 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
     Some(())
 }
 
-/// The same, with a name of ours until it takes the place of another.
+/// What its author adds as not valid, and has checked by the same statement.
+pub(super) fn to_be_validated(work: &mut Work<'_>, part: &Part) -> Option<()> {
+    let name = part.constraint.as_deref().filter(|name| work.table.constraint(name).is_none())?;
+    let add = Step::hidden(format!("{}{}", work.alter, part.text.as_ref()?));
+    let drop = on_constraint(work, "DROP", &Name::Known(name));
+    work.meanwhile("for a time the constraint holds for new rows only");
+    work.then.add(FROM_NOW_ON, [add], [drop]);
+    Some(())
+}
+
+/// As [`add_not_valid`], with a name of ours until it takes the place of another.
 pub(super) fn add_under(work: &mut Work<'_>, add: Step, replaced: &Replaced) {
     let name = Name::Known(&replaced.meanwhile);
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));

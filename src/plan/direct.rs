@@ -8,7 +8,7 @@ use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
-use crate::catalog::{ConstraintFacts, RelationFacts};
+use crate::catalog::{BackfillFacts, ConstraintFacts, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
@@ -209,21 +209,30 @@ fn place(ask: &Ask<'_>, form: Form) -> String {
 
 /// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
 fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
-    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| match &facts.obstacle {
-        Some(obstacle) => Some(format!("Its rows cannot be filled in batches, because {obstacle}.")),
-        None => (facts.other_grants && form == Form::AddColumnSerial).then(|| {
-            format!(
-                "There are default privileges for sequences, which one that this role makes for {} would not get; SET ROLE mends that.",
-                facts.owner
-            )
-        }),
-    });
-    let details: Vec<String> = obstacle.into_iter().chain(all_read(ask, form)).chain(estimate(ask, form)).collect();
+    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
+    let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
+    let details: Vec<String> = obstacle
+        .into_iter()
+        .chain(no_sequence(ask, form))
+        .chain(all_read(ask, form))
+        .chain(estimate(ask, form))
+        .collect();
     let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
     match hint::hint(ask, form) {
         Some(hint) => report.hint(hint),
         None => report,
     }
+}
+
+/// Why a column's sequence cannot be made beforehand.
+fn no_sequence(ask: &Ask<'_>, form: Form) -> Option<String> {
+    let facts = ask.facts.backfill.as_ref().filter(|facts| facts.sequences.is_none())?;
+    matches!(form, Form::AddColumnSerial | Form::AddColumnIdentity).then(|| {
+        let BackfillFacts { role, owner, .. } = facts;
+        format!(
+            "Its sequence would have to be made by {owner}, the table's owner, which the role {role} cannot have done."
+        )
+    })
 }
 
 /// The tables that ALTER DOMAIN reads, as it locks them all for as long as that takes.

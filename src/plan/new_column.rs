@@ -12,8 +12,7 @@ use super::alter_table::Work;
 use super::ask::Ask;
 use super::constraint;
 use super::model::{Step, ThingKind};
-use crate::catalog::naming::object_name;
-use crate::catalog::{BackfillFacts, Label};
+use crate::catalog::{BackfillFacts, Label, SequenceWay};
 use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::{ColumnPiece, NewColumn, Part, PieceKind};
@@ -137,73 +136,85 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
     work.fill(new);
-    let (stands_for, options) = match (new.serial, identity(new)) {
-        (Some(_), _) if facts.other_grants => return None,
-        (Some(stands_for), _) => (stands_for, ""),
-        // Before 17 partitioned tables have no identity, and the server says so.
-        (None, Some(_)) if work.table.kind != RelationKind::Table || work.table.has_children => return None,
+    let sequence = match (new.serial, identity(new)) {
+        (Some(stands_for), _) => Some((stands_for, "")),
         (None, Some(ColumnPiece { kind: PieceKind::Identity { options }, .. })) => {
-            (new.type_text.as_str(), options.as_str())
+            // Before 17 partitioned tables have none, and the server says so.
+            if work.table.kind != RelationKind::Table || work.table.has_children {
+                return None;
+            }
+            Some((new.type_text.as_str(), options.as_str()))
         }
-        _ => {
-            let alter = &work.alter;
-            let steps = match default(new) {
-                Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
-                // The domain has one by itself.
-                None => {
-                    vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
-                }
-            };
-            work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
-            return Some(());
-        }
+        _ => None,
+    };
+    let Some((stands_for, options)) = sequence else {
+        let alter = &work.alter;
+        let steps = match default(new) {
+            Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
+            // The domain has one by itself.
+            None => {
+                vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
+            }
+        };
+        work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
+        return Some(());
     };
     if work.table.persistence != 'p' {
         return None;
     }
-    let quoted = sequence(work, i)?;
+    let name = work.ask.facts.free_name(i, Label::Seq)?;
+    // Long names of two columns may be cut to the same one: the server, which makes one after the other, numbers them.
+    if work.sequences.iter().any(|taken| taken == name) {
+        return None;
+    }
+    work.sequences.push(name.to_owned());
+    let quoted = RelationName::new(Some(&work.table.id.schema), name).quoted();
     let next = format!("pg_catalog.nextval({})", quote_literal(&quoted));
     let owned_by = format!("{}.{column}", work.table.id.full_name().quoted());
-    let mut steps = vec![
-        format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"),
-        format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter),
-        format!("ALTER SEQUENCE {quoted} OWNER TO {}", facts.owner),
-        format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"),
-    ];
+    let mut steps = made_for_owner(facts, &quoted, format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"))?;
+    // Who may insert needs no privilege on an identity's sequence, nor on what stands for it meanwhile.
     if new.serial.is_none() {
-        // Who may insert a row needs no privilege on the sequence of an identity, but on that of a default.
         steps.push(format!("GRANT USAGE ON SEQUENCE {quoted} TO PUBLIC"));
     }
-    let steps = steps.into_iter().map(Step::hidden);
-    work.first.add("the column, and values of its sequence for new rows", steps, [back]);
+    steps.push(format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter));
+    steps.push(format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"));
+    work.first.add("the column, and values of its sequence for new rows", steps.into_iter().map(Step::hidden), [back]);
     Some(())
 }
 
-/// The sequence of a part's column, under the name that PostgreSQL would choose.
-fn sequence(work: &Work<'_>, part: usize) -> Option<String> {
-    let name = work.ask.facts.free_name(part, Label::Seq)?;
-    Some(RelationName::new(Some(&work.table.id.schema), name).quoted())
+/// The sequence as the server would make it behind a column: the table owner's from the beginning.
+fn made_for_owner(facts: &BackfillFacts, sequence: &str, create: String) -> Option<Vec<String>> {
+    let BackfillFacts { role, owner, .. } = facts;
+    Some(match facts.sequences? {
+        SequenceWay::Plain => vec![create],
+        SequenceWay::AsOwner => {
+            vec![format!("SET LOCAL ROLE {owner}"), create, format!("SET LOCAL ROLE {role}")]
+        }
+        SequenceWay::Given => vec![create, format!("ALTER SEQUENCE {sequence} OWNER TO {owner}")],
+    })
 }
 
-/// The identity goes on where the sequence is; no new row comes between, as the table is locked.
+/// The identity goes on where the sequence is; no new row comes between, as the table is locked. The sequence has had the name
+/// that the identity's is to have, which is what errors have told of; now it makes way.
 fn become_identity(work: &mut Work<'_>, i: usize, new: &NewColumn, identity: &ColumnPiece) -> Option<()> {
     let column = quote_identifier(&new.name);
-    let sequence = sequence(work, i)?;
-    // The identity's own takes the name. Another statement may be at this with a column of the same name.
-    let aside = object_name(&format!("pgsluice_{}", work.table.id.oid), Some(&new.name), "seq");
-    let set_aside = RelationName::new(Some(&work.table.id.schema), &aside).quoted();
+    let in_schema = |name: &str| RelationName::new(Some(&work.table.id.schema), name).quoted();
+    let name = in_schema(work.ask.facts.free_name(i, Label::Seq)?);
+    // As no other table has it, and no other column.
+    let aside = format!("pgsluice_{}_{}_seq", work.table.id.oid, i + 1);
+    let sequence = in_schema(&aside);
     let element = identity.text.get(identity.element_at..).unwrap_or_default();
     let table = quote_literal(&work.table.id.full_name().quoted());
     let steps = [
         format!("{}ALTER COLUMN {column} DROP DEFAULT", work.alter),
-        format!("ALTER SEQUENCE {sequence} OWNED BY NONE"),
-        format!("ALTER SEQUENCE {sequence} RENAME TO {}", quote_identifier(&aside)),
+        format!("ALTER SEQUENCE {name} OWNED BY NONE"),
+        format!("ALTER SEQUENCE {name} RENAME TO {}", quote_identifier(&aside)),
         format!("{}ALTER COLUMN {column} ADD {element}", work.alter),
         format!(
-            "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), s.last_value, s.is_called) FROM {set_aside} s",
+            "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), s.last_value, s.is_called) FROM {sequence} s",
             quote_literal(&new.name)
         ),
-        format!("DROP SEQUENCE {set_aside}"),
+        format!("DROP SEQUENCE {sequence}"),
     ];
     work.after("the identity goes on where its values end", steps.map(Step::hidden));
     Some(())

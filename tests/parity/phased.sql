@@ -135,3 +135,18 @@ ALTER TABLE checked ADD l int CHECK (l > 'x');
 -- part
 SELECT count(*), min(a), min("B b"), min(d), min(f) FROM checked;
 SELECT * FROM t ORDER BY a;
+-- part
+-- NOT VALID, and checked by the same statement.
+CREATE TABLE at_once (id int, parent int, PRIMARY KEY (id));
+INSERT INTO at_once SELECT g, g / 2 FROM generate_series(1, 20) g;
+-- part
+ALTER TABLE at_once ADD CONSTRAINT parents FOREIGN KEY (parent) REFERENCES at_once NOT VALID, VALIDATE CONSTRAINT parents;
+-- part
+ALTER TABLE at_once VALIDATE CONSTRAINT whole, ADD CONSTRAINT whole CHECK (parent >= 0) NOT VALID, ADD CONSTRAINT later CHECK (id > 1) NOT VALID;
+-- part
+ALTER TABLE at_once ADD CONSTRAINT positive CHECK (parent > 0) NOT VALID, VALIDATE CONSTRAINT positive;
+-- part
+ALTER TABLE at_once ADD CONSTRAINT whole CHECK (parent >= 0) NOT VALID, VALIDATE CONSTRAINT whole;
+-- part
+-- needs: 18
+ALTER TABLE at_once ADD CONSTRAINT there NOT NULL parent NOT VALID, VALIDATE CONSTRAINT there;

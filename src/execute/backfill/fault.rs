@@ -5,7 +5,6 @@
 use super::{Ended, Filling};
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes::nap_sql;
-use crate::pg::relation::quote_identifier;
 use crate::wire::error_response::ServerError;
 use std::ops::Range;
 
@@ -13,11 +12,12 @@ use std::ops::Range;
 /// say nothing of rows: a missing privilege, a full disk, a server that stops.
 pub(super) fn is_of_a_row(sqlstate: &str) -> bool {
     let of_all = ["08", "0A", "25", "26", "28", "40", "42", "53", "55", "57", "58", "XX"];
-    !of_all.iter().any(|class| sqlstate.starts_with(class))
+    // A sequence at its end (2200H) is at its end for every row.
+    sqlstate != "2200H" && !of_all.iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// The columns of a table's primary key, as a JSON array.
-const KEY_SQL: &str = "SELECT COALESCE(pg_catalog.jsonb_agg(a.attname ORDER BY k.place), '[]')::pg_catalog.text \
+/// The columns of a table's primary key, quoted where they must be, as a JSON array.
+const KEY_SQL: &str = "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.quote_ident(a.attname) ORDER BY k.place), '[]')::pg_catalog.text \
      FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k(number, place), \
      pg_catalog.pg_attribute a WHERE i.indisprimary AND i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
      AND a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.number";
@@ -54,8 +54,7 @@ impl Execution<'_> {
         if columns.is_empty() {
             return Ok(None);
         }
-        let quoted: Vec<String> = columns.iter().map(|column| quote_identifier(column)).collect();
-        let values: Vec<String> = quoted.iter().map(|column| format!("{column}::pg_catalog.text")).collect();
+        let values: Vec<String> = columns.iter().map(|column| format!("{column}::pg_catalog.text")).collect();
         let sql = format!(
             "SELECT pg_catalog.concat_ws(', ', {}) FROM ONLY {name} \
              WHERE ctid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.tid",
@@ -85,7 +84,7 @@ mod tests {
         for sqlstate in ["22012", "23514", "P0001", "54000", "22P02", "38000"] {
             assert!(is_of_a_row(sqlstate), "{sqlstate}");
         }
-        for sqlstate in ["42501", "42703", "53100", "XX001", "25006", "57P01"] {
+        for sqlstate in ["42501", "42703", "2200H", "53100", "XX001", "25006", "57P01"] {
             assert!(!is_of_a_row(sqlstate), "{sqlstate}");
         }
     }

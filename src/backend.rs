@@ -191,6 +191,17 @@ impl Talk {
         self.ask_with(batch, visible, &mut silent).await
     }
 
+    /// The same of several visible statements, in their order: their notices stand in `completion`, each before what it is about.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_each(&mut self, batch: Batch, visible: &[usize]) -> Result<Answer, BackendLost> {
+        self.uncover().await?;
+        self.link.tell_back(&batch.sync().bytes);
+        let (_never, mut silent) = mpsc::channel(1);
+        self.read_on(Answer::default(), visible, &mut silent).await
+    }
+
     /// The same, with `nap` right behind it: the backend is not idle between this question and the next, so that a
     /// cancel from anywhere strikes. The nap before it is read first: an error of that one is the second value.
     ///
@@ -250,7 +261,7 @@ impl Talk {
         let begun = Instant::now();
         loop {
             let frame = self.link.next_back_frame(&mut gone).await?;
-            if self.take_frame(&mut answer, frame, None)? || answer.done >= statements {
+            if self.take_frame(&mut answer, frame, &[])? || answer.done >= statements {
                 answer.took = begun.elapsed();
                 self.settle(&answer).await;
                 return Ok(answer);
@@ -270,7 +281,7 @@ impl Talk {
     ) -> Result<Answer, BackendLost> {
         self.uncover().await?;
         self.link.tell_back(&batch.sync().bytes);
-        self.read_on(Answer::default(), visible, progress).await
+        self.read_on(Answer::default(), visible.as_slice(), progress).await
     }
 
     /// As [`Talk::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
@@ -285,7 +296,7 @@ impl Talk {
         let answer = match self.read_to_own().await? {
             Some(begun) => {
                 let (_never, mut silent) = mpsc::channel(1);
-                Some(self.read_on(begun, visible, &mut silent).await?)
+                Some(self.read_on(begun, visible.as_slice(), &mut silent).await?)
             }
             None => None,
         };
@@ -335,7 +346,7 @@ impl Talk {
     async fn read_on(
         &mut self,
         mut answer: Answer,
-        visible: Option<usize>,
+        visible: &[usize],
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         if self.read_into(&mut answer, visible, progress).await.is_err() {
@@ -349,7 +360,7 @@ impl Talk {
     async fn read_into(
         &mut self,
         answer: &mut Answer,
-        visible: Option<usize>,
+        visible: &[usize],
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<(), BackendLost> {
         let mut gone = self.canceller();
@@ -375,8 +386,8 @@ impl Talk {
     }
 
     /// Reads one frame into the answer; true at its end.
-    fn take_frame(&mut self, answer: &mut Answer, frame: Bytes, visible: Option<usize>) -> Result<bool, BackendLost> {
-        let shown = visible == Some(answer.done);
+    fn take_frame(&mut self, answer: &mut Answer, frame: Bytes, visible: &[usize]) -> Result<bool, BackendLost> {
+        let shown = visible.contains(&answer.done);
         match frame.first() {
             Some(b'Z') => return Ok(true),
             Some(b'1') => answer.parsed += 1,
@@ -389,6 +400,7 @@ impl Talk {
                 }
                 answer.done += 1;
             }
+            Some(b'N') if shown && visible.len() > 1 => answer.completion.extend_from_slice(&frame),
             Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),

@@ -11,8 +11,10 @@ use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
 use crate::plan::Phase;
 use crate::plan::first::First;
+use crate::sql::Statement;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
+use bytes::BytesMut;
 use std::time::Duration;
 
 /// For the locks that the statement takes beside those of what it names.
@@ -24,6 +26,29 @@ const CONDITION_IS_DONE: usize = 2;
 /// In a transaction block: keeps the session's timeouts for the rest of the transaction.
 const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
      pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), ";
+
+/// One of several statements that are tried together.
+#[derive(Debug)]
+pub struct Try<'s> {
+    pub statement: &'s Statement,
+    /// What must be so before it; `None`: nothing, as the transaction holds what it needs.
+    pub first: Option<First>,
+}
+
+/// Where in a batch a statement stands, and the end of what is asked before it.
+struct Place {
+    asked: usize,
+    statement: usize,
+}
+
+/// How it ended to try several together.
+#[derive(Debug)]
+pub enum Together {
+    /// With all that the client gets for them.
+    Done(BytesMut),
+    /// Nothing was done, as one of them failed, or its condition does not hold.
+    Failed { at: usize, not_so: bool },
+}
 
 /// Puts them back.
 const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
@@ -66,15 +91,58 @@ impl Execution<'_> {
         }
     }
 
-    async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Outcome, Stop> {
-        let Some(error) = answer.error else {
-            self.metrics.lock_attempts.add();
-            self.metrics.first_tries_done.add();
-            let mut reply = Reply::default();
-            reply.frames.unsplit(answer.notices);
-            reply.frames.unsplit(answer.completion);
-            return Ok(Outcome::Done(reply));
+    /// Several statements of a transaction block in one round trip, all or nothing. What is needed for each is asked for and locked
+    /// right before it, so names mean what they do there.
+    ///
+    /// # Errors
+    /// As [`Execution::first_try`].
+    pub async fn first_tries(&mut self, tries: &[Try<'_>]) -> Result<Together, Stop> {
+        let Some(phase) = tries.iter().find_map(|one| one.first.as_ref()?.plan.phases.first()) else {
+            return Ok(Together::Failed { at: 0, not_so: false });
         };
+        let (batch, places) = self.batch_of_tries(tries, phase);
+        let visible: Vec<usize> = places.iter().map(|place| place.statement).collect();
+        let answer = self.talk.ask_each(batch, &visible).await?;
+        let Some(error) = answer.error else {
+            let firsts = tries.iter().filter(|one| one.first.is_some());
+            firsts.for_each(|_| {
+                self.metrics.lock_attempts.add();
+                self.metrics.first_tries_done.add();
+            });
+            return Ok(Together::Done(answer.completion));
+        };
+        let sqlstate = error.sqlstate().to_owned();
+        self.not_at_the_first_try(error, phase).await?;
+        // Behind the last are only settings of the proxy's.
+        let at = places.iter().position(|place| answer.done <= place.statement).unwrap_or(tries.len() - 1);
+        let asked = places.get(at).is_some_and(|place| answer.done < place.asked);
+        Ok(Together::Failed { at, not_so: asked && sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION })
+    }
+
+    /// The batch, and where in it each statement stands.
+    fn batch_of_tries(&self, tries: &[Try<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
+        let mut batch = Batch::new();
+        batch.statement("SAVEPOINT pgsluice", &[]);
+        batch.statement(&format!("SELECT {}", self.timeouts(true, phase)), &[]);
+        let mut places = Vec::with_capacity(tries.len());
+        for one in tries {
+            for (sql, parameters) in one.first.iter().flat_map(|first| first.condition.questions("")) {
+                batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            let asked = batch.statements;
+            let locks =
+                one.first.iter().flat_map(|first| &first.plan.phases).flat_map(|phase| lock_sql(&phase.locks, false));
+            locks.for_each(|sql| batch.statement(&sql, &[]));
+            places.push(Place { asked, statement: batch.statements });
+            batch.statement(&one.statement.text, &[]);
+        }
+        batch.statement(PUT_BACK_SQL, &[]);
+        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        (batch, places)
+    }
+
+    /// Takes back what was tried.
+    async fn not_at_the_first_try(&mut self, error: ServerError, phase: &Phase) -> Result<(), Stop> {
         self.take_back().await?;
         if self.talk.link.front_gone() {
             return Err(self.leave(Stop::ClientGone).await);
@@ -84,7 +152,21 @@ impl Execution<'_> {
             return Err(self.leave(stop).await);
         }
         tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "not at the first try");
-        let condition = error.sqlstate() == sqlstate::INVALID_TEXT_REPRESENTATION && answer.done < CONDITION_IS_DONE;
+        Ok(())
+    }
+
+    async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Outcome, Stop> {
+        let Some(error) = answer.error else {
+            self.metrics.lock_attempts.add();
+            self.metrics.first_tries_done.add();
+            let mut reply = Reply::default();
+            reply.frames.unsplit(answer.notices);
+            reply.frames.unsplit(answer.completion);
+            return Ok(Outcome::Done(reply));
+        };
+        let sqlstate = error.sqlstate().to_owned();
+        self.not_at_the_first_try(error, phase).await?;
+        let condition = sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION && answer.done < CONDITION_IS_DONE;
         Ok(if condition { Outcome::NotSo } else { Outcome::InVain })
     }
 

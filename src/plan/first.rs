@@ -63,8 +63,8 @@ impl Condition {
         self.small.is_some() || !self.unreferenced.is_empty()
     }
 
-    /// Questions with their parameters, which come behind `settings` (a target list): for each relation one that fails unless the
-    /// condition holds of it. Where there are several, the first has the settings in it.
+    /// Questions with their parameters, which come behind `settings` (a target list, or nothing): for each relation one that fails
+    /// unless the condition holds of it. Where there are several, the first has the settings in it.
     pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
         // Only what is needed: the server plans what it is sent, whether it comes to it or not.
         let mut holds = ORDINARY.to_owned();
@@ -96,13 +96,14 @@ impl Condition {
         );
         // What the server's log has of it explains itself.
         const SELECT: &str = "/* pgsluice: first try */ SELECT";
-        let Some((first, others)) = self.relations.split_first() else {
+        if self.relations.is_empty() && !settings.is_empty() {
             return vec![(format!("{SELECT} {settings}"), Vec::new())];
+        }
+        let question = |(at, name): (usize, &RelationName)| {
+            let settings = if at == 0 && !settings.is_empty() { format!("{settings}, ") } else { String::new() };
+            (format!("{SELECT} {settings}{condition}"), [vec![name.quoted()], columns.clone()].concat())
         };
-        let question = |sql: String, name: &RelationName| (sql, [vec![name.quoted()], columns.clone()].concat());
-        let first = question(format!("{SELECT} {settings}, {condition}"), first);
-        let others = others.iter().map(|name| question(format!("{SELECT} {condition}"), name));
-        [first].into_iter().chain(others).collect()
+        self.relations.iter().enumerate().map(question).collect()
     }
 }
 

@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    fn log_held(&self, statement: &Statement) {
+    pub(super) fn log_held(&self, statement: &Statement) {
         self.shared.metrics.ddl_seen.add();
         self.shared.metrics.ddl_relayed.add();
         let Class::Ddl(ddl) = &statement.class else { return };

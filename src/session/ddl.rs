@@ -102,13 +102,13 @@ impl Session {
     }
 
     /// What most statements come to before anything is asked.
-    fn first(&self, statement: &Statement) -> Option<First> {
+    pub(super) fn first(&self, statement: &Statement) -> Option<First> {
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
         first.filter(|first| !first.condition.is_vain(&self.vain))
     }
 
     /// All that is known of the session without a question.
-    fn unasked(&self) -> Facts {
+    pub(super) fn unasked(&self) -> Facts {
         let in_transaction = self.talk.link.status != b'I';
         Facts { session: SessionFacts { in_transaction, ..SessionFacts::default() }, ..Facts::default() }
     }
@@ -125,22 +125,27 @@ impl Session {
                 self.log(statement, &first.plan);
                 self.done(statement, Some(first));
             }
-            Ok(Outcome::NotSo) if self.vain.len() < VAIN => {
-                self.vain = std::mem::take(&mut self.vain).into_iter().chain(first.condition.vain()).collect();
-            }
+            Ok(Outcome::NotSo) => self.remember_vain(first),
             Ok(_) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }
         result
     }
 
-    fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
+    /// Its condition did not hold.
+    pub(super) fn remember_vain(&mut self, first: &First) {
+        if self.vain.len() < VAIN {
+            self.vain = std::mem::take(&mut self.vain).into_iter().chain(first.condition.vain()).collect();
+        }
+    }
+
+    pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
         let Shared { config, metrics, .. } = &*self.shared;
         let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
         Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory }
     }
 
-    fn not_done(&self, plan: &Plan, stop: &Stop) {
+    pub(super) fn not_done(&self, plan: &Plan, stop: &Stop) {
         self.shared.metrics.ddl_failed.add();
         tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
     }
@@ -198,7 +203,7 @@ impl Session {
         self.execution(&facts, 0).clear(leftover).await
     }
 
-    fn log(&self, statement: &Statement, plan: &Plan) {
+    pub(super) fn log(&self, statement: &Statement, plan: &Plan) {
         self.log_line(&plan.tag, plan.phases.len(), plan.answer.is_some(), shown(statement));
     }
 

@@ -12,6 +12,7 @@ mod hello;
 mod prepared;
 mod proxy_header;
 mod simple;
+mod together;
 
 use crate::backend::{Cancels, Talk};
 use crate::config::Config;

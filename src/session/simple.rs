@@ -4,6 +4,7 @@
 //! transaction block that the proxy opens and commits, and the client gets one ReadyForQuery.
 
 use super::ddl::shown;
+use super::together::Tried;
 use super::{Flow, Session};
 use crate::backend::BackendLost;
 use crate::config::{Fallback, Mode};
@@ -309,6 +310,8 @@ impl Session {
     /// A string of several statements. `owned`: a block that the proxy opened is under way.
     async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
         let mut at = 0;
+        // One that is to go by itself, as others could not be tried together with it.
+        let mut alone = None;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];
             let last = run.len() == 1;
@@ -322,6 +325,21 @@ impl Session {
                     owned = self.talk.ask_one("BEGIN", &[]).await?.error.is_none();
                 }
                 self.look_at_block();
+                // The last statement of a block of ours is not done before its COMMIT.
+                let end = alone.filter(|alone| *alone > at).unwrap_or(statements.len() - usize::from(owned)).max(at);
+                let tried = if alone == Some(at) { Tried::No } else { self.together(&statements[at..end]).await? };
+                match tried {
+                    Tried::Done(count) => {
+                        at += count;
+                        continue;
+                    }
+                    Tried::Alone(0) | Tried::No => {}
+                    Tried::Alone(count) => {
+                        alone = Some(at + count);
+                        continue;
+                    }
+                    Tried::Failed => break,
+                }
                 let count = self.passing(run);
                 if count == 0 {
                     at += 1;

@@ -1,0 +1,98 @@
+//! Several statements of a string in one round trip.
+//!
+//! A migration's string is often a dozen brief changes, in one transaction. Each by itself would be a savepoint, the timeouts and a round
+//! trip; together they share these. Invariant: all are done or none is; which one was in the way then goes by itself, so that its error, or
+//! its wait, is what it always is.
+
+use super::Session;
+use super::simple::acts;
+use crate::backend::BackendLost;
+use crate::execute::Stop;
+use crate::execute::first::{Together, Try};
+use crate::plan::held::{Held, makes_relations};
+use crate::sql::{Class, Statement};
+
+/// The server's answers to these wait for the last of them.
+const MOST: usize = 64;
+
+/// What became of the first statements of a run.
+pub(super) enum Tried {
+    /// So many are done, and the client has their answers on the way.
+    Done(usize),
+    /// None is; this one is in the way of the others.
+    Alone(usize),
+    /// There are not several.
+    No,
+    /// The client has an error, and the block has failed.
+    Failed,
+}
+
+impl Session {
+    /// Does as many of the statements as can be done at once, in the block that is under way.
+    pub(super) async fn together(&mut self, run: &[Statement]) -> Result<Tried, BackendLost> {
+        let Some(held) = self.eye.block.as_ref().map(|block| block.held.clone()) else { return Ok(Tried::No) };
+        let (tries, held) = self.tries(run, held);
+        if tries.len() < 2 || tries.iter().all(|one| one.first.is_none()) {
+            return Ok(Tried::No);
+        }
+        let session = self.unasked();
+        match self.execution(&session, 0).first_tries(&tries).await {
+            Ok(Together::Done(frames)) => {
+                tries.iter().for_each(|one| self.note(one));
+                if let Some(block) = &mut self.eye.block {
+                    block.held = held;
+                }
+                self.talk.link.tell_front(&frames);
+                Ok(Tried::Done(tries.len()))
+            }
+            Ok(Together::Failed { at, not_so }) => {
+                if let Some(first) = tries.get(at).and_then(|one| one.first.as_ref()).filter(|_| not_so) {
+                    self.remember_vain(first);
+                }
+                Ok(Tried::Alone(at))
+            }
+            Err(stop) => self.given_up(&tries, stop),
+        }
+    }
+
+    fn given_up(&mut self, tries: &[Try<'_>], stop: Stop) -> Result<Tried, BackendLost> {
+        if let Some(first) = tries.iter().find_map(|one| one.first.as_ref()) {
+            self.not_done(&first.plan, &stop);
+        }
+        self.tell_stop(stop)?;
+        Ok(Tried::Failed)
+    }
+
+    /// The statements up to the first that needs more than a first try, and what the block holds behind them.
+    fn tries<'s>(&self, run: &'s [Statement], mut held: Held) -> (Vec<Try<'s>>, Held) {
+        let limits = self.limits();
+        let mut tries = Vec::new();
+        for statement in run.iter().take(MOST) {
+            let Class::Ddl(ddl) = &statement.class else { break };
+            let first = match acts(statement) {
+                false if !makes_relations(ddl) => break,
+                true if !held.suffices(statement, &limits) => match self.first(statement) {
+                    Some(first) => Some(first),
+                    None => break,
+                },
+                _ => None,
+            };
+            // Whatever it changes, the block goes on; what is asked for the next one is asked behind it.
+            let _ = held.done(statement, first.as_ref());
+            tries.push(Try { statement, first });
+        }
+        (tries, held)
+    }
+
+    fn note(&self, one: &Try<'_>) {
+        match &one.first {
+            Some(first) => {
+                self.shared.metrics.ddl_seen.add();
+                self.shared.metrics.ddl_planned.add();
+                self.log(one.statement, &first.plan);
+            }
+            None if acts(one.statement) => self.log_held(one.statement),
+            None => {}
+        }
+    }
+}

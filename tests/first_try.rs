@@ -75,6 +75,9 @@ fn ordinary_tables_need_no_facts() {
         "ALTER TABLE n DROP COLUMN l CASCADE",
         "DROP TABLE IF EXISTS n, nowhere.n CASCADE",
         "DROP TABLE m CASCADE",
+        "CREATE OR REPLACE VIEW v AS SELECT id, a FROM large",
+        "BEGIN; DROP VIEW v; ROLLBACK",
+        "DROP VIEW IF EXISTS nothing, nowhere.nothing",
     ] {
         assert!(stage.is_first(sql), "{sql}");
     }

@@ -150,13 +150,20 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, Size::Small, in_transaction, limits))?;
     let retyped = ddl.parts.iter().filter(|part| part.form == Form::AlterColumnType);
     let condition = Condition {
-        relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name)).collect(),
+        relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name) && !is_of_views(ddl)).collect(),
         indexes: is_of_indexes(ddl),
         if_exists: needs_no_target(ddl),
         small,
         unreferenced: retyped.filter_map(|part| part.column.clone()).collect(),
     };
     Some(First { plan, condition })
+}
+
+/// It is brief whatever is true of what it names. LOCK TABLE of a view would lock its tables too, and does not take the others.
+fn is_of_views(ddl: &Ddl) -> bool {
+    let of_views =
+        |form| matches!(form, Form::DropView | Form::ReplaceView | Form::DropMaterializedView | Form::DropSequence);
+    ddl.parts.iter().all(|part| of_views(part.form))
 }
 
 /// What it drops may not be there. (ALTER TABLE IF EXISTS would lock it by name first, which fails then.)
@@ -185,7 +192,7 @@ fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: 
     if !(silent && is_statement_itself(phase, statement)) {
         return None;
     }
-    if is_of_indexes(ddl) || needs_no_target(ddl) {
+    if is_of_indexes(ddl) || needs_no_target(ddl) || is_of_views(ddl) {
         phase.locks.clear();
         return Some(plan);
     }
@@ -207,7 +214,7 @@ fn is_statement_itself(phase: &Phase, statement: &Statement) -> bool {
 }
 
 fn is_simple(ddl: &Ddl) -> bool {
-    let simple = |form| super::is_plain(form) || is_simple_by_size(form);
+    let simple = |form| super::is_plain(form) || is_simple_by_size(form) || is_of_views(ddl);
     let simple = ddl.parts.iter().all(|part| simple(part.form) && (!part.cascade || may_cascade(part.form)));
     let cascades = ddl.cascade && !ddl.parts.iter().all(|part| may_cascade(part.form));
     !cascades && (simple && !ddl.targets.is_empty() || names_no_relation(ddl))
@@ -281,6 +288,10 @@ mod tests {
             "ALTER TABLE t DROP COLUMN a CASCADE, DROP CONSTRAINT c CASCADE",
             "CREATE EXTENSION IF NOT EXISTS pgcrypto SCHEMA public",
             "DROP FUNCTION f(int)",
+            "CREATE OR REPLACE VIEW v AS SELECT 1",
+            "DROP VIEW IF EXISTS v",
+            "DROP MATERIALIZED VIEW m",
+            "DROP SEQUENCE s",
         ] {
             for in_transaction in [false, true] {
                 let condition = condition(sql, in_transaction, SMALL).unwrap_or_else(|| panic!("{sql}"));
@@ -321,7 +332,7 @@ mod tests {
             "TRUNCATE t CASCADE",
             "REINDEX TABLE t",
             "REFRESH MATERIALIZED VIEW m",
-            "DROP VIEW v",
+            "DROP VIEW v CASCADE",
             "DROP FUNCTION f CASCADE",
             "ALTER DOMAIN d ADD CHECK (VALUE > 0)",
         ] {

@@ -132,10 +132,16 @@ impl Held {
     fn put(&mut self, name: &RelationName, hold: Hold) {
         if let Some((_, held)) = self.relations.iter_mut().find(|(held, _)| held == name) {
             *held = hold;
-        } else if self.relations.len() < MOST {
+        } else if self.relations.len() < MOST && is_whole(name) {
             self.relations.push((name.clone(), hold));
         }
     }
+}
+
+/// A server cuts longer names: two that differ behind that are one to it, and need not be kept here.
+fn is_whole(name: &RelationName) -> bool {
+    const NAMEDATALEN: usize = 64;
+    name.name.len() < NAMEDATALEN && name.schema.as_ref().is_none_or(|schema| schema.len() < NAMEDATALEN)
 }
 
 /// Whether its targets are new tables, or a new sequence.

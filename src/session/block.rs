@@ -22,16 +22,18 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn parsed(&mut self, name: &[u8]) {
-        self.statements.push(name.to_vec());
+    /// False: there are more than are followed.
+    #[must_use]
+    pub(super) fn parsed(&mut self, name: &[u8]) -> bool {
+        remember(&mut self.statements, name)
     }
 
     /// A Bind; `known`: its statement is one that the proxy stops at. False: what its portal does is not known.
     #[must_use]
     pub(super) fn bound(&mut self, body: &[u8], known: impl FnOnce(&[u8]) -> bool) -> bool {
         let Some((portal, statement)) = message::bind(body) else { return false };
-        self.portals.push(portal.to_vec());
-        self.statements.iter().any(|name| name == statement) || known(statement)
+        (self.statements.iter().any(|name| name == statement) || known(statement))
+            && remember(&mut self.portals, portal)
     }
 
     /// Whether what is executed is known.
@@ -43,6 +45,15 @@ impl Block {
         self.statements.clear();
         self.portals.clear();
     }
+}
+
+/// A pipeline may be of any length: a few names are enough to know.
+fn remember(names: &mut Vec<Vec<u8>>, name: &[u8]) -> bool {
+    const MOST: usize = 64;
+    if !names.iter().any(|known| known == name) {
+        names.push(name.to_vec());
+    }
+    names.len() <= MOST
 }
 
 impl Session {

@@ -79,8 +79,8 @@ impl Session {
             }
         } else {
             self.passed(&statements);
-            if let Some(block) = &mut self.eye.block {
-                block.parsed(name);
+            if self.eye.block.as_mut().is_some_and(|block| !block.parsed(name)) {
+                self.eye.block = None;
             }
         }
         self.talk.link.pass_frame();

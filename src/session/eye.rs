@@ -145,10 +145,7 @@ impl Eye {
             return true;
         }
         self.forget(name);
-        self.in_block(|block, _| {
-            block.parsed(name);
-            leaves_all_as_it_was(text)
-        });
+        self.in_block(|block, _| block.parsed(name) && leaves_all_as_it_was(text));
         let control = exactly_transaction(text);
         self.pipeline_control = control.or(self.pipeline_control);
         // In a block of the proxy's it does not mean what the server would make of it.

@@ -326,7 +326,10 @@ impl Session {
                 }
                 self.look_at_block();
                 // The last statement of a block of ours is not done before its COMMIT.
-                let end = alone.filter(|alone| *alone > at).unwrap_or(statements.len() - usize::from(owned)).max(at);
+                let end = match alone {
+                    Some(alone) if alone > at => alone,
+                    _ => statements.len() - usize::from(owned),
+                };
                 let tried = if alone == Some(at) { Tried::No } else { self.together(&statements[at..end]).await? };
                 match tried {
                     Tried::Done(count) => {

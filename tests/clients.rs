@@ -181,7 +181,7 @@ pub fn both_on(postgres: &Postgres, name: &str, least: u64, act: impl Fn(&Way) -
 
 fn planned(running: &Running) -> u64 {
     let metrics = &running.shared().metrics;
-    metrics.ddl_planned.value() + metrics.ddl_elided.value()
+    metrics.ddl_planned.value() + metrics.ddl_elided.value() + metrics.ddl_relayed.value()
 }
 
 /// The schema, and whatever should not be there: a dump does not show invalid indexes.

@@ -147,7 +147,7 @@ impl Execution<'_> {
             if phase.steps.is_empty() {
                 continue;
             }
-            let result = match self.phase(phase, &mut reply).await {
+            let result = match self.phase(at, phase, &mut reply).await {
                 Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
                 Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await,
                 other => other,
@@ -195,7 +195,8 @@ impl Execution<'_> {
         stop
     }
 
-    async fn phase(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+    /// `at`: its place in the plan.
+    async fn phase(&mut self, at: usize, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
         if let Some(what) = &phase.detach {
             return self.detach(phase, what, reply).await;
         }
@@ -204,7 +205,10 @@ impl Execution<'_> {
             PhaseKind::Brief | PhaseKind::Guarded => self.attempts(&self.guarded(phase), reply).await,
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
             PhaseKind::Long => {
-                self.look_before(phase).await?;
+                // The facts are as fresh as a look before the first could be.
+                if at > 0 {
+                    self.look_before(phase).await?;
+                }
                 self.long(phase, reply).await
             }
             PhaseKind::Backfill | PhaseKind::Detach => self.long(phase, reply).await,

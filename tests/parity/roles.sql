@@ -142,8 +142,11 @@ ALTER TABLE app.given OWNER TO parity_owner;
 INSERT INTO app.given SELECT generate_series(1, 30);
 ALTER DEFAULT PRIVILEGES FOR ROLE parity_owner IN SCHEMA app GRANT USAGE ON SEQUENCES TO parity_none;
 -- part
+-- Before 12 a CHECK stands in place of NOT NULL.
+-- needs: 12
 ALTER TABLE app.given ADD COLUMN by_another serial;
 SET ROLE parity_owner;
+-- needs: 12
 ALTER TABLE app.given ADD COLUMN by_its_owner serial;
 RESET ROLE;
 -- part

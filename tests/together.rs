@@ -4,9 +4,10 @@ mod common;
 
 use common::raw::{q, terminate};
 use common::twins::Twins;
-use common::{Client, postgres, wait_until};
+use common::{Client, new_database, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// One server for all; it ends with this process.
 static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
@@ -96,6 +97,27 @@ fn who_is_in_the_way_of_one_is_waited_for() {
     let lanes = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     assert_eq!(watcher.value(lanes), "0");
     twins.running.stop_now();
+}
+
+/// What the string has filled itself may take as long as it takes: nobody else waits for it.
+#[test]
+fn what_is_long_goes_without_a_budget() {
+    let running = proxy(&SERVER, |config| config.locks.hold_budget = Duration::from_secs(1));
+    let database = new_database(&SERVER, "long");
+    let mut client = Client::connect(common::port(&running), &SERVER.user, &database);
+    client.ok(TABLES);
+    client.ok("CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+               AS 'BEGIN PERFORM pg_sleep(0.15); RETURN $1; END'");
+    let outcome = client.ok("CREATE TABLE n (id int); INSERT INTO n SELECT generate_series(1, 10);
+         ALTER TABLE b ADD COLUMN y int; CREATE INDEX ON n (slow(id)); SELECT 1");
+    assert_eq!(outcome.tags.len(), 5);
+    assert_eq!(client.value("SELECT indisvalid FROM pg_index WHERE indrelid = 'n'::regclass"), "t");
+    // One that is not: it is told of its budget, as alone.
+    let outcome = client.query("ALTER TABLE b ADD COLUMN z int; CREATE INDEX ON a (slow(id)); SELECT 1");
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("57014"), 'I'));
+    assert!(outcome.message.is_some_and(|message| message.contains("held its lock longer")), "{:?}", outcome.tags);
+    assert_eq!(client.query("SELECT z FROM b").error.as_deref(), Some("42703"));
+    running.stop_now();
 }
 
 fn direct(twins: &Twins) -> Client {

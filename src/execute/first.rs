@@ -112,7 +112,12 @@ impl Execution<'_> {
             return Ok(Together::Done(answer.completion));
         };
         let sqlstate = error.sqlstate().to_owned();
-        self.not_at_the_first_try(error, phase).await?;
+        // One that is long: alone it is told so, or has no budget.
+        if is_statement_timeout(&error) && self.begun_over_budget(phase) {
+            self.take_back().await?;
+        } else {
+            self.not_at_the_first_try(error, phase).await?;
+        }
         // Behind the last are only settings of the proxy's.
         let at = places.iter().position(|place| answer.done <= place.statement).unwrap_or(tries.len() - 1);
         let asked = places.get(at).is_some_and(|place| answer.done < place.asked);
@@ -170,11 +175,14 @@ impl Execution<'_> {
         Ok(if condition { Outcome::NotSo } else { Outcome::InVain })
     }
 
+    fn begun_over_budget(&self, phase: &Phase) -> bool {
+        self.hold_budget(phase).is_some_and(|budget| self.begun.elapsed() >= budget)
+    }
+
     /// A cancel, the session's own `statement_timeout`, or the hold budget.
     fn ended_by(&self, error: ServerError, phase: &Phase) -> Stop {
         let cancelled = self.talk.take_cancelled();
-        let by_budget = self.hold_budget(phase).is_some_and(|budget| self.begun.elapsed() >= budget);
-        let by_budget = by_budget && is_statement_timeout(&error);
+        let by_budget = self.begun_over_budget(phase) && is_statement_timeout(&error);
         if by_budget && !cancelled { Stop::Report(self.over_hold_budget(phase)) } else { Stop::Server(error) }
     }
 

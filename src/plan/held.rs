@@ -9,7 +9,7 @@ use super::first::{self, First};
 use super::model::Limits;
 use crate::catalog::query::relations_of;
 use crate::pg::{LockMode, RelationName};
-use crate::sql::form::Form;
+use crate::sql::form::{Cost, Form};
 use crate::sql::{Class, Ddl, Statement, TransactionControl, first_word, has_word};
 
 /// More than the tables of a migration; what comes later is guarded as usual.
@@ -19,6 +19,8 @@ const MOST: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct Held {
     relations: Vec<(RelationName, Hold)>,
+    /// Rows have been written since: a new table need not be empty, nor a small one small.
+    filled: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +74,7 @@ impl Held {
         let understood = match &statement.class {
             Class::Ddl(ddl) => self.passes_ddl(ddl, &relations_of(statement)),
             Class::Transaction(TransactionControl::Savepoint) | Class::Other => {
-                leaves_all_as_it_was(statement.text.as_bytes())
+                return self.passes_text(statement.text.as_bytes());
             }
             Class::Transaction(_) | Class::MayHideDdl { .. } | Class::ExplainDdl(_) => false,
         };
@@ -80,6 +82,24 @@ impl Held {
             self.relations.clear();
         }
         understood
+    }
+
+    /// The same of a text without DDL.
+    #[must_use]
+    pub fn passes_text(&mut self, text: &[u8]) -> bool {
+        let understood = leaves_all_as_it_was(text);
+        if !understood {
+            self.relations.clear();
+        }
+        let writes = [&b"insert"[..], b"update", b"merge", b"copy"];
+        self.filled |= !understood || writes.iter().any(|word| first_word(text).eq_ignore_ascii_case(word));
+        understood
+    }
+
+    /// Whether a statement for which what is held suffices is over soon.
+    pub fn is_brief(&self, statement: &Statement) -> bool {
+        let Class::Ddl(ddl) = &statement.class else { return false };
+        !self.filled || ddl.parts.iter().all(|part| part.form.row().cost == Cost::Brief)
     }
 
     fn passes_ddl(&mut self, ddl: &Ddl, named: &[RelationName]) -> bool {
@@ -237,7 +257,7 @@ fn leaves_names(form: Form) -> bool {
 
 /// Whether a text without DDL is one statement that surely neither ends the transaction or a part of it nor gives a name another
 /// meaning. Anything else may, as may a function that a SELECT calls.
-pub fn leaves_all_as_it_was(text: &[u8]) -> bool {
+fn leaves_all_as_it_was(text: &[u8]) -> bool {
     let one = text.trim_ascii_end();
     let one = one.strip_suffix(b";").unwrap_or(one);
     if one.contains(&b';') || has_word(one, &["set_config"]) {

@@ -7,7 +7,6 @@ use super::Shared;
 use super::block::Block;
 use super::prepared::{Bound, Prepared};
 use crate::config::{Fallback, Mode};
-use crate::plan::held::leaves_all_as_it_was;
 use crate::relay::{Inspect, Want};
 use crate::sql::{TransactionControl, exactly_transaction, may_carry_ddl};
 use crate::wire::message;
@@ -145,7 +144,7 @@ impl Eye {
             return true;
         }
         self.forget(name);
-        self.in_block(|block, _| block.parsed(name) && leaves_all_as_it_was(text));
+        self.in_block(|block, _| block.parsed(name) && block.held.passes_text(text));
         let control = exactly_transaction(text);
         self.pipeline_control = control.or(self.pipeline_control);
         // In a block of the proxy's it does not mean what the server would make of it.
@@ -172,7 +171,7 @@ impl Inspect for Eye {
                 self.end_pipeline();
                 let Some(text) = message::query(body) else { return self.watch_sync };
                 let ddl = may_carry_ddl(text);
-                self.in_block(|_, _| ddl || leaves_all_as_it_was(text));
+                self.in_block(|block, _| ddl || block.held.passes_text(text));
                 return self.watch_sync || ddl;
             }
             b'P' => return self.parse(body),

@@ -9,6 +9,8 @@ use super::simple::acts;
 use crate::backend::BackendLost;
 use crate::execute::Stop;
 use crate::execute::first::{Together, Try};
+use crate::plan::PhaseKind;
+use crate::plan::first::First;
 use crate::plan::held::{Held, makes_relations};
 use crate::sql::{Class, Statement};
 
@@ -71,10 +73,11 @@ impl Session {
             let Class::Ddl(ddl) = &statement.class else { break };
             let first = match acts(statement) {
                 false if !makes_relations(ddl) => break,
-                true if !held.suffices(statement, &limits) => match self.first(statement) {
+                true if !held.suffices(statement, &limits) => match self.first(statement).filter(is_brief) {
                     Some(first) => Some(first),
                     None => break,
                 },
+                true if !held.is_brief(statement) => break,
                 _ => None,
             };
             // Whatever it changes, the block goes on; what is asked for the next one is asked behind it.
@@ -95,4 +98,9 @@ impl Session {
             None => {}
         }
     }
+}
+
+/// Whether the hold budget is its own too, as it is the others'.
+fn is_brief(first: &First) -> bool {
+    first.plan.phases.iter().all(|phase| phase.kind == PhaseKind::Brief)
 }

@@ -196,10 +196,8 @@ impl Talk {
     /// # Errors
     /// As [`Talk::ask`].
     pub async fn ask_each(&mut self, batch: Batch, visible: &[usize]) -> Result<Answer, BackendLost> {
-        self.uncover().await?;
-        self.link.tell_back(&batch.sync().bytes);
         let (_never, mut silent) = mpsc::channel(1);
-        self.read_on(Answer::default(), visible, &mut silent).await
+        self.asked(batch, visible, &mut silent).await
     }
 
     /// The same, with `nap` right behind it: the backend is not idle between this question and the next, so that a
@@ -279,9 +277,18 @@ impl Talk {
         visible: Option<usize>,
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
+        self.asked(batch, visible.as_slice(), progress).await
+    }
+
+    async fn asked(
+        &mut self,
+        batch: Batch,
+        visible: &[usize],
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<Answer, BackendLost> {
         self.uncover().await?;
         self.link.tell_back(&batch.sync().bytes);
-        self.read_on(Answer::default(), visible.as_slice(), progress).await
+        self.read_on(Answer::default(), visible, progress).await
     }
 
     /// As [`Talk::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and

@@ -104,11 +104,7 @@ impl Execution<'_> {
         let visible: Vec<usize> = places.iter().map(|place| place.statement).collect();
         let answer = self.talk.ask_each(batch, &visible).await?;
         let Some(error) = answer.error else {
-            let firsts = tries.iter().filter(|one| one.first.is_some());
-            firsts.for_each(|_| {
-                self.metrics.lock_attempts.add();
-                self.metrics.first_tries_done.add();
-            });
+            tries.iter().filter(|one| one.first.is_some()).for_each(|_| self.count_done());
             return Ok(Together::Done(answer.completion));
         };
         let sqlstate = error.sqlstate().to_owned();
@@ -131,19 +127,22 @@ impl Execution<'_> {
         batch.statement(&format!("SELECT {}", self.timeouts(true, phase)), &[]);
         let mut places = Vec::with_capacity(tries.len());
         for one in tries {
-            for (sql, parameters) in one.first.iter().flat_map(|first| first.condition.questions("")) {
-                batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
-            }
-            let asked = batch.statements;
-            let locks =
-                one.first.iter().flat_map(|first| &first.plan.phases).flat_map(|phase| lock_sql(&phase.locks, false));
-            locks.for_each(|sql| batch.statement(&sql, &[]));
+            let needs = one.first.as_ref().and_then(|first| Some((first, first.plan.phases.first()?)));
+            let asked = match needs {
+                Some((first, phase)) => put_needs(&mut batch, first, phase, ""),
+                None => batch.statements,
+            };
             places.push(Place { asked, statement: batch.statements });
             batch.statement(&one.statement.text, &[]);
         }
         batch.statement(PUT_BACK_SQL, &[]);
         batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         (batch, places)
+    }
+
+    fn count_done(&self) {
+        self.metrics.lock_attempts.add();
+        self.metrics.first_tries_done.add();
     }
 
     /// Takes back what was tried.
@@ -162,8 +161,7 @@ impl Execution<'_> {
 
     async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Outcome, Stop> {
         let Some(error) = answer.error else {
-            self.metrics.lock_attempts.add();
-            self.metrics.first_tries_done.add();
+            self.count_done();
             let mut reply = Reply::default();
             reply.frames.unsplit(answer.notices);
             reply.frames.unsplit(answer.completion);
@@ -199,12 +197,7 @@ impl Execution<'_> {
         let inside = self.in_transaction();
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
         // One statement for all of them: each costs the server as much as what it does here.
-        for (sql, parameters) in first.condition.questions(&self.timeouts(inside, phase)) {
-            batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-        for sql in lock_sql(&phase.locks, false) {
-            batch.statement(&sql, &[]);
-        }
+        put_needs(&mut batch, first, phase, &self.timeouts(inside, phase));
         let visible = batch.statements;
         for step in &phase.steps {
             batch.statement(&step.sql, &[]);
@@ -217,6 +210,18 @@ impl Execution<'_> {
         }
         (batch, visible)
     }
+}
+
+/// What must be so, and locked, before the statement; how many statements the batch has when that is asked.
+fn put_needs(batch: &mut Batch, first: &First, phase: &Phase, settings: &str) -> usize {
+    for (sql, parameters) in first.condition.questions(settings) {
+        batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let asked = batch.statements;
+    for sql in lock_sql(&phase.locks, false) {
+        batch.statement(&sql, &[]);
+    }
+    asked
 }
 
 /// The hold budget, unless the session's own limit is stricter.

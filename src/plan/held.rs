@@ -5,6 +5,7 @@
 //! relayed as it is. Invariant: whatever could give a name another meaning, or end a part of the transaction, makes all be
 //! forgotten; a statement that is not understood could. The bounds of that are in `docs/decisions/0035-what-a-block-holds.md`.
 
+use super::elide::adds_column;
 use super::first::{self, First};
 use super::model::Limits;
 use crate::catalog::query::relations_of;
@@ -166,31 +167,22 @@ fn is_whole(name: &RelationName) -> bool {
 
 /// Whether its targets are new tables, or a new sequence.
 pub fn makes_relations(ddl: &Ddl) -> bool {
-    let makes = |form| {
-        matches!(
-            form,
-            Form::CreateTable | Form::CreateTableReferences | Form::CreateTablePartitionOf | Form::CreateTableInherits
-        )
-    };
-    ddl.tag == "CREATE SEQUENCE" || ddl.parts.iter().all(|part| makes(part.form))
+    ddl.tag == "CREATE SEQUENCE" || ddl.parts.iter().all(|part| makes_a_table(part.form))
+}
+
+fn makes_a_table(form: Form) -> bool {
+    matches!(
+        form,
+        Form::CreateTable | Form::CreateTableReferences | Form::CreateTablePartitionOf | Form::CreateTableInherits
+    )
 }
 
 /// Forms that lock what they name, what belongs to that, and nothing else that others would notice (OWNED BY of a sequence locks its
 /// table as a SELECT does; DROP COLUMN may lock what a foreign key points to).
 fn locks_what_it_names(form: Form) -> bool {
-    matches!(
+    let other = matches!(
         form,
-        Form::AddColumn
-            | Form::AddColumnDefault
-            | Form::AddColumnSerial
-            | Form::AddColumnIdentity
-            | Form::AddColumnGenerated
-            | Form::AddColumnUserType
-            | Form::AddColumnCheck
-            | Form::AddColumnUnique
-            | Form::AddColumnReferences
-            | Form::AddColumnReferencesDefault
-            | Form::SetDefault
+        Form::SetDefault
             | Form::DropDefault
             | Form::SetNotNull
             | Form::DropNotNull
@@ -210,10 +202,6 @@ fn locks_what_it_names(form: Form) -> bool {
             | Form::RenameConstraint
             | Form::CreateIndex
             | Form::CreateStatistics
-            | Form::CreateTable
-            | Form::CreateTableReferences
-            | Form::CreateTablePartitionOf
-            | Form::CreateTableInherits
             | Form::OwnerTo
             | Form::ReplicaIdentity
             | Form::RowSecurity
@@ -224,7 +212,8 @@ fn locks_what_it_names(form: Form) -> bool {
             | Form::CreatePolicy
             | Form::Comment
             | Form::AlterSequence
-    )
+    );
+    other || adds_column(form) || makes_a_table(form)
 }
 
 /// Forms after which every table is found under the name that it had, and a new one has no old one below it.

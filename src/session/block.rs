@@ -73,12 +73,10 @@ impl Session {
 
     /// Whether a string can be relayed, since what it changes is held, or made by itself. If so, all of it is noted and logged.
     pub(super) fn is_held(&mut self, statements: &[Statement]) -> bool {
-        let link = &self.talk.link;
-        let alone = link.status == b'I' && link.owed.owed() == 0 && !link.owed.unsynced();
         // Outside a block, several statements are one transaction.
         let held = match &self.eye.block {
             Some(block) => block.held.clone(),
-            None if alone && statements.len() > 1 => Held::default(),
+            None if self.is_idle() && statements.len() > 1 => Held::default(),
             None => return false,
         };
         let limits = self.limits();
@@ -97,9 +95,8 @@ impl Session {
         let limits = self.limits();
         let mut count = 0;
         for statement in run.iter().take_while(|statement| !matches!(statement.class, Class::Transaction(_))) {
-            let block = self.eye.block.as_mut();
             if acts(statement) {
-                if !block.as_ref().is_some_and(|block| block.held.suffices(statement, &limits)) {
+                if !self.eye.block.as_ref().is_some_and(|block| block.held.suffices(statement, &limits)) {
                     break;
                 }
                 self.log_held(statement);

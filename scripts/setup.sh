@@ -42,12 +42,14 @@ install() {
 }
 
 # Where bindgen looks too.
+# The C interface: libclang-cpp, which LLVM's tools need, does not do.
 have_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    have llvm-config && ls "$(llvm-config --libdir)"/libclang* >/dev/null 2>&1 && return 0
-    for folder in /usr/lib /usr/lib64 /usr/lib/*-linux-gnu /usr/lib/llvm-*/lib /usr/local/lib /usr/local/llvm*/lib \
+    llvm=
+    have llvm-config && llvm=$(llvm-config --libdir)
+    for folder in ${llvm:+"$llvm"} /usr/lib /usr/lib64 /usr/lib/*-linux-gnu /usr/lib/llvm-*/lib /usr/local/lib /usr/local/llvm*/lib \
         /Library/Developer/CommandLineTools/usr/lib /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib; do
-        for file in "$folder"/libclang.so "$folder"/libclang.so.* "$folder"/libclang-*.so* "$folder"/libclang.dylib; do
+        for file in "$folder"/libclang.so "$folder"/libclang.so.* "$folder"/libclang-[0-9]*.so* "$folder"/libclang.dylib; do
             [ -e "$file" ] && return 0
         done
     done

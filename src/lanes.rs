@@ -95,7 +95,7 @@ pub fn give_lane_sql(oid: u32) -> String {
 }
 
 /// The two-key advisory locks take signed numbers; oids are unsigned.
-fn signed(oid: u32) -> i32 {
+pub fn signed(oid: u32) -> i32 {
     i32::from_ne_bytes(oid.to_ne_bytes())
 }
 

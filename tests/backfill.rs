@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::catalog::query::LANE_CLASS;
 use pgsluice::config::{Backfill, Config};
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::server::Running;
@@ -590,7 +591,7 @@ fn come(end: End, stage: &mut Stage, client: Client) -> Option<Client> {
             let pid = client.pid;
             // It has its lane until it is to be undone.
             let fills = format!(
-                "SELECT count(pg_cancel_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND pid = {pid}"
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = {LANE_CLASS} AND pid = {pid}"
             );
             wait_until("the cancel struck", || stage.watcher.value(&fills) == "0");
         }

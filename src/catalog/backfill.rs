@@ -2,16 +2,20 @@
 //!
 //! Invariants: as those of the facts (`reading.rs`); asked only where a plan may want a backfill.
 
-/// The question about the table `$1` (an oid as text) and its descendants: one row, one JSON text, which is a
-/// [`super::facts::BackfillFacts`].
+/// Whether the session's role may set `session_replication_role`; a superuser may.
 ///
-/// The right to set a parameter has a name since 15 only, and its question a function: hence texts of their own.
-pub fn question(server_version: i32) -> String {
-    let may_set = match server_version {
+/// The right to set a parameter has a name since 15 only, and its question a function.
+pub(super) fn may_set_role(server_version: i32) -> &'static str {
+    match server_version {
         150_000.. => "pg_catalog.has_parameter_privilege(CURRENT_USER, 'session_replication_role', 'SET')",
         _ => "me.rolsuper",
-    };
+    }
+}
+
+/// The question about the table `$1` (an oid as text) and its descendants: one row, one JSON text, which is a
+/// [`super::facts::BackfillFacts`].
+pub fn question(server_version: i32) -> String {
     // The right to SET ROLE is apart from membership since 16.
     let may_become = if server_version >= 160_000 { "SET" } else { "MEMBER" };
-    include_str!("backfill.sql").replace("may_set_role", may_set).replace("may_become", may_become)
+    include_str!("backfill.sql").replace("may_set_role", may_set_role(server_version)).replace("may_become", may_become)
 }

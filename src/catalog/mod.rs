@@ -14,6 +14,7 @@ pub mod naming;
 pub mod probe;
 pub mod query;
 pub mod reading;
+pub mod record;
 pub mod supposed;
 pub mod tree;
 

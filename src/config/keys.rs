@@ -103,6 +103,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("backfill", "max_active", Slot::Count(&mut backfill.max_active, 0..=1_000_000)),
         key("backfill", "condition", Slot::Text(&mut backfill.condition)),
         key("backfill", "pause_limit", Slot::Time(&mut backfill.pause_limit, SECOND..=30 * DAY)),
+        key("backfill", "record_interval", Slot::Time(&mut backfill.record_interval, Duration::ZERO..=DAY)),
         key("backfill", "analyze", Slot::Flag(&mut backfill.analyze)),
         key("operator", "host", Slot::Text(&mut operator.host)),
         key("operator", "port", Slot::Port(&mut operator.port)),

@@ -127,6 +127,8 @@ pub struct Backfill {
     /// SQL of type boolean.
     pub condition: Option<String>,
     pub pause_limit: Duration,
+    /// Zero: nothing is recorded.
+    pub record_interval: Duration,
     pub analyze: bool,
 }
 
@@ -392,6 +394,7 @@ impl Default for Backfill {
             max_active: 0,
             condition: None,
             pause_limit: Duration::from_secs(24 * 3600),
+            record_interval: Duration::from_secs(30),
             analyze: true,
         }
     }

@@ -75,9 +75,14 @@ impl Execution<'_> {
         let Layout { batch, steps_at } = self.layout(phase, how);
         let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + place(phase, i));
         let answer = self.talk.ask(batch, visible).await?;
-        let Answer { error, notices, completion, done, rows, .. } = answer;
-        let Some(error) = error else {
+        let Answer { mut error, notices, completion, done, rows, .. } = answer;
+        if error.is_none() {
             self.learn(phase, rows);
+            if self.records(phase) {
+                error = self.commit_recorded().await?.error;
+            }
+        }
+        let Some(error) = error else {
             reply.frames.unsplit(notices);
             reply.frames.unsplit(completion);
             return Ok(Tried::Done);
@@ -164,7 +169,9 @@ impl Execution<'_> {
             if self.memory.marks {
                 batch = self.put_mark(phase, batch);
             }
-            batch.statement("COMMIT", &[]);
+            if !self.records(phase) {
+                batch.statement("COMMIT", &[]);
+            }
         }
         Layout { batch, steps_at }
     }

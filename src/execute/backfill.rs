@@ -18,6 +18,7 @@ mod throttle;
 use self::pace::{Pace, Progress};
 use self::range::{Places, Walk};
 use self::throttle::Throttle;
+use super::record::Place;
 use super::wait::Waiting;
 use super::{Execution, Stop};
 use crate::backend::Answer;
@@ -28,6 +29,7 @@ use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use serde::Deserialize;
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -47,8 +49,25 @@ struct Leaf {
     #[serde(flatten)]
     name: RelationName,
     pages: u64,
+    /// `pg_relation_filenode`
+    file: u32,
     /// Of all pages, as far as the statistics know.
     rows: Option<f64>,
+}
+
+impl Leaf {
+    /// The pages to be done if the backfill had come to this place. The tables are in the order of their oids.
+    fn left(&self, place: Option<Place>) -> Range<u64> {
+        let Some(place) = place else { return 0..self.pages };
+        match self.oid.cmp(&place.table) {
+            Ordering::Less => self.pages..self.pages,
+            Ordering::Equal if self.file == place.file => {
+                let end = self.pages.min(place.end);
+                place.page.min(end)..end
+            }
+            Ordering::Equal | Ordering::Greater => 0..self.pages,
+        }
+    }
 }
 
 /// The tables of a backfill, and how the server pages them.
@@ -92,11 +111,29 @@ struct Filling<'a> {
     throttle: Throttle,
     begun: Instant,
     told: Instant,
+    /// The table and the place that the first walk has come to.
+    at: Option<(usize, u64)>,
     /// Rows that still wanted after their update: the default may give NULL.
     still: u64,
 }
 
 impl Filling<'_> {
+    /// What another session had done is no work of this one's.
+    fn go_on(&mut self, from: Option<Place>) {
+        let progress = &mut self.progress;
+        progress.rows = from.map_or(0, |place| place.rows);
+        for table in &mut self.leaves {
+            let left = table.left(from);
+            let behind = table.pages - left.end;
+            let rows = table.rows.unwrap_or_default() * behind as f64 / table.pages.max(1) as f64;
+            progress.of_rows = progress.of_rows.map(|of| of - rows.round());
+            progress.of_pages -= behind as f64;
+            progress.pages += left.start as f64;
+            table.pages = left.end;
+        }
+        progress.before = (progress.rows, progress.pages);
+    }
+
     /// The statement of one batch: of rows that want all of its columns.
     fn update(&self, leaf: usize, batch: &Range<u64>, how: How, columns: &[Filled]) -> String {
         let name = self.leaves.get(leaf).map(|leaf| leaf.name.quoted()).unwrap_or_default();
@@ -118,6 +155,13 @@ impl Filling<'_> {
                 each(|filled| format!("({})", filled.wanting), " OR ")
             ),
         }
+    }
+
+    /// For the record: whole pages.
+    fn reached(&self) -> Option<Place> {
+        let (leaf, place) = self.at?;
+        let Leaf { oid: table, file, pages: end, .. } = *self.leaves.get(leaf)?;
+        Some(Place { table, file, page: place / self.places.lines, end, rows: self.progress.rows })
     }
 
     /// A batch of this many places is done.
@@ -149,11 +193,16 @@ impl Execution<'_> {
             throttle: Throttle::default(),
             begun: now,
             told: now,
+            at: None,
             still: 0,
         };
+        let from = self.recorded_place();
+        filling.go_on(from);
         for leaf in 0..filling.leaves.len() {
-            let end = filling.leaves.get(leaf).map_or(0, |leaf| leaf.pages) * places.lines;
-            self.walk(&mut filling, leaf, &what.columns, &mut Walk::new(0..end), How::Plain).await?;
+            let Some(left) = filling.leaves.get(leaf).map(|table| table.left(from)) else { continue };
+            let mut walk = Walk::new(left.start * places.lines..left.end * places.lines);
+            self.walk(&mut filling, leaf, &what.columns, &mut walk, How::Plain).await?;
+            filling.at = Some((leaf, walk.at()));
         }
         self.sweep(&mut filling).await?;
         self.analyze(&filling).await?;
@@ -172,6 +221,9 @@ impl Execution<'_> {
         how: How,
     ) -> Result<(), Stop> {
         while let Some(batch) = walk.next(filling.pace.size()) {
+            if !filling.progress.sweeping {
+                filling.at = Some((leaf, batch.start));
+            }
             self.between(filling).await?;
             let skips = how == How::Plain && walk.locked >= SKIP_AFTER;
             let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how }, columns);
@@ -287,6 +339,7 @@ impl Execution<'_> {
         if let Some(stop) = self.interrupted() {
             return Err(stop);
         }
+        self.record_place(|| filling.reached()).await?;
         self.throttle(filling).await?;
         self.tell_progress(filling);
         Ok(())

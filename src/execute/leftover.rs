@@ -9,6 +9,7 @@
 //! Limits: a proxy that ends forgets. An index whose build was lost is told by its table, its name and that it is
 //! invalid: the server tells an oid only when a build is over.
 
+use super::record::{Job, Keeping, Taken};
 use super::{Execution, Reply, Stop, Tried, Undone};
 use crate::backend::BackendLost;
 use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
@@ -34,13 +35,17 @@ pub struct Memory {
     /// There is something to remember: the plan has several phases, and is not in a transaction of the client's.
     pub(super) marks: bool,
     /// What the phases have made, each with what tells it.
-    things: Vec<(Thing, u32)>,
+    pub(super) things: Vec<(Thing, u32)>,
     /// The id of the newest transaction that was about to commit.
     transaction: Option<String>,
     /// Indexes that were built, with their phases.
-    built: Vec<(usize, u32)>,
+    pub(super) built: Vec<(usize, u32)>,
     /// What is to be undone by another session.
     pub left: Option<Leftover>,
+    /// How far the plan is, on record.
+    pub(super) keeping: Option<Keeping>,
+    /// The table whose record's lock is held without one.
+    pub(super) unrecorded: Option<u32>,
 }
 
 impl Memory {
@@ -65,6 +70,8 @@ pub struct Leftover {
     completed: Completed,
     /// In the order in which it is undone.
     left: Vec<Left>,
+    /// It is on record too: the same statement continues it.
+    pub job: Option<Job>,
 }
 
 /// Why it is there.
@@ -279,7 +286,7 @@ impl Execution<'_> {
         }
         let known = completed.is_some();
         let completed = completed.unwrap_or(Completed::No);
-        let leftover = Leftover { tag: plan.tag.clone(), why: Why::Lost, completed, left };
+        let leftover = Leftover { tag: plan.tag.clone(), why: Why::Lost, completed, left, job: self.job() };
         let remedy = leftover.remedy();
         if known {
             tracing::warn!(
@@ -302,7 +309,8 @@ impl Execution<'_> {
         if !self.memory.marks || left.is_empty() {
             return false;
         }
-        let leftover = Leftover { tag: plan.tag.clone(), why: Why::Blocked, completed: Completed::No, left };
+        let (tag, completed) = (plan.tag.clone(), Completed::No);
+        let leftover = Leftover { tag, why: Why::Blocked, completed, left, job: None };
         let remedy = leftover.remedy();
         tracing::warn!(reason, remedy, "what a schema change had begun is undone before the next one of its role");
         let message = format!("what this statement had begun could not be brought back yet: {reason}");
@@ -380,6 +388,22 @@ impl Execution<'_> {
     /// # Errors
     /// This session's statement is cancelled, or its backend is gone too.
     pub async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
+        let Some(job) = &leftover.job else { return self.clear_all(leftover).await };
+        match self.take_job(job).await? {
+            Taken::Gone => Ok(Cleared::Nothing),
+            Taken::Busy => Ok(Cleared::Later),
+            Taken::Ours { quiet } => {
+                let cleared = self.clear_all(leftover).await;
+                let undone = matches!(cleared, Ok(Cleared::Undone(_) | Cleared::Nothing));
+                if !matches!(cleared, Err(Stop::Lost)) {
+                    self.leave_job(job, quiet, undone).await?;
+                }
+                cleared
+            }
+        }
+    }
+
+    async fn clear_all(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
         match self.came_to_its_end(&leftover.completed).await? {
             Some(true) => return Ok(Cleared::Nothing),
             Some(false) => {}
@@ -501,7 +525,7 @@ fn is_for_good(sqlstate: &str) -> bool {
 }
 
 /// What `quote_ident` gave.
-fn unquoted(name: &str) -> String {
+pub(super) fn unquoted(name: &str) -> String {
     match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
         None => name.to_owned(),

@@ -12,6 +12,7 @@ pub mod first;
 pub mod leftover;
 mod long;
 mod progress;
+pub mod record;
 mod unchanged;
 mod wait;
 
@@ -132,31 +133,53 @@ impl Execution<'_> {
         // Whatever ended it: no answer of the backend's to us is left on its way.
         if !matches!(result, Err(Stop::Lost)) {
             self.talk.uncover().await?;
+            self.end_record().await?;
         }
         result
     }
 
     async fn run_phases(&mut self, plan: &Plan) -> Result<Reply, Stop> {
-        for note in &plan.notes {
-            self.tell(note);
-        }
         let mut reply = Reply::default();
-        self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
-        for (at, phase) in plan.phases.iter().enumerate() {
+        let first = self.first_phase();
+        if first == 0 {
+            for note in &plan.notes {
+                self.tell(note);
+            }
+            self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
+            self.begin_record(plan).await?;
+        }
+        let mut interrupted = first > 0;
+        for (at, phase) in plan.phases.iter().enumerate().skip(first) {
             let phase = &*self.with_names(phase);
             if phase.steps.is_empty() {
                 continue;
             }
-            let result = match self.phase(at, phase, &mut reply).await {
-                Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
-                Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await,
-                other => other,
-            };
+            self.under_way(Some(at));
+            let result = self.phase_on_record(at, phase, std::mem::take(&mut interrupted), &mut reply).await;
+            self.under_way(None);
             if let Err(stop) = result {
                 return Err(self.undo_all(plan, at, stop).await);
             }
         }
         Ok(reply)
+    }
+
+    /// `interrupted`: a dead session was in it.
+    async fn phase_on_record(
+        &mut self,
+        at: usize,
+        phase: &Phase,
+        interrupted: bool,
+        reply: &mut Reply,
+    ) -> Result<(), Stop> {
+        if !(interrupted && self.look_after_death(at, phase).await?) {
+            match self.phase(at, phase, reply).await {
+                Ok(()) if self.memory.marks => self.mark_built(at, phase).await?,
+                Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await?,
+                other => other?,
+            }
+        }
+        if self.records(phase) { Ok(()) } else { self.record_phase().await }
     }
 
     /// Without the steps about a constraint that was not made.

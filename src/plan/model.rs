@@ -4,7 +4,7 @@ use crate::catalog::RelationRef;
 use crate::pg::{LockMode, RelationName};
 use crate::report::{Report, Severity};
 use crate::sql::form::{Cost, Form};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the proxy will do for one statement. Exactly one step of the plan (`visible`) gives the client its reply,
 /// unless `answer` does.
@@ -180,7 +180,7 @@ pub struct Step {
 }
 
 /// Something of a table that a plan makes, and that is told by more than its name: another one may get that.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thing {
     /// The table's oid.
     pub table: u32,
@@ -188,7 +188,8 @@ pub struct Thing {
     pub name: ThingName,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ThingKind {
     Column,
     /// A column's.
@@ -198,7 +199,8 @@ pub enum ThingKind {
     Partition,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ThingName {
     Known(String),
     /// The server chose it: [`NewConstraint::slot`].

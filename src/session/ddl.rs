@@ -6,10 +6,11 @@ use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
-use crate::catalog::{Facts, SessionFacts, query};
+use crate::catalog::{Facts, RelationRef, SessionFacts, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
+use crate::execute::record::Record;
 use crate::execute::{Execution, Reply, Stop};
 use crate::lanes;
 use crate::learn::{Asking, Failed, Rows, learn, read};
@@ -38,7 +39,7 @@ impl Session {
             _ => self.shared.metrics.ddl_seen.add(),
         }
         if matches!(statement.class, Class::Ddl(_)) {
-            self.clear_leftovers().await?;
+            self.clear_leftovers(statement).await?;
         }
         self.look_at_block();
         if let Some(first) = self.first(statement) {
@@ -78,7 +79,13 @@ impl Session {
     /// With all that its plan depends on.
     pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
         tracing::debug!("facts are asked for: {}", shown(statement));
-        let facts = self.facts(statement).await?;
+        let mut facts = self.facts(statement).await?;
+        if let Some(table) = self.may_be_unfinished(statement, &facts) {
+            match self.continued(statement, &table, facts, offset).await? {
+                Ok(reply) => return Ok(reply),
+                Err(as_they_are) => facts = as_they_are,
+            }
+        }
         let plan = match plan::plan(statement, &facts, &self.limits()) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -96,7 +103,7 @@ impl Session {
             let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
             return Ok(elided(&plan, heard));
         }
-        let reply = self.execute_plan(&plan, &facts, offset).await?;
+        let reply = self.execute_plan(&plan, &facts, offset, None).await?;
         self.done(statement, None);
         Ok(reply)
     }
@@ -150,9 +157,19 @@ impl Session {
         tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
     }
 
-    async fn execute_plan(&mut self, plan: &Plan, facts: &Facts, offset: usize) -> Result<Reply, Stop> {
+    /// `unfinished`: what a dead session has done of it, with the table of its record, and whether that is written quietly.
+    pub(super) async fn execute_plan(
+        &mut self,
+        plan: &Plan,
+        facts: &Facts,
+        offset: usize,
+        unfinished: Option<(Record, &RelationRef, bool)>,
+    ) -> Result<Reply, Stop> {
         self.shared.metrics.ddl_planned.add();
         let mut execution = self.execution(facts, offset);
+        if let Some((record, table, quiet)) = unfinished {
+            execution.resume(record, plan, table, quiet);
+        }
         let result = execution.run(plan).await;
         if let Some(leftover) = execution.memory.left.take() {
             let (database, role) = self.database_and_role();
@@ -172,10 +189,24 @@ impl Session {
 
     /// Undoes what sessions of this role have left that are gone. In a transaction of the client's it would have to be
     /// part of it: then it is left to the next statement.
-    async fn clear_leftovers(&mut self) -> Result<(), Stop> {
+    ///
+    /// What `statement` may continue is not undone: its record tells whether it did (`execute/record.rs`).
+    async fn clear_leftovers(&mut self, statement: &Statement) -> Result<(), Stop> {
+        let mut continued = Vec::new();
+        let result = self.clear_all_but(statement, &mut continued).await;
+        let (database, role) = self.database_and_role();
+        continued.into_iter().for_each(|leftover| self.shared.leftovers.keep(database, role, leftover));
+        result
+    }
+
+    async fn clear_all_but(&mut self, statement: &Statement, continued: &mut Vec<Leftover>) -> Result<(), Stop> {
         while self.talk.link.status == b'I' {
             let (database, role) = self.database_and_role();
             let Some(leftover) = self.shared.leftovers.take(database, role) else { break };
+            if leftover.job.as_ref().is_some_and(|job| job.statement == statement.text) {
+                continued.push(leftover);
+                continue;
+            }
             let result = self.clear(&leftover).await;
             let (database, role) = self.database_and_role();
             match result {

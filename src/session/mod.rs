@@ -13,6 +13,7 @@ mod prepared;
 mod proxy_header;
 mod simple;
 mod together;
+mod unfinished;
 
 use crate::backend::{Cancels, Talk};
 use crate::config::Config;

@@ -15,7 +15,7 @@
 pub mod end;
 pub mod program;
 pub mod raw;
-
+pub mod stop;
 pub mod tls;
 pub mod twins;
 pub mod versions;

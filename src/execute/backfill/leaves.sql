@@ -14,6 +14,7 @@ SELECT pg_catalog.jsonb_build_object(
   'block_size', pg_catalog.current_setting('block_size')::pg_catalog.int8,
   'leaves', COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
     'oid', l.oid::pg_catalog.int8, 'schema', l.nspname, 'name', l.relname, 'pages', COALESCE(l.pages, 0),
+    'file', COALESCE(pg_catalog.pg_relation_filenode(l.oid::pg_catalog.regclass)::pg_catalog.int8, 0),
     -- As the planner does: as dense as it was when the statistics were made.
     'rows', CASE WHEN l.pages OPERATOR(pg_catalog.=) 0 THEN 0
       WHEN l.relpages OPERATOR(pg_catalog.>) 0 AND l.reltuples OPERATOR(pg_catalog.>=) 0 THEN

@@ -77,13 +77,19 @@ pub(super) struct Progress {
     pub(super) of_rows: Option<f64>,
     pub(super) pages: f64,
     pub(super) of_pages: f64,
+    /// Of the rows and pages those that another session had done, in another time.
+    pub(super) before: (u64, f64),
     /// All pages are done; what was moved meanwhile is looked for.
     pub(super) sweeping: bool,
 }
 
 impl Progress {
     fn share(&self) -> f64 {
-        if self.of_pages > 0.0 { (self.pages / self.of_pages).clamp(0.0, 1.0) } else { 1.0 }
+        self.share_of(self.pages)
+    }
+
+    fn share_of(&self, pages: f64) -> f64 {
+        if self.of_pages > 0.0 { (pages / self.of_pages).clamp(0.0, 1.0) } else { 1.0 }
     }
 
     /// As many rows have been updated already as statistics know of: they are too old to be told.
@@ -94,9 +100,11 @@ impl Progress {
     /// What is left takes so long, if it goes on like this.
     pub(super) fn left(&self, elapsed: Duration) -> Option<Duration> {
         let share = self.share();
-        let left = elapsed.as_secs_f64() * (1.0 - share) / share;
+        let before = if self.before.1 > 0.0 { self.share_of(self.before.1) } else { 0.0 };
+        let ours = share - before;
+        let left = elapsed.as_secs_f64() * (1.0 - share) / ours;
         // A hundredth is too little to judge by.
-        (share >= 0.01 && left.is_finite()).then(|| Duration::from_secs_f64(left.min(1e9)))
+        (ours >= 0.01 && left.is_finite()).then(|| Duration::from_secs_f64(left.min(1e9)))
     }
 
     /// `60 %, 120000 of about 200000 rows, 25400 rows/s, about 3 s left`
@@ -105,7 +113,7 @@ impl Progress {
         if let Some(of) = self.known_rows() {
             text.push_str(&format!(" of about {of:.0}"));
         }
-        let rate = self.rows as f64 / elapsed.as_secs_f64().max(1e-3);
+        let rate = self.rows.saturating_sub(self.before.0) as f64 / elapsed.as_secs_f64().max(1e-3);
         text.push_str(&format!(" rows, {rate:.0} rows/s"));
         if self.sweeping {
             text.push_str(", looking for rows that were moved meanwhile");
@@ -209,7 +217,7 @@ mod tests {
     #[test]
     fn progress_in_words() {
         let progress =
-            Progress { rows: 120_000, of_rows: Some(200_000.0), pages: 600.0, of_pages: 1000.0, sweeping: false };
+            Progress { rows: 120_000, of_rows: Some(200_000.0), pages: 600.0, of_pages: 1000.0, ..Progress::default() };
         let words = progress.words(Duration::from_secs(6));
         assert_eq!(words, "60 %, 120000 of about 200000 rows, 20000 rows/s, about 4 s left");
         let unknown = Progress { of_rows: Some(100.0), sweeping: true, pages: 1000.0, ..progress };
@@ -219,5 +227,10 @@ mod tests {
         );
         assert_eq!(Progress::default().words(Duration::ZERO), "100 %, 0 rows, 0 rows/s, about 0 ms left");
         assert_eq!(Progress { pages: 1.0, ..progress }.left(Duration::from_secs(6)), None);
+        let continued = Progress { before: (60_000, 300.0), ..progress };
+        assert_eq!(
+            continued.words(Duration::from_secs(6)),
+            "60 %, 120000 of about 200000 rows, 10000 rows/s, about 8 s left"
+        );
     }
 }

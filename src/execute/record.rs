@@ -1,0 +1,595 @@
+//! How far a plan with a backfill is, on record in the database: the same statement continues it after whatever died.
+//!
+//! The record is a comment on the row type of the plan's table (`catalog/record.rs`). It holds what the plan was made from, so that the
+//! planner, which is pure, makes the same again; which phases are done; what they have made, with what tells it; and the
+//! place that the backfill has reached.
+//!
+//! It promises: what a transaction of the plan's has done and what the record says of it are committed together; who follows a
+//! record has its lock, which nobody has who is alive and at work on it; nothing is followed that has become another table, or
+//! another column. That every row has its value never depends on it: the sweep looks at them all.
+//!
+//! Where it cannot be written (an event trigger would see it, the comment is somebody else's), the plan runs without.
+
+use super::leftover::unquoted;
+use super::{Execution, Stop, Undone};
+use crate::backend::{Answer, BackendLost};
+use crate::catalog::identity::{self, BUILT_SQL, IDENTITY_SQL, NAMES_SQL};
+use crate::catalog::query::array;
+use crate::catalog::record::{JOB_CLASS, Recorded, question};
+use crate::catalog::{Facts, RelationRef, SessionFacts};
+use crate::lanes::{self, nap_sql};
+use crate::pg::relation::{quote_identifier, quote_literal};
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::{Phase, Plan, Thing, ThingKind, Undo};
+use crate::report::{Report, in_words};
+use crate::wire::message::Batch;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+/// Its first line is for people. The number is the layout's.
+const HEADING: &str =
+    "pgsluice 1: an unfinished schema change; the same statement, sent through pgsluice, continues it\n";
+
+/// Bytes; what is larger is not recorded.
+const MOST: usize = 256 * 1024;
+
+/// As long as others do not wait for it to be written.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Nobody cancels the same session more often, unless by a program.
+const TRIES: usize = 20;
+
+const FIRST_NOTICE: Duration = Duration::from_millis(250);
+const NAP: Duration = Duration::from_millis(100);
+
+/// What is on record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Tells one run of a statement from another.
+    job: String,
+    /// The server's clock, for people.
+    since: String,
+    statement: String,
+    /// Of the plan, as [`fingerprint`] has it.
+    plan: String,
+    /// The first phase that is not done.
+    next: usize,
+    place: Option<Place>,
+    things: Vec<(Thing, u32)>,
+    built: Vec<(usize, u32)>,
+    /// Unquoted.
+    learned: Vec<String>,
+    facts: Facts,
+}
+
+/// How far the backfill is: all tables with a smaller oid are done, and of this one all pages before `page`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) table: u32,
+    /// Another file has other pages.
+    pub(super) file: u32,
+    pub(super) page: u64,
+    /// What is behind this page has come since the backfill began, with its value.
+    pub(super) end: u64,
+    /// That were given their value.
+    pub(super) rows: u64,
+}
+
+/// Which run of a statement a table's record is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    pub statement: String,
+    pub table: u32,
+    id: String,
+}
+
+/// A record that is kept up to date.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    record: Record,
+    table: RelationName,
+    oid: u32,
+    quiet: bool,
+    phases: usize,
+    /// The phase whose end is to be recorded with it.
+    under_way: Option<usize>,
+    /// There is one in the database.
+    written: bool,
+    /// When the place was last written.
+    at: Instant,
+}
+
+impl Record {
+    /// As the comment has it: ASCII, whatever encoding the session has.
+    fn to_text(&self) -> Option<String> {
+        let json = serde_json::to_string(self).ok()?;
+        let mut text = String::with_capacity(HEADING.len() + json.len());
+        text.push_str(HEADING);
+        for c in json.chars() {
+            if c.is_ascii() {
+                text.push(c);
+                continue;
+            }
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+        (text.len() <= MOST).then_some(text)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        serde_json::from_str(text.strip_prefix(HEADING)?).ok()
+    }
+
+    /// The facts that its plan was made from, in a session of now.
+    pub fn facts(&self, session: &SessionFacts) -> Facts {
+        let mut facts = Facts { session: session.clone(), ..self.facts.clone() };
+        for found in facts.relations.iter_mut().filter_map(|asked| asked.found.as_mut()) {
+            found.lane_holder = None;
+        }
+        facts
+    }
+
+    /// Whether the plan made from them is the one that was begun, and what it names what it named; if not, why not.
+    pub fn is_of(&self, plan: &Plan, now: &Facts) -> Result<(), &'static str> {
+        let same = self.facts.relations.iter().all(|asked| {
+            let now = now.asked(&asked.name).and_then(|now| now.found.as_ref());
+            asked.found.as_ref().map(|found| &found.id) == now.map(|now| &now.id)
+        });
+        if !same {
+            return Err("a table that it names has been renamed or replaced");
+        }
+        if self.plan != fingerprint(plan) || self.next > plan.phases.len() {
+            return Err("this pgsluice, or its settings, would do it otherwise");
+        }
+        Ok(())
+    }
+
+    /// For people.
+    pub fn report(&self, plan: &Plan) -> Report {
+        let tag = &plan.tag;
+        let message = format!("continuing what this {tag} had begun at {}", self.since);
+        let purpose = plan.phases.get(self.next).map_or("to its end", |phase| phase.purpose.as_str());
+        let mut detail = format!("Phase {} of {}: {purpose}.", self.next + 1, plan.phases.len());
+        if let Some(place) = self.place {
+            let _ = write!(detail, " {} rows have their value.", place.rows);
+        }
+        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail)
+    }
+}
+
+/// FNV-1a of all that a plan does: the same in every build, and no secret.
+fn fingerprint(plan: &Plan) -> String {
+    let json = serde_json::to_string(plan).unwrap_or_default();
+    let hash = json.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3) //
+    });
+    format!("{hash:016x}")
+}
+
+impl Keeping {
+    /// The comment as it is to be now; none if all is done.
+    fn text(&self) -> Option<String> {
+        if self.record.next >= self.phases { None } else { self.record.to_text() }
+    }
+
+    fn job(&self) -> Job {
+        Job { statement: self.record.statement.clone(), table: self.oid, id: self.record.job.clone() }
+    }
+}
+
+fn comment_sql(table: &RelationName, text: Option<&str>) -> String {
+    let text = text.map_or_else(|| "NULL".to_owned(), quote_literal);
+    format!("COMMENT ON TYPE {} IS {text}", table.quoted())
+}
+
+/// Tries to take the lock of who works on a table's record (`t` or `f`), or gives it back.
+fn lock_sql(function: &str, oid: u32) -> String {
+    format!("SELECT pg_catalog.{function}({JOB_CLASS}, {})", lanes::signed(oid))
+}
+
+impl Execution<'_> {
+    /// Before the first phase: the lock, and that nothing else is on record.
+    pub(super) async fn begin_record(&mut self, plan: &Plan) -> Result<(), Stop> {
+        let Some(what) = plan.phases.iter().find_map(|phase| phase.backfill.as_ref()) else { return Ok(()) };
+        if self.config.backfill.record_interval.is_zero() || !self.memory.marks {
+            return Ok(());
+        }
+        let (locked, found) = self.look_at_record(what.oid, true).await?;
+        if !locked {
+            return Ok(());
+        }
+        let id = RandomState::new().hash_one(self.facts.session.backend_pid);
+        let keeping = match found.filter(|found| found.may) {
+            Some(found) if self.is_free(found.text.as_deref()).await? => {
+                let record = Record {
+                    job: format!("{id:016x}"),
+                    since: found.now,
+                    statement: plan.statement.clone(),
+                    plan: fingerprint(plan),
+                    next: 0,
+                    place: None,
+                    things: Vec::new(),
+                    built: Vec::new(),
+                    learned: Vec::new(),
+                    facts: self.facts.clone(),
+                };
+                let (table, oid) = (what.table.clone(), what.oid);
+                let (phases, at) = (plan.phases.len(), Instant::now());
+                let keeping =
+                    Keeping { record, table, oid, quiet: found.quiet, phases, under_way: None, written: false, at };
+                keeping.text().is_some().then_some(keeping)
+            }
+            _ => None,
+        };
+        self.memory.keeping = keeping;
+        if self.memory.keeping.is_none() {
+            tracing::debug!(table = %what.table, "how far this is cannot be recorded");
+            self.give_job(what.oid).await?;
+        }
+        Ok(())
+    }
+
+    /// A record that is there, whose lock this session has, is kept from now on.
+    pub fn resume(&mut self, record: Record, plan: &Plan, table: &RelationRef, quiet: bool) {
+        self.memory.marks = true;
+        self.memory.things.clone_from(&record.things);
+        self.memory.built.clone_from(&record.built);
+        let quoted = |name: &String| if name.is_empty() { String::new() } else { quote_identifier(name) };
+        self.learned = record.learned.iter().map(quoted).collect();
+        let (phases, at) = (plan.phases.len(), Instant::now());
+        let (table, oid) = (table.full_name(), table.oid);
+        self.memory.keeping = Some(Keeping { record, table, oid, quiet, phases, under_way: None, written: true, at });
+    }
+
+    /// The first phase that is not done.
+    pub(super) fn first_phase(&self) -> usize {
+        self.memory.keeping.as_ref().map_or(0, |keeping| keeping.record.next)
+    }
+
+    /// Where the backfill of a dead session had come to.
+    pub(super) fn recorded_place(&self) -> Option<Place> {
+        self.memory.keeping.as_ref().and_then(|keeping| keeping.record.place)
+    }
+
+    pub(super) fn job(&self) -> Option<Job> {
+        self.memory.keeping.as_ref().filter(|keeping| keeping.written).map(Keeping::job)
+    }
+
+    /// Whether the end of this phase's transaction is to be recorded in it.
+    pub(super) fn records(&self, phase: &Phase) -> bool {
+        phase.in_transaction && self.memory.keeping.as_ref().is_some_and(|keeping| keeping.under_way.is_some())
+    }
+
+    /// The plan's phase that begins; none: what follows is no part of it.
+    pub(super) fn under_way(&mut self, phase: Option<usize>) {
+        if let Some(keeping) = &mut self.memory.keeping {
+            keeping.under_way = phase;
+        }
+    }
+
+    /// A phase is done; what it has made is known.
+    fn advance(&mut self) {
+        let memory = &mut self.memory;
+        if let Some((keeping, at)) =
+            memory.keeping.as_mut().and_then(|keeping| keeping.under_way.map(|at| (keeping, at)))
+        {
+            keeping.record.next = at + 1;
+            keeping.record.place = None;
+            keeping.record.things.clone_from(&memory.things);
+            keeping.record.built.clone_from(&memory.built);
+            keeping.record.learned = self.learned.iter().map(|name| unquoted(name)).collect();
+        }
+    }
+
+    /// The record, then COMMIT, behind the steps of a phase that have gone well. What is wrong with the record alone does
+    /// no harm to the phase.
+    pub(super) async fn commit_recorded(&mut self) -> Result<Answer, BackendLost> {
+        self.advance();
+        let Some(keeping) = &mut self.memory.keeping else { return self.talk.ask_one("COMMIT", &[]).await };
+        let text = keeping.text();
+        let mut batch = Batch::new();
+        if text.is_some() || keeping.written {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+            if keeping.quiet {
+                batch.statement("SET LOCAL session_replication_role = replica", &[]);
+            }
+            batch.statement(&comment_sql(&keeping.table, text.as_deref()), &[]);
+        }
+        let before_commit = batch.statements;
+        batch.statement("COMMIT", &[]);
+        // If the backend dies now, nobody knows whether there is one.
+        let stays = text.is_some();
+        keeping.written = true;
+        let answer = self.talk.ask(batch, None).await?;
+        match &answer.error {
+            None => {
+                if let Some(keeping) = &mut self.memory.keeping {
+                    keeping.written = stays;
+                }
+                Ok(answer)
+            }
+            Some(error) if answer.done < before_commit && error.sqlstate() != sqlstate::QUERY_CANCELED => {
+                tracing::warn!(sqlstate = error.sqlstate(), "how far a schema change is could not be recorded");
+                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                let mut batch = Batch::new();
+                batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+                batch.statement("COMMIT", &[]);
+                self.talk.ask(batch, None).await
+            }
+            Some(_) => Ok(answer),
+        }
+    }
+
+    /// A phase is done that was not one transaction.
+    pub(super) async fn record_phase(&mut self) -> Result<(), Stop> {
+        self.advance();
+        match self.memory.keeping.as_ref().and_then(Keeping::text) {
+            Some(text) => self.write_record(Some(&text)).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// How far the backfill is, if that is due.
+    pub(super) async fn record_place(&mut self, place: impl FnOnce() -> Option<Place>) -> Result<(), Stop> {
+        let interval = self.config.backfill.record_interval;
+        let Some(keeping) = self.memory.keeping.as_mut().filter(|keeping| keeping.at.elapsed() >= interval) else {
+            return Ok(());
+        };
+        keeping.at = Instant::now();
+        let Some(place) = place().filter(|place| keeping.record.place != Some(*place)) else { return Ok(()) };
+        keeping.record.place = Some(place);
+        match keeping.text() {
+            Some(text) => self.write_record(Some(&text)).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// In a transaction of its own. False: not now.
+    async fn write_record(&mut self, text: Option<&str>) -> Result<bool, Stop> {
+        let Some(keeping) = &self.memory.keeping else { return Ok(false) };
+        let (oid, quiet) = (keeping.oid, keeping.quiet);
+        self.write_record_of(oid, quiet, text).await
+    }
+
+    async fn write_record_of(&mut self, oid: u32, quiet: bool, text: Option<&str>) -> Result<bool, Stop> {
+        let oid_text = oid.to_string();
+        let rows = self.surely(NAMES_SQL, &[&array(std::iter::once(Some(oid_text.as_str())))]).await?;
+        let name = |row: &Vec<Option<String>>| {
+            Some(RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? }) //
+        };
+        // With the table its record is gone.
+        let Some(table) = rows.first().and_then(name) else { return Ok(true) };
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement(&super::attempt::set_local("lock_timeout", PATIENCE), &[]);
+        if quiet {
+            batch.statement("SET LOCAL session_replication_role = replica", &[]);
+        }
+        let assertion = crate::plan::Step::assertion(&identity::is_called(&table, oid), "");
+        batch.statement(&assertion.sql, &[]);
+        batch.statement(&comment_sql(&table, text), &[]);
+        batch.statement("COMMIT", &[]);
+        let Some(error) = self.talk.ask(batch, None).await?.error else { return Ok(true) };
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        if error.sqlstate() == sqlstate::QUERY_CANCELED && text.is_some() {
+            self.struck(Some(error))?;
+        } else {
+            tracing::debug!(sqlstate = error.sqlstate(), "a record could not be written just now");
+        }
+        Ok(false)
+    }
+
+    /// The plan has come to its end, or to nothing: no record is left, and its lock is given back.
+    pub(super) async fn end_record(&mut self) -> Result<(), Stop> {
+        let unrecorded = self.memory.unrecorded.take();
+        let keeping = self.memory.keeping.take();
+        let Some(oid) = keeping.as_ref().map(|keeping| keeping.oid).or(unrecorded) else { return Ok(()) };
+        if let Some(keeping) = keeping.filter(|keeping| keeping.written) {
+            self.forget(keeping.oid, keeping.quiet).await?;
+        }
+        self.give_job(oid).await
+    }
+
+    async fn forget(&mut self, oid: u32, quiet: bool) -> Result<(), Stop> {
+        for _ in 0..TRIES {
+            self.talk.cancel_settled().await;
+            if self.write_record_of(oid, quiet, None).await? {
+                return Ok(());
+            }
+        }
+        tracing::warn!(
+            oid,
+            "the record of a schema change that is over could not be removed: COMMENT ON TYPE … IS NULL does it"
+        );
+        Ok(())
+    }
+
+    pub async fn give_job(&mut self, oid: u32) -> Result<(), Stop> {
+        self.surely(&lock_sql("pg_advisory_unlock", oid), &[]).await.map(|_| ())
+    }
+
+    /// What is on record of a table; with `lock`, its lock if nobody has it.
+    async fn look_at_record(&mut self, oid: u32, lock: bool) -> Result<(bool, Option<Recorded>), Stop> {
+        let mut batch = Batch::new();
+        if lock {
+            batch.statement(&lock_sql("pg_try_advisory_lock", oid), &[]);
+        }
+        let question = question(self.facts.session.server_version);
+        self.talk.put_question(&mut batch, &question, &[&oid.to_string()]);
+        let Answer { rows, error, .. } = self.talk.ask(batch, None).await?;
+        let mut values = rows.into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_default());
+        let locked = lock && values.next().is_some_and(|value| value == "t");
+        if let Some(error) = error {
+            if locked {
+                self.give_job(oid).await?;
+            }
+            if error.sqlstate() == sqlstate::QUERY_CANCELED {
+                self.struck(Some(error))?;
+            }
+            return Ok((false, None));
+        }
+        let recorded = values.next().and_then(|json| serde_json::from_str(&self.talk.text(&json)).ok());
+        Ok((locked, recorded))
+    }
+
+    /// Whether the comment may be written over: there is none, or one of a change whose columns are gone.
+    async fn is_free(&mut self, text: Option<&str>) -> Result<bool, Stop> {
+        match text {
+            None => Ok(true),
+            Some(text) => match Record::from_text(text) {
+                Some(record) => Ok(!self.has_its_columns(&record).await?),
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// Whether the columns that were made are those of their names still.
+    async fn has_its_columns(&mut self, record: &Record) -> Result<bool, Stop> {
+        let columns = record.things.iter().filter(|(thing, _)| thing.kind == ThingKind::Column);
+        let (things, numbers): (Vec<_>, Vec<u32>) =
+            columns.filter_map(|(thing, number)| Some((super::leftover::known(thing)?, *number))).unzip();
+        if things.is_empty() {
+            return Ok(false);
+        }
+        let parameters = identity::parameters(things.into_iter());
+        let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        let now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
+        Ok(now.eq(numbers.into_iter().map(Some)))
+    }
+
+    /// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
+    ///
+    /// # Errors
+    /// It has waited too long, it is cancelled, or the backend is gone.
+    pub async fn unfinished(&mut self, oid: u32, statement: &str) -> Result<Unfinished, Stop> {
+        let (begun, limit) = (Instant::now(), self.wait_limit());
+        let (mut told, mut waited) = (false, false);
+        loop {
+            let (_, found) = self.look_at_record(oid, false).await?;
+            let Some(holder) = found.and_then(|found| followed(found, statement).map(|(_, found)| found.holder)) else {
+                return Ok(if waited { Unfinished::Over } else { Unfinished::Nothing });
+            };
+            let (locked, found) = self.look_at_record(oid, true).await?;
+            if locked {
+                let Some((record, found)) = found.and_then(|found| followed(found, statement)) else {
+                    self.give_job(oid).await?;
+                    return Ok(Unfinished::Over);
+                };
+                return Ok(Unfinished::Here(Box::new(record), found.quiet));
+            }
+            waited = true;
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            let who = holder.map_or_else(|| "Another session".to_owned(), |pid| format!("The session of pid {pid}"));
+            let detail = format!("{who} is still at work on it.");
+            if begun.elapsed() >= limit {
+                let waited = format!("Waited {} to continue this statement. {detail}", in_words(begun.elapsed()));
+                let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
+                return Err(Stop::Report(report.detail(waited)));
+            }
+            if begun.elapsed() >= FIRST_NOTICE && !std::mem::replace(&mut told, true) && self.config.ddl.notices {
+                let message = "waiting to continue what this statement has begun in another session";
+                self.tell(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail));
+            }
+            let answer = self.talk.ask_one(&nap_sql(NAP, "waiting to continue a schema change"), &[]).await?;
+            self.struck(answer.error)?;
+        }
+    }
+
+    /// Whether what is on record is still there to be continued; if not, its lock is given back.
+    ///
+    /// # Errors
+    /// The backend is gone, or what is there could not be asked.
+    pub async fn can_resume(
+        &mut self,
+        record: &Record,
+        oid: u32,
+        same: Result<(), &'static str>,
+    ) -> Result<bool, Stop> {
+        let reason = match same {
+            Err(reason) => reason,
+            Ok(()) if !self.has_its_columns(record).await? => "its columns have been dropped or renamed",
+            Ok(()) => return Ok(true),
+        };
+        self.give_job(oid).await?;
+        let message = format!("what this statement had begun at {} cannot be continued: {reason}", record.since);
+        let columns: Vec<&str> = record
+            .things
+            .iter()
+            .filter(|(thing, _)| thing.kind == ThingKind::Column)
+            .filter_map(|(thing, _)| super::leftover::known(thing).map(|(_, _, name)| name))
+            .collect();
+        let hint = format!("Drop what it has made, and run it again. Its columns: {}.", columns.join(", "));
+        tracing::warn!("{message}");
+        self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
+        Ok(false)
+    }
+
+    /// The phase that a dead session was in may have left its index half built, which is dropped, or have built it: then it is done.
+    /// The index had not been there when the plan was made.
+    pub(super) async fn look_after_death(&mut self, at: usize, phase: &Phase) -> Result<bool, Stop> {
+        if let Some(Undo::DropBuiltIndex { index, oid, .. }) = &phase.undo {
+            let rows = self.surely(BUILT_SQL, &[&oid.to_string(), &index.name]).await?;
+            if let Some(built) = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()) {
+                self.memory.built.push((at, built));
+                return Ok(true);
+            }
+        }
+        self.undo(phase, Undone::Failed).await?;
+        Ok(false)
+    }
+
+    /// Takes what a lost session has left, if nobody continues it meanwhile, to undo it. The lock is ours then.
+    pub(super) async fn take_job(&mut self, job: &Job) -> Result<Taken, Stop> {
+        let (locked, found) = self.look_at_record(job.table, true).await?;
+        if !locked {
+            return Ok(Taken::Busy);
+        }
+        let quiet = found.as_ref().is_some_and(|found| found.quiet);
+        let record = found.and_then(|found| Record::from_text(&found.text?));
+        if record.is_some_and(|record| record.job == job.id) {
+            return Ok(Taken::Ours { quiet });
+        }
+        self.give_job(job.table).await?;
+        Ok(Taken::Gone)
+    }
+
+    /// Its end: undone or not.
+    pub(super) async fn leave_job(&mut self, job: &Job, quiet: bool, undone: bool) -> Result<(), Stop> {
+        if undone {
+            self.forget(job.table, quiet).await?;
+        }
+        self.give_job(job.table).await
+    }
+}
+
+/// What there is to continue.
+#[derive(Debug)]
+pub enum Unfinished {
+    Nothing,
+    /// Another session has come to its end with it meanwhile.
+    Over,
+    /// With its lock; and whether it is written quietly.
+    Here(Box<Record>, bool),
+}
+
+/// What became of a lost session's record.
+pub(super) enum Taken {
+    Ours {
+        quiet: bool,
+    },
+    /// Somebody is at work on it.
+    Busy,
+    /// Somebody has finished or undone it.
+    Gone,
+}
+
+/// The record, if it is of this statement, and may be followed.
+fn followed(found: Recorded, statement: &str) -> Option<(Record, Recorded)> {
+    let record = Record::from_text(found.text.as_deref()?)?;
+    (found.trusted && found.may && record.statement == statement).then_some((record, found))
+}

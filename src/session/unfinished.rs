@@ -1,0 +1,61 @@
+//! A statement that continues what it had begun in a session that is gone (`execute/record.rs`).
+//!
+//! Looked for only where it adds a column that is there already: directly, the server would refuse it. It promises: what is
+//! continued is the very plan that was begun, on the very table; else a WARNING says why not, and the server its error.
+
+use super::Session;
+use super::ddl::shown;
+use crate::catalog::{Facts, RelationRef};
+use crate::config::Mode;
+use crate::execute::record::Unfinished;
+use crate::execute::{Reply, Stop};
+use crate::plan;
+use crate::sql::{Class, Statement};
+
+impl Session {
+    /// The table whose record is to be looked at.
+    pub(super) fn may_be_unfinished(&self, statement: &Statement, facts: &Facts) -> Option<RelationRef> {
+        let Class::Ddl(ddl) = &statement.class else { return None };
+        if facts.session.in_transaction || self.shared.config.proxy.mode != Mode::Plan {
+            return None;
+        }
+        let table = ddl.targets.first().and_then(|name| facts.relation(name))?;
+        let mut added = ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
+        added.any(|new| table.column(&new.name).is_some()).then(|| table.id.clone())
+    }
+
+    /// If there is nothing to continue, the facts are as they were, or asked for anew if that took a while.
+    pub(super) async fn continued(
+        &mut self,
+        statement: &Statement,
+        table: &RelationRef,
+        facts: Facts,
+        offset: usize,
+    ) -> Result<Result<Reply, Facts>, Stop> {
+        let limits = self.limits();
+        let mut execution = self.execution(&facts, offset);
+        let (record, quiet) = match execution.unfinished(table.oid, &statement.text).await? {
+            Unfinished::Nothing => return Ok(Err(facts)),
+            Unfinished::Over => return self.facts(statement).await.map(Err),
+            Unfinished::Here(record, quiet) => (record, quiet),
+        };
+        let then = record.facts(&facts.session);
+        let plan = match plan::plan(statement, &then, &limits) {
+            Ok(plan) if execution.can_resume(&record, table.oid, record.is_of(&plan, &facts)).await? => plan,
+            Ok(_) => return Ok(Err(facts)),
+            Err(refusal) => {
+                execution.give_job(table.oid).await?;
+                return Err(Stop::Report(refusal.report));
+            }
+        };
+        let report = record.report(&plan);
+        tracing::info!(detail = report.detail, "{}: {}", report.message, shown(statement));
+        if !facts.session.hushed {
+            self.talk.tell(&report);
+        }
+        self.log(statement, &plan);
+        let reply = self.execute_plan(&plan, &then, offset, Some((*record, table, quiet))).await?;
+        self.done(statement, None);
+        Ok(Ok(reply))
+    }
+}

@@ -18,6 +18,9 @@ const TABLES: &str = "CREATE TABLE o (id int PRIMARY KEY);
     INSERT INTO large SELECT g, g, repeat('x', 100) FROM generate_series(1, 20000) g;
     CREATE TABLE child (LIKE t) INHERITS (t); CREATE TABLE alone (id int PRIMARY KEY, a int);
     CREATE TABLE pointing (a int REFERENCES alone); CREATE VIEW v AS SELECT id FROM large;
+    CREATE TABLE parted (id int, a int CONSTRAINT positive CHECK (a > 0)) PARTITION BY RANGE (id);
+    CREATE TABLE part PARTITION OF parted DEFAULT PARTITION BY RANGE (id); CREATE TABLE leaf PARTITION OF part DEFAULT;
+    CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
     CREATE FUNCTION slow() RETURNS int LANGUAGE sql AS 'SELECT 1 FROM pg_sleep(60)'";
 
 struct Stage {
@@ -77,6 +80,10 @@ fn ordinary_tables_need_no_facts() {
         "DROP TABLE m CASCADE",
         "CREATE OR REPLACE VIEW v AS SELECT id, a FROM large",
         "BEGIN; DROP VIEW v; ROLLBACK",
+        "ALTER TABLE parted ADD COLUMN b int, ALTER a SET DEFAULT 7",
+        "ALTER TABLE parted ADD CONSTRAINT c CHECK (b > 0) NOT VALID",
+        "CREATE TRIGGER g AFTER INSERT ON parted FOR EACH ROW EXECUTE FUNCTION fires()",
+        "BEGIN; ALTER TABLE parted RENAME b TO c; COMMIT",
         "DROP VIEW IF EXISTS nothing, nowhere.nothing",
     ] {
         assert!(stage.is_first(sql), "{sql}");
@@ -89,6 +96,10 @@ fn ordinary_tables_need_no_facts() {
         "ALTER TABLE t ADD COLUMN c int",
         "ALTER TABLE alone ALTER id TYPE bigint",
         "COMMENT ON COLUMN v.id IS 'x'",
+        "ALTER TABLE leaf ALTER a SET DEFAULT 3",
+        "ALTER TABLE parted ADD COLUMN d int DEFAULT 7",
+        "ALTER TABLE parted DROP CONSTRAINT positive",
+        "COMMENT ON COLUMN parted.a IS 'x'",
     ] {
         assert!(!stage.is_first(sql), "{sql}");
     }
@@ -100,15 +111,17 @@ fn ordinary_tables_need_no_facts() {
 fn who_is_in_the_way_is_waited_for() {
     let mut stage = Stage::new("way");
     let before = stage.done();
-    for (take, give) in [
-        ("BEGIN; SELECT * FROM o", "COMMIT"),
+    for (table, take, give) in [
+        ("o", "BEGIN; SELECT * FROM o", "COMMIT"),
         (
+            "o",
             "SELECT pg_advisory_lock(1885827948, 'o'::regclass::oid::int)",
             "SELECT pg_advisory_unlock(1885827948, 'o'::regclass::oid::int)",
         ),
+        ("parted", "BEGIN; SELECT * FROM leaf", "COMMIT"),
     ] {
         stage.direct.ok(take);
-        stage.client.send_query("ALTER TABLE o ADD COLUMN a int");
+        stage.client.send_query(&format!("ALTER TABLE {table} ADD COLUMN n int"));
         let pid = stage.client.pid;
         let waits =
             format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '/* pgsluice: waiting%'");
@@ -116,9 +129,9 @@ fn who_is_in_the_way_is_waited_for() {
         stage.direct.ok(give);
         assert_eq!(stage.client.outcome().error, None);
         stage.client.ok("ALTER TABLE large DROP COLUMN IF EXISTS nothing");
-        stage.direct.ok("ALTER TABLE o DROP COLUMN a");
+        stage.direct.ok(&format!("ALTER TABLE {table} DROP COLUMN n"));
     }
-    assert_eq!(stage.done(), before + 2, "the two that drop nothing");
+    assert_eq!(stage.done(), before + 3, "those that drop nothing");
     stage.running.stop_now();
 }
 
@@ -184,5 +197,33 @@ fn what_was_in_vain_is_remembered() {
     stage.client =
         Client::connect(port(&stage.running), &SERVER.user, &stage.client.value("SELECT current_database()"));
     assert!(stage.is_first("CREATE INDEX ON large (a)"));
+    stage.running.stop_now();
+}
+
+/// A concurrent build asks for little; what it leaves when it fails goes, and nothing else.
+#[test]
+fn a_failed_build_takes_its_own_index_alone_with_it() {
+    let mut stage = Stage::new("build");
+    stage.direct.ok("INSERT INTO large VALUES (1, 1, 'twice')");
+    assert_eq!(
+        stage.direct.query("CREATE UNIQUE INDEX CONCURRENTLY theirs ON large (id)").error.as_deref(),
+        Some("23505")
+    );
+    let outcome = stage.client.query("CREATE UNIQUE INDEX CONCURRENTLY ours ON large (id)");
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("23505"), 'I'), "{outcome:?}");
+    let invalid = "SELECT string_agg(indexrelid::regclass::text, ' ') FROM pg_index WHERE NOT indisvalid";
+    assert_eq!(stage.direct.value(invalid), "theirs");
+    // Its name is taken: as an index by one that was left, which goes first, and by a table.
+    stage.direct.ok("DELETE FROM large WHERE b = 'twice'");
+    let outcome = stage.client.ok("CREATE UNIQUE INDEX CONCURRENTLY theirs ON large (id)");
+    assert!(
+        outcome.notices.iter().any(|notice| notice.contains("of an earlier build is dropped first")),
+        "{outcome:?}"
+    );
+    assert_eq!(stage.client.query("CREATE INDEX CONCURRENTLY o ON large (id)").error.as_deref(), Some("42P07"));
+    assert_eq!(stage.client.query("CREATE INDEX CONCURRENTLY i2 ON nothing (id)").error.as_deref(), Some("42P01"));
+    assert_eq!(stage.client.query("CREATE INDEX CONCURRENTLY i2 ON v (id)").error.as_deref(), Some("42809"));
+    stage.client.ok("CREATE INDEX CONCURRENTLY i2 ON large (id)");
+    assert_eq!(stage.direct.value("SELECT count(*) FROM pg_index WHERE NOT indisvalid"), "0");
     stage.running.stop_now();
 }

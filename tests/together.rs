@@ -19,7 +19,7 @@ const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, x int); CREATE TABLE b
     CREATE EVENT TRIGGER tells ON ddl_command_end EXECUTE FUNCTION tells()";
 
 /// Strings, how many of their statements are done at the first try, and what they leave.
-const STRINGS: [(&str, u64); 9] = [
+const STRINGS: [(&str, u64); 10] = [
     // Notices stand where they belong.
     (
         "ALTER TABLE a ADD COLUMN y int; CREATE TABLE IF NOT EXISTS b (id int); CREATE INDEX IF NOT EXISTS a_x ON a (x);
@@ -39,7 +39,8 @@ const STRINGS: [(&str, u64); 9] = [
     ("ALTER TABLE a ADD COLUMN y int; ALTER TABLE b ADD COLUMN z nosuchtype; SELECT 1", 1),
     ("CREATE INDEX ON a (x); CREATE TABLE b (id int); ALTER TABLE a ADD COLUMN z int; SELECT 1", 1),
     // One of them needs facts.
-    ("ALTER TABLE a ADD COLUMN y int; ALTER TABLE c ADD COLUMN y int; ALTER TABLE b ADD COLUMN y int; SELECT 1", 2),
+    ("ALTER TABLE a ADD COLUMN y int; ALTER TABLE c_1 ALTER x SET DEFAULT 7; ALTER TABLE b ADD COLUMN y int; SELECT 1", 2),
+    ("ALTER TABLE a ADD COLUMN y int; ALTER TABLE c ADD COLUMN y int; ALTER TABLE b ADD COLUMN y int; SELECT 1", 3),
     // What fails at COMMIT.
     (
         "ALTER TABLE a ADD COLUMN p int; ALTER TABLE a ADD FOREIGN KEY (p) REFERENCES b DEFERRABLE INITIALLY DEFERRED;

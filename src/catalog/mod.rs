@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod backfill;
+pub mod building;
 pub mod detachable;
 pub mod domain;
 pub mod facts;

@@ -1,7 +1,7 @@
 //! The first try: what most schema changes come to, run in one round trip before anything is asked.
 //!
-//! On an ordinary table most forms are one brief step whatever else is true of it, some of them only if the table is small. Such a
-//! statement is tried at once, behind a condition that says just that ([`Condition`]). Whatever speaks against it (a lock
+//! On an ordinary table most forms are one brief step whatever else is true of it, some of them only if the table is small, some on a
+//! partitioned table too. Such a statement is tried at once, behind a condition that says just that ([`Condition`]). Whatever speaks against it (a lock
 //! that is taken, a lane, a large or partitioned table, any error) leaves all as it was, and the statement goes its full way.
 //!
 //! Which statements these are is what the planner says of supposed facts: where it makes one brief step of a large table
@@ -29,6 +29,8 @@ pub struct First {
 pub struct Condition {
     /// Each is an ordinary table without partitions and children (or an index of one), and its lane is free.
     pub(super) relations: Vec<RelationName>,
+    /// It may be a partitioned one: its partitions are locked with it, as by the statement.
+    pub(super) or_partitioned: bool,
     pub(super) indexes: bool,
     /// One that is not there is none that is asked about.
     if_exists: bool,
@@ -42,32 +44,44 @@ pub struct Condition {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Vain {
     relation: RelationName,
-    /// It may be no more than its size.
-    sized: bool,
+    asked_for: Asks,
+}
+
+/// How much a condition asks for: what asks for as much will not hold either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Asks {
+    /// An ordinary or a partitioned table.
+    Table,
+    Ordinary,
+    /// An ordinary table of some size, or with some foreign keys.
+    More,
 }
 
 impl Condition {
     /// What is known when it does not hold: of several relations it may be any.
     pub fn vain(&self) -> Option<Vain> {
         let [relation] = self.relations.as_slice() else { return None };
-        Some(Vain { relation: relation.clone(), sized: self.asks_for_more() })
+        Some(Vain { relation: relation.clone(), asked_for: self.asks() })
     }
 
     /// Whether it did not hold before, most likely.
     pub fn is_vain(&self, vain: &[Vain]) -> bool {
-        vain.iter().any(|vain| self.relations.contains(&vain.relation) && (self.asks_for_more() || !vain.sized))
+        vain.iter().any(|vain| self.relations.contains(&vain.relation) && self.asks() >= vain.asked_for)
     }
 
-    /// Not only for what kind of relation it is.
-    fn asks_for_more(&self) -> bool {
-        self.small.is_some() || !self.unreferenced.is_empty()
+    fn asks(&self) -> Asks {
+        match self.small.is_some() || !self.unreferenced.is_empty() {
+            true => Asks::More,
+            false if self.or_partitioned => Asks::Table,
+            false => Asks::Ordinary,
+        }
     }
 
     /// Questions with their parameters, which come behind `settings` (a target list, or nothing): for each relation one that fails
     /// unless the condition holds of it. Where there are several, the first has the settings in it.
     pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
         // Only what is needed: the server plans what it is sent, whether it comes to it or not.
-        let mut holds = ORDINARY.to_owned();
+        let mut holds = if self.or_partitioned { OR_PARTITIONED } else { ORDINARY }.to_owned();
         if let Some(bytes) = self.small {
             let size = "pg_catalog.pg_table_size(c.oid::pg_catalog.regclass) OPERATOR(pg_catalog.<=)";
             holds.push_str(&format!(" AND {size} {bytes}"));
@@ -128,6 +142,9 @@ fn table_of_index(index: &str) -> String {
 
 const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass AND NOT c.relispartition";
 
+const OR_PARTITIONED: &str = "(c.relkind OPERATOR(pg_catalog.=) 'p' OR c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass) \
+     AND NOT c.relispartition";
+
 const UNREFERENCED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k \
      JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) k.confrelid AND a.attnum OPERATOR(pg_catalog.=) ANY (k.confkey) \
      WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid \
@@ -151,6 +168,7 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
     let retyped = ddl.parts.iter().filter(|part| part.form == Form::AlterColumnType);
     let condition = Condition {
         relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name) && !is_of_views(ddl)).collect(),
+        or_partitioned: small.is_none() && ddl.parts.iter().all(|part| is_alike_when_partitioned(part.form)),
         indexes: is_of_indexes(ddl),
         if_exists: needs_no_target(ddl),
         small,
@@ -164,6 +182,14 @@ fn is_of_views(ddl: &Ddl) -> bool {
     let of_views =
         |form| matches!(form, Form::DropView | Form::ReplaceView | Form::DropMaterializedView | Form::DropSequence);
     ddl.parts.iter().all(|part| of_views(part.form))
+}
+
+/// Forms that lock a partitioned table with all its partitions, as LOCK TABLE does, and do no more there than on an ordinary one.
+fn is_alike_when_partitioned(form: Form) -> bool {
+    matches!(
+        form,
+        Form::AddColumn | Form::SetDefault | Form::RenameColumn | Form::AddCheckNotValid | Form::CreateTrigger
+    )
 }
 
 /// What it drops may not be there. (ALTER TABLE IF EXISTS would lock it by name first, which fails then.)
@@ -348,9 +374,13 @@ mod tests {
         let (brief, sized) = (of("ALTER TABLE t ADD COLUMN a int"), of("CREATE INDEX ON t (a)"));
         let large = [sized.vain().unwrap()];
         assert_eq!((brief.is_vain(&large), sized.is_vain(&large)), (false, true));
-        let partitioned = [brief.vain().unwrap()];
-        assert_eq!((brief.is_vain(&partitioned), sized.is_vain(&partitioned)), (true, true));
-        assert!(!of("ALTER TABLE s.t ADD COLUMN a int").is_vain(&partitioned));
+        let ordinary = of("ALTER TABLE t DROP CONSTRAINT c");
+        let partitioned = [ordinary.vain().unwrap()];
+        let vain = |known| [&brief, &ordinary, &sized].map(|condition| condition.is_vain(known));
+        assert_eq!(vain(&partitioned), [false, true, true]);
+        let partition = [brief.vain().unwrap()];
+        assert_eq!(vain(&partition), [true, true, true]);
+        assert!(!of("ALTER TABLE s.t DROP CONSTRAINT c").is_vain(&partitioned));
         assert_eq!(of("TRUNCATE t, o").vain(), None);
         assert!(of("TRUNCATE t, o").is_vain(&partitioned));
     }

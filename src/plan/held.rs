@@ -1,5 +1,5 @@
 //! What a transaction block of the client's has in hand: tables that it has made, which nobody else can see, and tables that
-//! a first try of its has locked and found to be ordinary.
+//! a first try of its has locked and found to be ordinary, or partitioned.
 //!
 //! A change of those alone makes nobody wait for longer than the block does already, so there is nothing to guard, and it is
 //! relayed as it is. Invariant: whatever could give a name another meaning, or end a part of the transaction, makes all be
@@ -32,6 +32,8 @@ enum Hold {
         mode: LockMode,
         /// No larger than `small_table`.
         small: bool,
+        /// Not partitioned.
+        ordinary: bool,
     },
 }
 
@@ -53,14 +55,16 @@ impl Held {
     /// As a first try would have it: its locks, and its condition.
     fn suffices_by_locks(&self, statement: &Statement, limits: &Limits) -> bool {
         let Some(First { plan, condition }) = first::first(statement, true, limits) else { return false };
-        let is_small = |name| match self.hold(name) {
+        let is_so = |name| match self.hold(name) {
             Some(Hold::New) => true,
-            Some(Hold::Locked { small, .. }) => small || condition.small.is_none(),
+            Some(Hold::Locked { small, ordinary, .. }) => {
+                (small || condition.small.is_none()) && (ordinary || condition.or_partitioned)
+            }
             None => false,
         };
         let mut locks = plan.phases.iter().flat_map(|phase| &phase.locks);
         condition.unreferenced.is_empty()
-            && condition.relations.iter().all(is_small)
+            && condition.relations.iter().all(is_so)
             && locks.all(|lock| match self.hold(&lock.relation) {
                 Some(Hold::New) => true,
                 Some(Hold::Locked { mode, .. }) => mode.covers(lock.mode),
@@ -129,21 +133,23 @@ impl Held {
         for name in &condition.relations {
             let locks = plan.phases.iter().flat_map(|phase| &phase.locks);
             if let Some(mode) = locks.filter(|lock| lock.relation == *name).map(|lock| lock.mode).max() {
-                self.lock(name, mode, condition.small.is_some());
+                self.lock(name, mode, condition.small.is_some(), !condition.or_partitioned);
             }
         }
     }
 
-    fn lock(&mut self, name: &RelationName, mode: LockMode, small: bool) {
-        let (mode, small) = match self.hold(name) {
+    fn lock(&mut self, name: &RelationName, mode: LockMode, small: bool, ordinary: bool) {
+        let locked = match self.hold(name) {
             Some(Hold::New) => return,
             // Of two that do not cover each other one is enough to know.
-            Some(Hold::Locked { mode: held, small: known }) => {
-                (if held.covers(mode) { held } else { mode }, known || small)
-            }
-            None => (mode, small),
+            Some(Hold::Locked { mode: held, small: known_small, ordinary: known_ordinary }) => Hold::Locked {
+                mode: if held.covers(mode) { held } else { mode },
+                small: known_small || small,
+                ordinary: known_ordinary || ordinary,
+            },
+            None => Hold::Locked { mode, small, ordinary },
         };
-        self.put(name, Hold::Locked { mode, small });
+        self.put(name, locked);
     }
 
     fn hold(&self, name: &RelationName) -> Option<Hold> {
@@ -305,6 +311,20 @@ mod tests {
     fn suffices(held: &Held, sql: &str) -> bool {
         let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: true, refuse_exclude: true };
         held.suffices(&parse(sql).unwrap()[0], &limits)
+    }
+
+    /// What a first try has locked may be partitioned, unless it has asked.
+    #[test]
+    fn what_may_be_partitioned_is_not_ordinary() {
+        let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: true, refuse_exclude: true };
+        let mut held = Held::default();
+        let (add, drop) = ("ALTER TABLE t ADD COLUMN a int", "ALTER TABLE t SET (fillfactor = 70)");
+        for (sql, expected) in [(add, [true, false]), (drop, [true, true])] {
+            let statement = &parse(sql).unwrap()[0];
+            let first = first::first(statement, true, &limits);
+            assert!(held.done(statement, first.as_ref()), "{sql}");
+            assert_eq!([add, drop].map(|sql| suffices(&held, sql)), expected, "{sql}");
+        }
     }
 
     /// A table is what it was called when it was made, and only so long as nothing else may be.

@@ -6,7 +6,7 @@ use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
-use crate::catalog::{Facts, RelationRef, SessionFacts, query};
+use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
@@ -263,6 +263,9 @@ impl Session {
 
     /// What is true of the relations that a statement names, and what it would do to them.
     pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
+        if let Some(facts) = self.facts_of_a_build(statement).await? {
+            return Ok(facts);
+        }
         let mut facts = self.facts_of(&query::relations_of(statement), plan::wants(statement)).await?;
         let asks = self.shared.config.proxy.mode == Mode::Plan && facts.session.may_probe;
         if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
@@ -271,6 +274,16 @@ impl Session {
             learn(self, statement, table.as_ref(), &limits, &mut facts).await?;
         }
         Ok(facts)
+    }
+
+    /// The few that most concurrent builds need.
+    async fn facts_of_a_build(&mut self, statement: &Statement) -> Result<Option<Facts>, Stop> {
+        let Some(question) = building::question(statement).filter(|_| self.talk.link.status == b'I') else {
+            return Ok(None);
+        };
+        let (sql, parameters) = question.as_asked();
+        let answer = self.text(sql, &parameters).await?;
+        Ok(answer.and_then(|json| building::facts(statement, &json)))
     }
 
     async fn facts_of(&mut self, names: &[RelationName], wanted: Wanted) -> Result<Facts, Stop> {

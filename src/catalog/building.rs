@@ -1,0 +1,50 @@
+//! The facts of a CREATE INDEX CONCURRENTLY as a client has written it, where its plan depends on little: an ordinary table, and
+//! an index of a new name. They cost a fifth of what the full facts do.
+//!
+//! Invariants: as those of the facts (`reading.rs`).
+
+use super::query::relations_of;
+use super::reading::Question;
+use super::{Asked, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use crate::pg::RelationKind;
+use crate::sql::form::Form;
+use crate::sql::{Class, Statement};
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    session: SessionFacts,
+    table: RelationRef,
+    /// Its invalid indexes.
+    invalid: Vec<u32>,
+}
+
+/// `None`: it needs all facts. No row, or no answer, says so too.
+pub fn question(statement: &Statement) -> Option<Question> {
+    let Class::Ddl(ddl) = &statement.class else { return None };
+    let [table] = ddl.targets.as_slice() else { return None };
+    let name = ddl.index_name.as_deref().filter(|_| !ddl.if_not_exists && !ddl.only)?;
+    let [part] = ddl.parts.as_slice() else { return None };
+    (part.form == Form::CreateIndexConcurrently && relations_of(statement).len() == 1).then(|| Question {
+        sql: include_str!("building.sql").into(),
+        parameters: vec![table.quoted(), name.to_owned()],
+    })
+}
+
+/// What the answer says of the one relation that the statement names.
+pub fn facts(statement: &Statement, json: &str) -> Option<Facts> {
+    let Answer { session, table, invalid } = serde_json::from_str(json).ok()?;
+    let index = |oid: u32| IndexFacts {
+        id: RelationRef { oid, schema: table.schema.clone(), name: String::new() },
+        unique: false,
+        valid: false,
+        of_constraint: false,
+        in_progress: false,
+        definition: String::new(),
+    };
+    let indexes = invalid.into_iter().map(index).collect();
+    let found = Some(RelationFacts { indexes, ..RelationFacts::new(table, RelationKind::Table) });
+    let name = relations_of(statement).into_iter().next()?;
+    let relations = vec![Asked { name, schema_usable: true, may_create: true, found }];
+    Some(Facts { session, relations, ..Facts::default() })
+}

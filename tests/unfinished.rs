@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::stop::{STATE, STOPS, stopped};
+use common::stop::{self, STATE, STOPS, stopped};
 use common::{Client, Outcome, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
@@ -48,7 +48,7 @@ fn running(postgres: &Postgres) -> Running {
         config.ddl.small_table = 0;
         config.backfill.pause_ratio = 0.0;
         config.backfill.batch_time = Duration::from_millis(2);
-        config.backfill.record_interval = Duration::from_millis(1);
+        config.ddl.record_interval = Duration::from_millis(1);
         config.locks.deadline = Duration::from_secs(20);
     })
 }
@@ -180,6 +180,39 @@ fn the_same_statement_continues_after_a_death_at_any_step() {
         }
         // What died in its first transaction has begun nothing.
         assert!(went_on as usize >= patterns.len() - 1, "{sql}: {went_on}");
+    }
+    stage.running.stop_now();
+}
+
+/// Of any plan that has several phases.
+#[test]
+fn every_plan_continues_after_a_death_at_any_step() {
+    let mut stage = Stage::new();
+    stage.watcher.ok(DROPS);
+    stage.watcher.ok(STOPS);
+    stage.watcher.ok(stop::TABLES);
+    let before = stage.watcher.value(STATE);
+    for (sql, patterns) in stop::STATEMENTS {
+        // What detaches a partition the server finishes itself.
+        if sql.starts_with("DROP TABLE") {
+            continue;
+        }
+        stage.client().ok(sql);
+        let after = stage.watcher.value(STATE);
+        stage.watcher.ok(stop::DROPS);
+        stage.watcher.ok(stop::TABLES);
+        for pattern in patterns {
+            let what = format!("{sql}, killed at {pattern}");
+            stage.lose(sql, pattern);
+            stage.another_proxy();
+            let outcome = stage.client().query(sql);
+            assert_eq!(outcome.error, None, "{what}: {outcome:?}");
+            assert_eq!(stage.watcher.value(STATE), after, "{what}");
+            assert_eq!(stage.watcher.value(LEFT), "0 0 0", "{what}");
+            stage.watcher.ok(stop::DROPS);
+            stage.watcher.ok(stop::TABLES);
+            assert_eq!(stage.watcher.value(STATE), before, "{what}");
+        }
     }
     stage.running.stop_now();
 }
@@ -381,7 +414,7 @@ fn nobody_is_bothered_by_a_record() {
     stage.watcher.ok("DROP EVENT TRIGGER hear; ALTER SEQUENCE calls RESTART");
     let none = proxy(&stage.postgres, |config| {
         config.ddl.small_table = 0;
-        config.backfill.record_interval = Duration::ZERO;
+        config.ddl.record_interval = Duration::ZERO;
     });
     std::mem::replace(&mut stage.running, none).stop_now();
     stage.die(ADD);

@@ -236,6 +236,9 @@ pub struct RelationFacts {
     /// Another backend that holds this relation's lane.
     #[serde(default)]
     pub lane_holder: Option<i32>,
+    /// A plan for it is on record (`execute/record.rs`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recorded: bool,
     /// Is a system catalogue (or in `information_schema`).
     #[serde(default)]
     pub is_system: bool,
@@ -408,6 +411,7 @@ impl RelationFacts {
             own_lock: None,
             created_here: false,
             lane_holder: None,
+            recorded: false,
             is_system: false,
             columns: Vec::new(),
             constraints: Vec::new(),

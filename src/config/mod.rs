@@ -91,6 +91,8 @@ pub struct Ddl {
     pub oversize: Fallback,
     pub notices: bool,
     pub progress_interval: Duration,
+    /// Zero: nothing is recorded.
+    pub record_interval: Duration,
     /// Bytes; 0: no table is small.
     pub small_table: u64,
     /// What has no way that blocks nobody.
@@ -127,8 +129,6 @@ pub struct Backfill {
     /// SQL of type boolean.
     pub condition: Option<String>,
     pub pause_limit: Duration,
-    /// Zero: nothing is recorded.
-    pub record_interval: Duration,
     pub analyze: bool,
 }
 
@@ -361,6 +361,7 @@ impl Default for Ddl {
             oversize: Fallback::Relay,
             notices: true,
             progress_interval: Duration::from_secs(10),
+            record_interval: Duration::from_secs(30),
             small_table: 1 << 20,
             unsafe_ddl: Unsafe::Warn,
             exclude: Unsafe::Refuse,
@@ -394,7 +395,6 @@ impl Default for Backfill {
             max_active: 0,
             condition: None,
             pause_limit: Duration::from_secs(24 * 3600),
-            record_interval: Duration::from_secs(30),
             analyze: true,
         }
     }

@@ -140,15 +140,15 @@ impl Execution<'_> {
 
     async fn run_phases(&mut self, plan: &Plan) -> Result<Reply, Stop> {
         let mut reply = Reply::default();
-        let first = self.first_phase();
-        if first == 0 {
+        let (first, resumed) = (self.first_phase(), self.memory.keeping.is_some());
+        if !resumed {
             for note in &plan.notes {
                 self.tell(note);
             }
             self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
             self.begin_record(plan).await?;
         }
-        let mut interrupted = first > 0;
+        let mut interrupted = resumed;
         for (at, phase) in plan.phases.iter().enumerate().skip(first) {
             let phase = &*self.with_names(phase);
             if phase.steps.is_empty() {

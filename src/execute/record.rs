@@ -1,4 +1,4 @@
-//! How far a plan with a backfill is, on record in the database: the same statement continues it after whatever died.
+//! How far a plan of several phases is, on record in the database: the same statement continues it after whatever died.
 //!
 //! The record is a comment on the row type of the plan's table (`catalog/record.rs`). It holds what the plan was made from, so that the
 //! planner, which is pure, makes the same again; which phases are done; what they have made, with what tells it; and the
@@ -16,11 +16,11 @@ use crate::backend::{Answer, BackendLost};
 use crate::catalog::identity::{self, BUILT_SQL, IDENTITY_SQL, NAMES_SQL};
 use crate::catalog::query::array;
 use crate::catalog::record::{JOB_CLASS, Recorded, question};
-use crate::catalog::{Facts, RelationRef, SessionFacts};
+use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
 use crate::lanes::{self, nap_sql};
 use crate::pg::relation::{quote_identifier, quote_literal};
-use crate::pg::{RelationName, sqlstate};
-use crate::plan::{Phase, Plan, Thing, ThingKind, Undo};
+use crate::pg::{RelationKind, RelationName, sqlstate};
+use crate::plan::{Phase, PhaseKind, Plan, Thing, ThingKind, ThingName, Undo};
 use crate::report::{Report, in_words};
 use crate::wire::message::Batch;
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,20 @@ impl Record {
     }
 }
 
+/// The table whose row type has the record of a plan that is recorded: it has several phases, of which none is the server's own to
+/// finish.
+fn is_recorded<'f>(plan: &Plan, facts: &'f Facts) -> Option<&'f RelationRef> {
+    let undone = plan.phases.iter().any(|phase| phase.undo.is_some());
+    let detaches = plan.phases.iter().any(|phase| phase.kind == PhaseKind::Detach);
+    table_of(facts).filter(|_| plan.phases.len() > 1 && undone && !detaches).map(|table| &table.id)
+}
+
+/// The table that a statement's record is about: the first that it names.
+pub fn table_of(facts: &Facts) -> Option<&RelationFacts> {
+    let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+    found.find(|table| matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable))
+}
+
 /// FNV-1a of all that a plan does: the same in every build, and no secret.
 fn fingerprint(plan: &Plan) -> String {
     let json = serde_json::to_string(plan).unwrap_or_default();
@@ -193,11 +207,12 @@ fn lock_sql(function: &str, oid: u32) -> String {
 impl Execution<'_> {
     /// Before the first phase: the lock, and that nothing else is on record.
     pub(super) async fn begin_record(&mut self, plan: &Plan) -> Result<(), Stop> {
-        let Some(what) = plan.phases.iter().find_map(|phase| phase.backfill.as_ref()) else { return Ok(()) };
-        if self.config.backfill.record_interval.is_zero() || !self.memory.marks {
+        let Some(table) = is_recorded(plan, self.facts) else { return Ok(()) };
+        if self.config.ddl.record_interval.is_zero() || !self.memory.marks {
             return Ok(());
         }
-        let (locked, found) = self.look_at_record(what.oid, true).await?;
+        let (oid, table) = (table.oid, table.full_name());
+        let (locked, found) = self.look_at_record(oid, true).await?;
         if !locked {
             return Ok(());
         }
@@ -216,7 +231,6 @@ impl Execution<'_> {
                     learned: Vec::new(),
                     facts: self.facts.clone(),
                 };
-                let (table, oid) = (what.table.clone(), what.oid);
                 let (phases, at) = (plan.phases.len(), Instant::now());
                 let keeping =
                     Keeping { record, table, oid, quiet: found.quiet, phases, under_way: None, written: false, at };
@@ -224,10 +238,18 @@ impl Execution<'_> {
             }
             _ => None,
         };
-        self.memory.keeping = keeping;
-        if self.memory.keeping.is_none() {
-            tracing::debug!(table = %what.table, "how far this is cannot be recorded");
-            self.give_job(what.oid).await?;
+        let Some(keeping) = keeping else {
+            tracing::debug!(oid, "how far this is cannot be recorded");
+            return self.give_job(oid).await;
+        };
+        let text = keeping.text();
+        self.memory.keeping = Some(keeping);
+        // What a transaction begins is recorded in it.
+        if plan.phases.first().is_some_and(|phase| !phase.in_transaction)
+            && self.write_record(text.as_deref()).await?
+            && let Some(keeping) = &mut self.memory.keeping
+        {
+            keeping.written = true;
         }
         Ok(())
     }
@@ -334,7 +356,7 @@ impl Execution<'_> {
 
     /// How far the backfill is, if that is due.
     pub(super) async fn record_place(&mut self, place: impl FnOnce() -> Option<Place>) -> Result<(), Stop> {
-        let interval = self.config.backfill.record_interval;
+        let interval = self.config.ddl.record_interval;
         let Some(keeping) = self.memory.keeping.as_mut().filter(|keeping| keeping.at.elapsed() >= interval) else {
             return Ok(());
         };
@@ -440,24 +462,30 @@ impl Execution<'_> {
         match text {
             None => Ok(true),
             Some(text) => match Record::from_text(text) {
-                Some(record) => Ok(!self.has_its_columns(&record).await?),
+                Some(record) => Ok(!self.things_now(&record, |_| true).await?.contains(&true)),
                 None => Ok(false),
             },
         }
     }
 
-    /// Whether the columns that were made are those of their names still.
-    async fn has_its_columns(&mut self, record: &Record) -> Result<bool, Stop> {
-        let columns = record.things.iter().filter(|(thing, _)| thing.kind == ThingKind::Column);
-        let (things, numbers): (Vec<_>, Vec<u32>) =
-            columns.filter_map(|(thing, number)| Some((super::leftover::known(thing)?, *number))).unzip();
+    /// Whether the things that were made, of these kinds, are those of their names still.
+    async fn things_now(&mut self, record: &Record, of: impl Fn(ThingKind) -> bool) -> Result<Vec<bool>, Stop> {
+        let named = |thing: &Thing| match &thing.name {
+            ThingName::Known(_) => thing.clone(),
+            ThingName::Learned(slot) => {
+                let name = record.learned.get(*slot).cloned().unwrap_or_default();
+                Thing { name: ThingName::Known(name), ..thing.clone() }
+            }
+        };
+        let things: Vec<(Thing, u32)> =
+            record.things.iter().filter(|(thing, _)| of(thing.kind)).map(|(thing, id)| (named(thing), *id)).collect();
         if things.is_empty() {
-            return Ok(false);
+            return Ok(Vec::new());
         }
-        let parameters = identity::parameters(things.into_iter());
+        let parameters = identity::parameters(things.iter().filter_map(|(thing, _)| super::leftover::known(thing)));
         let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         let now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
-        Ok(now.eq(numbers.into_iter().map(Some)))
+        Ok(now.zip(&things).map(|(now, (_, made))| now == Some(*made)).collect())
     }
 
     /// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
@@ -512,18 +540,16 @@ impl Execution<'_> {
     ) -> Result<bool, Stop> {
         let reason = match same {
             Err(reason) => reason,
-            Ok(()) if !self.has_its_columns(record).await? => "its columns have been dropped or renamed",
+            Ok(()) if self.things_now(record, |kind| kind == ThingKind::Column).await?.contains(&false) => {
+                "its columns have been dropped or renamed"
+            }
             Ok(()) => return Ok(true),
         };
         self.give_job(oid).await?;
         let message = format!("what this statement had begun at {} cannot be continued: {reason}", record.since);
-        let columns: Vec<&str> = record
-            .things
-            .iter()
-            .filter(|(thing, _)| thing.kind == ThingKind::Column)
-            .filter_map(|(thing, _)| super::leftover::known(thing).map(|(_, _, name)| name))
-            .collect();
-        let hint = format!("Drop what it has made, and run it again. Its columns: {}.", columns.join(", "));
+        let made = record.things.iter().filter_map(|(thing, _)| super::leftover::known(thing));
+        let made: Vec<String> = made.map(|(kind, _, name)| format!("{kind} {}", quote_identifier(name))).collect();
+        let hint = format!("Drop what it has made, and run it again: {}.", made.join(", "));
         tracing::warn!("{message}");
         self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
         Ok(false)

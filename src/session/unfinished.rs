@@ -1,13 +1,13 @@
 //! A statement that continues what it had begun in a session that is gone (`execute/record.rs`).
 //!
-//! Looked for only where it adds a column that is there already: directly, the server would refuse it. It promises: what is
+//! It promises: what is
 //! continued is the very plan that was begun, on the very table; else a WARNING says why not, and the server its error.
 
 use super::Session;
 use super::ddl::shown;
 use crate::catalog::{Facts, RelationRef};
 use crate::config::Mode;
-use crate::execute::record::Unfinished;
+use crate::execute::record::{self, Unfinished};
 use crate::execute::{Reply, Stop};
 use crate::plan;
 use crate::sql::{Class, Statement};
@@ -15,13 +15,9 @@ use crate::sql::{Class, Statement};
 impl Session {
     /// The table whose record is to be looked at.
     pub(super) fn may_be_unfinished(&self, statement: &Statement, facts: &Facts) -> Option<RelationRef> {
-        let Class::Ddl(ddl) = &statement.class else { return None };
-        if facts.session.in_transaction || self.shared.config.proxy.mode != Mode::Plan {
-            return None;
-        }
-        let table = ddl.targets.first().and_then(|name| facts.relation(name))?;
-        let mut added = ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
-        added.any(|new| table.column(&new.name).is_some()).then(|| table.id.clone())
+        let plans = self.shared.config.proxy.mode == Mode::Plan && !facts.session.in_transaction;
+        let table = record::table_of(facts).filter(|table| plans && table.recorded)?;
+        matches!(statement.class, Class::Ddl(_)).then(|| table.id.clone())
     }
 
     /// If there is nothing to continue, the facts are as they were, or asked for anew if that took a while.

@@ -43,3 +43,134 @@ pub const STATE: &str = "
       UNION ALL SELECT format('%s in %s', inhrelid::regclass, inhparent::regclass) FROM pg_inherits
       UNION ALL SELECT format('sequence %s', oid::regclass) FROM pg_class WHERE relkind = 'S'
       UNION ALL SELECT format('default of %s %s', adrelid::regclass, adnum) FROM pg_attrdef) s";
+
+/// One of each kind.
+pub const TABLES: &str = "
+    CREATE TABLE o (id int PRIMARY KEY);
+    INSERT INTO o SELECT generate_series(1, 100);
+    CREATE TABLE t (id int PRIMARY KEY, v text, i int CONSTRAINT old CHECK (i > 0), j int);
+    INSERT INTO t SELECT g, 'x', g, g FROM generate_series(1, 100) g;
+    CREATE TABLE keyless (LIKE t, CONSTRAINT one UNIQUE (i));
+    INSERT INTO keyless SELECT * FROM t;
+    CREATE TABLE p (id int NOT NULL, i int) PARTITION BY RANGE (id);
+    CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50);
+    CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (50) TO (500) PARTITION BY LIST (i);
+    CREATE TABLE p2_rest PARTITION OF p2 DEFAULT;
+    CREATE INDEX there ON p1 (i, id);
+    CREATE TABLE p_rest PARTITION OF p DEFAULT;
+    INSERT INTO p SELECT g, g FROM generate_series(1, 100) g;
+    INSERT INTO p_rest VALUES (700, 1);
+    CREATE TABLE keyed (id int NOT NULL, i int REFERENCES o, UNIQUE (id)) PARTITION BY RANGE (id);
+    CREATE TABLE keyed_rest PARTITION OF keyed DEFAULT;
+    INSERT INTO keyed VALUES (7, 7);
+    CREATE TABLE loose (id int NOT NULL, i int);
+    INSERT INTO loose SELECT 500 + g, g FROM generate_series(1, 50) g;
+    CREATE TABLE q (id int PRIMARY KEY, i int CHECK (i > 0), v text DEFAULT 'x') PARTITION BY RANGE (id);
+    CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (50);
+    CREATE TABLE q2 PARTITION OF q FOR VALUES FROM (50) TO (500);
+    CREATE INDEX ON q (i);
+    INSERT INTO q SELECT g, g FROM generate_series(1, 100) g";
+
+/// Every table that a statement changes.
+pub const DROPS: &str = "DROP TABLE IF EXISTS t, keyless, o, p, keyed, loose, q, q1, q2";
+
+/// A statement, and what its steps are like.
+pub const STATEMENTS: [(&str, &[&str]); 22] = [
+    (
+        "ALTER TABLE t ALTER COLUMN v SET NOT NULL",
+        &["%IS NOT NULL) NOT VALID", "%VALIDATE CONSTRAINT%", "%SET NOT NULL", "%DROP CONSTRAINT%"],
+    ),
+    ("ALTER TABLE t ADD COLUMN c int DEFAULT 1 NOT NULL CHECK (c > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    (
+        "ALTER TABLE t ADD COLUMN c int DEFAULT 1 + random() * 1e9 NOT NULL CHECK (c > 0) UNIQUE",
+        &["%ADD COLUMN \"c\"%", "%IS NOT NULL) NOT VALID", "CREATE UNIQUE INDEX%", "%SET NOT NULL", "%USING INDEX%"],
+    ),
+    (
+        "ALTER TABLE keyless ADD COLUMN c bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        &["CREATE SEQUENCE%", "%OWNED BY %.%", "CREATE UNIQUE INDEX%", "%AS IDENTITY%", "DROP SEQUENCE%"],
+    ),
+    (
+        "ALTER TABLE t ADD COLUMN c serial, ALTER v SET NOT NULL, ADD CHECK (i > 0), ADD FOREIGN KEY (i) REFERENCES o, DROP COLUMN j",
+        &["%OWNED BY%", "%ADD CHECK%", "%ADD FOREIGN KEY%", "%VALIDATE CONSTRAINT%", "%DROP COLUMN%"],
+    ),
+    (
+        "ALTER TABLE t ADD COLUMN c dice NOT NULL",
+        &["%DROP DEFAULT", "%IS DISTINCT FROM NULL) NOT VALID", "%SET NOT NULL"],
+    ),
+    (
+        "ALTER TABLE t DROP CONSTRAINT old, ADD CONSTRAINT old CHECK (i > -1)",
+        &["%NOT VALID", "%VALIDATE CONSTRAINT%", "%DROP CONSTRAINT old", "%RENAME CONSTRAINT%"],
+    ),
+    (
+        "ALTER TABLE keyless DROP CONSTRAINT one, ADD CONSTRAINT one PRIMARY KEY (j) DEFERRABLE",
+        &["%IS NOT NULL) NOT VALID", "CREATE UNIQUE INDEX%", "%DROP CONSTRAINT one%", "%USING INDEX%"],
+    ),
+    ("ALTER TABLE t ADD CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    ("ALTER TABLE t ADD CONSTRAINT named CHECK (i > 0)", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    ("ALTER TABLE t ADD FOREIGN KEY (i) REFERENCES o", &["%NOT VALID", "%VALIDATE CONSTRAINT%"]),
+    ("ALTER TABLE t ADD UNIQUE (i)", &["CREATE UNIQUE INDEX%", "%USING INDEX%"]),
+    (
+        "ALTER TABLE keyless ADD PRIMARY KEY (i, j)",
+        &[
+            "%IS NOT NULL) NOT VALID",
+            "%VALIDATE CONSTRAINT%",
+            "CREATE UNIQUE INDEX%",
+            "%USING INDEX%",
+            "%DROP CONSTRAINT%",
+        ],
+    ),
+    ("CREATE INDEX ON p (i)", &["CREATE INDEX%\"p1\"%", "CREATE INDEX%\"p2_rest\"%", "%ON p (i)"]),
+    (
+        "ALTER TABLE p ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",
+        &[
+            "%within_bounds CHECK%",
+            "%VALIDATE%within%",
+            "%outside_bounds CHECK%",
+            "%VALIDATE%outside%",
+            "%ATTACH PARTITION loose%",
+        ],
+    ),
+    (
+        "CREATE TABLE p_new PARTITION OF p FOR VALUES FROM (800) TO (900)",
+        &["%outside_bounds CHECK%", "%VALIDATE%outside%", "CREATE TABLE p_new%"],
+    ),
+    (
+        "ALTER TABLE keyed ATTACH PARTITION loose FOR VALUES FROM (501) TO (600)",
+        &[
+            "CREATE UNIQUE%",
+            "%USING INDEX%",
+            "%FOREIGN KEY%NOT VALID",
+            "%VALIDATE%_fkey%",
+            "%VALIDATE%outside%",
+            "%ATTACH PARTITION loose%",
+        ],
+    ),
+    (
+        "ALTER TABLE p ADD UNIQUE (id, i)",
+        &["CREATE UNIQUE%\"p1\"%", "%\"p1\"%USING INDEX%", "%\"p2_rest\"%USING INDEX%", "%ADD UNIQUE (id, i)"],
+    ),
+    (
+        "ALTER TABLE p ADD PRIMARY KEY (id, i)",
+        &[
+            "%IS NOT NULL) NOT VALID",
+            "%VALIDATE CONSTRAINT%",
+            "CREATE UNIQUE%\"p2_rest\"%",
+            "%\"p1\"%USING INDEX%",
+            "%\"p2_rest\"%USING INDEX%",
+            "%p ADD PRIMARY KEY (id, i)",
+            "%\"p\" DROP CONSTRAINT%",
+        ],
+    ),
+    ("CREATE INDEX ON p (i, id)", &["CREATE INDEX%\"p2_rest\"%", "%ON p (i, id)"]),
+    (
+        "ALTER TABLE q ADD FOREIGN KEY (id) REFERENCES o",
+        &[
+            "%\"q1\"%NOT VALID",
+            "%\"q1\" VALIDATE%",
+            "%\"q2\"%NOT VALID",
+            "%\"q2\" VALIDATE%",
+            "%q ADD CONSTRAINT%FOREIGN KEY%",
+        ],
+    ),
+    ("DROP TABLE q2", &["%DETACH PARTITION%CONCURRENTLY", "DROP TABLE%"]),
+];

@@ -29,6 +29,11 @@
                  'typed', c.reloftype OPERATOR(pg_catalog.<>) 0::pg_catalog.oid,
                  'owned', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
                  'may_lock', COALESCE(pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE'), false),
+                 -- As record.sql has it.
+                 'recorded', EXISTS (SELECT FROM pg_catalog.pg_description d
+                   WHERE d.objoid OPERATOR(pg_catalog.=) c.reltype AND d.objsubid OPERATOR(pg_catalog.=) 0
+                     AND d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+                     AND pg_catalog.left(d.description, 9) OPERATOR(pg_catalog.=) 'pgsluice '),
                  'is_system', n.nspname OPERATOR(pg_catalog.=)
                               ANY (ARRAY['pg_catalog', 'information_schema', 'pg_toast']::pg_catalog.name[])) AS json,
                pg_catalog.json_build_object(

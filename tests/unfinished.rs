@@ -227,11 +227,14 @@ fn a_backfill_goes_on_where_it_was() {
     stage.watcher.ok("VACUUM ANALYZE t");
     stage.die(ADD);
     assert!(stage.record("t").contains(r#""page":"#), "{}", stage.record("t"));
-    let filled: u64 = stage.watcher.value("SELECT count(r) FROM t").parse().unwrap();
+    let mut application = stage.direct();
+    let filled: u64 = application.value("SELECT count(r) FROM t").parse().unwrap();
     assert!((1_000..5_000).contains(&filled), "{filled}");
-    stage.watcher.ok("CREATE TABLE had AS SELECT id, r FROM t WHERE r IS NOT NULL");
-    // The application goes on meanwhile.
-    stage.watcher.ok("INSERT INTO t VALUES (20001, 'new', 1)");
+    application.ok("CREATE TABLE had AS SELECT id, r FROM t WHERE r IS NOT NULL");
+    application.ok("INSERT INTO t VALUES (20001, 'new', 1)");
+    // At its end it has told what it has read.
+    let (pid, _) = (application.pid, application.goodbye());
+    stage.until_gone(pid);
     stage.another_proxy();
     let before = read(&mut stage);
     let mut client = stage.client();

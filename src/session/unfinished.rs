@@ -40,14 +40,17 @@ impl Session {
             Unfinished::Here(record, quiet) => (record, quiet),
         };
         let then = record.facts(&facts.session);
-        let plan = match plan::plan(statement, &then, &limits) {
-            Ok(plan) if execution.can_resume(&record, table.oid, record.is_of(&plan, &facts)).await? => plan,
-            Ok(_) => return Ok(Err(facts)),
+        let mut plan = match plan::plan(statement, &then, &limits) {
+            Ok(plan) => plan,
             Err(refusal) => {
                 execution.give_job(table.oid).await?;
                 return Err(Stop::Report(refusal.report));
             }
         };
+        let same = record.is_of(&plan, &facts);
+        if !execution.can_resume(&record, table.oid, same, &mut plan).await? {
+            return Ok(Err(facts));
+        }
         let report = record.report(&plan);
         tracing::info!(detail = report.detail, "{}: {}", report.message, shown(statement));
         if !facts.session.hushed {

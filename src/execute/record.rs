@@ -476,6 +476,15 @@ impl Execution<'_> {
         Ok(now.eq(numbers.into_iter().map(Some)))
     }
 
+    /// The record that a statement would follow; its lock may be another's.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn on_record(&mut self, oid: u32, statement: &str) -> Result<Option<Record>, Stop> {
+        let (_, found) = self.look_at_record(oid, false).await?;
+        Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
+    }
+
     /// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
     ///
     /// # Errors

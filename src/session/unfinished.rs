@@ -61,4 +61,19 @@ impl Session {
         self.done(statement, None);
         Ok(Ok(reply))
     }
+
+    /// The plan that a statement would continue, and from where, for EXPLAIN.
+    pub(super) async fn explained(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<String>, Stop> {
+        let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(None) };
+        let limits = self.limits();
+        let Some(record) = self.execution(facts, 0).on_record(table.oid, &statement.text).await? else {
+            return Ok(None);
+        };
+        let plan = plan::plan(statement, &record.facts(&facts.session), &limits).ok();
+        let plan = plan.filter(|plan| record.is_of(plan, facts).is_ok());
+        Ok(plan.map(|plan| {
+            let report = record.report(&plan);
+            format!("{}\n  {}\n{}", report.message, report.detail.unwrap_or_default(), plan::print::to_text(&plan))
+        }))
+    }
 }

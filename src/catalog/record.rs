@@ -28,6 +28,8 @@ pub struct Recorded {
     pub quiet: bool,
     /// It may be followed: none but the session's equals can have written it.
     pub trusted: bool,
+    /// The table's owner, quoted.
+    pub owner: String,
     /// The backend that has the lock.
     pub holder: Option<i32>,
 }

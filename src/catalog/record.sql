@@ -13,6 +13,7 @@ SELECT pg_catalog.jsonb_build_object(
   'quiet', me.rolsuper OR may_set_role,
   -- A superuser does not do what another's words say.
   'trusted', o.rolsuper OR NOT me.rolsuper,
+  'owner', pg_catalog.quote_ident(o.rolname),
   'holder', (SELECT pg_catalog.min(l.pid) FROM pg_catalog.pg_locks l
     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
     AND l.classid OPERATOR(pg_catalog.=) 1885827946::pg_catalog.oid AND l.objid OPERATOR(pg_catalog.=) c.oid

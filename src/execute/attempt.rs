@@ -145,6 +145,10 @@ impl Execution<'_> {
         if let Some(hold) = hold {
             batch.statement(&set_local("statement_timeout", hold), &[]);
         }
+        // COMMIT is sent when the record can be written: should this proxy be frozen, or its machine die, nobody else would end that.
+        if let Some(budget) = self.hold_budget(phase).filter(|_| self.records(phase)) {
+            batch.statement(&set_local("idle_in_transaction_session_timeout", budget), &[]);
+        }
         for sql in lock_sql(&phase.locks, matches!(how, Next::Queue(_))) {
             batch.statement(&sql, &[]);
         }

@@ -167,7 +167,9 @@ impl Filling<'_> {
     /// A batch of this many places is done.
     fn done(&mut self, places: u64, answer: &Answer) {
         let counted = |at: usize| answer.rows.first()?.get(at)?.as_deref()?.parse::<u64>().ok();
-        self.progress.rows += answer.updated + counted(0).unwrap_or_default();
+        // A record may say anything.
+        let rows = answer.updated + counted(0).unwrap_or_default();
+        self.progress.rows = self.progress.rows.saturating_add(rows);
         self.still += counted(1).unwrap_or_default();
         self.pace.took(places, answer.took);
     }

@@ -201,7 +201,7 @@ pub(super) fn known(thing: &Thing) -> Option<(&str, u32, &str)> {
 }
 
 /// What undoing a phase would drop.
-fn made(phase: &Phase) -> impl Iterator<Item = &Thing> {
+pub(super) fn made(phase: &Phase) -> impl Iterator<Item = &Thing> {
     let steps = match &phase.undo {
         Some(Undo::Run(undo)) => undo.steps.as_slice(),
         _ => &[],
@@ -214,19 +214,33 @@ impl Execution<'_> {
     /// before the transaction commits.
     pub(super) fn put_mark(&self, phase: &Phase, batch: Batch) -> Batch {
         let mut batch = batch;
-        let parameters = identity::parameters(made(phase).filter_map(known));
+        let marked = self.marked(phase);
+        let parameters = identity::parameters(marked.iter().filter_map(known));
         batch.statement(IDENTITY_SQL, &parameters.each_ref().map(String::as_str));
         batch.flush()
     }
 
+    /// What a phase has made, and a name tells for the moment. What is on record has the defaults of new columns too: whoever
+    /// continues it gives them to old rows.
+    fn marked(&self, phase: &Phase) -> Vec<Thing> {
+        let mut things: Vec<Thing> = made(phase).filter(|thing| known(thing).is_some()).cloned().collect();
+        if self.memory.keeping.is_some() {
+            let columns = things.iter().filter(|thing| thing.kind == ThingKind::Column);
+            let defaults: Vec<Thing> =
+                columns.map(|column| Thing { kind: ThingKind::Default, ..column.clone() }).collect();
+            things.extend(defaults);
+        }
+        things
+    }
+
     /// Reads that answer.
     pub(super) fn mark(&mut self, phase: &Phase, rows: &[Vec<Option<String>>]) {
-        let things: Vec<&Thing> = made(phase).filter(|thing| known(thing).is_some()).collect();
+        let things = self.marked(phase);
         let rows: Vec<_> = rows.iter().filter(|row| row.len() == 3).collect();
         self.memory.transaction = rows.first().and_then(|row| row.first()?.clone());
         for (thing, row) in things.into_iter().zip(rows) {
             if let Some(identity) = row.get(1).and_then(|value| value.as_deref()?.parse().ok()) {
-                self.memory.things.push((thing.clone(), identity));
+                self.memory.things.push((thing, identity));
             }
         }
     }

@@ -28,6 +28,7 @@ use crate::report::{Report, Severity};
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use crate::wire::message::Batch;
+use crate::wire::reply::put_command_complete;
 use bytes::BytesMut;
 use std::borrow::Cow;
 use std::time::Instant;
@@ -160,6 +161,10 @@ impl Execution<'_> {
             if let Err(stop) = result {
                 return Err(self.undo_all(plan, at, stop).await);
             }
+        }
+        // A dead session has had the server's.
+        if plan.phases.iter().take(first).flat_map(|phase| &phase.steps).any(|step| step.visible) {
+            put_command_complete(&mut reply.frames, &plan.tag);
         }
         Ok(reply)
     }

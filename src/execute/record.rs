@@ -10,13 +10,15 @@
 //!
 //! Where it cannot be written (an event trigger would see it, the comment is somebody else's), the plan runs without.
 
-use super::leftover::unquoted;
+use super::attempt::is_lock_failure;
+use super::leftover::{made, unquoted};
 use super::{Execution, Stop, Undone};
 use crate::backend::{Answer, BackendLost};
+use crate::catalog::backfill;
 use crate::catalog::identity::{self, BUILT_SQL, IDENTITY_SQL, NAMES_SQL};
 use crate::catalog::query::array;
 use crate::catalog::record::{JOB_CLASS, Recorded, question};
-use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
+use crate::catalog::{BackfillFacts, Facts, RelationFacts, RelationRef, SessionFacts};
 use crate::lanes::{self, nap_sql};
 use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName, sqlstate};
@@ -141,8 +143,13 @@ impl Record {
         if !same {
             return Err("a table that it names has been renamed or replaced");
         }
-        if self.plan != fingerprint(plan) || self.next > plan.phases.len() {
+        if self.plan != fingerprint(plan) || self.next >= plan.phases.len() {
             return Err("this pgsluice, or its settings, would do it otherwise");
+        }
+        let mut columns =
+            plan.phases.iter().take(self.next).flat_map(made).filter(|thing| thing.kind == ThingKind::Column);
+        if columns.any(|column| !self.things.iter().any(|(thing, _)| thing == column)) {
+            return Err("its record is damaged");
         }
         Ok(())
     }
@@ -216,6 +223,8 @@ impl Execution<'_> {
         if !locked {
             return Ok(());
         }
+        // Whatever ends it from here on, the lock is given back.
+        self.memory.unrecorded = Some(oid);
         let id = RandomState::new().hash_one(self.facts.session.backend_pid);
         let keeping = match found.filter(|found| found.may) {
             Some(found) if self.is_free(found.text.as_deref()).await? => {
@@ -240,10 +249,11 @@ impl Execution<'_> {
         };
         let Some(keeping) = keeping else {
             tracing::debug!(oid, "how far this is cannot be recorded");
-            return self.give_job(oid).await;
+            return self.end_record().await;
         };
         let text = keeping.text();
         self.memory.keeping = Some(keeping);
+        self.memory.unrecorded = None;
         // What a transaction begins is recorded in it.
         if plan.phases.first().is_some_and(|phase| !phase.in_transaction)
             && self.write_record(text.as_deref()).await?
@@ -307,7 +317,8 @@ impl Execution<'_> {
     }
 
     /// The record, then COMMIT, behind the steps of a phase that have gone well. What is wrong with the record alone does
-    /// no harm to the phase.
+    /// no harm to the phase; but where one is in the database already, which would be behind, its lock is waited for as the
+    /// phase's own.
     pub(super) async fn commit_recorded(&mut self) -> Result<Answer, BackendLost> {
         self.advance();
         let Some(keeping) = &mut self.memory.keeping else { return self.talk.ask_one("COMMIT", &[]).await };
@@ -323,7 +334,7 @@ impl Execution<'_> {
         let before_commit = batch.statements;
         batch.statement("COMMIT", &[]);
         // If the backend dies now, nobody knows whether there is one.
-        let stays = text.is_some();
+        let (stays, was_written) = (text.is_some(), keeping.written);
         keeping.written = true;
         let answer = self.talk.ask(batch, None).await?;
         match &answer.error {
@@ -333,9 +344,13 @@ impl Execution<'_> {
                 }
                 Ok(answer)
             }
+            Some(error) if was_written && is_lock_failure(error) => Ok(answer),
             Some(error) if answer.done < before_commit && error.sqlstate() != sqlstate::QUERY_CANCELED => {
                 tracing::warn!(sqlstate = error.sqlstate(), "how far a schema change is could not be recorded");
-                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                // One that is there is to be written later, or removed in the end.
+                if !was_written {
+                    self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                }
                 let mut batch = Batch::new();
                 batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
                 batch.statement("COMMIT", &[]);
@@ -488,6 +503,15 @@ impl Execution<'_> {
         Ok(now.zip(&things).map(|(now, (_, made))| now == Some(*made)).collect())
     }
 
+    /// The record that a statement would follow; its lock may be another's.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn on_record(&mut self, oid: u32, statement: &str) -> Result<Option<Record>, Stop> {
+        let (_, found) = self.look_at_record(oid, false).await?;
+        Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
+    }
+
     /// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
     ///
     /// # Errors
@@ -497,6 +521,9 @@ impl Execution<'_> {
         let (mut told, mut waited) = (false, false);
         loop {
             let (_, found) = self.look_at_record(oid, false).await?;
+            if let Some(report) = found.as_ref().and_then(|found| not_followed(found, statement)) {
+                self.tell(&report);
+            }
             let Some(holder) = found.and_then(|found| followed(found, statement).map(|(_, found)| found.holder)) else {
                 return Ok(if waited { Unfinished::Over } else { Unfinished::Nothing });
             };
@@ -528,7 +555,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Whether what is on record is still there to be continued; if not, its lock is given back.
+    /// Whether what is on record is still there to be continued, as the plan is told that has been made anew; if not, its
+    /// lock is given back.
     ///
     /// # Errors
     /// The backend is gone, or what is there could not be asked.
@@ -537,13 +565,20 @@ impl Execution<'_> {
         record: &Record,
         oid: u32,
         same: Result<(), &'static str>,
+        plan: &mut Plan,
     ) -> Result<bool, Stop> {
-        let reason = match same {
-            Err(reason) => reason,
-            Ok(()) if self.things_now(record, |kind| kind == ThingKind::Column).await?.contains(&false) => {
-                "its columns have been dropped or renamed"
+        let changed = match same {
+            Err(reason) => Ok(Some(reason.to_owned())),
+            Ok(()) => self.changed_meanwhile(record, oid, plan).await,
+        };
+        let reason = match changed {
+            Ok(None) => return Ok(true),
+            Ok(Some(reason)) => reason,
+            Err(Stop::Lost) => return Err(Stop::Lost),
+            Err(stop) => {
+                self.give_job(oid).await?;
+                return Err(stop);
             }
-            Ok(()) => return Ok(true),
         };
         self.give_job(oid).await?;
         let message = format!("what this statement had begun at {} cannot be continued: {reason}", record.since);
@@ -553,6 +588,35 @@ impl Execution<'_> {
         tracing::warn!("{message}");
         self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
         Ok(false)
+    }
+
+    /// Why it would not come to what it was to be; else the plan learns of what has come meanwhile and is in nobody's way.
+    async fn changed_meanwhile(&mut self, record: &Record, oid: u32, plan: &mut Plan) -> Result<Option<String>, Stop> {
+        if self.things_now(record, |kind| kind == ThingKind::Column).await?.contains(&false) {
+            return Ok(Some("its columns have been dropped or renamed".to_owned()));
+        }
+        // Another's index that is invalid, since its build failed or is under way, is none that this statement has left.
+        let tables = self.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+        let invalid: Vec<_> = tables.flat_map(|table| &table.indexes).filter(|index| !index.valid).collect();
+        for phase in &mut plan.phases {
+            if let Some(Undo::DropBuiltIndex { known, index: own, .. }) = &mut phase.undo {
+                known.extend(invalid.iter().filter(|index| index.id.name != own.name).map(|index| index.id.oid));
+            }
+        }
+        let to_fill = plan.phases.iter_mut().skip(record.next).find_map(|phase| phase.backfill.as_mut());
+        let Some(to_fill) = to_fill else { return Ok(None) };
+        // Old rows get the default of now.
+        if self.things_now(record, |kind| kind == ThingKind::Default).await?.contains(&false) {
+            return Ok(Some("the default of its columns has been changed".to_owned()));
+        }
+        let question = backfill::question(self.facts.session.server_version);
+        let answer = self.talk.question(&question, &[&oid.to_string()]).await?.ok().map_err(Stop::Server)?;
+        let now = answer.value().and_then(|json| serde_json::from_str::<BackfillFacts>(&self.talk.text(json)).ok());
+        let Some(now) = now else { return Ok(Some("it cannot be told what an UPDATE would meet now".to_owned())) };
+        to_fill.quiet |= now.quiet;
+        // Constraints that are not valid yet may be its own; what breaks them fails by itself.
+        let obstacle = now.obstacle.filter(|obstacle| !obstacle.starts_with("its constraint "));
+        Ok(obstacle.map(|obstacle| format!("old rows cannot be filled any more, because {obstacle}")))
     }
 
     /// The phase that a dead session was in may have left its index half built, which is dropped, or have built it: then it is done.
@@ -612,6 +676,25 @@ pub(super) enum Taken {
     Busy,
     /// Somebody has finished or undone it.
     Gone,
+}
+
+/// What is on record of this statement, and may not be followed, would end in a refusal that nobody understands; or, with IF NOT
+/// EXISTS, in nothing at all.
+fn not_followed(found: &Recorded, statement: &str) -> Option<Report> {
+    let record = Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement)?;
+    let (reason, hint) = match (found.trusted, found.may) {
+        (true, true) => return None,
+        (false, _) => (
+            "a superuser does not follow what the table's owner may have written",
+            format!("SET ROLE {}, and send it again.", found.owner),
+        ),
+        (true, false) => (
+            "its record could not be kept up to date",
+            "Send it as the table's owner, where no event trigger hears of COMMENT.".to_owned(),
+        ),
+    };
+    let message = format!("what this statement had begun at {} is not continued: {reason}", record.since);
+    Some(Report::warning(sqlstate::WARNING, message).hint(hint))
 }
 
 /// The record, if it is of this statement, and may be followed.

@@ -296,11 +296,19 @@ impl Session {
 
     /// The plan of a statement as the query that gives its lines.
     pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String, BackendLost> {
-        let lines = match self.facts(statement).await {
-            Ok(facts) => match plan::plan(statement, &facts, &self.limits()) {
-                Ok(plan) => plan::print::to_text(&plan),
-                Err(refusal) => refusal.report.to_string(),
+        let explained = match self.facts(statement).await {
+            Ok(facts) => match self.explained(statement, &facts).await {
+                Ok(None) => Ok(match plan::plan(statement, &facts, &self.limits()) {
+                    Ok(plan) => plan::print::to_text(&plan),
+                    Err(refusal) => refusal.report.to_string(),
+                }),
+                Ok(Some(continued)) => Ok(continued),
+                Err(stop) => Err(stop),
             },
+            Err(stop) => Err(stop),
+        };
+        let lines = match explained {
+            Ok(lines) => lines,
             Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
             Err(Stop::Report(report)) => report.to_string(),
             Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),

@@ -36,14 +36,17 @@ impl Session {
             Unfinished::Here(record, quiet) => (record, quiet),
         };
         let then = record.facts(&facts.session);
-        let plan = match plan::plan(statement, &then, &limits) {
-            Ok(plan) if execution.can_resume(&record, table.oid, record.is_of(&plan, &facts)).await? => plan,
-            Ok(_) => return Ok(Err(facts)),
+        let mut plan = match plan::plan(statement, &then, &limits) {
+            Ok(plan) => plan,
             Err(refusal) => {
                 execution.give_job(table.oid).await?;
                 return Err(Stop::Report(refusal.report));
             }
         };
+        let same = record.is_of(&plan, &facts);
+        if !execution.can_resume(&record, table.oid, same, &mut plan).await? {
+            return Ok(Err(facts));
+        }
         let report = record.report(&plan);
         tracing::info!(detail = report.detail, "{}: {}", report.message, shown(statement));
         if !facts.session.hushed {
@@ -53,5 +56,20 @@ impl Session {
         let reply = self.execute_plan(&plan, &then, offset, Some((*record, table, quiet))).await?;
         self.done(statement, None);
         Ok(Ok(reply))
+    }
+
+    /// The plan that a statement would continue, and from where, for EXPLAIN.
+    pub(super) async fn explained(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<String>, Stop> {
+        let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(None) };
+        let limits = self.limits();
+        let Some(record) = self.execution(facts, 0).on_record(table.oid, &statement.text).await? else {
+            return Ok(None);
+        };
+        let plan = plan::plan(statement, &record.facts(&facts.session), &limits).ok();
+        let plan = plan.filter(|plan| record.is_of(plan, facts).is_ok());
+        Ok(plan.map(|plan| {
+            let report = record.report(&plan);
+            format!("{}\n  {}\n{}", report.message, report.detail.unwrap_or_default(), plan::print::to_text(&plan))
+        }))
     }
 }

@@ -19,7 +19,7 @@ pub const STOPS: &str = "
       END IF;
     END $$;
     CREATE DOMAIN dice AS int DEFAULT 1 + (random() * 5)::int;
-    CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE FUNCTION stop()";
+    CREATE EVENT TRIGGER stop ON ddl_command_end EXECUTE PROCEDURE stop()";
 
 /// Whether the backend sleeps in it. Its query is asked for, as `pg_stat_activity` may have that of one moment and the wait of
 /// the next.

@@ -527,6 +527,15 @@ fn an_index_of_somebody_else_is_not_dropped(postgres: &Postgres) {
     let indexes = "SELECT string_agg(indexrelid::regclass || ' ' || indisvalid, ', ' ORDER BY indexrelid::regclass::text) FROM pg_index \
         WHERE indrelid = 't'::regclass";
     assert_eq!(stage.watcher.value(indexes), "another false, t_r_key true");
+
+    // Nor taken for it because of its name.
+    stage.watcher.ok("DROP INDEX another; ALTER TABLE t DROP COLUMN r");
+    stage.lose(add, "CREATE UNIQUE INDEX%");
+    stage.another_proxy();
+    stage.watcher.ok("DROP INDEX IF EXISTS t_r_key; CREATE INDEX t_r_key ON t (id)");
+    assert_eq!(stage.client().query(add).error.as_deref(), Some("42P07"));
+    assert_eq!(stage.watcher.value(indexes), "t_r_key true");
+    assert_eq!(stage.watcher.value(LEFT), "0 0 0");
     stage.running.stop_now();
 }
 

@@ -1,0 +1,221 @@
+//! Following a record: the same statement goes on where a dead session was, or another one undoes what that has left.
+//!
+//! It promises: nobody follows a record whose session is alive; what has changed meanwhile, so that it would not come to what it was to be, is
+//! found and told first.
+
+use super::{Job, Record};
+use crate::catalog::BackfillFacts;
+use crate::catalog::backfill;
+use crate::catalog::identity::BUILT_SQL;
+use crate::catalog::record::Recorded;
+use crate::execute::{Execution, Stop, Undone};
+use crate::lanes::nap_sql;
+use crate::pg::relation::quote_identifier;
+use crate::pg::sqlstate;
+use crate::plan::{Phase, Plan, ThingKind, Undo};
+use crate::report::{Report, in_words};
+use std::time::{Duration, Instant};
+
+const FIRST_NOTICE: Duration = Duration::from_millis(250);
+const NAP: Duration = Duration::from_millis(100);
+
+impl Execution<'_> {
+    /// The record that a statement would follow; its lock may be another's.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn on_record(&mut self, oid: u32, statement: &str) -> Result<Option<Record>, Stop> {
+        let (_, found) = self.look_at_record(oid, false).await?;
+        Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
+    }
+
+    /// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
+    ///
+    /// # Errors
+    /// It has waited too long, it is cancelled, or the backend is gone.
+    pub async fn unfinished(&mut self, oid: u32, statement: &str) -> Result<Unfinished, Stop> {
+        let (begun, limit) = (Instant::now(), self.wait_limit());
+        let (mut told, mut waited) = (false, false);
+        loop {
+            let (_, found) = self.look_at_record(oid, false).await?;
+            if let Some(report) = found.as_ref().and_then(|found| not_followed(found, statement)) {
+                self.tell(&report);
+            }
+            let Some(holder) = found.and_then(|found| followed(found, statement).map(|(_, found)| found.holder)) else {
+                return Ok(if waited { Unfinished::Over } else { Unfinished::Nothing });
+            };
+            let (locked, found) = self.look_at_record(oid, true).await?;
+            if locked {
+                let Some((record, found)) = found.and_then(|found| followed(found, statement)) else {
+                    self.give_job(oid).await?;
+                    return Ok(Unfinished::Over);
+                };
+                return Ok(Unfinished::Here(Box::new(record), found.quiet));
+            }
+            waited = true;
+            if let Some(stop) = self.interrupted() {
+                return Err(stop);
+            }
+            let who = holder.map_or_else(|| "Another session".to_owned(), |pid| format!("The session of pid {pid}"));
+            let detail = format!("{who} is still at work on it.");
+            if begun.elapsed() >= limit {
+                let waited = format!("Waited {} to continue this statement. {detail}", in_words(begun.elapsed()));
+                let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
+                return Err(Stop::Report(report.detail(waited)));
+            }
+            if begun.elapsed() >= FIRST_NOTICE && !std::mem::replace(&mut told, true) && self.config.ddl.notices {
+                let message = "waiting to continue what this statement has begun in another session";
+                self.tell(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail));
+            }
+            let answer = self.talk.ask_one(&nap_sql(NAP, "waiting to continue a schema change"), &[]).await?;
+            self.struck(answer.error)?;
+        }
+    }
+
+    /// Whether what is on record is still there to be continued, as the plan is told that has been made anew; if not, its
+    /// lock is given back.
+    ///
+    /// # Errors
+    /// The backend is gone, or what is there could not be asked.
+    pub async fn can_resume(
+        &mut self,
+        record: &Record,
+        oid: u32,
+        same: Result<(), &'static str>,
+        plan: &mut Plan,
+    ) -> Result<bool, Stop> {
+        let changed = match same {
+            Err(reason) => Ok(Some(reason.to_owned())),
+            Ok(()) => self.changed_meanwhile(record, oid, plan).await,
+        };
+        let reason = match changed {
+            Ok(None) => return Ok(true),
+            Ok(Some(reason)) => reason,
+            Err(Stop::Lost) => return Err(Stop::Lost),
+            Err(stop) => {
+                self.give_job(oid).await?;
+                return Err(stop);
+            }
+        };
+        self.give_job(oid).await?;
+        let message = format!("what this statement had begun at {} cannot be continued: {reason}", record.since);
+        let made = record.things.iter().filter_map(|(thing, _)| crate::execute::leftover::known(thing));
+        let made: Vec<String> = made.map(|(kind, _, name)| format!("{kind} {}", quote_identifier(name))).collect();
+        let hint = format!("Drop what it has made, and run it again: {}.", made.join(", "));
+        tracing::warn!("{message}");
+        self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
+        Ok(false)
+    }
+
+    /// Why it would not come to what it was to be; else the plan learns of what has come meanwhile and is in nobody's way.
+    async fn changed_meanwhile(&mut self, record: &Record, oid: u32, plan: &mut Plan) -> Result<Option<String>, Stop> {
+        if self.things_now(record, |kind| kind == ThingKind::Column).await?.contains(&false) {
+            return Ok(Some("its columns have been dropped or renamed".to_owned()));
+        }
+        // Another's index that is invalid, since its build failed or is under way, is none that this statement has left.
+        let tables = self.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+        let invalid: Vec<_> = tables.flat_map(|table| &table.indexes).filter(|index| !index.valid).collect();
+        for phase in &mut plan.phases {
+            if let Some(Undo::DropBuiltIndex { known, index: own, .. }) = &mut phase.undo {
+                known.extend(invalid.iter().filter(|index| index.id.name != own.name).map(|index| index.id.oid));
+            }
+        }
+        let to_fill = plan.phases.iter_mut().skip(record.next).find_map(|phase| phase.backfill.as_mut());
+        let Some(to_fill) = to_fill else { return Ok(None) };
+        // Old rows get the default of now.
+        if self.things_now(record, |kind| kind == ThingKind::Default).await?.contains(&false) {
+            return Ok(Some("the default of its columns has been changed".to_owned()));
+        }
+        let question = backfill::question(self.facts.session.server_version);
+        let answer = self.talk.question(&question, &[&oid.to_string()]).await?.ok().map_err(Stop::Server)?;
+        let now = answer.value().and_then(|json| serde_json::from_str::<BackfillFacts>(&self.talk.text(json)).ok());
+        let Some(now) = now else { return Ok(Some("it cannot be told what an UPDATE would meet now".to_owned())) };
+        to_fill.quiet |= now.quiet;
+        // Constraints that are not valid yet may be its own; what breaks them fails by itself.
+        let obstacle = now.obstacle.filter(|obstacle| !obstacle.starts_with("its constraint "));
+        Ok(obstacle.map(|obstacle| format!("old rows cannot be filled any more, because {obstacle}")))
+    }
+
+    /// The phase that a dead session was in may have left its index half built, which is dropped, or have built it: then it is done.
+    /// The index had not been there when the plan was made.
+    pub(in crate::execute) async fn look_after_death(&mut self, at: usize, phase: &Phase) -> Result<bool, Stop> {
+        if let Some(Undo::DropBuiltIndex { index, oid, .. }) = &phase.undo {
+            let rows = self.surely(BUILT_SQL, &[&oid.to_string(), &index.name]).await?;
+            if let Some(built) = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()) {
+                self.memory.built.push((at, built));
+                return Ok(true);
+            }
+        }
+        self.undo(phase, Undone::Failed).await?;
+        Ok(false)
+    }
+
+    /// Takes what a lost session has left, if nobody continues it meanwhile, to undo it. The lock is ours then.
+    pub(in crate::execute) async fn take_job(&mut self, job: &Job) -> Result<Taken, Stop> {
+        let (locked, found) = self.look_at_record(job.table, true).await?;
+        if !locked {
+            return Ok(Taken::Busy);
+        }
+        let quiet = found.as_ref().is_some_and(|found| found.quiet);
+        let record = found.and_then(|found| Record::from_text(&found.text?));
+        if record.is_some_and(|record| record.job == job.id) {
+            return Ok(Taken::Ours { quiet });
+        }
+        self.give_job(job.table).await?;
+        Ok(Taken::Gone)
+    }
+
+    /// Its end: undone or not.
+    pub(in crate::execute) async fn leave_job(&mut self, job: &Job, quiet: bool, undone: bool) -> Result<(), Stop> {
+        if undone {
+            self.forget(job.table, quiet).await?;
+        }
+        self.give_job(job.table).await
+    }
+}
+
+/// What there is to continue.
+#[derive(Debug)]
+pub enum Unfinished {
+    Nothing,
+    /// Another session has come to its end with it meanwhile.
+    Over,
+    /// With its lock; and whether it is written quietly.
+    Here(Box<Record>, bool),
+}
+
+/// What became of a lost session's record.
+pub(in crate::execute) enum Taken {
+    Ours {
+        quiet: bool,
+    },
+    /// Somebody is at work on it.
+    Busy,
+    /// Somebody has finished or undone it.
+    Gone,
+}
+
+/// What is on record of this statement, and may not be followed, would end in a refusal that nobody understands; or, with IF NOT
+/// EXISTS, in nothing at all.
+fn not_followed(found: &Recorded, statement: &str) -> Option<Report> {
+    let record = Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement)?;
+    let (reason, hint) = match (found.trusted, found.may) {
+        (true, true) => return None,
+        (false, _) => (
+            "a superuser does not follow what the table's owner may have written",
+            format!("SET ROLE {}, and send it again.", found.owner),
+        ),
+        (true, false) => (
+            "its record could not be kept up to date",
+            "Send it as the table's owner, where no event trigger hears of COMMENT.".to_owned(),
+        ),
+    };
+    let message = format!("what this statement had begun at {} is not continued: {reason}", record.since);
+    Some(Report::warning(sqlstate::WARNING, message).hint(hint))
+}
+
+/// The record, if it is of this statement, and may be followed.
+fn followed(found: Recorded, statement: &str) -> Option<(Record, Recorded)> {
+    let record = Record::from_text(found.text.as_deref()?)?;
+    (found.trusted && found.may && record.statement == statement).then_some((record, found))
+}

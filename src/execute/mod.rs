@@ -156,10 +156,16 @@ impl Execution<'_> {
                 continue;
             }
             self.under_way(Some(at));
-            let result = self.phase_on_record(at, phase, std::mem::take(&mut interrupted), &mut reply).await;
+            let mut stopped = at;
+            let mut result = self.phase_or_its_rest(at, phase, std::mem::take(&mut interrupted), &mut reply).await;
+            if result.is_ok() && !self.records(phase) {
+                // It is done: what stops here is to undo it too.
+                stopped = at + 1;
+                result = self.record_phase().await;
+            }
             self.under_way(None);
             if let Err(stop) = result {
-                return Err(self.undo_all(plan, at, stop).await);
+                return Err(self.undo_all(plan, stopped, stop).await);
             }
         }
         // A dead session has had the server's.
@@ -170,21 +176,21 @@ impl Execution<'_> {
     }
 
     /// `interrupted`: a dead session was in it.
-    async fn phase_on_record(
+    async fn phase_or_its_rest(
         &mut self,
         at: usize,
         phase: &Phase,
         interrupted: bool,
         reply: &mut Reply,
     ) -> Result<(), Stop> {
-        if !(interrupted && self.look_after_death(at, phase).await?) {
-            match self.phase(at, phase, reply).await {
-                Ok(()) if self.memory.marks => self.mark_built(at, phase).await?,
-                Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await?,
-                other => other?,
-            }
+        if interrupted && self.look_after_death(at, phase).await? {
+            return Ok(());
         }
-        if self.records(phase) { Ok(()) } else { self.record_phase().await }
+        match self.phase(at, phase, reply).await {
+            Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
+            Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await,
+            other => other,
+        }
     }
 
     /// Without the steps about a constraint that was not made.

@@ -1,5 +1,5 @@
 //! The facts of a CREATE INDEX CONCURRENTLY as a client has written it, where its plan depends on little: an ordinary table, and
-//! an index of a new name. They cost a fifth of what the full facts do.
+//! an index of a new name. They cost the server a quarter of what the full facts do.
 //!
 //! Invariants: as those of the facts (`reading.rs`).
 

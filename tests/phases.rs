@@ -5,7 +5,7 @@
 mod common;
 
 use common::end::{ENDS, End};
-use common::stop::{DROPS, STATE, STATEMENTS, STOPS, TABLES, stopped};
+use common::stop::{DROPS, STATE, STATEMENTS, STOPS, TABLES, send_and_stop};
 use common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::config::Address;
 use pgsluice::dev::Postgres;
@@ -31,14 +31,9 @@ fn an_end_at_any_step_leaves_nothing() {
             for end in ENDS {
                 let what = format!("{sql}, stopped at {pattern} by {end:?}");
                 let (mut holder, mut client) = (connect(postgres.port), connect(port(&running)));
-                holder.ok("SELECT pg_advisory_lock(42)");
-                watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
-                client.send_query(sql);
+                // What undoes it is not stopped either.
+                send_and_stop(&mut client, sql, pattern, &mut watcher, &mut holder);
                 let pid = client.pid;
-                let stopped = stopped(pid, pattern);
-                wait_until(&what, || watcher.value(&stopped) == "1");
-                // What follows is not stopped: nor is what undoes it.
-                watcher.ok("DELETE FROM stop_at");
                 let left = end.come(client, &mut watcher, port(&running));
                 if let Some((mut client, outcome)) = left.and_then(|client| end.heard(client)) {
                     assert_eq!(outcome.status, 'I', "{what}");
@@ -106,14 +101,9 @@ impl Lost {
 
     fn lose(&mut self, sql: &str, pattern: &str) {
         let mut holder = Client::connect(self.postgres.port, &self.postgres.user, "postgres");
-        holder.ok("SELECT pg_advisory_lock(42)");
-        self.watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
         let mut client = self.client();
-        client.send_query(sql);
+        send_and_stop(&mut client, sql, pattern, &mut self.watcher, &mut holder);
         let pid = client.pid;
-        let stopped = stopped(pid, pattern);
-        wait_until(sql, || self.watcher.value(&stopped) == "1");
-        self.watcher.ok("DELETE FROM stop_at");
         let left = End::Terminate.come(client, &mut self.watcher, port(&self.running));
         assert!(left.and_then(|client| End::Terminate.heard(client)).is_none());
         let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");

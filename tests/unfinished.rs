@@ -3,7 +3,7 @@
 mod common;
 
 use common::program::Program;
-use common::stop::{self, STATE, STOPS, stopped};
+use common::stop::{self, STATE, STOPS, send_and_stop};
 use common::versions::server;
 use common::{Client, Outcome, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;
@@ -87,14 +87,9 @@ impl<'a> Stage<'a> {
     /// The statement's session is terminated at a step.
     fn lose(&mut self, sql: &str, pattern: &str) {
         let mut holder = self.direct();
-        holder.ok("SELECT pg_advisory_lock(42)");
-        self.watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
         let mut client = self.client();
-        client.send_query(sql);
+        send_and_stop(&mut client, sql, pattern, &mut self.watcher, &mut holder);
         let pid = client.pid;
-        let stopped = stopped(pid, pattern);
-        wait_until(&format!("{sql} at {pattern}"), || self.watcher.value(&stopped) == "1");
-        self.watcher.ok("DELETE FROM stop_at");
         self.watcher.ok(&format!("SELECT pg_terminate_backend({pid})"));
         self.until_gone(pid);
         holder.goodbye();
@@ -124,6 +119,13 @@ impl<'a> Stage<'a> {
 
 fn continued(outcome: &Outcome) -> bool {
     outcome.notices.iter().any(|notice| notice.contains("continuing what this ALTER TABLE had begun at"))
+}
+
+/// Not continued: a WARNING says why, and the server's error is what it would be directly.
+#[track_caller]
+fn warned(outcome: &Outcome, why: &str) {
+    assert!(outcome.notices.iter().any(|notice| notice.contains("WARNING") && notice.contains(why)), "{outcome:?}");
+    assert_eq!(outcome.error.as_deref(), Some("42701"), "{outcome:?}");
 }
 
 /// Its first step is the client's.
@@ -302,10 +304,6 @@ fn another_statement_undoes_and_the_same_one_continues(postgres: &Postgres) {
 /// Only what still is what was begun is continued; else a WARNING tells, and the server refuses as it would directly.
 fn what_has_changed_meanwhile_is_not_continued(postgres: &Postgres) {
     let mut stage = Stage::new(postgres);
-    let warned = |outcome: &Outcome, why: &str| {
-        assert!(outcome.notices.iter().any(|notice| notice.contains("WARNING") && notice.contains(why)), "{outcome:?}");
-        assert_eq!(outcome.error.as_deref(), Some("42701"), "{outcome:?}");
-    };
     // Somebody's own column has taken the name.
     stage.die(ADD);
     stage.another_proxy();
@@ -467,10 +465,6 @@ fn what_has_come_meanwhile_is_heeded(postgres: &Postgres) {
         "CREATE TABLE fired (n int);
          CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO fired VALUES (1); RETURN new; END'",
     );
-    let warned = |outcome: &Outcome, why: &str| {
-        assert!(outcome.notices.iter().any(|notice| notice.contains("WARNING") && notice.contains(why)), "{outcome:?}");
-        assert_eq!(outcome.error.as_deref(), Some("42701"), "{outcome:?}");
-    };
     // A trigger does not fire for rows that a rewrite would have filled.
     stage.die(NULLABLE);
     stage.another_proxy();
@@ -546,13 +540,9 @@ fn a_record_is_not_left_behind(postgres: &Postgres) {
     let add = "ALTER TABLE t ADD COLUMN r float8 NOT NULL DEFAULT random()";
     let pattern = "%NOT NULL%NOT VALID";
     let (mut holder, mut hinders) = (stage.direct(), stage.direct());
-    holder.ok("SELECT pg_advisory_lock(42)");
-    stage.watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
     let mut client = stage.client();
-    client.send_query(add);
+    send_and_stop(&mut client, add, pattern, &mut stage.watcher, &mut holder);
     let pid = client.pid;
-    wait_until("it is there", || stage.watcher.value(&stopped(pid, pattern)) == "1");
-    stage.watcher.ok("DELETE FROM stop_at");
     hinders.ok("BEGIN; COMMENT ON TYPE t IS 'another'");
     holder.goodbye();
     let waits = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '%pgsluice: waiting%'");
@@ -570,12 +560,10 @@ fn a_proxy_that_is_frozen_gives_up_its_locks(postgres: &Postgres) {
     let program = Program::with(postgres, "[ddl]\nsmall_table = \"0\"\n[locks]\nhold_budget = \"1s\"\n");
     let pattern = "%ADD COLUMN \"r\"%";
     let mut holder = stage.direct();
-    holder.ok("SELECT pg_advisory_lock(42)");
-    stage.watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
     let mut client = program.client(&postgres.user, &stage.database);
-    client.send_query("ALTER TABLE t ADD COLUMN r float8 NOT NULL DEFAULT random()");
+    let add = "ALTER TABLE t ADD COLUMN r float8 NOT NULL DEFAULT random()";
+    send_and_stop(&mut client, add, pattern, &mut stage.watcher, &mut holder);
     let pid = client.pid;
-    wait_until("it is there", || stage.watcher.value(&stopped(pid, pattern)) == "1");
     program.signal("STOP");
     holder.goodbye();
     stage.until_gone(pid);

@@ -34,14 +34,8 @@ pub fn question(statement: &Statement) -> Option<Question> {
 /// What the answer says of the one relation that the statement names.
 pub fn facts(statement: &Statement, json: &str) -> Option<Facts> {
     let Answer { session, table, invalid } = serde_json::from_str(json).ok()?;
-    let index = |oid: u32| IndexFacts {
-        id: RelationRef { oid, schema: table.schema.clone(), name: String::new() },
-        unique: false,
-        valid: false,
-        of_constraint: false,
-        in_progress: false,
-        definition: String::new(),
-    };
+    let index =
+        |oid: u32| IndexFacts::new(RelationRef { oid, schema: table.schema.clone(), name: String::new() }, false);
     let indexes = invalid.into_iter().map(index).collect();
     let found = Some(RelationFacts { indexes, ..RelationFacts::new(table, RelationKind::Table) });
     let name = relations_of(statement).into_iter().next()?;

@@ -334,6 +334,12 @@ pub struct ProbeAnswer {
 }
 
 impl IndexFacts {
+    /// One of which nothing else is known.
+    pub fn new(id: RelationRef, valid: bool) -> Self {
+        let (unique, of_constraint, in_progress) = (false, false, false);
+        Self { id, unique, valid, of_constraint, in_progress, definition: String::new() }
+    }
+
     /// What two indexes of one table share if they are the same but for their names; `None` if it is not known.
     pub fn comparable_definition(&self) -> Option<String> {
         comparable_index_definition(&self.definition)

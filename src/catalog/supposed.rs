@@ -135,14 +135,7 @@ fn relation(name: &RelationName, oid: u32, kind: RelationKind, size: Size) -> Re
     let schema = name.schema.clone().unwrap_or_else(|| "public".to_owned());
     let table = RelationRef { oid: 1, schema: schema.clone(), name: format!("(the table of {name})") };
     let id = RelationRef { oid, schema, name: name.name.clone() };
-    let index = IndexFacts {
-        id: id.clone(),
-        unique: false,
-        valid: true,
-        of_constraint: false,
-        in_progress: false,
-        definition: String::new(),
-    };
+    let index = IndexFacts::new(id.clone(), true);
     let is_index = kind == RelationKind::Index;
     RelationFacts {
         bytes: size.bytes(),

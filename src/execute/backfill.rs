@@ -118,10 +118,11 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// What another session had done is no work of this one's.
-    fn go_on(&mut self, from: Option<Place>) {
+    /// What another session had done is no work of this one's. The pages that are left, of each table.
+    fn go_on(&mut self, from: Option<Place>) -> Vec<Range<u64>> {
         let progress = &mut self.progress;
         progress.rows = from.map_or(0, |place| place.rows);
+        let mut all = Vec::with_capacity(self.leaves.len());
         for table in &mut self.leaves {
             let left = table.left(from);
             let behind = table.pages - left.end;
@@ -130,8 +131,10 @@ impl Filling<'_> {
             progress.of_pages -= behind as f64;
             progress.pages += left.start as f64;
             table.pages = left.end;
+            all.push(left);
         }
         progress.before = (progress.rows, progress.pages);
+        all
     }
 
     /// The statement of one batch: of rows that want all of its columns.
@@ -198,10 +201,7 @@ impl Execution<'_> {
             at: None,
             still: 0,
         };
-        let from = self.recorded_place();
-        filling.go_on(from);
-        for leaf in 0..filling.leaves.len() {
-            let Some(left) = filling.leaves.get(leaf).map(|table| table.left(from)) else { continue };
+        for (leaf, left) in filling.go_on(self.recorded_place()).into_iter().enumerate() {
             let mut walk = Walk::new(left.start * places.lines..left.end * places.lines);
             self.walk(&mut filling, leaf, &what.columns, &mut walk, How::Plain).await?;
             filling.at = Some((leaf, walk.at()));

@@ -18,8 +18,7 @@ use super::attempt::is_lock_failure;
 use super::leftover::{made, unquoted};
 use super::{Execution, Stop};
 use crate::backend::{Answer, BackendLost};
-use crate::catalog::identity::{self, IDENTITY_SQL, NAMES_SQL};
-use crate::catalog::query::array;
+use crate::catalog::identity::{self, IDENTITY_SQL};
 use crate::catalog::record::{JOB_CLASS, Recorded, question};
 use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
 use crate::lanes;
@@ -394,13 +393,8 @@ impl Execution<'_> {
     }
 
     async fn write_record_of(&mut self, oid: u32, quiet: bool, text: Option<&str>) -> Result<bool, Stop> {
-        let oid_text = oid.to_string();
-        let rows = self.surely(NAMES_SQL, &[&array(std::iter::once(Some(oid_text.as_str())))]).await?;
-        let name = |row: &Vec<Option<String>>| {
-            Some(RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? }) //
-        };
         // With the table its record is gone.
-        let Some(table) = rows.first().and_then(name) else { return Ok(true) };
+        let Some((_, table)) = self.names_now(&[oid]).await?.pop() else { return Ok(true) };
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         batch.statement(&super::attempt::set_local("lock_timeout", PATIENCE), &[]);

@@ -111,15 +111,22 @@ impl Execution<'_> {
 
     /// The locks on relations that are still there, by their names of now, each with its name in the plan.
     async fn called_now(&mut self, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, Stop> {
-        let oids: Vec<String> = locks.iter().map(|lock| lock.oid.to_string()).collect();
-        let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
-        let name = |lock: &LockNeed| {
-            let oid = lock.oid.to_string();
-            let row = rows.iter().find(|row| row.first().is_some_and(|found| found.as_deref() == Some(&oid)))?;
-            Some(RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? })
-        };
+        let oids: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
+        let names = self.names_now(&oids).await?;
+        let name = |lock: &LockNeed| names.iter().find(|(oid, _)| *oid == lock.oid).map(|(_, name)| name.clone());
         let now = |lock: &LockNeed| Some((lock.relation.clone(), LockNeed { relation: name(lock)?, ..lock.clone() }));
         Ok(locks.iter().filter_map(now).collect())
+    }
+
+    /// The relations that are still there, by their names of now.
+    pub(super) async fn names_now(&mut self, oids: &[u32]) -> Result<Vec<(u32, RelationName)>, Stop> {
+        let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+        let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
+        let named = |row: &Vec<Option<String>>| {
+            let name = RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? };
+            Some((row.first()?.as_deref()?.parse().ok()?, name))
+        };
+        Ok(rows.iter().filter_map(named).collect())
     }
 
     /// For each step what its thing's name tells now: an oid, a column's number.

@@ -294,20 +294,21 @@ impl Session {
         Ok(facts)
     }
 
+    /// The plan of a statement, or why it has none.
+    async fn plan_in_words(&mut self, statement: &Statement) -> Result<String, Stop> {
+        let facts = self.facts(statement).await?;
+        if let Some(continued) = self.explained(statement, &facts).await? {
+            return Ok(continued);
+        }
+        Ok(match plan::plan(statement, &facts, &self.limits()) {
+            Ok(plan) => plan::print::to_text(&plan),
+            Err(refusal) => refusal.report.to_string(),
+        })
+    }
+
     /// The plan of a statement as the query that gives its lines.
     pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String, BackendLost> {
-        let explained = match self.facts(statement).await {
-            Ok(facts) => match self.explained(statement, &facts).await {
-                Ok(None) => Ok(match plan::plan(statement, &facts, &self.limits()) {
-                    Ok(plan) => plan::print::to_text(&plan),
-                    Err(refusal) => refusal.report.to_string(),
-                }),
-                Ok(Some(continued)) => Ok(continued),
-                Err(stop) => Err(stop),
-            },
-            Err(stop) => Err(stop),
-        };
-        let lines = match explained {
+        let lines = match self.plan_in_words(statement).await {
             Ok(lines) => lines,
             Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
             Err(Stop::Report(report)) => report.to_string(),

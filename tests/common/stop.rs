@@ -1,5 +1,7 @@
 //! Stopping a statement at a chosen step, by an event trigger, and what it has left.
 
+use super::{Client, wait_until};
+
 /// Stops the statement whose text is like a row of `stop_at`, for as long as the test holds an advisory lock.
 pub const STOPS: &str = "
     CREATE TABLE stop_at (pattern text);
@@ -23,10 +25,21 @@ pub const STOPS: &str = "
 
 /// Whether the backend sleeps in it. Its query is asked for, as `pg_stat_activity` may have that of one moment and the wait of
 /// the next.
-pub fn stopped(pid: i32, pattern: &str) -> String {
+fn stopped(pid: i32, pattern: &str) -> String {
     format!(
         "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep' AND query LIKE '{pattern}'"
     )
+}
+
+/// Sends a statement and waits until it has stopped at its first step that is like this; it goes on when `holder`, a session of its
+/// own, has ended. What follows is not stopped.
+pub fn send_and_stop(client: &mut Client, sql: &str, pattern: &str, watcher: &mut Client, holder: &mut Client) {
+    holder.ok("SELECT pg_advisory_lock(42)");
+    watcher.ok(&format!("INSERT INTO stop_at VALUES ('{pattern}')"));
+    client.send_query(sql);
+    let stopped = stopped(client.pid, pattern);
+    wait_until(&format!("{sql} at {pattern}"), || watcher.value(&stopped) == "1");
+    watcher.ok("DELETE FROM stop_at");
 }
 
 /// Everything about the tables that a schema change could leave behind.

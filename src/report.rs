@@ -61,6 +61,10 @@ impl Report {
         Self::new(Severity::Fatal, sqlstate, message)
     }
 
+    pub fn is_warning(&self) -> bool {
+        self.severity == Severity::Warning
+    }
+
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self

@@ -116,6 +116,9 @@ pub struct SessionFacts {
     pub deadlock_timeout_ms: u64,
     /// May create temporary tables, so the rewrite probe can run.
     pub may_probe: bool,
+    /// The transaction holds a lock on some relation of the user's, however weak.
+    #[serde(default)]
+    pub holds: bool,
     /// The strongest relation lock that this transaction holds on a relation it did not create.
     #[serde(default)]
     pub strongest_lock: Option<LockMode>,

@@ -27,11 +27,11 @@ pub const INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_clas
        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
        AND d.deptype::pg_catalog.text OPERATOR(pg_catalog.=) 'i')";
 
-/// The oid of a valid unique index of the table `$1` (an oid as text), by its name `$2`.
-pub const BUILT_SQL: &str = "SELECT i.indexrelid::pg_catalog.text FROM pg_catalog.pg_index i \
+/// The oid of a valid index of the table `$1` (an oid as text), by its name `$2`; and whether it is unique.
+pub const BUILT_SQL: &str = "SELECT i.indexrelid::pg_catalog.text, i.indisunique FROM pg_catalog.pg_index i \
      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
      WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
-     AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name AND i.indisvalid AND i.indisunique";
+     AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name AND i.indisvalid";
 
 /// The names of the relations `$1` (an `oid[]` in its text form) that are there.
 pub const NAMES_SQL: &str = "SELECT c.oid::pg_catalog.text, n.nspname, c.relname FROM pg_catalog.pg_class c \

@@ -6,7 +6,7 @@
 //! budget. In a transaction block the same happens in a savepoint.
 
 use super::wait::{Next, Waiting};
-use super::{Execution, Reply, Stop, Tried};
+use super::{Basis, Execution, Reply, Stop, Tried};
 use crate::backend::Answer;
 use crate::catalog::naming;
 use crate::lanes::{lock_sql, nap_sql};
@@ -59,6 +59,9 @@ impl Execution<'_> {
                 Tried::Unlockable => phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() }),
                 Tried::Locked => {
                     self.metrics.lock_attempts_failed.add();
+                    if self.basis == Basis::Fresh {
+                        return Err(Stop::Stale);
+                    }
                     waiting.failed(next);
                     next = self.wait(&phase, waiting).await?;
                 }

@@ -207,7 +207,7 @@ fn is_cancel(stop: &Stop) -> bool {
     match stop {
         Stop::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
         Stop::ClientGone => true,
-        Stop::Report(_) | Stop::Lost => false,
+        Stop::Report(_) | Stop::Lost | Stop::Stale => false,
     }
 }
 

@@ -318,13 +318,16 @@ impl Execution<'_> {
 
     /// Whoever is in the way now will not always be: what the phases up to this one have made is undone before the next schema
     /// change of the role. False: nothing tells these things from others of their names.
-    pub(super) fn leave_for_later(&mut self, plan: &Plan, at: usize, reason: &str) -> bool {
+    pub(super) async fn leave_for_later(&mut self, plan: &Plan, at: usize, reason: &str) -> bool {
         let left: Vec<Left> = (0..=at).rev().filter_map(|at| self.left_by(plan, at, true)).collect();
         if !self.memory.marks || left.is_empty() {
             return false;
         }
         let (tag, completed) = (plan.tag.clone(), Completed::No);
-        let leftover = Leftover { tag, why: Why::Blocked, completed, left, job: None };
+        // Whoever finds it there meanwhile is not to take it for done: the record says so.
+        let job = self.memory.keeping.as_ref().map(Keeping::job);
+        let job = if matches!(self.keep_to_be_undone().await, Ok(true)) { job } else { None };
+        let leftover = Leftover { tag, why: Why::Blocked, completed, left, job };
         let remedy = leftover.remedy();
         tracing::warn!(reason, remedy, "what a schema change had begun is undone before the next one of its role");
         let message = format!("what this statement had begun could not be brought back yet: {reason}");

@@ -13,11 +13,13 @@ pub mod leftover;
 mod long;
 mod progress;
 pub mod record;
+pub mod turn;
 mod unchanged;
 mod wait;
 
 use self::attempt::Back;
 use self::leftover::Memory;
+use self::turn::Turn;
 use crate::backend::{BackendLost, Talk};
 use crate::catalog::Facts;
 use crate::config::Config;
@@ -44,6 +46,8 @@ pub enum Stop {
     ClientGone,
     /// The backend is gone.
     Lost,
+    /// Nothing is done: it had to wait, or what it names has been changed, so that its plan is to be made anew.
+    Stale,
 }
 
 impl Stop {
@@ -54,6 +58,7 @@ impl Stop {
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),
+            Self::Stale => "its plan is out of date".to_owned(),
         }
     }
 }
@@ -79,7 +84,26 @@ pub struct Execution<'a> {
     pub memory: Memory,
     /// When the statement began: the session's `statement_timeout` counts from here.
     pub begun: Instant,
+    /// The lanes that the statement has until it is over.
+    pub turn: Option<&'a Turn>,
+    /// What the first phase does when its lock is not to be had at once.
+    pub basis: Basis,
 }
+
+/// What a plan rests on, as long as none of its phases is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Basis {
+    /// Nothing that a wait could change: it runs as it is.
+    #[default]
+    Any,
+    /// Facts that a wait would leave behind: it stops with [`Stop::Stale`] before it waits.
+    Fresh,
+    /// Facts that are true for as long as this condition is, which is looked at under the first phase's locks.
+    While(String),
+}
+
+/// What [`Basis::While`] stops with.
+const STALE: &str = "what the plan rests on has been changed";
 
 /// What the client is to be sent: notices, then CommandComplete.
 #[derive(Debug, Default)]
@@ -125,12 +149,12 @@ enum Tried {
 
 impl Execution<'_> {
     /// Runs the plan. The notices that come before the end (waits, progress) have gone to the client by then;
-    /// the reply has not.
+    /// the reply has not. `told`: notes that the client has had already.
     ///
     /// # Errors
     /// Why it stopped. Phases that were done have been undone.
-    pub async fn run(&mut self, plan: &Plan) -> Result<Reply, Stop> {
-        let result = self.run_phases(plan).await;
+    pub async fn run(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, Stop> {
+        let result = self.run_phases(plan, told).await;
         // Whatever ended it: no answer of the backend's to us is left on its way.
         if !matches!(result, Err(Stop::Lost)) {
             self.talk.uncover().await?;
@@ -139,11 +163,11 @@ impl Execution<'_> {
         result
     }
 
-    async fn run_phases(&mut self, plan: &Plan) -> Result<Reply, Stop> {
+    async fn run_phases(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, Stop> {
         let mut reply = Reply::default();
         let (first, resumed) = (self.first_phase(), self.memory.keeping.is_some());
         if !resumed {
-            for note in &plan.notes {
+            for note in plan.notes.iter().filter(|note| !told.contains(note)) {
                 self.tell(note);
             }
             self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
@@ -164,6 +188,8 @@ impl Execution<'_> {
                 result = self.record_phase().await;
             }
             self.under_way(None);
+            // From here on a wait changes nothing about what the plan rests on: it is half done.
+            self.basis = Basis::Any;
             if let Err(stop) = result {
                 return Err(self.undo_all(plan, stopped, stop).await);
             }
@@ -218,7 +244,7 @@ impl Execution<'_> {
             match self.undo(&plan.phases[at], Undone::Done(at)).await {
                 Ok(Back::Brought | Back::Told) => {}
                 // What is in the way now would be in the way of the others, too.
-                Ok(Back::Not(reason)) if self.leave_for_later(plan, at, &reason) => break,
+                Ok(Back::Not(reason)) if self.leave_for_later(plan, at, &reason).await => break,
                 Ok(Back::Not(reason)) => self.tell_not_brought_back(&plan.phases[at], &reason),
                 Err(_) => {
                     self.remember(plan, at, true);
@@ -236,7 +262,9 @@ impl Execution<'_> {
         }
         match phase.kind {
             PhaseKind::Relay => self.relay(phase, reply).await,
-            PhaseKind::Brief | PhaseKind::Guarded => self.attempts(&self.guarded(phase), reply).await,
+            PhaseKind::Brief | PhaseKind::Guarded => {
+                self.attempts(&self.on_its_basis(self.guarded(phase)), reply).await
+            }
             PhaseKind::Long if self.in_transaction() => self.attempts(phase, reply).await,
             PhaseKind::Long => {
                 // The facts are as fresh as a look before the first could be.
@@ -246,6 +274,18 @@ impl Execution<'_> {
                 self.long(phase, reply).await
             }
             PhaseKind::Backfill | PhaseKind::Detach => self.long(phase, reply).await,
+        }
+    }
+
+    /// Keeps the first phase to what the plan rests on.
+    fn on_its_basis<'p>(&self, phase: Cow<'p, Phase>) -> Cow<'p, Phase> {
+        match &self.basis {
+            Basis::While(condition) if phase.in_transaction => {
+                let mut held = phase.into_owned();
+                held.steps.insert(0, Step::assertion(condition, STALE));
+                Cow::Owned(held)
+            }
+            _ => phase,
         }
     }
 
@@ -295,6 +335,9 @@ impl Execution<'_> {
         if let Some(otherwise) = step.must_hold
             && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
         {
+            if otherwise == STALE {
+                return Stop::Stale;
+            }
             return Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
         }
         let offset = self.offset;

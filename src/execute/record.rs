@@ -14,9 +14,9 @@ mod resume;
 
 pub(super) use self::resume::Taken;
 pub use self::resume::Unfinished;
-use super::attempt::is_lock_failure;
+use super::attempt::{Back, is_lock_failure};
 use super::leftover::{made, unquoted};
-use super::{Execution, Stop};
+use super::{Execution, Stop, Undone};
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::identity::{self, IDENTITY_SQL};
 use crate::catalog::record::{JOB_CLASS, Recorded, question};
@@ -24,7 +24,7 @@ use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
 use crate::lanes;
 use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName, sqlstate};
-use crate::plan::{Phase, PhaseKind, Plan, Thing, ThingKind, ThingName};
+use crate::plan::{Phase, PhaseKind, Plan, Thing, ThingKind, ThingName, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,12 @@ pub struct Record {
     built: Vec<(usize, u32)>,
     /// Unquoted.
     learned: Vec<String>,
+    /// The indexes that the plan builds, built yet or not: the oid of the table, and the name.
+    #[serde(default)]
+    builds: Vec<(u32, String)>,
+    /// It has failed, and could not be taken back yet: it is not to be continued, but undone.
+    #[serde(default)]
+    undoing: bool,
     facts: Facts,
 }
 
@@ -134,6 +140,16 @@ impl Record {
         facts
     }
 
+    /// The client's text.
+    pub fn statement(&self) -> &str {
+        &self.statement
+    }
+
+    /// Whether the plan is the one that was begun.
+    pub fn is_plan(&self, plan: &Plan) -> bool {
+        self.plan == fingerprint(plan) && self.next < plan.phases.len()
+    }
+
     /// Whether the plan made from them is the one that was begun, and what it names what it named; if not, why not.
     pub fn is_of(&self, plan: &Plan, now: &Facts) -> Result<(), &'static str> {
         let same = self.facts.relations.iter().all(|asked| {
@@ -143,7 +159,7 @@ impl Record {
         if !same {
             return Err("a table that it names has been renamed or replaced");
         }
-        if self.plan != fingerprint(plan) || self.next >= plan.phases.len() {
+        if !self.is_plan(plan) {
             return Err("this pgsluice, or its settings, would do it otherwise");
         }
         let mut columns =
@@ -165,6 +181,14 @@ impl Record {
         }
         Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail)
     }
+}
+
+fn builds(plan: &Plan) -> Vec<(u32, String)> {
+    let built = |phase: &Phase| match &phase.undo {
+        Some(Undo::DropBuiltIndex { oid, index, .. }) => Some((*oid, index.name.clone())),
+        _ => None,
+    };
+    plan.phases.iter().filter_map(built).collect()
 }
 
 /// The table whose row type has the record of a plan that is recorded: it has several phases, of which none is the server's own to
@@ -196,7 +220,7 @@ impl Keeping {
         if self.record.next >= self.phases { None } else { self.record.to_text() }
     }
 
-    fn job(&self) -> Job {
+    pub(super) fn job(&self) -> Job {
         Job { statement: self.record.statement.clone(), table: self.oid, id: self.record.job.clone() }
     }
 }
@@ -238,6 +262,8 @@ impl Execution<'_> {
                     things: Vec::new(),
                     built: Vec::new(),
                     learned: Vec::new(),
+                    builds: builds(plan),
+                    undoing: false,
                     facts: self.facts.clone(),
                 };
                 let (phases, at) = (plan.phases.len(), Instant::now());
@@ -468,15 +494,97 @@ impl Execution<'_> {
         Ok((locked, recorded))
     }
 
-    /// Whether the comment may be written over: there is none, or one of a change whose columns are gone.
+    /// Whether the comment may be written over: there is none, or one of a change of which nothing is left.
     async fn is_free(&mut self, text: Option<&str>) -> Result<bool, Stop> {
-        match text {
-            None => Ok(true),
-            Some(text) => match Record::from_text(text) {
-                Some(record) => Ok(!self.things_now(&record, |_| true).await?.contains(&true)),
-                None => Ok(false),
-            },
+        let Some(text) = text else { return Ok(true) };
+        let Some(record) = Record::from_text(text) else { return Ok(false) };
+        let things = self.things_now(&record, |_| true).await?;
+        Ok(!things.contains(&true) && self.indexes_now(&record).await?.is_empty())
+    }
+
+    /// The indexes that a recorded plan has built, or is about to have built, and that are there.
+    async fn indexes_now(&mut self, record: &Record) -> Result<Vec<u32>, Stop> {
+        let named = record.builds.iter().map(|(table, name)| ("index", *table, name.as_str()));
+        let parameters = identity::parameters(named);
+        let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        Ok(rows.iter().filter_map(|row| row.get(1)?.as_deref()?.parse().ok()).collect())
+    }
+
+    /// What failed could not be taken back: the record stays, and says so. False: there is none.
+    pub(super) async fn keep_to_be_undone(&mut self) -> Result<bool, Stop> {
+        let Some(keeping) = &mut self.memory.keeping else { return Ok(false) };
+        keeping.record.undoing = true;
+        let Some(text) = keeping.text() else { return Ok(false) };
+        for _ in 0..TRIES {
+            self.talk.cancel_settled().await;
+            if self.write_record(Some(&text)).await? {
+                // Its end is another's.
+                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                return Ok(true);
+            }
         }
+        Ok(false)
+    }
+
+    /// The record of a table, whatever statement it is of, with its lock; none if it is at work, or is not to be followed.
+    /// `undoing`: only if it is to be undone in any case.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn take_record(&mut self, oid: u32, undoing: bool) -> Result<Option<(Record, bool)>, Stop> {
+        let (locked, found) = self.look_at_record(oid, true).await?;
+        if !locked {
+            return Ok(None);
+        }
+        let followed = found.filter(|found| found.trusted && found.may);
+        let record = followed.and_then(|found| Some((Record::from_text(found.text.as_deref()?)?, found.quiet)));
+        let record = record.filter(|(record, _)| record.undoing || !undoing);
+        if record.is_none() {
+            self.give_job(oid).await?;
+        }
+        Ok(record)
+    }
+
+    /// Undoes a plan whose record this session has taken over. True: nothing of it is left.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn abandon(&mut self, plan: &Plan) -> Result<bool, Stop> {
+        let next = self.first_phase();
+        let undone = self.undo_abandoned(plan, next).await;
+        if matches!(undone, Err(Stop::Lost)) {
+            return undone;
+        }
+        match undone {
+            Ok(true) => self.end_record().await?,
+            _ => {
+                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                self.end_record().await?;
+            }
+        }
+        undone
+    }
+
+    async fn undo_abandoned(&mut self, plan: &Plan, next: usize) -> Result<bool, Stop> {
+        if let Some(phase) = plan.phases.get(next) {
+            let phase = self.with_names(phase).into_owned();
+            if !self.look_after_death(next, &phase).await? {
+                self.undo(&phase, Undone::Failed).await?;
+            }
+        }
+        for at in (0..=next.min(plan.phases.len().saturating_sub(1))).rev() {
+            match self.undo(&plan.phases[at], Undone::Done(at)).await? {
+                Back::Brought | Back::Told => {}
+                Back::Not(reason) => {
+                    tracing::info!(reason, "what another statement has left could not be undone");
+                    return Ok(false);
+                }
+            }
+        }
+        let report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, "undid what another statement had left unfinished")
+            .detail(format!("It was a {} that had begun and whose session is gone, or that could not be taken back.", plan.tag));
+        self.tell(&report);
+        Ok(true)
     }
 
     /// Whether the things that were made, of these kinds, are those of their names still.

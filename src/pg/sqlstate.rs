@@ -21,6 +21,7 @@ pub const DUPLICATE_COLUMN: SqlState = "42701";
 pub const UNDEFINED_TABLE: SqlState = "42P01";
 pub const DUPLICATE_TABLE: SqlState = "42P07";
 pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = "55000";
+pub const OBJECT_IN_USE: SqlState = "55006";
 pub const LOCK_NOT_AVAILABLE: SqlState = "55P03";
 pub const QUERY_CANCELED: SqlState = "57014";
 pub const ADMIN_SHUTDOWN: SqlState = "57P01";

@@ -38,6 +38,10 @@ pub struct Condition {
     pub(super) small: Option<u64>,
     /// No foreign key points to these columns: the rows that do would be read.
     pub(super) unreferenced: Vec<String>,
+    /// Nothing on record of it is unfinished, which the statement might take for done.
+    unrecorded: bool,
+    /// The lane is kept until the transaction ends, which is the statement's own: whoever takes it next sees what was done.
+    keeps_lane: bool,
 }
 
 /// A relation of which a condition did not hold.
@@ -86,6 +90,9 @@ impl Condition {
             let size = "pg_catalog.pg_table_size(c.oid::pg_catalog.regclass) OPERATOR(pg_catalog.<=)";
             holds.push_str(&format!(" AND {size} {bytes}"));
         }
+        if self.unrecorded {
+            holds.push_str(UNRECORDED);
+        }
         let mut columns = Vec::new();
         if !self.unreferenced.is_empty() {
             holds.push_str(UNREFERENCED);
@@ -99,11 +106,14 @@ impl Condition {
             (false, true) => (table_if_any(MAYBE), "$1::pg_catalog.text", "n.oid IS NULL OR "),
             (true, true) => (table_of_index(MAYBE), "$1::pg_catalog.text", "n.oid IS NULL OR "),
         };
-        // It is given back at once: a transaction block is not to hold a lock more for each of its tables.
         let lane = format!("({LANE_CLASS}, {SIGNED_OID})");
-        let lane_is_free = format!(
-            "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
-        );
+        let lane_is_free = match self.keeps_lane {
+            true => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
+            // It is given back at once: a transaction block is not to hold a lock more for each of its tables.
+            false => format!(
+                "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
+            ),
+        };
         let condition = format!(
             "CASE WHEN {absent}{holds} AND {lane_is_free} THEN 1 ELSE \
              pg_catalog.concat('pgsluice asks about ', {name}, ' before it goes on')::pg_catalog.int4 END FROM {from}"
@@ -145,6 +155,12 @@ const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassub
 const OR_PARTITIONED: &str = "(c.relkind OPERATOR(pg_catalog.=) 'p' OR c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass) \
      AND NOT c.relispartition";
 
+/// As `facts/named.sql` has it.
+const UNRECORDED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_description d \
+     WHERE d.objoid OPERATOR(pg_catalog.=) c.reltype AND d.objsubid OPERATOR(pg_catalog.=) 0 \
+       AND d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass \
+       AND pg_catalog.left(d.description, 9) OPERATOR(pg_catalog.=) 'pgsluice ')";
+
 const UNREFERENCED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k \
      JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) k.confrelid AND a.attnum OPERATOR(pg_catalog.=) ANY (k.confkey) \
      WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid \
@@ -173,6 +189,8 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
         if_exists: needs_no_target(ddl),
         small,
         unreferenced: retyped.filter_map(|part| part.column.clone()).collect(),
+        unrecorded: ddl.if_not_exists || ddl.parts.iter().any(|part| part.missing_ok),
+        keeps_lane: !in_transaction,
     };
     Some(First { plan, condition })
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
+use super::turn::Run;
 use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
@@ -11,7 +12,7 @@ use crate::config::{Mode, Unsafe};
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::record::Record;
-use crate::execute::{Execution, Reply, Stop};
+use crate::execute::{Basis, Execution, Reply, Stop};
 use crate::lanes;
 use crate::learn::{Asking, Failed, Rows, learn, read};
 use crate::pg::relation::quote_literal;
@@ -76,38 +77,6 @@ impl Session {
         self.first_result(statement, first, result)
     }
 
-    /// With all that its plan depends on.
-    pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
-        tracing::debug!("facts are asked for: {}", shown(statement));
-        let mut facts = self.facts(statement).await?;
-        if let Some(table) = self.may_be_unfinished(statement, &facts) {
-            match self.continued(statement, &table, facts, offset).await? {
-                Ok(reply) => return Ok(reply),
-                Err(as_they_are) => facts = as_they_are,
-            }
-        }
-        let plan = match plan::plan(statement, &facts, &self.limits()) {
-            Ok(plan) => plan,
-            Err(refusal) => {
-                self.shared.metrics.ddl_refused.add();
-                if self.talk.link.status == b'T' {
-                    self.fail_block().await?;
-                }
-                return Err(Stop::Report(refusal.report));
-            }
-        };
-        self.log(statement, &plan);
-        if let Some(reports) = &plan.answer {
-            self.shared.metrics.ddl_elided.add();
-            self.done(statement, None);
-            let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
-            return Ok(elided(&plan, heard));
-        }
-        let reply = self.execute_plan(&plan, &facts, offset, None).await?;
-        self.done(statement, None);
-        Ok(reply)
-    }
-
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
@@ -149,7 +118,8 @@ impl Session {
     pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
         let Shared { config, metrics, .. } = &*self.shared;
         let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
-        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory }
+        let (turn, basis) = (None, Basis::Any);
+        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory, turn, basis }
     }
 
     pub(super) fn not_done(&self, plan: &Plan, stop: &Stop) {
@@ -160,23 +130,29 @@ impl Session {
     /// `unfinished`: what a dead session has done of it, with the table of its record, and whether that is written quietly.
     pub(super) async fn execute_plan(
         &mut self,
-        plan: &Plan,
-        facts: &Facts,
-        offset: usize,
+        run: Run<'_>,
+        basis: Basis,
         unfinished: Option<(Record, &RelationRef, bool)>,
     ) -> Result<Reply, Stop> {
-        self.shared.metrics.ddl_planned.add();
+        let Run { plan, facts, offset, told, turn } = run;
         let mut execution = self.execution(facts, offset);
+        (execution.turn, execution.basis) = (turn, basis);
         if let Some((record, table, quiet)) = unfinished {
             execution.resume(record, plan, table, quiet);
         }
-        let result = execution.run(plan).await;
+        let result = execution.run(plan, told).await;
         if let Some(leftover) = execution.memory.left.take() {
             let (database, role) = self.database_and_role();
             self.shared.leftovers.keep(database, role, leftover);
         }
-        if let Err(stop) = &result {
-            self.not_done(plan, stop);
+        match &result {
+            // It is planned again.
+            Err(Stop::Stale) => {}
+            Err(stop) => {
+                self.shared.metrics.ddl_planned.add();
+                self.not_done(plan, stop);
+            }
+            Ok(_) => self.shared.metrics.ddl_planned.add(),
         }
         result
     }
@@ -286,7 +262,7 @@ impl Session {
         Ok(answer.and_then(|json| building::facts(statement, &json)))
     }
 
-    async fn facts_of(&mut self, names: &[RelationName], wanted: Wanted) -> Result<Facts, Stop> {
+    pub(super) async fn facts_of(&mut self, names: &[RelationName], wanted: Wanted) -> Result<Facts, Stop> {
         let mut facts = read(self, names, wanted)
             .await?
             .map_err(|why| Stop::Report(Report::error(sqlstate::INTERNAL_ERROR, why)))?;
@@ -313,6 +289,7 @@ impl Session {
             Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
             Err(Stop::Report(report)) => report.to_string(),
             Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
+            Err(stop @ Stop::Stale) => stop.reason(),
         };
         let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
         Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
@@ -409,7 +386,7 @@ pub(super) fn shown(statement: &Statement) -> &str {
     }
 }
 
-fn elided(plan: &Plan, reports: &[Report]) -> Reply {
+pub(super) fn elided(plan: &Plan, reports: &[Report]) -> Reply {
     let mut done = Reply::default();
     for report in reports {
         reply::put_report(&mut done.frames, report);

@@ -13,6 +13,7 @@ mod prepared;
 mod proxy_header;
 mod simple;
 mod together;
+mod turn;
 mod unfinished;
 
 use crate::backend::{Cancels, Talk};

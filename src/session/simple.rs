@@ -285,9 +285,10 @@ impl Session {
 
     /// The client's ErrorResponse.
     pub(super) fn tell_stop(&mut self, stop: Stop) -> Result<(), BackendLost> {
-        match stop {
+        match &stop {
             Stop::Server(error) => self.talk.link.tell_front(&error.frame),
-            Stop::Report(report) => self.talk.tell(&report),
+            Stop::Report(report) => self.talk.tell(report),
+            Stop::Stale => self.talk.tell(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again.")),
             Stop::ClientGone | Stop::Lost => return Err(BackendLost),
         }
         Ok(())

@@ -5,12 +5,15 @@
 
 use super::Session;
 use super::ddl::shown;
+use super::turn::Run;
 use crate::catalog::{Facts, RelationRef};
 use crate::config::Mode;
 use crate::execute::record::{self, Unfinished};
-use crate::execute::{Reply, Stop};
+use crate::execute::{Basis, Reply, Stop};
+use crate::pg::sqlstate;
 use crate::plan;
-use crate::sql::{Class, Statement};
+use crate::report::Report;
+use crate::sql::{self, Class, Statement};
 
 impl Session {
     /// The table whose record is to be looked at.
@@ -53,9 +56,42 @@ impl Session {
             self.talk.tell(&report);
         }
         self.log(statement, &plan);
-        let reply = self.execute_plan(&plan, &then, offset, Some((*record, table, quiet))).await?;
+        let run = Run { plan: &plan, facts: &then, offset, told: &[], turn: None };
+        let reply = self.execute_plan(run, Basis::Any, Some((*record, table, quiet))).await?;
         self.done(statement, None);
         Ok(Ok(reply))
+    }
+
+    /// Undoes what another statement has left unfinished on this table, or this one could not take back: true if it was there and is
+    /// gone. With the lanes held, so that nobody is at work on it.
+    ///
+    /// `undoing`: only what its own session could not take back.
+    pub(super) async fn abandoned(&mut self, table: &RelationRef, facts: &Facts, undoing: bool) -> Result<bool, Stop> {
+        let limits = self.limits();
+        let mut execution = self.execution(facts, 0);
+        let Some((record, quiet)) = execution.take_record(table.oid, undoing).await? else { return Ok(false) };
+        let then = record.facts(&facts.session);
+        let begun = sql::parse(record.statement()).ok().and_then(|statements| statements.into_iter().next());
+        let plan = begun.and_then(|begun| plan::plan(&begun, &then, &limits).ok());
+        let Some(plan) = plan.filter(|plan| record.is_plan(plan)) else {
+            execution.give_job(table.oid).await?;
+            return Ok(false);
+        };
+        let mut execution = self.execution(&then, 0);
+        execution.resume(record, &plan, table, quiet);
+        execution.abandon(&plan).await
+    }
+
+    /// In a transaction of the client's nothing of that can be done; nor is it told to be there.
+    pub(super) fn half_done(&self, facts: &Facts) -> Option<Report> {
+        let plans = self.shared.config.proxy.mode == Mode::Plan && facts.session.in_transaction;
+        let table = record::table_of(facts).filter(|table| plans && table.recorded)?;
+        let message = format!("a schema change of {} is unfinished", table.id.full_name());
+        Some(
+            Report::error(sqlstate::OBJECT_IN_USE, message)
+                .detail("What this statement would find there is part of it, and may be undone.")
+                .hint("Send the statement that began it, or this one, outside a transaction block: it is finished, or undone."),
+        )
     }
 
     /// The plan that a statement would continue, and from where, for EXPLAIN.

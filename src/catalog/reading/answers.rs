@@ -186,7 +186,7 @@ impl Answers {
         let completing = Completing { answers: &self, head: &head, busy: &busy, held: &held, refs: &refs };
         let relations = head.relations.iter().map(|named| completing.complete(named)).collect();
         Some(Facts {
-            session: SessionFacts { strongest_lock: self.transaction.strongest, ..head.session.clone() },
+            session: SessionFacts { holds: head.holds, strongest_lock: self.transaction.strongest, ..head.session.clone() },
             relations,
             related: about.iter().filter_map(|oid| refs.get(oid).cloned()).collect(),
             ..Facts::default()

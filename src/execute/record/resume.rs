@@ -112,6 +112,9 @@ impl Execution<'_> {
         if self.things_now(record, |kind| kind == ThingKind::Column).await?.contains(&false) {
             return Ok(Some("its columns have been dropped or renamed".to_owned()));
         }
+        if self.things_now(record, |kind| kind == ThingKind::Constraint).await?.contains(&false) {
+            return Ok(Some("its constraints have been dropped or renamed".to_owned()));
+        }
         // Another's index that is invalid, since its build failed or is under way, is none that this statement has left.
         let tables = self.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
         let invalid: Vec<_> = tables.flat_map(|table| &table.indexes).filter(|index| !index.valid).collect();
@@ -141,8 +144,10 @@ impl Execution<'_> {
     pub(in crate::execute) async fn look_after_death(&mut self, at: usize, phase: &Phase) -> Result<bool, Stop> {
         if let Some(Undo::DropBuiltIndex { index, oid, .. }) = &phase.undo {
             let rows = self.surely(BUILT_SQL, &[&oid.to_string(), &index.name]).await?;
-            if let Some(built) = rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()) {
-                self.memory.built.push((at, built));
+            if let Some((built, unique)) = rows.first().and_then(|row| valid_index(row)) {
+                // A unique one of this name can only be ours: the name was chosen because it was free. Of another it is not certain, so it is
+                // used if it fits, which the server says, and never dropped.
+                self.memory.built.push((at, if unique { built } else { NOBODYS }));
                 return Ok(true);
             }
         }
@@ -174,6 +179,14 @@ impl Execution<'_> {
     }
 }
 
+/// The oid of no index.
+const NOBODYS: u32 = 0;
+
+/// A row of [`BUILT_SQL`].
+fn valid_index(row: &[Option<String>]) -> Option<(u32, bool)> {
+    Some((row.first()?.as_deref()?.parse().ok()?, row.get(1)?.as_deref()? == "t"))
+}
+
 /// What there is to continue.
 #[derive(Debug)]
 pub enum Unfinished {
@@ -198,7 +211,7 @@ pub(in crate::execute) enum Taken {
 /// What is on record of this statement, and may not be followed, would end in a refusal that nobody understands; or, with IF NOT
 /// EXISTS, in nothing at all.
 fn not_followed(found: &Recorded, statement: &str) -> Option<Report> {
-    let record = Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement)?;
+    let record = Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement && !record.undoing)?;
     let (reason, hint) = match (found.trusted, found.may) {
         (true, true) => return None,
         (false, _) => (
@@ -217,5 +230,5 @@ fn not_followed(found: &Recorded, statement: &str) -> Option<Report> {
 /// The record, if it is of this statement, and may be followed.
 fn followed(found: Recorded, statement: &str) -> Option<(Record, Recorded)> {
     let record = Record::from_text(found.text.as_deref()?)?;
-    (found.trusted && found.may && record.statement == statement).then_some((record, found))
+    (found.trusted && found.may && !record.undoing && record.statement == statement).then_some((record, found))
 }

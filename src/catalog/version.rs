@@ -1,0 +1,47 @@
+//! What a relation's catalogue rows are, in one short text: another text means that somebody has changed it.
+//!
+//! Every change of a row gives it a newer `xmin`, so their count and their sum tell one state from the next. A false difference (rows that
+//! VACUUM FULL has frozen) costs a second look at the facts, no more.
+//!
+//! Invariants: as those of the facts (`reading.rs`).
+
+use super::Facts;
+use crate::pg::relation::quote_literal;
+
+/// Catalogues with the column that tells whose a row is.
+const CATALOGUES: [(&str, &str); 8] = [
+    ("pg_class", "oid"),
+    ("pg_attribute", "attrelid"),
+    ("pg_attrdef", "adrelid"),
+    ("pg_constraint", "conrelid"),
+    ("pg_index", "indrelid"),
+    ("pg_trigger", "tgrelid"),
+    ("pg_inherits", "inhrelid"),
+    ("pg_inherits", "inhparent"),
+];
+
+/// An expression whose value is that text, for the relations that the facts are about, and for what their names mean.
+pub fn version_of(facts: &Facts) -> String {
+    let found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+    let oids: Vec<String> = found.map(|relation| relation.id.oid.to_string()).collect();
+    let mut parts: Vec<String> = facts.relations.iter().map(|asked| meaning(&asked.name.quoted())).collect();
+    if !oids.is_empty() {
+        let oids = oids.join(",");
+        parts.extend(CATALOGUES.iter().map(|(catalogue, column)| {
+            format!(
+                "(SELECT pg_catalog.concat(pg_catalog.count(*), '/', pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+                 FROM pg_catalog.{catalogue} x WHERE x.{column} OPERATOR(pg_catalog.=) ANY ('{{{oids}}}'::pg_catalog.oid[]))"
+            )
+        }));
+    }
+    format!("pg_catalog.concat_ws(' ', {})", parts.join(", "))
+}
+
+fn meaning(quoted: &str) -> String {
+    format!("COALESCE(pg_catalog.to_regclass({})::pg_catalog.oid, 0::pg_catalog.oid)", quote_literal(quoted))
+}
+
+/// A condition: the text is still this.
+pub fn is_still(version: &str, text: &str) -> String {
+    format!("{version} OPERATOR(pg_catalog.=) {}", quote_literal(text))
+}

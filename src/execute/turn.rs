@@ -1,0 +1,341 @@
+//! A schema change's turn: the lanes of the relations that it names, held from before its facts are read until it is over.
+//!
+//! Facts are true for as long as nobody changes what they are about, and a plan in several phases leaves its table unlocked between
+//! two of them. So a statement first takes the lanes of what it names, then reads the facts, then plans. Whoever has waited for a lane
+//! therefore sees what the one before has made, and nothing that is still under way, or about to be undone, is taken for done.
+//!
+//! It promises: lanes are taken all or none, so that no two statements wait for each other's; they are tried, never waited for in
+//! PostgreSQL; whoever waits has no lane, looks ever more rarely, and is told for whom.
+//!
+//! In a transaction of the client's the lanes go with it. Where that transaction holds locks already, the one ahead may be waiting
+//! for them: then the turn is waited for no longer than others may be made to wait, and the statement goes on without it.
+
+use super::wait::jitter;
+use super::{Execution, Stop};
+use crate::catalog::query::{LANE_CLASS, array};
+use crate::lanes::{self, nap_sql};
+use crate::pg::{RelationName, sqlstate};
+use crate::report::{Report, in_words};
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// The relations whose lanes are wanted: parameters `$1` names (`text[]`), `$2` oids (`oid[]`), each in its text form.
+const WANTED_SQL: &str = include_str!("../lanes/wanted.sql");
+
+/// Who has one of their lanes.
+const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
+     SELECT pg_catalog.min(l.pid)::pg_catalog.text FROM pg_catalog.pg_locks l \
+     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted \
+     AND l.classid OPERATOR(pg_catalog.=) 1885827948::pg_catalog.oid AND l.objsubid OPERATOR(pg_catalog.=) 2::pg_catalog.int2 \
+     AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
+       WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+     AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND l.objid OPERATOR(pg_catalog.=) ANY (ARRAY(wanted))";
+
+/// A row for each lane: its oid, and whether it is had now.
+fn turn_sql(inside: bool) -> String {
+    let function = if inside { "pg_try_advisory_xact_lock" } else { "pg_try_advisory_lock" };
+    // The second key takes signed numbers: the lane of an oid is that of its 32 bits.
+    let key = "(w.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4";
+    let tries = format!(
+        "SELECT w.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.{function}({LANE_CLASS}, {key}) AS taken \
+         FROM (\n{WANTED_SQL}\n) AS w"
+    );
+    if !inside {
+        return format!("/* pgsluice: a schema change's turn */ {tries}");
+    }
+    // None is kept where one is missing: the error takes back what the savepoint holds.
+    format!(
+        "/* pgsluice: a schema change's turn */ SELECT t.oid, t.taken FROM (\
+         SELECT q.oid, q.taken, pg_catalog.bool_and(q.taken) OVER () AS complete FROM ({tries}) AS q) AS t \
+         WHERE (1 OPERATOR(pg_catalog./) CASE WHEN t.complete THEN 1 ELSE 0 END) OPERATOR(pg_catalog.=) 1"
+    )
+}
+
+/// The first notice comes when a wait is long enough for a person to notice it.
+const FIRST_NOTICE: Duration = Duration::from_millis(250);
+
+/// Whoever waits naps for a tenth of what it has waited, within these: the one ahead may take an hour, and each look costs the server.
+const NAPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+
+/// The lanes of more relations than this are taken phase by phase: each is an entry in the server's table of locks.
+pub const MOST: usize = 64;
+
+/// Nobody cancels the same session more often, unless by a program.
+const GIVE_TRIES: usize = 100;
+
+/// The lanes that a statement has.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Oids, in their order.
+    lanes: Vec<u32>,
+    /// They go with the client's transaction.
+    in_transaction: bool,
+    /// They are all had: nobody else's schema change is under way on what the statement names.
+    pub complete: bool,
+    /// Somebody else has one of them.
+    pub busy: bool,
+}
+
+impl Turn {
+    fn of(mut lanes: Vec<u32>, in_transaction: bool) -> Self {
+        lanes.sort_unstable();
+        Self { lanes, in_transaction, complete: true, busy: false }
+    }
+
+    pub fn has(&self, lane: u32) -> bool {
+        self.lanes.binary_search(&lane).is_ok()
+    }
+}
+
+/// What one look at the lanes brought.
+enum Look {
+    Taken(Vec<u32>),
+    /// None is.
+    Busy,
+    /// The server does not say.
+    Unknown,
+}
+
+impl Execution<'_> {
+    /// One try for the lanes of these relations. What is not there, is temporary, or is the system's own has none.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn try_turn(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Turn, Stop> {
+        let in_transaction = self.in_transaction();
+        Ok(match self.look_at_lanes(names, oids).await? {
+            Look::Taken(lanes) => Turn::of(lanes, in_transaction),
+            Look::Busy => Turn { in_transaction, busy: true, ..Turn::default() },
+            Look::Unknown => Turn { in_transaction, ..Turn::default() },
+        })
+    }
+
+    /// Waits for the lanes, for as long as the session's own timeouts allow; `patience`: no longer than that, and then on without.
+    ///
+    /// # Errors
+    /// It has waited too long, it is cancelled, or the backend is gone.
+    pub async fn wait_for_turn(
+        &mut self,
+        names: &[RelationName],
+        oids: &[u32],
+        patience: Option<Duration>,
+    ) -> Result<Turn, Stop> {
+        let begun = Instant::now();
+        let in_transaction = self.in_transaction();
+        let (mut told, mut holder) = (None::<Instant>, None);
+        loop {
+            match self.look_at_lanes(names, oids).await? {
+                Look::Taken(lanes) => return Ok(Turn::of(lanes, in_transaction)),
+                Look::Unknown => return Ok(Turn { in_transaction, ..Turn::default() }),
+                Look::Busy => {}
+            }
+            let waited = begun.elapsed();
+            if patience.is_some_and(|patience| waited >= patience) {
+                return Ok(Turn { in_transaction, ..Turn::default() });
+            }
+            let due = told.map_or(waited >= FIRST_NOTICE, |at| at.elapsed() >= self.config.ddl.progress_interval);
+            if due || holder.is_none() {
+                holder = self.holder_of(names, oids).await?.or(holder);
+            }
+            if due {
+                told = Some(Instant::now());
+                self.tell_turn(names, holder);
+            }
+            if let Some(report) = self.turn_timed_out(waited, names, holder) {
+                return Err(self.leave(Stop::Report(report)).await);
+            }
+            let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
+            let nap = (waited / 10).clamp(NAPS[0], NAPS[1]).mul_f64(spread.max(0.1));
+            let nap = patience.map_or(nap, |patience| nap.min(patience));
+            let words = behind(names, holder);
+            let answer = self.talk.ask_one(&nap_sql(nap, &self.talk.words(&words)), &[]).await?;
+            self.struck(answer.error)?;
+            if let Some(stop) = self.interrupted() {
+                return Err(self.leave(stop).await);
+            }
+        }
+    }
+
+    /// All of them, or none.
+    async fn look_at_lanes(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Look, Stop> {
+        let inside = self.in_transaction();
+        let wanted = wanted(names, oids);
+        let mut batch = Batch::new();
+        if inside {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
+        batch.statement(&turn_sql(inside), &wanted.each_ref().map(String::as_str));
+        if inside {
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        }
+        let answer = self.talk.ask(batch, None).await?;
+        let lanes: Vec<(u32, bool)> = answer.rows.iter().filter_map(|row| lane(row)).collect();
+        let had: Vec<u32> = lanes.iter().filter(|(_, taken)| *taken).map(|(oid, _)| *oid).collect();
+        let Some(error) = answer.error else {
+            if had.len() == lanes.len() {
+                return Ok(Look::Taken(had));
+            }
+            self.give(had).await?;
+            return Ok(Look::Busy);
+        };
+        if inside {
+            self.take_back().await?;
+        } else {
+            self.give(had).await?;
+        }
+        if error.sqlstate() == sqlstate::QUERY_CANCELED || self.talk.link.front_gone() {
+            let stop = self.struck(Some(error)).err().unwrap_or(Stop::ClientGone);
+            return Err(self.leave(stop).await);
+        }
+        if error.sqlstate() == sqlstate::DIVISION_BY_ZERO {
+            return Ok(Look::Busy);
+        }
+        tracing::debug!(sqlstate = error.sqlstate(), "the lanes of a schema change could not be asked for");
+        Ok(Look::Unknown)
+    }
+
+    /// Takes the lanes of what a plan locks besides, if it can have them all at once; else it gives all of them back.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn extend_turn(&mut self, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), Stop> {
+        let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
+        if more.is_empty() || turn.in_transaction || !turn.complete {
+            return Ok(());
+        }
+        match self.look_at_lanes(&[], &more).await? {
+            Look::Taken(lanes) => {
+                turn.lanes.extend(lanes);
+                turn.lanes.sort_unstable();
+                turn.lanes.dedup();
+            }
+            Look::Busy => {
+                self.end_turn(turn).await?;
+                turn.busy = true;
+            }
+            Look::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the lanes back. In a transaction of the client's they go with it.
+    ///
+    /// # Errors
+    /// The backend is gone.
+    pub async fn end_turn(&mut self, turn: &mut Turn) -> Result<(), Stop> {
+        let Turn { lanes, in_transaction, .. } = std::mem::take(turn);
+        if in_transaction { Ok(()) } else { self.give(lanes).await }
+    }
+
+    /// A second cancel may strike this too; what was given is not given twice.
+    async fn give(&mut self, mut lanes: Vec<u32>) -> Result<(), Stop> {
+        for _ in 0..GIVE_TRIES {
+            if lanes.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            lanes.iter().for_each(|lane| batch.statement(&lanes::give_lane_sql(*lane), &[]));
+            let done = self.talk.ask(batch, None).await?.done;
+            lanes.drain(..done.min(lanes.len()));
+        }
+        tracing::warn!("a lane was not given back: it is when its session ends");
+        Ok(())
+    }
+
+    async fn holder_of(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Option<i32>, Stop> {
+        let wanted = wanted(names, oids);
+        let mut batch = Batch::new();
+        let inside = self.in_transaction();
+        if inside {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
+        batch.statement(&HOLDER_SQL.replace("wanted", WANTED_SQL), &wanted.each_ref().map(String::as_str));
+        let answer = self.talk.ask(batch, None).await?;
+        if inside {
+            self.take_back().await?;
+        }
+        if let Some(error) = answer.error.as_ref().filter(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
+            self.struck(Some(ServerError::new(error.frame.clone())))?;
+        }
+        Ok(answer.value().and_then(|pid| pid.parse().ok()))
+    }
+
+    fn tell_turn(&mut self, names: &[RelationName], holder: Option<i32>) {
+        let message = format!("waiting for {}", ahead(names, holder));
+        tracing::info!("{message}");
+        if self.config.ddl.notices {
+            let mut report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
+                .detail("Another schema change of the same relation is under way. What this statement has to do is decided when that is over.");
+            if let Some(pid) = holder {
+                report = report.hint(format!(
+                    "Nobody else waits meanwhile. To end the wait: cancel this statement, or SELECT pg_terminate_backend({pid})."
+                ));
+            }
+            self.tell(&report);
+        }
+    }
+
+    /// What the server would have said of a wait for the lock that the one ahead has.
+    fn turn_timed_out(&self, waited: Duration, names: &[RelationName], holder: Option<i32>) -> Option<Report> {
+        let session = &self.facts.session;
+        let over = |ms: u64| ms > 0 && waited >= Duration::from_millis(ms);
+        let detail = || format!("Waited {} for {}.", in_words(waited), ahead(names, holder));
+        if over(session.lock_timeout_ms) {
+            let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
+            return Some(report.detail(detail()));
+        }
+        if over(session.statement_timeout_ms) {
+            let report = Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout");
+            return Some(report.detail(detail()));
+        }
+        (waited >= self.turn_limit()).then(|| {
+            let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
+            report.detail(detail()).hint("Try again when it is over, or raise turn_limit in [locks] of proxy.toml.")
+        })
+    }
+
+    /// In a transaction that makes others wait itself, as every wait.
+    fn turn_limit(&self) -> Duration {
+        let holds = self.facts.session.strongest_lock.is_some_and(|mode| mode.blocks_application());
+        if self.in_transaction() && holds { self.wait_limit() } else { self.config.locks.turn_limit }
+    }
+}
+
+/// The parameters of [`WANTED_SQL`].
+fn wanted(names: &[RelationName], oids: &[u32]) -> [String; 2] {
+    let names: Vec<String> = names.iter().map(RelationName::quoted).collect();
+    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+    [names, oids].map(|words| array(words.iter().map(|word| Some(word.as_str()))))
+}
+
+/// A row of [`turn_sql`].
+fn lane(row: &[Option<String>]) -> Option<(u32, bool)> {
+    let [oid, taken] = row else { return None };
+    Some((oid.as_deref()?.parse().ok()?, taken.as_deref()? == "t"))
+}
+
+fn ahead(names: &[RelationName], holder: Option<i32>) -> String {
+    let names: Vec<String> = names.iter().take(3).map(ToString::to_string).collect();
+    let of = if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) };
+    match holder {
+        Some(pid) => format!("the schema change{of} by pid {pid}"),
+        None => format!("another schema change{of}"),
+    }
+}
+
+/// For `pg_stat_activity`.
+fn behind(names: &[RelationName], holder: Option<i32>) -> String {
+    format!("waiting for {}", ahead(names, holder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_knows_the_lane() {
+        assert!(HOLDER_SQL.contains(&LANE_CLASS.to_string()));
+    }
+}

@@ -1,0 +1,189 @@
+//! One schema change in its turn: lanes first, then facts, then the plan, then the run.
+//!
+//! It promises: a plan is never older than the wait before it. Whoever has waited for a lane, for a lock, or for a record reads the facts
+//! again and plans again; what another session has under way is never told as done.
+
+use super::Session;
+use super::ddl::elided;
+use crate::catalog::reading::Wanted;
+use crate::catalog::{Facts, query, version};
+use crate::config::Mode;
+use crate::execute::turn::{MOST, Turn};
+use crate::execute::{Basis, Reply, Stop};
+use crate::lanes::lanes_of;
+use crate::pg::RelationName;
+use crate::plan::{self, Plan};
+use crate::report::Report;
+use crate::sql::Statement;
+use std::collections::BTreeSet;
+
+/// A table that somebody changes all the time is not looked at for ever.
+const PLANS: usize = 50;
+
+impl Session {
+    /// With all that its plan depends on.
+    pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+        let names = query::relations_of(statement);
+        let mut turn = Turn::default();
+        let result = match self.take_turn(&names, &BTreeSet::new(), &mut turn).await {
+            Ok(()) => self.in_turn(statement, offset, &names, &mut turn).await,
+            Err(stop) => Err(stop),
+        };
+        if !matches!(result, Err(Stop::Lost)) {
+            let session = self.unasked();
+            self.execution(&session, 0).end_turn(&mut turn).await?;
+        }
+        result
+    }
+
+    /// `more`: lanes besides those of what the statement names.
+    async fn take_turn(&mut self, names: &[RelationName], more: &BTreeSet<u32>, turn: &mut Turn) -> Result<(), Stop> {
+        if names.is_empty() {
+            turn.complete = true;
+            return Ok(());
+        }
+        let more: Vec<u32> = more.iter().copied().collect();
+        let session = self.unasked();
+        *turn = self.execution(&session, 0).try_turn(names, &more).await?;
+        if !turn.busy {
+            return Ok(());
+        }
+        // What the session's timeouts are, and what its transaction holds.
+        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        let inside = facts.session.in_transaction && facts.session.holds;
+        let patience = inside.then_some(self.shared.config.locks.stall_budget);
+        *turn = self.execution(&facts, 0).wait_for_turn(names, &more, patience).await?;
+        Ok(())
+    }
+
+    async fn in_turn(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+        names: &[RelationName],
+        turn: &mut Turn,
+    ) -> Result<Reply, Stop> {
+        let mut told: Vec<Report> = Vec::new();
+        let mut basis = Basis::Fresh;
+        for _ in 0..PLANS {
+            let mut facts = self.facts(statement).await?;
+            if let Some(table) = self.may_be_unfinished(statement, &facts) {
+                match self.continued(statement, &table, facts, offset).await? {
+                    Ok(reply) => return Ok(reply),
+                    Err(as_they_are) => facts = as_they_are,
+                }
+            }
+            if let Some(table) = self.may_be_unfinished(statement, &facts)
+                && self.abandoned(&table, &facts, true).await?
+            {
+                continue;
+            }
+            let plan = self.planned(statement, &facts).await?;
+            if self.is_in_the_way(statement, &facts, &plan).await? {
+                continue;
+            }
+            if let Some(report) = self.half_done(&facts).filter(|_| plan.answer.is_some()) {
+                self.fail_block().await?;
+                return Err(Stop::Report(report));
+            }
+            if plan.answer.is_some() && !turn.complete && turn.busy {
+                self.wait_to_be_told(names, turn).await?;
+                continue;
+            }
+            if told.is_empty() {
+                self.log(statement, &plan);
+            }
+            if let Some(reports) = &plan.answer {
+                self.shared.metrics.ddl_elided.add();
+                self.done(statement, None);
+                let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
+                return Ok(elided(&plan, heard));
+            }
+            let wanted = lanes_besides(&plan, turn);
+            self.execution(&facts, 0).extend_turn(turn, &wanted).await?;
+            if turn.busy && !facts.session.in_transaction {
+                self.take_turn(names, &wanted, turn).await?;
+                basis = Basis::Fresh;
+                continue;
+            }
+            let run = Run { plan: &plan, facts: &facts, offset, told: &told, turn: Some(&*turn) };
+            match self.execute_plan(run, std::mem::take(&mut basis), None).await {
+                Err(Stop::Stale) => {}
+                Err(stop) => return Err(stop),
+                Ok(reply) => {
+                    self.done(statement, None);
+                    return Ok(reply);
+                }
+            }
+            told = plan.notes;
+            basis = self.basis(&facts).await?;
+        }
+        // It is changed as fast as it is looked at: the last plan is as good as the next.
+        let facts = self.facts(statement).await?;
+        let plan = self.planned(statement, &facts).await?;
+        let run = Run { plan: &plan, facts: &facts, offset, told: &told, turn: Some(&*turn) };
+        let reply = self.execute_plan(run, Basis::Any, None).await?;
+        self.done(statement, None);
+        Ok(reply)
+    }
+
+    async fn planned(&mut self, statement: &Statement, facts: &Facts) -> Result<Plan, Stop> {
+        match plan::plan(statement, facts, &self.limits()) {
+            Ok(plan) => Ok(plan),
+            Err(refusal) => {
+                self.shared.metrics.ddl_refused.add();
+                if self.talk.link.status == b'T' {
+                    self.fail_block().await?;
+                }
+                Err(Stop::Report(refusal.report))
+            }
+        }
+    }
+
+    /// What a plan that is made next rests on: the catalogue's rows of now.
+    async fn basis(&mut self, facts: &Facts) -> Result<Basis, Stop> {
+        if facts.session.in_transaction || self.shared.config.proxy.mode != Mode::Plan {
+            return Ok(Basis::Any);
+        }
+        let version = version::version_of(facts);
+        let answer = self.talk.ask_one(&format!("SELECT {version}"), &[]).await?;
+        Ok(match answer.value() {
+            Some(text) => Basis::While(version::is_still(&version, text)),
+            None => Basis::Any,
+        })
+    }
+
+    /// Somebody is at work on what would be told to be done already. In a transaction that holds locks the turn was not waited
+    /// for; now it is, as long as any lock would be.
+    async fn wait_to_be_told(&mut self, names: &[RelationName], turn: &mut Turn) -> Result<(), Stop> {
+        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        *turn = self.execution(&facts, 0).wait_for_turn(names, &[], None).await?;
+        Ok(())
+    }
+
+    /// Whether a change that somebody has left unfinished was in the way of this plan, and is undone now.
+    async fn is_in_the_way(&mut self, statement: &Statement, facts: &Facts, plan: &Plan) -> Result<bool, Stop> {
+        let unsafe_now = plan.notes.iter().any(Report::is_warning);
+        match self.may_be_unfinished(statement, facts) {
+            Some(table) if plan.answer.is_some() || unsafe_now => self.abandoned(&table, facts, false).await,
+            _ => Ok(false),
+        }
+    }
+}
+
+/// A plan that is to be run.
+pub(super) struct Run<'r> {
+    pub(super) plan: &'r Plan,
+    pub(super) facts: &'r Facts,
+    pub(super) offset: usize,
+    /// Notes that the client has had.
+    pub(super) told: &'r [Report],
+    pub(super) turn: Option<&'r Turn>,
+}
+
+/// The lanes of what a plan locks and its statement does not name; none if there are too many to hold them all.
+fn lanes_besides(plan: &Plan, turn: &Turn) -> BTreeSet<u32> {
+    let lanes: BTreeSet<u32> = plan.phases.iter().flat_map(|phase| lanes_of(&phase.locks)).collect();
+    let besides: BTreeSet<u32> = lanes.into_iter().filter(|oid| *oid != 0 && !turn.has(*oid)).collect();
+    if besides.len() > MOST { BTreeSet::new() } else { besides }
+}

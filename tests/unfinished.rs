@@ -379,7 +379,7 @@ fn who_is_at_work_is_waited_for(postgres: &Postgres) {
     wait_until("it is recorded", || !stage.record("t").is_empty());
     second.send_query(add);
     let waits = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '%waiting to continue a schema change%'",
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '%waiting for another schema change of t, behind the DDL of%'",
         second.pid
     );
     wait_until("the second waits", || stage.watcher.value(&waits) == "1");
@@ -388,7 +388,7 @@ fn who_is_at_work_is_waited_for(postgres: &Postgres) {
     assert_eq!(first.outcome().error, None);
     let outcome = second.outcome();
     let said = |words: &str| outcome.notices.iter().any(|notice| notice.contains(words));
-    assert!(said("waiting to continue") && said("already exists, skipping") && !continued(&outcome), "{outcome:?}");
+    assert!(said("waiting for the schema change of t by pid") && said("already exists, skipping") && !continued(&outcome), "{outcome:?}");
     assert_eq!(stage.counts("t"), ["20000", "20000", "20000"]);
 
     // Not for ever.

@@ -327,7 +327,8 @@ fn ahead(names: &[RelationName], holder: Option<i32>) -> String {
 
 /// For `pg_stat_activity`.
 fn behind(names: &[RelationName], holder: Option<i32>) -> String {
-    format!("waiting for {}", ahead(names, holder))
+    let behind = holder.map(|pid| format!(", behind the DDL of pid {pid}")).unwrap_or_default();
+    format!("waiting for {}{behind}", ahead(names, None))
 }
 
 #[cfg(test)]

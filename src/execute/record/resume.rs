@@ -144,7 +144,9 @@ impl Execution<'_> {
     pub(in crate::execute) async fn look_after_death(&mut self, at: usize, phase: &Phase) -> Result<bool, Stop> {
         if let Some(Undo::DropBuiltIndex { index, oid, .. }) = &phase.undo {
             let rows = self.surely(BUILT_SQL, &[&oid.to_string(), &index.name]).await?;
-            if let Some((built, unique)) = rows.first().and_then(|row| valid_index(row)) {
+            let wants_unique = phase.steps.iter().any(|step| step.sql.starts_with("CREATE UNIQUE "));
+            let found = rows.first().and_then(|row| valid_index(row));
+            if let Some((built, unique)) = found.filter(|(_, unique)| *unique == wants_unique) {
                 // A unique one of this name can only be ours: the name was chosen because it was free. Of another it is not certain, so it is
                 // used if it fits, which the server says, and never dropped.
                 self.memory.built.push((at, if unique { built } else { NOBODYS }));

@@ -8,5 +8,7 @@ mod common;
 #[path = "parity/catalog.rs"]
 mod catalog;
 
+#[path = "no_worse/meanwhile.rs"]
+mod meanwhile;
 #[path = "no_worse/at_once.rs"]
 mod at_once;

@@ -15,7 +15,7 @@ mod resume;
 pub(super) use self::resume::Taken;
 pub use self::resume::Unfinished;
 use super::attempt::{Back, is_lock_failure};
-use super::leftover::{made, unquoted};
+use super::leftover::{known, made, unquoted};
 use super::{Execution, Stop, Undone};
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::identity::{self, IDENTITY_SQL};
@@ -26,6 +26,7 @@ use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::plan::{Phase, PhaseKind, Plan, Thing, ThingKind, ThingName, Undo};
 use crate::report::Report;
+use crate::sql::Ddl;
 use crate::wire::message::Batch;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -143,6 +144,23 @@ impl Record {
     /// The client's text.
     pub fn statement(&self) -> &str {
         &self.statement
+    }
+
+    /// It has failed, and is to be undone, not continued.
+    pub fn is_undoing(&self) -> bool {
+        self.undoing
+    }
+
+    /// Whether the statement names what the plan makes: a column, a constraint, an index.
+    pub fn touches(&self, ddl: &Ddl) -> bool {
+        let things = self.things.iter().filter_map(|(thing, _)| known(thing)).map(|(_, _, name)| name);
+        let learned = self.learned.iter().map(String::as_str);
+        let builds = self.builds.iter().map(|(_, name)| name.as_str());
+        let mut made = things.chain(learned).chain(builds).filter(|name| !name.is_empty());
+        let parts = ddl.parts.iter().flat_map(|part| part.column.iter().chain(&part.constraint));
+        let targets = ddl.targets.iter().map(|target| &target.name);
+        let named: Vec<&String> = parts.chain(&ddl.index_name).chain(targets).collect();
+        made.any(|name| named.iter().any(|named| *named == name))
     }
 
     /// Whether the plan is the one that was begun.
@@ -527,25 +545,29 @@ impl Execution<'_> {
     }
 
     /// The record of a table, whatever statement it is of, with its lock; none if it is at work, or is not to be followed.
-    /// `undoing`: only if it is to be undone in any case.
+    /// `wanted`: of which records.
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
-    pub async fn take_record(&mut self, oid: u32, undoing: bool) -> Result<Option<(Record, bool)>, Stop> {
+    pub async fn take_record(
+        &mut self,
+        oid: u32,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Option<(Record, bool)>, Stop> {
         let (locked, found) = self.look_at_record(oid, true).await?;
         if !locked {
             return Ok(None);
         }
         let followed = found.filter(|found| found.trusted && found.may);
         let record = followed.and_then(|found| Some((Record::from_text(found.text.as_deref()?)?, found.quiet)));
-        let record = record.filter(|(record, _)| record.undoing || !undoing);
+        let record = record.filter(|(record, _)| wanted(record));
         if record.is_none() {
             self.give_job(oid).await?;
         }
         Ok(record)
     }
 
-    /// Undoes a plan whose record this session has taken over. True: nothing of it is left.
+    /// Undoes a plan whose record this session has taken over. False: not now, as somebody is in the way.
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
@@ -555,13 +577,11 @@ impl Execution<'_> {
         if matches!(undone, Err(Stop::Lost)) {
             return undone;
         }
-        match undone {
-            Ok(true) => self.end_record().await?,
-            _ => {
-                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
-                self.end_record().await?;
-            }
+        if !matches!(undone, Ok(true)) {
+            // The record stays; its lock does not.
+            self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
         }
+        self.end_record().await?;
         undone
     }
 
@@ -601,7 +621,7 @@ impl Execution<'_> {
         if things.is_empty() {
             return Ok(Vec::new());
         }
-        let parameters = identity::parameters(things.iter().filter_map(|(thing, _)| super::leftover::known(thing)));
+        let parameters = identity::parameters(things.iter().filter_map(|(thing, _)| known(thing)));
         let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         let now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
         Ok(now.zip(&things).map(|(now, (_, made))| now == Some(*made)).collect())

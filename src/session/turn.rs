@@ -5,17 +5,20 @@
 
 use super::Session;
 use super::ddl::elided;
+use super::unfinished::Abandoned;
 use crate::catalog::reading::Wanted;
 use crate::catalog::{Facts, query, version};
 use crate::config::Mode;
+use crate::execute::record::Record;
 use crate::execute::turn::{MOST, Turn};
 use crate::execute::{Basis, Reply, Stop};
 use crate::lanes::lanes_of;
-use crate::pg::RelationName;
+use crate::pg::{RelationName, sqlstate};
 use crate::plan::{self, Plan};
-use crate::report::Report;
-use crate::sql::Statement;
+use crate::report::{Report, in_words};
+use crate::sql::{Class, Statement};
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// A table that somebody changes all the time is not looked at for ever.
 const PLANS: usize = 50;
@@ -65,7 +68,9 @@ impl Session {
     ) -> Result<Reply, Stop> {
         let mut told: Vec<Report> = Vec::new();
         let mut basis = Basis::Fresh;
-        for _ in 0..PLANS {
+        let begun = Instant::now();
+        let mut plans = 0;
+        loop {
             let mut facts = self.facts(statement).await?;
             if let Some(table) = self.may_be_unfinished(statement, &facts) {
                 match self.continued(statement, &table, facts, offset).await? {
@@ -73,18 +78,10 @@ impl Session {
                     Err(as_they_are) => facts = as_they_are,
                 }
             }
-            if let Some(table) = self.may_be_unfinished(statement, &facts)
-                && self.abandoned(&table, &facts, true).await?
-            {
-                continue;
-            }
+            self.half_done(statement, &facts).await?;
             let plan = self.planned(statement, &facts).await?;
-            if self.is_in_the_way(statement, &facts, &plan).await? {
+            if self.has_cleared_the_way(statement, &facts, &plan, begun).await? {
                 continue;
-            }
-            if let Some(report) = self.half_done(&facts).filter(|_| plan.answer.is_some()) {
-                self.fail_block().await?;
-                return Err(Stop::Report(report));
             }
             if plan.answer.is_some() && !turn.complete && turn.busy {
                 self.wait_to_be_told(names, turn).await?;
@@ -116,15 +113,10 @@ impl Session {
                 }
             }
             told = plan.notes;
-            basis = self.basis(&facts).await?;
+            plans += 1;
+            // What is changed as fast as it is looked at: the next plan is as good as any.
+            basis = if plans < PLANS { self.basis(&facts).await? } else { Basis::Any };
         }
-        // It is changed as fast as it is looked at: the last plan is as good as the next.
-        let facts = self.facts(statement).await?;
-        let plan = self.planned(statement, &facts).await?;
-        let run = Run { plan: &plan, facts: &facts, offset, told: &told, turn: Some(&*turn) };
-        let reply = self.execute_plan(run, Basis::Any, None).await?;
-        self.done(statement, None);
-        Ok(reply)
     }
 
     async fn planned(&mut self, statement: &Statement, facts: &Facts) -> Result<Plan, Stop> {
@@ -161,12 +153,32 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a change that somebody has left unfinished was in the way of this plan, and is undone now.
-    async fn is_in_the_way(&mut self, statement: &Statement, facts: &Facts, plan: &Plan) -> Result<bool, Stop> {
-        let unsafe_now = plan.notes.iter().any(Report::is_warning);
-        match self.may_be_unfinished(statement, facts) {
-            Some(table) if plan.answer.is_some() || unsafe_now => self.abandoned(&table, facts, false).await,
-            _ => Ok(false),
+    /// Undoes a change that was left unfinished: what its own session could not take back, in any case; what another statement has left,
+    /// where this one names the same things, or would do worse because of it. True: look again.
+    async fn has_cleared_the_way(
+        &mut self,
+        statement: &Statement,
+        facts: &Facts,
+        plan: &Plan,
+        begun: Instant,
+    ) -> Result<bool, Stop> {
+        let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(false) };
+        let Class::Ddl(ddl) = &statement.class else { return Ok(false) };
+        let warns = plan.notes.iter().any(Report::is_warning);
+        let wanted = |record: &Record| record.is_undoing() || warns || record.touches(ddl);
+        match self.abandoned(&table, facts, wanted).await? {
+            Abandoned::Nothing => Ok(false),
+            Abandoned::Undone => Ok(true),
+            Abandoned::NotNow if begun.elapsed() < self.shared.config.locks.deadline => Ok(true),
+            Abandoned::NotNow => Err(Stop::Report(
+                Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+                    .detail(format!(
+                        "A schema change of {} is unfinished, and could not be undone in {}.",
+                        table.full_name(),
+                        in_words(begun.elapsed())
+                    ))
+                    .hint("Try again when nobody uses the table for long."),
+            )),
         }
     }
 }

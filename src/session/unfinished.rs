@@ -8,12 +8,21 @@ use super::ddl::shown;
 use super::turn::Run;
 use crate::catalog::{Facts, RelationRef};
 use crate::config::Mode;
-use crate::execute::record::{self, Unfinished};
+use crate::execute::record::{self, Record, Unfinished};
 use crate::execute::{Basis, Reply, Stop};
 use crate::pg::sqlstate;
 use crate::plan;
 use crate::report::Report;
 use crate::sql::{self, Class, Statement};
+
+/// What became of what another statement has left unfinished.
+pub(super) enum Abandoned {
+    /// There is nothing that could be undone.
+    Nothing,
+    Undone,
+    /// Somebody is in the way.
+    NotNow,
+}
 
 impl Session {
     /// The table whose record is to be looked at.
@@ -65,33 +74,47 @@ impl Session {
     /// Undoes what another statement has left unfinished on this table, or this one could not take back: true if it was there and is
     /// gone. With the lanes held, so that nobody is at work on it.
     ///
-    /// `undoing`: only what its own session could not take back.
-    pub(super) async fn abandoned(&mut self, table: &RelationRef, facts: &Facts, undoing: bool) -> Result<bool, Stop> {
+    /// `wanted`: of which records.
+    pub(super) async fn abandoned(
+        &mut self,
+        table: &RelationRef,
+        facts: &Facts,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Abandoned, Stop> {
         let limits = self.limits();
         let mut execution = self.execution(facts, 0);
-        let Some((record, quiet)) = execution.take_record(table.oid, undoing).await? else { return Ok(false) };
+        let Some((record, quiet)) = execution.take_record(table.oid, wanted).await? else {
+            return Ok(Abandoned::Nothing);
+        };
         let then = record.facts(&facts.session);
         let begun = sql::parse(record.statement()).ok().and_then(|statements| statements.into_iter().next());
         let plan = begun.and_then(|begun| plan::plan(&begun, &then, &limits).ok());
         let Some(plan) = plan.filter(|plan| record.is_plan(plan)) else {
             execution.give_job(table.oid).await?;
-            return Ok(false);
+            return Ok(Abandoned::Nothing);
         };
         let mut execution = self.execution(&then, 0);
         execution.resume(record, &plan, table, quiet);
-        execution.abandon(&plan).await
+        Ok(if execution.abandon(&plan).await? { Abandoned::Undone } else { Abandoned::NotNow })
     }
 
-    /// In a transaction of the client's nothing of that can be done; nor is it told to be there.
-    pub(super) fn half_done(&self, facts: &Facts) -> Option<Report> {
+    /// In a transaction of the client's nothing of that can be done; what the statement would find there is not told to be there
+    /// either.
+    pub(super) async fn half_done(&mut self, statement: &Statement, facts: &Facts) -> Result<(), Stop> {
         let plans = self.shared.config.proxy.mode == Mode::Plan && facts.session.in_transaction;
-        let table = record::table_of(facts).filter(|table| plans && table.recorded)?;
+        let Class::Ddl(ddl) = &statement.class else { return Ok(()) };
+        let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(()) };
+        let record = self.execution(facts, 0).any_record(table.id.oid).await?;
+        if !record.is_some_and(|record| record.touches(ddl)) {
+            return Ok(());
+        }
+        self.fail_block().await?;
         let message = format!("a schema change of {} is unfinished", table.id.full_name());
-        Some(
+        Err(Stop::Report(
             Report::error(sqlstate::OBJECT_IN_USE, message)
-                .detail("What this statement would find there is part of it, and may be undone.")
+                .detail("What this statement names is part of it, and may be undone.")
                 .hint("Send the statement that began it, or this one, outside a transaction block: it is finished, or undone."),
-        )
+        ))
     }
 
     /// The plan that a statement would continue, and from where, for EXPLAIN.

@@ -29,6 +29,15 @@ impl Execution<'_> {
         Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
     }
 
+    /// The record of a table, whatever statement it is of; its lock may be another's.
+    ///
+    /// # Errors
+    /// It is cancelled, or the backend is gone.
+    pub async fn any_record(&mut self, oid: u32) -> Result<Option<Record>, Stop> {
+        let (_, found) = self.look_at_record(oid, false).await?;
+        Ok(found.and_then(|found| Record::from_text(found.text.as_deref()?)))
+    }
+
     /// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
     ///
     /// # Errors

@@ -5,7 +5,6 @@
 mod common;
 
 use common::{Client, new_database, port, postgres, proxy, wait_until};
-use pgsluice::catalog::query::LANE_CLASS;
 use pgsluice::config::{Backfill, Config};
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::server::Running;
@@ -589,9 +588,9 @@ fn come(end: End, stage: &mut Stage, client: Client) -> Option<Client> {
         // As a person does: again, if it met the moment between two statements.
         End::CancelBackend => {
             let pid = client.pid;
-            // It has its lane until it is to be undone.
             let fills = format!(
-                "SELECT count(pg_cancel_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND classid = {LANE_CLASS} AND pid = {pid}"
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE pid = {pid} AND (query LIKE '/* pgsluice: backfill of %' \
+                 OR query LIKE '/* pgsluice: filling old rows */%' OR query LIKE '%waiting for rows that others have locked%')"
             );
             wait_until("the cancel struck", || stage.watcher.value(&fills) == "0");
         }

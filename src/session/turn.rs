@@ -165,7 +165,9 @@ impl Session {
         let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(false) };
         let Class::Ddl(ddl) = &statement.class else { return Ok(false) };
         let warns = plan.notes.iter().any(Report::is_warning);
-        let wanted = |record: &Record| record.is_undoing() || warns || record.touches(ddl);
+        // The same statement that could not be continued has said why, and the server says what is there.
+        let another = |record: &Record| record.statement() != statement.text && (warns || record.touches(ddl));
+        let wanted = |record: &Record| record.is_undoing() || another(record);
         match self.abandoned(&table, facts, wanted).await? {
             Abandoned::Nothing => Ok(false),
             Abandoned::Undone => Ok(true),

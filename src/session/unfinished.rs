@@ -105,7 +105,9 @@ impl Session {
         let Class::Ddl(ddl) = &statement.class else { return Ok(()) };
         let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(()) };
         let record = self.execution(facts, 0).any_record(table.id.oid).await?;
-        if !record.is_some_and(|record| record.touches(ddl)) {
+        // Any other statement fails by what it finds, or takes it away.
+        let may_skip = ddl.if_exists || ddl.if_not_exists || ddl.parts.iter().any(|part| part.missing_ok);
+        if !may_skip || !record.is_some_and(|record| record.touches(ddl)) {
             return Ok(());
         }
         self.fail_block().await?;

@@ -68,7 +68,7 @@ const GIVE_TRIES: usize = 100;
 /// The lanes that a statement has.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// Oids, in their order.
+    /// Oids, in their order, as often as they were taken.
     lanes: Vec<u32>,
     /// They go with the client's transaction.
     in_transaction: bool,
@@ -207,9 +207,9 @@ impl Execution<'_> {
         }
         match self.look_at_lanes(&[], &more).await? {
             Look::Taken(lanes) => {
+                // One may be there twice, as an index has its table's: then it is given back twice.
                 turn.lanes.extend(lanes);
                 turn.lanes.sort_unstable();
-                turn.lanes.dedup();
             }
             Look::Busy => {
                 self.end_turn(turn).await?;

@@ -256,6 +256,8 @@ impl Scene {
             free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
             backfill: Some(BackfillFacts {
                 obstacle: None,
+                distrust: None,
+                watched: false,
                 quiet: false,
                 role: "me".to_owned(),
                 owner: "me".to_owned(),

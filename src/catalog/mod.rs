@@ -18,5 +18,6 @@ pub mod reading;
 pub mod record;
 pub mod supposed;
 pub mod tree;
+pub mod trust;
 
 pub use facts::*;

@@ -8,13 +8,14 @@
 //! Only words and judgement here: the SQL texts, what their answers mean, and when to try again.
 //! Time comes in as an argument.
 
-use crate::catalog::query::LANE_CLASS;
+use crate::catalog::query::{LANE_CLASS, may_change};
 use crate::pg::LockMode;
 use crate::pg::relation::quote_identifier;
 use crate::plan::LockNeed;
 use crate::report::in_words;
 use serde::Deserialize;
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// A backend, or a prepared transaction, that holds what a step needs.
@@ -46,6 +47,9 @@ pub struct View {
     pub blockers: Vec<Blocker>,
     /// Another backend that holds a lane we need.
     pub lane_holder: Option<i32>,
+    /// Lanes that only sessions hold whose role may not change the relation: they are gone without.
+    #[serde(default)]
+    pub lanes_of_strangers: Vec<u32>,
     /// May cancel an autovacuum worker.
     pub may_cancel: bool,
 }
@@ -54,9 +58,13 @@ pub struct View {
 /// names of `pg_locks`), `$3` the oids of the lanes, `$4` for each of the first whether it is needed alone. One row, one
 /// JSON value. Reads `pg_locks` and `pg_stat_activity` only; takes no lock on any table of the user's. Descendants of a
 /// relation that is not needed alone count as the relation: `LOCK TABLE` takes them too.
-pub const VIEW_SQL: &str = include_str!("lanes/view.sql");
+pub fn view_sql() -> &'static str {
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| include_str!("lanes/view.sql").replace("holder_counts", &may_change("a.usesysid")));
+    &SQL
+}
 
-/// The parameters of [`VIEW_SQL`].
+/// The parameters of [`view_sql`].
 pub fn view_parameters(locks: &[LockNeed], lanes: &[u32]) -> [String; 4] {
     let mut oids = Vec::new();
     let mut modes = Vec::new();

@@ -5,6 +5,7 @@
 
 use crate::catalog::reading::{Question, Reading, Wanted};
 use crate::catalog::tree::{self, Inquire, Round};
+use crate::catalog::trust::{self, Copied};
 use crate::catalog::{
     Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, leaves, matview, naming, probe,
     query,
@@ -173,7 +174,13 @@ async fn ask_probes<A: Asking>(
     if let Class::Ddl(ddl) = &statement.class {
         facts.probe.resize(ddl.parts.len(), None);
     }
-    for question in probe::probes(statement, table) {
+    let copied = if probe::wants_indexes(statement) {
+        let answer = asking.behind(&trust::round(table.id.oid)).await?;
+        trust::copied(answer.as_deref())
+    } else {
+        Copied::All
+    };
+    for question in probe::probes(statement, table, &copied) {
         let Some(mut answer) = ask_probe(asking, &question).await? else { continue };
         let version = facts.session.server_version;
         if answer.rewrites_table
@@ -185,15 +192,19 @@ async fn ask_probes<A: Asking>(
             *slot = Some(answer);
         }
     }
+    if let Copied::Nothing(reason) = copied {
+        facts.distrust = Some(reason);
+    }
     Ok(())
 }
 
 async fn ask_probe<A: Asking>(asking: &mut A, question: &probe::Probe) -> Result<Option<ProbeAnswer>, A::Stop> {
     // An empty row parts what was before from what is after.
-    let statements = [&question.make, question.files, "SELECT '', ''", &question.statement, question.files];
+    let mut statements: Vec<&str> = question.make.iter().map(String::as_str).collect();
+    statements.extend([question.files, "SELECT '', ''", &question.statement, question.files]);
     let rows = match asking.rolled_back(&statements).await? {
         Ok(rows) => rows,
-        Err(failed) => return Ok(probe::failed(failed.nth == 3, &failed.sqlstate)),
+        Err(failed) => return Ok(probe::failed(failed.nth == question.make.len() + 2, &failed.sqlstate)),
     };
     let files: probe::Files = rows
         .into_iter()

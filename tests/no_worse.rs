@@ -8,7 +8,9 @@ mod common;
 #[path = "parity/catalog.rs"]
 mod catalog;
 
-#[path = "no_worse/meanwhile.rs"]
-mod meanwhile;
 #[path = "no_worse/at_once.rs"]
 mod at_once;
+#[path = "no_worse/meanwhile.rs"]
+mod meanwhile;
+#[path = "no_worse/trust.rs"]
+mod trust;

@@ -256,6 +256,8 @@ impl Scene {
             free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
             backfill: Some(BackfillFacts {
                 obstacle: None,
+                distrust: None,
+                watched: false,
                 quiet: false,
                 role: "me".to_owned(),
                 owner: "me".to_owned(),
@@ -273,6 +275,7 @@ impl Scene {
                 names.iter().filter_map(|name| self.relations.iter().find(|r| r.id.name == *name).cloned()).collect()
             }),
             leaves: self.leaves.clone(),
+            distrust: None,
         }
     }
 

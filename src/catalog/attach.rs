@@ -10,7 +10,7 @@
 
 use super::naming::{self, CANDIDATES};
 use super::tree::{Inquire, Round, is_large};
-use super::{Facts, RelationFacts, RelationRef, query};
+use super::{Facts, RelationFacts, RelationRef, query, trust};
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -31,6 +31,9 @@ pub const SCANS_SQL: &str = "SELECT pg_catalog.json_build_object(\
     'default', pg_catalog.pg_stat_get_xact_numscans(\
       pg_catalog.to_regclass('pg_temp.pgsluice_rest')))::pg_catalog.text";
 
+/// What the copies are of, in `attach.sql`.
+const COPIED: &str = "SELECT q.parent FROM asked q UNION SELECT q.part FROM asked q UNION SELECT d.oid FROM defaults d";
+
 /// More partitions than this are not copied for the sake of a default partition's bounds.
 const MOST_SIBLINGS: usize = 500;
 
@@ -45,6 +48,9 @@ pub struct AttachFacts {
     pub foreign_keys: Vec<MissingForeignKey>,
     /// The bounds or an index cannot be made ready beforehand.
     pub obstacle: bool,
+    /// The reason is whose code that would run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distrust: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +107,7 @@ struct Answer {
     key: String,
     parent: u32,
     constraint: Option<String>,
+    code: String,
     siblings: Option<Vec<String>>,
     default: Option<DefaultPartition>,
     missing: Vec<MissingIndex>,
@@ -263,7 +270,9 @@ impl Inquiry {
                     self.facts.missing = answer.missing.clone();
                     self.facts.foreign_keys = answer.foreign_keys.clone();
                 }
-                self.facts.obstacle = answer.siblings.as_ref().is_some_and(|all| all.len() > MOST_SIBLINGS);
+                let siblings = answer.siblings.as_ref().is_some_and(|all| all.len() > MOST_SIBLINGS);
+                self.facts.distrust = Some(answer.code.clone()).filter(|code| !trust::may_run(code));
+                self.facts.obstacle = siblings || self.facts.distrust.is_some();
                 self.answer = Some(answer);
                 if self.facts.obstacle { Stage::Done } else { Stage::Bounds }
             }
@@ -343,13 +352,18 @@ impl Inquiry {
 
 impl Inquire for Inquiry {
     fn round(&mut self) -> Option<Round> {
-        let round = |first: Vec<String>, question| Round { first, question, parameters: Vec::new() };
+        let round = |first: Vec<String>, question: &'static str| Round {
+            first,
+            question: question.into(),
+            parameters: Vec::new(),
+        };
         match self.stage {
             Stage::Asks => {
                 let siblings = if self.is_default() { "siblings" } else { "" };
                 let parent = self.parent.oid.to_string();
                 let new = self.partition.as_ref().map_or(0, |partition| partition.oid).to_string();
-                Some(Round { parameters: vec![parent, new, siblings.to_owned()], ..round(Vec::new(), ATTACH_SQL) })
+                let question = ATTACH_SQL.replace("the_code", &trust::code_of(COPIED)).into();
+                Some(Round { first: Vec::new(), question, parameters: vec![parent, new, siblings.to_owned()] })
             }
             Stage::Bounds => Some(round(self.bounds(), BOUNDS_SQL)),
             Stage::Rehearses(proven) => Some(round(self.rehearsal(proven), SCANS_SQL)),

@@ -57,6 +57,7 @@ missing AS (
 SELECT pg_catalog.json_build_object(
   'key', pg_catalog.pg_get_partkeydef(q.parent),
   'parent', q.parent::pg_catalog.int8,
+  'code', the_code,
   'constraint', CASE WHEN (SELECT c.relispartition FROM pg_catalog.pg_class c
                             WHERE c.oid OPERATOR(pg_catalog.=) q.parent)
                      THEN pg_catalog.pg_get_partition_constraintdef(q.parent) END,

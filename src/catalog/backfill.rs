@@ -17,5 +17,6 @@ pub(super) fn may_set_role(server_version: i32) -> &'static str {
 pub fn question(server_version: i32) -> String {
     // The right to SET ROLE is apart from membership since 16.
     let may_become = if server_version >= 160_000 { "SET" } else { "MEMBER" };
-    include_str!("backfill.sql").replace("may_set_role", may_set_role(server_version)).replace("may_become", may_become)
+    let question = include_str!("backfill.sql").replace("whose_code", &super::trust::code_of_tree());
+    question.replace("may_set_role", may_set_role(server_version)).replace("may_become", may_become)
 }

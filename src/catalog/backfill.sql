@@ -83,7 +83,7 @@ WITH RECURSIVE tree(oid) AS (
         OR pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica')) AS trigger,
     EXISTS (SELECT FROM firing f WHERE f.enabled OPERATOR(pg_catalog.=) 'A' OR f.enabled OPERATOR(pg_catalog.=) 'R')
       AS fires_always,
-    me.rolsuper OR may_set_role AS may_quiet
+    me.rolsuper OR may_set_role AS may_quiet, whose_code AS code
   FROM pg_catalog.pg_roles me WHERE me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 ), whose AS (
   -- The session's user is who may become another, whatever role he has taken.
@@ -102,13 +102,15 @@ WITH RECURSIVE tree(oid) AS (
   AND me.rolname OPERATOR(pg_catalog.=) CURRENT_USER
 )
 SELECT pg_catalog.jsonb_build_object('role', pg_catalog.quote_ident(CURRENT_USER), 'owner', pg_catalog.quote_ident(w.owner),
-  'sequences', w.sequences, 'quiet', s.trigger IS NOT NULL, 'obstacle', CASE
+  'sequences', w.sequences, 'quiet', s.trigger IS NOT NULL, 'watched', s.code OPERATOR(pg_catalog.<>) '',
+  'distrust', CASE WHEN s.code OPERATOR(pg_catalog.<>) ALL (ARRAY['', '-']) THEN s.code END, 'obstacle', CASE
   WHEN s.has_foreign THEN 'a foreign table is among its children'
   WHEN s.has_rule THEN 'it has rules, which change what an UPDATE does'
   WHEN s.has_policy THEN 'row security hides rows from this role'
   WHEN s.forbidden THEN 'this role may not read and update all its rows'
   WHEN s.unidentified THEN 'it is published without a replica identity, so that it cannot be updated'
   WHEN s.in_part THEN 'it is published in part, so that maybe it cannot be updated'
+  WHEN s.code OPERATOR(pg_catalog.<>) ALL (ARRAY['', '-']) THEN s.code
   WHEN s.typed_after THEN 'its row type is used by columns elsewhere'
   WHEN s.unproven IS NOT NULL THEN pg_catalog.format(
     'its constraint %I is NOT VALID, and rows that break it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)

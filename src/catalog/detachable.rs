@@ -40,5 +40,5 @@ pub fn round(statement: &Statement, facts: &Facts) -> Option<Round> {
     let table = facts.relation(name)?;
     let asks = ddl.form() == Form::DropTable && table.is_partition && facts.session.server_version >= 140_000;
     let parameters = vec![table.id.oid.to_string()];
-    asks.then(|| Round { first: Vec::new(), question: DETACHABLE_SQL, parameters })
+    asks.then(|| Round { first: Vec::new(), question: DETACHABLE_SQL.into(), parameters })
 }

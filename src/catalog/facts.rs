@@ -21,6 +21,9 @@ pub struct Facts {
     /// [`IndexFacts::comparable_definition`]; set by the session if a leftover of the same name made it ask.
     #[serde(default)]
     pub wanted_index: Option<String>,
+    /// Why the table was not copied to try the statement: whose code that would run, as a fragment that follows "because".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distrust: Option<String>,
     /// The names that PostgreSQL would choose for keys and sequences that ALTER TABLE makes without one; set by the session.
     #[serde(default)]
     pub free_names: Vec<FreeName>,
@@ -80,6 +83,12 @@ impl Label {
 pub struct BackfillFacts {
     /// Why an UPDATE of every row is not what a rewrite is, or is not allowed: a fragment that follows "because".
     pub obstacle: Option<String>,
+    /// The obstacle is whose code would run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distrust: Option<String>,
+    /// Some of the rows belong to others, who may make their code run while they are filled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watched: bool,
     /// Triggers would fire; the session may keep them from it.
     pub quiet: bool,
     /// The session's role, and the table's owner, quoted.

@@ -17,15 +17,25 @@ pub const TRANSACTION_SQL: &str = "SELECT pg_catalog.txid_status($1::pg_catalog.
 pub const VALID_SQL: &str = "SELECT k.convalidated FROM pg_catalog.pg_constraint k \
      WHERE k.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid";
 
-/// The name of an index, unless a constraint has come to own it.
+/// The name of the index `$1` of the table `$2` (oids as text), unless a constraint has come to own it.
 pub const INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+     JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid \
      WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+     AND i.indrelid OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.oid \
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
        WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
        AND d.objid OPERATOR(pg_catalog.=) c.oid \
        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
        AND d.deptype::pg_catalog.text OPERATOR(pg_catalog.=) 'i')";
+
+/// The name of an index of the table `$1` (an oid as text), if it is called `$3` in the schema `$2`.
+pub const NAMED_INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
+     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+     JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid \
+     WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+     AND n.nspname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name \
+     AND c.relname OPERATOR(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name";
 
 /// The oid of a valid index of the table `$1` (an oid as text), by its name `$2`; and whether it is unique.
 pub const BUILT_SQL: &str = "SELECT i.indexrelid::pg_catalog.text, i.indisunique FROM pg_catalog.pg_index i \

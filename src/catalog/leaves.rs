@@ -57,5 +57,5 @@ pub fn round(statement: &Statement, facts: &Facts, small_table: u64) -> Option<R
         (0..CANDIDATES).map(|n| naming::index_name(&table.id.name, Some(columns), "fkey", n)).collect();
     let names = query::array(names.iter().map(|name| Some(name.as_str())));
     let parameters = vec![table.id.oid.to_string(), to.id.oid.to_string(), names];
-    asks.then(|| Round { first: Vec::new(), question: LEAVES_SQL, parameters })
+    asks.then(|| Round { first: Vec::new(), question: LEAVES_SQL.into(), parameters })
 }

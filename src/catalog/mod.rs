@@ -19,5 +19,6 @@ pub mod record;
 pub mod supposed;
 pub mod tree;
 pub mod version;
+pub mod trust;
 
 pub use facts::*;

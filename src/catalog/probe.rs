@@ -4,12 +4,16 @@
 //! and its indexes stand in are compared before and after: a new file is a rewrite. So the server itself answers,
 //! whatever its version, casts, typmods and time zone.
 //!
+//! The copy is the session's: what belongs to the table of another role is copied only as far as it calls nothing of that role's
+//! (`trust.rs`). Only where indexes matter are there any.
+//!
 //! Pure: the caller sends the questions, between BEGIN and ROLLBACK and never inside a transaction of the client's (an error
 //! would abort it). It needs TEMP on the database and SELECT on the table; without an answer, the form's row decides.
 
-use super::{ProbeAnswer, RelationFacts, comparable_index_definition};
+use super::trust::{self, Copied};
+use super::{ProbeAnswer, RelationFacts, comparable_index_definition, index_definition_tail};
 use crate::pg::RelationName;
-use crate::sql::{Class, PieceKind, Statement};
+use crate::sql::{Class, Part, PieceKind, Statement};
 use std::collections::BTreeMap;
 
 /// The copy. `sql` writes the same name into [`crate::sql::Part::probe`].
@@ -28,7 +32,7 @@ const FILES: &str = "SELECT c.relname::pg_catalog.text, \
 pub struct Probe {
     /// Which part of the statement it answers for.
     pub part: usize,
-    pub make: String,
+    pub make: Vec<String>,
     pub files: &'static str,
     pub statement: String,
 }
@@ -41,16 +45,29 @@ pub fn worth_asking(table: &RelationFacts, small_table: u64) -> bool {
 /// One answer of `files`: a relation's name and the file it stands in.
 pub type Files = Vec<(String, String)>;
 
-/// The probes of a statement on `table`; none if its cost does not depend on the server.
-pub fn probes(statement: &Statement, table: &RelationFacts) -> Vec<Probe> {
+/// Whether an answer depends on the table's indexes: not of a new column, which is in none of them, and with which they are built
+/// anew only if the table is.
+pub fn wants_indexes(statement: &Statement) -> bool {
+    let Class::Ddl(ddl) = &statement.class else { return false };
+    ddl.parts.iter().any(|part| is_probed(part) && part.new_column.is_none())
+}
+
+fn is_probed(part: &Part) -> bool {
+    part.probe.is_some() && (part.form.needs_probe() || part.new_column.is_some())
+}
+
+/// The probes of a statement on `table`; none if its cost does not depend on the server. `copied`: with the indexes of the table, as
+/// far as they may be copied.
+pub fn probes(statement: &Statement, table: &RelationFacts, copied: &Copied) -> Vec<Probe> {
     let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
     ddl.parts
         .iter()
         .enumerate()
-        .filter(|(_, part)| part.form.needs_probe() || (part.new_column.is_some() && part.probe.is_some()))
+        .filter(|(_, part)| is_probed(part))
         .filter_map(|(i, part)| {
             let statement = part.probe.clone()?;
-            Some(Probe { part: i, make: make(table), files: FILES, statement })
+            let make = if part.new_column.is_some() { vec![bare_copy(table)] } else { make(table, copied)? };
+            Some(Probe { part: i, make, files: FILES, statement })
         })
         .collect()
 }
@@ -62,7 +79,7 @@ pub fn bare(statement: &Statement, table: &RelationFacts, part: usize, version: 
     let new = ddl.parts.get(part)?.new_column.as_deref().filter(|new| !new.built_in)?;
     let statement =
         format!("ALTER TABLE {PROBE_TABLE} ADD COLUMN {}", new.bare(version, |piece| piece.kind == PieceKind::Collate));
-    Some(Probe { part, make: make(table), files: FILES, statement })
+    Some(Probe { part, make: vec![bare_copy(table)], files: FILES, statement })
 }
 
 /// Compares the files before and after. An index that is gone was dropped and made anew under another name.
@@ -112,7 +129,7 @@ pub fn index_probe(statement: &Statement, table: &RelationFacts) -> Option<Index
          WHERE i.indrelid OPERATOR(pg_catalog.=) '{PROBE_TABLE}'::pg_catalog.regclass \
          ORDER BY i.indexrelid DESC LIMIT 1"
     );
-    Some(IndexProbe { make: make(table), build, definition })
+    Some(IndexProbe { make: bare_copy(table), build, definition })
 }
 
 /// Reads the answer of [`IndexProbe::definition`].
@@ -129,7 +146,35 @@ pub fn leftover<'a>(ddl: &crate::sql::Ddl, table: &'a RelationFacts) -> Option<&
         .find(|index| index.id.name == name && !index.valid && !index.in_progress && !index.of_constraint)
 }
 
-pub(super) fn make(table: &RelationFacts) -> String {
-    let source: RelationName = table.id.full_name();
-    format!("CREATE TEMP TABLE pgsluice_probe (LIKE {} INCLUDING ALL) ON COMMIT DROP", source.quoted())
+/// The copy with its indexes; `None`: it may not be made.
+fn make(table: &RelationFacts, copied: &Copied) -> Option<Vec<String>> {
+    let definitions = match copied {
+        Copied::All => return Some(vec![copy(table, "")]),
+        Copied::Indexes(definitions) => definitions,
+        Copied::Nothing(_) => return None,
+    };
+    // By the words that were looked at, whatever the table has become meanwhile; and these mean what they meant.
+    let mut make = vec![bare_copy(table), KEEP_PATH.to_owned(), trust::MEANT_AS_WRITTEN.to_owned()];
+    for definition in definitions {
+        let (unique, tail) = index_definition_tail(definition)?;
+        make.push(format!("CREATE {}INDEX ON {PROBE_TABLE}{tail}", if unique { "UNIQUE " } else { "" }));
+    }
+    make.push(PUT_BACK_PATH.to_owned());
+    Some(make)
 }
+
+/// The copy without what the server would evaluate, or fold, while it makes it.
+pub(super) fn bare_copy(table: &RelationFacts) -> String {
+    copy(table, " EXCLUDING INDEXES EXCLUDING STATISTICS")
+}
+
+fn copy(table: &RelationFacts, but: &str) -> String {
+    let source: RelationName = table.id.full_name();
+    format!("CREATE TEMP TABLE pgsluice_probe (LIKE {} INCLUDING ALL{but}) ON COMMIT DROP", source.quoted())
+}
+
+/// The client's statement is to find what it names where the client would. No row comes of it.
+const KEEP_PATH: &str = "SELECT WHERE pg_catalog.set_config('pgsluice.search_path', \
+     pg_catalog.current_setting('search_path'), true) IS NULL";
+const PUT_BACK_PATH: &str = "SELECT WHERE pg_catalog.set_config('search_path', \
+     pg_catalog.current_setting('pgsluice.search_path'), true) IS NULL";

@@ -6,6 +6,17 @@ use crate::sql::{Class, Statement};
 /// The first key of lanes' advisory locks, "pgsl" in ASCII; the second is the relation's oid. `facts/head.sql` has it too.
 pub const LANE_CLASS: i32 = 0x7067_736c;
 
+/// An expression: the role `login` may change the relation with this row of `pg_class`, called `c`, or lock it as a schema change does.
+/// Else an advisory lock of such a session is none of ours: anybody may take any.
+pub fn may_change(login: &str) -> String {
+    format!(
+        "(pg_catalog.pg_has_role({login}, c.relowner, 'MEMBER') \
+         OR pg_catalog.has_table_privilege({login}, c.oid, 'TRIGGER, REFERENCES, TRUNCATE') \
+         OR pg_catalog.pg_has_role({login}, (SELECT n.nspowner FROM pg_catalog.pg_namespace n \
+           WHERE n.oid OPERATOR(pg_catalog.=) c.relnamespace), 'MEMBER'))"
+    )
+}
+
 /// Schema names and relation names, both as text forms of `text[]` of one length.
 pub(super) fn parameters(names: &[RelationName]) -> [String; 2] {
     [array(names.iter().map(|name| name.schema.as_deref())), array(names.iter().map(|name| Some(name.name.as_str())))]

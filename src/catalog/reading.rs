@@ -25,7 +25,7 @@
 mod answers;
 
 use self::answers::{Answers, Has};
-use super::query::parameters;
+use super::query::{may_change, parameters};
 use super::{Facts, RelationFacts};
 use crate::pg::{RelationKind, RelationName};
 use std::borrow::Cow;
@@ -60,6 +60,7 @@ enum Topic {
     Vacuums,
     Related,
     Transaction,
+    Lanes,
 }
 
 /// How much a plan depends on.
@@ -154,6 +155,7 @@ impl Reading {
                 Topic::Vacuums => into.vacuums = serde_json::from_str(text)?,
                 Topic::Related => into.related = serde_json::from_str(text)?,
                 Topic::Transaction => into.transaction = serde_json::from_str(text)?,
+                Topic::Lanes => into.lanes = serde_json::from_str(text)?,
             }
         }
         Ok(())
@@ -181,6 +183,7 @@ impl Reading {
             Topic::Vacuums => Question { sql: VACUUMS.into(), parameters: Vec::new() },
             Topic::Related => with(include_str!("facts/related.sql"), self.unnamed()),
             Topic::Transaction => with(include_str!("facts/transaction.sql"), self.everything()),
+            Topic::Lanes => Question { sql: lanes().into(), parameters: vec![array(self.oids_of(|_, _| true))] },
         }
     }
 
@@ -209,7 +212,8 @@ impl Reading {
 
     fn rest(&self) -> Vec<Topic> {
         let holds = self.answers.head.as_ref().is_some_and(|head| head.holds);
-        let asked = [(Topic::Related, !self.unnamed().is_empty()), (Topic::Transaction, holds)];
+        let lanes = self.answers.has_lanes();
+        let asked = [(Topic::Related, !self.unnamed().is_empty()), (Topic::Transaction, holds), (Topic::Lanes, lanes)];
         asked.into_iter().filter(|(_, wanted)| *wanted).map(|(topic, _)| topic).collect()
     }
 
@@ -305,6 +309,10 @@ impl Reading {
     }
 }
 
+fn lanes() -> String {
+    include_str!("facts/lanes.sql").replace("holder_counts", &may_change("a.usesysid"))
+}
+
 /// With the relations under each, or the relations alone.
 fn sizes(trees: bool) -> Cow<'static, str> {
     const ALONE: &str = "WITH tree(root, oid) AS (
@@ -350,13 +358,13 @@ mod tests {
 
     #[test]
     fn the_lane_class_is_the_same_in_both_places() {
-        assert!(TEXTS[0].contains(&LANE_CLASS.to_string()));
+        assert!(TEXTS[0].contains(&LANE_CLASS.to_string()) && lanes().contains(&LANE_CLASS.to_string()));
     }
 
     /// What would look an operator up by the session's `search_path`.
     #[test]
     fn no_operator_is_left_to_the_search_path() {
-        for sql in TEXTS.into_iter().map(str::to_owned).chain([VACUUMS.to_owned(), sizes(true).into_owned()]) {
+        for sql in TEXTS.into_iter().map(str::to_owned).chain([VACUUMS.to_owned(), lanes(), sizes(true).into_owned()]) {
             let (comment, sql) = sql.split_once("*/").expect("a comment says whose it is");
             assert!(comment.contains("/* pgsluice: facts"), "{comment}");
             let text: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();

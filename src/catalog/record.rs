@@ -26,17 +26,18 @@ pub struct Recorded {
     pub may: bool,
     /// Only under `session_replication_role = replica`, which it may set.
     pub quiet: bool,
-    /// It may be followed: none but the session's equals can have written it.
+    /// It may be followed: nobody can have written it who has not the rights of who has logged in.
     pub trusted: bool,
     /// The table's owner, quoted.
     pub owner: String,
-    /// The backend that has the lock.
+    /// The backend that has the lock; not one whose role may not change the table.
     pub holder: Option<i32>,
 }
 
 /// The question about the table `$1` (an oid as text): one row, one JSON text, which is a [`Recorded`]. No row: it is gone.
 pub fn question(server_version: i32) -> String {
-    include_str!("record.sql").replace("may_set_role", may_set_role(server_version))
+    let question = include_str!("record.sql").replace("holder_counts", &super::query::may_change("a.usesysid"));
+    question.replace("may_set_role", may_set_role(server_version))
 }
 
 #[cfg(test)]

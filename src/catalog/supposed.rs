@@ -64,6 +64,8 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
     let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
     let backfill = Some(BackfillFacts {
         obstacle: None,
+        distrust: None,
+        watched: false,
         quiet: false,
         role: "CURRENT_USER".to_owned(),
         owner: "CURRENT_USER".to_owned(),

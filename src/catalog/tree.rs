@@ -16,6 +16,7 @@ use crate::pg::RelationKind;
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Part, Statement};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// `$1`: the table's oid, `$2`: `index`, or `constraint` where an index counts only if it belongs to one. The wanted index
 /// is the newest one of [`probe::PROBE_TABLE`].
@@ -101,7 +102,7 @@ impl Tree {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
     pub first: Vec<String>,
-    pub question: &'static str,
+    pub question: Cow<'static, str>,
     pub parameters: Vec<String>,
 }
 
@@ -156,7 +157,7 @@ impl Inquiry {
         Some(Self {
             names,
             build,
-            make: probe::make(table),
+            make: probe::bare_copy(table),
             oid: table.id.oid,
             tree: None,
             asked: 0,
@@ -224,7 +225,7 @@ impl Inquire for Inquiry {
             let kind = if self.names.of_constraint { "constraint" } else { "index" };
             return Some(Round {
                 first: vec![self.make.clone(), self.build.clone()],
-                question: TREE_SQL,
+                question: TREE_SQL.into(),
                 parameters: vec![self.oid.to_string(), kind.to_owned()],
             });
         }
@@ -232,7 +233,7 @@ impl Inquire for Inquiry {
         let of = |names: &mut dyn Iterator<Item = &str>| query::array(names.map(Some));
         let schemas = of(&mut self.candidates.iter().map(|(schema, _)| schema.as_str()));
         let names = of(&mut self.candidates.iter().map(|(_, name)| name.as_str()));
-        let round = Round { first: Vec::new(), question: naming::TAKEN_SQL, parameters: vec![schemas, names] };
+        let round = Round { first: Vec::new(), question: naming::TAKEN_SQL.into(), parameters: vec![schemas, names] };
         (!self.candidates.is_empty()).then_some(round)
     }
 

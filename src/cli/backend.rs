@@ -102,7 +102,7 @@ impl Asking for &Client {
             for sql in &round.first {
                 self.batch_execute(sql).await?;
             }
-            self.query_one(round.question, &parameters).await?.try_get(0)
+            self.query_one(&*round.question, &parameters).await?.try_get(0)
         };
         let answered = answered.await;
         self.batch_execute("ROLLBACK").await?;

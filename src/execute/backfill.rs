@@ -14,6 +14,7 @@ mod pace;
 mod range;
 mod sweep;
 mod throttle;
+mod watch;
 
 use self::pace::{Pace, Progress};
 use self::range::{Places, Walk};
@@ -22,6 +23,7 @@ use super::record::Place;
 use super::wait::Waiting;
 use super::{Execution, Stop};
 use crate::backend::Answer;
+use crate::catalog::trust;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{Backfill, Filled, Phase};
@@ -53,6 +55,9 @@ struct Leaf {
     file: u32,
     /// Of all pages, as far as the statistics know.
     rows: Option<f64>,
+    /// What tells whether code of others could have come since it was looked at (`backfill/watch.rs`).
+    #[serde(skip)]
+    known: Option<String>,
 }
 
 impl Leaf {
@@ -95,6 +100,8 @@ enum Ended {
     /// It took longer than it may.
     TooLong,
     Refused(ServerError),
+    /// The table's name finds another one.
+    Moved(ServerError),
 }
 
 /// One backfill under way.
@@ -230,7 +237,11 @@ impl Execution<'_> {
             let skips = how == How::Plain && walk.locked >= SKIP_AFTER;
             let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how }, columns);
             let places = batch.end - batch.start;
-            match self.batch(filling, &sql).await? {
+            let ended = match self.look_whose_code(filling, leaf).await? {
+                Some(ended) => ended,
+                None => self.batch(filling, leaf, &sql).await?,
+            };
+            match ended {
                 Ended::Done(answer) => {
                     filling.done(places, &answer);
                     filling.longest = self.longest();
@@ -249,12 +260,15 @@ impl Execution<'_> {
                 }
                 Ended::TooLong if filling.pace.is_least() => filling.longest *= 2,
                 Ended::TooLong => filling.pace.too_much(places),
-                Ended::Refused(error) if error.sqlstate() == sqlstate::UNDEFINED_TABLE => {
+                Ended::Refused(error) if filling.what.watched && trust::untrue(error.message()).is_some() => {
+                    filling.leaves.iter_mut().for_each(|leaf| leaf.known = None);
+                }
+                Ended::Refused(error) | Ended::Moved(error) if is_elsewhere(&error) => {
                     if !self.still_there(filling, leaf, error).await? {
                         walk.leave();
                     }
                 }
-                Ended::Refused(error) => {
+                Ended::Refused(error) | Ended::Moved(error) => {
                     if !fault::is_of_a_row(error.sqlstate()) || !walk.narrow(&batch) {
                         return Err(self.at_fault(filling, leaf, &batch, error).await?);
                     }
@@ -265,13 +279,13 @@ impl Execution<'_> {
     }
 
     /// One batch, with its pause.
-    async fn batch(&mut self, filling: &Filling<'_>, sql: &str) -> Result<Ended, Stop> {
+    async fn batch(&mut self, filling: &Filling<'_>, leaf: usize, sql: &str) -> Result<Ended, Stop> {
         self.metrics.backfill_batches.add();
         let ratio = filling.throttle.ratio(&self.config.backfill).max(LEAST_PAUSE);
         let pause = filling.pace.last.mul_f64(ratio);
         let pause = self.time_left()?.map_or(pause, |left| pause.min(left)).max(COVER);
         let nap = nap_sql(pause, &self.talk.words(&format!("backfill of {}, between two batches", filling.what.table)));
-        let mut batch = self.open(Some(filling.longest), filling.what.quiet)?;
+        let mut batch = self.open_batch(filling, leaf)?;
         batch.statement(sql, &[]);
         batch.statement("COMMIT", &[]);
         let ended = self.short(batch, &nap, Some(filling.longest)).await?;
@@ -283,9 +297,15 @@ impl Execution<'_> {
 
     /// The beginning of a short transaction. `longest`: for each of its statements; none: as the session allows.
     fn open(&self, longest: Option<Duration>, quiet: bool) -> Result<Batch, Stop> {
-        let version = self.facts.session.server_version;
         let mut batch = Batch::new();
         batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
+        self.put_settings(&mut batch, longest, quiet)?;
+        Ok(batch)
+    }
+
+    /// What holds in it.
+    fn put_settings(&self, batch: &mut Batch, longest: Option<Duration>, quiet: bool) -> Result<(), Stop> {
+        let version = self.facts.session.server_version;
         batch.statement(&super::attempt::set_local("lock_timeout", self.row_timeout()), &[]);
         let timeout = match (longest, self.time_left()?) {
             (Some(longest), Some(left)) => Some(longest.min(left)),
@@ -302,7 +322,7 @@ impl Execution<'_> {
         if quiet {
             batch.statement("SET LOCAL session_replication_role = replica", &[]);
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// Runs a short transaction, with a nap right behind it; what fails is taken back.
@@ -427,7 +447,9 @@ impl Execution<'_> {
                     }
                     self.wait(phase, waiting).await?;
                 }
-                Ended::Refused(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+                Ended::Refused(error) | Ended::Moved(error) => {
+                    return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+                }
             }
         }
     }
@@ -461,6 +483,11 @@ impl Execution<'_> {
             self.tell(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
         }
     }
+}
+
+/// The name of a table finds none, or another one.
+fn is_elsewhere(error: &ServerError) -> bool {
+    error.sqlstate() == sqlstate::UNDEFINED_TABLE || trust::untrue(error.message()).is_some()
 }
 
 /// A cancel has the same SQLSTATE as a timeout. Where the words are in another language, the time must tell; the

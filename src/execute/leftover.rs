@@ -521,14 +521,14 @@ impl Execution<'_> {
 
     async fn clear_index(&mut self, phase: &Phase, how: Undone, built: Option<u32>) -> Result<Vec<String>, Stop> {
         let named = match &phase.undo {
-            Some(Undo::DropBuiltIndex { index, .. }) => Some(index),
+            Some(Undo::DropBuiltIndex { oid, index, .. }) => Some((oid, index)),
             _ => None,
         };
-        let mut leftovers = match built.filter(|_| how != Undone::Failed) {
-            Some(oid) => self.names(INDEX_SQL, &[&oid.to_string()]).await?,
+        let mut leftovers = match built.filter(|_| how != Undone::Failed).zip(named) {
+            Some((oid, (table, _))) => self.names(INDEX_SQL, &[&oid.to_string(), &table.to_string()]).await?,
             None => self.leftover_indexes(phase, Undone::Failed).await?,
         };
-        leftovers.retain(|index| built.is_some() || named.is_none_or(|named| named == index));
+        leftovers.retain(|index| built.is_some() || named.is_none_or(|(_, named)| named == index));
         for index in &leftovers {
             self.drop_leftover(index).await?;
         }

@@ -72,7 +72,7 @@ impl Execution<'_> {
     pub(super) async fn leftover_indexes(&mut self, phase: &Phase, how: Undone) -> Result<Vec<RelationName>, Stop> {
         match (&phase.undo, how) {
             (None | Some(Undo::Run(_)), _) => Ok(Vec::new()),
-            (Some(Undo::DropBuiltIndex { index, .. }), Undone::Done(at)) => self.built_by(at, index).await,
+            (Some(Undo::DropBuiltIndex { oid, index, .. }), Undone::Done(at)) => self.built_by(at, *oid, index).await,
             (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropBuiltIndex { oid, known, .. }), _) => {
                 self.invalid_indexes(*oid, known).await
             }

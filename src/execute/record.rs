@@ -11,6 +11,7 @@
 //! Where it cannot be written (an event trigger would see it, the comment is somebody else's), the plan runs without.
 
 mod resume;
+mod trust;
 
 pub(super) use self::resume::Taken;
 pub use self::resume::Unfinished;
@@ -268,7 +269,7 @@ impl Execution<'_> {
         // Whatever ends it from here on, the lock is given back.
         self.memory.unrecorded = Some(oid);
         let id = RandomState::new().hash_one(self.facts.session.backend_pid);
-        let keeping = match found.filter(|found| found.may) {
+        let keeping = match found.filter(|found| found.may && found.trusted) {
             Some(found) if self.is_free(found.text.as_deref()).await? => {
                 let record = Record {
                     job: format!("{id:016x}"),
@@ -601,8 +602,13 @@ impl Execution<'_> {
                 }
             }
         }
-        let report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, "undid what another statement had left unfinished")
-            .detail(format!("It was a {} that had begun and whose session is gone, or that could not be taken back.", plan.tag));
+        let report =
+            Report::notice(sqlstate::SUCCESSFUL_COMPLETION, "undid what another statement had left unfinished").detail(
+                format!(
+                    "It was a {} that had begun and whose session is gone, or that could not be taken back.",
+                    plan.tag
+                ),
+            );
         self.tell(&report);
         Ok(true)
     }

@@ -138,11 +138,18 @@ impl Execution<'_> {
         Ok(things.iter().map(|thing| thing.and_then(|_| now.next().flatten())).collect())
     }
 
-    /// The index that a phase has built, by its name of now; one that nobody could tell the oid of, by the plan's.
-    pub(super) async fn built_by(&mut self, at: usize, planned: &RelationName) -> Result<Vec<RelationName>, Stop> {
-        match self.memory.built_at(at) {
-            Some(oid) => self.names(identity::INDEX_SQL, &[&oid.to_string()]).await,
-            None => Ok(vec![planned.clone()]),
+    /// The index that a phase has built on a table, by its name of now; one that nobody could tell the oid of, by the plan's.
+    pub(super) async fn built_by(
+        &mut self,
+        at: usize,
+        table: u32,
+        planned: &RelationName,
+    ) -> Result<Vec<RelationName>, Stop> {
+        let table = table.to_string();
+        match (self.memory.built_at(at), &planned.schema) {
+            (Some(oid), _) => self.names(identity::INDEX_SQL, &[&oid.to_string(), &table]).await,
+            (None, Some(schema)) => self.names(identity::NAMED_INDEX_SQL, &[&table, schema, &planned.name]).await,
+            (None, None) => Ok(vec![planned.clone()]),
         }
     }
 }

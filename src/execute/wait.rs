@@ -66,7 +66,10 @@ impl Waiting {
             noticed: None,
             seen: HashMap::new(),
             last: View::default(),
-            lanes: lanes::lanes_of(&phase.locks).into_iter().filter(|lane| run.turn.is_none_or(|turn| !turn.has(*lane))).collect(),
+            lanes: lanes::lanes_of(&phase.locks)
+                .into_iter()
+                .filter(|lane| run.turn.is_none_or(|turn| !turn.has(*lane)))
+                .collect(),
             held: 0,
             rung: run.config.locks.ladder_start,
             rung_from: now + run.config.locks.starve_after,
@@ -113,6 +116,12 @@ impl Waiting {
             seen.insert(key, first);
         }
         self.seen = seen;
+        // Those it has come before.
+        let mut place = 0;
+        self.lanes.retain(|lane| {
+            place += 1;
+            place <= self.held || !view.lanes_of_strangers.contains(lane)
+        });
         self.last = view;
     }
 }
@@ -213,7 +222,7 @@ impl Execution<'_> {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
         let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, &waiting.lanes);
-        self.talk.put_question(&mut batch, lanes::VIEW_SQL, &[&oids, &modes, &lanes, &alone]);
+        self.talk.put_question(&mut batch, lanes::view_sql(), &[&oids, &modes, &lanes, &alone]);
         // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
         let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
         let nap = self.config.locks.poll.mul_f64(spread.max(0.0)) / 2;

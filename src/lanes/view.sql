@@ -39,6 +39,19 @@ WITH RECURSIVE need(oid, mode, alone) AS (
     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
    WHERE (l.pid IS NULL OR l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
    ORDER BY l.pid, l.virtualtransaction
+), lane AS (
+  -- Anybody can take any advisory lock. Whose role may not change the relation is not at work on it.
+  SELECT l.pid, l.objid AS oid, COALESCE(holder_counts, false) AS counts
+    FROM pg_catalog.pg_locks l
+    LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.objid
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+   WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
+     AND l.classid OPERATOR(pg_catalog.=) 1885827948::pg_catalog.oid
+     AND l.objsubid OPERATOR(pg_catalog.=) 2::pg_catalog.int2
+     AND l.objid OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.text[]::pg_catalog.oid[])
+     AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+                                             WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+     AND COALESCE(l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid(), true)
 )
 SELECT pg_catalog.json_build_object(
   'blockers', (
@@ -49,16 +62,10 @@ SELECT pg_catalog.json_build_object(
              'mode', b.mode, 'waits_for_us', b.waits_for_us)
              ORDER BY b.age_ms DESC NULLS LAST), '[]'::pg_catalog.json)
       FROM blocker b),
-  'lane_holder', (
-    SELECT l.pid FROM pg_catalog.pg_locks l
-     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
-       AND l.classid OPERATOR(pg_catalog.=) 1885827948::pg_catalog.oid
-       AND l.objsubid OPERATOR(pg_catalog.=) 2::pg_catalog.int2
-       AND l.objid OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.text[]::pg_catalog.oid[])
-       AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
-                                               WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
-       AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
-     LIMIT 1),
+  'lane_holder', (SELECT l.pid FROM lane l WHERE l.counts LIMIT 1),
+  'lanes_of_strangers', (
+    SELECT COALESCE(pg_catalog.json_agg(DISTINCT l.oid::pg_catalog.int8), '[]'::pg_catalog.json)
+      FROM lane l WHERE NOT EXISTS (SELECT FROM lane o WHERE o.oid OPERATOR(pg_catalog.=) l.oid AND o.counts)),
   'may_cancel', (
     SELECT r.rolsuper OR EXISTS (
              SELECT FROM pg_catalog.pg_roles s

@@ -219,13 +219,14 @@ impl<'a> Work<'a> {
         NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
     }
 
-    pub(super) fn fill(&mut self, new: &NewColumn) {
+    /// `value`: as in an UPDATE.
+    pub(super) fn fill(&mut self, new: &NewColumn, value: String) {
         self.meanwhile("for a time old rows have NULL in the new column, which others see already");
         let column = quote_identifier(&new.name);
         // A row whose fields are all null is no NULL, but IS NULL.
         let test = if new.built_in { "IS NULL" } else { "IS NOT DISTINCT FROM NULL" };
         let wanting = format!("{column} {test}");
-        self.filled.push(Filled { column, value: "DEFAULT".to_owned(), wanting });
+        self.filled.push(Filled { column, value, wanting });
     }
 
     /// A column that the statement adds.
@@ -341,13 +342,14 @@ impl<'a> Work<'a> {
 
     /// Old rows get the columns' defaults.
     fn backfill(&self) -> Phase {
-        let quiet = self.ask.facts.backfill.as_ref().is_some_and(|facts| facts.quiet);
+        let facts = self.ask.facts.backfill.as_ref();
+        let (quiet, watched) = facts.map_or((false, false), |facts| (facts.quiet, facts.watched));
         let table = self.table.id.full_name();
-        let backfill = Backfill { table, oid: self.table.id.oid, columns: self.filled.clone(), quiet };
+        let backfill = Backfill { table, oid: self.table.id.oid, columns: self.filled.clone(), quiet, watched };
         let (set, wanting) = (backfill.set(), backfill.wanting());
         let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", backfill.table.quoted()));
         Phase {
-            locks: locks::needs(self.ask, locks::backfill),
+            locks: locks::needs(self.ask, if watched { locks::watched_backfill } else { locks::backfill }),
             steps: vec![whole],
             backfill: Some(backfill),
             ..self.ask.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")

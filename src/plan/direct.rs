@@ -211,17 +211,30 @@ fn place(ask: &Ask<'_>, form: Form) -> String {
 fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
     let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
     let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
+    let not_copied =
+        copying_distrusted(ask).map(|reason| format!("It was not tried on a copy first, because {reason}."));
     let details: Vec<String> = obstacle
         .into_iter()
+        .chain(not_copied)
         .chain(no_sequence(ask, form))
         .chain(all_read(ask, form))
         .chain(estimate(ask, form))
         .collect();
     let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
+    let distrusted = ask.facts.backfill.as_ref().is_some_and(|facts| facts.distrust.is_some());
+    if distrusted || copying_distrusted(ask).is_some() {
+        return report.hint(hint::CODE_OF_OTHERS);
+    }
     match hint::hint(ask, form) {
         Some(hint) => report.hint(hint),
         None => report,
     }
+}
+
+/// Why the server could not be asked on copies: whose code that would run.
+fn copying_distrusted<'a>(ask: &Ask<'a>) -> Option<&'a String> {
+    let attach = ask.facts.attach.as_ref().and_then(|facts| facts.distrust.as_ref());
+    ask.facts.distrust.as_ref().or(attach)
 }
 
 /// Why a column's sequence cannot be made beforehand.

@@ -4,6 +4,10 @@ use super::ask::Ask;
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
+/// Where code of the table's owner would run with the rights of whoever has logged in.
+pub(super) const CODE_OF_OTHERS: &str = "Log in as the table's owner and send it so: SET ROLE is not enough, as that code could take it back. \
+     Or have what it calls belong to a superuser.";
+
 /// The recipe, as sentences.
 pub(super) fn hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
     match form {

@@ -92,6 +92,11 @@ pub(super) fn backfill(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) 
     (Some(LockMode::RowExclusive), None)
 }
 
+/// The same, where nothing that could make code of others run may come meanwhile.
+pub(super) fn watched_backfill(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
+    (Some(LockMode::ShareUpdateExclusive), None)
+}
+
 struct Needs<'a> {
     ask: &'a Ask<'a>,
     by_oid: BTreeMap<u32, LockNeed>,

@@ -74,6 +74,9 @@ pub struct Backfill {
     pub columns: Vec<Filled>,
     /// Fire no triggers: a rewrite would fire none. The session may set `session_replication_role`.
     pub quiet: bool,
+    /// Some of it belongs to others, whose code is not to run: it is looked at, under a lock, before each batch.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub watched: bool,
 }
 
 /// A column of a backfill.

@@ -135,7 +135,6 @@ fn drop_column(work: &Work<'_>, column: &str) -> Step {
 fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
-    work.fill(new);
     let sequence = match (new.serial, identity(new)) {
         (Some(stands_for), _) => Some((stands_for, "")),
         (None, Some(ColumnPiece { kind: PieceKind::Identity { options }, .. })) => {
@@ -148,6 +147,7 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
         _ => None,
     };
     let Some((stands_for, options)) = sequence else {
+        work.fill(new, value(new, facts)?);
         let alter = &work.alter;
         let steps = match default(new) {
             Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
@@ -170,6 +170,7 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
     work.sequences.push(name.to_owned());
     let quoted = RelationName::new(Some(&work.table.id.schema), name).quoted();
     let next = format!("pg_catalog.nextval({})", quote_literal(&quoted));
+    work.fill(new, if facts.watched { next.clone() } else { "DEFAULT".to_owned() });
     let owned_by = format!("{}.{column}", work.table.id.full_name().quoted());
     let mut steps = made_for_owner(facts, &quoted, format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"))?;
     // Who may insert needs no privilege on an identity's sequence, nor on what stands for it meanwhile.
@@ -180,6 +181,17 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
     steps.push(format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"));
     work.first.add("the column, and values of its sequence for new rows", steps.into_iter().map(Step::hidden), [back]);
     Some(())
+}
+
+/// What old rows get. Whose table it is may give the column another default meanwhile, or another type: where that would be trusted too
+/// much, it is the client's own words, for a type of PostgreSQL's own.
+fn value(new: &NewColumn, facts: &BackfillFacts) -> Option<String> {
+    match (facts.watched, default(new)) {
+        (false, _) => Some("DEFAULT".to_owned()),
+        // A comment may be at its end.
+        (true, Some(words)) if new.built_in => Some(format!("({words}\n)")),
+        (true, _) => None,
+    }
 }
 
 /// The sequence as the server would make it behind a column: the table owner's from the beginning.

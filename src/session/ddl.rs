@@ -314,7 +314,7 @@ impl Asking for Session {
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
         for _ in 0..LOOKS {
             let (mut batch, _) = guarded_batch(round.first.iter().map(String::as_str));
-            self.talk.put_question(&mut batch, round.question, &parameters);
+            self.talk.put_question(&mut batch, &round.question, &parameters);
             match self.answered_and_rolled_back(batch).await? {
                 Ok(rows) => {
                     let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);

@@ -23,6 +23,15 @@ pub(super) struct Answers {
     pub(super) vacuums: Vec<i32>,
     pub(super) related: Vec<RelatedFacts>,
     pub(super) transaction: Transaction,
+    /// Of those who may change the relation.
+    pub(super) lanes: Vec<Lane>,
+}
+
+/// Another backend that has a relation's lane.
+#[derive(Debug, Deserialize)]
+pub(super) struct Lane {
+    oid: u32,
+    pid: i32,
 }
 
 /// The first answer.
@@ -153,6 +162,11 @@ impl Answers {
         self.others().filter(|lock| lock.is_exclusive()).map(|lock| lock.oid).collect()
     }
 
+    /// Somebody has a lane, whoever that is.
+    pub(super) fn has_lanes(&self) -> bool {
+        self.others().any(|lock| lock.lane)
+    }
+
     /// Where somebody is at work with SHARE UPDATE EXCLUSIVE or stronger, and who. A vacuum builds nothing.
     pub(super) fn busy(&self) -> impl Iterator<Item = u32> {
         let vacuums = |lock: &&OthersLock| lock.pid.is_some_and(|pid| self.vacuums.contains(&pid));
@@ -183,10 +197,14 @@ impl Answers {
         }
         let mut about: BTreeSet<u32> = self.named().collect();
         about.extend(self.owners.iter().map(|owner| owner.related.relation.oid));
-        let completing = Completing { answers: &self, head: &head, busy: &busy, held: &held, refs: &refs };
+        let completing = Completing { answers: &self, busy: &busy, held: &held, refs: &refs };
         let relations = head.relations.iter().map(|named| completing.complete(named)).collect();
         Some(Facts {
-            session: SessionFacts { holds: head.holds, strongest_lock: self.transaction.strongest, ..head.session.clone() },
+            session: SessionFacts {
+                holds: head.holds,
+                strongest_lock: self.transaction.strongest,
+                ..head.session.clone()
+            },
             relations,
             related: about.iter().filter_map(|oid| refs.get(oid).cloned()).collect(),
             ..Facts::default()
@@ -209,7 +227,6 @@ fn own(held: &BTreeMap<u32, &Held>, oid: u32, lock: &mut Option<LockMode>, creat
 /// What the answers say of each relation that was asked for.
 struct Completing<'a> {
     answers: &'a Answers,
-    head: &'a Head,
     busy: &'a BTreeSet<u32>,
     held: &'a BTreeMap<u32, &'a Held>,
     refs: &'a BTreeMap<u32, RelatedFacts>,
@@ -227,8 +244,8 @@ impl Completing<'_> {
     fn relation(&self, found: &mut RelationFacts) {
         let oid = found.id.oid;
         own(self.held, oid, &mut found.own_lock, &mut found.created_here);
-        let lanes = self.head.others.iter().filter(|lock| lock.lane && lock.oid == oid);
-        found.lane_holder = lanes.filter_map(|lock| lock.pid).min();
+        let lanes = self.answers.lanes.iter().filter(|lane| lane.oid == oid);
+        found.lane_holder = lanes.map(|lane| lane.pid).min();
         let owner = self.answers.owners.iter().find(|owner| owner.of == oid);
         found.table = owner.map(|owner| owner.related.relation.clone());
         self.family(found);

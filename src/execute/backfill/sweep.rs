@@ -6,7 +6,9 @@
 //! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
 
 use super::range::Walk;
+use super::watch::not_any_more;
 use super::{COVER, Ended, Filling, How};
+use crate::catalog::trust;
 use crate::execute::attempt::set_local;
 use crate::execute::{Execution, Stop};
 use crate::lanes::nap_sql;
@@ -116,7 +118,7 @@ impl Execution<'_> {
         let nap = nap_sql(COVER, &self.talk.words(&format!("backfill of {}", what.table)));
         let mut times = 0;
         loop {
-            let mut batch = self.open(None, false)?;
+            let mut batch = self.open_look(what)?;
             batch.statement(&sql, &[]);
             batch.statement("COMMIT", &[]);
             match self.short(batch, &nap, None).await? {
@@ -125,7 +127,12 @@ impl Execution<'_> {
                     times += 1;
                     self.locked(filling, times).await?;
                 }
-                Ended::Refused(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+                Ended::Refused(error) | Ended::Moved(error) => {
+                    if let Some(reason) = trust::untrue(error.message()).filter(|_| what.watched) {
+                        return Err(not_any_more(reason));
+                    }
+                    return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+                }
             }
         }
     }

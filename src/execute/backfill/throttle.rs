@@ -234,7 +234,7 @@ impl Execution<'_> {
                 Ended::Done(_) => Condition::NotTrue,
                 Ended::Locked => Condition::Failed("it waits for a lock".to_owned()),
                 Ended::TooLong => Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT))),
-                Ended::Refused(error) => Condition::Failed(error.message().to_owned()),
+                Ended::Refused(error) | Ended::Moved(error) => Condition::Failed(error.message().to_owned()),
             });
             // There was no nap behind it.
             if matches!(filling.throttle.condition, Some(Condition::Failed(_))) {

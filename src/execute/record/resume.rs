@@ -3,11 +3,11 @@
 //! It promises: nobody follows a record whose session is alive; what has changed meanwhile, so that it would not come to what it was to be, is
 //! found and told first.
 
+use super::trust::{followed, kept_off, not_followed};
 use super::{Job, Record};
 use crate::catalog::BackfillFacts;
 use crate::catalog::backfill;
 use crate::catalog::identity::BUILT_SQL;
-use crate::catalog::record::Recorded;
 use crate::execute::{Execution, Stop, Undone};
 use crate::lanes::nap_sql;
 use crate::pg::relation::quote_identifier;
@@ -60,6 +60,14 @@ impl Execution<'_> {
                     return Ok(Unfinished::Over);
                 };
                 return Ok(Unfinished::Here(Box::new(record), found.quiet));
+            }
+            // Who has it is told once more: it may have been given back, or taken, just now.
+            if holder.is_none()
+                && let Some((record, _)) =
+                    found.filter(|found| found.holder.is_none()).and_then(|found| followed(found, statement))
+            {
+                self.tell(&kept_off(&record));
+                return Ok(Unfinished::Nothing);
             }
             waited = true;
             if let Some(stop) = self.interrupted() {
@@ -143,6 +151,9 @@ impl Execution<'_> {
         let now = answer.value().and_then(|json| serde_json::from_str::<BackfillFacts>(&self.talk.text(json)).ok());
         let Some(now) = now else { return Ok(Some("it cannot be told what an UPDATE would meet now".to_owned())) };
         to_fill.quiet |= now.quiet;
+        if now.watched && !to_fill.watched {
+            return Ok(Some("some of its rows belong to another role now".to_owned()));
+        }
         // Constraints that are not valid yet may be its own; what breaks them fails by itself.
         let obstacle = now.obstacle.filter(|obstacle| !obstacle.starts_with("its constraint "));
         Ok(obstacle.map(|obstacle| format!("old rows cannot be filled any more, because {obstacle}")))
@@ -217,29 +228,4 @@ pub(in crate::execute) enum Taken {
     Busy,
     /// Somebody has finished or undone it.
     Gone,
-}
-
-/// What is on record of this statement, and may not be followed, would end in a refusal that nobody understands; or, with IF NOT
-/// EXISTS, in nothing at all.
-fn not_followed(found: &Recorded, statement: &str) -> Option<Report> {
-    let record = Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement && !record.undoing)?;
-    let (reason, hint) = match (found.trusted, found.may) {
-        (true, true) => return None,
-        (false, _) => (
-            "a superuser does not follow what the table's owner may have written",
-            format!("SET ROLE {}, and send it again.", found.owner),
-        ),
-        (true, false) => (
-            "its record could not be kept up to date",
-            "Send it as the table's owner, where no event trigger hears of COMMENT.".to_owned(),
-        ),
-    };
-    let message = format!("what this statement had begun at {} is not continued: {reason}", record.since);
-    Some(Report::warning(sqlstate::WARNING, message).hint(hint))
-}
-
-/// The record, if it is of this statement, and may be followed.
-fn followed(found: Recorded, statement: &str) -> Option<(Record, Recorded)> {
-    let record = Record::from_text(found.text.as_deref()?)?;
-    (found.trusted && found.may && !record.undoing && record.statement == statement).then_some((record, found))
 }

@@ -1,0 +1,199 @@
+//! Whose code would run with the rights of the session's user, if the rows of a table were updated or a copy of it made.
+//!
+//! Run directly, ALTER TABLE has the server build indexes as the table's owner, in a state in which nothing can be got out of that. What the
+//! proxy does instead would call the same code as whoever has sent the statement: index expressions (as soon as a statement is
+//! planned, if they are constant), predicates, CHECKs, generated columns, statistics, keys of partitions, and what types and operators bring along.
+//!
+//! Trusted is a role that may act as the one that has logged in, and so are superusers: it gains nothing by that. (The current role does not
+//! matter: what any code can do is RESET ROLE.) What belongs to others may be copied and updated only as far as nothing but PostgreSQL's own
+//! would be called, or what a trusted role wrote (`trust/code.sql`).
+//!
+//! Invariants: as those of the facts (`reading.rs`).
+
+use super::query::array;
+use super::tree::Round;
+use crate::pg::RelationName;
+use serde::Deserialize;
+
+/// Said of what is not the truth that was counted on: the server's error holds it, and the reason behind it.
+const UNTRUE: &str = "pgsluice: ";
+
+/// A relation `$1` with all that is under it.
+const TREE: &str = "SELECT $1::pg_catalog.text::pg_catalog.oid
+  UNION
+  SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent OPERATOR(pg_catalog.=) t.oid";
+
+/// It alone.
+const ALONE: &str = "SELECT $1::pg_catalog.text::pg_catalog.oid";
+
+/// Behind [`MEANT_AS_WRITTEN`].
+const COPIED_SQL: &str = concat!(
+    "/* pgsluice: may it be copied */ SELECT pg_catalog.json_build_object('code', (SELECT q.code FROM (SELECT the_code AS code) q), ",
+    "'indexes', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid), '[]') ",
+    "FROM pg_catalog.pg_index i WHERE i.indislive AND i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid",
+    "))::pg_catalog.text"
+);
+
+/// Words of the server's that name what is its own mean that, and nothing else.
+pub(super) const MEANT_AS_WRITTEN: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// `code.sql` for these relations. `more`: reasons beside its own.
+fn code(relations: &str, more: &str) -> String {
+    include_str!("trust/code.sql").replace("the_tree", relations).replace("and_more", more)
+}
+
+/// An expression: whose code an UPDATE of the relation `$1` (an oid as text) and of all under it would run, as `code.sql` says it.
+pub(super) fn code_of_tree() -> String {
+    code(TREE, "")
+}
+
+/// The same of some relations, given as a query for their oids.
+pub(super) fn code_of(relations: &str) -> String {
+    code(relations, "")
+}
+
+/// Whether an answer of `code.sql` says that nothing runs that may not.
+pub fn may_run(code: &str) -> bool {
+    matches!(code, "" | "-")
+}
+
+/// What may be copied of a relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    /// All of it.
+    All,
+    /// These indexes, by their definitions, of which none calls more than it may.
+    Indexes(Vec<String>),
+    /// Nothing; why, as a fragment that follows "because".
+    Nothing(String),
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    code: String,
+    indexes: Vec<Option<String>>,
+}
+
+/// What to ask about the relation with this oid.
+pub fn round(oid: u32) -> Round {
+    let question = COPIED_SQL.replace("the_code", &code(ALONE, "")).into();
+    Round { first: vec![MEANT_AS_WRITTEN.to_owned()], question, parameters: vec![oid.to_string()] }
+}
+
+/// Reads the answer, if there was one.
+pub fn copied(json: Option<&str>) -> Copied {
+    let Some(Answer { code, indexes }) = json.and_then(|json| serde_json::from_str(json).ok()) else {
+        return Copied::Nothing("it cannot be told whose code that would run".to_owned());
+    };
+    match code.as_str() {
+        "" => Copied::All,
+        "-" => Copied::Indexes(indexes.into_iter().flatten().collect()),
+        _ => Copied::Nothing(code),
+    }
+}
+
+/// What is looked at as long as rows of other roles' tables are updated.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch<'a> {
+    /// The columns that are updated.
+    pub columns: &'a [String],
+    /// `session_replication_role` is `replica` then.
+    pub quiet: bool,
+}
+
+impl Watch<'_> {
+    fn code(self, relations: &str) -> String {
+        let columns = array(self.columns.iter().map(|column| Some(column.as_str())));
+        let columns = format!("{}::pg_catalog.text[]", crate::pg::relation::quote_literal(&columns));
+        let states = if self.quiet { "ARRAY['A', 'R']" } else { "ARRAY['A', 'O']" };
+        let more = include_str!("trust/watch.sql").replace("the_columns", &columns).replace("the_states", states);
+        code(relations, &more)
+    }
+
+    /// For two texts about the relation `$1`: whose code would run, and what tells it as long as nothing changes.
+    pub fn question(self) -> String {
+        let digest = digest("$1::pg_catalog.text::pg_catalog.oid");
+        format!("/* pgsluice: whose code would run */ SELECT {}, {digest}", self.code(ALONE))
+    }
+
+    /// A statement that fails, with the reason, if code would run that may not, by the relation `$1` and all under it.
+    pub fn assertion_of_tree(self) -> String {
+        let words = format!("(SELECT {})", self.code(TREE));
+        let fails = "pg_catalog.concat('pgsluice: ', q.code)::pg_catalog.int4 OPERATOR(pg_catalog.=) 0";
+        format!(
+            "/* pgsluice: whose code would run */ SELECT FROM (SELECT {words} AS code OFFSET 0) q WHERE CASE \
+             WHEN q.code OPERATOR(pg_catalog.=) ANY (ARRAY['', '-']) THEN false ELSE {fails} END"
+        )
+    }
+}
+
+/// A statement that fails unless the relation still has its name.
+pub fn called(relation: &RelationName, oid: u32) -> String {
+    let named = super::identity::is_called(relation, oid);
+    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails(oid))
+}
+
+fn fails(oid: u32) -> String {
+    format!("pg_catalog.concat('{UNTRUE}', {oid}::pg_catalog.text)::pg_catalog.int4 OPERATOR(pg_catalog.=) 0")
+}
+
+/// A statement that fails unless the relation still has its name, and what tells that nothing has changed.
+pub fn unchanged(relation: &RelationName, oid: u32, known: &str) -> String {
+    let named = super::identity::is_called(relation, oid);
+    let digest = digest(&format!("{oid}::pg_catalog.oid"));
+    let known = crate::pg::relation::quote_literal(known);
+    format!(
+        "/* pgsluice: nothing has changed */ SELECT WHERE CASE WHEN {named} AND {digest} OPERATOR(pg_catalog.=) {known} \
+         THEN false ELSE {} END",
+        fails(oid)
+    )
+}
+
+/// The reason that a failed assertion holds; whatever language the error is in, it cites that.
+pub fn untrue(message: &str) -> Option<&str> {
+    let (_, reason) = message.split_once(UNTRUE)?;
+    Some(reason.trim_end_matches(['"', '»', '«', '”', '“', '\'']).trim_end())
+}
+
+fn digest(relation: &str) -> String {
+    include_str!("trust/digest.sql").replace("the_relation", relation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        assert_eq!(copied(Some(r#"{"code": "", "indexes": ["x"]}"#)), Copied::All);
+        assert_eq!(copied(Some(r#"{"code": "-", "indexes": ["x", null]}"#)), Copied::Indexes(vec!["x".to_owned()]));
+        assert_eq!(copied(Some(r#"{"code": "its", "indexes": []}"#)), Copied::Nothing("its".to_owned()));
+        assert!(matches!(copied(None), Copied::Nothing(_)));
+        let message = r#"invalid input syntax for type integer: "pgsluice: its index "I" calls x""#;
+        assert_eq!(untrue(message), Some(r#"its index "I" calls x"#));
+        assert_eq!(untrue("division by zero"), None);
+    }
+
+    /// What would look an operator up by the session's `search_path`.
+    #[test]
+    fn no_operator_is_left_to_the_search_path() {
+        let columns = ["c".to_owned()];
+        let watch = Watch { columns: &columns, quiet: false };
+        let name = RelationName::new(Some("s"), "t");
+        let copied = round(1).question;
+        for sql in
+            [code_of_tree(), copied.into_owned(), watch.question(), watch.assertion_of_tree(), unchanged(&name, 1, "x")]
+        {
+            for rest in ["the_", "and_more"] {
+                assert!(!sql.contains(rest), "{rest} is left in {sql}");
+            }
+            let text: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
+            let bare: String = text.join("\n").split('\'').step_by(2).collect();
+            for operator in
+                [" = ", " < ", " > ", " <> ", " && ", " || ", " + ", " - ", " IN ", "BETWEEN", "NULLIF", "USING"]
+            {
+                assert!(!bare.contains(operator), "{operator} is looked up by name");
+            }
+        }
+    }
+}

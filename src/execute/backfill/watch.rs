@@ -1,0 +1,131 @@
+//! Rows of other roles' tables: that no code of theirs runs while they are filled, whatever they do meanwhile.
+//!
+//! Whose code an UPDATE would run was looked at before the plan was made (`catalog/trust.rs`). But a backfill may take hours, and a table's
+//! owner needs a moment to add an index. So each transaction first locks its table with SHARE UPDATE EXCLUSIVE: under that there is
+//! no new index, trigger, rule, constraint, type or statistics, nor a new name. It blocks neither reads nor writes, and waiting for it makes
+//! nobody else wait, so it is waited for longer than for rows; an autovacuum, which has the same lock, gives way as it does to any ALTER TABLE.
+//! Then a short question tells whether all is as it was when it was looked at last.
+//!
+//! Limit: a schema can be renamed, and another take its name, in the instant between the question and the UPDATE, by its owner if
+//! he may create schemas.
+
+use super::{Ended, Filling};
+use crate::catalog::trust::{self, Watch};
+use crate::config::Autovacuum;
+use crate::execute::attempt::set_local;
+use crate::execute::{Execution, Stop};
+use crate::lanes::nap_sql;
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::Backfill;
+use crate::report::Report;
+use crate::wire::message::Batch;
+use std::time::Duration;
+
+impl Execution<'_> {
+    /// The beginning of a short transaction that is sure of what it works on. `only`: without what is under it.
+    pub(super) fn open_on(
+        &self,
+        table: &RelationName,
+        only: bool,
+        longest: Option<Duration>,
+        quiet: bool,
+    ) -> Result<Batch, Stop> {
+        let mut batch = Batch::new();
+        batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
+        batch.statement(&set_local("lock_timeout", self.table_timeout()), &[]);
+        let only = if only { "ONLY " } else { "" };
+        batch.statement(&format!("LOCK TABLE {only}{} IN SHARE UPDATE EXCLUSIVE MODE", table.quoted()), &[]);
+        self.put_settings(&mut batch, longest, quiet)?;
+        Ok(batch)
+    }
+
+    /// A little longer than after which an autovacuum gives way, if it is to.
+    fn table_timeout(&self) -> Duration {
+        let deadlock = Duration::from_millis(self.facts.session.deadlock_timeout_ms);
+        match self.config.locks.autovacuum {
+            Autovacuum::Wait => self.row_timeout(),
+            Autovacuum::Cancel | Autovacuum::Outwait => self.row_timeout().max(deadlock + deadlock / 5),
+        }
+    }
+
+    /// Whose code an UPDATE of a table would run, unless that is known. `None`: none that may not.
+    pub(super) async fn look_whose_code(
+        &mut self,
+        filling: &mut Filling<'_>,
+        leaf: usize,
+    ) -> Result<Option<Ended>, Stop> {
+        let Some(table) = filling.leaves.get(leaf).filter(|leaf| filling.what.watched && leaf.known.is_none()) else {
+            return Ok(None);
+        };
+        let (name, oid) = (table.name.clone(), table.oid);
+        let columns = column_names(filling.what);
+        let watch = Watch { columns: &columns, quiet: filling.what.quiet };
+        let mut batch = self.open_on(&name, true, None, false)?;
+        batch.statement(&trust::called(&name, oid), &[]);
+        batch.statement(&watch.question(), &[&oid.to_string()]);
+        batch.statement("COMMIT", &[]);
+        let nap = nap_sql(super::COVER, &self.talk.words(&format!("backfill of {}", filling.what.table)));
+        let answer = match self.short(batch, &nap, None).await? {
+            Ended::Done(answer) => answer,
+            Ended::Refused(error) if trust::untrue(error.message()).is_some() => {
+                return Ok(Some(Ended::Moved(error)));
+            }
+            other => return Ok(Some(other)),
+        };
+        let mut values = answer.rows.into_iter().next().unwrap_or_default().into_iter();
+        match (values.next().flatten(), values.next().flatten()) {
+            (Some(code), Some(known)) if trust::may_run(&code) => {
+                if let Some(leaf) = filling.leaves.get_mut(leaf) {
+                    leaf.known = Some(known);
+                }
+                Ok(None)
+            }
+            (code, _) => {
+                Err(not_any_more(&code.unwrap_or_else(|| "it cannot be told whose code would run".to_owned())))
+            }
+        }
+    }
+
+    /// What a batch has before its UPDATE.
+    pub(super) fn open_batch(&self, filling: &Filling<'_>, leaf: usize) -> Result<Batch, Stop> {
+        let (longest, quiet) = (Some(filling.longest), filling.what.quiet);
+        let Some(leaf) = filling.leaves.get(leaf).filter(|_| filling.what.watched) else {
+            return self.open(longest, quiet);
+        };
+        let mut batch = self.open_on(&leaf.name, true, longest, quiet)?;
+        batch.statement(&trust::unchanged(&leaf.name, leaf.oid, leaf.known.as_deref().unwrap_or_default()), &[]);
+        Ok(batch)
+    }
+
+    /// What a look at all tables has before its SELECT.
+    pub(super) fn open_look(&self, what: &Backfill) -> Result<Batch, Stop> {
+        if !what.watched {
+            return self.open(None, false);
+        }
+        let columns = column_names(what);
+        let watch = Watch { columns: &columns, quiet: what.quiet };
+        let mut batch = self.open_on(&what.table, false, None, false)?;
+        batch.statement(&trust::called(&what.table, what.oid), &[]);
+        batch.statement(&watch.assertion_of_tree(), &[&what.oid.to_string()]);
+        Ok(batch)
+    }
+}
+
+/// As the catalogue has them.
+fn column_names(what: &Backfill) -> Vec<String> {
+    what.columns.iter().map(|filled| crate::execute::leftover::unquoted(&filled.column)).collect()
+}
+
+/// Why the rows are not filled to the end.
+pub(super) fn not_any_more(reason: &str) -> Stop {
+    let message = format!("old rows cannot be filled any more, because {}", on_one_line(reason));
+    let report = Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
+    Stop::Report(
+        report.detail("It has come since the statement began.").hint("Send it again: it runs as it is written then."),
+    )
+}
+
+/// A name may hold anything.
+fn on_one_line(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).collect()
+}

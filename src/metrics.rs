@@ -62,6 +62,8 @@ counters! {
     backfill_batches,
     /// … that met a lock, took too long, or failed.
     backfill_batches_failed,
+    /// Waits for the clients' own advisory locks that were polled for.
+    advisory_waits,
     /// Texts with DDL keywords that could not be parsed.
     texts_unparsable,
     /// Texts too large to inspect.

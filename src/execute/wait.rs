@@ -407,7 +407,7 @@ impl Execution<'_> {
 }
 
 /// From 0 up to 1, to keep polls apart. The thread's own generator, no shared state.
-fn jitter() -> f64 {
+pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     // The upper 53 bits, as a fraction.
     (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64

@@ -8,6 +8,7 @@ use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
+use crate::execute::advisory::Own;
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::record::Record;
@@ -34,6 +35,9 @@ impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
     /// `offset`: characters of the client's string before the statement.
     pub(super) async fn run_ddl(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+        if let Class::AdvisoryLock(lock) = &statement.class {
+            return self.advisory_lock(lock, Own::Text(&statement.text), offset).await;
+        }
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),

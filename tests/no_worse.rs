@@ -1,0 +1,6 @@
+//! First, do no harm: what works directly works through the proxy, at the first try. A file per kind.
+
+mod common;
+
+#[path = "no_worse/advisory.rs"]
+mod advisory;

@@ -10,7 +10,8 @@
 //! A deadlock between clients who wait like this is none that the server can see. So a session that others could wait for, too, stands in
 //! the server's queue now and then for as long as the search takes; but never while somebody who holds an advisory lock builds.
 //!
-//! In a transaction block no nap is taken on the server while somebody builds: the build would wait for the whole of the block.
+//! In a transaction block the naps are the proxy's: a build that meets a snapshot of a block waits for the block's end. So there a
+//! `pg_cancel_backend` that comes between two tries is lost, as it is in any session that is idle; the client's own cancel is not.
 
 use super::wait::jitter;
 use super::{Execution, Reply, Stop};
@@ -91,6 +92,8 @@ const LOOK_SQL: &str = "/* pgsluice: waiting for an advisory lock */ SELECT pg_c
          OR l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.<>) 'AccessShareLock')), \
      EXISTS (SELECT FROM pg_catalog.pg_locks b WHERE b.locktype OPERATOR(pg_catalog.=) 'relation' AND b.granted \
        AND b.mode OPERATOR(pg_catalog.=) 'ShareUpdateExclusiveLock' AND b.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() \
+       AND b.database OPERATOR(pg_catalog.=) ANY (SELECT m.database FROM pg_catalog.pg_locks m \
+         WHERE m.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND m.locktype OPERATOR(pg_catalog.=) 'relation') \
        AND EXISTS (SELECT FROM pg_catalog.pg_locks a WHERE a.pid OPERATOR(pg_catalog.=) b.pid \
          AND a.locktype OPERATOR(pg_catalog.=) 'advisory' AND a.granted)), \
      pg_catalog.has_function_privilege('pg_catalog.pg_sleep(pg_catalog.float8)', 'execute')";
@@ -98,8 +101,6 @@ const LOOK_SQL: &str = "/* pgsluice: waiting for an advisory lock */ SELECT pg_c
 /// Who waits for long may be a little late: a nap is this part of the wait so far, within these bounds.
 const SHARE: u32 = 20;
 const LONGEST_NAP: Duration = Duration::from_millis(500);
-/// In a block a nap may be what a build that has just begun meets.
-const LONGEST_IN_A_BLOCK: Duration = Duration::from_millis(100);
 
 /// The pauses between two searches for a deadlock double up to this.
 const RAREST_SEARCH: Duration = Duration::from_secs(30);
@@ -202,9 +203,6 @@ impl Execution<'_> {
             if self.try_lock(lock, own).await? {
                 return self.granted(lock, own).await;
             }
-            if self.in_transaction() {
-                view = self.look_around().await?;
-            }
             if searched.elapsed() >= pause.mul_f64(0.5 + jitter()) {
                 view = self.look_around().await?;
                 if view.is_some_and(|view| view.holds && !view.builds)
@@ -241,7 +239,8 @@ impl Execution<'_> {
     async fn try_lock(&mut self, lock: &AdvisoryLock, own: &Own<'_>) -> Result<bool, Stop> {
         let sql = if self.for_session(lock) { &lock.try_of_session } else { &lock.try_of_transaction };
         let mut batch = Batch::new();
-        put_like(&mut batch, sql, own);
+        // For who looks at what the session does.
+        put_like(&mut batch, &format!("/* pgsluice: waiting for an advisory lock */ {sql}"), own);
         let answer = self.talk.ask(batch, None).await?;
         let got = answer.value() == Some("t");
         self.struck(answer.error)?;
@@ -345,13 +344,11 @@ impl Execution<'_> {
     /// A nap on the server can be seen and cancelled there.
     async fn nap_for(&mut self, view: Option<View>, timeouts: Timeouts) -> Result<(), Stop> {
         let waited = self.begun.elapsed();
-        let longest = if self.in_transaction() { LONGEST_IN_A_BLOCK } else { LONGEST_NAP };
-        let mut nap = (waited / SHARE).clamp(self.config.locks.poll.min(longest), longest).mul_f64(0.75 + jitter() / 2.0);
+        let mut nap = (waited / SHARE).clamp(self.config.locks.poll.min(LONGEST_NAP), LONGEST_NAP).mul_f64(0.75 + jitter() / 2.0);
         for limit in [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()) {
             nap = nap.min(limit.saturating_sub(waited));
         }
-        let on_the_server = view.is_some_and(|view| view.may_sleep && !(view.builds && self.in_transaction()));
-        if !on_the_server {
+        if self.in_transaction() || !view.is_some_and(|view| view.may_sleep) {
             tokio::time::sleep(nap).await;
             return Ok(());
         }

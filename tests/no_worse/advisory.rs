@@ -278,7 +278,8 @@ fn timeouts_and_cancels_end_the_wait_as_directly() {
         }
     }
     for block in [false, true] {
-        for by_server in [false, true] {
+        // In a block the backend is idle between two tries.
+        for by_server in if block { vec![false] } else { vec![false, true] } {
             let mut client = stage.client();
             if block {
                 client.ok("BEGIN");

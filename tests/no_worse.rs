@@ -4,3 +4,7 @@ mod common;
 
 #[path = "no_worse/advisory.rs"]
 mod advisory;
+#[path = "no_worse/pooler.rs"]
+mod pooler;
+#[path = "no_worse/privileges.rs"]
+mod privileges;

@@ -44,9 +44,9 @@ struct Told {
 
 /// The session's own limits; 0: none.
 #[derive(Debug, Clone, Copy, Default)]
-struct Timeouts {
-    lock: Duration,
-    statement: Duration,
+pub(super) struct Timeouts {
+    pub(super) lock: Duration,
+    pub(super) statement: Duration,
     deadlock: Duration,
 }
 
@@ -276,7 +276,7 @@ impl Execution<'_> {
     }
 
     /// An error of the client's statement, in its terms.
-    fn ended(&mut self, error: ServerError) -> Stop {
+    pub(super) fn ended(&mut self, error: ServerError) -> Stop {
         if self.talk.link.front_gone() {
             return Stop::ClientGone;
         }
@@ -298,7 +298,7 @@ impl Execution<'_> {
     }
 
     /// SHOW needs no privilege.
-    async fn own_timeouts(&mut self) -> Result<Timeouts, Stop> {
+    pub(super) async fn own_timeouts(&mut self) -> Result<Timeouts, Stop> {
         let mut batch = Batch::new();
         for setting in ["lock_timeout", "statement_timeout", "deadlock_timeout"] {
             batch.statement(&format!("SHOW {setting}"), &[]);
@@ -344,7 +344,8 @@ impl Execution<'_> {
     /// A nap on the server can be seen and cancelled there.
     async fn nap_for(&mut self, view: Option<View>, timeouts: Timeouts) -> Result<(), Stop> {
         let waited = self.begun.elapsed();
-        let mut nap = (waited / SHARE).clamp(self.config.locks.poll.min(LONGEST_NAP), LONGEST_NAP).mul_f64(0.75 + jitter() / 2.0);
+        let mut nap =
+            (waited / SHARE).clamp(self.config.locks.poll.min(LONGEST_NAP), LONGEST_NAP).mul_f64(0.75 + jitter() / 2.0);
         for limit in [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()) {
             nap = nap.min(limit.saturating_sub(waited));
         }
@@ -431,7 +432,9 @@ mod tests {
 
     #[test]
     fn settings_of_time() {
-        for (text, ms) in [("0", 0), ("250ms", 250), ("1s", 1000), ("90s", 90_000), ("2min", 120_000), ("1h", 3_600_000)] {
+        for (text, ms) in
+            [("0", 0), ("250ms", 250), ("1s", 1000), ("90s", 90_000), ("2min", 120_000), ("1h", 3_600_000)]
+        {
             assert_eq!(milliseconds(text), Some(Duration::from_millis(ms)), "{text}");
         }
         assert_eq!([milliseconds("soon"), milliseconds("1 y")], [None, None]);

@@ -10,6 +10,7 @@ mod attempt;
 mod backfill;
 mod detach;
 pub mod first;
+mod guarded;
 pub mod leftover;
 mod long;
 mod progress;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
+use super::guarded::Guarding;
 use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
@@ -42,7 +43,7 @@ impl Session {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
         }
-        if matches!(statement.class, Class::Ddl(_)) {
+        if matches!(statement.class, Class::Ddl(_)) && self.guarding != Guarding::Only {
             self.clear_leftovers(statement).await?;
         }
         self.look_at_block();
@@ -82,8 +83,17 @@ impl Session {
 
     /// With all that its plan depends on.
     pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+        if self.only_guards().await? {
+            return self.guard_only(statement, offset).await;
+        }
         tracing::debug!("facts are asked for: {}", shown(statement));
-        let mut facts = self.facts(statement).await?;
+        let mut facts = match self.facts(statement).await {
+            Err(Stop::Server(error)) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE => {
+                self.refused(&error).await?;
+                return self.guard_only(statement, offset).await;
+            }
+            facts => facts?,
+        };
         if let Some(table) = self.may_be_unfinished(statement, &facts) {
             match self.continued(statement, &table, facts, offset).await? {
                 Ok(reply) => return Ok(reply),
@@ -114,6 +124,9 @@ impl Session {
 
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
+        if self.guarding == Guarding::Only {
+            return None;
+        }
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
         first.filter(|first| !first.condition.is_vain(&self.vain))
     }
@@ -226,6 +239,9 @@ impl Session {
                 }
                 Err(stop) => {
                     self.shared.leftovers.keep(database, role, leftover);
+                    if matches!(&stop, Stop::Server(error) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE) {
+                        break;
+                    }
                     return Err(stop);
                 }
             }

@@ -9,6 +9,7 @@ mod block;
 mod ddl;
 mod extended;
 mod eye;
+mod guarded;
 mod hello;
 mod prepared;
 mod proxy_header;
@@ -106,6 +107,7 @@ struct Session {
     parameters: Box<Parameters>,
     /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
     vain: Box<[Vain]>,
+    guarding: guarded::Guarding,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -155,6 +157,7 @@ impl Session {
             eye,
             parameters: Box::new(hello.parameters),
             vain: Box::default(),
+            guarding: guarded::Guarding::default(),
             owns_block: false,
             _seat: hello.seat,
         }

@@ -220,7 +220,9 @@ fn told(client: &mut Client, conversation: &[Part], mut waits: impl FnMut(&Clien
 #[test]
 fn the_answer_is_the_servers_own() {
     let mut stage = Stage::new(|_| ());
-    for function in ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared"] {
+    for function in
+        ["pg_advisory_lock", "pg_advisory_lock_shared", "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared"]
+    {
         for keys in [&["7"][..], &["7", "8"]] {
             let key = keys.join(", ");
             for (nth, conversation) in conversations(&format!("{function}({key})"), keys).iter().enumerate() {
@@ -243,7 +245,8 @@ fn the_answer_is_the_servers_own() {
                 // As often as it was asked for.
                 let unlock = format!("SELECT {}({key})", function.replace("advisory_lock", "advisory_unlock"));
                 let asked_for = if nth == 4 { ["t", "t", "f"] } else { ["t", "f", "f"] };
-                let given = asked_for.map(|_| if function.contains("xact") { "-".to_owned() } else { client.value(&unlock) });
+                let given =
+                    asked_for.map(|_| if function.contains("xact") { "-".to_owned() } else { client.value(&unlock) });
                 assert!(function.contains("xact") || given == asked_for, "{what}: {given:?}");
             }
         }
@@ -256,7 +259,12 @@ fn timeouts_and_cancels_end_the_wait_as_directly() {
     let mut stage = Stage::new(|_| ());
     let mut holder = stage.direct();
     holder.ok("SELECT pg_advisory_lock(1)");
-    let settings = ["SET lock_timeout = '100ms'", "SET lock_timeout = '900ms'", "SET statement_timeout = '100ms'", "SET statement_timeout = '900ms'"];
+    let settings = [
+        "SET lock_timeout = '100ms'",
+        "SET lock_timeout = '900ms'",
+        "SET statement_timeout = '100ms'",
+        "SET statement_timeout = '900ms'",
+    ];
     for setting in settings {
         for block in [false, true] {
             let outcomes = [stage.direct(), stage.client()].map(|mut client| {
@@ -289,7 +297,10 @@ fn timeouts_and_cancels_end_the_wait_as_directly() {
             if by_server {
                 // Between two of its statements a backend ignores it.
                 let cancel = format!("SELECT pg_cancel_backend({})", client.pid);
-                let over = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '%pgsluice%' AND state = 'active'", client.pid);
+                let over = format!(
+                    "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND query LIKE '%pgsluice%' AND state = 'active'",
+                    client.pid
+                );
                 wait_until("it naps", || stage.watcher.value(&over) == "1");
                 stage.watcher.ok(&cancel);
             } else {

@@ -8,3 +8,5 @@ mod advisory;
 mod pooler;
 #[path = "no_worse/privileges.rs"]
 mod privileges;
+#[path = "no_worse/waiting_builds.rs"]
+mod waiting_builds;

@@ -197,7 +197,7 @@ impl Execution<'_> {
         tracing::debug!("a client waits for an advisory lock");
         let (mut pause, mut searched) = (timeouts.deadlock, Instant::now());
         loop {
-            if let Some(stop) = self.interrupted().or_else(|| self.over(timeouts)) {
+            if let Some(stop) = self.interrupted().or_else(|| self.timed_out(timeouts)) {
                 return Err(self.leave(stop).await);
             }
             if self.try_lock(lock, own).await? {
@@ -286,7 +286,7 @@ impl Execution<'_> {
     }
 
     /// The session's own limits, which count from when its statement began.
-    fn over(&self, timeouts: Timeouts) -> Option<Stop> {
+    fn timed_out(&self, timeouts: Timeouts) -> Option<Stop> {
         let waited = self.begun.elapsed();
         let over = |limit: Duration| !limit.is_zero() && waited >= limit;
         let report = match (over(timeouts.lock), over(timeouts.statement)) {

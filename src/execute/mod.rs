@@ -8,6 +8,7 @@
 pub mod advisory;
 mod attempt;
 mod backfill;
+mod build;
 mod detach;
 pub mod first;
 mod guarded;

@@ -199,7 +199,7 @@ impl Session {
     }
 
     /// As libpq has it: the database of the role's name.
-    fn database_and_role(&self) -> (&str, &str) {
+    pub(super) fn database_and_role(&self) -> (&str, &str) {
         let (database, role) = (self.parameters.database.as_str(), self.parameters.user.as_str());
         (if database.is_empty() { role } else { database }, role)
     }

@@ -47,6 +47,8 @@ pub struct Shared {
     seats: DashMap<IpAddr, usize>,
     /// What plans have left whose backends are gone.
     leftovers: Leftovers,
+    /// Databases and roles that may ask what plans need, without a pooler in between.
+    asked: DashMap<(String, String), ()>,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -75,6 +77,7 @@ impl Shared {
             metrics: Metrics::default(),
             seats: DashMap::new(),
             leftovers: Leftovers::default(),
+            asked: DashMap::new(),
             cancels: DashMap::new(),
             config,
         })

@@ -164,3 +164,25 @@ fn in_the_way(proxy: u16) {
     assert_eq!(client.query("ALTER TABLE t DROP COLUMN late").error.as_deref(), Some("55P03"));
     admin.ok("COMMIT");
 }
+
+/// What was free when it was asked is revoked while the session is there.
+#[test]
+fn a_privilege_is_revoked_meanwhile() {
+    let running = proxy(&SERVER, no_table_is_small);
+    let database = new_database(&SERVER, "meanwhile");
+    let mut admin = Client::connect(SERVER.port, &SERVER.user, &database);
+    admin.ok("CREATE ROLE later LOGIN; GRANT CREATE ON SCHEMA public TO later");
+    let mut client = Client::connect(port(&running), "later", &database);
+    client.ok(TABLES);
+    client.ok("CREATE INDEX first ON t (a)");
+    admin.ok("REVOKE ALL ON pg_catalog.pg_locks FROM PUBLIC");
+    for (nth, sql) in ["CREATE INDEX second ON t (b)", "ALTER TABLE t ADD CHECK (a > 0)"].iter().enumerate() {
+        let outcome = client.ok(sql);
+        let told = outcome.notices.iter().filter(|notice| notice.contains("run as written")).count();
+        assert_eq!(told, usize::from(nth == 0), "{outcome:?}");
+    }
+    client.ok("BEGIN");
+    client.ok("ALTER TABLE t ADD COLUMN z float8 DEFAULT random()");
+    client.ok("COMMIT");
+    assert_eq!(admin.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid"), "2");
+}

@@ -85,7 +85,7 @@ server() {
 
 # Daemons are not on everybody's PATH.
 have_daemon() { have "$1" || [ -x "/usr/sbin/$1" ]; }
-starts() { say "note: a distribution may start $1 as a service; the benches start their own, and need none"; }
+starts() { say "note: a distribution may start $1 as a service; tests and benches start their own, and need none"; }
 
 bench() {
     have_daemon pgbouncer || { install "PgBouncer, to compare the relay with" pgbouncer pgbouncer pgbouncer; starts PgBouncer; }
@@ -116,6 +116,7 @@ conformance() {
 }
 
 clients() {
+    have_daemon pgbouncer || { install "PgBouncer, for the tests with a pooler" pgbouncer pgbouncer pgbouncer; starts PgBouncer; }
     venv
     missing=
     python_client psycopg || missing="$missing psycopg[binary]"

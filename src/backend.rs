@@ -426,7 +426,7 @@ impl Talk {
         Ok(false)
     }
 
-    fn hold_notification(&mut self, frame: &[u8]) {
+    pub(crate) fn hold_notification(&mut self, frame: &[u8]) {
         let held = self.notifications.get_or_insert_default();
         held.extend_from_slice(frame);
         if held.len() > self.notifications_limit {

@@ -50,6 +50,8 @@ counters! {
     ddl_elided,
     /// … refused by the proxy.
     ddl_refused,
+    /// … run as written, as the role may not ask or a pooler stands behind the proxy.
+    ddl_guarded_only,
     /// … that ended in an error or were given up.
     ddl_failed,
     /// Statements that were done by one round trip, before anything was asked.
@@ -62,6 +64,8 @@ counters! {
     backfill_batches,
     /// … that met a lock, took too long, or failed.
     backfill_batches_failed,
+    /// Waits for the clients' own advisory locks that were polled for.
+    advisory_waits,
     /// Texts with DDL keywords that could not be parsed.
     texts_unparsable,
     /// Texts too large to inspect.

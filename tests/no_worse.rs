@@ -8,9 +8,17 @@ mod common;
 #[path = "parity/catalog.rs"]
 mod catalog;
 
+#[path = "no_worse/advisory.rs"]
+mod advisory;
 #[path = "no_worse/at_once.rs"]
 mod at_once;
 #[path = "no_worse/meanwhile.rs"]
 mod meanwhile;
+#[path = "no_worse/pooler.rs"]
+mod pooler;
+#[path = "no_worse/privileges.rs"]
+mod privileges;
 #[path = "no_worse/trust.rs"]
 mod trust;
+#[path = "no_worse/waiting_builds.rs"]
+mod waiting_builds;

@@ -8,7 +8,7 @@ fn matters(class: &Class) -> bool {
         Class::Ddl(ddl) => ddl.tag != "ANALYZE",
         Class::ExplainDdl(inner) => matters(&inner.class),
         Class::MayHideDdl { .. } => true,
-        Class::Transaction(_) | Class::Other => false,
+        Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => false,
     }
 }
 

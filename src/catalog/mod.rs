@@ -11,6 +11,7 @@ pub mod facts;
 pub mod leaves;
 pub mod identity;
 pub mod matview;
+pub mod may_ask;
 pub mod naming;
 pub mod probe;
 pub mod query;

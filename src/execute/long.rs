@@ -4,13 +4,12 @@
 //! concurrent build leaves an invalid index. What the session itself has set holds.
 
 use super::attempt::Back;
-use super::{Execution, Reply, Stop, Undone, progress};
+use super::{Execution, Reply, Stop, Undone};
 use crate::pg::relation::RelationName;
 use crate::pg::sqlstate;
 use crate::plan::{Phase, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
-use tokio::sync::mpsc;
 
 /// A question is put again if a cancel struck it.
 const QUESTIONS: usize = 100;
@@ -31,30 +30,6 @@ impl Execution<'_> {
             self.give_lanes(&mut waiting).await?;
         }
         result
-    }
-
-    async fn long_steps(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
-        for step in &phase.steps {
-            if let Some(stop) = self.interrupted() {
-                return Err(stop);
-            }
-            let (tell, mut progress) = mpsc::channel(4);
-            let watch = progress::watch(self.config, &self.talk.target, &self.facts.session, tell);
-            let mut batch = Batch::new();
-            batch.statement(&step.named(&self.learned), &[]);
-            let answer = self.talk.ask_with(batch, step.visible.then_some(0), &mut progress).await;
-            drop(watch);
-            let answer = answer?;
-            reply.frames.unsplit(answer.notices);
-            if let Some(error) = answer.error {
-                let gone = self.talk.link.front_gone();
-                self.talk.take_cancelled();
-                let stop = self.failed(step, error, reply);
-                return Err(if gone { Stop::ClientGone } else { stop });
-            }
-            reply.frames.unsplit(answer.completion);
-        }
-        Ok(())
     }
 
     /// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.

@@ -5,10 +5,13 @@
 //! client that left), the backend is back in the state that the client may expect, its settings are
 //! the client's, and what earlier phases left is undone.
 
+pub mod advisory;
 mod attempt;
 mod backfill;
+mod build;
 mod detach;
 pub mod first;
+mod guarded;
 pub mod leftover;
 mod long;
 mod progress;

@@ -17,6 +17,7 @@ pub const NO_ACTIVE_SQL_TRANSACTION: SqlState = "25P01";
 pub const INVALID_AUTHORIZATION: SqlState = "28000";
 pub const SERIALIZATION_FAILURE: SqlState = "40001";
 pub const DEADLOCK_DETECTED: SqlState = "40P01";
+pub const INSUFFICIENT_PRIVILEGE: SqlState = "42501";
 pub const DUPLICATE_COLUMN: SqlState = "42701";
 pub const UNDEFINED_TABLE: SqlState = "42P01";
 pub const DUPLICATE_TABLE: SqlState = "42P07";

@@ -78,7 +78,7 @@ impl Held {
     pub fn passes(&mut self, statement: &Statement) -> bool {
         let understood = match &statement.class {
             Class::Ddl(ddl) => self.passes_ddl(ddl, &relations_of(statement)),
-            Class::Transaction(TransactionControl::Savepoint) | Class::Other => {
+            Class::Transaction(TransactionControl::Savepoint) | Class::AdvisoryLock(_) | Class::Other => {
                 return self.passes_text(statement.text.as_bytes());
             }
             Class::Transaction(_) | Class::MayHideDdl { .. } | Class::ExplainDdl(_) => false,

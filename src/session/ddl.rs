@@ -2,6 +2,7 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
+use super::guarded::Guarding;
 use super::turn::Run;
 use super::{Session, Shared};
 use crate::backend::BackendLost;
@@ -9,6 +10,7 @@ use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
+use crate::execute::advisory::Own;
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::record::Record;
@@ -35,11 +37,14 @@ impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
     /// `offset`: characters of the client's string before the statement.
     pub(super) async fn run_ddl(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+        if let Class::AdvisoryLock(lock) = &statement.class {
+            return self.advisory_lock(lock, Own::Text(&statement.text), offset).await;
+        }
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
         }
-        if matches!(statement.class, Class::Ddl(_)) {
+        if matches!(statement.class, Class::Ddl(_)) && self.guarding != Guarding::Only {
             self.clear_leftovers(statement).await?;
         }
         self.look_at_block();
@@ -79,6 +84,9 @@ impl Session {
 
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
+        if self.guarding == Guarding::Only {
+            return None;
+        }
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
         first.filter(|first| !first.condition.is_vain(&self.vain))
     }
@@ -158,7 +166,7 @@ impl Session {
     }
 
     /// As libpq has it: the database of the role's name.
-    fn database_and_role(&self) -> (&str, &str) {
+    pub(super) fn database_and_role(&self) -> (&str, &str) {
         let (database, role) = (self.parameters.database.as_str(), self.parameters.user.as_str());
         (if database.is_empty() { role } else { database }, role)
     }
@@ -198,6 +206,9 @@ impl Session {
                 }
                 Err(stop) => {
                     self.shared.leftovers.keep(database, role, leftover);
+                    if matches!(&stop, Stop::Server(error) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE) {
+                        break;
+                    }
                     return Err(stop);
                 }
             }

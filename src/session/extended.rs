@@ -39,7 +39,7 @@ impl Session {
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
-            self.eye.prepare(&name, Bound { statement: control, offset: 0 });
+            self.eye.prepare(&name, Bound { statement: control, offset: 0, types: Vec::new() });
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
@@ -58,7 +58,8 @@ impl Session {
             }
             if acts(&statement) {
                 let offset = characters(&text[..statement.range.start]);
-                if !self.eye.prepare(&name, Bound { statement, offset }) {
+                let types = self.parameter_types(&statement);
+                if !self.eye.prepare(&name, Bound { statement, offset, types }) {
                     return self.refuse_session(&prepared_too_much()).await;
                 }
             }
@@ -74,7 +75,7 @@ impl Session {
             && makes(statement)
         {
             let statement = statements.remove(0);
-            if !self.eye.prepare(name, Bound { statement, offset: 0 }) {
+            if !self.eye.prepare(name, Bound { statement, offset: 0, types: Vec::new() }) {
                 return self.refuse_session(&prepared_too_much()).await;
             }
         } else {
@@ -142,7 +143,11 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        match self.execute_ddl(&bound, &portal).await {
+        let done = match &bound.statement.class {
+            Class::AdvisoryLock(lock) => self.execute_advisory_lock(lock, &bound.types, &portal).await,
+            _ => self.execute_ddl(&bound, &portal).await,
+        };
+        match done {
             Ok(flow) => flow,
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
@@ -237,7 +242,7 @@ impl Session {
     }
 
     /// Gives the client what its Execute has come to.
-    async fn executed(&mut self, result: Result<Reply, Stop>) -> Result<Flow, BackendLost> {
+    pub(super) async fn executed(&mut self, result: Result<Reply, Stop>) -> Result<Flow, BackendLost> {
         match result {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);
@@ -254,7 +259,7 @@ impl Session {
     }
 
     /// Whether this Execute is one of several in an implicit transaction, which must stay one.
-    async fn needs_block(&mut self) -> bool {
+    pub(super) async fn needs_block(&mut self) -> bool {
         match self.eye.pipeline_control {
             _ if self.owns_block => false,
             Some(TransactionControl::Begin) => false,
@@ -389,7 +394,7 @@ impl Session {
 
     /// The server, not the proxy, skips the client's messages up to its Sync: a Bind to a statement that is
     /// not there makes it do so. Its error is ours.
-    async fn skip_to_sync(&mut self) -> Result<(), BackendLost> {
+    pub(super) async fn skip_to_sync(&mut self) -> Result<(), BackendLost> {
         let mut bind = BytesMut::new();
         put_frame(&mut bind, b'B', |b| {
             b.put_slice(b"\0pgsluice: skipping to Sync after the error before\0");

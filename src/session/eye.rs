@@ -88,6 +88,11 @@ impl Eye {
         self.prepared.as_ref()?.portal(name)
     }
 
+    /// The body of the portal's Bind, if it is of a call that waits for an advisory lock.
+    pub(super) fn bind_of(&self, portal: &[u8]) -> Option<Arc<[u8]>> {
+        self.prepared.as_ref()?.bind_of(portal)
+    }
+
     /// Whether the portal was parsed and bound since the last Sync or Query.
     pub(super) fn is_fresh(&self, portal: &[u8]) -> bool {
         self.prepared.as_ref().is_some_and(|prepared| prepared.is_fresh(portal))
@@ -123,7 +128,7 @@ impl Eye {
             block.bound(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)))
         });
         let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return false };
-        prepared.bind(portal, name);
+        prepared.bind(portal, name, body);
         !self.within_limit()
     }
 

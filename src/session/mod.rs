@@ -4,10 +4,12 @@
 //! go on. Invariant: the proxy speaks for the server only when the backend is idle and everything
 //! owed to the client has been put on its way.
 
+mod advisory;
 mod block;
 mod ddl;
 mod extended;
 mod eye;
+mod guarded;
 mod hello;
 mod prepared;
 mod proxy_header;
@@ -46,6 +48,8 @@ pub struct Shared {
     seats: DashMap<IpAddr, usize>,
     /// What plans have left whose backends are gone.
     leftovers: Leftovers,
+    /// Databases and roles that may ask what plans need, without a pooler in between.
+    asked: DashMap<(String, String), ()>,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -74,6 +78,7 @@ impl Shared {
             metrics: Metrics::default(),
             seats: DashMap::new(),
             leftovers: Leftovers::default(),
+            asked: DashMap::new(),
             cancels: DashMap::new(),
             config,
         })
@@ -106,6 +111,7 @@ struct Session {
     parameters: Box<Parameters>,
     /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
     vain: Box<[Vain]>,
+    guarding: guarded::Guarding,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -155,6 +161,7 @@ impl Session {
             eye,
             parameters: Box::new(hello.parameters),
             vain: Box::default(),
+            guarding: guarded::Guarding::default(),
             owns_block: false,
             _seat: hello.seat,
         }

@@ -3,7 +3,7 @@
 //! Holds: what is kept is known in bytes, so that it can have a limit. The proxy is not told of every end: a portal ends
 //! with its transaction, a statement with DISCARD ALL. What is kept longest is the likeliest to be gone.
 
-use crate::sql::Statement;
+use crate::sql::{Class, Statement};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub(super) struct Bound {
     pub(super) statement: Statement,
     pub(super) offset: usize,
+    /// The types of its parameters, as in Parse behind the text; of a call that waits for an advisory lock alone.
+    pub(super) types: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ struct Entry {
     since: u64,
     /// In which pipeline it was parsed; of a portal: parsed and bound, if in one.
     pipeline: Option<u64>,
+    /// Of such a call's portal: the body of its Bind, so that it can be bound again.
+    bind: Option<Arc<[u8]>>,
 }
 
 /// As much of a name as the server keeps (its `NAMEDATALEN`, less the end): names that differ behind that are one to it.
@@ -66,7 +70,7 @@ impl Names {
 
     /// A portal's text counts too: its statement may go before it.
     fn weight(name: &[u8], entry: &Entry) -> usize {
-        ENTRY + name.len() + entry.bound.statement.bytes()
+        ENTRY + name.len() + entry.bound.statement.bytes() + entry.bind.as_ref().map_or(0, |bind| bind.len())
     }
 
     fn oldest(&self) -> Option<(u64, &Vec<u8>)> {
@@ -77,16 +81,20 @@ impl Names {
 impl Prepared {
     pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
         self.clock += 1;
-        self.statements.put(name, Entry { bound: Arc::new(bound), since: self.clock, pipeline: Some(self.pipeline) });
+        let (since, pipeline) = (self.clock, Some(self.pipeline));
+        self.statements.put(name, Entry { bound: Arc::new(bound), since, pipeline, bind: None });
     }
 
     /// The portal is of that statement, whatever it was before.
-    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8]) {
+    pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8]) {
         match self.statements.get(statement) {
             Some(entry) => {
                 self.clock += 1;
                 let pipeline = entry.pipeline.filter(|pipeline| *pipeline == self.pipeline);
-                self.portals.put(portal, Entry { bound: Arc::clone(&entry.bound), since: self.clock, pipeline });
+                let bound = Arc::clone(&entry.bound);
+                let waits = matches!(bound.statement.class, Class::AdvisoryLock(_));
+                let bind = waits.then(|| Arc::from(body));
+                self.portals.put(portal, Entry { bound, since: self.clock, pipeline, bind });
             }
             None => self.portals.remove(portal),
         }
@@ -100,6 +108,11 @@ impl Prepared {
     /// The statement that a portal was bound to.
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
         self.portals.get(name).map(|entry| Arc::clone(&entry.bound))
+    }
+
+    /// The body of its Bind, where that is kept.
+    pub(super) fn bind_of(&self, portal: &[u8]) -> Option<Arc<[u8]>> {
+        self.portals.get(portal)?.bind.clone()
     }
 
     /// The portal was parsed and bound in this pipeline: if nothing of that has failed, it is what it seems to be.
@@ -143,17 +156,17 @@ mod tests {
     use crate::sql::parse;
 
     fn bound(sql: &str) -> Bound {
-        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0 }
+        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0, types: Vec::new() }
     }
 
     #[test]
     fn the_oldest_goes_first_and_nothing_is_left_of_it() {
         let mut prepared = Prepared::default();
         prepared.prepare(b"a", bound("DROP TABLE a"));
-        prepared.bind(b"p", b"a");
+        prepared.bind(b"p", b"a", b"");
         prepared.prepare(b"b", bound("DROP TABLE b"));
         let two = prepared.bytes();
-        prepared.bind(b"q", b"b");
+        prepared.bind(b"q", b"b", b"");
         assert_eq!(prepared.bytes(), two + ENTRY + "q".len() + bound("DROP TABLE b").statement.bytes());
         // Again under the same name: as young as anything, and counted once.
         let all = prepared.bytes();
@@ -162,9 +175,9 @@ mod tests {
         prepared.forget_oldest();
         assert!(prepared.portal(b"p").is_none() && prepared.portal(b"q").is_some());
         prepared.forget_oldest();
-        prepared.bind(b"q", b"b");
+        prepared.bind(b"q", b"b", b"");
         assert!(prepared.portal(b"q").is_none(), "the statement b was the oldest, so this portal is another's");
-        prepared.bind(b"r", b"a");
+        prepared.bind(b"r", b"a", b"");
         prepared.forget_statement(b"a");
         assert!(prepared.portal(b"r").is_some_and(|bound| bound.statement.text == "DROP TABLE c"));
         prepared.forget_portal(b"r");
@@ -177,11 +190,11 @@ mod tests {
         let mut prepared = Prepared::default();
         prepared.prepare(b"", bound("DROP TABLE a"));
         assert!(!prepared.is_fresh(b""));
-        prepared.bind(b"", b"");
+        prepared.bind(b"", b"", b"");
         assert!(prepared.is_fresh(b""));
         prepared.next_pipeline();
         assert!(!prepared.is_fresh(b""));
-        prepared.bind(b"", b"");
+        prepared.bind(b"", b"", b"");
         assert!(!prepared.is_fresh(b""), "its statement is of the pipeline before");
     }
 
@@ -190,7 +203,7 @@ mod tests {
         let [long, longer] = [70, 80].map(|length| "n".repeat(length).into_bytes());
         let mut prepared = Prepared::default();
         prepared.prepare(&long, bound("DROP TABLE a"));
-        prepared.bind(&long, &longer);
+        prepared.bind(&long, &longer, b"");
         assert!(prepared.portal(&longer).is_some() && prepared.portal(as_kept(&long)).is_some());
         assert!(prepared.portal(&long[..62]).is_none());
         prepared.forget_statement(&longer);

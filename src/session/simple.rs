@@ -169,7 +169,8 @@ impl Session {
             };
         }
         if self.shared.config.proxy.mode == Mode::Observe {
-            for statement in statements.iter().filter(|s| acts(s)) {
+            let is_ddl = |s: &&Statement| acts(s) && !matches!(s.class, Class::AdvisoryLock(_));
+            for statement in statements.iter().filter(is_ddl) {
                 self.shared.metrics.ddl_seen.add();
                 tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
             }
@@ -480,6 +481,7 @@ pub(super) fn acts(statement: &Statement) -> bool {
         Class::Ddl(ddl) => plan::needs_plan(ddl),
         Class::ExplainDdl(_) => true,
         Class::MayHideDdl { names_ddl, swallows } => *names_ddl && !*swallows,
+        Class::AdvisoryLock(_) => true,
         Class::Transaction(_) | Class::Other => false,
     }
 }

@@ -26,6 +26,9 @@ const PLANS: usize = 50;
 impl Session {
     /// With all that its plan depends on.
     pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+        if self.only_guards().await? {
+            return self.guard_only(statement, offset).await;
+        }
         let names = query::relations_of(statement);
         let mut turn = Turn::default();
         let result = match self.take_turn(&names, &BTreeSet::new(), &mut turn).await {
@@ -71,7 +74,13 @@ impl Session {
         let begun = Instant::now();
         let mut plans = 0;
         loop {
-            let mut facts = self.facts(statement).await?;
+            let mut facts = match self.facts(statement).await {
+                Err(Stop::Server(error)) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE => {
+                    self.refused(&error).await?;
+                    return self.guard_only(statement, offset).await;
+                }
+                facts => facts?,
+            };
             if let Some(table) = self.may_be_unfinished(statement, &facts) {
                 match self.continued(statement, &table, facts, offset).await? {
                     Ok(reply) => return Ok(reply),

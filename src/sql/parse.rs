@@ -3,6 +3,7 @@
 //! Invariant: nothing panics on any text or tree, and a statement's `range` starts at its first token and
 //! ends at its last, so that text may be put before and after it.
 
+mod advisory;
 mod alter_table;
 mod classify;
 mod column;

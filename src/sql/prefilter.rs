@@ -1,4 +1,4 @@
-//! A word search over the raw text of a Query or Parse: may it carry DDL?
+//! A word search over the raw text of a Query or Parse: may it carry DDL, or wait for an advisory lock?
 //!
 //! Invariant: it never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO or CALL; a false
 //! hit costs one parse. The one exception is a plain ANALYZE, which is relayed whatever is known of
@@ -7,8 +7,8 @@
 //! A word is bounded by bytes that cannot be part of an identifier, so `created_at` is no hit. What is
 //! quoted or commented is not told apart: that would be a lexer, and the parser is a better one.
 
-/// The words that start a DDL statement, or one that hides DDL.
-const KEYWORDS: [&[u8]; 17] = [
+/// The words that start a DDL statement, or one that hides DDL; and the functions that wait for an advisory lock.
+const KEYWORDS: [&[u8]; 21] = [
     b"alter",
     b"call",
     b"cluster",
@@ -18,6 +18,10 @@ const KEYWORDS: [&[u8]; 17] = [
     b"drop",
     b"grant",
     b"import",
+    b"pg_advisory_lock",
+    b"pg_advisory_lock_shared",
+    b"pg_advisory_xact_lock",
+    b"pg_advisory_xact_lock_shared",
     b"reassign",
     b"refresh",
     b"reindex",
@@ -71,6 +75,8 @@ fn may_begin(window: &[u8; LANES + 3]) -> bool {
             | is(b'd', b'r', b'o')
             | is(b'g', b'r', b'a')
             | is(b'i', b'm', b'p')
+            // The underscore, as it is read here.
+            | is(b'p', b'g', b'_' | 0x20)
             | ((first == b'r') & (second == b'e'))
             | is(b's', b'e', b'c')
             | is(b't', b'r', b'u')
@@ -175,6 +181,7 @@ mod tests {
             "REPACK t",
             "SELECT 'drop'",
             "SELECT \"comment\" FROM t",
+            "SELECT pg_catalog.PG_ADVISORY_XACT_LOCK_SHARED($1)",
             "\u{c}cluster",
             "DO",
         ] {
@@ -188,7 +195,8 @@ mod tests {
             "",
             "SELECT created_at, comment_count, dropped, alter_ego, _grant, grant_, x$drop, call1 FROM t",
             "SELECT * FROM t FOR UPDATE",
-            "SELECT pg_advisory_lock(1)",
+            "SELECT pg_try_advisory_lock(1)",
+            "SELECT pg_advisory_unlock(1), pg_advisory_lock2, pg_class.oid FROM pg_catalog.pg_class",
             "SELECT domain, docs, does, todo FROM comments",
             "SELECT \u{e9}drop, drop\u{e9}",
             "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
@@ -232,7 +240,7 @@ mod tests {
             Class::Ddl(ddl) => ddl.tag != "ANALYZE",
             Class::ExplainDdl(inner) => matters(&inner.class),
             Class::MayHideDdl { .. } => true,
-            Class::Transaction(_) | Class::Other => false,
+            Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => false,
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Class {
     /// `swallows`: it could catch our lock timeout (OTHERS, lock_not_available, query_canceled) or
     /// commits half-way (COMMIT, ROLLBACK), so that a timeout of ours could change what it does.
     MayHideDdl { names_ddl: bool, swallows: bool },
+    /// SELECT pg_advisory_lock(…) or one of its kind: it waits for a lock that a build's session may hold.
+    AdvisoryLock(Box<AdvisoryLock>),
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
     Transaction(TransactionControl),
     /// Everything else: relayed.
@@ -49,6 +51,19 @@ pub enum TransactionControl {
     Savepoint,
     /// PREPARE TRANSACTION (COMMIT PREPARED and ROLLBACK PREPARED are `Class::Other`)
     Prepare,
+}
+
+/// A call that waits for an advisory lock, and what is asked in its place, each with the author's arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdvisoryLock {
+    /// It is held until it is given back, not until the transaction ends.
+    pub session: bool,
+    /// Tries to get the lock for the session: `t` or `f`.
+    pub try_of_session: String,
+    /// The same for the transaction.
+    pub try_of_transaction: String,
+    /// Gives it back once, where it is the session's.
+    pub unlock: String,
 }
 
 /// A DDL statement.

@@ -29,6 +29,26 @@ pub fn bind(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((portal, cstr(rest)?.0))
 }
 
+/// Parse: what stands behind the text, the types of its parameters.
+pub fn parameter_types(body: &[u8]) -> Option<&[u8]> {
+    let (name, text) = parse(body)?;
+    body.get(name.len() + text.len() + 2..)
+}
+
+/// Bind: the formats of the parameters, and their values.
+pub fn bind_parameters(body: &[u8]) -> Option<&[u8]> {
+    let parameters = cstr(cstr(body)?.1)?.1;
+    let (formats, rest) = parameters.split_first_chunk::<2>()?;
+    let rest = rest.get(2 * usize::from(u16::from_be_bytes(*formats))..)?;
+    let (count, mut rest) = rest.split_first_chunk::<2>()?;
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, value) = rest.split_first_chunk::<4>()?;
+        // NULL has the length -1, and no value.
+        rest = value.get(usize::try_from(i32::from_be_bytes(*length)).unwrap_or_default()..)?;
+    }
+    parameters.get(..parameters.len() - rest.len())
+}
+
 /// Execute: the portal's name.
 pub fn execute(body: &[u8]) -> Option<&[u8]> {
     cstr(body).filter(|(_, rows)| rows.len() == 4).map(|(portal, _)| portal)
@@ -114,6 +134,53 @@ impl Batch {
         self.close_own();
     }
 
+    /// The same with a client's parameters: what [`parameter_types`] and [`bind_parameters`] gave. All of its rows are text.
+    pub fn statement_with(&mut self, sql: &str, types: &[u8], parameters: &[u8]) {
+        self.begin(sql, types, parameters);
+        self.end();
+    }
+
+    /// A statement without parameters, its rows described before they come.
+    pub fn described(&mut self, sql: &str) {
+        self.begin(sql, &[0, 0], &[0; 4]);
+        self.frame(b'D', |b| {
+            b.put_u8(b'P');
+            b.put_slice(OWN);
+        });
+        self.end();
+    }
+
+    fn begin(&mut self, sql: &str, types: &[u8], parameters: &[u8]) {
+        self.statements += 1;
+        self.frame(b'P', |b| {
+            b.put_slice(OWN);
+            b.put_slice(sql.as_bytes());
+            b.put_u8(0);
+            b.put_slice(types);
+        });
+        self.frame(b'B', |b| {
+            b.put_slice(OWN);
+            b.put_slice(OWN);
+            b.put_slice(parameters);
+            b.put_slice(&[0, 0]);
+        });
+    }
+
+    fn end(&mut self) {
+        self.frame(b'E', |b| {
+            b.put_slice(OWN);
+            b.put_u32(0);
+        });
+        self.close_own();
+    }
+
+    /// A client's own Bind (its body) and Execute (its frame).
+    pub fn bound(&mut self, bind: &[u8], execute: &[u8]) {
+        self.statements += 1;
+        self.frame(b'B', |b| b.put_slice(bind));
+        self.bytes.put_slice(execute);
+    }
+
     /// What was executed so far is answered before what follows.
     pub fn flush(mut self) -> Self {
         self.bytes.put_slice(&FLUSH);
@@ -161,6 +228,16 @@ mod tests {
         assert_eq!(parse(b"n\0q\0\0\0"), Some((&b"n"[..], &b"q"[..])));
         assert_eq!(parse(b"n\0q\0\0\x01\0\0\0\x17"), Some((&b"n"[..], &b"q"[..])));
         assert_eq!(execute(b"p\0\0\0\0\0"), Some(&b"p"[..]));
+    }
+
+    #[test]
+    fn parameters_are_found() {
+        assert_eq!(parameter_types(b"n\0q\0\0\x01\0\0\0\x17"), Some(&b"\0\x01\0\0\0\x17"[..]));
+        let two = b"\0\x01\0\x01\0\x02\xff\xff\xff\xff\0\0\0\x02ab";
+        let body = [b"p\0s\0", &two[..], b"\0\0"].concat();
+        assert_eq!(bind_parameters(&body), Some(&two[..]));
+        assert_eq!(bind_parameters(&body[..body.len() - 4]), None);
+        assert_eq!(bind_parameters(b"p\0s\0\0"), None);
     }
 
     #[test]

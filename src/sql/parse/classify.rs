@@ -4,7 +4,7 @@
 //! of a form that says so ([`Form::Other`], `CreateObject`, `AlterObject`, `DropObject`).
 
 use super::tokens::Scanned;
-use super::{alter_table, comment, create, drop, index, maintenance, names, objects, rename};
+use super::{advisory, alter_table, comment, create, drop, index, maintenance, names, objects, rename};
 use crate::sql::prefilter::has_word;
 use crate::sql::{Class, Ddl, TransactionControl};
 use pg_query::NodeEnum;
@@ -40,6 +40,10 @@ pub(super) fn class(node: &NodeEnum, text: &str, scanned: &Scanned<'_>) -> Class
         NodeEnum::TransactionStmt(stmt) => transaction(stmt),
         NodeEnum::DoStmt(stmt) => may_hide_ddl(&body(stmt).unwrap_or_else(|| text.to_owned())),
         NodeEnum::CallStmt(_) => may_hide_ddl(text.get("call".len()..).unwrap_or_default()),
+        NodeEnum::SelectStmt(stmt) if stmt.into_clause.is_none() => match advisory::lock(stmt, scanned) {
+            Some(lock) => Class::AdvisoryLock(Box::new(lock)),
+            None => Class::Other,
+        },
         _ => match ddl(node, scanned) {
             Some(ddl) => Class::Ddl(Box::new(ddl)),
             None => Class::Other,

@@ -1,0 +1,104 @@
+//! A statement as it was written, where nothing may be asked and nothing kept in the session: no plan, no lane, no view of who is in the way.
+//!
+//! It still never stands in PostgreSQL's lock queue for longer than the stall budget: it is tried under a small `lock_timeout`, again and
+//! again, with pauses that are the proxy's own. It needs no function and no catalogue. What may not stand in a transaction block goes as
+//! it is.
+
+use super::attempt::{is_lock_failure, set_local};
+use super::{Execution, Reply, Stop};
+use crate::pg::sqlstate;
+use crate::report::{Report, in_words};
+use crate::sql::Statement;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::time::{Duration, Instant};
+
+/// A pause is so many times as long as others may have been made to wait.
+const PAUSE: u32 = 10;
+
+/// The longest pause, as nothing is heard of the client meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Execution<'_> {
+    /// `alone`: it may not stand in a transaction block.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub async fn as_written(&mut self, statement: &Statement, alone: bool) -> Result<Reply, Stop> {
+        let timeouts = self.own_timeouts().await?;
+        let own = [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()).min();
+        let limit = own.map_or(self.config.locks.deadline, |own| own.min(self.config.locks.deadline));
+        let begun = Instant::now();
+        let mut patience = self.config.locks.ladder_start;
+        loop {
+            if let Some(stop) = self.interrupted() {
+                return Err(self.leave(stop).await);
+            }
+            let error = match self.try_as_written(statement, alone, patience, timeouts.lock).await? {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let hopeless = alone || (self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED);
+            if !is_lock_failure(&error) || hopeless || self.talk.link.front_gone() {
+                let stop = self.ended(error);
+                return Err(self.leave(stop).await);
+            }
+            self.metrics.lock_attempts_failed.add();
+            if begun.elapsed() >= limit {
+                let stop = Stop::Report(gave_up(begun.elapsed(), limit == timeouts.statement));
+                return Err(self.leave(stop).await);
+            }
+            let left = limit.saturating_sub(begun.elapsed());
+            tokio::time::sleep((patience * PAUSE).clamp(self.config.locks.poll, LONGEST_PAUSE).min(left)).await;
+            patience = (patience * 2).min(self.config.locks.stall_budget);
+        }
+    }
+
+    /// One try; where it fails, all is as it was.
+    async fn try_as_written(
+        &mut self,
+        statement: &Statement,
+        alone: bool,
+        patience: Duration,
+        own: Duration,
+    ) -> Result<Result<Reply, ServerError>, Stop> {
+        self.metrics.lock_attempts.add();
+        let inside = self.in_transaction();
+        let patience = if own.is_zero() { patience } else { patience.min(own) };
+        let mut batch = Batch::new();
+        if !alone {
+            batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+            batch.statement(&set_local("lock_timeout", patience.max(Duration::from_millis(1))), &[]);
+        }
+        let visible = batch.statements;
+        batch.statement(&statement.text, &[]);
+        if inside && !alone {
+            batch.statement(&set_local("lock_timeout", own), &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        } else if !alone {
+            batch.statement("COMMIT", &[]);
+        }
+        let answer = self.talk.ask(batch, Some(visible)).await?;
+        let mut reply = Reply::default();
+        reply.frames.unsplit(answer.notices);
+        let Some(error) = answer.error else {
+            reply.frames.unsplit(answer.completion);
+            return Ok(Ok(reply));
+        };
+        if !is_lock_failure(&error) {
+            self.talk.link.tell_front(&reply.frames);
+        }
+        if !alone {
+            self.take_back().await?;
+        }
+        Ok(Err(error))
+    }
+}
+
+fn gave_up(waited: Duration, by_statement_timeout: bool) -> Report {
+    if by_statement_timeout {
+        return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout");
+    }
+    Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+        .detail(format!("Waited {} for its locks; who was in the way may not be asked here.", in_words(waited)))
+}

@@ -83,12 +83,14 @@ pub struct Turn {
     pub complete: bool,
     /// Somebody else has one of them.
     pub busy: bool,
+    /// One is held by somebody who can have nothing to do with the relation, so that none is waited for.
+    of_strangers: bool,
 }
 
 impl Turn {
     fn of(mut lanes: Vec<u32>, in_transaction: bool) -> Self {
         lanes.sort_unstable();
-        Self { lanes, in_transaction, complete: true, busy: false }
+        Self { lanes, in_transaction, complete: true, ..Self::default() }
     }
 
     pub fn has(&self, lane: u32) -> bool {
@@ -154,7 +156,7 @@ impl Execution<'_> {
                 tracing::warn!(
                     "the lane of a relation is held by a session whose role may not change it: going on without"
                 );
-                return Ok(Turn::of(Vec::new(), in_transaction));
+                return Ok(Turn { of_strangers: true, ..Turn::of(Vec::new(), in_transaction) });
             }
             if due {
                 told = Some(Instant::now());
@@ -219,7 +221,7 @@ impl Execution<'_> {
     /// It is cancelled, or the backend is gone.
     pub async fn extend_turn(&mut self, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), Stop> {
         let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
-        if more.is_empty() || turn.in_transaction || !turn.complete {
+        if more.is_empty() || turn.in_transaction || !turn.complete || turn.of_strangers {
             return Ok(());
         }
         match self.look_at_lanes(&[], &more).await? {

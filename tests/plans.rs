@@ -267,6 +267,7 @@ impl Scene {
             related,
             probe: self.probe.clone(),
             wanted_index: self.wanted.clone(),
+            distrust: None,
             refreshable: self.refreshable,
             tree: self.tree.clone(),
             attach: self.attach.clone(),

@@ -12,6 +12,8 @@ pub fn may_change(login: &str) -> String {
     format!(
         "(pg_catalog.pg_has_role({login}, c.relowner, 'MEMBER') \
          OR pg_catalog.has_table_privilege({login}, c.oid, 'TRIGGER, REFERENCES, TRUNCATE') \
+         OR CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 170000 \
+           THEN pg_catalog.has_table_privilege({login}, c.oid, 'MAINTAIN') ELSE false END \
          OR pg_catalog.pg_has_role({login}, (SELECT n.nspowner FROM pg_catalog.pg_namespace n \
            WHERE n.oid OPERATOR(pg_catalog.=) c.relnamespace), 'MEMBER'))"
     )

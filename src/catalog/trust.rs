@@ -130,11 +130,11 @@ impl Watch<'_> {
 /// A statement that fails unless the relation still has its name.
 pub fn called(relation: &RelationName, oid: u32) -> String {
     let named = super::identity::is_called(relation, oid);
-    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails(oid))
+    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails("its name is not its own any more"))
 }
 
-fn fails(oid: u32) -> String {
-    format!("pg_catalog.concat('{UNTRUE}', {oid}::pg_catalog.text)::pg_catalog.int4 OPERATOR(pg_catalog.=) 0")
+fn fails(words: &str) -> String {
+    format!("pg_catalog.concat('{UNTRUE}', '{words}')::pg_catalog.int4 OPERATOR(pg_catalog.=) 0")
 }
 
 /// A statement that fails unless the relation still has its name, and what tells that nothing has changed.
@@ -145,7 +145,7 @@ pub fn unchanged(relation: &RelationName, oid: u32, known: &str) -> String {
     format!(
         "/* pgsluice: nothing has changed */ SELECT WHERE CASE WHEN {named} AND {digest} OPERATOR(pg_catalog.=) {known} \
          THEN false ELSE {} END",
-        fails(oid)
+        fails("it is not as it was")
     )
 }
 

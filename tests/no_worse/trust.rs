@@ -123,38 +123,35 @@ const PLACES: [(&str, u32, &[&str]); 9] = [
     ),
 ];
 
-/// Also of a child.
+/// All ways are tried with the first place; of the others those that differ most. A child is the owner's own below a superuser's table.
 fn code_of_the_owner_stays_his(postgres: &Postgres) {
     let mut stage = Stage::new(postgres);
     let mut mallory = stage.direct("mallory");
-    for (place, since, statements) in PLACES.iter().filter(|(_, since, _)| *since <= postgres.version) {
-        for child in [false, true] {
-            for (role, first) in SENDERS {
-                // Of the many ways some are tried by all.
-                if *since > 10 && role == "migrator" {
-                    continue;
-                }
-                for statement in *statements {
-                    let way = format!("{place}; of a child: {child}; {role}: {first}; {statement} ({since})");
-                    mallory.query("DROP TABLE IF EXISTS m.t CASCADE; DROP DOMAIN IF EXISTS m.d");
-                    mallory.ok("CREATE TABLE m.t (id int, name varchar(20))");
-                    if child {
-                        mallory.ok("ALTER TABLE m.t RENAME TO parent; CREATE TABLE m.t () INHERITS (m.parent)");
-                    }
-                    mallory.ok("INSERT INTO m.t SELECT g, 'x' FROM generate_series(1, 300) g");
-                    place.split("; ").for_each(|part| drop(mallory.ok(part)));
-                    let statement =
-                        if child { statement.replace("m.t ", "m.parent ") } else { (*statement).to_owned() };
-                    let mut client = stage.proxied(role);
-                    client.ok(first);
-                    let outcome = client.query(&statement);
-                    client.goodbye();
-                    stage.nothing_was_taken(&format!("{way}: {outcome:?}"));
-                    mallory.query("DROP TABLE IF EXISTS m.parent CASCADE");
-                }
+    let places = PLACES.iter().filter(|(_, since, _)| *since <= postgres.version);
+    for (nth, (place, _, statements)) in places.enumerate() {
+        let senders = SENDERS.iter().filter(|sender| nth == 0 || **sender == SENDERS[0] || **sender == SENDERS[3]);
+        let ways = senders.map(|sender| (*sender, false)).chain([(SENDERS[0], true)]);
+        for (((role, first), child), statement) in ways.flat_map(|way| statements.iter().map(move |one| (way, *one))) {
+            stage
+                .watcher
+                .ok("DROP TABLE IF EXISTS m.parent CASCADE; DROP TABLE IF EXISTS m.t; DROP DOMAIN IF EXISTS m.d");
+            mallory.ok("CREATE TABLE m.t (id int, name varchar(20))");
+            if child {
+                mallory.ok("ALTER TABLE m.t RENAME TO parent; CREATE TABLE m.t () INHERITS (m.parent)");
+                stage.watcher.ok("ALTER TABLE m.parent OWNER TO chief");
             }
+            mallory.ok("INSERT INTO m.t SELECT g, 'x' FROM generate_series(1, 300) g");
+            mallory.ok(place);
+            let statement = if child { statement.replace("m.t ", "m.parent ") } else { statement.to_owned() };
+            let mut client = stage.proxied(role);
+            client.ok(first);
+            let outcome = client.query(&statement);
+            client.goodbye();
+            stage
+                .nothing_was_taken(&format!("{place}; of a child: {child}; {role}: {first}; {statement}: {outcome:?}"));
         }
     }
+    stage.running.stop_now();
 }
 
 #[test]
@@ -187,7 +184,7 @@ fn partitions_of_others_are_not_copied_with_their_code() {
         ("PARTITION BY RANGE ((m.evil(name, 7)))", "SELECT 1", "ALTER TABLE m.p ADD COLUMN u float8 DEFAULT random()"),
         (
             "PARTITION BY RANGE (id)",
-            "ALTER TABLE m.p1 ADD COLUMN g text GENERATED ALWAYS AS (m.evil('x', 7)) STORED",
+            "ALTER TABLE m.p ADD COLUMN g text GENERATED ALWAYS AS (m.evil('x', 7)) STORED",
             "ALTER TABLE m.p ADD COLUMN c int DEFAULT 7",
         ),
     ];
@@ -250,7 +247,8 @@ fn ordinary_tables_of_others(postgres: &Postgres) {
     let before = stage.watcher.value(FILES);
     let mut client = stage.proxied("alice");
     let outcome = client.ok("ALTER TABLE a.t ADD COLUMN mine float8 DEFAULT random()");
-    assert_eq!((outcome.notices, stage.watcher.value(FILES)), (Vec::new(), before));
+    assert!(!outcome.notices.iter().any(|notice| notice.contains("WARNING")), "{outcome:?}");
+    assert_eq!(stage.watcher.value(FILES), before);
     stage.running.stop_now();
 }
 
@@ -318,7 +316,7 @@ const MEANWHILE: [(&str, bool); 11] = [
     (
         "ALTER TABLE m.t RENAME TO u; CREATE VIEW m.t AS SELECT *, m.payload() FROM m.u; \
       CREATE TRIGGER evil INSTEAD OF UPDATE ON m.t FOR EACH ROW EXECUTE PROCEDURE m.evil_trigger()",
-        false,
+        true,
     ),
     ("CREATE INDEX harmless ON m.t (lower(name))", false),
 ];
@@ -335,18 +333,21 @@ fn what_the_owner_adds_while_his_rows_are_filled_does_not_run() {
     let slow = proxy(&postgres, |config| {
         no_table_is_small(config);
         config.backfill.batch_time = Duration::from_millis(20);
+        config.backfill.pause_ratio = 0.0;
         config.backfill.condition = Some(condition.to_owned());
         config.locks.deadline = Duration::from_secs(30);
     });
     std::mem::replace(&mut stage.running, slow).stop_now();
     let mut mallory = stage.direct("mallory");
     for (nth, (meanwhile, ends)) in MEANWHILE.into_iter().enumerate() {
-        for (role, quiet) in [("chief", true), ("migrator", false)] {
+        // Who may not keep triggers from firing.
+        let migrator = Some("migrator").filter(|_| meanwhile.contains("BEFORE UPDATE"));
+        for role in std::iter::once("chief").chain(migrator) {
             mallory.query("DROP VIEW IF EXISTS m.t");
             mallory
                 .query("DROP TABLE IF EXISTS m.t, m.u; DROP DOMAIN IF EXISTS m.d; DROP FUNCTION IF EXISTS m.worse()");
             mallory.ok(
-                "CREATE TABLE m.t (id int, name text); INSERT INTO m.t SELECT g, 'x' FROM generate_series(1, 3000) g",
+                "CREATE TABLE m.t (id int, name text); INSERT INTO m.t SELECT g, 'x' FROM generate_series(1, 1500) g",
             );
             stage
                 .watcher
@@ -361,11 +362,11 @@ fn what_the_owner_adds_while_his_rows_are_filled_does_not_run() {
             }
             stage.watcher.ok("UPDATE safe.switch SET go = true");
             let outcome = client.outcome();
-            let way = format!("{nth}: {meanwhile}; {role} {quiet}: {outcome:?}");
+            let way = format!("{nth}: {meanwhile}; {role}: {outcome:?}");
             stage.nothing_was_taken(&way);
             assert_eq!(outcome.error.as_deref(), ends.then_some("55000"), "{way}");
             // It is brought back, but for a column that its owner has made use of.
-            if ends && !meanwhile.contains(" OF u ") {
+            if ends && !meanwhile.contains(" OF u ") && !meanwhile.contains("VIEW") {
                 let left =
                     "SELECT count(*) FROM pg_attribute WHERE attrelid IN (to_regclass('m.t'), to_regclass('m.u'))
                     AND attname = 'u' AND NOT attisdropped";

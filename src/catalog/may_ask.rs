@@ -90,7 +90,8 @@ mod tests {
     fn whatever_is_named_is_asked_about() {
         let mut all = String::new();
         texts(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut all);
-        let word = |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_owned();
+        let word =
+            |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_lowercase();
         let named: BTreeSet<String> =
             all.split("pg_catalog.").skip(1).map(word).filter(|name| !name.is_empty()).collect();
         let asked: BTreeSet<String> = [RELATIONS, FUNCTIONS]

@@ -42,7 +42,7 @@ mod tests {
 
     /// Named by the proxy's texts, and not asked about: types and casts, what only tests and `pgsluice dev` use, what has a way of its own
     /// where it is refused, and what needs no privilege.
-    const ELSEWHERE: [&str; 30] = [
+    const ELSEWHERE: [&str; 31] = [
         "bool",
         "float8",
         "int2",
@@ -70,6 +70,7 @@ mod tests {
         "pg_cancel_backend",
         "pg_advisory_lock",
         "pg_advisory_xact_lock",
+        "pg_advisory_xact_lock_shared",
         "has_function_privilege",
         "string_agg",
         "regexp_matches",

@@ -35,7 +35,10 @@ const KEYWORDS: [&[u8]; 21] = [
 /// So many bytes are looked at together: wide enough for two vectors of the smallest machine.
 const LANES: usize = 32;
 
-/// Whether `text` has a word that can start or hide DDL.
+/// Where in `pg_advisory` stands what tells it: a word may begin so many bytes before the lanes that it is seen in.
+const ADVISORY_AT: usize = "pg_a".len();
+
+/// Whether `text` has a word that can start or hide DDL, or waits for an advisory lock.
 ///
 /// It runs on every Query and Parse, so it first asks of [`LANES`] bytes at once whether any could begin a
 /// keyword, in a loop without branches that the compiler makes vector code of.
@@ -51,14 +54,14 @@ pub fn may_carry_ddl(text: &[u8]) -> bool {
         // The last look overlaps the one before.
         start = start.min(last);
         let window = text.get(start - 1..start + LANES + 2).and_then(|window| window.try_into().ok());
-        found = window.is_none_or(may_begin) && hit_within(text, start, start + LANES);
+        found = window.is_none_or(may_begin) && hit_within(text, start.saturating_sub(ADVISORY_AT), start + LANES);
         start += LANES;
     }
     found
 }
 
 /// Whether any lane of the window stands behind no letter and begins, with the two bytes behind it, as one of
-/// [`KEYWORDS`] does.
+/// [`KEYWORDS`] does; or is amid `pg_advisory`.
 fn may_begin(window: &[u8; LANES + 3]) -> bool {
     let mut any = 0;
     for lane in 0..LANES {
@@ -75,14 +78,14 @@ fn may_begin(window: &[u8; LANES + 3]) -> bool {
             | is(b'd', b'r', b'o')
             | is(b'g', b'r', b'a')
             | is(b'i', b'm', b'p')
-            // The underscore, as it is read here.
-            | is(b'p', b'g', b'_' | 0x20)
             | ((first == b'r') & (second == b'e'))
             | is(b's', b'e', b'c')
             | is(b't', b'r', b'u')
             | is(b'v', b'a', b'c');
         let behind_letter = before.wrapping_sub(b'a') < 26;
-        any |= u8::from(begins & !behind_letter);
+        // Of pg_advisory what hardly any other word has: queries of the catalogue are full of words that begin as it does.
+        let advisory = is(b'd', b'v', b'i');
+        any |= u8::from((begins & !behind_letter) | advisory);
     }
     any != 0
 }

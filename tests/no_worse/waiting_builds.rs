@@ -1,7 +1,7 @@
 //! A concurrent build in place of a plain one, while somebody holds an old snapshot: the plain one would not wait for it.
 
 use super::common::raw::{bind, execute, flush, parse, sync};
-use super::common::{Client, new_database, no_table_is_small, port, postgres, proxy, wait_until};
+use super::common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::config::Config;
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
@@ -13,7 +13,8 @@ static SERVER: LazyLock<Postgres> = LazyLock::new(postgres);
 fn stage(rows: u32, tweak: impl FnOnce(&mut Config)) -> (String, Running, Client) {
     let database = new_database(&SERVER, "waiting");
     let running = proxy(&SERVER, |config| {
-        no_table_is_small(config);
+        // None of the tables is; 0 would say that nothing is to be built on plainly.
+        config.ddl.small_table = 1;
         tweak(config);
     });
     let mut admin = Client::connect(SERVER.port, &SERVER.user, &database);

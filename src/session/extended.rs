@@ -22,6 +22,7 @@ use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, FLUSH, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 
 impl Session {
     pub(super) async fn parse(&mut self) -> Flow {
@@ -35,7 +36,7 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        self.eye.forget(&name);
+        self.eye.parsed_other(&name);
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
@@ -142,7 +143,7 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        match self.execute_ddl(&bound, &portal).await {
+        match self.execute_ddl(bound, &portal).await {
             Ok(flow) => flow,
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
@@ -159,13 +160,16 @@ impl Session {
         if acts(&statement[0]) {
             return fresh && self.is_held(statement);
         }
+        // Of that name there may be one to act on.
+        if !fresh && !self.eye.is_sure(portal.as_bytes()) {
+            return false;
+        }
         // Without a Parse of this pipeline it may be another statement by now.
         self.passed(if fresh { statement } else { &[] });
         true
     }
 
-    async fn execute_ddl(&mut self, bound: &Bound, portal: &str) -> Result<Flow, BackendLost> {
-        let statement = &bound.statement;
+    async fn execute_ddl(&mut self, bound: Arc<Bound>, portal: &str) -> Result<Flow, BackendLost> {
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
@@ -174,6 +178,11 @@ impl Session {
         if !self.talk.link.owed.certain() {
             return Ok(Flow::Continue);
         }
+        let Some(bound) = self.as_the_server_has_it(bound, portal).await? else {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        };
+        let statement = &bound.statement;
         // Where the server refuses it amid a pipeline, it is the server's to answer.
         let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
         if amid && stands_alone(statement) {
@@ -185,7 +194,7 @@ impl Session {
             && let Some(first) = self.first_behind(statement)
             && !self.needs_block().await
         {
-            return self.execute_behind(bound, portal, &first).await;
+            return self.execute_behind(&bound, portal, &first).await;
         }
         // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best.
         if !self.would_run(statement, portal).await? {
@@ -211,6 +220,29 @@ impl Session {
         let result = self.run_ddl(statement, bound.offset).await;
         self.talk.parsed_before = false;
         self.executed(result).await
+    }
+
+    /// What a portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning.
+    /// `None`: nothing to act on.
+    async fn as_the_server_has_it(&mut self, bound: Arc<Bound>, portal: &str) -> Result<Option<Arc<Bound>>, BackendLost> {
+        let name = portal.as_bytes();
+        if self.eye.is_sure(name) || self.eye.is_fresh(name) {
+            return Ok(Some(bound));
+        }
+        let Some(text) = self.portal_text(portal).await?.flatten() else { return Ok(None) };
+        let found = if is_of(&bound.statement, &text) {
+            Some(Arc::clone(&bound))
+        } else if let Understood::Act(mut statements) = self.understand(text.as_bytes()).await {
+            let one = statements.pop().filter(|_| statements.is_empty());
+            one.map(|statement| {
+                let offset = characters(&text.as_bytes()[..statement.range.start]);
+                Arc::new(Bound { statement, offset })
+            })
+        } else {
+            None
+        };
+        self.eye.correct(&bound, found.as_ref());
+        Ok(found.filter(|found| acts(&found.statement)))
     }
 
     /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is
@@ -297,7 +329,7 @@ impl Session {
     /// Whether the client's portal is of this statement, and nothing before it in the pipeline has failed.
     async fn would_run(&mut self, statement: &Statement, portal: &str) -> Result<bool, BackendLost> {
         let text = self.portal_text(portal).await?.flatten();
-        Ok(text.is_some_and(|text| text.get(statement.range.clone()) == Some(statement.text.as_str())))
+        Ok(text.is_some_and(|text| is_of(statement, &text)))
     }
 
     /// Lets the server answer all that came in the pipeline without its Sync. False: the client has an error.
@@ -455,6 +487,11 @@ pub(super) fn prepared_too_much() -> Report {
         "session has prepared more schema changes than the proxy may keep",
     )
     .hint("Close prepared statements and portals, or raise prepared_limit in [ddl] of proxy.toml.")
+}
+
+/// Whether the statement is of this text.
+fn is_of(statement: &Statement, text: &str) -> bool {
+    text.get(statement.range.clone()) == Some(statement.text.as_str())
 }
 
 /// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.

@@ -115,7 +115,7 @@ fn ddl(statement: &Statement) -> Option<&Ddl> {
     match &statement.class {
         Class::Ddl(ddl) => Some(ddl),
         Class::ExplainDdl(inner) => ddl(inner),
-        Class::MayHideDdl { .. } | Class::Transaction(_) | Class::Other => None,
+        Class::MayHideDdl { .. } | Class::Newer | Class::Transaction(_) | Class::Other => None,
     }
 }
 

@@ -152,6 +152,7 @@ impl Planner {
             | Class::Ddl(_)
             | Class::ExplainDdl(_)
             | Class::MayHideDdl { .. }
+            | Class::Newer
             | Class::Other => {}
         }
     }

@@ -13,7 +13,7 @@ use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
 use crate::sql::form::{Cost, Form, Way};
-use crate::sql::{Part, Statement};
+use crate::sql::{Part, Statement, has_word};
 use std::time::Duration;
 
 /// What one part is, now that the facts are known.
@@ -268,6 +268,20 @@ fn estimate(ask: &Ask<'_>, form: Form) -> Option<String> {
 /// A text that may hide DDL: guarded by `lock_timeout` alone.
 pub(super) fn hidden_ddl(statement: &Statement) -> Plan {
     unseen(statement, PhaseKind::Guarded, "may hide DDL: guarded by lock_timeout", Cost::Unknown)
+}
+
+/// What a newer server knows and this grammar does not: tried under `lock_timeout`, as its locks cannot be told. What is done
+/// concurrently takes its strongest lock at its end, where giving up would cost all of the work.
+pub(super) fn newer(statement: &Statement) -> Plan {
+    let concurrently = has_word(statement.text.as_bytes(), &["concurrently"]);
+    let (kind, purpose, hazard) = match concurrently {
+        true => (PhaseKind::Relay, "as written: it is long, and waits for its locks by itself", "its last moment may wait for a lock before which others have to wait"),
+        false => (PhaseKind::Guarded, "what it locks cannot be told: guarded by lock_timeout", "what it does under its lock is not known"),
+    };
+    let message = format!("this statement may make the application wait, because {hazard}");
+    let note = Report::warning(sqlstate::WARNING, message)
+        .detail("It is of a grammar that is newer than the one that pgsluice was built with.");
+    Plan { notes: vec![note], ..unseen(statement, kind, purpose, Cost::Unknown) }
 }
 
 /// Anything else is none of the planner's business.

@@ -404,7 +404,7 @@ fn guarded_batch<'a>(statements: impl Iterator<Item = &'a str>) -> (Batch, usize
 /// A statement for the log: the one place where a client's text gets there. What DO and CALL are given may be secret.
 pub(super) fn shown(statement: &Statement) -> &str {
     match statement.class {
-        Class::Ddl(_) | Class::ExplainDdl(_) => &statement.logged,
+        Class::Ddl(_) | Class::ExplainDdl(_) | Class::Newer => &statement.logged,
         _ => "(text not shown)",
     }
 }

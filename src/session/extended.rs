@@ -8,7 +8,8 @@
 //! commits it at the client's Sync.
 
 use super::prepared::{Bound, as_kept};
-use super::simple::{Piece, Understood, acts, characters, no_transaction};
+use super::simple::{Piece, Understood, acts, characters};
+use super::string::no_transaction;
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
 use crate::execute::first::Outcome;
@@ -71,8 +72,8 @@ impl Session {
     /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
     async fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Flow {
         let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));
-        if let (Some(_), [statement]) = (&self.eye.block, statements.as_slice())
-            && makes(statement)
+        if let [statement] = statements.as_slice()
+            && ((self.eye.block.is_some() && makes(statement)) || (self.owns_block && stands_alone(statement)))
         {
             let statement = statements.remove(0);
             if !self.eye.prepare(name, Bound { statement, offset: 0 }) {
@@ -160,6 +161,10 @@ impl Session {
         if acts(&statement[0]) {
             return fresh && self.is_held(statement);
         }
+        // It is to be refused as in a pipeline, not as in a block of ours.
+        if self.owns_block && stands_alone(&statement[0]) {
+            return false;
+        }
         // Of that name there may be one to act on.
         if !fresh && !self.eye.is_sure(portal.as_bytes()) {
             return false;
@@ -185,7 +190,7 @@ impl Session {
         let statement = &bound.statement;
         // Where the server refuses it amid a pipeline, it is the server's to answer.
         let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
-        if amid && stands_alone(statement) {
+        if amid && !self.owns_block && stands_alone(statement) {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
@@ -219,7 +224,13 @@ impl Session {
         self.talk.parsed_before = true;
         let result = self.run_ddl(statement, bound.offset).await;
         self.talk.parsed_before = false;
-        self.executed(result).await
+        match result {
+            Err(Stop::Server(error)) if self.owns_block && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION => {
+                let stop = Stop::Server(self.as_in_a_pipeline(error).await?);
+                self.executed(Err(stop)).await
+            }
+            result => self.executed(result).await,
+        }
     }
 
     /// What a portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning.
@@ -502,6 +513,6 @@ fn sole_control(text: &str) -> Option<Statement> {
 }
 
 /// Whether it may not stand in a transaction block, nor amid a pipeline.
-fn stands_alone(statement: &Statement) -> bool {
+pub(super) fn stands_alone(statement: &Statement) -> bool {
     matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
 }

@@ -9,9 +9,11 @@ mod ddl;
 mod extended;
 mod eye;
 mod hello;
+mod pipeline;
 mod prepared;
 mod proxy_header;
 mod simple;
+mod string;
 mod together;
 mod unfinished;
 
@@ -139,6 +141,7 @@ impl Session {
             link,
             target: Arc::clone(&shared.target),
             parsed_before: false,
+            ends_unnamed: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
             covered: false,

@@ -31,6 +31,8 @@ pub enum Class {
     /// `swallows`: it could catch our lock timeout (OTHERS, lock_not_available, query_canceled) or
     /// commits half-way (COMMIT, ROLLBACK), so that a timeout of ours could change what it does.
     MayHideDdl { names_ddl: bool, swallows: bool },
+    /// DDL of a grammar that is newer than ours: what it does cannot be told.
+    Newer,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
     Transaction(TransactionControl),
     /// Everything else: relayed.

@@ -59,6 +59,15 @@ impl Batch {
         batch
     }
 
+    /// As a simple Query begins: the client's unnamed statement and portal are gone.
+    pub fn end_unnamed() -> BytesMut {
+        let mut bytes = BytesMut::new();
+        for kind in *b"SP" {
+            put_frame(&mut bytes, b'C', |b| b.put_slice(&[kind, 0]));
+        }
+        bytes
+    }
+
     /// What the client has sent of its pipeline comes before it, and this in place of the portal's Execute.
     pub fn behind(portal: &str) -> Self {
         let mut batch = Self::new();

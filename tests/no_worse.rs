@@ -1,0 +1,11 @@
+//! No worse than without the proxy: what works directly works through it, at the first try, for anybody.
+//!
+//! A fifth kind of parity. Each file has a kind of situation in which the proxy once did harm that its absence would not have done;
+//! each case runs directly and through the proxy, and fails where the proxy is worse.
+
+mod common;
+
+#[path = "no_worse/prepared.rs"]
+mod prepared;
+#[path = "no_worse/strings.rs"]
+mod strings;

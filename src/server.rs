@@ -4,18 +4,21 @@
 //! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
+mod refused;
+
 use crate::config::{Address, BackendTlsMode, Config, Io, ListenTlsMode};
 use crate::net::{self, Arrival, Listener, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
 use crate::tls::{self, Binding};
+use refused::Refused;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -303,47 +306,13 @@ async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
     loop {
         match listener.accept().await {
             Ok(arrival) => {
-                refused = Refused { pause: Refused::FIRST, ..refused };
+                refused.over();
                 if arrived.send(arrival).await.is_err() {
                     return;
                 }
             }
-            Err(error) => tokio::time::sleep(refused.again(&error)).await,
+            Err(error) => tokio::time::sleep(refused.again(&error, Instant::now())).await,
         }
-    }
-}
-
-/// Clients that the system would not let in: out of descriptors, most likely, so that others must end first.
-struct Refused {
-    pause: Duration,
-    /// When that was logged, and how often it was so since.
-    logged: Option<tokio::time::Instant>,
-    since: u64,
-}
-
-impl Default for Refused {
-    fn default() -> Self {
-        Self { pause: Self::FIRST, logged: None, since: 0 }
-    }
-}
-
-impl Refused {
-    /// The kernel keeps whoever waits, so a short pause is no loss; and what lasts need not be tried again often.
-    const FIRST: Duration = Duration::from_millis(10);
-    const MOST: Duration = Duration::from_millis(500);
-    /// Often enough to be seen to last, and too rare to fill a disk.
-    const LOGGED_EACH: Duration = Duration::from_secs(60);
-
-    /// How long to wait before the next try.
-    fn again(&mut self, error: &std::io::Error) -> Duration {
-        self.since += 1;
-        if self.logged.is_none_or(|logged| logged.elapsed() >= Self::LOGGED_EACH) {
-            tracing::warn!(%error, times = self.since, "could not accept a client");
-            (self.logged, self.since) = (Some(tokio::time::Instant::now()), 0);
-        }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(Self::MOST);
-        pause
     }
 }
 

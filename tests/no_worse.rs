@@ -5,6 +5,10 @@
 
 mod common;
 
+#[path = "no_worse/descriptors.rs"]
+mod descriptors;
+#[path = "no_worse/newer.rs"]
+mod newer;
 #[path = "no_worse/prepared.rs"]
 mod prepared;
 #[path = "no_worse/strings.rs"]

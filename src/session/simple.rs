@@ -83,6 +83,14 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
+        match self.server_reads(&statements).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.talk.link.pass_frame();
+                return Flow::Continue;
+            }
+            Err(BackendLost) => return self.end(Event::BackendClosed).await,
+        }
         self.take_query();
         let result = match statements.as_slice() {
             [only] => self.one(only, &text).await,

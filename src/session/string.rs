@@ -14,6 +14,17 @@ use crate::sql::{Class, Statement, TransactionControl};
 use crate::wire::message;
 
 impl Session {
+    /// Whether the server can read all of a string, of which our grammar could not read all: else it does not begin with it.
+    pub(super) async fn server_reads(&mut self, statements: &[Statement]) -> Result<bool, BackendLost> {
+        let newer = statements.iter().filter(|statement| matches!(statement.class, Class::Newer));
+        if statements.len() < 2 || newer.clone().next().is_none() {
+            return Ok(true);
+        }
+        let mut batch = message::Batch::new();
+        newer.for_each(|statement| batch.parse(&statement.text));
+        Ok(self.talk.ask(batch, None).await?.error.is_none())
+    }
+
     /// A string of several statements. `owned`: a block that the proxy opened is under way.
     pub(super) async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
         let mut at = 0;

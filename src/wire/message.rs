@@ -123,6 +123,16 @@ impl Batch {
         self.close_own();
     }
 
+    /// One statement that is read and not executed.
+    pub fn parse(&mut self, sql: &str) {
+        self.frame(b'P', |b| {
+            b.put_slice(OWN);
+            b.put_slice(sql.as_bytes());
+            b.put_slice(&[0, 0, 0]);
+        });
+        self.close_own();
+    }
+
     /// What was executed so far is answered before what follows.
     pub fn flush(mut self) -> Self {
         self.bytes.put_slice(&FLUSH);

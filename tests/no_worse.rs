@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "no_worse/blocks.rs"]
+mod blocks;
 #[path = "no_worse/descriptors.rs"]
 mod descriptors;
 #[path = "no_worse/newer.rs"]

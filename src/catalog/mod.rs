@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod backfill;
 pub mod building;
+pub mod coercion;
 pub mod detachable;
 pub mod domain;
 pub mod facts;
@@ -18,5 +19,6 @@ pub mod reading;
 pub mod record;
 pub mod supposed;
 pub mod tree;
+pub mod volatility;
 
 pub use facts::*;

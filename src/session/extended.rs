@@ -235,7 +235,11 @@ impl Session {
 
     /// What a portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning.
     /// `None`: nothing to act on.
-    async fn as_the_server_has_it(&mut self, bound: Arc<Bound>, portal: &str) -> Result<Option<Arc<Bound>>, BackendLost> {
+    async fn as_the_server_has_it(
+        &mut self,
+        bound: Arc<Bound>,
+        portal: &str,
+    ) -> Result<Option<Arc<Bound>>, BackendLost> {
         let name = portal.as_bytes();
         if self.eye.is_sure(name) || self.eye.is_fresh(name) {
             return Ok(Some(bound));

@@ -26,7 +26,12 @@ impl Session {
     }
 
     /// A string of several statements. `owned`: a block that the proxy opened is under way.
-    pub(super) async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
+    pub(super) async fn string(
+        &mut self,
+        statements: &[Statement],
+        text: &[u8],
+        mut owned: bool,
+    ) -> Result<(), BackendLost> {
         let mut at = 0;
         // One that is to go by itself, as others could not be tried together with it.
         let mut alone = None;

@@ -124,10 +124,11 @@ mod tests {
 
     #[test]
     fn replication_is_off_where_the_server_takes_it_for_that() {
-        let replication = |value: &str| match read(&packet(196_608, format!("user\0a\0replication\0{value}\0\0").as_bytes())) {
-            Ok(First::Session(parameters)) => parameters.replication,
-            other => panic!("{other:?}"),
-        };
+        let replication =
+            |value: &str| match read(&packet(196_608, format!("user\0a\0replication\0{value}\0\0").as_bytes())) {
+                Ok(First::Session(parameters)) => parameters.replication,
+                other => panic!("{other:?}"),
+            };
         for off in ["0", "f", "F", "fa", "false", "FALSE", "n", "no", "of", "off", "OFF"] {
             assert!(!replication(off), "{off}");
         }

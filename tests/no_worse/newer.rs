@@ -19,7 +19,9 @@ fn repack_does_not_stand_in_the_lock_queue() {
     let (to, user) = (port(&proxy), postgres.user.clone());
     let repack = std::thread::spawn(move || Client::connect(to, &user, "postgres").query("REPACK t"));
     wait_until("it waits in the proxy", || {
-        admin.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pgsluice: waiting%' AND pid <> pg_backend_pid()") == "1"
+        admin.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pgsluice: waiting%' AND pid <> pg_backend_pid()",
+        ) == "1"
     });
     // A later reader does not wait behind it for long, however long the first one reads.
     let begun = Instant::now();
@@ -30,7 +32,11 @@ fn repack_does_not_stand_in_the_lock_queue() {
     reader.ok("COMMIT");
     let outcome = repack.join().expect("it answers");
     assert_eq!((outcome.error, outcome.tags), (None, vec!["REPACK".to_owned()]));
-    assert!(outcome.notices.iter().any(|notice| notice.starts_with("WARNING 01000 this statement may make")), "{:?}", outcome.notices);
+    assert!(
+        outcome.notices.iter().any(|notice| notice.starts_with("WARNING 01000 this statement may make")),
+        "{:?}",
+        outcome.notices
+    );
     assert_ne!(file(&mut admin), before);
     proxy.stop();
 }
@@ -61,7 +67,8 @@ fn newer_statements_bring_what_they_bring_directly() {
                 let mut outcome = if extended { client.execute(sql) } else { client.query(sql) };
                 outcome.notices.retain(|notice| !notice.contains("may make the application wait"));
                 client.query("ROLLBACK");
-                let columns = client.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0");
+                let columns =
+                    client.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0");
                 (outcome, columns)
             });
             assert_eq!(told[0], told[1], "{sql} (extended: {extended})");

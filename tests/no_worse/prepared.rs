@@ -60,7 +60,11 @@ fn a_refused_parse_leaves_a_name_its_meaning() {
         assert_eq!(acted(&proxy), before + 1, "after {refused}");
         // Once more, in a block.
         client.ok("BEGIN");
-        assert_eq!(pipeline(&mut client, &[bind("", &name), execute(""), sync()]).as_deref(), Some("42701"), "{refused}");
+        assert_eq!(
+            pipeline(&mut client, &[bind("", &name), execute(""), sync()]).as_deref(),
+            Some("42701"),
+            "{refused}"
+        );
         client.ok("ROLLBACK");
     }
     let columns = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0";
@@ -86,7 +90,10 @@ fn a_name_that_was_deallocated_means_what_came_later() {
     assert_eq!(pipeline(&mut client, &[parse("n", "ALTER TABLE t ADD COLUMN c int"), sync()]), None);
     client.ok("DISCARD ALL");
     let before = acted(&proxy);
-    assert_eq!(pipeline(&mut client, &[parse("n", "ALTER TABLE t ADD COLUMN d int"), bind("", "n"), execute(""), sync()]), None);
+    assert_eq!(
+        pipeline(&mut client, &[parse("n", "ALTER TABLE t ADD COLUMN d int"), bind("", "n"), execute(""), sync()]),
+        None
+    );
     client.ok("DISCARD ALL");
     assert_eq!(pipeline(&mut client, &[parse("n", "ALTER TABLE t ADD COLUMN e int"), sync()]), None);
     assert_eq!(pipeline(&mut client, &[bind("", "n"), execute(""), sync()]), None);
@@ -119,7 +126,13 @@ fn a_query_ends_what_has_no_name() {
                 if in_block {
                     client.ok("BEGIN");
                 }
-                let prepares = [parse("", "SELECT a FROM t"), bind("", ""), parse("kept", "SELECT 1"), bind("kept", "kept"), sync()];
+                let prepares = [
+                    parse("", "SELECT a FROM t"),
+                    bind("", ""),
+                    parse("kept", "SELECT 1"),
+                    bind("kept", "kept"),
+                    sync(),
+                ];
                 assert_eq!(pipeline(&mut client, &prepares), None);
                 let failed = client.query(query).error.is_some();
                 let what = format!("{name}: {query} (in a block: {in_block})");
@@ -127,7 +140,14 @@ fn a_query_ends_what_has_no_name() {
                     if in_block {
                         client.ok("SAVEPOINT s");
                         // A Query may not end what has a name.
-                        assert_eq!(pipeline(&mut client, &[parse("k2", "SELECT 1"), bind("k2", "kept"), execute("kept"), sync()]), None, "{what}");
+                        assert_eq!(
+                            pipeline(
+                                &mut client,
+                                &[parse("k2", "SELECT 1"), bind("k2", "kept"), execute("kept"), sync()]
+                            ),
+                            None,
+                            "{what}"
+                        );
                         assert_eq!(pipeline(&mut client, &[execute(""), sync()]).as_deref(), Some("34000"), "{what}");
                         client.ok("ROLLBACK TO s");
                     }
@@ -159,6 +179,8 @@ fn replication_that_is_off_is_intercepted() {
         client.ok("ALTER TABLE t ALTER a SET DEFAULT 1");
         assert_eq!(acted(&proxy), before + 1, "replication={off}");
     }
-    wait_until("the sessions have ended", || admin.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == "1");
+    wait_until("the sessions have ended", || {
+        admin.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == "1"
+    });
     proxy.stop();
 }

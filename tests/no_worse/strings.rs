@@ -149,12 +149,16 @@ fn explain_of_ddl_stands_among_other_statements() {
     explains(&client.query("EXPLAIN ALTER TABLE t ADD COLUMN b int"), "ADD COLUMN");
     explains(&client.execute("EXPLAIN ALTER TABLE t ADD COLUMN b int"), "ADD COLUMN");
     client.ok("COMMIT");
-    let outcome = client.query("ALTER TABLE t ADD COLUMN b int; EXPLAIN (VERBOSE) ALTER TABLE t DROP COLUMN b; EXPLAIN SELECT 1");
+    let outcome =
+        client.query("ALTER TABLE t ADD COLUMN b int; EXPLAIN (VERBOSE) ALTER TABLE t DROP COLUMN b; EXPLAIN SELECT 1");
     explains(&outcome, "DROP COLUMN");
     assert_eq!(outcome.tags.len(), 3, "{outcome:?}");
     let outcome = client.query("EXPLAIN DROP TABLE t; SELECT 1/0; SELECT 2");
     assert_eq!((outcome.error.as_deref(), outcome.tags.len()), (Some("22012"), 1));
-    assert_eq!(client.value("SELECT string_agg(attname, ',') FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0"), "a,b");
+    assert_eq!(
+        client.value("SELECT string_agg(attname, ',') FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0"),
+        "a,b"
+    );
     // An error of the string's tells where it stands in all of it.
     let outcome = client.query("BEGIN; EXPLAIN DROP TABLE t; SELECT FROM FROM");
     assert_eq!((outcome.error.as_deref(), outcome.status), (Some("42601"), 'I'));

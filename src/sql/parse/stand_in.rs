@@ -136,7 +136,12 @@ mod tests {
         assert_eq!(classes(text, false), ["unparsable"]);
         assert_eq!(
             classes(text, true),
-            ["transaction", "newer Repack (verbose) t", "newer ALTER TABLE t MERGE PARTITIONS (a, b) INTO c", "DROP TABLE"]
+            [
+                "transaction",
+                "newer Repack (verbose) t",
+                "newer ALTER TABLE t MERGE PARTITIONS (a, b) INTO c",
+                "DROP TABLE"
+            ]
         );
         assert_eq!(classes("REPACK", true), ["newer REPACK"]);
         assert_eq!(classes("SELECT repack FROM t", true), ["Other"]);

@@ -9,6 +9,8 @@ mod common;
 mod blocks;
 #[path = "no_worse/descriptors.rs"]
 mod descriptors;
+#[path = "no_worse/errors.rs"]
+mod errors;
 #[path = "no_worse/newer.rs"]
 mod newer;
 #[path = "no_worse/prepared.rs"]

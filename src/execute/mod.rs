@@ -5,6 +5,7 @@
 //! client that left), the backend is back in the state that the client may expect, its settings are
 //! the client's, and what earlier phases left is undone.
 
+mod as_directly;
 mod attempt;
 mod backfill;
 mod detach;
@@ -136,7 +137,10 @@ impl Execution<'_> {
             self.talk.uncover().await?;
             self.end_record().await?;
         }
-        result
+        match result {
+            Err(stop) => Err(self.as_directly(plan, stop).await?),
+            done => done,
+        }
     }
 
     async fn run_phases(&mut self, plan: &Plan) -> Result<Reply, Stop> {

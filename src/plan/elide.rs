@@ -1,7 +1,7 @@
 //! No-ops: statements that change nothing, answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
 //!
 //! Invariant: a statement is answered only if every part of it is a no-op and the server would have let this role run it.
-//! The messages and SQLSTATEs are those of PostgreSQL (10 to 18 agree); where its answer depends on more than the facts
+//! The messages and SQLSTATEs are those of PostgreSQL (10 to 19 agree); where its answer depends on more than the facts
 //! tell, the statement is left to it.
 
 use super::ask::Ask;

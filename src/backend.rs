@@ -74,6 +74,9 @@ pub struct Talk {
     pub cancels: Arc<Cancels>,
     /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
     pub parsed_before: bool,
+    /// A Query of the client's is answered in place of the server, which would have begun by ending the unnamed statement and
+    /// portal: that is still to be done.
+    pub ends_unnamed: bool,
     /// A cancel of our own that is on its way, since the client left.
     pub cancelling: Cancelling,
     /// A nap is on its way that nobody has read the end of ([`Talk::ask_covered`]).
@@ -208,7 +211,7 @@ impl Talk {
     pub async fn ask_covered(&mut self, batch: Batch, nap: &str) -> Result<(Answer, Option<ServerError>), BackendLost> {
         let mut cover = Batch::new();
         cover.statement(nap, &[]);
-        self.link.tell_back(&batch.sync().bytes);
+        self.send(batch);
         self.link.tell_back(&cover.sync().bytes);
         let struck = self.uncover().await?;
         let answer = self.read_answer().await?;
@@ -229,11 +232,19 @@ impl Talk {
         let statements = batch.statements;
         let mut batch = batch.flush();
         batch.statement(nap, &[]);
-        self.link.tell_back(&batch.sync().bytes);
+        self.send(batch);
         let struck = self.uncover().await?;
         let answer = self.read_statements(statements).await?;
         self.covered = answer.error.is_none();
         Ok((answer, struck))
+    }
+
+    /// Puts a batch on its way, with a Sync.
+    fn send(&mut self, batch: Batch) {
+        if std::mem::take(&mut self.ends_unnamed) {
+            self.link.tell_back(&Batch::end_unnamed());
+        }
+        self.link.tell_back(&batch.sync().bytes);
     }
 
     /// Waits for the end of the nap that [`Talk::ask_covered`] left, and gives its error: a cancel, or a timeout.
@@ -287,7 +298,7 @@ impl Talk {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         self.uncover().await?;
-        self.link.tell_back(&batch.sync().bytes);
+        self.send(batch);
         self.read_on(Answer::default(), visible, progress).await
     }
 

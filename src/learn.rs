@@ -7,8 +7,8 @@ use crate::catalog::reading::{Question, Reading, Wanted};
 use crate::catalog::tree::{self, Inquire, Round};
 use crate::catalog::trust::{self, Copied};
 use crate::catalog::{
-    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, detachable, domain, leaves, matview, naming, probe,
-    query,
+    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, coercion, detachable, domain, leaves, matview,
+    naming, probe, query, volatility,
 };
 use crate::pg::RelationName;
 use crate::plan::{self, Limits};
@@ -113,6 +113,36 @@ pub async fn learn<A: Asking>(
         let rows = asking.rolled_back(&[&question.make, &question.build, &question.definition]).await?;
         let definition = rows.ok().and_then(|rows| rows.into_iter().next()?.into_iter().next()?);
         facts.wanted_index = definition.as_deref().and_then(probe::wanted_index);
+    }
+    Ok(())
+}
+
+/// Completes the facts of a statement where no copy of its table can be tried, as in a transaction block: by what the catalogue alone
+/// tells of the types of columns.
+///
+/// # Errors
+/// No further question can be put.
+pub async fn learn_of_types<A: Asking>(
+    asking: &mut A,
+    statement: &Statement,
+    table: Option<&RelationFacts>,
+    limits: &Limits,
+    facts: &mut Facts,
+) -> Result<(), A::Stop> {
+    let (Class::Ddl(ddl), Some(table)) = (&statement.class, table) else { return Ok(()) };
+    if !probe::worth_asking(table, limits.small_table) {
+        return Ok(());
+    }
+    facts.probe.resize(ddl.parts.len(), None);
+    let version = facts.session.server_version;
+    for (part, slot) in ddl.parts.iter().zip(&mut facts.probe) {
+        if let Some((sql, parameters)) = coercion::question(part, table, version) {
+            let parameters = parameters.each_ref().map(String::as_str);
+            *slot = asking.text(sql, &parameters).await?.and_then(|json| coercion::answer(part, &json));
+        } else if let Some((sql, parameters)) = volatility::question(part, version) {
+            let parameters = parameters.each_ref().map(String::as_str);
+            *slot = asking.text(sql, &parameters).await?.and_then(|text| volatility::answer(&text));
+        }
     }
     Ok(())
 }

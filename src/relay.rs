@@ -133,6 +133,8 @@ pub struct Link {
     pub conforming_strings: bool,
     /// What the server sends and takes is UTF-8, or not converted at all: `client_encoding`, as it reported.
     pub utf8: bool,
+    /// The server's major version, as it reported.
+    pub server: u32,
     /// ErrorResponse messages that were passed to the client.
     pub errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.
@@ -171,6 +173,7 @@ impl Link {
             key: Bytes::new(),
             conforming_strings: true,
             utf8: true,
+            server: 0,
             errors: 0,
             shift_errors: 0,
             login: Login::Plain,

@@ -4,18 +4,21 @@
 //! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
+mod refused;
+
 use crate::config::{Address, BackendTlsMode, Config, Io, ListenTlsMode};
 use crate::net::{self, Arrival, Listener, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
 use crate::tls::{self, Binding};
+use refused::Refused;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -299,18 +302,16 @@ async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept clients"),
     };
+    let mut refused = Refused::default();
     loop {
         match listener.accept().await {
             Ok(arrival) => {
+                refused.over();
                 if arrived.send(arrival).await.is_err() {
                     return;
                 }
             }
-            Err(error) => {
-                // Out of descriptors, most likely: others must end first.
-                tracing::warn!(%error, "could not accept a client");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            Err(error) => tokio::time::sleep(refused.again(&error, Instant::now())).await,
         }
     }
 }

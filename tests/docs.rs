@@ -1,6 +1,6 @@
 //! Documentation that is made from code: it is compared here, and written anew with `make golden`.
 
-use pgsluice::sql::form::{Cost, FORMS, FormRow, Way};
+use pgsluice::sql::form::{Cost, FORMS, Form, FormRow, Way};
 use std::fmt::Write;
 
 fn way(row: &FormRow) -> &'static str {
@@ -16,6 +16,23 @@ fn way(row: &FormRow) -> &'static str {
     }
 }
 
+/// In a transaction block of the client's.
+fn inside(row: &FormRow) -> &'static str {
+    match row.way {
+        Way::Relay if !row.in_transaction => "relayed: the server refuses most of it",
+        _ if !row.in_transaction => "the server refuses it",
+        Way::Relay => "relayed",
+        Way::Run => "one brief step",
+        Way::Concurrently if row.hazard.is_empty() => "one brief step",
+        Way::Probe if matches!(row.form, Form::AddColumnGenerated | Form::SetExpression) => "guarded, with a WARNING",
+        Way::Probe | Way::Fill => {
+            "one brief step if the catalogue shows that no row is written; else guarded, with a WARNING"
+        }
+        Way::Long => "as written; guarded, with a WARNING, where the block holds a lock that makes others wait",
+        Way::Phases | Way::Concurrently | Way::Guarded => "guarded, with a WARNING",
+    }
+}
+
 fn table() -> String {
     let mut text = String::from(
         "# Forms of DDL\n\n\
@@ -23,8 +40,10 @@ fn table() -> String {
          *Lock* is on the statement's relation, then on further ones (the referenced table of a foreign key, a partition).\n\
          *Directly* is what the statement costs while that lock is held, if it runs as written on a table that is not small.\n\
          A *brief step* runs under a lock attempt, with the hold budget; a *guarded* one without it, as it may be long.\n\
+         *In a transaction* nothing is done in phases: there what is guarded gets its locks by attempts, and holds them for as long as\n\
+         it takes, unless the table is small. Locks are kept to the end of the block in any case.\n\
          `docs/forms/` says of each family what is done in which phases, what others see meanwhile, and what a failure leaves.\n\n\
-         | form | lock | directly | in a transaction | through pgsluice |\n|---|---|---|---|---|\n",
+         | form | lock | directly | in a transaction | outside of one |\n|---|---|---|---|---|\n",
     );
     for row in FORMS {
         let mode = |lock: Option<pgsluice::pg::LockMode>| lock.map(|mode| mode.sql());
@@ -41,8 +60,7 @@ fn table() -> String {
             Cost::Rewrite => "rewrites the table",
             Cost::Unknown => "not to be told",
         };
-        let inside = if row.in_transaction { "yes" } else { "no" };
-        writeln!(text, "| {} | {lock} | {cost} | {inside} | {} |", row.title, way(row)).expect("a string");
+        writeln!(text, "| {} | {lock} | {cost} | {} | {} |", row.title, inside(row), way(row)).expect("a string");
     }
     text
 }

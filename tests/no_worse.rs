@@ -12,12 +12,24 @@ mod catalog;
 mod advisory;
 #[path = "no_worse/at_once.rs"]
 mod at_once;
+#[path = "no_worse/blocks.rs"]
+mod blocks;
+#[path = "no_worse/descriptors.rs"]
+mod descriptors;
+#[path = "no_worse/errors.rs"]
+mod errors;
 #[path = "no_worse/meanwhile.rs"]
 mod meanwhile;
+#[path = "no_worse/newer.rs"]
+mod newer;
 #[path = "no_worse/pooler.rs"]
 mod pooler;
+#[path = "no_worse/prepared.rs"]
+mod prepared;
 #[path = "no_worse/privileges.rs"]
 mod privileges;
+#[path = "no_worse/strings.rs"]
+mod strings;
 #[path = "no_worse/trust.rs"]
 mod trust;
 #[path = "no_worse/waiting_builds.rs"]

@@ -453,7 +453,7 @@ fn column(text: &str) -> ColumnFacts {
     }
 }
 
-/// `name,kind[,invalid][,of:column][,to:table][,is:definition]`
+/// `name,kind[,invalid][,inherited][,no_inherit][,of:column][,to:table][,is:definition]`
 fn constraint(text: &str) -> ConstraintFacts {
     let mut words = text.split(',');
     let name = words.next().unwrap().to_owned();
@@ -463,6 +463,8 @@ fn constraint(text: &str) -> ConstraintFacts {
         kind,
         validated: true,
         of_parent: false,
+        local: true,
+        no_inherit: false,
         columns: Vec::new(),
         references: None,
         commented: false,
@@ -472,6 +474,8 @@ fn constraint(text: &str) -> ConstraintFacts {
         match word.split_once(':').unwrap_or((word, "")) {
             ("invalid", "") => facts.validated = false,
             ("commented", "") => facts.commented = true,
+            ("inherited", "") => facts.local = false,
+            ("no_inherit", "") => facts.no_inherit = true,
             ("of_parent", "") => facts.of_parent = true,
             ("of", column) => facts.columns.push(column.to_owned()),
             ("to", table) => facts.references = Some(numbered(table)),

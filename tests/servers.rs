@@ -3,7 +3,7 @@
 //!
 //! The servers are those of `scripts/setup.sh servers`, under `target/servers/NN/bin` (or `PGSLUICE_SERVERS/NN/bin`). One
 //! that is missing fails its test: a version that was not tried is not one that works. `make test-servers` tries all of
-//! them in every way of sending; a plain `cargo test` four of them, each statement alone.
+//! them in every way of sending; a plain `cargo test` five of them, each statement alone.
 
 #[path = "servers/backfill.rs"]
 mod backfill;
@@ -75,4 +75,5 @@ versions! {
     #[ignore = "make test-servers"]
     postgresql_17 17;
     postgresql_18 18;
+    postgresql_19 19;
 }

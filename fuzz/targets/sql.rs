@@ -7,13 +7,15 @@ fn matters(class: &Class) -> bool {
     match class {
         Class::Ddl(ddl) => ddl.tag != "ANALYZE",
         Class::ExplainDdl(inner) => matters(&inner.class),
-        Class::MayHideDdl { .. } => true,
+        Class::MayHideDdl { .. } | Class::Newer => true,
         Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => false,
     }
 }
 
-const BOTH: [ParseOptions; 2] =
-    [ParseOptions { standard_conforming_strings: true }, ParseOptions { standard_conforming_strings: false }];
+const BOTH: [ParseOptions; 2] = [
+    ParseOptions { standard_conforming_strings: true, newer: false },
+    ParseOptions { standard_conforming_strings: false, newer: true },
+];
 
 /// The prefilter never misses what the parser finds; and a text that is taken for COMMIT and its like is just that.
 pub fn prefilter(data: &[u8]) {

@@ -305,6 +305,10 @@ pub struct ConstraintFacts {
     /// A partition's part of one of its parent's.
     #[serde(default)]
     pub of_parent: bool,
+    /// `conislocal`: the table's own, not only its parents'.
+    pub local: bool,
+    /// `connoinherit`
+    pub no_inherit: bool,
     #[serde(default)]
     pub columns: Vec<String>,
     /// A foreign key: the referenced table.

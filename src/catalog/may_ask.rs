@@ -4,7 +4,7 @@
 //! plan stops half-way for the want of a privilege.
 
 /// Relations of `pg_catalog` that facts, waits and undoing read, where the server's version has them.
-const RELATIONS: &str = "{pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_class,pg_constraint,pg_database,pg_default_acl,pg_depend,pg_description,\
+const RELATIONS: &str = "{pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_cast,pg_class,pg_constraint,pg_database,pg_default_acl,pg_depend,pg_description,\
      pg_event_trigger,pg_index,pg_inherits,pg_locks,pg_namespace,pg_opclass,pg_operator,pg_partitioned_table,pg_prepared_xacts,pg_proc,\
      pg_publication,pg_publication_rel,pg_publication_tables,pg_rewrite,pg_roles,pg_stat_activity,pg_stat_database,pg_statistic_ext,\
      pg_stat_progress_create_index,pg_stat_progress_vacuum,pg_stat_replication,pg_trigger,pg_type}";

@@ -5,6 +5,7 @@
 pub mod attach;
 pub mod backfill;
 pub mod building;
+pub mod coercion;
 pub mod detachable;
 pub mod domain;
 pub mod facts;
@@ -21,5 +22,6 @@ pub mod supposed;
 pub mod tree;
 pub mod version;
 pub mod trust;
+pub mod volatility;
 
 pub use facts::*;

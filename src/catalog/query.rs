@@ -29,7 +29,9 @@ pub fn relations_of(statement: &Statement) -> Vec<RelationName> {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
         Class::ExplainDdl(inner) => return relations_of(inner),
-        Class::MayHideDdl { .. } | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => return Vec::new(),
+        Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
+            return Vec::new();
+        }
     };
     let mut names: Vec<RelationName> = Vec::new();
     for name in ddl.targets.iter().chain(ddl.parts.iter().flat_map(|part| &part.others)) {

@@ -16,7 +16,7 @@
 //!   `CASE x WHEN`, `NULLIF`, `IS DISTINCT FROM`, `USING`). DISTINCT, UNION and ORDER BY go by operator class: safe.
 //! - *Names resolve as the server resolves them*: the first schema of `current_schemas(true)` that has the name. Schemas
 //!   that the role may not use are not in it, and no error is raised for them.
-//! - *They run on servers 10 to 18*: columns that some of them lack are read through `to_jsonb(row) ->> 'column'`.
+//! - *They run on servers 10 to 19*: columns that some of them lack are read through `to_jsonb(row) ->> 'column'`.
 //!
 //! Whether a relation was created in this transaction is told by the `xmin` of its oldest catalogue row: the row is
 //! visible and its transaction (or subtransaction) is still running, hence it is ours. That, and the locks that the

@@ -117,7 +117,7 @@ fn ddl(statement: &Statement) -> Option<&Ddl> {
     match &statement.class {
         Class::Ddl(ddl) => Some(ddl),
         Class::ExplainDdl(inner) => ddl(inner),
-        Class::MayHideDdl { .. } | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => None,
+        Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => None,
     }
 }
 

@@ -153,6 +153,7 @@ impl Planner {
             | Class::ExplainDdl(_)
             | Class::MayHideDdl { .. }
             | Class::AdvisoryLock(_)
+            | Class::Newer
             | Class::Other => {}
         }
     }

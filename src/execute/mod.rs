@@ -6,6 +6,7 @@
 //! the client's, and what earlier phases left is undone.
 
 pub mod advisory;
+mod as_directly;
 mod attempt;
 mod backfill;
 mod build;
@@ -163,7 +164,10 @@ impl Execution<'_> {
             self.talk.uncover().await?;
             self.end_record().await?;
         }
-        result
+        match result {
+            Err(stop) => Err(self.as_directly(plan, stop).await?),
+            done => done,
+        }
     }
 
     async fn run_phases(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, Stop> {

@@ -117,7 +117,7 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
     }
     work.proved.push(column.to_owned());
     if work.ask.version() >= 180_000 {
-        return not_null_constraint(work, column);
+        return not_null_constraint(work, column, subcommand);
     }
     let lasting = work.ask.version() < 120_000;
     let proof = Proof::new(work, column, lasting);
@@ -170,16 +170,20 @@ pub(super) fn new_not_null(work: &mut Work<'_>, new: &NewColumn) -> Option<()> {
     add_not_valid(work, 'n', Step::hidden(add), piece.name.as_deref())
 }
 
-/// The NOT NULL constraint that a column has already (18): not valid, or the statement would have nothing to do.
-fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a ConstraintFacts> {
+/// The NOT NULL constraint that a column has already (18).
+pub(super) fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a ConstraintFacts> {
     table.constraints.iter().find(|constraint| constraint.kind == 'n' && constraint.columns == [column])
 }
 
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
-fn not_null_constraint(work: &mut Work<'_>, column: &str) -> Option<()> {
+fn not_null_constraint(work: &mut Work<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
     if let Some(there) = not_null_of(work.table, column) {
         work.check(on_constraint(work, "VALIDATE", &Name::Known(&there.name)));
-        work.then_nothing();
+        match subcommand {
+            // It becomes the table's own.
+            Some(subcommand) if !there.local => work.last(subcommand),
+            _ => work.then_nothing(),
+        }
         return Some(());
     }
     let add = Step::hidden(format!("{}ADD NOT NULL {} NOT VALID", work.alter, quote_identifier(column)));

@@ -4,16 +4,17 @@
 //! WARNING, unless the table is small.
 
 use super::ask::{Ask, heaviest, table_bytes};
+use super::constraint::not_null_of;
 use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
-use crate::catalog::{BackfillFacts, ConstraintFacts, RelationFacts};
+use crate::catalog::{BackfillFacts, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
 use crate::sql::form::{Cost, Form, Way};
-use crate::sql::{Part, Statement};
+use crate::sql::{Part, Statement, has_word};
 use std::time::Duration;
 
 /// What one part is, now that the facts are known.
@@ -95,6 +96,9 @@ fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
             None => Verdict::Unsafe(row.hazard),
         },
         Way::Phases if part.form == Form::SetNotNull && proven_not_null(ask, part) => Verdict::Brief,
+        Way::Phases if part.form == Form::AddNotNullConstraint && has_not_null(ask, part) == Some(true) => {
+            Verdict::Brief
+        }
         Way::Concurrently if row.hazard.is_empty() => Verdict::Brief,
         // An index on a partitioned table alone is a catalogue entry: nothing is built.
         Way::Concurrently if part.form == Form::CreateIndex && !super::index::builds(ask) => Verdict::Brief,
@@ -137,17 +141,24 @@ fn rechecks(ask: &Ask<'_>, part: &Part) -> Option<&'static str> {
     }
 }
 
+/// Since 18 NOT NULL is a constraint: one that is there and valid may become the table's own, without a look at any row, and one
+/// that no child inherits may be in the way. `None`: there is none.
+fn has_not_null(ask: &Ask<'_>, part: &Part) -> Option<bool> {
+    let there = not_null_of(ask.target()?, part.column.as_deref()?)?;
+    Some(there.validated || (there.no_inherit && !ask.ddl.only))
+}
+
 /// Since 12 a valid CHECK (column IS NOT NULL) spares the scan; not that of a NOT NULL which is NOT VALID (18), whose rows
 /// are read.
 pub(super) fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
+    if let Some(is_there) = has_not_null(ask, part) {
+        return is_there;
+    }
     let Some((column, table)) = part.column.as_ref().zip(ask.target()) else { return false };
     let row_type = table.column(column).is_some_and(|column| column.row_type);
     let test = if row_type { "IS DISTINCT FROM NULL" } else { "IS NOT NULL" };
     let proofs = [column.clone(), quote_identifier(column)].map(|name| format!("CHECK (({name} {test}))"));
-    let unproven = |c: &ConstraintFacts| c.kind == 'n' && !c.validated && c.columns.contains(column);
-    ask.version() >= 120_000
-        && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
-        && !table.constraints.iter().any(unproven)
+    ask.version() >= 120_000 && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
 }
 
 /// Its own lock blocks neither reads nor writes, unless the transaction holds a stronger one meanwhile.
@@ -281,6 +292,28 @@ fn estimate(ask: &Ask<'_>, form: Form) -> Option<String> {
 /// A text that may hide DDL: guarded by `lock_timeout` alone.
 pub(super) fn hidden_ddl(statement: &Statement) -> Plan {
     unseen(statement, PhaseKind::Guarded, "may hide DDL: guarded by lock_timeout", Cost::Unknown)
+}
+
+/// What a newer server knows and this grammar does not: tried under `lock_timeout`, as its locks cannot be told. What is done
+/// concurrently takes its strongest lock at its end, where giving up would cost all of the work.
+pub(super) fn newer(statement: &Statement) -> Plan {
+    let concurrently = has_word(statement.text.as_bytes(), &["concurrently"]);
+    let (kind, purpose, hazard) = match concurrently {
+        true => (
+            PhaseKind::Relay,
+            "as written: it is long, and waits for its locks by itself",
+            "its last moment may wait for a lock before which others have to wait",
+        ),
+        false => (
+            PhaseKind::Guarded,
+            "what it locks cannot be told: guarded by lock_timeout",
+            "what it does under its lock is not known",
+        ),
+    };
+    let message = format!("this statement may make the application wait, because {hazard}");
+    let note = Report::warning(sqlstate::WARNING, message)
+        .detail("It is of a grammar that is newer than the one that pgsluice was built with.");
+    Plan { notes: vec![note], ..unseen(statement, kind, purpose, Cost::Unknown) }
 }
 
 /// Anything else is none of the planner's business.

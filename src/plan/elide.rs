@@ -1,11 +1,12 @@
 //! No-ops: statements that change nothing, answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
 //!
 //! Invariant: a statement is answered only if every part of it is a no-op and the server would have let this role run it.
-//! The messages and SQLSTATEs are those of PostgreSQL (10 to 18 agree); where its answer depends on more than the facts
+//! The messages and SQLSTATEs are those of PostgreSQL (10 to 19 agree); where its answer depends on more than the facts
 //! tell, the statement is left to it.
 
 use super::ask::Ask;
-use crate::catalog::RelationFacts;
+use super::constraint::not_null_of;
+use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::Part;
@@ -113,10 +114,11 @@ fn no_op(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Rep
         _ if table.has_children => None,
         Form::SetNotNull => {
             let column = table.column(part.column.as_deref()?)?;
-            // A NOT NULL that is NOT VALID (18) is validated by SET NOT NULL.
-            let unproven =
-                |c: &crate::catalog::ConstraintFacts| c.kind == 'n' && !c.validated && c.columns.contains(&column.name);
-            (column.not_null && !table.constraints.iter().any(unproven)).then_some(None)
+            // Since 18 it is a constraint, which SET NOT NULL validates, and makes the table's own if it is only its parent's; of
+            // one that no child inherits it is refused.
+            let is_all = |there: &ConstraintFacts| there.validated && there.local && !there.no_inherit;
+            let stays = ask.version() < 180_000 || not_null_of(table, &column.name).is_some_and(is_all);
+            (column.not_null && stays).then_some(None)
         }
         Form::DropNotNull => {
             let column = table.column(part.column.as_deref()?)?;

@@ -81,7 +81,7 @@ impl Held {
             Class::Transaction(TransactionControl::Savepoint) | Class::AdvisoryLock(_) | Class::Other => {
                 return self.passes_text(statement.text.as_bytes());
             }
-            Class::Transaction(_) | Class::MayHideDdl { .. } | Class::ExplainDdl(_) => false,
+            Class::Transaction(_) | Class::MayHideDdl { .. } | Class::Newer | Class::ExplainDdl(_) => false,
         };
         if !understood {
             self.relations.clear();

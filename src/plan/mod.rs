@@ -58,6 +58,7 @@ pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Pla
     match &statement.class {
         Class::Ddl(ddl) => plan_ddl(&Ask { statement, ddl, facts, limits }),
         Class::ExplainDdl(inner) => plan(inner, facts, limits),
+        Class::Newer => Ok(direct::newer(statement)),
         Class::MayHideDdl { names_ddl: true, swallows: false } => Ok(direct::hidden_ddl(statement)),
         Class::MayHideDdl { .. } | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
             Ok(direct::not_ddl(statement))
@@ -82,7 +83,7 @@ pub fn wants(statement: &Statement) -> Wanted {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
         Class::ExplainDdl(inner) => return wants(inner),
-        Class::MayHideDdl { .. } | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
+        Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
             return Wanted::Itself;
         }
     };

@@ -28,7 +28,7 @@ pub fn to_text(plan: &Plan) -> String {
         }
     }
     for meanwhile in &plan.meanwhile {
-        line(&mut out, "meaning", meanwhile);
+        prose(&mut out, "meaning", meanwhile);
     }
     for (i, one) in plan.phases.iter().enumerate() {
         phase(&mut out, i + 1, one);
@@ -93,7 +93,7 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
 fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
     for step in &phase.steps {
         if let Some(otherwise) = step.must_hold {
-            line(out, "  unless", otherwise);
+            prose(out, "  unless", otherwise);
             continue;
         }
         line(out, if step.visible { visible } else { hidden }, &step.named(&[]));
@@ -113,12 +113,37 @@ fn lock(kind: PhaseKind, need: &LockNeed) -> String {
 
 fn report(out: &mut String, label: &str, report: &Report) {
     let text = format!("{} {}: {}", report.severity.as_str(), report.sqlstate, report.message);
-    line(out, label, &text);
+    prose(out, label, &text);
     for (name, text) in [("DETAIL", &report.detail), ("HINT", &report.hint)] {
         if let Some(text) = text {
-            line(out, "", &format!("{name}: {text}"));
+            prose(out, "", &format!("{name}: {text}"));
         }
     }
+}
+
+/// Sentences, broken where a terminal of usual width would break them amid a word. SQL is never broken.
+fn prose(out: &mut String, label: &str, text: &str) {
+    /// With the label's column, 100.
+    const WIDTH: usize = 91;
+    let mut broken = String::new();
+    for paragraph in text.lines() {
+        let mut width = 0;
+        for word in paragraph.split_whitespace() {
+            let length = word.chars().count();
+            let fits = width + 1 + length <= WIDTH;
+            broken.push_str(if width == 0 {
+                ""
+            } else if fits {
+                " "
+            } else {
+                "\n"
+            });
+            width = if width > 0 && fits { width + 1 + length } else { length };
+            broken.push_str(word);
+        }
+        broken.push('\n');
+    }
+    line(out, label, &broken);
 }
 
 /// A label in a column of its own; what goes over several lines stays in the column beside it.
@@ -157,7 +182,18 @@ fn cost(cost: Cost) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{prose, size};
+
+    #[test]
+    fn sentences_are_broken_between_words() {
+        let mut out = String::new();
+        let word = "w".repeat(95);
+        prose(&mut out, "note", &format!("{} end\n{word} x", "some words ".repeat(10)));
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines.len(), 4, "{out}");
+        assert!(lines[0].starts_with("note     some") && lines[1].starts_with("         some"), "{out}");
+        assert!(lines[0].chars().count() <= 100 && lines[2].ends_with(&word) && lines[3].ends_with(" x"), "{out}");
+    }
 
     #[test]
     fn sizes_are_short() {

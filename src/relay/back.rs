@@ -189,6 +189,8 @@ impl Link {
                     self.conforming_strings = value.starts_with(b"on");
                 } else if let Some(value) = body.strip_prefix(b"client_encoding\0") {
                     self.utf8 = matches!(value, b"UTF8\0" | b"SQL_ASCII\0");
+                } else if let Some(value) = body.strip_prefix(b"server_version\0") {
+                    self.server = major(value);
                 }
             }
             _ => {}
@@ -241,4 +243,10 @@ impl Link {
         })
         .await
     }
+}
+
+/// Of `19beta1 (Debian …)`, say.
+fn major(version: &[u8]) -> u32 {
+    let digits = version.iter().take_while(|byte| byte.is_ascii_digit()).take(4);
+    digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
 }

@@ -16,7 +16,7 @@ use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::record::Record;
 use crate::execute::{Basis, Execution, Reply, Stop};
 use crate::lanes;
-use crate::learn::{Asking, Failed, Rows, learn, read};
+use crate::learn::{Asking, Failed, Rows, learn, learn_of_types, read};
 use crate::pg::relation::quote_literal;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::first::{self, First};
@@ -254,11 +254,13 @@ impl Session {
             return Ok(facts);
         }
         let mut facts = self.facts_of(&query::relations_of(statement), plan::wants(statement)).await?;
-        let asks = self.shared.config.proxy.mode == Mode::Plan && facts.session.may_probe;
-        if let (Class::Ddl(ddl), true, false) = (&statement.class, asks, facts.session.in_transaction) {
+        if let (Class::Ddl(ddl), Mode::Plan) = (&statement.class, self.shared.config.proxy.mode) {
             let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
             let limits = self.limits();
-            learn(self, statement, table.as_ref(), &limits, &mut facts).await?;
+            match facts.session.may_probe && !facts.session.in_transaction {
+                true => learn(self, statement, table.as_ref(), &limits, &mut facts).await?,
+                false => learn_of_types(self, statement, table.as_ref(), &limits, &mut facts).await?,
+            }
         }
         Ok(facts)
     }
@@ -392,7 +394,7 @@ fn guarded_batch<'a>(statements: impl Iterator<Item = &'a str>) -> (Batch, usize
 /// A statement for the log: the one place where a client's text gets there. What DO and CALL are given may be secret.
 pub(super) fn shown(statement: &Statement) -> &str {
     match statement.class {
-        Class::Ddl(_) | Class::ExplainDdl(_) => &statement.logged,
+        Class::Ddl(_) | Class::ExplainDdl(_) | Class::Newer => &statement.logged,
         _ => "(text not shown)",
     }
 }

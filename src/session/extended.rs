@@ -8,7 +8,8 @@
 //! commits it at the client's Sync.
 
 use super::prepared::{Bound, as_kept};
-use super::simple::{Piece, Understood, acts, characters, no_transaction};
+use super::simple::{Piece, Understood, acts, characters};
+use super::string::no_transaction;
 use super::{Flow, Session};
 use crate::backend::{BackendLost, data_row};
 use crate::execute::first::Outcome;
@@ -22,6 +23,7 @@ use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::{self, Batch, FLUSH, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 
 impl Session {
     pub(super) async fn parse(&mut self) -> Flow {
@@ -35,7 +37,7 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        self.eye.forget(&name);
+        self.eye.parsed_other(&name);
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
@@ -71,8 +73,8 @@ impl Session {
     /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
     async fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Flow {
         let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));
-        if let (Some(_), [statement]) = (&self.eye.block, statements.as_slice())
-            && makes(statement)
+        if let [statement] = statements.as_slice()
+            && ((self.eye.block.is_some() && makes(statement)) || (self.owns_block && stands_alone(statement)))
         {
             let statement = statements.remove(0);
             if !self.eye.prepare(name, Bound { statement, offset: 0, types: Vec::new() }) {
@@ -145,7 +147,7 @@ impl Session {
         }
         let done = match &bound.statement.class {
             Class::AdvisoryLock(lock) => self.execute_advisory_lock(lock, &bound.types, &portal).await,
-            _ => self.execute_ddl(&bound, &portal).await,
+            _ => self.execute_ddl(bound, &portal).await,
         };
         match done {
             Ok(flow) => flow,
@@ -164,13 +166,20 @@ impl Session {
         if acts(&statement[0]) {
             return fresh && self.is_held(statement);
         }
+        // It is to be refused as in a pipeline, not as in a block of ours.
+        if self.owns_block && stands_alone(&statement[0]) {
+            return false;
+        }
+        // Of that name there may be one to act on.
+        if !fresh && !self.eye.is_sure(portal.as_bytes()) {
+            return false;
+        }
         // Without a Parse of this pipeline it may be another statement by now.
         self.passed(if fresh { statement } else { &[] });
         true
     }
 
-    async fn execute_ddl(&mut self, bound: &Bound, portal: &str) -> Result<Flow, BackendLost> {
-        let statement = &bound.statement;
+    async fn execute_ddl(&mut self, bound: Arc<Bound>, portal: &str) -> Result<Flow, BackendLost> {
         match self.talk.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
@@ -179,9 +188,14 @@ impl Session {
         if !self.talk.link.owed.certain() {
             return Ok(Flow::Continue);
         }
+        let Some(bound) = self.as_the_server_has_it(bound, portal).await? else {
+            self.talk.link.pass_frame();
+            return Ok(Flow::Continue);
+        };
+        let statement = &bound.statement;
         // Where the server refuses it amid a pipeline, it is the server's to answer.
         let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
-        if amid && stands_alone(statement) {
+        if amid && !self.owns_block && stands_alone(statement) {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
@@ -190,7 +204,7 @@ impl Session {
             && let Some(first) = self.first_behind(statement)
             && !self.needs_block().await
         {
-            return self.execute_behind(bound, portal, &first).await;
+            return self.execute_behind(&bound, portal, &first).await;
         }
         // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best.
         if !self.would_run(statement, portal).await? {
@@ -215,7 +229,42 @@ impl Session {
         self.talk.parsed_before = true;
         let result = self.run_ddl(statement, bound.offset).await;
         self.talk.parsed_before = false;
-        self.executed(result).await
+        match result {
+            Err(Stop::Server(error)) if self.owns_block && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION => {
+                let stop = Stop::Server(self.as_in_a_pipeline(error).await?);
+                self.executed(Err(stop)).await
+            }
+            result => self.executed(result).await,
+        }
+    }
+
+    /// What a portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning.
+    /// `None`: nothing to act on.
+    async fn as_the_server_has_it(
+        &mut self,
+        bound: Arc<Bound>,
+        portal: &str,
+    ) -> Result<Option<Arc<Bound>>, BackendLost> {
+        let name = portal.as_bytes();
+        if self.eye.is_sure(name) || self.eye.is_fresh(name) {
+            return Ok(Some(bound));
+        }
+        let Some(text) = self.portal_text(portal).await?.flatten() else { return Ok(None) };
+        let found = if is_of(&bound.statement, &text) {
+            Some(Arc::clone(&bound))
+        } else if let Understood::Act(mut statements) = self.understand(text.as_bytes()).await {
+            let one = statements.pop().filter(|_| statements.is_empty());
+            // The types of its parameters are not known: such a call is the server's to serve.
+            let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
+            one.map(|statement| {
+                let offset = characters(&text.as_bytes()[..statement.range.start]);
+                Arc::new(Bound { statement, offset, types: Vec::new() })
+            })
+        } else {
+            None
+        };
+        self.eye.correct(&bound, found.as_ref());
+        Ok(found.filter(|found| acts(&found.statement)))
     }
 
     /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is
@@ -302,7 +351,7 @@ impl Session {
     /// Whether the client's portal is of this statement, and nothing before it in the pipeline has failed.
     async fn would_run(&mut self, statement: &Statement, portal: &str) -> Result<bool, BackendLost> {
         let text = self.portal_text(portal).await?.flatten();
-        Ok(text.is_some_and(|text| text.get(statement.range.clone()) == Some(statement.text.as_str())))
+        Ok(text.is_some_and(|text| is_of(statement, &text)))
     }
 
     /// Lets the server answer all that came in the pipeline without its Sync. False: the client has an error.
@@ -462,6 +511,11 @@ pub(super) fn prepared_too_much() -> Report {
     .hint("Close prepared statements and portals, or raise prepared_limit in [ddl] of proxy.toml.")
 }
 
+/// Whether the statement is of this text.
+fn is_of(statement: &Statement, text: &str) -> bool {
+    text.get(statement.range.clone()) == Some(statement.text.as_str())
+}
+
 /// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.
 fn sole_control(text: &str) -> Option<Statement> {
     let control = exactly_transaction(text.as_bytes())?;
@@ -470,6 +524,6 @@ fn sole_control(text: &str) -> Option<Statement> {
 }
 
 /// Whether it may not stand in a transaction block, nor amid a pipeline.
-fn stands_alone(statement: &Statement) -> bool {
+pub(super) fn stands_alone(statement: &Statement) -> bool {
     matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
 }

@@ -67,7 +67,28 @@ impl Eye {
         true
     }
 
-    /// A name means another statement now.
+    /// A Parse of what nobody acts on.
+    pub(super) fn parsed_other(&mut self, name: &[u8]) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.parsed_other(name);
+            self.tidy();
+        }
+    }
+
+    /// Whether what the portal is was told by the order of the client's messages alone, and needs not be asked for.
+    pub(super) fn is_sure(&self, portal: &[u8]) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| prepared.is_sure(portal))
+    }
+
+    /// The server has told what a portal of `bound` is.
+    pub(super) fn correct(&mut self, bound: &Arc<Bound>, found: Option<&Arc<Bound>>) {
+        if let Some(prepared) = &mut self.prepared {
+            prepared.correct(bound, found);
+            self.tidy();
+        }
+    }
+
+    /// A statement is closed.
     pub(super) fn forget(&mut self, name: &[u8]) {
         if let Some(prepared) = &mut self.prepared {
             prepared.forget_statement(name);
@@ -148,7 +169,7 @@ impl Eye {
         if may_carry_ddl(text) {
             return true;
         }
-        self.forget(name);
+        self.parsed_other(name);
         self.in_block(|block, _| block.parsed(name) && block.held.passes_text(text));
         let control = exactly_transaction(text);
         self.pipeline_control = control.or(self.pipeline_control);

@@ -11,9 +11,11 @@ mod extended;
 mod eye;
 mod guarded;
 mod hello;
+mod pipeline;
 mod prepared;
 mod proxy_header;
 mod simple;
+mod string;
 mod together;
 mod turn;
 mod unfinished;
@@ -146,6 +148,7 @@ impl Session {
             link,
             target: Arc::clone(&shared.target),
             parsed_before: false,
+            ends_unnamed: false,
             cancels: Arc::default(),
             cancelling: Arc::default(),
             covered: false,

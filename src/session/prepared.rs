@@ -40,6 +40,9 @@ struct Entry {
     pipeline: Option<u64>,
     /// Of such a call's portal: the body of its Bind, so that it can be bound again.
     bind: Option<Arc<[u8]>>,
+    /// No later message may have given the name another meaning. A server refuses a second Parse of a name, and a second
+    /// Bind; but a statement may have been deallocated by SQL meanwhile, and a portal may have ended, which nobody tells.
+    sure: bool,
 }
 
 /// As much of a name as the server keeps (its `NAMEDATALEN`, less the end): names that differ behind that are one to it.
@@ -63,8 +66,19 @@ impl Names {
     }
 
     fn remove(&mut self, name: &[u8]) {
-        if let Some((name, entry)) = self.entries.remove_entry(as_kept(name)) {
-            self.bytes -= Self::weight(&name, &entry);
+        self.take(name);
+    }
+
+    fn take(&mut self, name: &[u8]) -> Option<Entry> {
+        let (name, entry) = self.entries.remove_entry(as_kept(name))?;
+        self.bytes -= Self::weight(&name, &entry);
+        Some(entry)
+    }
+
+    /// What the name means is to be asked for.
+    fn doubt(&mut self, name: &[u8]) {
+        if let Some(entry) = self.entries.get_mut(as_kept(name)) {
+            entry.sure = false;
         }
     }
 
@@ -81,22 +95,51 @@ impl Names {
 impl Prepared {
     pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
         self.clock += 1;
-        let (since, pipeline) = (self.clock, Some(self.pipeline));
-        self.statements.put(name, Entry { bound: Arc::new(bound), since, pipeline, bind: None });
+        let sure = name.is_empty() || !self.has(name);
+        let bound = Arc::new(bound);
+        self.statements.put(name, Entry { bound, since: self.clock, pipeline: Some(self.pipeline), bind: None, sure });
     }
 
-    /// The portal is of that statement, whatever it was before.
+    /// A Parse of what nobody acts on. If the name is known, the server may refuse it, and the name keep its meaning.
+    pub(super) fn parsed_other(&mut self, name: &[u8]) {
+        match name {
+            b"" => self.statements.remove(name),
+            name => self.statements.doubt(name),
+        }
+    }
+
+    /// The portal is of that statement, unless the server refuses that, since there is one of its name.
     pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8]) {
+        let known = !portal.is_empty() && self.portals.get(portal).is_some();
         match self.statements.get(statement) {
             Some(entry) => {
                 self.clock += 1;
                 let pipeline = entry.pipeline.filter(|pipeline| *pipeline == self.pipeline);
-                let bound = Arc::clone(&entry.bound);
+                let (bound, sure) = (Arc::clone(&entry.bound), entry.sure && !known);
                 let waits = matches!(bound.statement.class, Class::AdvisoryLock(_));
                 let bind = waits.then(|| Arc::from(body));
-                self.portals.put(portal, Entry { bound, since: self.clock, pipeline, bind });
+                self.portals.put(portal, Entry { bound, since: self.clock, pipeline, bind, sure });
             }
+            None if known => self.portals.doubt(portal),
             None => self.portals.remove(portal),
+        }
+    }
+
+    /// Whether the portal's name has had one meaning alone.
+    pub(super) fn is_sure(&self, portal: &[u8]) -> bool {
+        self.portals.get(portal).is_some_and(|entry| entry.sure)
+    }
+
+    /// The server has told what a portal of `bound` is: `found`, or nothing to act on.
+    pub(super) fn correct(&mut self, bound: &Arc<Bound>, found: Option<&Arc<Bound>>) {
+        for names in [&mut self.statements, &mut self.portals] {
+            let of_it = names.entries.iter().filter(|(_, entry)| Arc::ptr_eq(&entry.bound, bound));
+            for name in of_it.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                let Some(entry) = names.take(&name) else { continue };
+                if let Some(found) = found {
+                    names.put(&name, Entry { bound: Arc::clone(found), sure: true, ..entry });
+                }
+            }
         }
     }
 
@@ -176,7 +219,8 @@ mod tests {
         assert!(prepared.portal(b"p").is_none() && prepared.portal(b"q").is_some());
         prepared.forget_oldest();
         prepared.bind(b"q", b"b", b"");
-        assert!(prepared.portal(b"q").is_none(), "the statement b was the oldest, so this portal is another's");
+        assert!(!prepared.is_sure(b"q"), "the statement b was the oldest, so this portal may be another's");
+        prepared.forget_portal(b"q");
         prepared.bind(b"r", b"a", b"");
         prepared.forget_statement(b"a");
         assert!(prepared.portal(b"r").is_some_and(|bound| bound.statement.text == "DROP TABLE c"));
@@ -196,6 +240,30 @@ mod tests {
         assert!(!prepared.is_fresh(b""));
         prepared.bind(b"", b"", b"");
         assert!(!prepared.is_fresh(b""), "its statement is of the pipeline before");
+    }
+
+    #[test]
+    fn a_name_that_is_given_again_keeps_its_meaning_until_the_server_is_asked() {
+        let mut prepared = Prepared::default();
+        let text = |prepared: &Prepared| prepared.portal(b"p").map(|bound| bound.statement.text.clone());
+        prepared.prepare(b"n", bound("DROP TABLE a"));
+        prepared.bind(b"p", b"n", b"");
+        assert!(prepared.is_sure(b"p"));
+        prepared.forget_portal(b"p");
+        prepared.parsed_other(b"n");
+        prepared.bind(b"p", b"n", b"");
+        assert!(!prepared.is_sure(b"p") && text(&prepared).as_deref() == Some("DROP TABLE a"));
+        prepared.bind(b"p", b"of a SELECT", b"");
+        assert!(text(&prepared).is_some(), "the server may refuse it, as there is a portal of that name");
+        // It says that it is another, which all of the name are from now on.
+        let (old, new) = (prepared.portal(b"p").unwrap(), Arc::new(bound("DROP TABLE b")));
+        prepared.correct(&old, Some(&new));
+        assert!(prepared.is_sure(b"p") && text(&prepared).as_deref() == Some("DROP TABLE b"));
+        prepared.correct(&new, None);
+        assert_eq!((prepared.bytes(), prepared.len()), (0, 0));
+        prepared.prepare(b"", bound("DROP TABLE a"));
+        prepared.parsed_other(b"");
+        assert!(!prepared.has(b""), "a Parse of the unnamed statement ends it, whatever becomes of it");
     }
 
     #[test]

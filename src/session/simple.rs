@@ -4,7 +4,6 @@
 //! transaction block that the proxy opens and commits, and the client gets one ReadyForQuery.
 
 use super::ddl::shown;
-use super::together::Tried;
 use super::{Flow, Session};
 use crate::backend::BackendLost;
 use crate::config::{Fallback, Mode};
@@ -13,7 +12,7 @@ use crate::pg::sqlstate;
 use crate::plan;
 use crate::relay::Event;
 use crate::report::{Report, Severity};
-use crate::sql::{self, Class, Statement, TransactionControl};
+use crate::sql::{self, Class, Statement};
 use crate::wire::message::{self, put_query};
 use crate::wire::reply;
 use bytes::BytesMut;
@@ -84,10 +83,13 @@ impl Session {
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
-        self.talk.link.take_frame();
-        let result = match statements.as_slice() {
-            [only] => self.one(only, &text).await,
-            several => self.string(several, &text, false).await,
+        let result = match self.server_reads(&statements).await {
+            Ok(true) => self.answer(&statements, &text).await,
+            Ok(false) => {
+                self.talk.link.pass_frame();
+                return Flow::Continue;
+            }
+            Err(lost) => Err(lost),
         };
         match result {
             Ok(()) => {
@@ -98,6 +100,27 @@ impl Session {
         }
     }
 
+    /// Answers a Query in place of the server, but for ReadyForQuery.
+    async fn answer(&mut self, statements: &[Statement], text: &[u8]) -> Result<(), BackendLost> {
+        self.take_query();
+        match statements {
+            [only] => {
+                let offset = characters(&text[..only.range.start]);
+                self.act(only, offset).await?;
+            }
+            several => self.string(several, text, false).await?,
+        }
+        self.end_unnamed().await
+    }
+
+    /// Where nothing had to be asked for the Query, so that nothing of it has come to the server.
+    async fn end_unnamed(&mut self) -> Result<(), BackendLost> {
+        if self.talk.ends_unnamed {
+            self.talk.ask(message::Batch::new(), None).await?;
+        }
+        Ok(())
+    }
+
     /// A Query behind a pipeline that has no Sync, whose implicit transaction the proxy keeps as a block: the
     /// string belongs to that transaction, and ends it.
     async fn query_ends_pipeline(&mut self, text: &[u8]) -> Result<Flow, BackendLost> {
@@ -105,7 +128,7 @@ impl Session {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
-        self.talk.link.take_frame();
+        self.take_query();
         self.owns_block = false;
         self.eye.watch_sync = false;
         let statements = self.parsed(text).await.unwrap_or_default();
@@ -119,11 +142,22 @@ impl Session {
         Ok(Flow::Continue)
     }
 
+    /// The Query is answered here, and ends what it would have ended on the server.
+    fn take_query(&mut self) {
+        self.talk.link.take_frame();
+        self.talk.ends_unnamed = true;
+        self.eye.forget(b"");
+        self.eye.forget_portal(b"");
+    }
+
     /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts
     /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
     async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
-        let options = sql::ParseOptions { standard_conforming_strings: self.talk.link.conforming_strings };
+        let options = sql::ParseOptions {
+            standard_conforming_strings: self.talk.link.conforming_strings,
+            newer: self.talk.link.server > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
+        };
         // Where the session's encoding is another, bytes that happen to be UTF-8 mean something else: in some a
         // backslash or a quote may be half a character.
         let text = std::str::from_utf8(text).ok().filter(|text| self.talk.link.utf8 || text.is_ascii())?;
@@ -192,9 +226,10 @@ impl Session {
         if !self.talk.link.owed.certain() {
             return Flow::Continue;
         }
-        self.talk.link.take_frame();
+        self.take_query();
         self.shared.metrics.ddl_refused.add();
-        if self.talk.link.status == b'T' && self.fail_block().await.is_err() {
+        let failed = self.talk.link.status == b'T' && self.fail_block().await.is_err();
+        if failed || self.end_unnamed().await.is_err() {
             return self.end(Event::BackendClosed).await;
         }
         self.talk.tell(report);
@@ -236,23 +271,12 @@ impl Session {
         .await
     }
 
-    /// A string of one statement.
-    async fn one(&mut self, statement: &Statement, text: &[u8]) -> Result<(), BackendLost> {
-        match &statement.class {
-            Class::ExplainDdl(inner) => {
-                let sql = self.explain(inner).await?;
-                self.piece(sql.as_bytes()).await?;
-            }
-            _ => {
-                let offset = characters(&text[..statement.range.start]);
-                self.act(statement, offset).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Acts on one statement and puts all that the client gets for it on its way, ReadyForQuery excepted.
-    async fn act(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+    pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+        if let Class::ExplainDdl(inner) = &statement.class {
+            let sql = self.explain(inner).await?;
+            return self.piece(sql.as_bytes()).await;
+        }
         match self.run_ddl(statement, offset).await {
             Ok(reply) => {
                 self.talk.link.tell_front(&reply.frames);
@@ -266,7 +290,7 @@ impl Session {
     }
 
     /// Acts on the last statement of a string. The server commits before it says that this one is complete.
-    async fn act_and_commit(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+    pub(super) async fn act_and_commit(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
         let reply = match self.run_ddl(statement, offset).await {
             Ok(reply) => reply,
             Err(stop) => {
@@ -298,10 +322,11 @@ impl Session {
     }
 
     /// A piece of a string as a Query of its own; its ReadyForQuery is kept back.
-    async fn piece(&mut self, sql: &[u8]) -> Result<Piece, BackendLost> {
+    pub(super) async fn piece(&mut self, sql: &[u8]) -> Result<Piece, BackendLost> {
         let mut query = BytesMut::with_capacity(sql.len() + 8);
         put_query(&mut query, sql);
         let before = self.talk.link.errors;
+        self.talk.ends_unnamed = false;
         self.talk.link.account(b'Q');
         self.talk.link.tell_back(&query);
         match self.talk.link.settle(true).await {
@@ -310,176 +335,13 @@ impl Session {
         }
         Ok(if self.talk.link.errors == before { Piece::Done } else { Piece::Failed })
     }
-
-    /// A string of several statements. `owned`: a block that the proxy opened is under way.
-    async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
-        let mut at = 0;
-        // One that is to go by itself, as others could not be tried together with it.
-        let mut alone = None;
-        while let Some(statement) = statements.get(at) {
-            let run = &statements[at..];
-            let last = run.len() == 1;
-            let result = if let Class::Transaction(control) = statement.class {
-                at += 1;
-                self.eye.block = None;
-                self.control(control, statement, &mut owned).await?
-            } else {
-                // The last statement alone is a transaction of its own; anything before it keeps it in a block.
-                if self.talk.link.status == b'I' && !last {
-                    owned = self.talk.ask_one("BEGIN", &[]).await?.error.is_none();
-                }
-                self.look_at_block();
-                // The last statement of a block of ours is not done before its COMMIT.
-                let end = match alone {
-                    Some(alone) if alone > at => alone,
-                    _ => statements.len() - usize::from(owned),
-                };
-                let tried = if alone == Some(at) { Tried::No } else { self.together(&statements[at..end]).await? };
-                match tried {
-                    Tried::Done(count) => {
-                        at += count;
-                        continue;
-                    }
-                    Tried::Alone(0) | Tried::No => {}
-                    Tried::Alone(count) => {
-                        alone = Some(at + count);
-                        continue;
-                    }
-                    Tried::Failed => break,
-                }
-                let count = self.passing(run);
-                if count == 0 {
-                    at += 1;
-                    let offset = characters(&text[..statement.range.start]);
-                    match last && std::mem::take(&mut owned) {
-                        true => self.act_and_commit(statement, offset).await?,
-                        false => self.act(statement, offset).await?,
-                    }
-                } else {
-                    let end = run[count - 1].range.end;
-                    at += count;
-                    // Outside a block, statements behind this run must stay in one transaction with it.
-                    self.shifted_piece(text, statement.range.start, end).await?
-                }
-            };
-            if matches!(result, Piece::Failed) {
-                break;
-            }
-        }
-        if owned {
-            self.close_block().await?;
-        }
-        self.look_at_block();
-        Ok(())
-    }
-
-    /// Ends the block that stands for an implicit transaction.
-    pub(super) async fn close_block(&mut self) -> Result<(), BackendLost> {
-        match self.talk.link.status {
-            b'T' => {
-                if let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error {
-                    self.talk.link.tell_front(&error.frame);
-                }
-            }
-            b'E' => {
-                self.talk.ask_one("ROLLBACK", &[]).await?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A run of statements nobody acts on, error positions in the terms of the whole string.
-    async fn shifted_piece(&mut self, text: &[u8], start: usize, end: usize) -> Result<Piece, BackendLost> {
-        self.talk.link.shift_errors = characters(&text[..start]);
-        let result = self.piece(&text[start..end]).await;
-        self.talk.link.shift_errors = 0;
-        result
-    }
-
-    /// BEGIN, COMMIT and their like inside a string.
-    pub(super) async fn control(
-        &mut self,
-        control: TransactionControl,
-        statement: &Statement,
-        owned: &mut bool,
-    ) -> Result<Piece, BackendLost> {
-        if *owned && self.talk.link.status == b'T' {
-            match control {
-                // The implicit transaction becomes an explicit one, with what was done so far; options apply.
-                TransactionControl::Begin => {
-                    let piece = self.hushed_begin(statement).await?;
-                    // With an error the implicit transaction ends, and its block with it.
-                    *owned = matches!(piece, Piece::Failed);
-                    return Ok(piece);
-                }
-                TransactionControl::Savepoint
-                | TransactionControl::Commit { chain: true }
-                | TransactionControl::Rollback { chain: true } => {
-                    self.refuse_outside_block(control, statement).await?;
-                    return Ok(Piece::Failed);
-                }
-                TransactionControl::Commit { .. }
-                | TransactionControl::Rollback { .. }
-                | TransactionControl::Prepare => {
-                    self.talk.tell(&no_transaction());
-                    *owned = false;
-                }
-            }
-        }
-        self.piece(statement.text.as_bytes()).await
-    }
-
-    /// The error that savepoints and AND CHAIN get outside a block; it takes the implicit transaction with it.
-    pub(super) async fn refuse_outside_block(
-        &mut self,
-        control: TransactionControl,
-        statement: &Statement,
-    ) -> Result<(), BackendLost> {
-        let word = statement.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-        let word = match (control, word.as_str()) {
-            (TransactionControl::Commit { .. }, _) => "COMMIT AND CHAIN",
-            (TransactionControl::Rollback { .. }, _) => "ROLLBACK AND CHAIN",
-            (_, "RELEASE") => "RELEASE SAVEPOINT",
-            (_, "ROLLBACK") => "ROLLBACK TO SAVEPOINT",
-            _ => "SAVEPOINT",
-        };
-        self.talk.tell(&Report::error(
-            sqlstate::NO_ACTIVE_SQL_TRANSACTION,
-            format!("{word} can only be used in transaction blocks"),
-        ));
-        self.talk.ask_one("ROLLBACK", &[]).await?;
-        Ok(())
-    }
-
-    pub(super) async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
-        let mut batch = message::Batch::new();
-        batch.statement(&statement.text, &[]);
-        let answer = self.talk.ask(batch, Some(0)).await?;
-        // Its only notice would be that a transaction is in progress already: ours.
-        match answer.error {
-            None => {
-                self.talk.link.tell_front(&answer.completion);
-                Ok(Piece::Done)
-            }
-            Some(error) => {
-                self.talk.link.tell_front(&error.frame);
-                Ok(Piece::Failed)
-            }
-        }
-    }
-}
-
-/// What COMMIT and ROLLBACK outside a block are told.
-pub(super) fn no_transaction() -> Report {
-    Report::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
 }
 
 /// Whether the proxy has something to do for a statement. What takes no lock that others could wait for is let go.
 pub(super) fn acts(statement: &Statement) -> bool {
     match &statement.class {
         Class::Ddl(ddl) => plan::needs_plan(ddl),
-        Class::ExplainDdl(_) => true,
+        Class::ExplainDdl(_) | Class::Newer => true,
         Class::MayHideDdl { names_ddl, swallows } => *names_ddl && !*swallows,
         Class::AdvisoryLock(_) => true,
         Class::Transaction(_) | Class::Other => false,

@@ -9,7 +9,7 @@ pub mod prefilter;
 pub mod statement;
 pub mod transaction;
 
-pub use parse::{ParseOptions, Unparsable, parse, parse_with};
+pub use parse::{GRAMMAR, ParseOptions, Unparsable, parse, parse_with};
 pub use prefilter::may_carry_ddl;
 pub(crate) use prefilter::{first_word, has_word};
 pub use statement::*;

@@ -19,6 +19,7 @@ mod objects;
 mod pieces;
 mod probe;
 mod rename;
+mod stand_in;
 mod tag;
 #[cfg(test)]
 mod tests;
@@ -38,11 +39,16 @@ use tokens::scan;
 pub struct ParseOptions {
     /// The session's `standard_conforming_strings`: off makes a backslash an escape in every string.
     pub standard_conforming_strings: bool,
+    /// The server is newer than this grammar ([`GRAMMAR`]): what cannot be read may be a statement that it has.
+    pub newer: bool,
 }
+
+/// The version of PostgreSQL whose grammar this is.
+pub const GRAMMAR: u32 = 18;
 
 impl Default for ParseOptions {
     fn default() -> Self {
-        Self { standard_conforming_strings: true }
+        Self { standard_conforming_strings: true, newer: false }
     }
 }
 
@@ -79,8 +85,7 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, Unparsable> {
 pub fn parse_with(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
     match grammar(text, options) {
         Ok(raw) => Ok(statements(text, &raw, options)),
-        // PostgreSQL has no EXPLAIN of DDL: such a text is left for us to answer.
-        Err(reason) => explain_ddl(text, options).map(|statement| vec![statement]).ok_or(reason),
+        Err(reason) => stand_in::with_stand_ins(text, options).ok_or(reason),
     }
 }
 
@@ -114,31 +119,6 @@ fn raw_range(text: &str, raw: &RawStmt) -> Range<usize> {
     // A length of 0 means "to the end of the text".
     let end = if length == 0 { text.len() } else { start.saturating_add(length).min(text.len()) };
     start..end
-}
-
-/// `EXPLAIN [ANALYZE] [VERBOSE] [(options)] <one DDL statement>`.
-fn explain_ddl(text: &str, options: ParseOptions) -> Option<Statement> {
-    let scanned = scan(text, options);
-    let words = scanned.tokens();
-    if words.first()?.token != Token::Explain {
-        return None;
-    }
-    let start = words.get(after_explain(words))?.range.start;
-    let raw = grammar(text.get(start..)?, options).ok()?;
-    let mut inner = statements(text.get(start..)?, &raw, options);
-    let mut statement = inner.pop().filter(|_| inner.is_empty())?;
-    if !matches!(statement.class, Class::Ddl(_)) {
-        return None;
-    }
-    statement.range = statement.range.start + start..statement.range.end + start;
-    let range = words.first()?.range.start..statement.range.end;
-    let logged = logged::logged(text, &scanned.within(range.clone()));
-    Some(Statement {
-        text: text.get(range.clone())?.to_owned(),
-        range,
-        logged,
-        class: Class::ExplainDdl(Box::new(statement)),
-    })
 }
 
 /// The index of the first token behind EXPLAIN and its options.

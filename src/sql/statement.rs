@@ -33,6 +33,8 @@ pub enum Class {
     MayHideDdl { names_ddl: bool, swallows: bool },
     /// SELECT pg_advisory_lock(…) or one of its kind: it waits for a lock that a build's session may hold.
     AdvisoryLock(Box<AdvisoryLock>),
+    /// DDL of a grammar that is newer than ours: what it does cannot be told.
+    Newer,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
     Transaction(TransactionControl),
     /// Everything else: relayed.
@@ -136,10 +138,30 @@ pub struct Part {
     pub foreign_key: Option<Box<NewForeignKey>>,
     /// ADD COLUMN, taken apart.
     pub new_column: Option<Box<NewColumn>>,
+    /// The type that the column gets, where that and the column's constraints, and perhaps a default that is a string, are all:
+    /// of ALTER COLUMN TYPE, and of ADD COLUMN of a type that is not PostgreSQL's own.
+    pub new_type: Option<Box<NewType>>,
+    /// What the default calls of ADD COLUMN of a type of PostgreSQL's own, where that is all that may be volatile in it.
+    pub default_calls: Option<Box<Calls>>,
     /// The subcommand of an ALTER TABLE, as its author wrote it.
     pub text: Option<String>,
     /// Of ADD CONSTRAINT what stands behind the name.
     pub element: Option<String>,
+}
+
+/// A type's name as written, and its modifiers: no array, and nothing of it is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewType {
+    pub schema: Option<String>,
+    pub name: String,
+    pub modifiers: Vec<i64>,
+}
+
+/// The functions and operators of an expression, as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Calls {
+    pub functions: Vec<RelationName>,
+    pub operators: Vec<RelationName>,
 }
 
 /// A column that ALTER TABLE adds, in the author's words.
@@ -284,6 +306,8 @@ impl Part {
             key: None,
             foreign_key: None,
             new_column: None,
+            new_type: None,
+            default_calls: None,
             text: None,
             element: None,
         }

@@ -79,6 +79,15 @@ impl Batch {
         batch
     }
 
+    /// As a simple Query begins: the client's unnamed statement and portal are gone.
+    pub fn end_unnamed() -> BytesMut {
+        let mut bytes = BytesMut::new();
+        for kind in *b"SP" {
+            put_frame(&mut bytes, b'C', |b| b.put_slice(&[kind, 0]));
+        }
+        bytes
+    }
+
     /// What the client has sent of its pipeline comes before it, and this in place of the portal's Execute.
     pub fn behind(portal: &str) -> Self {
         let mut batch = Self::new();
@@ -170,6 +179,16 @@ impl Batch {
         self.frame(b'E', |b| {
             b.put_slice(OWN);
             b.put_u32(0);
+        });
+        self.close_own();
+    }
+
+    /// One statement that is read and not executed.
+    pub fn parse(&mut self, sql: &str) {
+        self.frame(b'P', |b| {
+            b.put_slice(OWN);
+            b.put_slice(sql.as_bytes());
+            b.put_slice(&[0, 0, 0]);
         });
         self.close_own();
     }

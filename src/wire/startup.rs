@@ -78,7 +78,7 @@ fn session(protocol: u32, body: &[u8]) -> Result<First, &'static str> {
             b"user" => found.user = value.into_owned(),
             b"database" => found.database = value.into_owned(),
             b"application_name" => found.application_name = value.into_owned(),
-            b"replication" => found.replication = !matches!(&*value.to_ascii_lowercase(), "false" | "off" | "no" | "0"),
+            b"replication" => found.replication = &*value == "database" || boolean(&value) != Some(false),
             _ => {}
         }
     }
@@ -86,6 +86,20 @@ fn session(protocol: u32, body: &[u8]) -> Result<First, &'static str> {
         found.database.clone_from(&found.user);
     }
     Ok(First::Session(found))
+}
+
+/// What the server takes for a boolean (`parse_bool` in its `bool.c`): any beginning of a word that is no other's.
+fn boolean(value: &str) -> Option<bool> {
+    let value = value.to_ascii_lowercase();
+    let begins = |word: &str| !value.is_empty() && word.starts_with(&value);
+    match value.as_str() {
+        "o" => None,
+        "1" => Some(true),
+        "0" => Some(false),
+        _ if begins("true") || begins("yes") || begins("on") => Some(true),
+        _ if begins("false") || begins("no") || begins("off") => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +120,22 @@ mod tests {
         assert!(packet_len(i32::MAX.to_be_bytes()).is_err());
         assert_eq!(packet_len(10_004_i32.to_be_bytes()), Ok(10_004));
         assert!(packet_len(10_005_i32.to_be_bytes()).is_err());
+    }
+
+    #[test]
+    fn replication_is_off_where_the_server_takes_it_for_that() {
+        let replication =
+            |value: &str| match read(&packet(196_608, format!("user\0a\0replication\0{value}\0\0").as_bytes())) {
+                Ok(First::Session(parameters)) => parameters.replication,
+                other => panic!("{other:?}"),
+            };
+        for off in ["0", "f", "F", "fa", "false", "FALSE", "n", "no", "of", "off", "OFF"] {
+            assert!(!replication(off), "{off}");
+        }
+        // The server refuses some of these.
+        for on in ["1", "t", "true", "y", "yes", "on", "database", "", "o", "offf", "falsey", "2", " f"] {
+            assert!(replication(on), "{on}");
+        }
     }
 
     #[test]

@@ -150,7 +150,8 @@ pub(crate) fn lines(client: &mut Client) -> Vec<String> {
         .filter_map(|row| {
             let [Some(name), Some(json), words] = row.as_slice() else { return None };
             let mut row: Map<String, Value> = serde_json::from_str(json).expect("a row");
-            // Of a key it means nothing, and tells whether a partition's was there before its parent's.
+            // Of a key it means nothing, and tells whether a partition's was there before its parent's, also when it is a partition no
+            // more: docs/forms/partitions.md.
             if name == "pg_constraint" && matches!(row["contype"].as_str(), Some("p" | "u" | "f")) {
                 row.remove("connoinherit");
             }

@@ -121,3 +121,15 @@ INSERT INTO own SELECT g, g FROM generate_series(1, 99) g;
 -- part
 -- since: 11
 ALTER TABLE own ADD PRIMARY KEY (a, b);
+-- part
+-- A partition's NOT NULL is its parent's, and becomes its own too (18).
+-- since: 11
+ALTER TABLE p_20 ALTER id SET NOT NULL;
+-- since: 11
+ALTER TABLE sub_1 ALTER at SET NOT NULL;
+-- since: 18
+ALTER TABLE p ALTER v SET NOT NULL;
+-- since: 18
+ALTER TABLE p_21 ALTER v SET NOT NULL;
+-- since: 18
+ALTER TABLE p ALTER v DROP NOT NULL;

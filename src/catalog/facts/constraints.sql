@@ -2,6 +2,7 @@
 SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
          'of', k.conrelid::pg_catalog.int8,
          'name', k.conname, 'kind', k.contype::pg_catalog.text, 'validated', k.convalidated,
+         'local', k.conislocal, 'no_inherit', k.connoinherit,
          'columns', (SELECT COALESCE(pg_catalog.json_agg(a.attname ORDER BY a.attnum), '[]')
                        FROM pg_catalog.pg_attribute a
                       WHERE a.attrelid OPERATOR(pg_catalog.=) k.conrelid

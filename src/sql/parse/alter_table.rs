@@ -96,7 +96,7 @@ fn on_table(command: &AlterTableCmd, table: &str, written: Option<&Piece<'_>>) -
         At::AtSetStatistics | At::AtSetOptions | At::AtResetOptions => of_column(Form::SetColumnStatistics),
         At::AtSetStorage | At::AtSetCompression => of_column(Form::SetStorage),
         At::AtDropColumn => of_column(Form::DropColumn),
-        At::AtAlterColumnType => of_column(Form::AlterColumnType),
+        At::AtAlterColumnType => Part { new_type: column::altered_type(command), ..of_column(Form::AlterColumnType) },
         At::AtAddIdentity | At::AtSetIdentity | At::AtDropIdentity => of_column(Form::AlterIdentity),
         At::AtAlterColumnGenericOptions => of_column(Form::AlterForeignTable),
         At::AtAddConstraint => add_constraint(command),

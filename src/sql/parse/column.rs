@@ -4,14 +4,16 @@
 //! possible. A default, a generated value or a user-defined type beside it still gets its probe, so that a
 //! plan that splits the column from its constraint knows what the rest would cost.
 
-use super::names::{relation, some, strings};
+use super::names::{dotted, relation, some, strings};
 use super::pieces::Piece;
 use super::probe;
 use crate::pg::RelationName;
-use crate::sql::Part;
 use crate::sql::form::Form;
+use crate::sql::{Calls, NewType, Part};
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AlterTableCmd, ColumnDef, ConstrType, Constraint, Node, TypeName};
+use pg_query::protobuf::{
+    AExprKind, AlterTableCmd, ColumnDef, ConstrType, Constraint, FuncCall, Node, SqlValueFunctionOp, TypeName, a_const,
+};
 
 /// The types of `pg_catalog` that a column may be written with by their bare name.
 #[rustfmt::skip] // as a table
@@ -61,6 +63,12 @@ pub(super) fn add(command: &AlterTableCmd, table: &str, written: Option<&Piece<'
     let mut part = Part { column: some(&column.colname), others: references(column), ..Part::new(form) };
     if properties.may_rewrite() {
         part.probe = probe::probe(table, command);
+    }
+    if properties.user_type {
+        part.new_type = new_type(column).filter(|_| has_no_default_but_a_string(column)).map(Box::new);
+    }
+    if properties.default && !properties.user_type {
+        part.default_calls = default_calls(column).map(Box::new);
     }
     part.new_column = written.and_then(|piece| piece.new_column(command, column)).map(Box::new);
     part
@@ -185,6 +193,54 @@ fn is_built_in(name: &TypeName) -> bool {
     }
 }
 
+/// The type alone, as ALTER COLUMN TYPE has it.
+pub(super) fn altered_type(command: &AlterTableCmd) -> Option<Box<NewType>> {
+    let column = command.def.as_deref().and_then(definition)?;
+    let alone = column.raw_default.is_none() && column.coll_clause.is_none();
+    new_type(column).filter(|_| alone).map(Box::new)
+}
+
+fn new_type(column: &ColumnDef) -> Option<NewType> {
+    let written =
+        column.type_name.as_ref().filter(|name| name.array_bounds.is_empty() && !name.setof && !name.pct_type)?;
+    let name = dotted(&strings(&written.names))?;
+    let modifiers: Option<Vec<i64>> = written.typmods.iter().map(integer).collect();
+    Some(NewType { schema: name.schema, name: name.name, modifiers: modifiers? })
+}
+
+fn integer(node: &Node) -> Option<i64> {
+    match node.node.as_ref()? {
+        NodeEnum::AConst(constant) => match constant.val.as_ref()? {
+            a_const::Val::Ival(integer) => Some(integer.ival.into()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// No default, or a string, which is read as the type's own value once and for all; also where it is cast to that type.
+fn has_no_default_but_a_string(column: &ColumnDef) -> bool {
+    let is_string = |node: &Node| match node.node.as_ref() {
+        Some(NodeEnum::AConst(constant)) => matches!(constant.val, Some(a_const::Val::Sval(_))),
+        _ => false,
+    };
+    let of_the_type = |name: &TypeName| {
+        column.type_name.as_ref().is_some_and(|own| {
+            strings(&own.names) == strings(&name.names) && name.typmods.is_empty() && name.array_bounds.is_empty()
+        })
+    };
+    constraints(column).all(|constraint| match (constraint.contype(), constraint.raw_expr.as_deref()) {
+        (ConstrType::ConstrIdentity | ConstrType::ConstrGenerated, _) => false,
+        (ConstrType::ConstrDefault, Some(value)) => match value.node.as_ref() {
+            Some(NodeEnum::TypeCast(cast)) => {
+                cast.type_name.as_ref().is_some_and(of_the_type) && cast.arg.as_deref().is_some_and(is_string)
+            }
+            _ => is_string(value) || is_null(value),
+        },
+        _ => true,
+    })
+}
+
 pub(super) fn has_constant_default(column: &ColumnDef) -> bool {
     let values = |constraint: &&Constraint| {
         use ConstrType::{ConstrDefault, ConstrGenerated, ConstrIdentity};
@@ -193,6 +249,58 @@ pub(super) fn has_constant_default(column: &ColumnDef) -> bool {
     let mut values = constraints(column).filter(values);
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     value.contype() == ConstrType::ConstrDefault && value.raw_expr.as_deref().is_some_and(is_constant)
+}
+
+/// What the column's default calls, if it is made of nothing else than literals and calls.
+fn default_calls(column: &ColumnDef) -> Option<Calls> {
+    let mut values = constraints(column).filter(|constraint| constraint.contype() == ConstrType::ConstrDefault);
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let mut calls = Calls::default();
+    add_calls(value.raw_expr.as_deref()?, &mut calls)?;
+    Some(calls)
+}
+
+/// `None`: there is something else in it.
+fn add_calls(value: &Node, calls: &mut Calls) -> Option<()> {
+    let mut all = |nodes: &[Node]| nodes.iter().try_for_each(|node| add_calls(node, calls));
+    match value.node.as_ref()? {
+        NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_) => Some(()),
+        NodeEnum::TypeCast(cast) if cast.type_name.as_ref().is_some_and(is_built_in) => {
+            add_calls(cast.arg.as_deref()?, calls)
+        }
+        NodeEnum::AArrayExpr(array) => all(&array.elements),
+        NodeEnum::CoalesceExpr(coalesce) => all(&coalesce.args),
+        NodeEnum::FuncCall(call) if is_time_elsewhere(call) => add_calls(call.args.first()?, calls),
+        NodeEnum::FuncCall(call) if call.agg_filter.is_none() && call.over.is_none() && call.agg_order.is_empty() => {
+            all(&call.args)?;
+            calls.functions.push(dotted(&strings(&call.funcname))?);
+            Some(())
+        }
+        NodeEnum::AExpr(operation) if operation.kind() == AExprKind::AexprOp => {
+            for side in [&operation.lexpr, &operation.rexpr].into_iter().flatten() {
+                add_calls(side, calls)?;
+            }
+            calls.operators.push(dotted(&strings(&operation.name))?);
+            Some(())
+        }
+        _ => None,
+    }
+}
+
+/// `now() AT TIME ZONE zone`: `timezone` of a time of day alone is volatile.
+fn is_time_elsewhere(call: &FuncCall) -> bool {
+    let [_, time] = call.args.as_slice() else { return false };
+    let is_now = match time.node.as_ref() {
+        Some(NodeEnum::SqlvalueFunction(value)) => matches!(
+            value.op(),
+            SqlValueFunctionOp::SvfopCurrentTimestamp
+                | SqlValueFunctionOp::SvfopCurrentTimestampN
+                | SqlValueFunctionOp::SvfopLocaltimestamp
+                | SqlValueFunctionOp::SvfopLocaltimestampN
+        ),
+        _ => is_constant(time) && matches!(time.node.as_ref(), Some(NodeEnum::FuncCall(_))),
+    };
+    is_now && matches!(strings(&call.funcname)[..], ["timezone"] | ["pg_catalog", "timezone"])
 }
 
 /// A literal, perhaps cast to a type of PostgreSQL's own, none of whose casts is volatile; or a time or a name that is the same for

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn escapes_are_read_as_the_session_reads_them() {
         let text = r"ALTER ROLE joe PASSWORD 'a\'hunter2 \'b' LOGIN";
-        let options = ParseOptions { standard_conforming_strings: false };
+        let options = ParseOptions { standard_conforming_strings: false, ..ParseOptions::default() };
         let shown = parse_with(text, options).unwrap().remove(0).logged;
         assert_eq!(shown, "ALTER ROLE joe PASSWORD '***' LOGIN");
     }

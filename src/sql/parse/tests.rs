@@ -183,7 +183,7 @@ fn ranges_are_exact() {
 fn old_strings_are_read_the_old_way() {
     let sql = r"SELECT 'it\'s; -- here' -- x
         ; CREATE INDEX ON t ((a || 'b\\')) -- '";
-    let options = ParseOptions { standard_conforming_strings: false };
+    let options = ParseOptions { standard_conforming_strings: false, ..ParseOptions::default() };
     let statements = parse_with(sql, options).expect("it is SQL of old");
     let texts: Vec<&str> = statements.iter().map(|statement| statement.text.as_str()).collect();
     assert_eq!(texts, [r"SELECT 'it\'s; -- here'", r"CREATE INDEX ON t ((a || 'b\\'))"]);
@@ -198,7 +198,7 @@ fn nothing_makes_it_panic() {
         ["", ";", " ; ; ", "\0", "ALTER TABLE t\0", "'", "/*", "$$", "EXPLAIN", "EXPLAIN (", "DO", &deep, &sums, &not]
     {
         let _ = parse(sql);
-        let _ = parse_with(sql, ParseOptions { standard_conforming_strings: false });
+        let _ = parse_with(sql, ParseOptions { standard_conforming_strings: false, ..ParseOptions::default() });
     }
 }
 

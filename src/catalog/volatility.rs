@@ -1,0 +1,47 @@
+//! Whether a new column's default is the same for every row, so that from PostgreSQL 11 on no row is written for it.
+//!
+//! The rewrite probe ([`super::probe`]) knows better, and cannot be put in a transaction block. A name may be that of several functions
+//! or operators: only if none of those that the statement could mean is volatile, the default is taken for one that is not.
+
+use super::ProbeAnswer;
+use super::query::array;
+use crate::pg::RelationName;
+use crate::sql::Part;
+use crate::sql::form::Form;
+
+/// One row, `t` or `f`. $1, $2: schemas and names of functions; $3, $4: the same of operators.
+const QUESTION: &str = "/* pgsluice: whether what a default calls is volatile */ \
+    SELECT (NOT EXISTS (\
+      SELECT FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]), \
+                             pg_catalog.unnest($2::pg_catalog.text::pg_catalog.text[])) AS f(schema, name) \
+        JOIN pg_catalog.pg_proc p ON p.proname OPERATOR(pg_catalog.=) f.name::pg_catalog.name \
+        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
+       WHERE p.provolatile::pg_catalog.text OPERATOR(pg_catalog.=) 'v' \
+         AND n.nspname OPERATOR(pg_catalog.=) ANY (CASE WHEN f.schema IS NULL THEN pg_catalog.current_schemas(true) \
+                                                        ELSE ARRAY[f.schema::pg_catalog.name] END)) \
+    AND NOT EXISTS (\
+      SELECT FROM ROWS FROM (pg_catalog.unnest($3::pg_catalog.text::pg_catalog.text[]), \
+                             pg_catalog.unnest($4::pg_catalog.text::pg_catalog.text[])) AS f(schema, name) \
+        JOIN pg_catalog.pg_operator o ON o.oprname OPERATOR(pg_catalog.=) f.name::pg_catalog.name \
+        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace \
+        JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid \
+       WHERE p.provolatile::pg_catalog.text OPERATOR(pg_catalog.=) 'v' \
+         AND n.nspname OPERATOR(pg_catalog.=) ANY (CASE WHEN f.schema IS NULL THEN pg_catalog.current_schemas(true) \
+                                                        ELSE ARRAY[f.schema::pg_catalog.name] END)))::pg_catalog.text";
+
+/// What to ask of a part, and with which parameters; `None`: it is of no use.
+pub fn question(part: &Part, version: i32) -> Option<(&'static str, [String; 4])> {
+    let calls = part.default_calls.as_deref()?;
+    if part.form != Form::AddColumnDefault || version < 110_000 {
+        return None;
+    }
+    let schemas = |names: &[RelationName]| array(names.iter().map(|name| name.schema.as_deref()));
+    let names = |names: &[RelationName]| array(names.iter().map(|name| Some(name.name.as_str())));
+    let (functions, operators) = (&calls.functions, &calls.operators);
+    Some((QUESTION, [schemas(functions), names(functions), schemas(operators), names(operators)]))
+}
+
+/// Reads the answer: what the probe would have said, where that is sure.
+pub fn answer(text: &str) -> Option<ProbeAnswer> {
+    text.starts_with('t').then(ProbeAnswer::default)
+}

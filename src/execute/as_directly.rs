@@ -1,0 +1,83 @@
+//! The server's own error, where a statement done in phases is wrong in two ways and its phases met the other one first.
+//!
+//! The server looks at the catalogue before it looks at rows, and at rows in an order of its own. So a statement that has failed is run
+//! once more as it was written, where what its phases left has been undone: under locks that are had at once, for no longer than others
+//! may be made to wait, and rolled back whatever it comes to. Only what has failed pays for it. What the server has not told in that time
+//! (it reads a large table) is told as the phases met it: `docs/forms/constraints.md` lists what that may be.
+
+use super::attempt::{is_lock_failure, nap, set_local};
+use super::{Execution, Reply, Stop};
+use crate::lanes::lock_sql;
+use crate::plan::{Plan, Step};
+use crate::sql::form::Form;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::time::Duration;
+
+/// How often the locks are asked for.
+const TRIES: usize = 5;
+
+impl Execution<'_> {
+    /// What the client is told in place of `stop`, perhaps.
+    pub(super) async fn as_directly(&mut self, plan: &Plan, stop: Stop) -> Result<Stop, Stop> {
+        let undone = !self.in_transaction() && self.memory.left.is_none();
+        let asks = may_be_wrong_twice(plan) && undone;
+        match &stop {
+            Stop::Server(error) if asks && is_of_the_statement(error) && !self.talk.link.front_gone() => {}
+            _ => return Ok(stop),
+        }
+        for _ in 0..TRIES {
+            let Some(error) = self.once_more(plan).await? else { break };
+            if is_lock_failure(&error) {
+                self.talk.ask_one(&nap(self.config.locks.poll), &[]).await?;
+                continue;
+            }
+            if is_of_the_statement(&error) {
+                let reply = Reply::default();
+                return Ok(self.failed(&Step::as_written(&plan.statement), error, &reply));
+            }
+            break;
+        }
+        Ok(stop)
+    }
+
+    async fn once_more(&mut self, plan: &Plan) -> Result<Option<ServerError>, Stop> {
+        let locks = &self.config.locks;
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        batch.statement(&set_local("lock_timeout", locks.fallback_timeout), &[]);
+        let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
+        let time = if own.is_zero() { locks.stall_budget } else { locks.stall_budget.min(own) };
+        batch.statement(&set_local("statement_timeout", time), &[]);
+        for sql in plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default() {
+            batch.statement(&sql, &[]);
+        }
+        batch.statement(&plan.statement, &[]);
+        let answer = self.talk.ask(batch, None).await?;
+        self.talk.ask_one("ROLLBACK", &[]).await?;
+        Ok(answer.error)
+    }
+}
+
+/// Whether there is more than one thing that its rows or the catalogue may refuse.
+fn may_be_wrong_twice(plan: &Plan) -> bool {
+    let in_phases = plan.tag == "ALTER TABLE" && plan.phases.len() > 1;
+    let single = |form: &Form| {
+        matches!(
+            form,
+            Form::AddCheck
+                | Form::AddForeignKey
+                | Form::AddNotNullConstraint
+                | Form::AddUnique
+                | Form::SetNotNull
+                | Form::EnforceConstraint
+                | Form::DetachPartition
+        )
+    };
+    in_phases && (plan.forms.len() > 1 || !plan.forms.iter().all(single))
+}
+
+/// Not of the time, the load, or of who was in the way.
+fn is_of_the_statement(error: &ServerError) -> bool {
+    !["08", "25", "40", "53", "55", "57", "58", "XX"].iter().any(|class| error.sqlstate().starts_with(class))
+}

@@ -106,25 +106,37 @@ pub fn nap_sql(nap: Duration, waiting_for: &str) -> String {
     format!("/* pgsluice: {comment} */ SELECT pg_catalog.pg_sleep({:.3})", nap.as_secs_f64())
 }
 
-/// `LOCK TABLE … NOWAIT` statements for all of `locks` that can be named, strongest mode first; with
-/// `wait`, as the same without NOWAIT.
-pub fn lock_sql(locks: &[LockNeed], wait: bool) -> Vec<String> {
-    let mut modes: Vec<(LockMode, bool)> = locks.iter().filter(|l| l.lockable).map(|l| (l.mode, l.only)).collect();
-    modes.sort_unstable();
-    modes.dedup();
-    modes.reverse();
-    let nowait = if wait { "" } else { " NOWAIT" };
-    modes
-        .into_iter()
-        .map(|(mode, only)| {
-            let names: Vec<String> = locks
-                .iter()
-                .filter(|l| l.lockable && l.mode == mode && l.only == only)
-                .map(|l| format!("{}{}", if only { "ONLY " } else { "" }, l.relation.quoted()))
-                .collect();
-            format!("LOCK TABLE {} IN {mode} MODE{nowait}", names.join(", "))
-        })
-        .collect()
+/// `LOCK TABLE` statements.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LockSql {
+    /// With NOWAIT; they come first, as they make nobody wait for what the others wait for.
+    pub nowait: Vec<String>,
+    /// In the server's queue.
+    pub queued: Vec<String>,
+}
+
+/// For all of `locks` that can be named, strongest mode first. With NOWAIT, unless `wait`; where the transaction holds a lock already,
+/// never: NOWAIT fails for those who wait for that one, although the server would let them wait on.
+pub fn lock_sql(locks: &[LockNeed], wait: bool) -> LockSql {
+    let queues = |lock: &LockNeed| wait || lock.held;
+    let mut kinds: Vec<(bool, LockMode, bool)> =
+        locks.iter().filter(|l| l.lockable).map(|l| (!queues(l), l.mode, l.only)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let mut sql = LockSql::default();
+    for (nowait, mode, only) in kinds.into_iter().rev() {
+        let names: Vec<String> = locks
+            .iter()
+            .filter(|l| l.lockable && queues(l) != nowait && l.mode == mode && l.only == only)
+            .map(|l| format!("{}{}", if only { "ONLY " } else { "" }, l.relation.quoted()))
+            .collect();
+        let lock = format!("LOCK TABLE {} IN {mode} MODE", names.join(", "));
+        match nowait {
+            true => sql.nowait.push(lock + " NOWAIT"),
+            false => sql.queued.push(lock),
+        }
+    }
+    sql
 }
 
 /// For people: `pid 4711 (psql, user ann, idle in transaction, for 14 min)`.
@@ -153,17 +165,29 @@ mod tests {
     use crate::pg::RelationName;
 
     fn need(name: &str, oid: u32, mode: LockMode) -> LockNeed {
-        LockNeed { relation: RelationName::new(Some("public"), name), oid, mode, only: false, lockable: true }
+        LockNeed::alone(RelationName::new(Some("public"), name), oid, mode)
     }
 
     #[test]
     fn locks_are_named_together() {
         let locks = [need("b", 2, LockMode::ShareRowExclusive), need("a", 1, LockMode::ShareRowExclusive)];
         assert_eq!(
-            lock_sql(&locks, false),
+            lock_sql(&locks, false).nowait,
             [r#"LOCK TABLE "public"."b", "public"."a" IN SHARE ROW EXCLUSIVE MODE NOWAIT"#]
         );
+        assert_eq!(
+            lock_sql(&locks, true).queued,
+            [r#"LOCK TABLE "public"."b", "public"."a" IN SHARE ROW EXCLUSIVE MODE"#]
+        );
         assert_eq!(lanes_of(&locks), [1, 2]);
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_let_wait() {
+        let held = LockNeed { held: true, ..need("a", 1, LockMode::AccessExclusive) };
+        let sql = lock_sql(&[held, need("b", 2, LockMode::AccessExclusive)], false);
+        assert_eq!(sql.nowait, [r#"LOCK TABLE "public"."b" IN ACCESS EXCLUSIVE MODE NOWAIT"#]);
+        assert_eq!(sql.queued, [r#"LOCK TABLE "public"."a" IN ACCESS EXCLUSIVE MODE"#]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) enum Next {
     Poll,
     /// In PostgreSQL's queue, for at most this long.
     Queue(Duration),
+    /// The same, until an autovacuum yields: the one thing that may take longer than the stall budget.
+    Outwait(Duration),
 }
 
 /// The first notice comes when a wait is long enough for a person to notice it.
@@ -30,6 +32,10 @@ const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
 /// Nobody cancels the same session more often, unless by a program.
 const GIVE_TRIES: usize = 100;
+
+/// What is traded where a transaction gives up.
+const IN_TRANSACTION: &str = " The transaction holds a lock that makes others wait, and they wait for as long as it does: after \
+    in_transaction_wait ([locks] in proxy.toml) the statement fails rather than that they wait on.";
 
 /// A rung's pause: so many times as long as it made others wait.
 const LADDER_PAUSE: u32 = 10;
@@ -46,9 +52,12 @@ pub(super) struct Waiting {
     /// Lanes this phase needs, and how many of them (from the first) it has.
     lanes: Vec<u32>,
     held: usize,
-    /// The next rung of the ladder, and when it may be stepped on.
+    /// The next rung of the ladder, its highest, and when it may be stepped on.
     rung: Duration,
+    highest: Duration,
     rung_from: Instant,
+    /// The transaction makes others wait meanwhile: it stands behind no lane for longer than the stall budget.
+    hurts: bool,
     taken_by_other: bool,
     outwaited: bool,
 }
@@ -60,6 +69,7 @@ impl Waiting {
             let mut found = run.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
             found.any(|relation| relation.id.oid == lock.oid && relation.lane_holder.is_some())
         });
+        let held = phase.locks.iter().any(|lock| lock.held);
         Self {
             since: now,
             limit: run.wait_limit(),
@@ -69,7 +79,10 @@ impl Waiting {
             lanes: lanes::lanes_of(&phase.locks),
             held: 0,
             rung: run.config.locks.ladder_start,
-            rung_from: now + run.config.locks.starve_after,
+            highest: run.config.locks.stall_budget,
+            // Who holds a lock there already is ahead of all that wait for it, so that nothing is to be gained by polling.
+            rung_from: if held { now } else { now + run.config.locks.starve_after },
+            hurts: run.holds_strong_lock(),
             taken_by_other,
             outwaited: false,
         }
@@ -90,9 +103,9 @@ impl Waiting {
 
     /// A try found its lock taken.
     pub(super) fn failed(&mut self, how: Next) {
-        if let Next::Queue(timeout) = how {
-            self.rung_from = Instant::now() + timeout * LADDER_PAUSE;
-            self.rung = self.rung.max(timeout) * 2;
+        if let Next::Queue(timeout) | Next::Outwait(timeout) = how {
+            self.rung_from = Instant::now() + timeout.saturating_mul(LADDER_PAUSE);
+            self.rung = self.rung.max(timeout).saturating_mul(2).min(self.highest);
         }
     }
 
@@ -132,10 +145,16 @@ impl Execution<'_> {
         if session.statement_timeout_ms > 0 {
             limit = limit.min(Duration::from_millis(session.statement_timeout_ms));
         }
-        if session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application()) {
-            limit = limit.min(self.config.locks.stall_budget);
+        if self.holds_strong_lock() {
+            limit = limit.min(self.config.locks.in_transaction_wait);
         }
         limit
+    }
+
+    /// Others wait for what the client's transaction holds, for as long as that waits itself.
+    fn holds_strong_lock(&self) -> bool {
+        let session = &self.facts.session;
+        session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application())
     }
 
     /// Waits until it is worth trying again.
@@ -164,7 +183,9 @@ impl Execution<'_> {
                 let report = self.deadlock(phase, waiting);
                 return Err(self.leave(Stop::Report(report)).await);
             }
-            if waiting.held < waiting.lanes.len() {
+            // Whose lane it is may be waiting for this very transaction.
+            let impatient = waiting.hurts && waited >= self.config.locks.stall_budget;
+            if waiting.held < waiting.lanes.len() && !impatient {
                 continue;
             }
             if waiting.last.blockers.is_empty() && now < waiting.rung_from {
@@ -174,7 +195,7 @@ impl Execution<'_> {
                 return Ok(next);
             }
             if now >= waiting.rung_from && !waiting.settled_blocker(self.config.locks.starve_after, now) {
-                return Ok(Next::Queue(waiting.rung.min(self.config.locks.stall_budget)));
+                return Ok(Next::Queue(waiting.rung.min(waiting.highest)));
             }
         }
     }
@@ -300,7 +321,7 @@ impl Execution<'_> {
             }
             Autovacuum::Outwait if !waiting.outwaited => {
                 waiting.outwaited = true;
-                Ok(Some(Next::Queue(deadlock_timeout + deadlock_timeout / 5)))
+                Ok(Some(Next::Outwait(deadlock_timeout + deadlock_timeout / 5)))
             }
             Autovacuum::Cancel | Autovacuum::Outwait | Autovacuum::Wait => Ok(None),
         }
@@ -313,9 +334,13 @@ impl Execution<'_> {
             return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
                 .detail(in_the_way(&waiting.last));
         }
+        let why = match waiting.limit < self.config.locks.deadline && ms != session.lock_timeout_ms {
+            true => IN_TRANSACTION,
+            false => "",
+        };
         let report =
             Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
-                "Waited {} {}. {}",
+                "Waited {} {}. {}{why}",
                 in_words(waited),
                 waiting_for_lock(&phase.locks),
                 who_was(phase, &waiting.last)
@@ -323,11 +348,9 @@ impl Execution<'_> {
         if ms == session.lock_timeout_ms {
             return report;
         }
-        if waiting.limit < self.config.locks.deadline {
-            return report.hint(
-                "The transaction already holds a lock that makes others wait, so it may not wait long itself. \
-                 Roll back and try again, or run this statement first or in a transaction of its own.",
-            );
+        if !why.is_empty() {
+            return report
+                .hint("Roll back and try again, or run this statement first or in a transaction of its own.");
         }
         report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
     }

@@ -12,6 +12,7 @@ mod hello;
 mod prepared;
 mod proxy_header;
 mod simple;
+mod slow;
 mod together;
 mod unfinished;
 
@@ -105,6 +106,10 @@ struct Session {
     parameters: Box<Parameters>,
     /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
     vain: Box<[Vain]>,
+    /// The statement at hand has outlived its hold budget, as if its table were large: it is planned so.
+    nothing_is_small: bool,
+    /// A statement that has done so among others, and goes by itself next.
+    slow: Option<Box<str>>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -154,6 +159,8 @@ impl Session {
             eye,
             parameters: Box::new(hello.parameters),
             vain: Box::default(),
+            nothing_is_small: false,
+            slow: None,
             owns_block: false,
             _seat: hello.seat,
         }

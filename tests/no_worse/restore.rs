@@ -1,0 +1,1 @@
+//! What pg_dump writes is restored through the proxy.

@@ -204,27 +204,28 @@ fn a_transaction_does_not_wait_behind_those_who_wait_for_it() {
     stage.running.stop_now();
 }
 
-/// A hundred rows, and a second for them.
+/// Fifty rows, and half a second for them.
 const SLOW: &str = "CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM pg_sleep(0.01); RETURN $1; END';
     CREATE FUNCTION slow() RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM pg_sleep(0.01); RETURN 1; END';
-    CREATE TABLE t (id int PRIMARY KEY, a int, v text); INSERT INTO t SELECT g, g, 'x' FROM generate_series(1, 100) g;
-    CREATE TABLE source (id int); INSERT INTO source SELECT generate_series(1, 100);
+    CREATE TABLE t (id int PRIMARY KEY, a int, v text); INSERT INTO t SELECT g, g, 'x' FROM generate_series(1, 50) g;
+    CREATE TABLE t2 AS SELECT * FROM t; CREATE TABLE t3 AS SELECT * FROM t; CREATE TABLE t4 AS SELECT * FROM t;
+    CREATE TABLE source (id int); INSERT INTO source SELECT generate_series(1, 50);
     CREATE MATERIALIZED VIEW m AS SELECT id, slow(id) AS s FROM source WITH NO DATA;
     CREATE MATERIALIZED VIEW u AS SELECT id, slow(id) AS s FROM source; CREATE UNIQUE INDEX ON u (id);
     CREATE TABLE o (id int PRIMARY KEY)";
 
 fn short(config: &mut Config) {
-    config.locks.hold_budget = Duration::from_millis(300);
+    config.locks.hold_budget = Duration::from_millis(200);
 }
 
 /// Statements, and whether they have a way that blocks nobody.
 const SLOW_ONES: [(&str, bool); 7] = [
     ("CREATE INDEX ON t (slow(a))", true),
-    ("ALTER TABLE t ADD CONSTRAINT k CHECK (slow(a) > 0)", true),
-    ("ALTER TABLE t ADD COLUMN c int DEFAULT slow()", true),
+    ("ALTER TABLE t2 ADD CONSTRAINT k CHECK (slow(a) > 0)", true),
+    ("ALTER TABLE t3 ADD COLUMN c int DEFAULT slow()", true),
     ("REFRESH MATERIALIZED VIEW u", true),
     ("REFRESH MATERIALIZED VIEW m", false),
-    ("ALTER TABLE t ALTER a TYPE bigint USING slow(a)", false),
+    ("ALTER TABLE t4 ALTER a TYPE bigint USING slow(a)", false),
     ("ALTER TABLE o ADD COLUMN c int", false),
 ];
 
@@ -252,7 +253,7 @@ fn what_is_slow_on_a_small_table_is_done() {
     }
     let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
     assert_eq!(stage.direct.value(invalid), "0");
-    assert_eq!(stage.direct.value("SELECT count(*) FROM t WHERE c IS NULL"), "0");
+    assert_eq!(stage.direct.value("SELECT count(*) FROM t3 WHERE c IS NULL"), "0");
     stage.running.stop_now();
 }
 
@@ -261,7 +262,7 @@ fn what_is_slow_on_a_small_table_is_done_in_a_transaction() {
     for way in WAYS {
         let mut stage = Stage::new(&SERVER, "slow_block", short, SLOW);
         stage.direct.ok(DAWDLES);
-        for (sql, _) in SLOW_ONES {
+        for (sql, _) in SLOW_ONES.into_iter().step_by(2) {
             let mut client = stage.client();
             let marks = format!("CREATE TABLE mark_{} ()", stage.direct.value("SELECT count(*) FROM pg_class"));
             let outcome = in_one(&mut client, &[&marks, "COMMENT ON TABLE o IS 'x'", sql, "COMMENT ON TABLE o IS 'y'"], way, || {});
@@ -297,8 +298,8 @@ fn what_is_slow_on_a_small_table_lets_others_go_on() {
         assert_eq!(outcome.error, None, "{outcome:?}");
         waits.join().unwrap()
     });
-    // Directly it is the second that it takes.
-    assert!(worst < Duration::from_millis(800), "{worst:?}");
+    // Directly it is all the time that it takes.
+    assert!(worst < Duration::from_millis(450), "{worst:?}");
     stage.running.stop_now();
 }
 

@@ -95,7 +95,9 @@ fn ahead_of_those_who_wait(server: &Postgres) {
     let setup = "CREATE TABLE t (id bigint PRIMARY KEY, a int, b text); INSERT INTO t SELECT g, g, 'x' FROM generate_series(1, 100) g;
         CREATE TABLE other (t bigint);
         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'";
-    let stage = Stage::new(server, "ahead", |_| {}, setup);
+    // They would not be outwaited in time.
+    let tweak = |config: &mut Config| config.locks.in_transaction_wait = Duration::from_millis(200);
+    let stage = Stage::new(server, "ahead", tweak, setup);
     let done = AtomicBool::new(false);
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass";
     thread::scope(|scope| {

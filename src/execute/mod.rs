@@ -7,9 +7,11 @@
 
 mod attempt;
 mod backfill;
+mod blocked;
 pub mod budget;
 mod detach;
 pub mod first;
+mod lane;
 pub mod leftover;
 mod long;
 mod progress;

@@ -140,7 +140,10 @@ fn drop_copy(partition: &RelationFacts) -> Step {
 /// Of what is a table of its own by then.
 fn own_locks(ask: &Ask<'_>, partition: &RelationFacts) -> Vec<LockNeed> {
     let lockable = ask.facts.lock_facts(partition.id.oid).is_some_and(|facts| facts.may_lock);
-    vec![LockNeed { lockable, ..LockNeed::alone(partition.id.full_name(), partition.id.oid, LockMode::AccessExclusive) }]
+    vec![LockNeed {
+        lockable,
+        ..LockNeed::alone(partition.id.full_name(), partition.id.oid, LockMode::AccessExclusive)
+    }]
 }
 
 fn half_way(partition: &RelationFacts) -> Report {

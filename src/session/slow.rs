@@ -10,7 +10,12 @@ use crate::sql::Statement;
 
 impl Session {
     /// With all that its plan depends on; `slow`: it has outlived its hold budget before.
-    pub(super) async fn at_its_pace(&mut self, statement: &Statement, offset: usize, slow: bool) -> Result<Reply, Stop> {
+    pub(super) async fn at_its_pace(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+        slow: bool,
+    ) -> Result<Reply, Stop> {
         self.nothing_is_small = slow;
         let mut result = self.run_fully(statement, offset).await;
         if matches!(result, Err(Stop::Slow)) {

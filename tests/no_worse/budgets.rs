@@ -163,7 +163,10 @@ fn a_transaction_that_holds_a_lock_waits_for_another() {
         assert_eq!(outcome.error, None, "{way:?} {outcome:?}");
         holder.outcome();
     }
-    assert_eq!(stage.direct.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 'b'::regclass AND attnum > 0"), "4");
+    assert_eq!(
+        stage.direct.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 'b'::regclass AND attnum > 0"),
+        "4"
+    );
     stage.running.stop_now();
 }
 
@@ -267,7 +270,12 @@ fn what_is_slow_on_a_small_table_is_done_in_a_transaction() {
         for (sql, _) in SLOW_ONES.into_iter().step_by(2) {
             let mut client = stage.client();
             let marks = format!("CREATE TABLE mark_{} ()", stage.direct.value("SELECT count(*) FROM pg_class"));
-            let outcome = in_one(&mut client, &[&marks, "COMMENT ON TABLE o IS 'x'", sql, "COMMENT ON TABLE o IS 'y'"], way, || {});
+            let outcome = in_one(
+                &mut client,
+                &[&marks, "COMMENT ON TABLE o IS 'x'", sql, "COMMENT ON TABLE o IS 'y'"],
+                way,
+                || {},
+            );
             assert_eq!(outcome.error, None, "{way:?} {sql}: {outcome:?}");
             assert_eq!(client.value("SHOW statement_timeout"), "0");
             assert_eq!(client.value("SHOW lock_timeout"), "0");
@@ -308,7 +316,8 @@ fn what_is_slow_on_a_small_table_lets_others_go_on() {
 /// A tree of many partitions, as much as is done for each of them being little.
 #[test]
 fn many_partitions_are_changed_at_once() {
-    let server = Postgres::start(pgsluice::dev::Options::default().setting("max_locks_per_transaction", "512")).unwrap();
+    let server =
+        Postgres::start(pgsluice::dev::Options::default().setting("max_locks_per_transaction", "512")).unwrap();
     let setup = "CREATE TABLE p (id int NOT NULL, a int) PARTITION BY RANGE (id);
         DO $$BEGIN FOR i IN 0..399 LOOP
           EXECUTE format('CREATE TABLE p%s PARTITION OF p FOR VALUES FROM (%s) TO (%s)', i, i, i + 1);

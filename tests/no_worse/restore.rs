@@ -66,7 +66,8 @@ const SCHEMA: &str = "
     CREATE EVENT TRIGGER none_yet ON sql_drop EXECUTE FUNCTION app.dropped();
 ";
 
-const DROPPED: &str = "CREATE SCHEMA app; CREATE FUNCTION app.dropped() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';";
+const DROPPED: &str =
+    "CREATE SCHEMA app; CREATE FUNCTION app.dropped() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';";
 
 const ROWS: &str = "
     INSERT INTO app.customer (name, mood, size, home, tags, boss)
@@ -87,7 +88,10 @@ const WAYS: [(&str, &[&[&str]]); 6] = [
     ("pg_restore", &[&["{file}"]]),
     ("pg_restore", &[&["-j", "2", "{file}"]]),
     ("pg_restore", &[&["--single-transaction", "{file}"]]),
-    ("pg_restore", &[&["--section=pre-data", "{file}"], &["--section=data", "{file}"], &["--section=post-data", "{file}"]]),
+    (
+        "pg_restore",
+        &[&["--section=pre-data", "{file}"], &["--section=data", "{file}"], &["--section=post-data", "{file}"]],
+    ),
     ("psql", &[&["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "{text}"]]),
     ("psql", &[&["-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", "{text}"]]),
 ];

@@ -12,7 +12,7 @@ use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
 
 /// The longest nap of who is not first: a lane that becomes free is taken after half of it, and a build waits for as long in vain.
-const LONGEST_NAP: Duration = Duration::from_millis(250);
+pub(super) const LONGEST_NAP: Duration = Duration::from_millis(250);
 
 /// A nap is so much of the time that was waited already.
 const NAP_SHARE: u32 = 8;

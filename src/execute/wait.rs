@@ -6,6 +6,7 @@
 //! client's end, `pg_cancel_backend`).
 
 use super::blocked::{in_the_way, waiting_for, waiting_for_lock};
+use super::lane::LONGEST_NAP;
 use super::{Execution, Stop};
 use crate::config::Autovacuum;
 use crate::lanes::{self, Blocker, View};
@@ -33,6 +34,9 @@ const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
 /// Who is first in a lane looks so often who is in the way; in between it glances at one of them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A nap between two glances is so much of the time that was waited already: two of them are what a lock may be free unnoticed.
+const GLANCE_SHARE: u32 = 80;
 
 /// A rung's pause: so many times as long as it made others wait.
 const LADDER_PAUSE: u32 = 10;
@@ -296,8 +300,10 @@ impl Execution<'_> {
     async fn nap_and_glance(&mut self, phase: &Phase, waiting: &Waiting, blocker: &Blocker) -> Result<bool, Stop> {
         let mut batch = Batch::new();
         batch.statement(lanes::GLANCE_SQL, &[&blocker.transaction, &blocker.oid.to_string(), &blocker.mode]);
-        let nap = self.spread(self.config.locks.poll) / 2;
-        let nap = lanes::nap_sql(nap, &self.talk.words(&waiting_for(phase, &waiting.last)));
+        let half = self.config.locks.poll / 2;
+        let nap =
+            if waiting.hurts { half } else { (waiting.since.elapsed() / GLANCE_SHARE).min(LONGEST_NAP).max(half) };
+        let nap = lanes::nap_sql(self.spread(nap), &self.talk.words(&waiting_for(phase, &waiting.last)));
         let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
         self.struck(struck)?;
         let held = answer.value() != Some("f");

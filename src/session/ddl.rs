@@ -28,8 +28,6 @@ use std::time::{Duration, Instant};
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
-/// Relations that a session remembers to need facts.
-const VAIN: usize = 64;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -114,7 +112,7 @@ impl Session {
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
-        first.filter(|first| !first.condition.is_vain(&self.vain))
+        first.filter(|first| !self.is_vain(first))
     }
 
     /// All that is known of the session without a question.
@@ -142,17 +140,10 @@ impl Session {
         result
     }
 
-    /// Its condition did not hold.
-    pub(super) fn remember_vain(&mut self, first: &First) {
-        if self.vain.len() < VAIN {
-            self.vain = std::mem::take(&mut self.vain).into_iter().chain(first.condition.vain()).collect();
-        }
-    }
-
     pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
         let Shared { config, metrics, .. } = &*self.shared;
         let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
-        let pace = if self.nothing_is_small { Pace::Slow } else { Pace::Any };
+        let pace = if self.nothing_is_small() { Pace::Slow } else { Pace::Any };
         Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory, pace }
     }
 
@@ -262,7 +253,7 @@ impl Session {
     pub(super) fn limits(&self) -> Limits {
         let ddl = &self.shared.config.ddl;
         Limits {
-            small_table: if self.nothing_is_small { 0 } else { ddl.small_table },
+            small_table: if self.nothing_is_small() { 0 } else { ddl.small_table },
             rewrite: self.shared.config.proxy.mode == Mode::Plan,
             refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
             refuse_exclude: ddl.exclude == Unsafe::Refuse,

@@ -6,3 +6,5 @@ mod common;
 mod budgets;
 #[path = "no_worse/restore.rs"]
 mod restore;
+#[path = "no_worse/stalls.rs"]
+mod stalls;

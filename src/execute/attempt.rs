@@ -147,7 +147,7 @@ impl Execution<'_> {
             batch.statement(SETTLE, &[]);
         }
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-        batch.statement(&set_local("lock_timeout", self.lock_timeout(how)), &[]);
+        batch.statement(&set_local("lock_timeout", self.lock_timeout(phase, how)), &[]);
         let hold = self.hold_timeout(phase);
         // COMMIT is sent when the record can be written: should this proxy be frozen, or its machine die, nobody else would end that.
         if let Some(budget) = self.hold_budget(phase).filter(|_| self.records(phase)) {
@@ -158,8 +158,8 @@ impl Execution<'_> {
         if hold.is_some() || waited {
             batch.statement(&set_local("statement_timeout", hold.unwrap_or(own)), &[]);
         }
-        if waited && matches!(how, Next::Queue(_)) {
-            batch.statement(&set_local("lock_timeout", self.lock_timeout(Next::Poll)), &[]);
+        if waited && matches!(how, Next::Queue(_) | Next::Each(_)) {
+            batch.statement(&set_local("lock_timeout", self.lock_timeout(phase, Next::Poll)), &[]);
         }
         let steps_at = batch.statements;
         for step in &phase.steps {
@@ -189,7 +189,7 @@ impl Execution<'_> {
     /// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
     pub(super) async fn attempt_alone(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
         let own = self.facts.session.lock_timeout_ms;
-        let timeout = self.lock_timeout(how).as_millis();
+        let timeout = self.lock_timeout(phase, how).as_millis();
         self.talk.ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
         let mut tried = Tried::Done;
         for step in &phase.steps {

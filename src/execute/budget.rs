@@ -21,11 +21,13 @@ const PER_RELATION: Duration = Duration::from_millis(10);
 
 impl Execution<'_> {
     /// How long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins where it is stricter.
-    pub(super) fn lock_timeout(&self, how: Next) -> Duration {
+    pub(super) fn lock_timeout(&self, phase: &Phase, how: Next) -> Duration {
         let locks = &self.config.locks;
+        let steps = u32::try_from(phase.steps.len()).unwrap_or(u32::MAX).max(1);
         let wanted = match how {
-            Next::Poll => locks.fallback_timeout.min(locks.stall_budget),
-            Next::Queue(timeout) => timeout.min(locks.stall_budget),
+            // What the steps lock beside what is named, each of them.
+            Next::Poll => locks.fallback_timeout.min((locks.stall_budget / steps).max(Duration::from_millis(1))),
+            Next::Queue(timeout) | Next::Each(timeout) => timeout.min(locks.stall_budget),
             Next::Outwait(timeout) => timeout,
         };
         match self.facts.session.lock_timeout_ms {
@@ -41,8 +43,9 @@ impl Execution<'_> {
         nowait.iter().for_each(|sql| batch.statement(sql, &[]));
         let Ok(count @ 1..) = u32::try_from(queued.len()) else { return false };
         let share = match how {
-            Next::Poll | Next::Queue(_) => self.lock_timeout(how) / count,
-            Next::Outwait(_) => self.lock_timeout(how),
+            Next::Poll | Next::Queue(_) => self.lock_timeout(phase, how) / count,
+            Next::Each(timeout) => timeout.saturating_mul(u32::try_from(phase.locks.len()).unwrap_or(u32::MAX)),
+            Next::Outwait(timeout) => timeout,
         };
         let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
         let share = if own.is_zero() { share } else { share.min(own) };

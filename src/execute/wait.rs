@@ -23,8 +23,10 @@ use std::time::{Duration, Instant};
 pub(super) enum Next {
     /// NOWAIT.
     Poll,
-    /// In PostgreSQL's queue, for at most this long.
+    /// In PostgreSQL's queue, for at most this long, all relations together.
     Queue(Duration),
+    /// The same for each of them, where that was in vain: transactions that use all of them may be too long for them to be had in one.
+    Each(Duration),
     /// The same, until an autovacuum yields: the one thing that may take longer than the stall budget.
     Outwait(Duration),
 }
@@ -34,6 +36,9 @@ const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
 /// Who is first in a lane looks so often who is in the way; in between it glances at one of them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// So many times the highest rung, which take some twenty seconds, are no bad luck any more.
+const IN_VAIN: u32 = 8;
 
 /// A nap between two glances is so much of the time that was waited already: two of them are what a lock may be free unnoticed.
 const GLANCE_SHARE: u32 = 80;
@@ -58,6 +63,8 @@ pub(super) struct Waiting {
     rung: Duration,
     highest: Duration,
     rung_from: Instant,
+    /// How often the highest was in vain.
+    at_the_top: u32,
     /// The transaction makes others wait meanwhile: it stands behind no lane for longer than the stall budget.
     pub(super) hurts: bool,
     taken_by_other: bool,
@@ -85,6 +92,7 @@ impl Waiting {
             highest: run.config.locks.stall_budget,
             // Who holds a lock there already is ahead of all that wait for it, so that nothing is to be gained by polling.
             rung_from: if held { now } else { now + run.config.locks.starve_after },
+            at_the_top: 0,
             hurts: run.holds_strong_lock(),
             taken_by_other,
             outwaited: false,
@@ -109,6 +117,11 @@ impl Waiting {
         }
     }
 
+    fn queue(&self) -> Next {
+        let rung = self.rung.min(self.highest);
+        if self.at_the_top >= IN_VAIN { Next::Each(rung) } else { Next::Queue(rung) }
+    }
+
     /// Another wait of the same phase, whose lanes it has: the limit counts anew.
     pub(super) fn begin_anew(&mut self) {
         let now = Instant::now();
@@ -119,7 +132,8 @@ impl Waiting {
 
     /// A try found its lock taken.
     pub(super) fn failed(&mut self, how: Next) {
-        if let Next::Queue(timeout) | Next::Outwait(timeout) = how {
+        if let Next::Queue(timeout) | Next::Each(timeout) | Next::Outwait(timeout) = how {
+            self.at_the_top = self.at_the_top.saturating_add(u32::from(timeout >= self.highest));
             self.rung_from = Instant::now() + timeout.saturating_mul(LADDER_PAUSE);
             self.rung = self.rung.max(timeout).saturating_mul(2).min(self.highest);
         }
@@ -236,7 +250,7 @@ impl Execution<'_> {
                 return Ok(next);
             }
             if now >= waiting.rung_from && !waiting.settled_blocker(self.config.locks.starve_after, now) {
-                return Ok(Next::Queue(waiting.rung.min(waiting.highest)));
+                return Ok(waiting.queue());
             }
         }
     }
@@ -416,6 +430,7 @@ mod tests {
             rung: first,
             highest,
             rung_from: now,
+            at_the_top: 0,
             hurts: false,
             taken_by_other: false,
             outwaited: false,

@@ -8,7 +8,7 @@
 use super::blocked::{in_the_way, waiting_for, waiting_for_lock};
 use super::lane::LONGEST_NAP;
 use super::{Execution, Stop};
-use crate::config::Autovacuum;
+use crate::config::{Autovacuum, Config};
 use crate::lanes::{self, Blocker, View};
 use crate::pg::sqlstate;
 use crate::plan::Phase;
@@ -34,14 +34,16 @@ pub(super) enum Next {
 /// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
-/// Who is first in a lane looks so often who is in the way; in between it glances at one of them.
+/// Who is first in a lane looks so often who is in the way, and more seldom the longer it has waited; in between it glances at one of them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+const LOOK_SHARE: u32 = 4;
 
 /// So many times the highest rung, which take some twenty seconds, are no bad luck any more.
 const IN_VAIN: u32 = 8;
 
 /// A nap between two glances is so much of the time that was waited already: two of them are what a lock may be free unnoticed.
-const GLANCE_SHARE: u32 = 80;
+const GLANCE_SHARE: u32 = 40;
 
 /// A rung's pause: so many times as long as it made others wait.
 const LADDER_PAUSE: u32 = 10;
@@ -149,11 +151,15 @@ impl Waiting {
     }
 
     /// Who is in the way for sure, of those who were seen at the last look: it is not looked for others while he is. Not where there is
-    /// more to find out: an autovacuum may be about to yield, a short queue may be worth a try.
-    fn watched(&self, patience: Duration, now: Instant) -> Option<Blocker> {
-        let fresh = self.looked.is_some_and(|at| now - at < LOOK_EVERY);
-        let told = self.noticed.is_some() || now - self.since < FIRST_NOTICE;
-        let queues = now >= self.rung_from && !self.settled_blocker(patience, now);
+    /// more to find out: an autovacuum may be about to yield, a short queue may be worth a try. In a transaction somebody may come to wait for it.
+    fn watched(&self, config: &Config, now: Instant, in_transaction: bool) -> Option<Blocker> {
+        let seldom = if in_transaction { LOOK_EVERY } else { (now - self.since) / LOOK_SHARE };
+        let fresh = self.looked.is_some_and(|at| now - at < seldom.clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY));
+        let told = match self.noticed {
+            None => now - self.since < FIRST_NOTICE,
+            Some(at) => now - at < config.ddl.progress_interval,
+        };
+        let queues = now >= self.rung_from && !self.settled_blocker(config.locks.starve_after, now);
         let others = self.last.blockers.iter().any(|blocker| blocker.autovacuum || blocker.waits_for_us);
         let first = self.last.blockers.first().filter(|_| fresh && told && !queues && !others)?;
         self.missing_lane().is_none().then(|| first.clone())
@@ -220,7 +226,7 @@ impl Execution<'_> {
                 self.nap_in_lane(phase, waiting).await?;
                 continue;
             }
-            if let Some(blocker) = waiting.watched(self.config.locks.starve_after, Instant::now()) {
+            if let Some(blocker) = waiting.watched(self.config, Instant::now(), self.in_transaction()) {
                 if self.nap_and_glance(phase, waiting, &blocker).await? {
                     continue;
                 }

@@ -170,7 +170,8 @@ fn a_statement_that_queues_for_two_tables() {
                 // Apart from each other.
                 client.ok(&format!("SELECT pg_sleep(0.03 * {number})"));
                 while !stop.load(Ordering::Relaxed) {
-                    client.ok(&format!("BEGIN; LOCK TABLE {table} IN ROW EXCLUSIVE MODE; SELECT pg_sleep(0.08); COMMIT"));
+                    client
+                        .ok(&format!("BEGIN; LOCK TABLE {table} IN ROW EXCLUSIVE MODE; SELECT pg_sleep(0.08); COMMIT"));
                 }
             });
         }

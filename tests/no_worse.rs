@@ -14,6 +14,8 @@ mod advisory;
 mod at_once;
 #[path = "no_worse/blocks.rs"]
 mod blocks;
+#[path = "no_worse/budgets.rs"]
+mod budgets;
 #[path = "no_worse/descriptors.rs"]
 mod descriptors;
 #[path = "no_worse/errors.rs"]
@@ -28,6 +30,10 @@ mod pooler;
 mod prepared;
 #[path = "no_worse/privileges.rs"]
 mod privileges;
+#[path = "no_worse/restore.rs"]
+mod restore;
+#[path = "no_worse/stalls.rs"]
+mod stalls;
 #[path = "no_worse/strings.rs"]
 mod strings;
 #[path = "no_worse/trust.rs"]

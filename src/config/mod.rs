@@ -110,6 +110,8 @@ pub struct Locks {
     pub hold_budget: Duration,
     pub deadline: Duration,
     pub turn_limit: Duration,
+    /// The same of a transaction that holds a lock for which others wait.
+    pub in_transaction_wait: Duration,
     pub ladder_start: Duration,
     pub starve_after: Duration,
     pub autovacuum: Autovacuum,
@@ -365,7 +367,7 @@ impl Default for Ddl {
             record_interval: Duration::from_secs(30),
             small_table: 1 << 20,
             unsafe_ddl: Unsafe::Warn,
-            exclude: Unsafe::Refuse,
+            exclude: Unsafe::Warn,
         }
     }
 }
@@ -379,6 +381,7 @@ impl Default for Locks {
             hold_budget: Duration::from_secs(2),
             deadline: Duration::from_secs(30 * 60),
             turn_limit: Duration::from_secs(24 * 60 * 60),
+            in_transaction_wait: Duration::from_secs(10),
             ladder_start: Duration::from_millis(5),
             starve_after: Duration::from_secs(1),
             autovacuum: Autovacuum::Cancel,

@@ -49,9 +49,8 @@ impl Execution<'_> {
         let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
         let time = if own.is_zero() { locks.stall_budget } else { locks.stall_budget.min(own) };
         batch.statement(&set_local("statement_timeout", time), &[]);
-        for sql in plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default() {
-            batch.statement(&sql, &[]);
-        }
+        let locks_sql = plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default();
+        locks_sql.nowait.iter().chain(&locks_sql.queued).for_each(|sql| batch.statement(sql, &[]));
         batch.statement(&plan.statement, &[]);
         let answer = self.talk.ask(batch, None).await?;
         self.talk.ask_one("ROLLBACK", &[]).await?;

@@ -8,7 +8,8 @@
 //! How long a plain build takes is judged by the table's size; should it take longer than the stall budget all the same, it is ended
 //! there, and the concurrent way is taken.
 
-use super::attempt::{is_lock_failure, is_statement_timeout, set_local};
+use super::attempt::{is_lock_failure, set_local};
+use super::budget::is_statement_timeout;
 use super::wait::jitter;
 use super::{Execution, Reply, Stop, Undone, progress};
 use crate::backend::Answer;
@@ -203,7 +204,7 @@ impl Execution<'_> {
         batch.statement("BEGIN", &[]);
         batch.statement(&set_local("lock_timeout", patience.unwrap_or(self.config.locks.fallback_timeout)), &[]);
         let locks = lock_sql(std::slice::from_ref(table), patience.is_some());
-        locks.iter().for_each(|sql| batch.statement(sql, &[]));
+        locks.nowait.iter().chain(&locks.queued).for_each(|sql| batch.statement(sql, &[]));
         // It holds its lock from here on.
         batch.statement(&set_local("statement_timeout", self.build_budget()), &[]);
         let visible = batch.statements;
@@ -306,13 +307,7 @@ mod tests {
 
     fn phase(step: Step) -> Phase {
         let relation = RelationName::new(Some("s"), "t");
-        let lock = LockNeed {
-            relation: relation.clone(),
-            oid: 7,
-            mode: LockMode::ShareUpdateExclusive,
-            only: true,
-            lockable: true,
-        };
+        let lock = LockNeed { only: true, ..LockNeed::alone(relation.clone(), 7, LockMode::ShareUpdateExclusive) };
         Phase {
             kind: PhaseKind::Long,
             purpose: String::new(),

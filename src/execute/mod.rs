@@ -9,10 +9,13 @@ pub mod advisory;
 mod as_directly;
 mod attempt;
 mod backfill;
+mod blocked;
+pub mod budget;
 mod build;
 mod detach;
 pub mod first;
 mod guarded;
+mod lane;
 pub mod leftover;
 mod long;
 mod progress;
@@ -22,6 +25,7 @@ mod unchanged;
 mod wait;
 
 use self::attempt::Back;
+use self::budget::Pace;
 use self::leftover::Memory;
 use self::turn::Turn;
 use crate::backend::{BackendLost, Talk};
@@ -46,6 +50,8 @@ pub enum Stop {
     Server(ServerError),
     /// The proxy's.
     Report(Report),
+    /// As one brief step it takes too long, and was taken back: it is to be planned as if its table were large.
+    Slow,
     /// The client left without a goodbye.
     ClientGone,
     /// The backend is gone.
@@ -60,6 +66,7 @@ impl Stop {
         match self {
             Self::Server(error) => format!("{} from the server", error.sqlstate()),
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
+            Self::Slow => "it outlived hold_budget".to_owned(),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),
             Self::Stale => "its plan is out of date".to_owned(),
@@ -92,6 +99,7 @@ pub struct Execution<'a> {
     pub turn: Option<&'a Turn>,
     /// What the first phase does when its lock is not to be had at once.
     pub basis: Basis,
+    pub pace: Pace,
 }
 
 /// What a plan rests on, as long as none of its phases is done.
@@ -148,6 +156,8 @@ enum Tried {
     Locked,
     /// `LOCK TABLE` itself is refused, for another reason than a lock.
     Unlockable,
+    /// It outlived its hold budget.
+    Slow,
     Failed(Stop),
 }
 
@@ -158,6 +168,7 @@ impl Execution<'_> {
     /// # Errors
     /// Why it stopped. Phases that were done have been undone.
     pub async fn run(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, Stop> {
+        let plan = &*self.at_its_pace(plan);
         let result = self.run_phases(plan, told).await;
         // Whatever ended it: no answer of the backend's to us is left on its way.
         if !matches!(result, Err(Stop::Lost)) {

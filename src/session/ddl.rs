@@ -11,6 +11,7 @@ use crate::catalog::tree::Round;
 use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::advisory::Own;
+use crate::execute::budget::Pace;
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::record::Record;
@@ -30,8 +31,6 @@ use std::time::{Duration, Instant};
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
-/// Relations that a session remembers to need facts.
-const VAIN: usize = 64;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -48,14 +47,16 @@ impl Session {
             self.clear_leftovers(statement).await?;
         }
         self.look_at_block();
-        if let Some(first) = self.first(statement) {
-            let session = self.unasked();
-            let result = self.execution(&session, offset).first_try(&first).await;
-            if let Outcome::Done(reply) = self.first_result(statement, &first, result)? {
-                return Ok(reply);
-            }
+        let slow = self.is_slow(statement);
+        let Some(first) = self.first(statement).filter(|_| !slow) else {
+            return self.at_its_pace(statement, offset, slow).await;
+        };
+        let session = self.unasked();
+        let result = self.execution(&session, offset).first_try(&first).await;
+        match self.first_result(statement, &first, result)? {
+            Outcome::Done(reply) => Ok(reply),
+            outcome => self.at_its_pace(statement, offset, matches!(outcome, Outcome::Slow)).await,
         }
-        self.run_fully(statement, offset).await
     }
 
     /// How to try a statement behind what the client has sent of its pipeline; `None`: something is to be asked or
@@ -88,7 +89,7 @@ impl Session {
             return None;
         }
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
-        first.filter(|first| !first.condition.is_vain(&self.vain))
+        first.filter(|first| !self.is_vain(first))
     }
 
     /// All that is known of the session without a question.
@@ -109,25 +110,19 @@ impl Session {
                 self.log(statement, &first.plan);
                 self.done(statement, Some(first));
             }
-            Ok(Outcome::NotSo) => self.remember_vain(first),
+            Ok(Outcome::NotSo | Outcome::Slow) => self.remember_vain(first),
             Ok(_) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }
         result
     }
 
-    /// Its condition did not hold.
-    pub(super) fn remember_vain(&mut self, first: &First) {
-        if self.vain.len() < VAIN {
-            self.vain = std::mem::take(&mut self.vain).into_iter().chain(first.condition.vain()).collect();
-        }
-    }
-
     pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
         let Shared { config, metrics, .. } = &*self.shared;
         let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
+        let pace = if self.nothing_is_small() { Pace::Slow } else { Pace::Any };
         let (turn, basis) = (None, Basis::Any);
-        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory, turn, basis }
+        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory, turn, basis, pace }
     }
 
     pub(super) fn not_done(&self, plan: &Plan, stop: &Stop) {
@@ -143,8 +138,12 @@ impl Session {
         unfinished: Option<(Record, &RelationRef, bool)>,
     ) -> Result<Reply, Stop> {
         let Run { plan, facts, offset, told, turn } = run;
+        let small = self.limits().small_table > 0 && plan.phases.len() == 1;
         let mut execution = self.execution(facts, offset);
         (execution.turn, execution.basis) = (turn, basis);
+        if small {
+            execution.pace = Pace::Small;
+        }
         if let Some((record, table, quiet)) = unfinished {
             execution.resume(record, plan, table, quiet);
         }
@@ -155,7 +154,7 @@ impl Session {
         }
         match &result {
             // It is planned again.
-            Err(Stop::Stale) => {}
+            Err(Stop::Stale | Stop::Slow) => {}
             Err(stop) => {
                 self.shared.metrics.ddl_planned.add();
                 self.not_done(plan, stop);
@@ -241,7 +240,7 @@ impl Session {
     pub(super) fn limits(&self) -> Limits {
         let ddl = &self.shared.config.ddl;
         Limits {
-            small_table: ddl.small_table,
+            small_table: if self.nothing_is_small() { 0 } else { ddl.small_table },
             rewrite: self.shared.config.proxy.mode == Mode::Plan,
             refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
             refuse_exclude: ddl.exclude == Unsafe::Refuse,
@@ -302,7 +301,7 @@ impl Session {
             Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
             Err(Stop::Report(report)) => report.to_string(),
             Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
-            Err(stop @ Stop::Stale) => stop.reason(),
+            Err(stop @ (Stop::Stale | Stop::Slow)) => stop.reason(),
         };
         let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
         Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))

@@ -15,6 +15,7 @@ mod pipeline;
 mod prepared;
 mod proxy_header;
 mod simple;
+mod slow;
 mod string;
 mod together;
 mod turn;
@@ -26,7 +27,6 @@ use crate::execute::leftover::Leftovers;
 use crate::metrics::Metrics;
 use crate::net::{Arrival, Keepalive, Target};
 use crate::pg::sqlstate;
-use crate::plan::first::Vain;
 use crate::relay::{Event, Link, Login};
 use crate::report::Report;
 use crate::tls;
@@ -34,6 +34,7 @@ use crate::wire::startup::Parameters;
 use bytes::Bytes;
 use dashmap::DashMap;
 use eye::Eye;
+use slow::Lessons;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,8 +112,8 @@ struct Session {
     eye: Eye,
     /// Boxed, as it is looked at for the log only.
     parameters: Box<Parameters>,
-    /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
-    vain: Box<[Vain]>,
+    /// What its first tries have shown. Boxed, as few sessions try any.
+    lessons: Option<Box<Lessons>>,
     guarding: guarded::Guarding,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
@@ -163,7 +164,7 @@ impl Session {
             talk,
             eye,
             parameters: Box::new(hello.parameters),
-            vain: Box::default(),
+            lessons: None,
             guarding: guarded::Guarding::default(),
             owns_block: false,
             _seat: hello.seat,

@@ -313,8 +313,8 @@ impl Session {
         match &stop {
             Stop::Server(error) => self.talk.link.tell_front(&error.frame),
             Stop::Report(report) => self.talk.tell(report),
-            Stop::Stale => {
-                self.talk.tell(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again."))
+            Stop::Stale | Stop::Slow => {
+                self.talk.tell(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again."));
             }
             Stop::ClientGone | Stop::Lost => return Err(BackendLost),
         }

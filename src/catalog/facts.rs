@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub session: SessionFacts,
+    /// No name can be asked for in the session's encodings, so the statement goes as it is written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nameless: bool,
     /// In the order asked; a name that resolves to nothing has `found: None`.
     pub relations: Vec<Asked>,
     /// Every relation that the facts name beside those asked for: parents, referenced tables, an index's table …

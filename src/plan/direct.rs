@@ -178,6 +178,41 @@ fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
     Plan { notes, phases: vec![phase], ..ask.empty() }
 }
 
+/// The plan of a statement of whose names nothing can be asked, and none be locked.
+///
+/// # Errors
+/// It may be long, and policy refuses such.
+pub(super) fn plan_unnamed(ask: &Ask<'_>) -> Result<Plan, Refusal> {
+    const WHY: &str = "its names cannot be told in the session's encoding";
+    let forms = || ask.ddl.parts.iter().map(|part| part.form);
+    if ask.must_leave_transaction() || forms().all(|form| form.row().way == Way::Relay) {
+        return Ok(ask.relayed(WHY));
+    }
+    if forms().all(|form| form.row().way == Way::Long) {
+        return Ok(Plan { phases: vec![ask.phase(PhaseKind::Long, WHY)], ..ask.empty() });
+    }
+    let hazardous = |part: &&Part| {
+        !part.form.row().hazard.is_empty() && !(part.form == Form::AddColumnDefault && is_kept_beside_rows(ask, part))
+    };
+    let hazards: Vec<Form> = ask.ddl.parts.iter().filter(hazardous).map(|part| part.form).collect();
+    if let Some(form) = hazards.iter().find(|form| is_refused(ask, **form, form.row().hazard)) {
+        return Err(refusal(ask, *form, form.row().hazard));
+    }
+    let mut phase = ask.phase(PhaseKind::Guarded, WHY);
+    // What they are about may be partitioned.
+    phase.in_transaction &= !ask.has_form(Form::Reindex) && !ask.has_form(Form::Cluster);
+    let mut notes: Vec<Report> = Vec::new();
+    for form in hazards {
+        let note = warning(ask, form, form.row().hazard)
+            .detail("Its names cannot be told in the session's encoding, so it runs as it is written.")
+            .hint("With client_encoding = UTF8 it would be done in steps, if it can be.");
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    Ok(Plan { notes, phases: vec![phase], ..ask.empty() })
+}
+
 fn is_refused(ask: &Ask<'_>, form: Form, hazard: &str) -> bool {
     let refused = ask.limits.refuse_unsafe || (ask.limits.refuse_exclude && form == Form::AddExclude);
     ask.limits.rewrite && refused && !hazard.is_empty()

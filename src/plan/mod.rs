@@ -152,6 +152,9 @@ pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bo
 }
 
 fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
+    if ask.facts.nameless {
+        return direct::plan_unnamed(ask);
+    }
     covered(ask.ddl, ask.facts)?;
     if ask.limits.rewrite
         && let Some(answer) = elide::answer(ask)

@@ -21,6 +21,7 @@ use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
+use crate::wire::speech::Sayable;
 use crate::wire::{error_response::ServerError, reply};
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,7 @@ impl Session {
             self.shared.metrics.ddl_elided.add();
             self.done(statement, None);
             let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
-            return Ok(elided(&plan, heard));
+            return Ok(elided(&plan, heard.iter().map(|report| self.talk.worded(report))));
         }
         let reply = self.execute_plan(&plan, &facts, offset, None).await?;
         self.done(statement, None);
@@ -110,6 +111,9 @@ impl Session {
 
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
+        if self.talk.link.speech.is_in_private(&statement.text) {
+            return None;
+        }
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
         first.filter(|first| !first.condition.is_vain(&self.vain))
     }
@@ -200,7 +204,8 @@ impl Session {
     }
 
     async fn clear_all_but(&mut self, statement: &Statement, continued: &mut Vec<Leftover>) -> Result<(), Stop> {
-        while self.talk.link.status == b'I' {
+        // Where only ASCII can be said, it is left to another session of the role's.
+        while self.talk.link.status == b'I' && self.talk.link.speech.sayable() != Sayable::Ascii {
             let (database, role) = self.database_and_role();
             let Some(leftover) = self.shared.leftovers.take(database, role) else { break };
             if leftover.job.as_ref().is_some_and(|job| job.statement == statement.text) {
@@ -263,6 +268,47 @@ impl Session {
 
     /// What is true of the relations that a statement names, and what it would do to them.
     pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
+        if self.talk.link.speech.is_in_private(&statement.text) {
+            return self.facts_without_names().await;
+        }
+        self.talk.take_unsayable();
+        match self.facts_by_name(statement).await {
+            Err(Stop::Server(error)) if self.is_of_encodings(&error) => self.facts_without_names().await,
+            Ok(facts) if self.talk.take_unsayable() || self.may_meet_unsayable(&facts) => {
+                self.facts_without_names().await
+            }
+            facts => facts,
+        }
+    }
+
+    /// A question failed: the server could not turn something into the client's encoding or into UTF-8, or it was about a name
+    /// that cannot be said.
+    fn is_of_encodings(&self, error: &ServerError) -> bool {
+        let untranslatable =
+            matches!(error.sqlstate(), sqlstate::UNTRANSLATABLE_CHARACTER | sqlstate::CHARACTER_NOT_IN_REPERTOIRE);
+        untranslatable || (self.talk.take_unsayable() && error.sqlstate() != sqlstate::QUERY_CANCELED)
+    }
+
+    /// Whether what runs will come upon names that were not read yet: those of partitions and children.
+    fn may_meet_unsayable(&self, facts: &Facts) -> bool {
+        let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+        self.talk.link.speech.sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
+    }
+
+    /// What is known where the encodings of the session leave no words for a name that the plan may need.
+    async fn facts_without_names(&mut self) -> Result<Facts, Stop> {
+        tracing::debug!("names cannot be said in the encodings of this session");
+        if self.talk.link.status == b'E' {
+            let mut batch = Batch::new();
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            self.talk.ask(batch, None).await?;
+        }
+        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        Ok(Facts { nameless: true, ..facts })
+    }
+
+    async fn facts_by_name(&mut self, statement: &Statement) -> Result<Facts, Stop> {
         if let Some(facts) = self.facts_of_a_build(statement).await? {
             return Ok(facts);
         }
@@ -409,10 +455,10 @@ pub(super) fn shown(statement: &Statement) -> &str {
     }
 }
 
-fn elided(plan: &Plan, reports: &[Report]) -> Reply {
+fn elided(plan: &Plan, reports: impl Iterator<Item = Report>) -> Reply {
     let mut done = Reply::default();
     for report in reports {
-        reply::put_report(&mut done.frames, report);
+        reply::put_report(&mut done.frames, &report);
     }
     reply::put_command_complete(&mut done.frames, &plan.tag);
     done

@@ -31,6 +31,7 @@ use dashmap::DashMap;
 use eye::Eye;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -146,6 +147,7 @@ impl Session {
             dismissed: false,
             notifications: None,
             notifications_limit: shared.config.ddl.notifications_limit,
+            unsayable: AtomicBool::new(false),
         };
         let eye = Eye::new(&shared, &hello.parameters);
         Self {

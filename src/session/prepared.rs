@@ -4,6 +4,7 @@
 //! with its transaction, a statement with DISCARD ALL. What is kept longest is the likeliest to be gone.
 
 use crate::sql::Statement;
+use crate::wire::speech::Speech;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use std::sync::Arc;
 pub(super) struct Bound {
     pub(super) statement: Statement,
     pub(super) offset: usize,
+    /// How its text was read.
+    pub(super) speech: Speech,
 }
 
 #[derive(Debug, Default)]
@@ -143,7 +146,7 @@ mod tests {
     use crate::sql::parse;
 
     fn bound(sql: &str) -> Bound {
-        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0 }
+        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0, speech: Speech::default() }
     }
 
     #[test]

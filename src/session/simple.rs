@@ -15,7 +15,7 @@ use crate::relay::Event;
 use crate::report::{Report, Severity};
 use crate::sql::{self, Class, Statement, TransactionControl};
 use crate::wire::message::{self, put_query};
-use crate::wire::reply;
+use crate::wire::{reply, speech};
 use bytes::BytesMut;
 
 /// What becomes of a text.
@@ -39,7 +39,8 @@ impl Session {
             return self.refuse_oversize().await;
         }
         let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
-        let text = message::query(body).map(<[u8]>::to_vec).unwrap_or_default();
+        let speech = self.talk.link.speech;
+        let text = message::query(body).map(|text| speech.readable(text).into_owned()).unwrap_or_default();
         // After an error in a pipeline the server skips even a Query.
         if self.talk.link.owed.skipping() {
             self.talk.link.pass_frame();
@@ -53,6 +54,12 @@ impl Session {
         }
         self.look_at_block();
         let statements = match self.understand(&text).await {
+            // The server reads the whole string before it runs any of it.
+            Understood::Act(statements) if statements.len() > 1 && may_change_encoding(&text) => {
+                self.eye.block = None;
+                self.talk.link.pass_frame();
+                return Flow::Continue;
+            }
             Understood::Act(statements) if self.interceptable() => statements,
             Understood::Refuse(report) => return self.refuse_text(&report).await,
             Understood::Act(_) => {
@@ -78,6 +85,10 @@ impl Session {
         // The frame went to a copy that it made fail.
         if !self.talk.link.owed.certain() {
             return Flow::Continue;
+        }
+        // What came before it has changed how it is read.
+        if self.talk.link.speech != speech {
+            return Box::pin(self.query()).await;
         }
         // In a failed block every statement is refused, by the server.
         if self.talk.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
@@ -121,17 +132,21 @@ impl Session {
 
     /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts
     /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
-    async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
+    pub(super) async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
-        let options = sql::ParseOptions { standard_conforming_strings: self.talk.link.conforming_strings };
-        // Where the session's encoding is another, bytes that happen to be UTF-8 mean something else: in some a
-        // backslash or a quote may be half a character.
-        let text = std::str::from_utf8(text).ok().filter(|text| self.talk.link.utf8 || text.is_ascii())?;
-        if text.len() <= SURELY_QUICK {
-            return sql::parse_with(text, options).ok();
+        let speech = self.talk.link.speech;
+        let options = sql::ParseOptions { standard_conforming_strings: speech.conforming() };
+        let text = std::str::from_utf8(text).ok()?;
+        let mut statements = if text.len() <= SURELY_QUICK {
+            sql::parse_with(text, options).ok()?
+        } else {
+            let text = text.to_owned();
+            tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()??
+        };
+        if speech.is_in_private(text) {
+            statements.iter_mut().for_each(|statement| statement.logged = speech::shown(&statement.logged));
         }
-        let text = text.to_owned();
-        tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()?
+        Some(statements)
     }
 
     /// What becomes of a text with DDL keywords.
@@ -240,7 +255,7 @@ impl Session {
         match &statement.class {
             Class::ExplainDdl(inner) => {
                 let sql = self.explain(inner).await?;
-                self.piece(sql.as_bytes()).await?;
+                self.piece(&self.talk.said_or_in_words(&sql)).await?;
             }
             _ => {
                 let offset = characters(&text[..statement.range.start]);
@@ -296,7 +311,8 @@ impl Session {
     /// A piece of a string as a Query of its own; its ReadyForQuery is kept back.
     async fn piece(&mut self, sql: &[u8]) -> Result<Piece, BackendLost> {
         let mut query = BytesMut::with_capacity(sql.len() + 8);
-        put_query(&mut query, sql);
+        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.talk.link.speech.say(sql));
+        put_query(&mut query, said.as_deref().unwrap_or(sql));
         let before = self.talk.link.errors;
         self.talk.link.account(b'Q');
         self.talk.link.tell_back(&query);
@@ -309,12 +325,17 @@ impl Session {
 
     /// A string of several statements. `owned`: a block that the proxy opened is under way.
     async fn string(&mut self, statements: &[Statement], text: &[u8], mut owned: bool) -> Result<(), BackendLost> {
+        let speech = self.talk.link.speech;
         let mut at = 0;
         // One that is to go by itself, as others could not be tried together with it.
         let mut alone = None;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];
             let last = run.len() == 1;
+            if self.talk.link.speech != speech && !text[statement.range.start..].is_ascii() {
+                self.refuse_rest().await?;
+                break;
+            }
             let result = if let Class::Transaction(control) = statement.class {
                 at += 1;
                 self.eye.block = None;
@@ -367,6 +388,16 @@ impl Session {
         }
         self.look_at_block();
         Ok(())
+    }
+
+    /// The server has read the whole string as its session did when it came; in pieces, the rest would mean something else.
+    async fn refuse_rest(&mut self) -> Result<(), BackendLost> {
+        let report = Report::error(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "client_encoding has changed amid a string that goes on with characters beyond ASCII",
+        );
+        self.talk.tell(&report.hint("Send what changes it by itself."));
+        if self.talk.link.status == b'T' { self.fail_block().await } else { Ok(()) }
     }
 
     /// Ends the block that stands for an implicit transaction.
@@ -481,9 +512,14 @@ pub(super) fn acts(statement: &Statement) -> bool {
     }
 }
 
+/// Whether a text that has characters beyond ASCII names the setting that says what they are.
+fn may_change_encoding(text: &[u8]) -> bool {
+    !text.is_ascii() && sql::has_word(text, &["client_encoding", "names"])
+}
+
 /// PostgreSQL counts error positions in characters.
 pub(super) fn characters(text: &[u8]) -> usize {
-    String::from_utf8_lossy(text).chars().count()
+    String::from_utf8_lossy(text).chars().filter(|c| !speech::goes_on(*c)).count()
 }
 
 /// The lock modes that a statement's forms take, for the log of `observe` mode, which asks the server nothing.

@@ -12,6 +12,7 @@ pub mod leaves;
 pub mod identity;
 pub mod matview;
 pub mod naming;
+pub mod places;
 pub mod probe;
 pub mod query;
 pub mod reading;

@@ -6,7 +6,7 @@ use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
-use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
+use crate::catalog::{Facts, Nameless, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
@@ -17,7 +17,7 @@ use crate::learn::{Asking, Failed, Rows, learn, read};
 use crate::pg::relation::quote_literal;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::first::{self, First};
-use crate::plan::{self, Limits, Plan};
+use crate::plan::{self, Limits, Plan, Refusal};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
+/// Parts or relations of a plan that is made in a few milliseconds. Each part may be looked at beside every other.
+const SURELY_QUICK: usize = 200;
 /// Relations that a session remembers to need facts.
 const VAIN: usize = 64;
 
@@ -87,7 +89,7 @@ impl Session {
                 Err(as_they_are) => facts = as_they_are,
             }
         }
-        let plan = match plan::plan(statement, &facts, &self.limits()) {
+        let plan = match self.planned(statement, &facts).await? {
             Ok(plan) => plan,
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();
@@ -109,9 +111,23 @@ impl Session {
         Ok(reply)
     }
 
+    /// The plan, made apart where there is much to look at.
+    async fn planned(&mut self, statement: &Statement, facts: &Facts) -> Result<Result<Plan, Refusal>, Stop> {
+        let limits = self.limits();
+        let parts = if let Class::Ddl(ddl) = &statement.class { ddl.parts.len() } else { 0 };
+        if parts.max(facts.relations.len()) <= SURELY_QUICK {
+            return Ok(plan::plan(statement, facts, &limits));
+        }
+        let (statement, facts) = (statement.clone(), facts.clone());
+        self.aside(move || plan::plan(&statement, &facts, &limits)).await.ok_or(Stop::ClientGone)
+    }
+
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
         if self.talk.link.speech.is_in_private(&statement.text) {
+            return None;
+        }
+        if matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.len() > SURELY_QUICK) {
             return None;
         }
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
@@ -268,14 +284,19 @@ impl Session {
 
     /// What is true of the relations that a statement names, and what it would do to them.
     pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
+        if matches!(&statement.class, Class::Ddl(ddl) if ddl.names_too_much()) {
+            return self.facts_without_names(Nameless::TooMuch).await;
+        }
         if self.talk.link.speech.is_in_private(&statement.text) {
-            return self.facts_without_names().await;
+            return self.facts_without_names(Nameless::Encoding).await;
         }
         self.talk.take_unsayable();
         match self.facts_by_name(statement).await {
-            Err(Stop::Server(error)) if self.is_of_encodings(&error) => self.facts_without_names().await,
+            Err(Stop::Server(error)) if self.is_of_encodings(&error) => {
+                self.facts_without_names(Nameless::Encoding).await
+            }
             Ok(facts) if self.talk.take_unsayable() || self.may_meet_unsayable(&facts) => {
-                self.facts_without_names().await
+                self.facts_without_names(Nameless::Encoding).await
             }
             facts => facts,
         }
@@ -295,9 +316,9 @@ impl Session {
         self.talk.link.speech.sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
     }
 
-    /// What is known where the encodings of the session leave no words for a name that the plan may need.
-    async fn facts_without_names(&mut self) -> Result<Facts, Stop> {
-        tracing::debug!("names cannot be said in the encodings of this session");
+    /// What is known where nothing can be asked about what the statement names.
+    async fn facts_without_names(&mut self, why: Nameless) -> Result<Facts, Stop> {
+        tracing::debug!(?why, "nothing is asked about what a statement names");
         if self.talk.link.status == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
@@ -305,7 +326,7 @@ impl Session {
             self.talk.ask(batch, None).await?;
         }
         let facts = self.facts_of(&[], Wanted::Itself).await?;
-        Ok(Facts { nameless: true, ..facts })
+        Ok(Facts { nameless: Some(why), ..facts })
     }
 
     async fn facts_by_name(&mut self, statement: &Statement) -> Result<Facts, Stop> {

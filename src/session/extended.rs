@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// The statement as it is read now, if that is another way than before.
-    async fn read_again(&self, bound: &Bound) -> Option<Statement> {
+    async fn read_again(&mut self, bound: &Bound) -> Option<Statement> {
         let (text, speech) = (&bound.statement.text, self.talk.link.speech);
         if text.is_ascii() || speech == bound.speech {
             return None;

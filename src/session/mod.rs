@@ -4,6 +4,7 @@
 //! go on. Invariant: the proxy speaks for the server only when the backend is idle and everything
 //! owed to the client has been put on its way.
 
+mod aside;
 mod block;
 mod ddl;
 mod extended;

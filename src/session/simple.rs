@@ -17,6 +17,7 @@ use crate::sql::{self, Class, Statement, TransactionControl};
 use crate::wire::message::{self, put_query};
 use crate::wire::{reply, speech};
 use bytes::BytesMut;
+use std::sync::Arc;
 
 /// What becomes of a text.
 pub(super) enum Understood {
@@ -132,7 +133,7 @@ impl Session {
 
     /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts
     /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
-    pub(super) async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
+    pub(super) async fn parsed(&mut self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
         let speech = self.talk.link.speech;
         let options = sql::ParseOptions { standard_conforming_strings: speech.conforming() };
@@ -141,7 +142,7 @@ impl Session {
             sql::parse_with(text, options).ok()?
         } else {
             let text = text.to_owned();
-            tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()??
+            self.aside(move || sql::parse_with(&text, options).ok()).await??
         };
         if speech.is_in_private(text) {
             statements.iter_mut().for_each(|statement| statement.logged = speech::shown(&statement.logged));
@@ -150,9 +151,10 @@ impl Session {
     }
 
     /// What becomes of a text with DDL keywords.
-    pub(super) async fn understand(&self, text: &[u8]) -> Understood {
+    pub(super) async fn understand(&mut self, text: &[u8]) -> Understood {
         let parsed = self.parsed(text).await;
-        let ddl = &self.shared.config.ddl;
+        let shared = Arc::clone(&self.shared);
+        let ddl = &shared.config.ddl;
         let Some(statements) = parsed else {
             self.shared.metrics.texts_unparsable.add();
             tracing::debug!("a text with DDL keywords could not be parsed");

@@ -11,6 +11,7 @@ mod create;
 mod drop;
 mod index;
 mod key;
+mod large;
 mod logged;
 mod maintenance;
 mod names;
@@ -76,6 +77,9 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, Unparsable> {
 
 /// The statements of `text`.
 pub fn parse_with(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
+    if text.len() > large::LARGE {
+        return large::parse(text, options);
+    }
     match grammar(text, options) {
         Ok(raw) => Ok(statements(text, &raw, options)),
         // PostgreSQL has no EXPLAIN of DDL: such a text is left for us to answer.

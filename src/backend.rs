@@ -24,8 +24,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+mod heard;
 mod words;
 
+pub use self::heard::Heard;
 pub use crate::relay::BackendLost;
 
 /// What a batch of statements brought.
@@ -42,8 +44,9 @@ pub struct Answer {
     pub took: Duration,
     /// What the next one failed with.
     pub error: Option<ServerError>,
-    /// NoticeResponse messages of the visible statement, as they came.
+    /// NoticeResponse messages of the visible statement, as they came, that have not gone to the client yet (`backend/heard.rs`).
     pub notices: BytesMut,
+    held_until: Option<tokio::time::Instant>,
     /// CommandComplete of the visible statement, as it came.
     pub completion: BytesMut,
 }
@@ -85,7 +88,9 @@ pub struct Talk {
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
     /// Bytes of them; then they go at once, as the protocol lets them come at any time.
-    pub notifications_limit: usize,
+    pub notifications_limit: u32,
+    /// What the client has heard of its statement, if that said anything.
+    pub heard: Option<Box<Heard>>,
     /// Something was read that cannot be said again.
     pub unsayable: AtomicBool,
 }
@@ -374,11 +379,18 @@ impl Talk {
     ) -> Result<(), BackendLost> {
         let mut gone = self.canceller();
         let mut tidied = false;
+        if let Some(heard) = self.heard.as_mut().filter(|_| !visible.is_empty()) {
+            heard.again();
+        }
         loop {
             let frame = tokio::select! {
                 frame = self.link.next_back_frame(&mut gone) => frame?,
                 Some(report) = progress.recv() => {
                     self.tell(&report);
+                    continue;
+                }
+                () = heard::held_long(answer.held_until) => {
+                    self.pass_notices(answer);
                     continue;
                 }
             };
@@ -410,7 +422,7 @@ impl Talk {
                 answer.done += 1;
             }
             Some(b'N') if shown && visible.len() > 1 => answer.completion.extend_from_slice(&frame),
-            Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
+            Some(b'N') if shown => self.hear(answer, &frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),
             Some(b'A') => self.hold_notification(&frame),
@@ -431,7 +443,7 @@ impl Talk {
     fn hold_notification(&mut self, frame: &[u8]) {
         let held = self.notifications.get_or_insert_default();
         held.extend_from_slice(frame);
-        if held.len() > self.notifications_limit {
+        if held.len() > self.notifications_limit as usize {
             self.link.tell_front(held);
             self.notifications = None;
         }

@@ -135,7 +135,7 @@ pub struct Link {
     /// ErrorResponse messages that were passed to the client.
     pub errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.
-    pub shift_errors: usize,
+    pub shift_errors: u32,
     pub login: Login,
     settling: Settling,
     /// The client's end was told to whoever waits for the server.

@@ -5,3 +5,7 @@
 mod common;
 #[path = "no_worse/encodings.rs"]
 mod encodings;
+#[path = "no_worse/large.rs"]
+mod large;
+#[path = "no_worse/notices.rs"]
+mod notices;

@@ -173,7 +173,7 @@ impl Link {
                 error.with_hint(BINDING_HINT)
             }
             (_, Login::Binding) => as_it_is,
-            _ => error.with_position(|position| Some(position + self.shift_errors)),
+            _ => error.with_position(|position| Some(position + self.shift_errors as usize)),
         }
     }
 

@@ -37,6 +37,7 @@ impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
     /// `offset`: characters of the client's string before the statement.
     pub(super) async fn run_ddl(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+        self.talk.heard = None;
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
@@ -71,6 +72,7 @@ impl Session {
         first: &First,
         portal: &str,
     ) -> Result<Outcome, Stop> {
+        self.talk.heard = None;
         let session = self.unasked();
         let result = self.execution(&session, offset).first_try_behind(first, portal).await;
         if !matches!(result, Ok(Outcome::ClientFailed)) {

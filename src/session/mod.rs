@@ -147,7 +147,8 @@ impl Session {
             salvaged: Vec::new(),
             dismissed: false,
             notifications: None,
-            notifications_limit: shared.config.ddl.notifications_limit,
+            notifications_limit: u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX),
+            heard: None,
             unsayable: AtomicBool::new(false),
         };
         let eye = Eye::new(&shared, &hello.parameters);

@@ -420,7 +420,7 @@ impl Session {
 
     /// A run of statements nobody acts on, error positions in the terms of the whole string.
     async fn shifted_piece(&mut self, text: &[u8], start: usize, end: usize) -> Result<Piece, BackendLost> {
-        self.talk.link.shift_errors = characters(&text[..start]);
+        self.talk.link.shift_errors = u32::try_from(characters(&text[..start])).unwrap_or_default();
         let result = self.piece(&text[start..end]).await;
         self.talk.link.shift_errors = 0;
         result

@@ -80,6 +80,10 @@ pub fn parse_with(text: &str, options: ParseOptions) -> Result<Vec<Statement>, U
     if text.len() > large::LARGE {
         return large::parse(text, options);
     }
+    parse_whole(text, options)
+}
+
+fn parse_whole(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
     match grammar(text, options) {
         Ok(raw) => Ok(statements(text, &raw, options)),
         // PostgreSQL has no EXPLAIN of DDL: such a text is left for us to answer.

@@ -82,9 +82,9 @@ pub struct Speech {
     server: Charset,
     conforming: bool,
     /// The server's major version.
-    major: u16,
+    major: u8,
     /// Counts what was reported: equal are only two that nothing has changed between.
-    changes: u32,
+    changes: u16,
 }
 
 impl Default for Speech {

@@ -30,6 +30,9 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Vec<Statement>,
         return Err(not("a row of operators or comments is too long to be read"));
     }
     let ranges = split(text, options).ok_or_else(|| not("the text does not part into statements"))?;
+    if ranges.len() == 1 && has_few_tokens(text, options) {
+        return super::parse_whole(text, options);
+    }
     let mut all = Vec::with_capacity(ranges.len());
     let mut unread = false;
     for range in ranges {

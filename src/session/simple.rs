@@ -55,12 +55,6 @@ impl Session {
         }
         self.look_at_block();
         let statements = match self.understand(&text).await {
-            // The server reads the whole string before it runs any of it.
-            Understood::Act(statements) if statements.len() > 1 && may_change_encoding(&text) => {
-                self.eye.block = None;
-                self.talk.link.pass_frame();
-                return Flow::Continue;
-            }
             Understood::Act(statements) if self.interceptable() => statements,
             Understood::Refuse(report) => return self.refuse_text(&report).await,
             Understood::Act(_) => {
@@ -171,6 +165,10 @@ impl Session {
         };
         if !statements.iter().any(acts) {
             return Understood::Relay(statements);
+        }
+        // The server reads the whole string before it runs any of it.
+        if statements.len() > 1 && may_change_encoding(text) {
+            return Understood::Relay(Vec::new());
         }
         if statements.len() > ddl.statements_limit {
             self.shared.metrics.texts_oversize.add();

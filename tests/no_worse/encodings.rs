@@ -46,7 +46,7 @@ const CASES: [Case; 14] = [
 
 /// `~` is the character, `^` what it is taken for.
 const SETUP: &str = r#"
-CREATE TABLE par (id bigint, a int);
+CREATE TABLE par (id bigint, a int, z int);
 CREATE TABLE "kind_~" () INHERITS (par);
 CREATE TABLE "kind_^" (id bigint, u uuid);
 CREATE TABLE ref (id int PRIMARY KEY);
@@ -59,7 +59,7 @@ CREATE INDEX "i_~" ON t (a, "~");
 CREATE VIEW v AS SELECT "~", id FROM t;
 CREATE TABLE "t_~" (id int, a int, b varchar(5));
 CREATE TABLE "t_^" (id int, a int, b varchar(5));
-INSERT INTO par SELECT n, n FROM generate_series(1, 20) n;
+INSERT INTO par SELECT n, n, n FROM generate_series(1, 20) n;
 INSERT INTO "kind_~" SELECT n, n FROM generate_series(1, 20) n;
 INSERT INTO "kind_^" SELECT n FROM generate_series(1, 20) n;
 INSERT INTO pp SELECT n, n FROM generate_series(1, 20) n;
@@ -68,11 +68,13 @@ INSERT INTO t SELECT n, n FROM generate_series(1, 20) n;
 INSERT INTO "t_~" SELECT n, n FROM generate_series(1, 20) n"#;
 
 /// Of tables whose names everybody can say, and of others.
-const STATEMENTS: [&str; 34] = [
+const STATEMENTS: [&str; 36] = [
     "ALTER TABLE par ADD COLUMN u uuid DEFAULT gen_random_uuid()",
     "ALTER TABLE par ADD COLUMN n bigserial",
     "ALTER TABLE par ALTER a SET NOT NULL",
+    "ALTER TABLE par ALTER z SET NOT NULL",
     "ALTER TABLE par ADD CHECK (a > 0)",
+    "ALTER TABLE par ADD CHECK (z > 7)",
     "ALTER TABLE pp ADD COLUMN w float8 NOT NULL DEFAULT random()",
     "ALTER TABLE pp ADD CONSTRAINT a_is CHECK (a > 0)",
     "CREATE INDEX pp_a ON pp (a)",
@@ -213,6 +215,9 @@ fn play(case: &Case, port: u16, extended: bool) -> Vec<String> {
 fn names_mean_the_same_in_all_encodings() {
     for case in &CASES {
         for extended in [false, true] {
+            if extended && !["LATIN1", "SJIS", "SQL_ASCII"].contains(&case.client) {
+                continue;
+            }
             let what = format!("{} from {}, extended: {extended}", case.server, case.client);
             let direct = play(case, SERVER.port, extended);
             let proxied = play(case, port(&RUNNING), extended);

@@ -4,10 +4,9 @@
 //! protocol with a name of our own is used, so the client's unnamed statement and portal stay what
 //! they were; the answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
 //!
-//! The backend converts to the client's encoding, for the proxy too. Where that is not UTF-8, answers
-//! that hold names are asked for in hexadecimal, and the proxy's own words are kept to ASCII. Names
-//! beyond ASCII in the proxy's own statements are not understood there; then the statement goes
-//! without them, guarded by `lock_timeout`.
+//! All that the proxy sends of its own goes through [`Talk::send`], which says it in the session's encodings
+//! (`wire/speech.rs`). Where these turn names into something else, answers that hold names are asked for in hexadecimal, and
+//! what cannot be said makes the statement go as it is written, guarded by `lock_timeout` (`backend/words.rs`).
 
 use crate::net::{Target, tasks};
 use crate::pg::sqlstate;
@@ -18,14 +17,17 @@ use crate::wire::frame::HEADER_LEN;
 use crate::wire::message::Batch;
 use crate::wire::reply;
 use bytes::{Bytes, BytesMut};
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+mod heard;
+mod words;
+
+pub use self::heard::Heard;
 pub use crate::relay::BackendLost;
 
 /// What a batch of statements brought.
@@ -42,8 +44,9 @@ pub struct Answer {
     pub took: Duration,
     /// What the next one failed with.
     pub error: Option<ServerError>,
-    /// NoticeResponse messages of the visible statement, as they came.
+    /// NoticeResponse messages of the visible statement, as they came, that have not gone to the client yet (`backend/heard.rs`).
     pub notices: BytesMut,
+    held_until: Option<tokio::time::Instant>,
     /// CommandComplete of the visible statement, as it came.
     pub completion: BytesMut,
 }
@@ -88,7 +91,11 @@ pub struct Talk {
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
     /// Bytes of them; then they go at once, as the protocol lets them come at any time.
-    pub notifications_limit: usize,
+    pub notifications_limit: u32,
+    /// What the client has heard of its statement, if that said anything.
+    pub heard: Option<Box<Heard>>,
+    /// Something was read that cannot be said again.
+    pub unsayable: AtomicBool,
 }
 
 /// The task that sends it.
@@ -211,8 +218,8 @@ impl Talk {
     pub async fn ask_covered(&mut self, batch: Batch, nap: &str) -> Result<(Answer, Option<ServerError>), BackendLost> {
         let mut cover = Batch::new();
         cover.statement(nap, &[]);
-        self.send(batch);
-        self.link.tell_back(&cover.sync().bytes);
+        self.send_request(batch);
+        self.send(cover.sync());
         let struck = self.uncover().await?;
         let answer = self.read_answer().await?;
         self.covered = true;
@@ -232,7 +239,7 @@ impl Talk {
         let statements = batch.statements;
         let mut batch = batch.flush();
         batch.statement(nap, &[]);
-        self.send(batch);
+        self.send_request(batch);
         let struck = self.uncover().await?;
         let answer = self.read_statements(statements).await?;
         self.covered = answer.error.is_none();
@@ -240,11 +247,11 @@ impl Talk {
     }
 
     /// Puts a batch on its way, with a Sync.
-    fn send(&mut self, batch: Batch) {
+    fn send_request(&mut self, batch: Batch) {
         if std::mem::take(&mut self.ends_unnamed) {
             self.link.tell_back(&Batch::end_unnamed());
         }
-        self.link.tell_back(&batch.sync().bytes);
+        self.send(batch.sync());
     }
 
     /// Waits for the end of the nap that [`Talk::ask_covered`] left, and gives its error: a cancel, or a timeout.
@@ -298,7 +305,7 @@ impl Talk {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         self.uncover().await?;
-        self.send(batch);
+        self.send_request(batch);
         self.read_on(Answer::default(), visible, progress).await
     }
 
@@ -310,7 +317,7 @@ impl Talk {
     /// As [`Talk::ask`].
     pub async fn ask_behind(&mut self, batch: Batch, visible: Option<usize>) -> Result<Option<Answer>, BackendLost> {
         self.link.account(b'S');
-        self.link.tell_back(&batch.sync().bytes);
+        self.send(batch.sync());
         let answer = match self.read_to_own().await? {
             Some(begun) => {
                 let (_never, mut silent) = mpsc::channel(1);
@@ -368,7 +375,7 @@ impl Talk {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         if self.read_into(&mut answer, visible, progress).await.is_err() {
-            self.salvaged = answer.rows;
+            self.salvaged = self.told(answer.rows);
             return Err(BackendLost);
         }
         self.settle(&answer).await;
@@ -383,11 +390,18 @@ impl Talk {
     ) -> Result<(), BackendLost> {
         let mut gone = self.canceller();
         let mut tidied = false;
+        if let Some(heard) = self.heard.as_mut().filter(|_| !visible.is_empty()) {
+            heard.again();
+        }
         loop {
             let frame = tokio::select! {
                 frame = self.link.next_back_frame(&mut gone) => frame?,
                 Some(report) = progress.recv() => {
                     self.tell(&report);
+                    continue;
+                }
+                () = heard::held_long(answer.held_until) => {
+                    self.pass_notices(answer);
                     continue;
                 }
             };
@@ -399,7 +413,7 @@ impl Talk {
             }
             // What failed has not closed its statement, and a client may look at pg_prepared_statements.
             tidied = true;
-            self.link.tell_back(&Batch::new().sync().bytes);
+            self.send(Batch::new().sync());
         }
     }
 
@@ -410,7 +424,7 @@ impl Talk {
             Some(b'Z') => return Ok(true),
             Some(b'1') => answer.parsed += 1,
             Some(b'N') if shown && self.parsed_before && answer.parsed == answer.done => {}
-            Some(b'D') => answer.rows.extend(data_row(&frame[5..])),
+            Some(b'D') => answer.rows.extend(data_row(&frame[5..], |value| self.link.speech.heard(value))),
             Some(b'C' | b'I') => {
                 answer.updated += updated(&frame);
                 if shown {
@@ -419,7 +433,7 @@ impl Talk {
                 answer.done += 1;
             }
             Some(b'N') if shown && visible.len() > 1 => answer.completion.extend_from_slice(&frame),
-            Some(b'N') if shown => answer.notices.extend_from_slice(&frame),
+            Some(b'N') if shown => self.hear(answer, &frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),
             Some(b'A') => self.hold_notification(&frame),
@@ -440,7 +454,7 @@ impl Talk {
     pub(crate) fn hold_notification(&mut self, frame: &[u8]) {
         let held = self.notifications.get_or_insert_default();
         held.extend_from_slice(frame);
-        if held.len() > self.notifications_limit {
+        if held.len() > self.notifications_limit as usize {
             self.link.tell_front(held);
             self.notifications = None;
         }
@@ -456,87 +470,17 @@ impl Talk {
         self.ask(batch, None).await
     }
 
-    /// A question for one text by itself ([`Talk::put_question`]).
-    ///
-    /// # Errors
-    /// As [`Talk::ask`].
-    pub async fn question(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
-        let mut batch = Batch::new();
-        self.put_question(&mut batch, sql, parameters);
-        self.ask(batch, None).await
-    }
-
-    /// Several questions, each for one text and with its parameters, in one round trip.
-    ///
-    /// # Errors
-    /// As [`Talk::ask`].
-    pub async fn questions(&mut self, questions: &[(&str, Vec<&str>)]) -> Result<Answer, BackendLost> {
-        let mut batch = Batch::new();
-        self.put_questions(&mut batch, |talk, batch| {
-            for (sql, parameters) in questions {
-                batch.statement(&talk.encoded(sql), parameters);
-            }
-        });
-        self.ask(batch, None).await
-    }
-
-    /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
-    /// [`Talk::text`] reads it.
-    ///
-    /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
-    /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
-    pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
-        self.put_questions(batch, |talk, batch| batch.statement(&talk.encoded(sql), parameters));
-    }
-
-    fn put_questions(&self, batch: &mut Batch, put: impl FnOnce(&Self, &mut Batch)) {
-        // Servers before 11 have no such setting. No row comes of it.
-        const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
-             THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
-        let inside = self.link.status != b'I';
-        if inside {
-            batch.statement("SAVEPOINT pgsluice", &[]);
-        }
-        batch.statement(JIT_OFF, &[]);
-        put(self, batch);
-        if inside {
-            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-        }
-    }
-
-    fn encoded<'a>(&self, sql: &'a str) -> Cow<'a, str> {
-        if self.link.utf8 {
-            return Cow::Borrowed(sql);
-        }
-        let hexadecimal = "pg_catalog.encode(pg_catalog.convert_to(q.answer::pg_catalog.text, 'UTF8'), 'hex')";
-        Cow::Owned(format!("SELECT {hexadecimal} FROM (\n{sql}\n) AS q(answer)"))
-    }
-
-    /// The text that a [`Talk::question`] was answered with.
-    pub fn text(&self, value: &str) -> String {
-        if self.link.utf8 {
-            return value.to_owned();
-        }
-        let pairs = value.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
-        let bytes: Vec<u8> = pairs.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// Words of the proxy's own, as the client's encoding can carry them.
-    pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.link.utf8 || text.is_ascii() {
-            return Cow::Borrowed(text);
-        }
-        Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
-    }
-
     /// Puts a report on the way to the client.
     pub fn tell(&mut self, report: &Report) {
+        let report = reply::report(&self.worded(report));
+        self.link.tell_front(&report);
+    }
+
+    /// The report as the client's encoding can carry it.
+    pub fn worded(&self, report: &Report) -> Report {
         let words = |text: &String| self.words(text).into_owned();
         let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));
-        let report = Report { message: words(&report.message), detail, hint, ..report.clone() };
-        self.link.tell_front(&reply::report(&report));
+        Report { message: words(&report.message), detail, hint, ..report.clone() }
     }
 }
 
@@ -553,15 +497,15 @@ fn updated(frame: &[u8]) -> u64 {
     rows.unwrap_or_default()
 }
 
-/// DataRow's values, as text; NULL is `None`. What is not UTF-8 is marked as such.
-pub fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+/// DataRow's values, as `read` has them; NULL is `None`.
+pub fn data_row(body: &[u8], read: impl Fn(&[u8]) -> String) -> Option<Vec<Option<String>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut row = Vec::new();
     for _ in 0..u16::from_be_bytes(*count) {
         let (length, tail) = rest.split_first_chunk::<4>()?;
         match usize::try_from(i32::from_be_bytes(*length)) {
             Ok(length) => {
-                row.push(Some(String::from_utf8_lossy(tail.get(..length)?).into_owned()));
+                row.push(Some(read(tail.get(..length)?)));
                 rest = &tail[length..];
             }
             Err(_) => {

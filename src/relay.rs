@@ -17,6 +17,7 @@ pub use back::BackendLost;
 use crate::net::Stream;
 use crate::net::ring::Present;
 use crate::wire::owed::Owed;
+use crate::wire::speech::Speech;
 use bytes::{Buf, Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -129,16 +130,14 @@ pub struct Link {
     pub executes: u32,
     /// BackendKeyData as it came: pid and key.
     pub key: Bytes,
-    /// `standard_conforming_strings` is on, as far as the server reported.
-    pub conforming_strings: bool,
-    /// What the server sends and takes is UTF-8, or not converted at all: `client_encoding`, as it reported.
-    pub utf8: bool,
+    /// What the server has reported of its encodings and the session's.
+    pub speech: Speech,
     /// The server's major version, as it reported.
     pub server: u32,
     /// ErrorResponse messages that were passed to the client.
     pub errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.
-    pub shift_errors: usize,
+    pub shift_errors: u32,
     pub login: Login,
     settling: Settling,
     /// The client's end was told to whoever waits for the server.
@@ -171,8 +170,7 @@ impl Link {
             asked: false,
             executes: 0,
             key: Bytes::new(),
-            conforming_strings: true,
-            utf8: true,
+            speech: Speech::default(),
             server: 0,
             errors: 0,
             shift_errors: 0,

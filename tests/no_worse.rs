@@ -18,12 +18,18 @@ mod blocks;
 mod budgets;
 #[path = "no_worse/descriptors.rs"]
 mod descriptors;
+#[path = "no_worse/encodings.rs"]
+mod encodings;
 #[path = "no_worse/errors.rs"]
 mod errors;
+#[path = "no_worse/large.rs"]
+mod large;
 #[path = "no_worse/meanwhile.rs"]
 mod meanwhile;
 #[path = "no_worse/newer.rs"]
 mod newer;
+#[path = "no_worse/notices.rs"]
+mod notices;
 #[path = "no_worse/pooler.rs"]
 mod pooler;
 #[path = "no_worse/prepared.rs"]

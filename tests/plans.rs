@@ -276,6 +276,7 @@ impl Scene {
                 names.iter().filter_map(|name| self.relations.iter().find(|r| r.id.name == *name).cloned()).collect()
             }),
             leaves: self.leaves.clone(),
+            ..Facts::default()
         }
     }
 

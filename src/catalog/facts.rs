@@ -2,6 +2,7 @@
 //!
 //! Invariant: reading facts takes no lock stronger than ACCESS SHARE on catalogue tables.
 
+use super::places::Places;
 use crate::pg::{LockMode, RelationKind, RelationName};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub session: SessionFacts,
+    /// Why no name was asked for: then the statement goes as it is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nameless: Option<Nameless>,
     /// In the order asked; a name that resolves to nothing has `found: None`.
     pub relations: Vec<Asked>,
     /// Every relation that the facts name beside those asked for: parents, referenced tables, an index's table …
@@ -48,6 +52,18 @@ pub struct Facts {
     /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,
+    #[serde(skip)]
+    pub places: Places,
+}
+
+/// Why nothing is known of what a statement names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nameless {
+    /// The encodings of the session leave no words for it.
+    Encoding,
+    /// It names too much ([`crate::sql::Ddl::names_too_much`]).
+    TooMuch,
 }
 
 /// A name that PostgreSQL would choose.
@@ -397,7 +413,12 @@ impl Facts {
 
     /// The answer for a name, whether it was found or not; `None`: it was never asked for.
     pub fn asked(&self, name: &RelationName) -> Option<&Asked> {
-        self.relations.iter().find(|asked| asked.name == *name)
+        self.places.named(&self.relations, name)
+    }
+
+    /// The relation with this oid, if it was asked for.
+    pub fn asked_of(&self, oid: u32) -> Option<&Asked> {
+        self.places.of_oid(&self.relations, oid)
     }
 
     /// How many relations are locked with the one of this oid: its descendants, as far as they were counted.
@@ -408,8 +429,7 @@ impl Facts {
 
     /// What matters for locking the relation with this oid.
     pub fn lock_facts(&self, oid: u32) -> Option<RelatedFacts> {
-        let found = self.relations.iter().filter_map(|asked| asked.found.as_ref()).find(|found| found.id.oid == oid);
-        match found {
+        match self.asked_of(oid).and_then(|asked| asked.found.as_ref()) {
             Some(found) => Some(found.lock_facts()),
             None => self.related.iter().find(|related| related.relation.oid == oid).cloned(),
         }

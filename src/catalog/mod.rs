@@ -14,6 +14,7 @@ pub mod identity;
 pub mod matview;
 pub mod may_ask;
 pub mod naming;
+pub mod places;
 pub mod probe;
 pub mod query;
 pub mod reading;

@@ -2,6 +2,7 @@
 
 use crate::pg::RelationName;
 use crate::sql::{Class, Statement};
+use std::collections::HashSet;
 
 /// The first key of lanes' advisory locks, "pgsl" in ASCII; the second is the relation's oid. `facts/head.sql` has it too.
 pub const LANE_CLASS: i32 = 0x7067_736c;
@@ -33,13 +34,9 @@ pub fn relations_of(statement: &Statement) -> Vec<RelationName> {
             return Vec::new();
         }
     };
-    let mut names: Vec<RelationName> = Vec::new();
-    for name in ddl.targets.iter().chain(ddl.parts.iter().flat_map(|part| &part.others)) {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    names
+    let named = ddl.targets.iter().chain(ddl.parts.iter().flat_map(|part| &part.others));
+    let mut seen = HashSet::new();
+    named.filter(|name| seen.insert(*name)).cloned().collect()
 }
 
 /// The text form of a `text[]`: every element quoted, so that commas, braces, blanks and the word NULL are data.

@@ -8,6 +8,7 @@ use super::{
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
+use std::collections::HashSet;
 
 /// How large every relation is supposed to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,10 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
         let before = ddl.concurrently_at.and_then(|at| statement.text.get(..at)).unwrap_or_default();
         ddl.tag == "REINDEX" && before.trim_end().to_ascii_uppercase().ends_with("INDEX")
     });
+    let targets: HashSet<&RelationName> = ddl.iter().flat_map(|ddl| &ddl.targets).collect();
     let suppose = |(number, name): (usize, RelationName)| {
         let oid = 16_384 + u32::try_from(number).unwrap_or_default();
-        let target = ddl.is_some_and(|ddl| ddl.targets.contains(&name));
+        let target = targets.contains(&name);
         let new = target && ddl.is_some_and(creates);
         let kind = match ddl.filter(|_| target) {
             Some(_) if of_index => RelationKind::Index,

@@ -360,7 +360,7 @@ impl Execution<'_> {
     /// Sends a batch; of its statement `visible` the client is to get all, as it comes.
     async fn told(&mut self, batch: Batch, visible: usize) -> Result<Told, Stop> {
         self.talk.uncover().await?;
-        self.talk.link.tell_back(&batch.sync().bytes);
+        self.talk.send(batch.sync());
         let mut gone = self.talk.canceller();
         let mut told = Told::default();
         loop {

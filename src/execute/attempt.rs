@@ -82,6 +82,7 @@ impl Execution<'_> {
         let answer = self.talk.ask(batch, visible).await?;
         let Answer { mut error, notices, completion, done, rows, .. } = answer;
         if error.is_none() {
+            let rows = self.talk.told(rows);
             self.learn(phase, rows);
             if self.records(phase) {
                 error = self.commit_recorded().await?.error;
@@ -168,7 +169,10 @@ impl Execution<'_> {
         for step in &phase.steps {
             batch.statement(&step.named(&self.learned), &[]);
             if let Some(made) = &step.learns {
-                batch.statement(naming::LEARN_SQL, &[&made.table.to_string(), &made.kind.to_string()]);
+                batch.statement(
+                    &self.talk.in_json(naming::LEARN_SQL),
+                    &[&made.table.to_string(), &made.kind.to_string()],
+                );
             }
         }
         if inside {

@@ -132,7 +132,7 @@ impl Execution<'_> {
     pub(super) async fn surely(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<Vec<Option<String>>>, Stop> {
         self.talk.cancel_settled().await;
         for _ in 0..QUESTIONS {
-            let answer = self.talk.ask_one(sql, parameters).await?;
+            let answer = self.talk.ask_rows(sql, parameters).await?;
             match answer.error {
                 None => return Ok(answer.rows),
                 Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {}

@@ -397,32 +397,33 @@ fn with_name(error: &ServerError, renamed: &Renamed) -> ServerError {
 }
 
 /// The violation of a check that stands for NOT NULL, as SET NOT NULL would have told it. The relation is the one
-/// that the server found it in: a child, maybe.
+/// that the server found it in: a child, maybe. Its name is in the client's encoding.
 fn contains_nulls(error: &ServerError, column: &str, version: i32) -> ServerError {
-    let relation = error.field(b't').unwrap_or_default();
+    let relation = error.bytes_of(b't').unwrap_or_default();
     // Before 13 without the relation's name.
-    let relation = if version < 130_000 { String::new() } else { format!(" of relation \"{relation}\"") };
-    let message = format!("column \"{column}\"{relation} contains null values");
-    let fields = [(b'C', sqlstate::NOT_NULL_VIOLATION), (b'M', message.as_str()), (b'c', column)];
+    let relation = if version < 130_000 { Vec::new() } else { [b" of relation \"", relation, b"\""].concat() };
+    let column = column.as_bytes();
+    let message = [b"column \"", column, b"\"", &relation, b" contains null values"].concat();
+    let fields = [(b'C', sqlstate::NOT_NULL_VIOLATION.as_bytes()), (b'M', message.as_slice()), (b'c', column)];
     ServerError::new(error.restated(&fields, b"nDHP"))
 }
 
 /// The violation of a check that stands for a partition's bounds, as ATTACH PARTITION would have told it.
 fn outside_bounds(error: &ServerError, of: BoundsOf, version: i32) -> ServerError {
-    let relation = error.field(b't').unwrap_or_default();
-    let message = match (of, version < 130_000) {
-        (BoundsOf::Partition, true) => "partition constraint is violated by some row".to_owned(),
-        (BoundsOf::Partition, false) => {
-            format!("partition constraint of relation \"{relation}\" is violated by some row")
-        }
+    let relation = error.bytes_of(b't').unwrap_or_default();
+    let (before, behind): (&str, &str) = match (of, version < 130_000) {
+        (BoundsOf::Partition, true) => ("partition constraint is violated by some row", ""),
+        (BoundsOf::Partition, false) => ("partition constraint of relation \"", "\" is violated by some row"),
         (BoundsOf::Default, true) => {
-            "updated partition constraint for default partition would be violated by some row".to_owned()
+            ("updated partition constraint for default partition would be violated by some row", "")
         }
         (BoundsOf::Default, false) | (BoundsOf::DefaultBesideNew, _) => {
-            format!("updated partition constraint for default partition \"{relation}\" would be violated by some row")
+            ("updated partition constraint for default partition \"", "\" would be violated by some row")
         }
     };
+    let relation = if behind.is_empty() { &[] } else { relation };
+    let message = [before.as_bytes(), relation, behind.as_bytes()].concat();
     // Before 13 without the relation's name.
     let dropped: &[u8] = if version < 130_000 { b"nDHPst" } else { b"nDHP" };
-    ServerError::new(error.restated(&[(b'M', message.as_str())], dropped))
+    ServerError::new(error.restated(&[(b'M', message)], dropped))
 }

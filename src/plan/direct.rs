@@ -9,7 +9,7 @@ use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
-use crate::catalog::{BackfillFacts, RelationFacts};
+use crate::catalog::{BackfillFacts, Nameless, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
@@ -187,6 +187,47 @@ fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
     let purpose = if notes.is_empty() { "what it locks cannot be told" } else { "not safe yet as one step" };
     purpose.clone_into(&mut phase.purpose);
     Plan { notes, phases: vec![phase], ..ask.empty() }
+}
+
+/// The plan of a statement of whose names nothing can be asked, and none be locked.
+///
+/// # Errors
+/// It may be long, and policy refuses such.
+pub(super) fn plan_unnamed(ask: &Ask<'_>, why: Nameless) -> Result<Plan, Refusal> {
+    let (purpose, detail, hint) = match why {
+        Nameless::Encoding => (
+            "its names cannot be told in the session's encoding",
+            "Its names cannot be told in the session's encoding, so it runs as it is written.",
+            "With client_encoding = UTF8 it would be done in steps, if it can be.",
+        ),
+        Nameless::TooMuch => (
+            "it names more than is planned",
+            "It names more than is planned, so it runs as it is written.",
+            "Send it in several statements.",
+        ),
+    };
+    let forms = || ask.ddl.parts.iter().map(|part| part.form);
+    if ask.must_leave_transaction() || forms().all(|form| form.row().way == Way::Relay) {
+        return Ok(ask.relayed(purpose));
+    }
+    if forms().all(|form| form.row().way == Way::Long) {
+        return Ok(Plan { phases: vec![ask.phase(PhaseKind::Long, purpose)], ..ask.empty() });
+    }
+    let mut hazards: Vec<Form> = Vec::new();
+    for part in &ask.ddl.parts {
+        let constant = part.form == Form::AddColumnDefault && is_kept_beside_rows(ask, part);
+        if !part.form.row().hazard.is_empty() && !constant && !hazards.contains(&part.form) {
+            hazards.push(part.form);
+        }
+    }
+    if let Some(form) = hazards.iter().find(|form| is_refused(ask, **form, form.row().hazard)) {
+        return Err(refusal(ask, *form, form.row().hazard));
+    }
+    let mut phase = ask.phase(PhaseKind::Guarded, purpose);
+    // What they are about may be partitioned.
+    phase.in_transaction &= !ask.has_form(Form::Reindex) && !ask.has_form(Form::Cluster);
+    let note = |form: Form| warning(ask, form, form.row().hazard).detail(detail).hint(hint);
+    Ok(Plan { notes: hazards.into_iter().map(note).collect(), phases: vec![phase], ..ask.empty() })
 }
 
 fn is_refused(ask: &Ask<'_>, form: Form, hazard: &str) -> bool {

@@ -10,7 +10,6 @@
 
 use super::elide::adds_column;
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
-use crate::catalog::Asked;
 use crate::catalog::query::{LANE_CLASS, array, relations_of};
 use crate::catalog::supposed::{self, Size};
 use crate::pg::RelationName;
@@ -173,7 +172,7 @@ const SIGNED_OID: &str =
 /// How to try a statement at once; `None`: it needs facts.
 pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<First> {
     let Class::Ddl(ddl) = &statement.class else { return None };
-    if !is_simple(ddl) {
+    if !is_simple(ddl) || ddl.names_too_much() {
         return None;
     }
     // What a default costs depends on the server's version, which is not known yet.
@@ -241,8 +240,7 @@ fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: 
         return Some(plan);
     }
     let by_name = |lock: &mut LockNeed| {
-        let is_it = |asked: &&Asked| asked.found.as_ref().is_some_and(|relation| relation.id.oid == lock.oid);
-        let known = facts.relations.iter().find(is_it).filter(|_| lock.lockable);
+        let known = facts.asked_of(lock.oid).filter(|_| lock.lockable);
         known.map(|known| lock.relation = known.name.clone()).is_some()
     };
     if names_no_relation(ddl) {

@@ -12,6 +12,7 @@ use crate::catalog::query::relations_of;
 use crate::pg::{LockMode, RelationName};
 use crate::sql::form::{Cost, Form};
 use crate::sql::{Class, Ddl, Statement, TransactionControl, first_word, has_word};
+use std::collections::HashSet;
 
 /// More than the tables of a migration; what comes later is guarded as usual.
 const MOST: usize = 256;
@@ -41,7 +42,11 @@ impl Held {
     /// Whether all that the statement waits for is held.
     pub fn suffices(&self, statement: &Statement, limits: &Limits) -> bool {
         let Class::Ddl(ddl) = &statement.class else { return false };
-        if self.relations.is_empty() || ddl.cascade || !ddl.parts.iter().all(|part| locks_what_it_names(part.form)) {
+        if self.relations.is_empty()
+            || ddl.cascade
+            || ddl.names_too_much()
+            || !ddl.parts.iter().all(|part| locks_what_it_names(part.form))
+        {
             return false;
         }
         let mut named = relations_of(statement);
@@ -108,7 +113,8 @@ impl Held {
     }
 
     fn passes_ddl(&mut self, ddl: &Ddl, named: &[RelationName]) -> bool {
-        let is_new = |name: &RelationName| ddl.targets.contains(name) || matches!(self.hold(name), Some(Hold::New));
+        let targets: HashSet<&RelationName> = ddl.targets.iter().collect();
+        let is_new = |name: &RelationName| targets.contains(name) || matches!(self.hold(name), Some(Hold::New));
         let of_new_alone = ddl.parts.iter().all(|part| locks_what_it_names(part.form)) && named.iter().all(is_new);
         if !of_new_alone && !ddl.parts.iter().all(|part| leaves_names(part.form)) {
             return false;

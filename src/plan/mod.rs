@@ -157,6 +157,9 @@ pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bo
 }
 
 fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
+    if let Some(why) = ask.facts.nameless {
+        return direct::plan_unnamed(ask, why);
+    }
     covered(ask.ddl, ask.facts)?;
     if ask.limits.rewrite
         && let Some(answer) = elide::answer(ask)

@@ -16,6 +16,7 @@ use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
 use crate::sql::Part;
 use crate::sql::form::Form;
+use std::collections::{BTreeSet, HashMap};
 
 /// A constraint that the statement drops, and makes anew under its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +43,13 @@ impl Replaced {
 /// The constraints that are replaced; `None`: something else takes from another.
 pub(super) fn replaced(ask: &Ask<'_>, table: &RelationFacts) -> Option<Vec<Replaced>> {
     let parts = &ask.ddl.parts;
+    let words = Words::of(parts);
     let mut found = Vec::new();
     for (at, part) in parts.iter().enumerate() {
         let Some(taken) = takes(part) else { continue };
         let taken = taken.as_ref()?;
-        let names = |(other, part): &(usize, &Part)| *other != at && is_named(taken, parts.get(at), part);
-        let mut naming = parts.iter().enumerate().filter(names).map(|(_, part)| part);
+        let names = |other: &usize| *other != at && parts.get(*other).is_some_and(|other| is_named(taken, part, other));
+        let mut naming = words.may_name(taken, part).into_iter().filter(names).filter_map(|other| parts.get(other));
         let Some(other) = naming.next() else { continue };
         if naming.next().is_some() || !replaces(table, part, other) {
             return None;
@@ -68,19 +70,70 @@ fn takes(part: &Part) -> Option<&Option<String>> {
 }
 
 /// Whether another subcommand names what `taker` takes, or may be given its name by the server.
-fn is_named(taken: &str, taker: Option<&Part>, other: &Part) -> bool {
-    let of_constraint = taker.is_some_and(|part| part.form == Form::DropConstraint);
-    (of_constraint && may_be_chosen(taken) && makes_unnamed(other))
+fn is_named(taken: &str, taker: &Part, other: &Part) -> bool {
+    (may_name_unnamed(taken, taker) && makes_unnamed(other))
         || other.text.as_ref().is_none_or(|text| has_word(text, taken))
+}
+
+fn may_name_unnamed(taken: &str, taker: &Part) -> bool {
+    taker.form == Form::DropConstraint && may_be_chosen(taken)
+}
+
+/// In which subcommands a word stands: so that not every one is read again for each name that is taken.
+struct Words {
+    parts: usize,
+    by_word: HashMap<String, Vec<usize>>,
+    /// What cannot be told by a word.
+    any: Vec<usize>,
+    unnamed: Vec<usize>,
+}
+
+impl Words {
+    fn of(parts: &[Part]) -> Self {
+        let mut words = Self { parts: parts.len(), by_word: HashMap::new(), any: Vec::new(), unnamed: Vec::new() };
+        if !parts.iter().any(|part| takes(part).is_some()) {
+            return words;
+        }
+        for (at, part) in parts.iter().enumerate() {
+            let text = part.text.as_ref().map(|text| text.to_lowercase());
+            if text.as_ref().is_none_or(|text| text.contains("u&")) {
+                words.any.push(at);
+            }
+            if makes_unnamed(part) {
+                words.unnamed.push(at);
+            }
+            for word in text.iter().flat_map(|text| text.split(|c| !is_in_a_word(c))) {
+                match words.by_word.get_mut(word) {
+                    Some(places) if places.last() == Some(&at) => {}
+                    Some(places) => places.push(at),
+                    None => drop(words.by_word.insert(word.to_owned(), vec![at])),
+                }
+            }
+        }
+        words
+    }
+
+    /// In their order, all that [`is_named`] could be true of.
+    fn may_name(&self, taken: &str, taker: &Part) -> BTreeSet<usize> {
+        let name = taken.to_lowercase();
+        if !name.chars().all(is_in_a_word) {
+            return (0..self.parts).collect();
+        }
+        let unnamed = may_name_unnamed(taken, taker).then_some(&self.unnamed).into_iter().flatten();
+        self.by_word.get(&name).into_iter().flatten().chain(&self.any).chain(unnamed).copied().collect()
+    }
+}
+
+fn is_in_a_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
 }
 
 /// Whether a text has a name in it, quoted or not. A name of odd characters is looked for anywhere; where Unicode is written in
 /// escapes it cannot be told.
 fn has_word(text: &str, name: &str) -> bool {
     let (text, name) = (text.to_lowercase(), name.to_lowercase());
-    let in_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-    let found = match name.chars().all(in_a_word) {
-        true => text.split(|c| !in_a_word(c)).any(|word| word == name),
+    let found = match name.chars().all(is_in_a_word) {
+        true => text.split(|c| !is_in_a_word(c)).any(|word| word == name),
         false => text.replace("\"\"", "\"").contains(&name),
     };
     found || text.contains("u&")

@@ -173,7 +173,7 @@ impl Link {
                 error.with_hint(BINDING_HINT)
             }
             (_, Login::Binding) => as_it_is,
-            _ => error.with_position(|position| Some(position + self.shift_errors)),
+            _ => error.with_position(|position| Some(position + self.shift_errors as usize)),
         }
     }
 
@@ -185,12 +185,12 @@ impl Link {
             b'Z' => self.status = body.first().copied().unwrap_or_default(),
             b'K' => self.key = Bytes::copy_from_slice(body),
             b'S' => {
-                if let Some(value) = body.strip_prefix(b"standard_conforming_strings\0") {
-                    self.conforming_strings = value.starts_with(b"on");
-                } else if let Some(value) = body.strip_prefix(b"client_encoding\0") {
-                    self.utf8 = matches!(value, b"UTF8\0" | b"SQL_ASCII\0");
-                } else if let Some(value) = body.strip_prefix(b"server_version\0") {
+                if let Some(value) = body.strip_prefix(b"server_version\0") {
                     self.server = major(value);
+                }
+                let mut words = body.split(|byte| *byte == 0);
+                if let (Some(name), Some(value)) = (words.next(), words.next()) {
+                    self.speech.reported(name, value);
                 }
             }
             _ => {}

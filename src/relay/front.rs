@@ -183,6 +183,15 @@ impl Link {
         .await
     }
 
+    /// Comes back when the client has left without a goodbye.
+    pub async fn front_leaves(&mut self) {
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(()) = self.poll_watch_front(cx) {}
+            if self.front_gone() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// Reads ahead from the client so that its end is noticed while it has nothing to say. Ready: something came.
     pub(super) fn poll_watch_front(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // One frame more than the limit is let in: whoever asks for what follows a large frame gets it.

@@ -87,7 +87,7 @@ impl Session {
         let executes = self.talk.link.executes;
         self.talk.link.account(b'S');
         self.talk.link.executes = executes;
-        self.talk.link.tell_back(&batch.sync().bytes);
+        self.talk.send(batch.sync());
         let mut gone = self.talk.canceller();
         let mut held: VecDeque<Bytes> = VecDeque::new();
         let (mut failed, mut explicit) = (false, false);

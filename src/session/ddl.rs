@@ -8,7 +8,7 @@ use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
-use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
+use crate::catalog::{Facts, Nameless, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
 use crate::execute::advisory::Own;
 use crate::execute::budget::Pace;
@@ -25,12 +25,15 @@ use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
+use crate::wire::speech::Sayable;
 use crate::wire::{error_response::ServerError, reply};
 use std::time::{Duration, Instant};
 
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
+/// Parts or relations of a plan that is made in a few milliseconds. Each part may be looked at beside every other.
+pub(super) const SURELY_QUICK: usize = 200;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -39,6 +42,7 @@ impl Session {
         if let Class::AdvisoryLock(lock) = &statement.class {
             return self.advisory_lock(lock, Own::Text(&statement.text), offset).await;
         }
+        self.talk.heard = None;
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
@@ -75,6 +79,7 @@ impl Session {
         first: &First,
         portal: &str,
     ) -> Result<Outcome, Stop> {
+        self.talk.heard = None;
         let session = self.unasked();
         let result = self.execution(&session, offset).first_try_behind(first, portal).await;
         if !matches!(result, Ok(Outcome::ClientFailed)) {
@@ -85,7 +90,10 @@ impl Session {
 
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
-        if self.guarding == Guarding::Only {
+        if self.guarding == Guarding::Only || self.talk.link.speech.is_in_private(&statement.text) {
+            return None;
+        }
+        if matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.len() > SURELY_QUICK) {
             return None;
         }
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
@@ -183,7 +191,8 @@ impl Session {
     }
 
     async fn clear_all_but(&mut self, statement: &Statement, continued: &mut Vec<Leftover>) -> Result<(), Stop> {
-        while self.talk.link.status == b'I' {
+        // Where only ASCII can be said, it is left to another session of the role's.
+        while self.talk.link.status == b'I' && self.talk.link.speech.sayable() != Sayable::Ascii {
             let (database, role) = self.database_and_role();
             let Some(leftover) = self.shared.leftovers.take(database, role) else { break };
             if leftover.job.as_ref().is_some_and(|job| job.statement == statement.text) {
@@ -249,6 +258,52 @@ impl Session {
 
     /// What is true of the relations that a statement names, and what it would do to them.
     pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
+        if matches!(&statement.class, Class::Ddl(ddl) if ddl.names_too_much()) {
+            return self.facts_without_names(Nameless::TooMuch).await;
+        }
+        if self.talk.link.speech.is_in_private(&statement.text) {
+            return self.facts_without_names(Nameless::Encoding).await;
+        }
+        self.talk.take_unsayable();
+        match self.facts_by_name(statement).await {
+            Err(Stop::Server(error)) if self.is_of_encodings(&error) => {
+                self.facts_without_names(Nameless::Encoding).await
+            }
+            Ok(facts) if self.talk.take_unsayable() || self.may_meet_unsayable(&facts) => {
+                self.facts_without_names(Nameless::Encoding).await
+            }
+            facts => facts,
+        }
+    }
+
+    /// A question failed: the server could not turn something into the client's encoding or into UTF-8, or it was about a name
+    /// that cannot be said.
+    fn is_of_encodings(&self, error: &ServerError) -> bool {
+        let untranslatable =
+            matches!(error.sqlstate(), sqlstate::UNTRANSLATABLE_CHARACTER | sqlstate::CHARACTER_NOT_IN_REPERTOIRE);
+        untranslatable || (self.talk.take_unsayable() && error.sqlstate() != sqlstate::QUERY_CANCELED)
+    }
+
+    /// Whether what runs will come upon names that were not read yet: those of partitions and children.
+    fn may_meet_unsayable(&self, facts: &Facts) -> bool {
+        let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
+        self.talk.link.speech.sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
+    }
+
+    /// What is known where nothing can be asked about what the statement names.
+    async fn facts_without_names(&mut self, why: Nameless) -> Result<Facts, Stop> {
+        tracing::debug!(?why, "nothing is asked about what a statement names");
+        if self.talk.link.status == b'E' {
+            let mut batch = Batch::new();
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            self.talk.ask(batch, None).await?;
+        }
+        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        Ok(Facts { nameless: Some(why), ..facts })
+    }
+
+    async fn facts_by_name(&mut self, statement: &Statement) -> Result<Facts, Stop> {
         if let Some(facts) = self.facts_of_a_build(statement).await? {
             return Ok(facts);
         }
@@ -398,10 +453,10 @@ pub(super) fn shown(statement: &Statement) -> &str {
     }
 }
 
-pub(super) fn elided(plan: &Plan, reports: &[Report]) -> Reply {
+pub(super) fn elided(plan: &Plan, reports: impl Iterator<Item = Report>) -> Reply {
     let mut done = Reply::default();
     for report in reports {
-        reply::put_report(&mut done.frames, report);
+        reply::put_report(&mut done.frames, &report);
     }
     reply::put_command_complete(&mut done.frames, &plan.tag);
     done

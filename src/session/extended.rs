@@ -28,7 +28,9 @@ use std::sync::Arc;
 impl Session {
     pub(super) async fn parse(&mut self) -> Flow {
         let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
-        let Some((name, text)) = message::parse(body).map(|(name, text)| (name.to_vec(), text.to_vec())) else {
+        let speech = self.talk.link.speech;
+        let read = |(name, text): (&[u8], &[u8])| (name.to_vec(), speech.readable(text).into_owned());
+        let Some((name, text)) = message::parse(body).map(read) else {
             self.talk.link.pass_frame();
             return Flow::Continue;
         };
@@ -41,7 +43,7 @@ impl Session {
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
-            self.eye.prepare(&name, Bound { statement: control, offset: 0, types: Vec::new() });
+            self.eye.prepare(&name, Bound { statement: control, offset: 0, types: Vec::new(), speech });
             self.talk.link.pass_frame();
             return Flow::Continue;
         }
@@ -61,7 +63,7 @@ impl Session {
             if acts(&statement) {
                 let offset = characters(&text[..statement.range.start]);
                 let types = self.parameter_types(&statement);
-                if !self.eye.prepare(&name, Bound { statement, offset, types }) {
+                if !self.eye.prepare(&name, Bound { statement, offset, types, speech }) {
                     return self.refuse_session(&prepared_too_much()).await;
                 }
             }
@@ -77,7 +79,8 @@ impl Session {
             && ((self.eye.block.is_some() && makes(statement)) || (self.owns_block && stands_alone(statement)))
         {
             let statement = statements.remove(0);
-            if !self.eye.prepare(name, Bound { statement, offset: 0, types: Vec::new() }) {
+            let speech = self.talk.link.speech;
+            if !self.eye.prepare(name, Bound { statement, offset: 0, types: Vec::new(), speech }) {
                 return self.refuse_session(&prepared_too_much()).await;
             }
         } else {
@@ -107,13 +110,14 @@ impl Session {
             return Flow::Continue;
         }
         let Ok(sql) = self.explain(inner).await else { return self.end(Event::BackendClosed).await };
+        let sql = self.talk.said_or_in_words(&sql);
         let Some(frame) = self.talk.link.take_frame() else { return Flow::End };
         let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
         let mut parse = BytesMut::new();
         put_frame(&mut parse, b'P', |b| {
             b.put_slice(&name);
             b.put_u8(0);
-            b.put_slice(sql.as_bytes());
+            b.put_slice(&sql);
             b.put_slice(&[0, 0, 0]);
         });
         self.talk.link.account(b'P');
@@ -199,15 +203,18 @@ impl Session {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
+        let misread = self.talk.link.speech != bound.speech && !statement.text.is_ascii();
         if !amid
+            && !misread
             && self.eye.is_fresh(portal.as_bytes())
             && let Some(first) = self.first_behind(statement)
             && !self.needs_block().await
         {
             return self.execute_behind(&bound, portal, &first).await;
         }
-        // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best.
-        if !self.would_run(statement, portal).await? {
+        // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best. So it does where
+        // the client's encoding has changed since its Parse.
+        if misread || !self.would_run(statement, portal).await? {
             self.talk.link.pass_frame();
             return Ok(Flow::Continue);
         }
@@ -227,7 +234,9 @@ impl Session {
         self.talk.link.take_frame();
         self.eye.forget_portal(portal.as_bytes());
         self.talk.parsed_before = true;
-        let result = self.run_ddl(statement, bound.offset).await;
+        // The pipeline itself may have changed the client's encoding: the server tells at its end.
+        let again = self.read_again(&bound).await;
+        let result = self.run_ddl(again.as_ref().unwrap_or(statement), bound.offset).await;
         self.talk.parsed_before = false;
         match result {
             Err(Stop::Server(error)) if self.owns_block && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION => {
@@ -253,18 +262,29 @@ impl Session {
         let found = if is_of(&bound.statement, &text) {
             Some(Arc::clone(&bound))
         } else if let Understood::Act(mut statements) = self.understand(text.as_bytes()).await {
+            let speech = self.talk.link.speech;
             let one = statements.pop().filter(|_| statements.is_empty());
             // The types of its parameters are not known: such a call is the server's to serve.
             let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
             one.map(|statement| {
                 let offset = characters(&text.as_bytes()[..statement.range.start]);
-                Arc::new(Bound { statement, offset, types: Vec::new() })
+                Arc::new(Bound { statement, offset, types: Vec::new(), speech })
             })
         } else {
             None
         };
         self.eye.correct(&bound, found.as_ref());
         Ok(found.filter(|found| acts(&found.statement)))
+    }
+
+    /// The statement as it is read now, if that is another way than before.
+    async fn read_again(&mut self, bound: &Bound) -> Option<Statement> {
+        let (text, speech) = (&bound.statement.text, self.talk.link.speech);
+        if text.is_ascii() || speech == bound.speech {
+            return None;
+        }
+        let came = bound.speech.say(text)?;
+        self.parsed(&speech.readable(&came)).await?.pop()
     }
 
     /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is
@@ -368,7 +388,7 @@ impl Session {
         let mut batch = Batch::new();
         batch.statement(SQL, &[portal]);
         self.talk.link.account(b'P');
-        self.talk.link.tell_back(&batch.bytes);
+        self.talk.send(batch);
         self.talk.link.tell_back(&FLUSH);
         let mut gone = self.talk.canceller();
         let mut held: Vec<Bytes> = Vec::new();
@@ -385,7 +405,9 @@ impl Session {
                     // The last four are the answers to our Close, Close, Parse and Bind.
                     let clients = held.len().saturating_sub(4);
                     held.drain(..clients).for_each(|frame| self.talk.link.tell_front(&frame));
-                    let row = data_row(&frame[5..]).unwrap_or_default();
+                    let speech = self.talk.link.speech;
+                    let read = |text: &[u8]| String::from_utf8_lossy(&speech.readable(text)).into_owned();
+                    let row = data_row(&frame[5..], read).unwrap_or_default();
                     found = Some(row.into_iter().next().flatten());
                 }
                 tag => {
@@ -415,7 +437,7 @@ impl Session {
         let executes = self.talk.link.executes;
         self.talk.link.account(b'S');
         self.talk.link.executes = executes;
-        self.talk.link.tell_back(&batch.sync().bytes);
+        self.talk.send(batch.sync());
         let mut gone = self.talk.canceller();
         let mut failed = false;
         let mut explicit = false;

@@ -5,6 +5,7 @@
 //! owed to the client has been put on its way.
 
 mod advisory;
+mod aside;
 mod block;
 mod ddl;
 mod extended;
@@ -37,6 +38,7 @@ use eye::Eye;
 use slow::Lessons;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -156,7 +158,9 @@ impl Session {
             salvaged: Vec::new(),
             dismissed: false,
             notifications: None,
-            notifications_limit: shared.config.ddl.notifications_limit,
+            notifications_limit: u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX),
+            heard: None,
+            unsayable: AtomicBool::new(false),
         };
         let eye = Eye::new(&shared, &hello.parameters);
         Self {

@@ -4,6 +4,7 @@
 //! with its transaction, a statement with DISCARD ALL. What is kept longest is the likeliest to be gone.
 
 use crate::sql::{Class, Statement};
+use crate::wire::speech::Speech;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ pub(super) struct Bound {
     pub(super) offset: usize,
     /// The types of its parameters, as in Parse behind the text; of a call that waits for an advisory lock alone.
     pub(super) types: Vec<u8>,
+    /// How its text was read.
+    pub(super) speech: Speech,
 }
 
 #[derive(Debug, Default)]
@@ -199,7 +202,7 @@ mod tests {
     use crate::sql::parse;
 
     fn bound(sql: &str) -> Bound {
-        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0, types: Vec::new() }
+        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0, types: Vec::new(), speech: Speech::default() }
     }
 
     #[test]

@@ -14,8 +14,9 @@ use crate::relay::Event;
 use crate::report::{Report, Severity};
 use crate::sql::{self, Class, Statement};
 use crate::wire::message::{self, put_query};
-use crate::wire::reply;
+use crate::wire::{reply, speech};
 use bytes::BytesMut;
+use std::sync::Arc;
 
 /// What becomes of a text.
 pub(super) enum Understood {
@@ -38,7 +39,8 @@ impl Session {
             return self.refuse_oversize().await;
         }
         let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
-        let text = message::query(body).map(<[u8]>::to_vec).unwrap_or_default();
+        let speech = self.talk.link.speech;
+        let text = message::query(body).map(|text| speech.readable(text).into_owned()).unwrap_or_default();
         // After an error in a pipeline the server skips even a Query.
         if self.talk.link.owed.skipping() {
             self.talk.link.pass_frame();
@@ -77,6 +79,10 @@ impl Session {
         // The frame went to a copy that it made fail.
         if !self.talk.link.owed.certain() {
             return Flow::Continue;
+        }
+        // What came before it has changed how it is read.
+        if self.talk.link.speech != speech {
+            return Box::pin(self.query()).await;
         }
         // In a failed block every statement is refused, by the server.
         if self.talk.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
@@ -152,26 +158,37 @@ impl Session {
 
     /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts
     /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
-    async fn parsed(&self, text: &[u8]) -> Option<Vec<Statement>> {
+    pub(super) async fn parsed(&mut self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
+        let speech = self.talk.link.speech;
         let options = sql::ParseOptions {
-            standard_conforming_strings: self.talk.link.conforming_strings,
+            standard_conforming_strings: speech.conforming(),
             newer: self.talk.link.server > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
         };
-        // Where the session's encoding is another, bytes that happen to be UTF-8 mean something else: in some a
-        // backslash or a quote may be half a character.
-        let text = std::str::from_utf8(text).ok().filter(|text| self.talk.link.utf8 || text.is_ascii())?;
-        if text.len() <= SURELY_QUICK {
-            return sql::parse_with(text, options).ok();
+        let text = std::str::from_utf8(text).ok()?;
+        let mut statements = if text.len() <= SURELY_QUICK {
+            sql::parse_with(text, options).ok()?
+        } else {
+            let text = text.to_owned();
+            self.aside(move || sql::parse_with(&text, options).ok()).await??
+        };
+        if speech.is_in_private(text) {
+            for statement in &mut statements {
+                statement.logged = speech::shown(&statement.logged);
+                // Their texts are sent once more, in words of their own, which such a session may read otherwise.
+                if matches!(statement.class, Class::AdvisoryLock(_) | Class::Newer) {
+                    statement.class = Class::Other;
+                }
+            }
         }
-        let text = text.to_owned();
-        tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()?
+        Some(statements)
     }
 
     /// What becomes of a text with DDL keywords.
-    pub(super) async fn understand(&self, text: &[u8]) -> Understood {
+    pub(super) async fn understand(&mut self, text: &[u8]) -> Understood {
         let parsed = self.parsed(text).await;
-        let ddl = &self.shared.config.ddl;
+        let shared = Arc::clone(&self.shared);
+        let ddl = &shared.config.ddl;
         let Some(statements) = parsed else {
             self.shared.metrics.texts_unparsable.add();
             tracing::debug!("a text with DDL keywords could not be parsed");
@@ -188,6 +205,10 @@ impl Session {
         };
         if !statements.iter().any(acts) {
             return Understood::Relay(statements);
+        }
+        // The server reads the whole string before it runs any of it.
+        if statements.len() > 1 && may_change_encoding(text) {
+            return Understood::Relay(Vec::new());
         }
         if statements.len() > ddl.statements_limit {
             self.shared.metrics.texts_oversize.add();
@@ -275,7 +296,7 @@ impl Session {
     pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
         if let Class::ExplainDdl(inner) = &statement.class {
             let sql = self.explain(inner).await?;
-            return self.piece(sql.as_bytes()).await;
+            return self.piece(&self.talk.said_or_in_words(&sql)).await;
         }
         match self.run_ddl(statement, offset).await {
             Ok(reply) => {
@@ -324,7 +345,8 @@ impl Session {
     /// A piece of a string as a Query of its own; its ReadyForQuery is kept back.
     pub(super) async fn piece(&mut self, sql: &[u8]) -> Result<Piece, BackendLost> {
         let mut query = BytesMut::with_capacity(sql.len() + 8);
-        put_query(&mut query, sql);
+        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.talk.link.speech.say(sql));
+        put_query(&mut query, said.as_deref().unwrap_or(sql));
         let before = self.talk.link.errors;
         self.talk.ends_unnamed = false;
         self.talk.link.account(b'Q');
@@ -348,9 +370,14 @@ pub(super) fn acts(statement: &Statement) -> bool {
     }
 }
 
+/// Whether a text that has characters beyond ASCII names the setting that says what they are.
+fn may_change_encoding(text: &[u8]) -> bool {
+    !text.is_ascii() && sql::has_word(text, &["client_encoding", "names"])
+}
+
 /// PostgreSQL counts error positions in characters.
 pub(super) fn characters(text: &[u8]) -> usize {
-    String::from_utf8_lossy(text).chars().count()
+    String::from_utf8_lossy(text).chars().filter(|c| !speech::goes_on(*c)).count()
 }
 
 /// The lock modes that a statement's forms take, for the log of `observe` mode, which asks the server nothing.

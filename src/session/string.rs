@@ -32,12 +32,17 @@ impl Session {
         text: &[u8],
         mut owned: bool,
     ) -> Result<(), BackendLost> {
+        let speech = self.talk.link.speech;
         let mut at = 0;
         // One that is to go by itself, as others could not be tried together with it.
         let mut alone = None;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];
             let last = run.len() == 1;
+            if self.talk.link.speech != speech && !text[statement.range.start..].is_ascii() {
+                self.refuse_rest().await?;
+                break;
+            }
             let result = if let Class::Transaction(control) = statement.class {
                 self.eye.block = None;
                 let count = going_together(control, run, owned);
@@ -95,6 +100,16 @@ impl Session {
         Ok(())
     }
 
+    /// The server has read the whole string as its session did when it came; in pieces, the rest would mean something else.
+    async fn refuse_rest(&mut self) -> Result<(), BackendLost> {
+        let report = Report::error(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "client_encoding has changed amid a string that goes on with characters beyond ASCII",
+        );
+        self.talk.tell(&report.hint("Send what changes it by itself."));
+        if self.talk.link.status == b'T' { self.fail_block().await } else { Ok(()) }
+    }
+
     /// Ends the block that stands for an implicit transaction.
     pub(super) async fn close_block(&mut self) -> Result<(), BackendLost> {
         match self.talk.link.status {
@@ -113,7 +128,7 @@ impl Session {
 
     /// A run of statements nobody acts on, error positions in the terms of the whole string.
     async fn shifted_piece(&mut self, text: &[u8], start: usize, end: usize) -> Result<Piece, BackendLost> {
-        self.talk.link.shift_errors = characters(&text[..start]);
+        self.talk.link.shift_errors = u32::try_from(characters(&text[..start])).unwrap_or_default();
         let result = self.piece(&text[start..end]).await;
         self.talk.link.shift_errors = 0;
         result

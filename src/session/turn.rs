@@ -4,7 +4,7 @@
 //! again and plans again; what another session has under way is never told as done.
 
 use super::Session;
-use super::ddl::elided;
+use super::ddl::{SURELY_QUICK, elided};
 use super::unfinished::Abandoned;
 use crate::catalog::reading::Wanted;
 use crate::catalog::{Facts, query, version};
@@ -29,7 +29,11 @@ impl Session {
         if self.only_guards().await? {
             return self.guard_only(statement, offset).await;
         }
-        let names = query::relations_of(statement);
+        let mut names = query::relations_of(statement);
+        // What cannot be said in this session's encoding is not asked for; of very many the server would have to keep too much.
+        if names.len() > MOST || self.talk.link.speech.is_in_private(&statement.text) {
+            names.clear();
+        }
         let mut turn = Turn::default();
         let result = match self.take_turn(&names, &BTreeSet::new(), &mut turn).await {
             Ok(()) => self.in_turn(statement, offset, &names, &mut turn).await,
@@ -103,7 +107,7 @@ impl Session {
                 self.shared.metrics.ddl_elided.add();
                 self.done(statement, None);
                 let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
-                return Ok(elided(&plan, heard));
+                return Ok(elided(&plan, heard.iter().map(|report| self.talk.worded(report))));
             }
             let wanted = lanes_besides(&plan, turn);
             self.execution(&facts, 0).extend_turn(turn, &wanted).await?;
@@ -129,7 +133,16 @@ impl Session {
     }
 
     async fn planned(&mut self, statement: &Statement, facts: &Facts) -> Result<Plan, Stop> {
-        match plan::plan(statement, facts, &self.limits()) {
+        let limits = self.limits();
+        let parts = if let Class::Ddl(ddl) = &statement.class { ddl.parts.len() } else { 0 };
+        let planned = if parts.max(facts.relations.len()) <= SURELY_QUICK {
+            plan::plan(statement, facts, &limits)
+        } else {
+            // Apart, as there is much to look at.
+            let (statement, facts) = (statement.clone(), facts.clone());
+            self.aside(move || plan::plan(&statement, &facts, &limits)).await.ok_or(Stop::ClientGone)?
+        };
+        match planned {
             Ok(plan) => Ok(plan),
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();

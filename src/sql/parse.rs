@@ -12,6 +12,7 @@ mod create;
 mod drop;
 mod index;
 mod key;
+mod large;
 mod logged;
 mod maintenance;
 mod names;
@@ -83,6 +84,13 @@ pub fn parse(text: &str) -> Result<Vec<Statement>, Unparsable> {
 
 /// The statements of `text`.
 pub fn parse_with(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
+    if text.len() > large::LARGE {
+        return large::parse(text, options);
+    }
+    parse_whole(text, options)
+}
+
+fn parse_whole(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
     match grammar(text, options) {
         Ok(raw) => Ok(statements(text, &raw, options)),
         Err(reason) => stand_in::with_stand_ins(text, options).ok_or(reason),

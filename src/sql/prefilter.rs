@@ -119,12 +119,16 @@ pub(super) fn is_word(byte: u8) -> bool {
     WORD[usize::from(byte)]
 }
 
+/// Whether a statement that begins with this word is DDL, or may hide some.
+pub(super) fn is_keyword(word: &[u8]) -> bool {
+    KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
+}
+
 /// Whether `rest`, which begins at the start of a word, begins with a keyword that counts.
 fn is_hit(rest: &[u8]) -> bool {
     let length = rest.iter().position(|&byte| !is_word(byte)).unwrap_or(rest.len());
     let (word, after) = rest.split_at(length);
-    KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
-        && !(word.eq_ignore_ascii_case(b"do") && is_upsert_action(after))
+    is_keyword(word) && !(word.eq_ignore_ascii_case(b"do") && is_upsert_action(after))
 }
 
 /// Whether `after` is what follows the DO of `ON CONFLICT DO UPDATE`, `DO NOTHING`: every upsert has it.

@@ -314,7 +314,20 @@ impl Part {
     }
 }
 
+/// Subcommands of one statement that are planned. A table has no more columns (`MaxHeapAttributeNumber`), and of two that work on one
+/// another each has to be looked at beside all others.
+pub const MOST_PARTS: usize = 1600;
+
+/// Relations of one statement that are asked about, locked by name and told of. Cleaners of test suites name hundreds.
+pub const MOST_NAMES: usize = 2000;
+
 impl Ddl {
+    /// More than is planned: it goes as it is written, guarded by `lock_timeout` alone.
+    pub fn names_too_much(&self) -> bool {
+        let names = self.targets.len() + self.parts.iter().map(|part| part.others.len()).sum::<usize>();
+        self.parts.len() > MOST_PARTS || names > MOST_NAMES
+    }
+
     /// A statement of one part that names nothing yet.
     pub fn new(tag: &str, form: Form) -> Self {
         Self {

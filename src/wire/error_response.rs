@@ -26,7 +26,12 @@ impl ServerError {
     }
 
     pub fn field(&self, code: u8) -> Option<&str> {
-        self.fields().find(|(c, _)| *c == code).and_then(|(_, text)| std::str::from_utf8(text).ok())
+        self.bytes_of(code).and_then(|text| std::str::from_utf8(text).ok())
+    }
+
+    /// The field in the client's encoding, whatever that is.
+    pub fn bytes_of(&self, code: u8) -> Option<&[u8]> {
+        self.fields().find(|(c, _)| *c == code).map(|(_, text)| text)
     }
 
     /// Empty if the server gave none.
@@ -44,12 +49,12 @@ impl ServerError {
     }
 
     /// The frame with other values of some fields, which it need not have, and without those named by `dropped`.
-    pub fn restated(&self, fields: &[(u8, &str)], dropped: &[u8]) -> Bytes {
+    pub fn restated<T: AsRef<[u8]>>(&self, fields: &[(u8, T)], dropped: &[u8]) -> Bytes {
         let mut out = BytesMut::new();
         let kept =
             self.fields().filter(|(code, _)| !dropped.contains(code) && fields.iter().all(|(other, _)| other != code));
         put_frame(&mut out, b'E', |b| {
-            for (code, text) in kept.chain(fields.iter().map(|(code, text)| (*code, text.as_bytes()))) {
+            for (code, text) in kept.chain(fields.iter().map(|(code, text)| (*code, text.as_ref()))) {
                 b.put_u8(code);
                 b.put_slice(text);
                 b.put_u8(0);

@@ -1,5 +1,7 @@
 //! The frontend messages that are opened, and those that the proxy itself sends to the backend.
 
+use super::frame::{FRONTEND_LIMIT, HEADER_LEN, Header};
+use super::speech::Speech;
 use bytes::{BufMut, BytesMut};
 
 /// A NUL-terminated string at the start of `body`, and the rest.
@@ -66,6 +68,8 @@ pub struct Batch {
     pub bytes: BytesMut,
     /// How many statements it executes.
     pub statements: usize,
+    /// A statement or a parameter is.
+    beyond_ascii: bool,
 }
 
 /// The name of the proxy's own prepared statement and portal. Never the unnamed one: that is the client's.
@@ -120,9 +124,19 @@ impl Batch {
     /// One statement with text parameters, executed to its end.
     pub fn statement(&mut self, sql: &str, parameters: &[&str]) {
         self.statements += 1;
+        self.beyond_ascii |= !sql.is_ascii() || !parameters.iter().all(|value| value.is_ascii());
+        self.parse_and_bind(sql.as_bytes(), parameters.iter().map(|value| value.as_bytes()));
+        self.frame(b'E', |b| {
+            b.put_slice(OWN);
+            b.put_u32(0);
+        });
+        self.close_own();
+    }
+
+    fn parse_and_bind<'a>(&mut self, sql: &[u8], parameters: impl ExactSizeIterator<Item = &'a [u8]>) {
         self.frame(b'P', |b| {
             b.put_slice(OWN);
-            b.put_slice(sql.as_bytes());
+            b.put_slice(sql);
             b.put_slice(&[0, 0, 0]);
         });
         self.frame(b'B', |b| {
@@ -132,15 +146,40 @@ impl Batch {
             b.put_u16(u16::try_from(parameters.len()).unwrap_or(u16::MAX));
             for value in parameters {
                 b.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
-                b.put_slice(value.as_bytes());
+                b.put_slice(value);
             }
             b.put_slice(&[0, 0]);
         });
-        self.frame(b'E', |b| {
-            b.put_slice(OWN);
-            b.put_u32(0);
-        });
-        self.close_own();
+    }
+
+    /// The bytes that say it in the session's encodings. In place of a statement that names what cannot be said stands one
+    /// that fails: what the server would have made of it is not known.
+    pub fn said(self, speech: &Speech) -> BytesMut {
+        if !self.beyond_ascii {
+            return self.bytes;
+        }
+        let mut out = Self::default();
+        let mut rest = &self.bytes[..];
+        while let Ok(Some(header)) = Header::read(rest, FRONTEND_LIMIT)
+            && let Some((frame, behind)) = rest.split_at_checked(header.total())
+        {
+            rest = behind;
+            if header.tag != b'P' {
+                out.bytes.put_slice(frame);
+                continue;
+            }
+            // Its Bind follows.
+            let Ok(Some(bind)) = Header::read(rest, FRONTEND_LIMIT) else { break };
+            let Some((bind, behind)) = rest.split_at_checked(bind.total()) else { break };
+            rest = behind;
+            let (sql, values) = (text_of(frame), values_of(bind));
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            match speech.say_with(&sql, &values) {
+                Some((sql, values)) => out.parse_and_bind(&sql, values.iter().map(|value| &value[..])),
+                None => out.parse_and_bind(UNSAYABLE, std::iter::empty()),
+            }
+        }
+        out.bytes
     }
 
     /// The same with a client's parameters: what [`parameter_types`] and [`bind_parameters`] gave. All of its rows are text.
@@ -210,6 +249,28 @@ impl Batch {
         self.frame(b'S', |_| ());
         self
     }
+}
+
+/// In place of what cannot be said.
+const UNSAYABLE: &[u8] = b"SELECT \"pgsluice: a name that the encodings of this session have no words for\"";
+
+/// The statement of a Parse of our own.
+fn text_of(parse: &[u8]) -> String {
+    let text = parse.get(HEADER_LEN + OWN.len()..parse.len().saturating_sub(3)).unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// The values of a Bind of our own.
+fn values_of(bind: &[u8]) -> Vec<String> {
+    // Behind the two names: no formats, and the number of values.
+    let mut rest = bind.get(HEADER_LEN + 2 * OWN.len() + 4..).unwrap_or_default();
+    let mut values = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let Some((value, behind)) = behind.split_at_checked(u32::from_be_bytes(*length) as usize) else { break };
+        values.push(String::from_utf8_lossy(value).into_owned());
+        rest = behind;
+    }
+    values
 }
 
 /// Appends one frame.

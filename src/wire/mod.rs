@@ -10,6 +10,7 @@ pub mod frame;
 pub mod message;
 pub mod owed;
 pub mod reply;
+pub mod speech;
 pub mod startup;
 
 pub use frame::{BadFrame, Header};

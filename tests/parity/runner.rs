@@ -76,7 +76,7 @@ fn compare(postgres: &Postgres, proxies: &[&Proxied], script: &Script, way: Way)
     }
     let direct = run(postgres, postgres.port, script, way);
     // Amid a transaction nothing is built concurrently.
-    let all = if matches!(way, Way::Simple | Way::Extended | Way::Pipeline) { proxies.len() } else { 1 };
+    let all = if matches!(way, Way::Simple | Way::Extended | Way::Pipeline | Way::Latin1) { proxies.len() } else { 1 };
     for proxied in &proxies[..all] {
         let found = difference(&direct, &run(postgres, proxied.port, script, way));
         if !found.is_empty() {

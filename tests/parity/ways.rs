@@ -3,7 +3,7 @@
 use crate::common::{Client, Message};
 use crate::script::Sent;
 use bytes::BytesMut;
-use pgsluice::wire::message::put_frame;
+use pgsluice::wire::message::{put_frame, put_query};
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,12 +22,14 @@ pub(crate) enum Way {
     BlockExtended,
     /// BEGIN and all chunks under one Sync, then COMMIT.
     BlockPipeline,
+    /// Each chunk a Query in LATIN1, which is not the database's encoding. What has other characters is not sent.
+    Latin1,
 }
 
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
 impl Way {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Simple,
         Self::Whole,
         Self::Extended,
@@ -35,6 +37,7 @@ impl Way {
         Self::Block,
         Self::BlockExtended,
         Self::BlockPipeline,
+        Self::Latin1,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,12 +49,13 @@ impl Way {
             Self::Block => "block",
             Self::BlockExtended => "block-extended",
             Self::BlockPipeline => "block-pipeline",
+            Self::Latin1 => "latin1",
         }
     }
 
     /// Whether each chunk stands alone.
     pub(crate) fn alone(self) -> bool {
-        matches!(self, Self::Simple | Self::Extended)
+        matches!(self, Self::Simple | Self::Extended | Self::Latin1)
     }
 
     /// False: the connection was closed, or gave no answer.
@@ -59,12 +63,19 @@ impl Way {
         let mut data = part.copy_data.clone();
         let text = part.chunks.concat();
         let mut alive = true;
+        let mut out = BytesMut::new();
         let mut one = |client: &mut Client, sql: &str, extended: bool| {
             if !alive {
                 return;
             }
             lines.push(format!("> {}", sql.trim_end()));
-            if extended {
+            if self == Self::Latin1 {
+                let Some(bytes) = sql.chars().map(|c| u8::try_from(c).ok()).collect::<Option<Vec<u8>>>() else {
+                    return;
+                };
+                put_query(&mut out, &bytes);
+                client.send(&out.split());
+            } else if extended {
                 client.send(&Client::extended(sql));
                 client.send(&SYNC);
             } else {
@@ -74,6 +85,10 @@ impl Way {
         };
         match self {
             Self::Whole => one(client, &text, false),
+            Self::Latin1 => {
+                one(client, "SET client_encoding = LATIN1", false);
+                part.chunks.iter().for_each(|chunk| one(client, chunk, false));
+            }
             Self::Simple | Self::Extended => {
                 part.chunks.iter().for_each(|chunk| one(client, chunk, self == Self::Extended));
             }

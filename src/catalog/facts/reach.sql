@@ -1,4 +1,4 @@
-/* pgsluice: facts, how far foreign keys reach: what TRUNCATE … CASCADE goes through, and where those of its partitions alone point to */
+/* pgsluice: facts, how far foreign keys reach: what TRUNCATE ... CASCADE goes through, and where those of its partitions alone point to */
 WITH RECURSIVE root(oid) AS (
   SELECT f.oid FROM pg_catalog.unnest($1::pg_catalog.text::pg_catalog.oid[]) AS f(oid)
 ),

@@ -39,7 +39,7 @@ pub(super) fn scan(text: &str, options: ParseOptions) -> Scanned<'_> {
 
 /// The scanner knows only `standard_conforming_strings = on`. Where it is off, the escapes that would
 /// end a string too early are covered, byte for byte, so that every word stays where it was.
-fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {
+pub(super) fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {
     if options.standard_conforming_strings || !text.contains('\\') {
         return Cow::Borrowed(text);
     }

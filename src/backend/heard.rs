@@ -1,0 +1,127 @@
+//! The notices of the client's statement, on their way to the client while it runs.
+//!
+//! Each is held for a moment, as a try that fails is taken back, its notices with it, and repeated. Invariants: no more than
+//! [`HELD`] bytes are kept, nor for longer than [`MOMENT`]; what has gone to the client does not go again when the next try says the
+//! same.
+
+use super::{Answer, Talk};
+use crate::wire::frame::{BACKEND_LIMIT, Header};
+use bytes::Bytes;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// As much as the client is let behind.
+const HELD: usize = 64 << 10;
+
+/// A try that does not get its lock is over by then; whoever follows what a statement says has hardly noticed it.
+const MOMENT: Duration = Duration::from_millis(250);
+
+/// So many are known again.
+const KNOWN: usize = 1 << 16;
+
+/// What the client has heard of its statement, whatever try of it said so.
+#[derive(Debug)]
+pub struct Heard {
+    sent: Vec<u64>,
+    /// How many of these the present try has said; `None`: it has said something else.
+    said: Option<usize>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { sent: Vec::new(), said: Some(0) }
+    }
+}
+
+impl Heard {
+    /// Another try.
+    pub(super) fn again(&mut self) {
+        self.said = Some(0);
+    }
+
+    /// The client has heard it of an earlier try.
+    fn knows(&mut self, notice: &[u8]) -> bool {
+        let Some(said) = self.said else { return false };
+        match self.sent.get(said) {
+            Some(known) if *known == hash(notice) => self.said = Some(said + 1),
+            Some(_) => self.said = None,
+            None => return false,
+        }
+        self.said.is_some()
+    }
+
+    fn sent(&mut self, notice: &[u8]) {
+        if self.said == Some(self.sent.len()) && self.sent.len() < KNOWN {
+            self.sent.push(hash(notice));
+            self.said = Some(self.sent.len());
+        }
+    }
+}
+
+fn hash(notice: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    notice.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Talk {
+    /// A notice of the visible statement.
+    pub(super) fn hear(&mut self, answer: &mut Answer, notice: &Bytes) {
+        if self.heard.get_or_insert_default().knows(notice) {
+            return;
+        }
+        answer.notices.extend_from_slice(notice);
+        answer.held_until.get_or_insert_with(|| Instant::now() + MOMENT);
+        if answer.notices.len() > HELD {
+            self.pass_notices(answer);
+        }
+    }
+
+    /// They have been held for long enough.
+    pub(super) fn pass_notices(&mut self, answer: &mut Answer) {
+        answer.held_until = None;
+        let notices = answer.notices.split().freeze();
+        let mut rest = &notices[..];
+        while let Ok(Some(header)) = Header::read(rest, BACKEND_LIMIT)
+            && let Some((notice, behind)) = rest.split_at_checked(header.total())
+        {
+            self.heard.get_or_insert_default().sent(notice);
+            rest = behind;
+        }
+        self.link.tell_front(&notices);
+    }
+}
+
+/// When what is held is to go; never, if nothing is.
+pub(super) async fn held_long(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Heard;
+
+    /// What of these the client hears.
+    fn heard(heard: &mut Heard, said: &[&str]) -> Vec<String> {
+        heard.again();
+        let new: Vec<String> =
+            said.iter().filter(|notice| !heard.knows(notice.as_bytes())).map(|notice| (*notice).to_owned()).collect();
+        new.iter().for_each(|notice| heard.sent(notice.as_bytes()));
+        new
+    }
+
+    #[test]
+    fn what_a_try_says_again_is_heard_once() {
+        let mut all = Heard::default();
+        assert_eq!(heard(&mut all, &["a", "b"]), ["a", "b"]);
+        assert_eq!(heard(&mut all, &["a", "b", "c"]), ["c"]);
+        assert_eq!(heard(&mut all, &["a"]), [""; 0]);
+        assert_eq!(heard(&mut all, &["a", "b", "c", "c"]), ["c"]);
+        // From where they part all is new.
+        assert_eq!(heard(&mut all, &["a", "x", "c"]), ["x", "c"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! Questions about names, and the proxy's own words, in whatever encodings the session has.
+//!
+//! Holds: what is read here is what the server has, or is marked so that it is never sent (`wire/speech.rs`), and then
+//! [`Talk::take_unsayable`] tells.
+
+use super::{Answer, BackendLost, Talk};
+use crate::wire::message::Batch;
+use crate::wire::speech::Sayable;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+impl Talk {
+    /// A question for one text by itself ([`Talk::put_question`]).
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn question(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        self.put_question(&mut batch, sql, parameters);
+        self.ask(batch, None).await
+    }
+
+    /// Several questions, each for one text and with its parameters, in one round trip.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn questions(&mut self, questions: &[(&str, Vec<&str>)]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        self.put_questions(&mut batch, |talk, batch| {
+            for (sql, parameters) in questions {
+                batch.statement(&talk.encoded(sql), parameters);
+            }
+        });
+        self.ask(batch, None).await
+    }
+
+    /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
+    /// [`Talk::text`] reads it.
+    ///
+    /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
+    /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
+    pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
+        self.put_questions(batch, |talk, batch| batch.statement(&talk.encoded(sql), parameters));
+    }
+
+    fn put_questions(&self, batch: &mut Batch, put: impl FnOnce(&Self, &mut Batch)) {
+        // Servers before 11 have no such setting. No row comes of it.
+        const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
+             THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
+        let inside = self.link.status != b'I';
+        if inside {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
+        batch.statement(JIT_OFF, &[]);
+        put(self, batch);
+        if inside {
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        }
+    }
+
+    fn encoded<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if self.link.speech.sayable() == Sayable::All {
+            return Cow::Borrowed(sql);
+        }
+        Cow::Owned(format!("SELECT {} FROM (\n{sql}\n) AS q(answer)", self.hexadecimal("q.answer::pg_catalog.text")))
+    }
+
+    fn hexadecimal(&self, text: &str) -> String {
+        let encoding = if self.link.speech.converts() { "'UTF8'" } else { "pg_catalog.getdatabaseencoding()" };
+        format!("pg_catalog.encode(pg_catalog.convert_to({text}, {encoding}), 'hex')")
+    }
+
+    /// The text that a [`Talk::question`] was answered with.
+    pub fn text(&self, value: &str) -> String {
+        let speech = &self.link.speech;
+        if speech.sayable() == Sayable::All {
+            return value.to_owned();
+        }
+        let text = speech.deciphered(value);
+        if text.contains(char::REPLACEMENT_CHARACTER) || (speech.sayable() == Sayable::Ascii && !text.is_ascii()) {
+            self.unsayable.store(true, Ordering::Relaxed);
+        }
+        text
+    }
+
+    /// Whether anything was read, since this was last asked, that cannot be said again.
+    pub fn take_unsayable(&self) -> bool {
+        self.unsayable.swap(false, Ordering::Relaxed)
+    }
+
+    /// One query of our own whose rows hold names; they are as they would be without any encoding.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_rows(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
+        let mut answer = self.ask_one(&self.in_json(sql), parameters).await?;
+        answer.rows = self.told(answer.rows);
+        Ok(answer)
+    }
+
+    /// Such a query as it is put; [`Talk::told`] reads its rows.
+    pub fn in_json<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        if self.link.speech.sayable() == Sayable::All {
+            return Cow::Borrowed(sql);
+        }
+        let row = self.hexadecimal("pg_catalog.row_to_json(q)::pg_catalog.text");
+        Cow::Owned(format!("SELECT {row}, 'pgsluice row' FROM (\n{sql}\n) AS q"))
+    }
+
+    /// The rows of queries, some of which were put as [`Talk::in_json`] has it.
+    pub fn told(&self, rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
+        let read = |row: Vec<Option<String>>| match row.as_slice() {
+            [Some(json), Some(mark)] if mark == "pgsluice row" => values(&self.text(json)).unwrap_or_default(),
+            _ => row,
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Words of the proxy's own, as the client's encoding can carry them.
+    pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.link.speech.sayable() == Sayable::All || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
+    }
+
+    /// A query of the proxy's for the client: with its names if they can be said.
+    pub fn said_or_in_words(&self, sql: &str) -> Vec<u8> {
+        match self.link.speech.say(sql) {
+            Some(bytes) => bytes.into_owned(),
+            None => self.words(sql).into_owned().into_bytes(),
+        }
+    }
+
+    /// Sends what asks the backend something.
+    pub fn send(&mut self, batch: Batch) {
+        let bytes = batch.said(&self.link.speech);
+        self.link.tell_back(&bytes);
+    }
+}
+
+/// The values of a row in JSON, in their order. Names and numbers are as in the text form, and so is a truth.
+fn values(json: &str) -> Option<Vec<Option<String>>> {
+    let row: Row = serde_json::from_str(json).ok()?;
+    let text = |value: serde_json::Value| match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        serde_json::Value::Bool(truth) => Some(if truth { "t" } else { "f" }.to_owned()),
+        other => Some(other.to_string()),
+    };
+    Some(row.0.into_iter().map(text).collect())
+}
+
+/// Columns may have one name, so it is no map.
+struct Row(Vec<serde_json::Value>);
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Row;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a row")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+                let mut values = Vec::new();
+                while let Some((_, value)) = map.next_entry::<IgnoredAny, serde_json::Value>()? {
+                    values.push(value);
+                }
+                Ok(Row(values))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::values;
+
+    #[test]
+    fn a_row_in_json_is_its_values_in_order() {
+        let row = values(r#"{"b":"é\"","a":4294967295,"?column?":null,"?column?":true}"#).unwrap();
+        assert_eq!(row, [Some("é\""), Some("4294967295"), None, Some("t")].map(|value| value.map(str::to_owned)));
+        assert_eq!(values("7"), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! Where in the facts a relation stands, by its name and by its oid: a statement may name a thousand.
+//!
+//! Holds as long as the relations stand where they stood when it was first asked: they are all there before anybody plans. Of few
+//! nobody asks it.
+
+use super::Asked;
+use crate::pg::RelationName;
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+/// So many are looked through one by one in no more time.
+const FEW: usize = 16;
+
+#[derive(Debug, Default)]
+pub struct Places {
+    by_name: OnceLock<HashMap<RelationName, usize>>,
+    by_oid: OnceLock<HashMap<u32, usize>>,
+}
+
+/// Of other facts: they may differ soon.
+impl Clone for Places {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// It says nothing that the facts do not.
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Places {
+    pub(super) fn named<'f>(&self, all: &'f [Asked], name: &RelationName) -> Option<&'f Asked> {
+        let is_it = |asked: &&Asked| asked.name == *name;
+        if all.len() <= FEW {
+            return all.iter().find(is_it);
+        }
+        // The first of that name, as a search would find it.
+        let index = || all.iter().enumerate().rev().map(|(at, asked)| (asked.name.clone(), at)).collect();
+        self.by_name.get_or_init(index).get(name).and_then(|at| all.get(*at)).filter(is_it)
+    }
+
+    /// Of the relations that were found.
+    pub(super) fn of_oid<'f>(&self, all: &'f [Asked], oid: u32) -> Option<&'f Asked> {
+        let of = |asked: &Asked| asked.found.as_ref().map(|found| found.id.oid);
+        let is_it = |asked: &&Asked| of(asked) == Some(oid);
+        if all.len() <= FEW {
+            return all.iter().find(is_it);
+        }
+        let index = || all.iter().enumerate().rev().filter_map(|(at, asked)| Some((of(asked)?, at))).collect();
+        self.by_oid.get_or_init(index).get(&oid).and_then(|at| all.get(*at)).filter(is_it)
+    }
+}

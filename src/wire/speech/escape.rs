@@ -1,0 +1,148 @@
+//! SQL in ASCII: names and strings beyond it by the numbers of their characters.
+//!
+//! Only for the proxy's own SQL, under `standard_conforming_strings`: what is beyond ASCII stands there in quotes, since
+//! nobody, neither the server nor the proxy, writes such a name without.
+
+use std::fmt::Write as _;
+
+/// `None`: something beyond ASCII, other than in a comment, stands where no escape can, or there are none (`escapes`), or it is
+/// U+FFFD. `parameters`: put in place of `$1` and so on.
+pub(super) fn escaped(sql: &str, parameters: &[&str], escapes: bool) -> Option<String> {
+    let mut out = String::with_capacity(sql.len() + 64);
+    let mut rest = sql;
+    let mut before = ' ';
+    while let Some(first) = rest.chars().next() {
+        let length = token(rest, before);
+        let (token, behind) = rest.split_at(length);
+        match first {
+            '$' if parameter(token).is_some() && !parameters.is_empty() => {
+                let value = parameters.get(parameter(token)?.checked_sub(1)?)?;
+                (!value.contains(char::REPLACEMENT_CHARACTER)).then_some(())?;
+                literal(&mut out, value);
+            }
+            _ if token.is_ascii() => out.push_str(token),
+            '/' | '-' => out.extend(token.chars().map(|c| if c.is_ascii() { c } else { '?' })),
+            _ if !escapes || token.contains(char::REPLACEMENT_CHARACTER) => return None,
+            '"' => numbered(&mut out, "U&\"", &token[1..]),
+            '\'' if is_word(before) => {
+                // `E'…'`, which escapes by itself; any other letter before it is a mistake of ours.
+                matches!(before, 'e' | 'E').then_some(())?;
+                out.push('\'');
+                in_escape_string(&mut out, &token[1..]);
+            }
+            '\'' => numbered(&mut out, "U&'", &token[1..]),
+            '$' => {
+                let tag = token.get(1..)?.find('$')? + 2;
+                let body = token.get(tag..token.len().checked_sub(tag)?)?;
+                literal(&mut out, body);
+            }
+            _ => return None,
+        }
+        before = token.chars().next_back()?;
+        rest = behind;
+    }
+    Some(out)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
+}
+
+/// The number of a `$1`.
+fn parameter(token: &str) -> Option<usize> {
+    token.strip_prefix('$')?.parse().ok()
+}
+
+/// A string, whatever is in it.
+fn literal(out: &mut String, text: &str) {
+    let doubled = text.replace('\'', "''");
+    out.push(' ');
+    numbered(out, "U&'", &doubled);
+    out.push('\'');
+}
+
+/// `text` with its opening quote, which is `open`: a backslash doubled, what is beyond ASCII by its number.
+fn numbered(out: &mut String, open: &str, text: &str) {
+    out.push_str(open);
+    for c in text.chars() {
+        match (c, u32::from(c)) {
+            ('\\', _) => out.push_str("\\\\"),
+            (c, _) if c.is_ascii() => out.push(c),
+            (_, code @ ..=0xFFFF) => drop(write!(out, "\\{code:04X}")),
+            (_, code) => drop(write!(out, "\\+{code:06X}")),
+        }
+    }
+}
+
+fn in_escape_string(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match u32::from(c) {
+            _ if c.is_ascii() => out.push(c),
+            code @ ..=0xFFFF => drop(write!(out, "\\u{code:04X}")),
+            code => drop(write!(out, "\\U{code:08X}")),
+        }
+    }
+}
+
+/// Bytes of the token that `rest` begins with. What is no quote, comment, or `$` is one character.
+fn token(rest: &str, before: char) -> usize {
+    let first = rest.chars().next().map_or(1, char::len_utf8);
+    let bytes = rest.as_bytes();
+    match bytes {
+        [b'"', ..] => quoted(rest, '"', false),
+        [b'\'', ..] => quoted(rest, '\'', matches!(before, 'e' | 'E')),
+        [b'-', b'-', ..] => rest.find('\n').unwrap_or(rest.len()),
+        [b'/', b'*', ..] => comment(bytes),
+        [b'$', b'0'..=b'9', ..] if !is_word(before) => {
+            1 + bytes[1..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+        }
+        [b'$', ..] if !is_word(before) => dollar_quoted(rest).unwrap_or(first),
+        _ => first,
+    }
+}
+
+fn quoted(rest: &str, quote: char, backslash: bool) -> usize {
+    let mut characters = rest.char_indices().skip(1);
+    while let Some((at, c)) = characters.next() {
+        if backslash && c == '\\' {
+            characters.next();
+        } else if c == quote {
+            // A doubled one is read as the end of this and the begin of the next, whose opening quote belongs to the text.
+            if rest[at + 1..].starts_with(quote) {
+                characters.next();
+            } else {
+                return at + 1;
+            }
+        }
+    }
+    rest.len()
+}
+
+fn comment(bytes: &[u8]) -> usize {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(two) = bytes.get(at..at + 2) {
+        match two {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if depth == 0 {
+            return at;
+        }
+    }
+    bytes.len()
+}
+
+fn dollar_quoted(rest: &str) -> Option<usize> {
+    let end = rest.get(1..)?.find('$')? + 2;
+    let tag = rest.get(..end)?;
+    if !tag[1..end - 1].chars().all(|c| c != '$' && is_word(c)) {
+        return None;
+    }
+    Some(end + rest.get(end..)?.find(tag)? + end)
+}

@@ -44,7 +44,8 @@ WITH RECURSIVE need(oid, mode, alone) AS (
   SELECT l.pid, l.objid AS oid, COALESCE(holder_counts, false) AS counts
     FROM pg_catalog.pg_locks l
     LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.objid
-    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    -- Without a pid, a prepared transaction has it.
+    LEFT JOIN LATERAL pg_catalog.pg_stat_get_activity(l.pid) a ON l.pid IS NOT NULL
    WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
      AND l.classid OPERATOR(pg_catalog.=) 1885827948::pg_catalog.oid
      AND l.objsubid OPERATOR(pg_catalog.=) 2::pg_catalog.int2

@@ -88,10 +88,12 @@ impl Execution<'_> {
         Ok(unhurried(phase))
     }
 
-    /// The plan of a statement that has outlived its hold budget already: as one step it gets none.
+    /// The plan of a statement that has outlived its hold budget already: as one step it gets none. Where it locks what was not counted then,
+    /// it gets the budget that this takes.
     pub(super) fn at_its_pace<'p>(&self, plan: &'p Plan) -> Cow<'p, Plan> {
+        let counted = |phase: &Phase| phase.locks.iter().all(|lock| lock.below == 0);
         match plan.phases.as_slice() {
-            [phase] if self.pace == Pace::Slow && phase.kind == PhaseKind::Brief => {
+            [phase] if self.pace == Pace::Slow && phase.kind == PhaseKind::Brief && counted(phase) => {
                 let mut again = plan.clone();
                 again.notes.push(self.unhurried_warning(phase));
                 again.phases = vec![unhurried(phase)];

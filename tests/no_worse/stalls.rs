@@ -188,3 +188,39 @@ fn a_statement_that_queues_for_two_tables() {
     assert!(waits.is_empty(), "{waits:#?}");
     running.stop_now();
 }
+
+/// Of many that wait for one table, one looks who is in the way. The others are told so, and can be cancelled.
+#[test]
+fn who_is_not_first_in_a_lane_looks_seldom() {
+    let options = Options::default().setting("log_statement", "all").setting("log_line_prefix", "[%p] ");
+    let postgres = Postgres::start(options).expect("a throw-away server");
+    let running = proxy(&postgres, |_| {});
+    let database = new_database(&postgres, "seldom");
+    let connect = || Client::connect(port(&running), &postgres.user, &database);
+    let mut holder = Client::connect(postgres.port, &postgres.user, &database);
+    holder.ok("CREATE TABLE t (id int)");
+    holder.ok("BEGIN; SELECT * FROM t");
+    let mut clients: Vec<Client> = (0..8).map(|_| connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send_query(&format!("ALTER TABLE t ADD COLUMN c{number} int"));
+    }
+    for client in &mut clients {
+        let notice = client.read();
+        assert_eq!((notice.tag, notice.field(b'V').as_deref()), (b'N', Some("NOTICE")));
+    }
+    let counted = |log: &str, pid: i32, what: &str| {
+        log.lines().filter(|line| line.starts_with(&format!("[{pid}] ")) && line.contains(what)).count()
+    };
+    let naps = |pid: i32| counted(&postgres.log(), pid, "pg_sleep");
+    wait_until("they have napped", || clients.iter().all(|client| naps(client.pid) > 20));
+    let log = postgres.log();
+    let looks: Vec<usize> = clients.iter().map(|client| counted(&log, client.pid, "WITH RECURSIVE need")).collect();
+    assert!(looks.iter().filter(|looks| **looks > 2).count() <= 1, "{looks:?}");
+    clients[5].cancel(port(&running));
+    assert_eq!(clients[5].outcome().error.as_deref(), Some("57014"));
+    holder.ok("COMMIT");
+    for (number, client) in clients.iter_mut().enumerate().filter(|(number, _)| *number != 5) {
+        assert_eq!(client.outcome().error, None, "{number}");
+    }
+    running.stop_now();
+}

@@ -53,8 +53,12 @@ impl Execution<'_> {
             batch.statement(&sql, &[]);
         }
         batch.statement(&plan.statement, &[]);
+        // With an error the locks are gone already; without one they go at once.
+        batch.statement("ROLLBACK", &[]);
         let answer = self.talk.ask(batch, None).await?;
-        self.talk.ask_one("ROLLBACK", &[]).await?;
+        if answer.error.is_some() {
+            self.talk.ask_one("ROLLBACK", &[]).await?;
+        }
         Ok(answer.error)
     }
 }

@@ -52,8 +52,12 @@ impl Execution<'_> {
         let locks_sql = plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default();
         locks_sql.nowait.iter().chain(&locks_sql.queued).for_each(|sql| batch.statement(sql, &[]));
         batch.statement(&plan.statement, &[]);
+        // With an error the locks are gone already; without one they go at once.
+        batch.statement("ROLLBACK", &[]);
         let answer = self.talk.ask(batch, None).await?;
-        self.talk.ask_one("ROLLBACK", &[]).await?;
+        if answer.error.is_some() {
+            self.talk.ask_one("ROLLBACK", &[]).await?;
+        }
         Ok(answer.error)
     }
 }

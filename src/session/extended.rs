@@ -247,36 +247,6 @@ impl Session {
         }
     }
 
-    /// What a portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning.
-    /// `None`: nothing to act on.
-    async fn as_the_server_has_it(
-        &mut self,
-        bound: Arc<Bound>,
-        portal: &str,
-    ) -> Result<Option<Arc<Bound>>, BackendLost> {
-        let name = portal.as_bytes();
-        if self.eye.is_sure(name) || self.eye.is_fresh(name) {
-            return Ok(Some(bound));
-        }
-        let Some(text) = self.portal_text(portal).await?.flatten() else { return Ok(None) };
-        let found = if is_of(&bound.statement, &text) {
-            Some(Arc::clone(&bound))
-        } else if let Understood::Act(mut statements) = self.understand(text.as_bytes()).await {
-            let speech = self.talk.link.speech;
-            let one = statements.pop().filter(|_| statements.is_empty());
-            // The types of its parameters are not known: such a call is the server's to serve.
-            let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
-            one.map(|statement| {
-                let offset = characters(&text.as_bytes()[..statement.range.start]);
-                Arc::new(Bound { statement, offset, types: Vec::new(), speech })
-            })
-        } else {
-            None
-        };
-        self.eye.correct(&bound, found.as_ref());
-        Ok(found.filter(|found| acts(&found.statement)))
-    }
-
     /// The statement as it is read now, if that is another way than before.
     async fn read_again(&mut self, bound: &Bound) -> Option<Statement> {
         let (text, speech) = (&bound.statement.text, self.talk.link.speech);
@@ -381,7 +351,7 @@ impl Session {
 
     /// Asks, amid the client's pipeline, for the text of its portal. A row of our own marks where the client's
     /// answers end. `None`: one of them is an error, and the server skips to the client's Sync.
-    async fn portal_text(&mut self, portal: &str) -> Result<Option<Option<String>>, BackendLost> {
+    pub(super) async fn portal_text(&mut self, portal: &str) -> Result<Option<Option<String>>, BackendLost> {
         const MARK: &str = "pgsluice mark";
         const SQL: &str = "SELECT (SELECT c.statement FROM pg_catalog.pg_cursors c \
              WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
@@ -505,23 +475,6 @@ impl Session {
         self.eye.synced();
         self.tell_ready();
     }
-
-    /// The client's Sync ends the pipeline that the proxy keeps in a block.
-    pub(super) async fn sync(&mut self) -> Flow {
-        self.talk.link.pass_frame();
-        self.eye.synced();
-        match self.talk.link.settle(true).await {
-            Event::Settled => {}
-            other => return self.end(other).await,
-        }
-        if std::mem::take(&mut self.owns_block) && self.close_block().await.is_err() {
-            return self.end(Event::BackendClosed).await;
-        }
-        self.eye.watch_sync = false;
-        self.look_at_block();
-        self.tell_ready();
-        Flow::Continue
-    }
 }
 
 /// Where the operator does not want the oldest to go unseen.
@@ -534,7 +487,7 @@ pub(super) fn prepared_too_much() -> Report {
 }
 
 /// Whether the statement is of this text.
-fn is_of(statement: &Statement, text: &str) -> bool {
+pub(super) fn is_of(statement: &Statement, text: &str) -> bool {
     text.get(statement.range.clone()) == Some(statement.text.as_str())
 }
 

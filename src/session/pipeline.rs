@@ -1,15 +1,71 @@
-//! A pipeline that the proxy keeps in a block of its own, where the server would see none: what it says of it then.
+//! A client's pipeline, where the server has to be asked what it makes of it.
+//!
+//! A pipeline that changes the schema and goes on is kept in a block of the proxy's own: what the server refuses in a pipeline is then to
+//! be refused in the words for one. And a name that was given twice means what the server says.
 
-use super::Session;
+use super::extended::is_of;
+use super::prepared::Bound;
+use super::simple::{Understood, acts, characters};
+use super::{Flow, Session};
 use crate::backend::BackendLost;
+use crate::relay::Event;
+use crate::sql::Class;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
+use std::sync::Arc;
 
 /// Does nothing wherever it runs, and may not run in a block; newer servers refuse it amid a pipeline, too.
 const REFUSED: &str = "DROP INDEX CONCURRENTLY IF EXISTS pg_temp.\"pgsluice: there is none\"";
 const ITS_NAME: &str = "DROP INDEX CONCURRENTLY";
 
 impl Session {
+    /// What a portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning.
+    /// `None`: nothing to act on.
+    pub(super) async fn as_the_server_has_it(
+        &mut self,
+        bound: Arc<Bound>,
+        portal: &str,
+    ) -> Result<Option<Arc<Bound>>, BackendLost> {
+        let name = portal.as_bytes();
+        if self.eye.is_sure(name) || self.eye.is_fresh(name) {
+            return Ok(Some(bound));
+        }
+        let Some(text) = self.portal_text(portal).await?.flatten() else { return Ok(None) };
+        let found = if is_of(&bound.statement, &text) {
+            Some(Arc::clone(&bound))
+        } else if let Understood::Act(mut statements) = self.understand(text.as_bytes()).await {
+            let speech = self.talk.link.speech;
+            let one = statements.pop().filter(|_| statements.is_empty());
+            // The types of its parameters are not known: such a call is the server's to serve.
+            let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
+            one.map(|statement| {
+                let offset = characters(&text.as_bytes()[..statement.range.start]);
+                Arc::new(Bound { statement, offset, types: Vec::new(), speech })
+            })
+        } else {
+            None
+        };
+        self.eye.correct(&bound, found.as_ref());
+        Ok(found.filter(|found| acts(&found.statement)))
+    }
+
+    /// The client's Sync ends the pipeline that the proxy keeps in a block.
+    pub(super) async fn sync(&mut self) -> Flow {
+        self.talk.link.pass_frame();
+        self.eye.synced();
+        match self.talk.link.settle(true).await {
+            Event::Settled => {}
+            other => return self.end(other).await,
+        }
+        if std::mem::take(&mut self.owns_block) && self.close_block().await.is_err() {
+            return self.end(Event::BackendClosed).await;
+        }
+        self.eye.watch_sync = false;
+        self.look_at_block();
+        self.tell_ready();
+        Flow::Continue
+    }
+
     /// The error that a statement may not run in a transaction block, in the server's own words for a pipeline, in its language
     /// and version. The block of ours has failed, and is ended.
     pub(super) async fn as_in_a_pipeline(&mut self, error: ServerError) -> Result<ServerError, BackendLost> {

@@ -233,7 +233,11 @@ impl Execution<'_> {
             }
             if self.stands_behind(waiting, Instant::now()) {
                 self.nap_in_lane(phase, waiting).await?;
-                continue;
+                // Who was first has just ended, and nobody else may be in the way.
+                match waiting.missing_lane() {
+                    None => return Ok(Next::Poll),
+                    Some(_) => continue,
+                }
             }
             if let Some(blocker) = waiting.watched(self.config, Instant::now(), self.in_transaction()) {
                 if self.nap_and_glance(phase, waiting, &blocker).await? {

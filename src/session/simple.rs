@@ -128,10 +128,11 @@ impl Session {
         // backslash or a quote may be half a character.
         let text = std::str::from_utf8(text).ok().filter(|text| self.talk.link.utf8 || text.is_ascii())?;
         if text.len() <= SURELY_QUICK {
-            return sql::parse_with(text, options).ok();
+            return sql::parse_with(text, options).ok().map(|statements| self.as_wanted(statements));
         }
         let text = text.to_owned();
-        tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()?
+        let parsed = tokio::task::spawn_blocking(move || sql::parse_with(&text, options).ok()).await.ok()?;
+        parsed.map(|statements| self.as_wanted(statements))
     }
 
     /// What becomes of a text with DDL keywords.
@@ -169,8 +170,7 @@ impl Session {
             };
         }
         if self.shared.config.proxy.mode == Mode::Observe {
-            let is_ddl = |s: &&Statement| acts(s) && !matches!(s.class, Class::AdvisoryLock(_));
-            for statement in statements.iter().filter(is_ddl) {
+            for statement in statements.iter().filter(|s| acts(s)) {
                 self.shared.metrics.ddl_seen.add();
                 tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
             }

@@ -10,3 +10,5 @@ mod pooler;
 mod privileges;
 #[path = "no_worse/waiting_builds.rs"]
 mod waiting_builds;
+#[path = "no_worse/older_servers.rs"]
+mod older_servers;

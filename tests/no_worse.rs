@@ -30,6 +30,8 @@ mod meanwhile;
 mod newer;
 #[path = "no_worse/notices.rs"]
 mod notices;
+#[path = "no_worse/older_servers.rs"]
+mod older_servers;
 #[path = "no_worse/pooler.rs"]
 mod pooler;
 #[path = "no_worse/prepared.rs"]

@@ -98,6 +98,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("locks", "ladder_start", Slot::Time(&mut locks.ladder_start, MS..=60 * SECOND)),
         key("locks", "starve_after", Slot::Time(&mut locks.starve_after, Duration::ZERO..=DAY)),
         key("locks", "autovacuum", Slot::Word(&mut locks.autovacuum)),
+        key("locks", "advisory_locks", Slot::Word(&mut locks.advisory_locks)),
         key("locks", "fallback_timeout", Slot::Time(&mut locks.fallback_timeout, MS..=60 * SECOND)),
         key("backfill", "batch_time", Slot::Time(&mut backfill.batch_time, MS..=10 * SECOND)),
         key("backfill", "lock_timeout", Slot::Time(&mut backfill.lock_timeout, MS..=60 * SECOND)),

@@ -115,6 +115,7 @@ pub struct Locks {
     pub ladder_start: Duration,
     pub starve_after: Duration,
     pub autovacuum: Autovacuum,
+    pub advisory_locks: AdvisoryLocks,
     pub fallback_timeout: Duration,
 }
 
@@ -266,6 +267,16 @@ words! {
 }
 
 words! {
+    /// How a client's own wait for an advisory lock is served.
+    AdvisoryLocks {
+        /// By the proxy, so that no concurrent build has to wait for it.
+        Poll = "poll",
+        /// In the server.
+        Relay = "relay",
+    }
+}
+
+words! {
     /// What is done about an autovacuum that blocks a brief step.
     Autovacuum {
         /// `pg_cancel_backend`; where that is not permitted, as `Outwait`.
@@ -385,6 +396,7 @@ impl Default for Locks {
             ladder_start: Duration::from_millis(5),
             starve_after: Duration::from_secs(1),
             autovacuum: Autovacuum::Cancel,
+            advisory_locks: AdvisoryLocks::Poll,
             fallback_timeout: Duration::from_millis(50),
         }
     }

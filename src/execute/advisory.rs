@@ -276,7 +276,7 @@ impl Execution<'_> {
     }
 
     /// An error of the client's statement, in its terms.
-    pub(super) fn ended(&mut self, error: ServerError) -> Stop {
+    pub(super) fn ended(&self, error: ServerError) -> Stop {
         if self.talk.link.front_gone() {
             return Stop::ClientGone;
         }

@@ -158,9 +158,10 @@ impl Execution<'_> {
         self.over(step, answer, reply)
     }
 
-    /// Whether a plain build is over within the stall budget, most likely. An operator who wants none at all says so of small tables.
+    /// Whether a plain build is over within the stall budget, most likely, of which half may go by in the queue for its lock. An operator
+    /// who wants none at all says so of small tables.
     fn is_quick(&self, bytes: u64) -> bool {
-        let budget = u64::try_from(self.config.locks.stall_budget.as_millis()).unwrap_or(u64::MAX);
+        let budget = u64::try_from(self.config.locks.stall_budget.as_millis() / 2).unwrap_or(u64::MAX);
         self.config.ddl.small_table > 0 && bytes / (PACE / 1000) <= budget
     }
 
@@ -192,7 +193,8 @@ impl Execution<'_> {
             self.struck(napped.error)?;
             if begun.elapsed() >= self.config.locks.starve_after {
                 let next = if queued.is_zero() { self.config.locks.ladder_start } else { queued * 2 };
-                patience = Some(next.min(self.config.locks.stall_budget));
+                // 0 would be no limit at all.
+                patience = Some(next.min(self.config.locks.stall_budget / 2).max(Duration::from_millis(1)));
             }
         }
     }
@@ -206,7 +208,7 @@ impl Execution<'_> {
         let locks = lock_sql(std::slice::from_ref(table), patience.is_some());
         locks.nowait.iter().chain(&locks.queued).for_each(|sql| batch.statement(sql, &[]));
         // It holds its lock from here on.
-        batch.statement(&set_local("statement_timeout", self.build_budget()), &[]);
+        batch.statement(&set_local("statement_timeout", self.build_budget(patience.unwrap_or_default())), &[]);
         let visible = batch.statements;
         batch.statement(&step.named(&self.learned), &[]);
         batch.statement("COMMIT", &[]);
@@ -217,9 +219,9 @@ impl Execution<'_> {
         Ok(answer)
     }
 
-    /// The stall budget, or the session's own limit if that is stricter.
-    fn build_budget(&self) -> Duration {
-        let budget = self.config.locks.stall_budget.max(Duration::from_millis(1));
+    /// What is left of the stall budget behind the wait for the lock, or the session's own limit if that is stricter.
+    fn build_budget(&self, queued: Duration) -> Duration {
+        let budget = self.config.locks.stall_budget.saturating_sub(queued).max(Duration::from_millis(1));
         match self.facts.session.statement_timeout_ms {
             0 => budget,
             own => budget.min(Duration::from_millis(own)),

@@ -5,6 +5,7 @@
 
 use super::{Flow, Session};
 use crate::backend::BackendLost;
+use crate::config::{AdvisoryLocks, Mode};
 use crate::execute::advisory::Own;
 use crate::execute::{Reply, Stop};
 use crate::pg::sqlstate;
@@ -16,6 +17,16 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 impl Session {
+    /// Where waits are not to be served, they are statements like any other.
+    pub(super) fn as_wanted(&self, mut statements: Vec<Statement>) -> Vec<Statement> {
+        let config = &self.shared.config;
+        if config.proxy.mode == Mode::Observe || config.locks.advisory_locks == AdvisoryLocks::Relay {
+            let waits = |statement: &&mut Statement| matches!(statement.class, Class::AdvisoryLock(_));
+            statements.iter_mut().filter(waits).for_each(|statement| statement.class = Class::Other);
+        }
+        statements
+    }
+
     /// The reply is not on its way yet.
     pub(super) async fn advisory_lock(
         &mut self,

@@ -339,6 +339,9 @@ impl Session {
 
     /// The plan of a statement, or why it has none.
     async fn plan_in_words(&mut self, statement: &Statement) -> Result<String, Stop> {
+        if self.only_guards().await? {
+            return Ok("as written, under lock attempts: this session may not ask for what a plan needs".to_owned());
+        }
         let facts = self.facts(statement).await?;
         if let Some(continued) = self.explained(statement, &facts).await? {
             return Ok(continued);

@@ -87,7 +87,7 @@ impl Session {
         self.only_guard(&not_permitted(&format!("The server says: {}.", error.message()))).await
     }
 
-    fn cancelled(&mut self, error: ServerError) -> Stop {
+    fn cancelled(&self, error: ServerError) -> Stop {
         self.talk.take_cancelled();
         if self.talk.link.front_gone() { Stop::ClientGone } else { Stop::Server(error) }
     }

@@ -181,7 +181,7 @@ impl Session {
                 }
             }
         }
-        Some(statements)
+        Some(self.as_wanted(statements))
     }
 
     /// What becomes of a text with DDL keywords.
@@ -224,8 +224,7 @@ impl Session {
             };
         }
         if self.shared.config.proxy.mode == Mode::Observe {
-            let is_ddl = |s: &&Statement| acts(s) && !matches!(s.class, Class::AdvisoryLock(_));
-            for statement in statements.iter().filter(is_ddl) {
+            for statement in statements.iter().filter(|s| acts(s)) {
                 self.shared.metrics.ddl_seen.add();
                 tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
             }

@@ -1,8 +1,8 @@
 //! The tools' own lock: several that migrate at once wait for an advisory lock while one of them builds.
 
-use super::common::raw::{bind, close, describe, execute, flush, parse, q, run, show, sync};
+use super::common::raw::{bind, close, describe, execute, flush, frame, parse, q, run, show, sync};
 use super::common::{Client, Outcome, new_database, no_table_is_small, port, postgres, proxy, wait_until};
-use pgsluice::config::{Config, Mode};
+use pgsluice::config::{AdvisoryLocks, Config, Mode};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::sync::LazyLock;
@@ -172,6 +172,27 @@ fn a_wait_in_a_block_is_in_nobodys_way() {
 /// What is sent until something is answered by ReadyForQuery, and whether it waits for the lock.
 type Part = (Vec<u8>, bool);
 
+/// Parse with the types of the parameters: int8 of one key, int4 of two.
+fn typed(asked: &str, keys: usize) -> Vec<u8> {
+    let types: &[u8] = if keys == 1 { &[0, 1, 0, 0, 0, 20] } else { &[0, 2, 0, 0, 0, 23, 0, 0, 0, 23] };
+    frame(b'P', &[b"b\0", asked.as_bytes(), b"\0", types].concat())
+}
+
+/// Bind of that.
+fn binary(keys: &[&str]) -> Vec<u8> {
+    let keys: Vec<i64> = keys.iter().map(|key| key.parse().expect("a number")).collect();
+    let mut body = b"\0b\0\0\x01\0\x01".to_vec();
+    body.extend(u16::try_from(keys.len()).expect("few").to_be_bytes());
+    for key in &keys {
+        let value = key.to_be_bytes();
+        let value = if keys.len() == 1 { &value[..] } else { &value[4..] };
+        body.extend(u32::try_from(value.len()).expect("few").to_be_bytes());
+        body.extend(value);
+    }
+    body.extend(b"\0\x01\0\x01");
+    frame(b'B', &body)
+}
+
 /// Ways to send one form, with parameters where there can be any.
 fn conversations(form: &str, keys: &[&str]) -> Vec<Vec<Part>> {
     let statement = format!("SELECT {form} AS locked");
@@ -193,6 +214,16 @@ fn conversations(form: &str, keys: &[&str]) -> Vec<Vec<Part>> {
             ([bind("", "s", keys), execute("", 1), sync()].concat(), false),
         ],
         vec![(amid, true)],
+        // As lib/pq: parsed, and executed in another pipeline, without a name.
+        vec![
+            ([parse("", &asked), describe(b'S', ""), sync()].concat(), false),
+            ([bind("", "", keys), execute("", 0), sync()].concat(), true),
+        ],
+        // As sqlx: with a name, types, and both the parameters and the result in binary.
+        vec![
+            ([typed(&asked, keys.len()), describe(b'S', "b"), sync()].concat(), false),
+            ([binary(keys), execute("", 0), close(b'P', ""), sync()].concat(), true),
+        ],
         // The server's error, at its place.
         vec![(q(&format!("SELECT 1; SELECT {}", form.replace('7', "'seven'"))), false)],
         vec![([parse("", &asked), bind("", "", &vec!["seven"; keys.len()]), execute("", 0), sync()].concat(), false)],
@@ -378,11 +409,16 @@ fn without_the_privilege_it_waits_in_the_server() {
     }
 }
 
-/// Only where schema changes are run in phases is there anything to wait for.
+/// Only where schema changes are run in phases is there anything to wait for; nor is it where the operator says so.
 #[test]
 fn the_other_modes_only_relay() {
-    for mode in [Mode::Relay, Mode::Observe] {
-        let mut stage = Stage::new(|config| config.proxy.mode = mode);
+    for mode in [Mode::Relay, Mode::Observe, Mode::Plan] {
+        let mut stage = Stage::new(|config| {
+            config.proxy.mode = mode;
+            if mode == Mode::Plan {
+                config.locks.advisory_locks = AdvisoryLocks::Relay;
+            }
+        });
         let mut holder = stage.direct();
         holder.ok("SELECT pg_advisory_lock(1)");
         let mut client = stage.client();

@@ -133,7 +133,7 @@ pub struct Link {
     /// What the server has reported of its encodings and the session's.
     pub speech: Speech,
     /// The server's major version, as it reported.
-    pub server: u32,
+    pub server: u16,
     /// ErrorResponse messages that were passed to the client.
     pub errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.

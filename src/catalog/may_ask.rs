@@ -12,7 +12,7 @@ const RELATIONS: &str = "{pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_cas
 /// Its functions.
 const FUNCTIONS: &str = "{array_agg,bool_and,ceil,clock_timestamp,concat,concat_ws,convert_to,count,current_database,current_schema,current_schemas,\
      current_setting,date_part,encode,format,format_type,has_database_privilege,has_parameter_privilege,has_schema_privilege,\
-     has_table_privilege,json_agg,json_build_array,json_build_object,jsonb_agg,jsonb_build_object,jsonb_typeof,left,max,min,\
+     has_table_privilege,getdatabaseencoding,json_agg,json_build_array,json_build_object,jsonb_agg,jsonb_build_object,jsonb_typeof,left,max,min,\
      pg_advisory_unlock,pg_advisory_unlock_shared,pg_backend_pid,pg_blocking_pids,pg_get_constraintdef,pg_get_expr,pg_get_indexdef,\
      pg_get_partition_constraintdef,pg_get_partkeydef,pg_get_serial_sequence,pg_get_userbyid,pg_has_role,pg_my_temp_schema,pg_relation_filenode,\
      pg_relation_size,pg_sleep,pg_stat_get_activity,pg_stat_get_tuples_inserted,pg_stat_get_xact_numscans,pg_table_size,pg_try_advisory_lock,\

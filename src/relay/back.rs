@@ -246,7 +246,7 @@ impl Link {
 }
 
 /// Of `19beta1 (Debian …)`, say.
-fn major(version: &[u8]) -> u32 {
+fn major(version: &[u8]) -> u16 {
     let digits = version.iter().take_while(|byte| byte.is_ascii_digit()).take(4);
-    digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
+    digits.fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
 }

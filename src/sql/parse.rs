@@ -45,7 +45,7 @@ pub struct ParseOptions {
 }
 
 /// The version of PostgreSQL whose grammar this is.
-pub const GRAMMAR: u32 = 18;
+pub const GRAMMAR: u16 = 18;
 
 impl Default for ParseOptions {
     fn default() -> Self {

@@ -7,6 +7,7 @@
 
 use crate::common::versions::server;
 use crate::common::{Client, new_database, no_table_is_small, port, postgres, proxy, wait_until};
+use pgsluice::catalog::identity::INDEX_SQL;
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::time::{Duration, Instant};
@@ -96,11 +97,16 @@ const FILLED: &str = "ALTER TABLE m.t ADD COLUMN u float8 DEFAULT random()";
 const NUMBERED: &str = "ALTER TABLE m.t ADD COLUMN s bigserial NOT NULL";
 
 /// Where the owner's code stands, since which version there is such a thing, and what of [`COPIED`] and its like would call it directly.
-const PLACES: [(&str, u32, &[&str]); 9] = [
+const PLACES: [(&str, u32, &[&str]); 11] = [
     ("CREATE INDEX evil ON m.t ((m.evil('x', 7)))", 10, &[COPIED, TRIED, FILLED, NUMBERED]),
     ("CREATE INDEX evil ON m.t (id) WHERE m.evil(name, id) > ''", 10, &[COPIED, TRIED, FILLED]),
-    ("ALTER TABLE m.t ADD CHECK (m.evil('x', id) = 'x')", 10, &[COPIED, TRIED, FILLED]),
-    ("ALTER TABLE m.t ADD COLUMN g text GENERATED ALWAYS AS (m.evil('x', id)) STORED", 12, &[COPIED, TRIED, FILLED]),
+    ("ALTER TABLE m.t ADD CHECK (m.evil('x', 7) = 'x')", 10, &[COPIED, TRIED, FILLED]),
+    (
+        "ALTER TABLE m.t ADD CHECK (pg_catalog.query_to_xml('SELECT m.payload()', true, true, '') IS NOT NULL)",
+        10,
+        &[FILLED],
+    ),
+    ("ALTER TABLE m.t ADD COLUMN g text GENERATED ALWAYS AS (m.evil('x', 7)) STORED", 12, &[COPIED, TRIED, FILLED]),
     ("CREATE STATISTICS m.evil ON (m.evil('x', 7)), id FROM m.t", 14, &[COPIED, TRIED, FILLED]),
     ("CREATE TRIGGER evil BEFORE UPDATE ON m.t FOR EACH ROW EXECUTE PROCEDURE m.evil_trigger()", 10, &[TRIED, FILLED]),
     (
@@ -119,6 +125,13 @@ const PLACES: [(&str, u32, &[&str]); 9] = [
         "CREATE DOMAIN m.d AS text CHECK (m.evil(VALUE, 1) = VALUE);
       CREATE INDEX evil ON m.t ((name::m.d))",
         10,
+        &[COPIED, FILLED],
+    ),
+    // No dependency on the type is recorded.
+    (
+        "CREATE DOMAIN m.d AS text CHECK (m.evil(VALUE, 1) = VALUE);
+      CREATE INDEX evil ON m.t ((json_value(jsonb '{\"a\": \"x\"}', '$.a' RETURNING m.d)))",
+        17,
         &[COPIED, FILLED],
     ),
 ];
@@ -164,6 +177,27 @@ fn code_of_the_owner_stays_his_on_10_and_18() {
     for version in [10, 18] {
         code_of_the_owner_stays_his(&server(version));
     }
+}
+
+/// A foreign key of a type of the owner's is compared by way of his cast, also where it does not change.
+#[test]
+fn a_cast_of_the_owner_does_not_run() {
+    let postgres = postgres();
+    let mut stage = Stage::new(&postgres);
+    let mut mallory = stage.direct("mallory");
+    mallory.ok("CREATE TYPE m.mood AS ENUM ('x');
+        CREATE FUNCTION m.evil_cast(m.mood) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN m.evil('x', 1); END $$;
+        CREATE CAST (m.mood AS text) WITH FUNCTION m.evil_cast(m.mood) AS IMPLICIT;
+        CREATE TABLE m.ref (k text PRIMARY KEY); INSERT INTO m.ref VALUES ('x');
+        CREATE TABLE m.t (id int, k m.mood REFERENCES m.ref); INSERT INTO m.t SELECT g, 'x' FROM generate_series(1, 300) g");
+    for (role, first) in SENDERS {
+        let mut client = stage.proxied(role);
+        client.ok(first);
+        let outcome = client.ok(FILLED);
+        stage.nothing_was_taken(&format!("{role}: {first}: {outcome:?}"));
+        mallory.ok("ALTER TABLE m.t DROP COLUMN u");
+    }
+    stage.running.stop_now();
 }
 
 /// Copies of partitioned tables and of their partitions.
@@ -418,6 +452,13 @@ fn a_forged_record_is_not_followed() {
         assert_eq!(outcome.error.as_deref(), Some("42701"), "{role}: {first}: {outcome:?}");
         assert_eq!(stage.watcher.value("SELECT to_regclass('a.alices') IS NOT NULL"), "t", "{role}: {first}");
     }
+    // An index is asked for by its table too.
+    let asked = |stage: &mut Stage<'_>, table: &str| {
+        let table = stage.watcher.value(&format!("SELECT '{table}'::regclass::oid"));
+        let sql = INDEX_SQL.replace("$1", &format!("'{index}'")).replace("$2", &format!("'{table}'"));
+        stage.watcher.ok(&sql).rows.len()
+    };
+    assert_eq!((asked(&mut stage, "a.t"), asked(&mut stage, "m.t")), (1, 0));
     // Who has its lock and no rights on the table is at work on nothing. It is not waited for.
     let oid = stage.watcher.value("SELECT 'm.t'::regclass::oid::int");
     let mut stranger = stage.direct("stranger");

@@ -9,7 +9,6 @@ use crate::pg::relation::RelationName;
 use crate::pg::sqlstate;
 use crate::plan::{Phase, Undo};
 use crate::report::Report;
-use crate::wire::message::Batch;
 
 /// A question is put again if a cancel struck it.
 const QUESTIONS: usize = 100;
@@ -53,37 +52,6 @@ impl Execution<'_> {
             }
             (Some(Undo::FinishDrop { index, oid }), _) => self.half_dropped(index, *oid).await,
         }
-    }
-
-    /// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
-    /// CONCURRENTLY left on its TOAST table, where it names its copies alone. While another session, past the
-    /// proxy, builds on the table, an invalid index may be its: then none is touched. VACUUM and autovacuum (the one that
-    /// has no user), which take the same lock, build nothing.
-    async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, Stop> {
-        let known: Vec<String> = known.iter().map(u32::to_string).collect();
-        let known = format!("{{{}}}", known.join(","));
-        self.names(
-            "SELECT n.nspname, c.relname FROM pg_catalog.pg_index i \
-             JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
-             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-             JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
-             WHERE (i.indrelid OPERATOR(pg_catalog.=) t.oid OR i.indrelid OPERATOR(pg_catalog.=) t.reltoastrelid \
-             AND c.relname OPERATOR(pg_catalog.~) '_cc(new|old)[0-9]*$') AND NOT i.indisvalid \
-             AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[])) \
-             AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks l \
-               WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted \
-               AND l.relation OPERATOR(pg_catalog.=) i.indrelid \
-               AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
-                 WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
-               AND l.mode OPERATOR(pg_catalog.=) 'ShareUpdateExclusiveLock' \
-               AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() \
-               AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a \
-                 WHERE a.pid OPERATOR(pg_catalog.=) l.pid AND a.usesysid IS NOT NULL) \
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v \
-                 WHERE v.pid OPERATOR(pg_catalog.=) l.pid))",
-            &[&table.to_string(), &known],
-        )
-        .await
     }
 
     /// The index, if an interrupted drop left it invalid.
@@ -140,32 +108,5 @@ impl Execution<'_> {
             }
         }
         Err(Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
-    }
-
-    /// First at once, if nobody uses the table just now; else concurrently, which waits for those who do.
-    pub(super) async fn drop_leftover(&mut self, index: &RelationName) -> Result<(), Stop> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement("SET LOCAL lock_timeout = 10", &[]);
-        batch.statement(&format!("DROP INDEX IF EXISTS {}", index.quoted()), &[]);
-        batch.statement("COMMIT", &[]);
-        if self.talk.ask(batch, None).await?.error.is_none() {
-            return Ok(());
-        }
-        self.talk.ask_one("ROLLBACK", &[]).await?;
-        let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
-        if let Some(error) = self.talk.ask_one(&sql, &[]).await?.error {
-            tracing::warn!(%index, sqlstate = error.sqlstate(), "an unfinished index could not be dropped");
-            self.tell(
-                &Report::warning(
-                    sqlstate::WARNING,
-                    format!("the invalid index {index} could not be dropped: {}", error.message()),
-                )
-                .hint(format!(
-                    "Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too."
-                )),
-            );
-        }
-        Ok(())
     }
 }

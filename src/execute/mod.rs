@@ -15,6 +15,7 @@ mod build;
 mod detach;
 pub mod first;
 mod guarded;
+mod invalid;
 mod lane;
 pub mod leftover;
 mod long;

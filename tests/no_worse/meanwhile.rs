@@ -2,6 +2,7 @@
 //!
 //! What is under way is never told as done, and never undone under somebody who was told that it is there.
 
+use crate::common::program::Program;
 use crate::common::stop::{STOPS, send_and_stop};
 use crate::common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;
@@ -283,4 +284,62 @@ fn a_death_behind_the_undo() {
     let outcome = stage.client(1).query(check);
     assert_eq!(outcome.error.as_deref(), Some("23514"), "{outcome:?}");
     assert_eq!(stage.left(), "t_pkey 0 0 0");
+}
+
+/// A build of another session, past the proxy, that waits for the one that fails: its index is left alone, and the failed one goes.
+#[test]
+fn a_failed_build_leaves_nothing_beside_another() {
+    let mut stage = Stage::new("beside");
+    stage.watcher.ok("CREATE FUNCTION fails(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN
+          IF $1 = 5 AND current_query() LIKE '%failing%' THEN
+            WHILE NOT pg_try_advisory_xact_lock_shared(42) LOOP PERFORM pg_sleep(0.01); END LOOP;
+            RAISE EXCEPTION 'no';
+          END IF;
+          RETURN $1;
+        END $$");
+    let (mut holder, mut client, mut other) = (stage.direct(), stage.client(0), stage.direct());
+    holder.ok("SELECT pg_advisory_lock(42)");
+    client.send_query("CREATE INDEX failing ON t (fails(a))");
+    stage.wait_for(client.pid, "%INDEX CONCURRENTLY failing%");
+    other.send_query("CREATE INDEX CONCURRENTLY beside ON t (b)");
+    let waits = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {}", other.pid);
+    wait_until("the other waits", || stage.watcher.value(&waits) == "1");
+    holder.goodbye();
+    let outcome = client.outcome();
+    assert_eq!(outcome.error.as_deref(), Some("P0001"), "{outcome:?}");
+    assert_eq!(other.outcome().error, None);
+    let there = "SELECT string_agg(concat(indexrelid::regclass, CASE WHEN NOT indisvalid THEN ' invalid' END), ', ' ORDER BY 1) \
+        FROM pg_index WHERE indrelid = 't'::regclass";
+    let there = stage.watcher.value(&there.replace("ORDER BY 1", "ORDER BY indexrelid::regclass::text"));
+    assert_eq!(there, "beside, t_pkey", "{outcome:?}");
+}
+
+/// The server goes on with what a dead proxy had begun: the same statement finds it done.
+#[test]
+fn a_build_that_goes_on_without_its_proxy() {
+    let mut stage = Stage::new("goes_on");
+    stage.go();
+    for (sql, pattern) in [
+        ("CREATE INDEX wanted ON p (id)", "CREATE INDEX CONCURRENTLY%"),
+        ("ALTER TABLE p ATTACH PARTITION apart FOR VALUES FROM (10000) TO (20000)", "CREATE INDEX CONCURRENTLY%"),
+    ] {
+        let mut program = Program::with(&SERVER, "[ddl]\nsmall_table = \"0\"\n");
+        let mut client = program.client(&SERVER.user, &stage.database);
+        let mut holder = stage.direct();
+        send_and_stop(&mut client, sql, pattern, &mut stage.watcher, &mut holder);
+        program.signal("KILL");
+        program.wait();
+        holder.goodbye();
+        let pid = client.pid;
+        stage.until_gone(pid);
+        let outcome = stage.client(1).query(sql);
+        assert_eq!(outcome.error, None, "{sql}: {outcome:?}");
+        let bad = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
+        assert_eq!(stage.watcher.value(bad), "0", "{sql}");
+        let alone = "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid WHERE c.relispartition \
+            AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)";
+        assert_eq!(stage.watcher.value(alone), "0", "{sql}: an index is not attached");
+        assert_eq!(stage.left(), "t_pkey 0 0 0", "{sql}");
+    }
 }

@@ -101,6 +101,8 @@ const LOOK_SQL: &str = "/* pgsluice: waiting for an advisory lock */ SELECT pg_c
 /// Who waits for long may be a little late: a nap is this part of the wait so far, within these bounds.
 const SHARE: u32 = 20;
 const LONGEST_NAP: Duration = Duration::from_millis(500);
+/// Shorter than any `idle_in_transaction_session_timeout`.
+const LONGEST_IN_A_BLOCK: Duration = Duration::from_millis(100);
 
 /// The pauses between two searches for a deadlock double up to this.
 const RAREST_SEARCH: Duration = Duration::from_secs(30);
@@ -344,8 +346,9 @@ impl Execution<'_> {
     /// A nap on the server can be seen and cancelled there.
     async fn nap_for(&mut self, view: Option<View>, timeouts: Timeouts) -> Result<(), Stop> {
         let waited = self.begun.elapsed();
+        let longest = if self.in_transaction() { LONGEST_IN_A_BLOCK } else { LONGEST_NAP };
         let mut nap =
-            (waited / SHARE).clamp(self.config.locks.poll.min(LONGEST_NAP), LONGEST_NAP).mul_f64(0.75 + jitter() / 2.0);
+            (waited / SHARE).clamp(self.config.locks.poll.min(longest), longest).mul_f64(0.75 + jitter() / 2.0);
         for limit in [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()) {
             nap = nap.min(limit.saturating_sub(waited));
         }

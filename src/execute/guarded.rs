@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// A pause is so many times as long as others may have been made to wait.
 const PAUSE: u32 = 10;
 
-/// The longest pause, as nothing is heard of the client meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const SLICE: Duration = Duration::from_millis(100);
 
 impl Execution<'_> {
     /// `alone`: it may not stand in a transaction block.
@@ -49,9 +49,25 @@ impl Execution<'_> {
                 return Err(self.leave(stop).await);
             }
             let left = limit.saturating_sub(begun.elapsed());
-            tokio::time::sleep((patience * PAUSE).clamp(self.config.locks.poll, LONGEST_PAUSE).min(left)).await;
+            self.pause((patience * PAUSE).clamp(self.config.locks.poll.min(LONGEST_PAUSE), LONGEST_PAUSE).min(left))
+                .await?;
             patience = (patience * 2).min(self.config.locks.stall_budget);
         }
+    }
+
+    /// Nothing is asked of the server but a setting now and then: so a session that is idle in a transaction is not so for long, and the
+    /// client's end is heard.
+    async fn pause(&mut self, pause: Duration) -> Result<(), Stop> {
+        let begun = Instant::now();
+        while begun.elapsed() < pause {
+            tokio::time::sleep((pause.saturating_sub(begun.elapsed())).min(SLICE)).await;
+            let answer = self.talk.ask_one("SHOW lock_timeout", &[]).await?;
+            self.struck(answer.error)?;
+            if let Some(stop) = self.interrupted() {
+                return Err(self.leave(stop).await);
+            }
+        }
+        Ok(())
     }
 
     /// One try; where it fails, all is as it was.

@@ -186,3 +186,42 @@ fn a_privilege_is_revoked_meanwhile() {
     client.ok("COMMIT");
     assert_eq!(admin.value("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid"), "2");
 }
+
+/// What is cancelled or left while it pauses ends there, and a session that may not idle in its transaction for long is not ended.
+#[test]
+fn a_pause_can_be_ended() {
+    let running = proxy(&SERVER, no_table_is_small);
+    let database = new_database(&SERVER, "pause");
+    let mut admin = Client::connect(SERVER.port, &SERVER.user, &database);
+    admin.ok("CREATE ROLE pauses LOGIN; GRANT CREATE ON SCHEMA public TO pauses");
+    admin.ok("REVOKE ALL ON pg_catalog.pg_locks FROM PUBLIC");
+    let mut client = Client::connect(port(&running), "pauses", &database);
+    client.ok(TABLES);
+    admin.ok("BEGIN; SELECT count(*) FROM t");
+    let mut watcher = Client::connect(SERVER.port, &SERVER.user, &database);
+    let tried = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND state LIKE 'idle%' AND query = 'SHOW lock_timeout'",
+        client.pid
+    );
+    for block in [false, true] {
+        if block {
+            client.ok("BEGIN; SET LOCAL idle_in_transaction_session_timeout = '700ms'");
+        }
+        client.send_query("ALTER TABLE t ADD COLUMN c int");
+        let begun = std::time::Instant::now();
+        // Long enough for the pauses to have grown.
+        wait_until("it pauses", || watcher.value(&tried) == "1" && begun.elapsed() > std::time::Duration::from_secs(3));
+        client.cancel(port(&running));
+        let outcome = client.outcome();
+        assert_eq!(outcome.error.as_deref(), Some("57014"), "{outcome:?}");
+        assert_eq!(outcome.status, if block { 'E' } else { 'I' });
+    }
+    client.ok("ROLLBACK");
+    client.send_query("ALTER TABLE t ADD COLUMN c int");
+    wait_until("it pauses", || watcher.value(&tried) == "1");
+    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {}", client.pid);
+    client.reset();
+    wait_until("its session has ended", || watcher.value(&gone) == "0");
+    admin.ok("COMMIT");
+    assert_eq!(admin.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c'"), "0");
+}

@@ -94,7 +94,7 @@ pub fn messages(data: &[u8]) {
     if let Some((kind, name)) = message::close(data) {
         assert!(data.starts_with(&[&[kind], name, b"\0"].concat()));
     }
-    if let Some(row) = data_row(data) {
+    if let Some(row) = data_row(data, |value| String::from_utf8_lossy(value).into_owned()) {
         assert_eq!(row.len(), usize::from(u16::from_be_bytes([data[0], data[1]])));
     }
     error_response(data);

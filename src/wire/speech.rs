@@ -75,6 +75,9 @@ pub enum Sayable {
     Ascii,
 }
 
+/// A statement and its parameters.
+pub type Said<'s> = (Cow<'s, [u8]>, Vec<Cow<'s, [u8]>>);
+
 /// The encodings of a session, as the server has reported them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Speech {
@@ -162,7 +165,7 @@ impl Speech {
         if text.is_ascii() || self.is_plain() {
             return Cow::Borrowed(text);
         }
-        let understood = std::str::from_utf8(text).is_ok_and(|text| keeps_its_names(text));
+        let understood = std::str::from_utf8(text).is_ok_and(keeps_its_names);
         if self.sayable() == Sayable::All && understood {
             return Cow::Borrowed(text);
         }
@@ -236,7 +239,7 @@ impl Speech {
     }
 
     /// The same with its parameters. Where one of them has to be escaped, they stand in the statement, and none is left.
-    pub fn say_with<'s>(&self, sql: &'s str, parameters: &[&'s str]) -> Option<(Cow<'s, [u8]>, Vec<Cow<'s, [u8]>>)> {
+    pub fn say_with<'s>(&self, sql: &'s str, parameters: &[&'s str]) -> Option<Said<'s>> {
         let inline = self.sayable() == Sayable::Escaped
             && parameters.iter().any(|value| !value.is_ascii() && !self.is_in_private(value));
         if inline {

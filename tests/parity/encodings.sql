@@ -12,6 +12,7 @@ INSERT INTO parts SELECT n, n FROM generate_series(1, 150) n;
 -- part
 ALTER TABLE "mère" ADD COLUMN u int DEFAULT length(random()::text) * 0;
 ALTER TABLE mère ADD COLUMN "été" int DEFAULT 7;
+-- needs: 12
 ALTER TABLE mère ALTER a SET NOT NULL;
 ALTER TABLE mère ADD CONSTRAINT "à_vérifier" CHECK (a > 0);
 ALTER TABLE mère ADD CONSTRAINT "à_vérifier" CHECK (a > 1);
@@ -22,6 +23,7 @@ COMMENT ON TABLE mère IS 'à vérifier';
 CREATE INDEX ON parts (a);
 ALTER TABLE parts ADD PRIMARY KEY (id);
 ALTER TABLE parts ADD COLUMN "où" text DEFAULT 'là';
+-- needs: 12
 ALTER TABLE parts ALTER a SET NOT NULL;
 CREATE TABLE IF NOT EXISTS mère (id int);
 DROP TABLE IF EXISTS "pas là";

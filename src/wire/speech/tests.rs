@@ -116,3 +116,57 @@ fn what_is_heard_in_another_encoding_is_marked() {
     assert_eq!(latin.deciphered("c3a9"), "é");
     assert_eq!(speech("UTF8", "SQL_ASCII").deciphered("c3a9"), "\u{FFFD}");
 }
+
+const ENCODINGS: [&str; 14] = [
+    "UTF8",
+    "SQL_ASCII",
+    "LATIN1",
+    "WIN1251",
+    "KOI8R",
+    "EUC_JP",
+    "EUC_TW",
+    "EUC_KR",
+    "SJIS",
+    "BIG5",
+    "GBK",
+    "GB18030",
+    "MULE_INTERNAL",
+    "JOHAB",
+];
+
+proptest::proptest! {
+    #[test]
+    fn bytes_of_the_client_come_back_as_they_were(
+        text in proptest::collection::vec(proptest::num::u8::ANY, 0..40), client in 0..14_usize, server in 0..14_usize,
+    ) {
+        let speech = speech(ENCODINGS[client], ENCODINGS[server]);
+        if let Ok(readable) = std::str::from_utf8(&speech.readable(&text)) {
+            assert_eq!(speech.say(readable).expect("what came can be said").as_ref(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_is_ascii(sql in "[a-e$'\"\\\\ /*é世😀-]{0,40}", value in "[a'\\\\é😀]{0,5}") {
+        for parameters in [&[][..], &[value.as_str()]] {
+            if let Some(escaped) = escaped(&sql, parameters, true) {
+                assert!(escaped.is_ascii(), "{escaped}");
+            }
+        }
+    }
+
+    /// Names and strings as the proxy quotes them mean the same: read by the parser that the server has.
+    #[test]
+    fn an_escaped_name_is_the_name(name in "[ab\"'\\\\ é世😀]{1,12}") {
+        use crate::pg::relation::{quote_identifier, quote_literal};
+        let sql = format!("COMMENT ON TABLE {} IS {}", quote_identifier(&name), quote_literal(&name));
+        let said = speech("SJIS", "UTF8").say(&sql).expect("it can be said").into_owned();
+        let said = String::from_utf8(said).expect("ASCII");
+        assert!(said.is_ascii());
+        let target = |sql: &str| match &crate::sql::parse(sql).expect("SQL")[0].class {
+            crate::sql::Class::Ddl(ddl) => ddl.targets.clone(),
+            _ => Vec::new(),
+        };
+        assert_eq!(target(&said), target(&sql), "{said}");
+        assert_eq!(target(&said)[0].name, name);
+    }
+}

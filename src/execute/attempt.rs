@@ -5,7 +5,6 @@
 //! transactions; then it queues for a few milliseconds (the ladder), never longer than the stall
 //! budget. In a transaction block the same happens in a savepoint.
 
-use super::budget::is_statement_timeout;
 use super::wait::{Next, Waiting};
 use super::{Basis, Execution, Reply, Stop, Tried};
 use crate::backend::Answer;
@@ -17,7 +16,7 @@ use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How it ended to bring something back.
 pub(super) enum Back {
@@ -79,7 +78,9 @@ impl Execution<'_> {
         }
         let Layout { batch, steps_at } = self.layout(phase, how);
         let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + place(phase, i));
+        let begun = Instant::now();
         let answer = self.talk.ask(batch, visible).await?;
+        let took = begun.elapsed();
         let Answer { mut error, notices, completion, done, rows, .. } = answer;
         if error.is_none() {
             let rows = self.talk.told(rows);
@@ -97,7 +98,8 @@ impl Execution<'_> {
         // A deadlock of the step's in a block may be about what the transaction held before: it would be found each time.
         let hopeless = step.is_some() && self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
         // The locks of an attempt have one time together.
-        let in_queue = done < steps_at && is_statement_timeout(&error) && !self.talk.link.front_gone();
+        let in_queue =
+            done < steps_at && self.was_queue_budget(phase, how, &error, took) && !self.talk.link.front_gone();
         if (is_lock_failure(&error) && !hopeless) || (in_queue && !self.talk.take_cancelled()) {
             self.take_back().await?;
             return Ok(Tried::Locked);
@@ -106,7 +108,7 @@ impl Execution<'_> {
             self.take_back().await?;
             return Ok(Tried::Unlockable);
         }
-        if step.is_some() && self.was_hold_budget(phase, &error) {
+        if step.is_some() && self.was_hold_budget(phase, &error, took) {
             self.take_back().await?;
             return Ok(Tried::Slow);
         }

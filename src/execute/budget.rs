@@ -19,6 +19,12 @@ use std::time::Duration;
 /// What each relation that is locked adds to the hold budget: what TRUNCATE or DROP takes for one, on a disk that is not slow.
 const PER_RELATION: Duration = Duration::from_millis(10);
 
+/// What it takes to lock a partition that is free, on a busy machine: thousands of them are not to fail for that.
+const TO_LOCK_ONE: Duration = Duration::from_micros(100);
+
+/// The server's clock and ours may differ by so much of a timeout.
+const TIMEOUT_SHARE: f64 = 0.8;
+
 impl Execution<'_> {
     /// How long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins where it is stricter.
     pub(super) fn lock_timeout(&self, phase: &Phase, how: Next) -> Duration {
@@ -41,17 +47,33 @@ impl Execution<'_> {
     pub(super) fn put_locks(&self, batch: &mut Batch, phase: &Phase, how: Next) -> bool {
         let LockSql { nowait, queued } = lock_sql(&phase.locks, !matches!(how, Next::Poll));
         nowait.iter().for_each(|sql| batch.statement(sql, &[]));
-        let Ok(count @ 1..) = u32::try_from(queued.len()) else { return false };
+        if queued.is_empty() {
+            return false;
+        }
+        batch.statement(&set_local("statement_timeout", self.queue_share(phase, how, queued.len())), &[]);
+        queued.iter().for_each(|sql| batch.statement(sql, &[]));
+        true
+    }
+
+    /// How long each of so many statements may wait for all of its locks.
+    fn queue_share(&self, phase: &Phase, how: Next, statements: usize) -> Duration {
+        let count = u32::try_from(statements).unwrap_or(u32::MAX).max(1);
         let share = match how {
             Next::Poll | Next::Queue(_) => self.lock_timeout(phase, how) / count,
             Next::Each(timeout) => timeout.saturating_mul(u32::try_from(phase.locks.len()).unwrap_or(u32::MAX)),
             Next::Outwait(timeout) => timeout,
         };
+        let below = phase.locks.iter().map(|lock| lock.below).fold(0, u32::saturating_add);
+        let share = share + TO_LOCK_ONE * below;
         let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
         let share = if own.is_zero() { share } else { share.min(own) };
-        batch.statement(&set_local("statement_timeout", share.max(Duration::from_millis(1))), &[]);
-        queued.iter().for_each(|sql| batch.statement(sql, &[]));
-        true
+        share.max(Duration::from_millis(1))
+    }
+
+    /// Whether a statement that locks by name has waited for that long.
+    pub(super) fn was_queue_budget(&self, phase: &Phase, how: Next, error: &ServerError, took: Duration) -> bool {
+        let statements = lock_sql(&phase.locks, !matches!(how, Next::Poll)).queued.len();
+        statements > 0 && is_statement_timeout(error, took, self.queue_share(phase, how, statements))
     }
 
     /// How long a brief step may take once it holds its locks; `None`: as long as the session allows.
@@ -68,10 +90,9 @@ impl Execution<'_> {
             .then(|| budget + PER_RELATION * relations.saturating_sub(1))
     }
 
-    pub(super) fn was_hold_budget(&self, phase: &Phase, error: &ServerError) -> bool {
-        self.hold_timeout(phase).is_some()
+    pub(super) fn was_hold_budget(&self, phase: &Phase, error: &ServerError, took: Duration) -> bool {
+        self.hold_timeout(phase).is_some_and(|hold| is_statement_timeout(error, took, hold))
             && !self.talk.link.front_gone()
-            && is_statement_timeout(error)
             && !self.talk.take_cancelled()
     }
 
@@ -130,9 +151,12 @@ fn unhurried(phase: &Phase) -> Phase {
     Phase { kind: PhaseKind::Guarded, ..phase.clone() }
 }
 
-/// The server's own word for it, not one of a function's.
-pub(super) fn is_statement_timeout(error: &ServerError) -> bool {
+/// The server's own word for it, not one of a function's. `limit`: the timeout, as in another language (`lc_messages`) only the time that it
+/// took tells a timeout from a cancel.
+pub(super) fn is_statement_timeout(error: &ServerError, took: Duration, limit: Duration) -> bool {
+    let message = error.message();
     error.sqlstate() == sqlstate::QUERY_CANCELED
         && error.field(b'R') == Some("ProcessInterrupts")
-        && error.message().contains("statement timeout")
+        && (message.contains("statement timeout")
+            || (!message.contains("user request") && took >= limit.mul_f64(TIMEOUT_SHARE)))
 }

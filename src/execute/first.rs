@@ -168,7 +168,8 @@ impl Execution<'_> {
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
             // A cancel, the session's own `statement_timeout`, or the hold budget.
             let cancelled = self.talk.take_cancelled();
-            if self.begun_over_budget(phase) && is_statement_timeout(&error) && !cancelled {
+            let over = |budget| is_statement_timeout(&error, self.begun.elapsed(), budget);
+            if self.begun_over_budget(phase) && self.hold_budget(phase).is_some_and(over) && !cancelled {
                 self.metrics.hold_budget_outlived.add();
                 return Ok(true);
             }

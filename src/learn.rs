@@ -88,7 +88,7 @@ pub async fn learn<A: Asking>(
         ask_probes(asking, statement, table, facts).await?;
     }
     // On a small table the server chooses the name itself.
-    if !limits.is_small(table.bytes) {
+    if !limits.is_small(table.weight()) {
         for wanted in naming::wanted(statement, table) {
             let names = query::array(wanted.candidates.iter().map(|name| Some(name.as_str())));
             let also_constraints = wanted.avoids_constraints(facts.session.server_version).to_string();
@@ -99,7 +99,7 @@ pub async fn learn<A: Asking>(
         }
     }
     let refreshes = matches!(&statement.class, Class::Ddl(ddl) if ddl.form() == Form::RefreshMaterializedView);
-    if refreshes && !limits.is_small(table.bytes) {
+    if refreshes && !limits.is_small(table.weight()) {
         let answer = asking.text(matview::REFRESHABLE_SQL, &[&table.id.oid.to_string()]).await?;
         facts.refreshable = answer.is_some_and(|answer| answer.starts_with('t'));
     }

@@ -54,6 +54,8 @@ counters! {
     ddl_failed,
     /// Statements that were done by one round trip, before anything was asked.
     first_tries_done,
+    /// Steps that held their locks for longer than `hold_budget`, and were taken back to go another way.
+    hold_budget_outlived,
     /// Tries of a brief step.
     lock_attempts,
     /// … that found the lock taken.

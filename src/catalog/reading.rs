@@ -191,7 +191,12 @@ impl Reading {
 
     fn details(&self) -> Vec<Topic> {
         if self.wanted == Wanted::Itself {
-            return Vec::new();
+            // How many are locked with it.
+            return if self.found().any(|(relation, _)| relation.has_children) {
+                vec![Topic::Sizes]
+            } else {
+                Vec::new()
+            };
         }
         let details = self.wanted >= Wanted::Details;
         let asked = [

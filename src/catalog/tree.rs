@@ -253,7 +253,7 @@ impl Inquire for Inquiry {
 
 /// Whether a plan would differ from that of a small table, or one that only this session sees.
 pub(super) fn is_large(table: &RelationFacts, small_table: u64) -> bool {
-    (small_table == 0 || table.bytes > small_table) && table.persistence != 't' && !table.created_here
+    (small_table == 0 || table.weight() > small_table) && table.persistence != 't' && !table.created_here
 }
 
 /// The wanted index on the copy, and how it is called on each table.

@@ -105,7 +105,7 @@ impl Arguments {
 
 fn limits() -> Limits {
     let ddl = Config::default().ddl;
-    Limits { small_table: ddl.small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: true }
+    Limits { small_table: ddl.small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: false }
 }
 
 /// Plans statements in their order.

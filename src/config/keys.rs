@@ -93,6 +93,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("locks", "stall_budget", Slot::Time(&mut locks.stall_budget, MS..=60 * SECOND)),
         key("locks", "hold_budget", Slot::Time(&mut locks.hold_budget, MS..=HOUR)),
         key("locks", "deadline", Slot::Time(&mut locks.deadline, MS..=30 * DAY)),
+        key("locks", "in_transaction_wait", Slot::Time(&mut locks.in_transaction_wait, MS..=DAY)),
         key("locks", "ladder_start", Slot::Time(&mut locks.ladder_start, MS..=60 * SECOND)),
         key("locks", "starve_after", Slot::Time(&mut locks.starve_after, Duration::ZERO..=DAY)),
         key("locks", "autovacuum", Slot::Word(&mut locks.autovacuum)),

@@ -109,6 +109,8 @@ pub struct Locks {
     pub stall_budget: Duration,
     pub hold_budget: Duration,
     pub deadline: Duration,
+    /// The same of a transaction that holds a lock for which others wait.
+    pub in_transaction_wait: Duration,
     pub ladder_start: Duration,
     pub starve_after: Duration,
     pub autovacuum: Autovacuum,
@@ -364,7 +366,7 @@ impl Default for Ddl {
             record_interval: Duration::from_secs(30),
             small_table: 1 << 20,
             unsafe_ddl: Unsafe::Warn,
-            exclude: Unsafe::Refuse,
+            exclude: Unsafe::Warn,
         }
     }
 }
@@ -377,6 +379,7 @@ impl Default for Locks {
             stall_budget: Duration::from_millis(200),
             hold_budget: Duration::from_secs(2),
             deadline: Duration::from_secs(30 * 60),
+            in_transaction_wait: Duration::from_secs(10),
             ladder_start: Duration::from_millis(5),
             starve_after: Duration::from_secs(1),
             autovacuum: Autovacuum::Cancel,

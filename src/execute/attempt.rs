@@ -9,14 +9,14 @@ use super::wait::{Next, Waiting};
 use super::{Execution, Reply, Stop, Tried};
 use crate::backend::Answer;
 use crate::catalog::naming;
-use crate::lanes::{lock_sql, nap_sql};
+use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
 use crate::plan::{LockNeed, Phase, PhaseKind, Step, Undo};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How it ended to bring something back.
 pub(super) enum Back {
@@ -55,6 +55,7 @@ impl Execution<'_> {
             match self.attempt(&phase, next, reply).await? {
                 Tried::Done => return Ok(()),
                 Tried::Failed(stop) => return Err(stop),
+                Tried::Slow => phase = Cow::Owned(self.outlived(&phase)?),
                 // LOCK TABLE could not (the relation is gone, a privilege is missing): the statement itself will say why.
                 Tried::Unlockable => phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() }),
                 Tried::Locked => {
@@ -74,7 +75,9 @@ impl Execution<'_> {
         }
         let Layout { batch, steps_at } = self.layout(phase, how);
         let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + place(phase, i));
+        let begun = Instant::now();
         let answer = self.talk.ask(batch, visible).await?;
+        let took = begun.elapsed();
         let Answer { mut error, notices, completion, done, rows, .. } = answer;
         if error.is_none() {
             self.learn(phase, rows);
@@ -90,7 +93,10 @@ impl Execution<'_> {
         let step = done.checked_sub(steps_at).and_then(|i| step_at(phase, i));
         // A deadlock of the step's in a block may be about what the transaction held before: it would be found each time.
         let hopeless = step.is_some() && self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
-        if is_lock_failure(&error) && !hopeless {
+        // The locks of an attempt have one time together.
+        let in_queue =
+            done < steps_at && self.was_queue_budget(phase, how, &error, took) && !self.talk.link.front_gone();
+        if (is_lock_failure(&error) && !hopeless) || (in_queue && !self.talk.take_cancelled()) {
             self.take_back().await?;
             return Ok(Tried::Locked);
         }
@@ -98,9 +104,9 @@ impl Execution<'_> {
             self.take_back().await?;
             return Ok(Tried::Unlockable);
         }
-        if step.is_some() && self.was_hold_budget(phase, &error) {
+        if step.is_some() && self.was_hold_budget(phase, &error, took) {
             self.take_back().await?;
-            return Ok(Tried::Failed(self.leave(Stop::Report(self.over_hold_budget(phase))).await));
+            return Ok(Tried::Slow);
         }
         reply.frames.unsplit(notices);
         // At COMMIT the error of a deferred constraint comes: it is the last step's.
@@ -139,18 +145,23 @@ impl Execution<'_> {
     fn layout(&self, phase: &Phase, how: Next) -> Layout {
         let inside = self.in_transaction();
         let mut batch = Batch::new();
-        batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-        batch.statement(&set_local("lock_timeout", self.lock_timeout(how)), &[]);
-        let hold = self.hold_timeout(phase);
-        if let Some(hold) = hold {
-            batch.statement(&set_local("statement_timeout", hold), &[]);
+        if inside {
+            batch.statement(SETTLE, &[]);
         }
+        batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+        batch.statement(&set_local("lock_timeout", self.lock_timeout(phase, how)), &[]);
+        let hold = self.hold_timeout(phase);
         // COMMIT is sent when the record can be written: should this proxy be frozen, or its machine die, nobody else would end that.
         if let Some(budget) = self.hold_budget(phase).filter(|_| self.records(phase)) {
             batch.statement(&set_local("idle_in_transaction_session_timeout", budget), &[]);
         }
-        for sql in lock_sql(&phase.locks, matches!(how, Next::Queue(_))) {
-            batch.statement(&sql, &[]);
+        let waited = self.put_locks(&mut batch, phase, how);
+        let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
+        if hold.is_some() || waited {
+            batch.statement(&set_local("statement_timeout", hold.unwrap_or(own)), &[]);
+        }
+        if waited && matches!(how, Next::Queue(_) | Next::Each(_)) {
+            batch.statement(&set_local("lock_timeout", self.lock_timeout(phase, Next::Poll)), &[]);
         }
         let steps_at = batch.statements;
         for step in &phase.steps {
@@ -162,11 +173,8 @@ impl Execution<'_> {
         if inside {
             let session = &self.facts.session;
             batch.statement(&set_local("lock_timeout", Duration::from_millis(session.lock_timeout_ms)), &[]);
-            if hold.is_some() {
-                batch.statement(
-                    &set_local("statement_timeout", Duration::from_millis(session.statement_timeout_ms)),
-                    &[],
-                );
+            if hold.is_some() || waited {
+                batch.statement(&set_local("statement_timeout", own), &[]);
             }
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         } else {
@@ -183,7 +191,7 @@ impl Execution<'_> {
     /// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
     pub(super) async fn attempt_alone(&mut self, phase: &Phase, how: Next, reply: &mut Reply) -> Result<Tried, Stop> {
         let own = self.facts.session.lock_timeout_ms;
-        let timeout = self.lock_timeout(how).as_millis();
+        let timeout = self.lock_timeout(phase, how).as_millis();
         self.talk.ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
         let mut tried = Tried::Done;
         for step in &phase.steps {
@@ -214,7 +222,7 @@ impl Execution<'_> {
     pub(super) async fn bring_back(&mut self, phase: &Phase) -> Result<Back, Stop> {
         let planned = &*self.with_names(phase);
         let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
-        let mut by_name = true;
+        let (mut by_name, mut kind) = (true, planned.kind);
         loop {
             let mut phase = match self.as_it_is_now(planned).await {
                 Ok(phase) => phase,
@@ -227,11 +235,17 @@ impl Execution<'_> {
             if !by_name {
                 phase.locks = unnamed(&phase.locks);
             }
+            phase.kind = kind;
             let reason = match self.attempt(&phase, Next::Poll, &mut Reply::default()).await? {
                 Tried::Done => return Ok(Back::Brought),
                 // Somebody has dropped or renamed the table: the statement itself will say so.
                 Tried::Unlockable if by_name => {
                     by_name = false;
+                    continue;
+                }
+                // It takes as long as it takes: what is left would stay.
+                Tried::Slow => {
+                    kind = PhaseKind::Guarded;
                     continue;
                 }
                 Tried::Locked | Tried::Unlockable => "its locks were not to be had".to_owned(),
@@ -294,47 +308,9 @@ impl Execution<'_> {
         self.tell(&report);
     }
 
-    /// The session's own `lock_timeout` wins where it is stricter.
-    fn lock_timeout(&self, how: Next) -> Duration {
-        let wanted = match how {
-            Next::Poll => self.config.locks.fallback_timeout,
-            Next::Queue(timeout) => timeout,
-        };
-        match self.facts.session.lock_timeout_ms {
-            0 => wanted,
-            own => wanted.min(Duration::from_millis(own)),
-        }
-    }
-
-    /// How long a brief step may take once it holds its locks; `None`: as long as the session allows.
-    fn hold_timeout(&self, phase: &Phase) -> Option<Duration> {
-        let own = self.facts.session.statement_timeout_ms;
-        self.hold_budget(phase).filter(|budget| own == 0 || *budget < Duration::from_millis(own))
-    }
-
-    /// The same, whatever the session allows.
-    pub(super) fn hold_budget(&self, phase: &Phase) -> Option<Duration> {
-        let budget = self.config.locks.hold_budget;
-        (phase.kind == PhaseKind::Brief && !budget.is_zero()).then_some(budget)
-    }
-
     /// A cancel or a timeout, not a fault of the statement that met it.
     fn interrupts(&self, error: &ServerError) -> bool {
         error.sqlstate() == sqlstate::QUERY_CANCELED || self.talk.link.front_gone()
-    }
-
-    fn was_hold_budget(&self, phase: &Phase, error: &ServerError) -> bool {
-        self.hold_timeout(phase).is_some()
-            && !self.talk.link.front_gone()
-            && is_statement_timeout(error)
-            && !self.talk.take_cancelled()
-    }
-
-    pub(super) fn over_hold_budget(&self, phase: &Phase) -> Report {
-        let budget = crate::report::in_words(self.config.locks.hold_budget);
-        Report::error(sqlstate::QUERY_CANCELED, format!("canceling DDL that held its lock longer than {budget}"))
-            .detail(format!("A step that should take milliseconds ({}) did not end in time; it was rolled back, so that nobody waits for it.", phase.purpose))
-            .hint("Find out what it was doing. If the time is known and accepted, raise hold_budget in [locks] of proxy.toml.")
     }
 
     /// Takes back a failed try: its transaction, or its savepoint.
@@ -376,6 +352,11 @@ fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
     (at <= place(phase, last) + usize::from(step.learns.is_some())).then_some(step)
 }
 
+/// Before a savepoint. ALTER DOMAIN … DROP CONSTRAINT tells the server's caches of the domain when it has counted the command already, so that
+/// this is sent with the next command which writes. In a savepoint that one fails (XX000, since 15: *cannot start a subtransaction when there are
+/// unprocessed inval messages*). To the server this is such a command, though it names no relation, locks nothing and needs no privilege.
+const SETTLE: &str = "/* pgsluice: before a savepoint */ SELECT FROM (SELECT 1 OFFSET 0) AS nothing LIMIT 0 FOR UPDATE";
+
 /// How long the locks are asked for that undoing takes.
 pub(super) const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -391,13 +372,6 @@ fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
 /// 55P03, by NOWAIT or by `lock_timeout`; and the victim of a deadlock, which may try again.
 pub(super) fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
-}
-
-/// The server's own word for it, not one of a function's.
-pub(super) fn is_statement_timeout(error: &ServerError) -> bool {
-    error.sqlstate() == sqlstate::QUERY_CANCELED
-        && error.field(b'R') == Some("ProcessInterrupts")
-        && error.message().contains("statement timeout")
 }
 
 pub(super) fn set_local(setting: &str, time: Duration) -> String {

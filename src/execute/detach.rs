@@ -78,7 +78,7 @@ impl Execution<'_> {
                     return self.learn_copy(what, &since).await;
                 }
                 Tried::Failed(stop) => Some(stop),
-                Tried::Locked | Tried::Unlockable => None,
+                Tried::Locked | Tried::Unlockable | Tried::Slow => None,
             };
             // A cancel that has not struck yet is still to be heard.
             if interrupted.is_some() {
@@ -139,7 +139,7 @@ impl Execution<'_> {
                     }
                 }
                 // The hold budget: too many were waited for, one after another.
-                Tried::Failed(Stop::Report(_)) | Tried::Locked | Tried::Unlockable => {}
+                Tried::Failed(Stop::Report(_)) | Tried::Locked | Tried::Unlockable | Tried::Slow => {}
                 Tried::Failed(stop) => {
                     self.tell_left(&what.finish, &stop.reason());
                     return Err(stop);
@@ -207,7 +207,7 @@ fn is_cancel(stop: &Stop) -> bool {
     match stop {
         Stop::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
         Stop::ClientGone => true,
-        Stop::Report(_) | Stop::Lost => false,
+        Stop::Report(_) | Stop::Slow | Stop::Lost => false,
     }
 }
 

@@ -4,7 +4,8 @@
 //! it stands in PostgreSQL's queue for a few milliseconds at most. In a transaction block the session's timeouts are kept
 //! in settings of that transaction, and put back from there, as they are not known yet.
 
-use super::attempt::{is_lock_failure, is_statement_timeout};
+use super::attempt::is_lock_failure;
+use super::budget::is_statement_timeout;
 use super::{Execution, Reply, Stop};
 use crate::backend::Answer;
 use crate::lanes::lock_sql;
@@ -46,8 +47,18 @@ struct Place {
 pub enum Together {
     /// With all that the client gets for them.
     Done(BytesMut),
-    /// Nothing was done, as one of them failed, or its condition does not hold.
-    Failed { at: usize, not_so: bool },
+    /// Nothing was done, for one of them.
+    Failed { at: usize, why: Why },
+}
+
+/// Why one of several was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its condition does not hold.
+    NotSo,
+    /// It outlived the hold budget.
+    Slow,
+    Other,
 }
 
 /// Puts them back.
@@ -63,6 +74,8 @@ pub enum Outcome {
     NotSo,
     /// Nothing was done.
     InVain,
+    /// Nothing was done, as it outlived the hold budget.
+    Slow,
     Done(Reply),
 }
 
@@ -97,8 +110,9 @@ impl Execution<'_> {
     /// # Errors
     /// As [`Execution::first_try`].
     pub async fn first_tries(&mut self, tries: &[Try<'_>]) -> Result<Together, Stop> {
-        let Some(phase) = tries.iter().find_map(|one| one.first.as_ref()?.plan.phases.first()) else {
-            return Ok(Together::Failed { at: 0, not_so: false });
+        let phases = tries.iter().filter_map(|one| one.first.as_ref()?.plan.phases.first());
+        let Some(phase) = phases.max_by_key(|phase| self.hold_budget(phase)) else {
+            return Ok(Together::Failed { at: 0, why: Why::Other });
         };
         let (batch, places) = self.batch_of_tries(tries, phase);
         let visible: Vec<usize> = places.iter().map(|place| place.statement).collect();
@@ -108,16 +122,16 @@ impl Execution<'_> {
             return Ok(Together::Done(answer.completion));
         };
         let sqlstate = error.sqlstate().to_owned();
-        // One that is long: alone it is told so, or has no budget.
-        if is_statement_timeout(&error) && self.begun_over_budget(phase) {
-            self.take_back().await?;
-        } else {
-            self.not_at_the_first_try(error, phase).await?;
-        }
+        let slow = self.not_at_the_first_try(error, phase).await?;
         // Behind the last are only settings of the proxy's.
         let at = places.iter().position(|place| answer.done <= place.statement).unwrap_or(tries.len() - 1);
         let asked = places.get(at).is_some_and(|place| answer.done < place.asked);
-        Ok(Together::Failed { at, not_so: asked && sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION })
+        let why = match slow {
+            true => Why::Slow,
+            false if asked && sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION => Why::NotSo,
+            false => Why::Other,
+        };
+        Ok(Together::Failed { at, why })
     }
 
     /// The batch, and where in it each statement stands.
@@ -145,18 +159,24 @@ impl Execution<'_> {
         self.metrics.first_tries_done.add();
     }
 
-    /// Takes back what was tried.
-    async fn not_at_the_first_try(&mut self, error: ServerError, phase: &Phase) -> Result<(), Stop> {
+    /// Takes back what was tried. True: it had outlived the hold budget.
+    async fn not_at_the_first_try(&mut self, error: ServerError, phase: &Phase) -> Result<bool, Stop> {
         self.take_back().await?;
         if self.talk.link.front_gone() {
             return Err(self.leave(Stop::ClientGone).await);
         }
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
-            let stop = self.ended_by(error, phase);
-            return Err(self.leave(stop).await);
+            // A cancel, the session's own `statement_timeout`, or the hold budget.
+            let cancelled = self.talk.take_cancelled();
+            let over = |budget| is_statement_timeout(&error, self.begun.elapsed(), budget);
+            if self.begun_over_budget(phase) && self.hold_budget(phase).is_some_and(over) && !cancelled {
+                self.metrics.hold_budget_outlived.add();
+                return Ok(true);
+            }
+            return Err(self.leave(Stop::Server(error)).await);
         }
         tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "not at the first try");
-        Ok(())
+        Ok(false)
     }
 
     async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Outcome, Stop> {
@@ -168,20 +188,15 @@ impl Execution<'_> {
             return Ok(Outcome::Done(reply));
         };
         let sqlstate = error.sqlstate().to_owned();
-        self.not_at_the_first_try(error, phase).await?;
+        if self.not_at_the_first_try(error, phase).await? {
+            return Ok(Outcome::Slow);
+        }
         let condition = sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION && answer.done < CONDITION_IS_DONE;
         Ok(if condition { Outcome::NotSo } else { Outcome::InVain })
     }
 
     fn begun_over_budget(&self, phase: &Phase) -> bool {
         self.hold_budget(phase).is_some_and(|budget| self.begun.elapsed() >= budget)
-    }
-
-    /// A cancel, the session's own `statement_timeout`, or the hold budget.
-    fn ended_by(&self, error: ServerError, phase: &Phase) -> Stop {
-        let cancelled = self.talk.take_cancelled();
-        let by_budget = self.begun_over_budget(phase) && is_statement_timeout(&error);
-        if by_budget && !cancelled { Stop::Report(self.over_hold_budget(phase)) } else { Stop::Server(error) }
     }
 
     /// A target list that sets the transaction's timeouts. A target is computed behind those before it.
@@ -218,7 +233,7 @@ fn put_needs(batch: &mut Batch, first: &First, phase: &Phase, settings: &str) ->
         batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
     }
     let asked = batch.statements;
-    for sql in lock_sql(&phase.locks, false) {
+    for sql in lock_sql(&phase.locks, false).nowait {
         batch.statement(&sql, &[]);
     }
     asked

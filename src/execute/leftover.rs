@@ -19,6 +19,7 @@ use crate::pg::sqlstate;
 use crate::plan::{Detach, Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -493,10 +494,12 @@ impl Execution<'_> {
 
     async fn run_undo(&mut self, phase: &Phase) -> Result<Undoing, Stop> {
         let begun = Instant::now();
+        let mut phase = Cow::Borrowed(phase);
         loop {
-            match self.attempt(phase, Next::Poll, &mut Reply::default()).await? {
+            match self.attempt(&phase, Next::Poll, &mut Reply::default()).await? {
                 Tried::Done => return Ok(Undoing::Done),
                 Tried::Locked => {}
+                Tried::Slow => phase.to_mut().kind = PhaseKind::Guarded,
                 Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
                     return Err(Stop::Server(error));
                 }

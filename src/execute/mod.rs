@@ -7,8 +7,11 @@
 
 mod attempt;
 mod backfill;
+mod blocked;
+pub mod budget;
 mod detach;
 pub mod first;
+mod lane;
 pub mod leftover;
 mod long;
 mod progress;
@@ -17,6 +20,7 @@ mod unchanged;
 mod wait;
 
 use self::attempt::Back;
+use self::budget::Pace;
 use self::leftover::Memory;
 use crate::backend::{BackendLost, Talk};
 use crate::catalog::Facts;
@@ -40,6 +44,8 @@ pub enum Stop {
     Server(ServerError),
     /// The proxy's.
     Report(Report),
+    /// As one brief step it takes too long, and was taken back: it is to be planned as if its table were large.
+    Slow,
     /// The client left without a goodbye.
     ClientGone,
     /// The backend is gone.
@@ -52,6 +58,7 @@ impl Stop {
         match self {
             Self::Server(error) => format!("{} from the server", error.sqlstate()),
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
+            Self::Slow => "it outlived hold_budget".to_owned(),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),
         }
@@ -79,6 +86,7 @@ pub struct Execution<'a> {
     pub memory: Memory,
     /// When the statement began: the session's `statement_timeout` counts from here.
     pub begun: Instant,
+    pub pace: Pace,
 }
 
 /// What the client is to be sent: notices, then CommandComplete.
@@ -120,6 +128,8 @@ enum Tried {
     Locked,
     /// `LOCK TABLE` itself is refused, for another reason than a lock.
     Unlockable,
+    /// It outlived its hold budget.
+    Slow,
     Failed(Stop),
 }
 
@@ -130,7 +140,8 @@ impl Execution<'_> {
     /// # Errors
     /// Why it stopped. Phases that were done have been undone.
     pub async fn run(&mut self, plan: &Plan) -> Result<Reply, Stop> {
-        let result = self.run_phases(plan).await;
+        let plan = self.at_its_pace(plan);
+        let result = self.run_phases(&plan).await;
         // Whatever ended it: no answer of the backend's to us is left on its way.
         if !matches!(result, Err(Stop::Lost)) {
             self.talk.uncover().await?;

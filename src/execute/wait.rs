@@ -5,12 +5,14 @@
 //! the client and `pg_stat_activity` see, and three ways to stop it (the client's cancel, the
 //! client's end, `pg_cancel_backend`).
 
+use super::blocked::{in_the_way, waiting_for, waiting_for_lock};
+use super::lane::LONGEST_NAP;
 use super::{Execution, Stop};
-use crate::config::Autovacuum;
+use crate::config::{Autovacuum, Config};
 use crate::lanes::{self, Blocker, View};
-use crate::pg::{LockMode, sqlstate};
-use crate::plan::{LockNeed, Phase};
-use crate::report::{Report, in_words};
+use crate::pg::sqlstate;
+use crate::plan::Phase;
+use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::collections::HashMap;
@@ -21,15 +23,27 @@ use std::time::{Duration, Instant};
 pub(super) enum Next {
     /// NOWAIT.
     Poll,
-    /// In PostgreSQL's queue, for at most this long.
+    /// In PostgreSQL's queue, for at most this long, all relations together.
     Queue(Duration),
+    /// The same for each of them, where that was in vain: transactions that use all of them may be too long for them to be had in one.
+    Each(Duration),
+    /// The same, until an autovacuum yields: the one thing that may take longer than the stall budget.
+    Outwait(Duration),
 }
 
 /// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
-/// Nobody cancels the same session more often, unless by a program.
-const GIVE_TRIES: usize = 100;
+/// Who is first in a lane looks so often who is in the way, and more seldom the longer it has waited; in between it glances at one of them.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+const LOOK_SHARE: u32 = 4;
+
+/// So many times the highest rung, which take some twenty seconds, are no bad luck any more.
+const IN_VAIN: u32 = 8;
+
+/// A nap between two glances is so much of the time that was waited already: two of them are what a lock may be free unnoticed.
+const GLANCE_SHARE: u32 = 40;
 
 /// A rung's pause: so many times as long as it made others wait.
 const LADDER_PAUSE: u32 = 10;
@@ -37,18 +51,24 @@ const LADDER_PAUSE: u32 = 10;
 /// The state of one phase's wait.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    since: Instant,
-    limit: Duration,
+    pub(super) since: Instant,
+    pub(super) limit: Duration,
     noticed: Option<Instant>,
+    looked: Option<Instant>,
     /// Who was first seen in the way, and when.
     seen: HashMap<(Option<i32>, String), Instant>,
-    last: View,
+    pub(super) last: View,
     /// Lanes this phase needs, and how many of them (from the first) it has.
-    lanes: Vec<u32>,
-    held: usize,
-    /// The next rung of the ladder, and when it may be stepped on.
+    pub(super) lanes: Vec<u32>,
+    pub(super) held: usize,
+    /// The next rung of the ladder, its highest, and when it may be stepped on.
     rung: Duration,
+    highest: Duration,
     rung_from: Instant,
+    /// How often the highest was in vain.
+    at_the_top: u32,
+    /// The transaction makes others wait meanwhile: it stands behind no lane for longer than the stall budget.
+    pub(super) hurts: bool,
     taken_by_other: bool,
     outwaited: bool,
 }
@@ -60,16 +80,22 @@ impl Waiting {
             let mut found = run.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
             found.any(|relation| relation.id.oid == lock.oid && relation.lane_holder.is_some())
         });
+        let held = phase.locks.iter().any(|lock| lock.held);
         Self {
             since: now,
             limit: run.wait_limit(),
             noticed: None,
+            looked: None,
             seen: HashMap::new(),
             last: View::default(),
             lanes: lanes::lanes_of(&phase.locks),
             held: 0,
             rung: run.config.locks.ladder_start,
-            rung_from: now + run.config.locks.starve_after,
+            highest: run.config.locks.stall_budget,
+            // Who holds a lock there already is ahead of all that wait for it, so that nothing is to be gained by polling.
+            rung_from: if held { now } else { now + run.config.locks.starve_after },
+            at_the_top: 0,
+            hurts: run.holds_strong_lock(),
             taken_by_other,
             outwaited: false,
         }
@@ -78,6 +104,24 @@ impl Waiting {
     /// Another session's DDL is first in a lane we need.
     pub(super) fn lane_is_taken(&self) -> bool {
         self.taken_by_other
+    }
+
+    /// The next lane to take.
+    pub(super) fn missing_lane(&self) -> Option<u32> {
+        self.lanes.get(self.held).copied()
+    }
+
+    /// Who is behind another one in a lane looks who is in the way when the client is told, and now and then.
+    pub(super) fn is_look_due(&self, now: Instant, interval: Duration) -> bool {
+        match self.looked {
+            None => now - self.since >= FIRST_NOTICE,
+            Some(at) => now - at >= interval,
+        }
+    }
+
+    fn queue(&self) -> Next {
+        let rung = self.rung.min(self.highest);
+        if self.at_the_top >= IN_VAIN { Next::Each(rung) } else { Next::Queue(rung) }
     }
 
     /// Another wait of the same phase, whose lanes it has: the limit counts anew.
@@ -90,9 +134,10 @@ impl Waiting {
 
     /// A try found its lock taken.
     pub(super) fn failed(&mut self, how: Next) {
-        if let Next::Queue(timeout) = how {
-            self.rung_from = Instant::now() + timeout * LADDER_PAUSE;
-            self.rung = self.rung.max(timeout) * 2;
+        if let Next::Queue(timeout) | Next::Each(timeout) | Next::Outwait(timeout) = how {
+            self.at_the_top = self.at_the_top.saturating_add(u32::from(timeout >= self.highest));
+            self.rung_from = Instant::now() + timeout.saturating_mul(LADDER_PAUSE);
+            self.rung = self.rung.max(timeout).saturating_mul(2).min(self.highest);
         }
     }
 
@@ -105,7 +150,22 @@ impl Waiting {
         })
     }
 
-    fn look(&mut self, view: View, now: Instant) {
+    /// Who is in the way for sure, of those who were seen at the last look: it is not looked for others while he is. Not where there is
+    /// more to find out: an autovacuum may be about to yield, a short queue may be worth a try. In a transaction somebody may come to wait for it.
+    fn watched(&self, config: &Config, now: Instant, in_transaction: bool) -> Option<Blocker> {
+        let seldom = if in_transaction { LOOK_EVERY } else { (now - self.since) / LOOK_SHARE };
+        let fresh = self.looked.is_some_and(|at| now - at < seldom.clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY));
+        let told = match self.noticed {
+            None => now - self.since < FIRST_NOTICE,
+            Some(at) => now - at < config.ddl.progress_interval,
+        };
+        let queues = now >= self.rung_from && !self.settled_blocker(config.locks.starve_after, now);
+        let others = self.last.blockers.iter().any(|blocker| blocker.autovacuum || blocker.waits_for_us);
+        let first = self.last.blockers.first().filter(|_| fresh && told && !queues && !others)?;
+        self.missing_lane().is_none().then(|| first.clone())
+    }
+
+    pub(super) fn look(&mut self, view: View, now: Instant) {
         let mut seen = HashMap::with_capacity(view.blockers.len());
         for blocker in &view.blockers {
             let key = key(blocker);
@@ -114,6 +174,7 @@ impl Waiting {
         }
         self.seen = seen;
         self.last = view;
+        self.looked = Some(now);
     }
 }
 
@@ -132,10 +193,16 @@ impl Execution<'_> {
         if session.statement_timeout_ms > 0 {
             limit = limit.min(Duration::from_millis(session.statement_timeout_ms));
         }
-        if session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application()) {
-            limit = limit.min(self.config.locks.stall_budget);
+        if self.holds_strong_lock() {
+            limit = limit.min(self.config.locks.in_transaction_wait);
         }
         limit
+    }
+
+    /// Others wait for what the client's transaction holds, for as long as that waits itself.
+    fn holds_strong_lock(&self) -> bool {
+        let session = &self.facts.session;
+        session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application())
     }
 
     /// Waits until it is worth trying again.
@@ -155,6 +222,23 @@ impl Execution<'_> {
             if let Some(stop) = self.interrupted() {
                 return Err(self.leave(stop).await);
             }
+            if self.stands_behind(waiting, Instant::now()) {
+                self.nap_in_lane(phase, waiting).await?;
+                // Who was first has just ended, and nobody else may be in the way.
+                match waiting.missing_lane() {
+                    None => return Ok(Next::Poll),
+                    Some(_) => continue,
+                }
+            }
+            if let Some(blocker) = waiting.watched(self.config, Instant::now(), self.in_transaction()) {
+                if self.nap_and_glance(phase, waiting, &blocker).await? {
+                    continue;
+                }
+                waiting.looked = None;
+                if waiting.last.blockers.len() == 1 {
+                    return Ok(Next::Poll);
+                }
+            }
             let view = self.nap_and_look(phase, waiting).await?;
             let now = Instant::now();
             waiting.look(view, now);
@@ -164,7 +248,9 @@ impl Execution<'_> {
                 let report = self.deadlock(phase, waiting);
                 return Err(self.leave(Stop::Report(report)).await);
             }
-            if waiting.held < waiting.lanes.len() {
+            // Whose lane it is may be waiting for this very transaction.
+            let impatient = waiting.hurts && waited >= self.config.locks.stall_budget;
+            if waiting.missing_lane().is_some() && !impatient {
                 continue;
             }
             if waiting.last.blockers.is_empty() && now < waiting.rung_from {
@@ -174,7 +260,7 @@ impl Execution<'_> {
                 return Ok(next);
             }
             if now >= waiting.rung_from && !waiting.settled_blocker(self.config.locks.starve_after, now) {
-                return Ok(Next::Queue(waiting.rung.min(self.config.locks.stall_budget)));
+                return Ok(waiting.queue());
             }
         }
     }
@@ -206,17 +292,16 @@ impl Execution<'_> {
 
     /// One look at who is in the way, and a try for a lane still missing, after the nap before it and with a nap
     /// behind it: the backend is busy all the time, and a cancel from anywhere ends one of the naps.
-    async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
+    pub(super) async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
         let mut batch = Batch::new();
-        let missing = waiting.lanes.get(waiting.held).copied();
+        let missing = waiting.missing_lane();
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
         let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, &waiting.lanes);
         self.talk.put_question(&mut batch, lanes::VIEW_SQL, &[&oids, &modes, &lanes, &alone]);
         // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
-        let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
-        let nap = self.config.locks.poll.mul_f64(spread.max(0.0)) / 2;
+        let nap = self.spread(self.config.locks.poll) / 2;
         let nap = lanes::nap_sql(nap, &self.talk.words(&waiting_for(phase, &waiting.last)));
         let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
         // Behind a nap that was struck the lane is tried all the same.
@@ -235,6 +320,26 @@ impl Execution<'_> {
         }))
     }
 
+    /// The same, but whether this one is still in the way is all that is asked.
+    async fn nap_and_glance(&mut self, phase: &Phase, waiting: &Waiting, blocker: &Blocker) -> Result<bool, Stop> {
+        let mut batch = Batch::new();
+        batch.statement(lanes::GLANCE_SQL, &[&blocker.transaction, &blocker.oid.to_string(), &blocker.mode]);
+        let half = self.config.locks.poll / 2;
+        let nap =
+            if waiting.hurts { half } else { (waiting.since.elapsed() / GLANCE_SHARE).min(LONGEST_NAP).max(half) };
+        let nap = lanes::nap_sql(self.spread(nap), &self.talk.words(&waiting_for(phase, &waiting.last)));
+        let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
+        self.struck(struck)?;
+        let held = answer.value() != Some("f");
+        self.struck(answer.error)?;
+        Ok(held)
+    }
+
+    /// A nap moved at random, so that several proxies do not ask in step.
+    pub(super) fn spread(&self, nap: Duration) -> Duration {
+        nap.mul_f64((1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0)).max(0.0))
+    }
+
     /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
     pub(super) fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
         match error {
@@ -248,13 +353,13 @@ impl Execution<'_> {
     }
 
     /// The end of the last nap.
-    async fn wake(&mut self) -> Result<(), Stop> {
+    pub(super) async fn wake(&mut self) -> Result<(), Stop> {
         let struck = self.talk.uncover().await?;
         self.struck(struck)
     }
 
     /// Tells the client what is waited for: soon once, then at the configured pace.
-    fn notice(&mut self, phase: &Phase, waiting: &mut Waiting, now: Instant) {
+    pub(super) fn notice(&mut self, phase: &Phase, waiting: &mut Waiting, now: Instant) {
         let due = match waiting.noticed {
             None => now - waiting.since >= FIRST_NOTICE,
             Some(at) => now - at >= self.config.ddl.progress_interval,
@@ -300,109 +405,10 @@ impl Execution<'_> {
             }
             Autovacuum::Outwait if !waiting.outwaited => {
                 waiting.outwaited = true;
-                Ok(Some(Next::Queue(deadlock_timeout + deadlock_timeout / 5)))
+                Ok(Some(Next::Outwait(deadlock_timeout + deadlock_timeout / 5)))
             }
             Autovacuum::Cancel | Autovacuum::Outwait | Autovacuum::Wait => Ok(None),
         }
-    }
-
-    fn gave_up(&self, phase: &Phase, waiting: &Waiting, waited: Duration) -> Report {
-        let session = &self.facts.session;
-        let ms = u64::try_from(waiting.limit.as_millis()).unwrap_or(u64::MAX);
-        if ms == session.statement_timeout_ms {
-            return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
-                .detail(in_the_way(&waiting.last));
-        }
-        let report =
-            Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
-                "Waited {} {}. {}",
-                in_words(waited),
-                waiting_for_lock(&phase.locks),
-                who_was(phase, &waiting.last)
-            ));
-        if ms == session.lock_timeout_ms {
-            return report;
-        }
-        if waiting.limit < self.config.locks.deadline {
-            return report.hint(
-                "The transaction already holds a lock that makes others wait, so it may not wait long itself. \
-                 Roll back and try again, or run this statement first or in a transaction of its own.",
-            );
-        }
-        report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
-    }
-
-    fn deadlock(&self, phase: &Phase, waiting: &Waiting) -> Report {
-        Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
-            "This transaction waits {}, and what blocks it waits for this transaction. {}",
-            waiting_for_lock(&phase.locks),
-            in_the_way(&waiting.last)
-        ))
-    }
-
-    /// Gives the lanes back. In a transaction they go with it.
-    pub(super) async fn give_lanes(&mut self, waiting: &mut Waiting) -> Result<(), Stop> {
-        let held = std::mem::take(&mut waiting.held);
-        if held == 0 || self.in_transaction() {
-            return Ok(());
-        }
-        let mut given = 0;
-        // A second cancel may strike this too; what was given is not given twice.
-        for _ in 0..GIVE_TRIES {
-            let mut batch = Batch::new();
-            for lane in &waiting.lanes[given..held] {
-                batch.statement(&lanes::give_lane_sql(*lane), &[]);
-            }
-            given = held.min(given + self.talk.ask(batch, None).await?.done);
-            if given == held {
-                return Ok(());
-            }
-        }
-        tracing::warn!("a lane was not given back: it is when its session ends");
-        Ok(())
-    }
-
-    /// Takes the lanes of a long phase before it starts, so that other DDL on the relation waits in the proxy.
-    pub(super) async fn take_lanes(&mut self, phase: &Phase) -> Result<Waiting, Stop> {
-        let mut waiting = Waiting::new(phase, self);
-        match self.wait_for_lanes(phase, &mut waiting).await {
-            Ok(()) => Ok(waiting),
-            Err(Stop::Lost) => Err(Stop::Lost),
-            Err(stop) => {
-                self.give_lanes(&mut waiting).await?;
-                Err(stop)
-            }
-        }
-    }
-
-    async fn wait_for_lanes(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<(), Stop> {
-        self.take_free_lanes(waiting).await?;
-        while waiting.held < waiting.lanes.len() {
-            if let Some(stop) = self.interrupted() {
-                return Err(stop);
-            }
-            if waiting.since.elapsed() >= waiting.limit {
-                return Err(Stop::Report(self.gave_up(phase, waiting, waiting.since.elapsed())));
-            }
-            let mut view = self.nap_and_look(phase, waiting).await?;
-            view.blockers.clear();
-            let now = Instant::now();
-            waiting.look(view, now);
-            self.notice(phase, waiting, now);
-        }
-        self.wake().await
-    }
-
-    /// As most of them are: nobody is looked for, and no nap is taken.
-    async fn take_free_lanes(&mut self, waiting: &mut Waiting) -> Result<(), Stop> {
-        while let Some(lane) = waiting.lanes.get(waiting.held) {
-            let answer = self.talk.ask_one(&lanes::try_lane_sql(*lane, self.in_transaction()), &[]).await?;
-            if answer.value() != Some("t") {
-                return self.struck(answer.error);
-            }
-            waiting.held += 1;
-        }
-        Ok(())
     }
 }
 
@@ -413,49 +419,39 @@ fn jitter() -> f64 {
     (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// `for ACCESS EXCLUSIVE on public.orders`
-fn waiting_for_lock(locks: &[LockNeed]) -> String {
-    let names: Vec<String> = locks.iter().map(|lock| format!("{} on {}", lock.mode, lock.relation)).collect();
-    if names.is_empty() { "for its locks".to_owned() } else { format!("for {}", names.join(" and ")) }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn waiting_for(phase: &Phase, view: &View) -> String {
-    let mut text = format!("waiting {}", waiting_for_lock(&phase.locks));
-    if let Some(blocker) = view.blockers.first() {
-        text.push_str(&format!(", blocked by {blocker}"));
-    } else if let Some(pid) = view.lane_holder {
-        text.push_str(&format!(", behind the DDL of pid {pid}"));
-    }
-    text
-}
-
-/// A lock mode in SQL's words.
-fn mode(blocker: &Blocker) -> &str {
-    match LockMode::from_pg_locks(&blocker.mode) {
-        Some(mode) => mode.sql(),
-        None => &blocker.mode,
-    }
-}
-
-/// Who was in the way to the end. Locks on rows are not to be seen.
-fn who_was(phase: &Phase, view: &View) -> String {
-    if phase.backfill.is_some() && view.blockers.is_empty() && view.lane_holder.is_none() {
-        return "Rows of it have been locked by others all the time, by the oldest open transactions perhaps."
-            .to_owned();
-    }
-    in_the_way(view)
-}
-
-fn in_the_way(view: &View) -> String {
-    if view.blockers.is_empty() {
-        return match view.lane_holder {
-            Some(pid) => format!("Another schema change on it is under way or first in line: pid {pid}."),
-            None => "Its holders come and go.".to_owned(),
+    /// Behind short transactions that overlap without an end.
+    #[test]
+    fn the_ladder_ends_at_the_stall_budget() {
+        let now = Instant::now();
+        let (first, highest) = (Duration::from_millis(5), Duration::from_millis(200));
+        let mut waiting = Waiting {
+            since: now,
+            limit: Duration::MAX,
+            noticed: None,
+            looked: None,
+            seen: HashMap::new(),
+            last: View::default(),
+            lanes: Vec::new(),
+            held: 0,
+            rung: first,
+            highest,
+            rung_from: now,
+            at_the_top: 0,
+            hurts: false,
+            taken_by_other: false,
+            outwaited: false,
         };
+        let mut rungs = Vec::new();
+        for _ in 0..200 {
+            rungs.push(waiting.rung.as_millis());
+            waiting.failed(Next::Queue(waiting.rung));
+            waiting.failed(Next::Poll);
+        }
+        assert_eq!(rungs[..7], [5, 10, 20, 40, 80, 160, 200]);
+        assert_eq!(waiting.rung, highest);
     }
-    let named: Vec<String> =
-        view.blockers.iter().take(5).map(|b| format!("{b}, which holds {} on {}", mode(b), b.relation)).collect();
-    let more = view.blockers.len().saturating_sub(named.len());
-    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("Blocked by {}{rest}.", named.join("; "))
 }

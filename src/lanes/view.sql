@@ -8,7 +8,7 @@ WITH RECURSIVE need(oid, mode, alone) AS (
   SELECT t.root, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent OPERATOR(pg_catalog.=) t.oid
 ), blocker AS (
   SELECT DISTINCT ON (l.pid, l.virtualtransaction)
-         l.pid, l.virtualtransaction, l.mode,
+         l.pid, l.virtualtransaction, l.mode, l.relation AS oid,
          pg_catalog.concat(ns.nspname, '.', c.relname) AS relation,
          a.application_name, a.usename, a.state,
          (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.xact_start)
@@ -43,7 +43,7 @@ WITH RECURSIVE need(oid, mode, alone) AS (
 SELECT pg_catalog.json_build_object(
   'blockers', (
     SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
-             'pid', b.pid, 'transaction', b.virtualtransaction, 'application', b.application_name,
+             'pid', b.pid, 'oid', b.oid::pg_catalog.int8, 'transaction', b.virtualtransaction, 'application', b.application_name,
              'user', b.usename, 'state', b.state, 'age_ms', b.age_ms, 'autovacuum', b.autovacuum,
              'to_prevent_wraparound', b.wraparound, 'prepared', b.prepared, 'relation', b.relation,
              'mode', b.mode, 'waits_for_us', b.waits_for_us)

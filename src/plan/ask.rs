@@ -74,7 +74,7 @@ impl<'a> Ask<'a> {
         let worked_on = self.worked_on();
         !worked_on.is_empty()
             && !self.reads_default()
-            && worked_on.iter().all(|relation| relation.created_here || self.small(table_bytes(relation)))
+            && worked_on.iter().all(|relation| relation.created_here || self.small(relation.weight()))
     }
 
     /// Whether a default partition that is not small is read too.

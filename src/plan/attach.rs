@@ -226,5 +226,5 @@ impl Work<'_> {
 
 /// A lock on a table of the role's own.
 fn need(table: &RelationRef, mode: LockMode) -> LockNeed {
-    LockNeed { relation: table.full_name(), oid: table.oid, mode, only: false, lockable: true }
+    LockNeed::alone(table.full_name(), table.oid, mode)
 }

@@ -141,11 +141,8 @@ fn drop_copy(partition: &RelationFacts) -> Step {
 fn own_locks(ask: &Ask<'_>, partition: &RelationFacts) -> Vec<LockNeed> {
     let lockable = ask.facts.lock_facts(partition.id.oid).is_some_and(|facts| facts.may_lock);
     vec![LockNeed {
-        relation: partition.id.full_name(),
-        oid: partition.id.oid,
-        mode: LockMode::AccessExclusive,
-        only: false,
         lockable,
+        ..LockNeed::alone(partition.id.full_name(), partition.id.oid, LockMode::AccessExclusive)
     }]
 }
 

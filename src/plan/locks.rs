@@ -199,18 +199,22 @@ impl Needs<'_> {
         if nobody_waits {
             return;
         }
+        let below = if only { 0 } else { self.ask.facts.below(relation.oid) };
         let need = LockNeed {
             relation: relation.full_name(),
             oid: relation.oid,
             mode,
             only,
-            lockable: known.is_some_and(|known| known.kind.lockable() && known.may_lock),
+            lockable: known.as_ref().is_some_and(|known| known.kind.lockable() && known.may_lock),
+            held: known.is_some_and(|known| known.own_lock.is_some()),
+            below,
         };
         self.by_oid
             .entry(relation.oid)
             .and_modify(|have| {
                 have.mode = have.mode.max(mode);
                 have.only &= only;
+                have.below = have.below.max(below);
             })
             .or_insert(need);
     }

@@ -143,6 +143,20 @@ pub struct LockNeed {
     pub only: bool,
     /// `LOCK TABLE` can name it; if not, only `lock_timeout` guards it.
     pub lockable: bool,
+    /// The transaction holds a lock on it already. The server puts such a request ahead of those that wait for that lock, but
+    /// NOWAIT fails for them, before 17.
+    #[serde(skip)]
+    pub held: bool,
+    /// So many are locked below it: partitions and children.
+    #[serde(skip)]
+    pub below: u32,
+}
+
+impl LockNeed {
+    /// Of a relation alone, which is locked by its name, and of which the transaction holds nothing.
+    pub fn alone(relation: RelationName, oid: u32, mode: LockMode) -> Self {
+        Self { relation, oid, mode, only: false, lockable: true, held: false, below: 0 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

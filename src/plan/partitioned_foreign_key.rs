@@ -81,11 +81,8 @@ impl Work<'_> {
     fn both(&self, leaf: &Leaf, [own, other]: [LockMode; 2]) -> Vec<LockNeed> {
         let may_lock = self.ask.facts.lock_facts(self.to.id.oid).is_some_and(|facts| facts.may_lock);
         let need = |table: &crate::catalog::RelationRef, mode, lockable| LockNeed {
-            relation: table.full_name(),
-            oid: table.oid,
-            mode,
-            only: false,
             lockable,
+            ..LockNeed::alone(table.full_name(), table.oid, mode)
         };
         let mut locks = vec![need(&leaf.id, own, true), need(&self.to.id, other, may_lock)];
         locks.sort_by_key(|need| need.oid);

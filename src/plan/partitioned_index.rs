@@ -117,13 +117,8 @@ fn drop_invalid(ask: &Ask<'_>, leaf: &Member) -> Option<Phase> {
 
 /// What a concurrent build locks: the partition itself.
 pub(super) fn takes(leaf: &Member) -> Vec<LockNeed> {
-    vec![LockNeed {
-        relation: leaf.id.full_name(),
-        oid: leaf.id.oid,
-        mode: LockMode::ShareUpdateExclusive,
-        only: true,
-        lockable: true,
-    }]
+    let need = LockNeed::alone(leaf.id.full_name(), leaf.id.oid, LockMode::ShareUpdateExclusive);
+    vec![LockNeed { only: true, ..need }]
 }
 
 /// `body`: what stands behind the table's name in CREATE INDEX.

@@ -76,13 +76,7 @@ fn proofs(ask: &Ask<'_>, key: &NewKey) -> Option<Proofs> {
 fn constraint(ask: &Ask<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Phase {
     let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(own_name));
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    let lock = LockNeed {
-        relation: leaf.id.full_name(),
-        oid: leaf.id.oid,
-        mode: LockMode::AccessExclusive,
-        only: false,
-        lockable: true,
-    };
+    let lock = LockNeed::alone(leaf.id.full_name(), leaf.id.oid, LockMode::AccessExclusive);
     let brief =
         |purpose, step| Phase { locks: vec![lock.clone()], steps: vec![step], ..ask.phase(PhaseKind::Brief, purpose) };
     // A key makes its columns NOT NULL, and leaves them so.

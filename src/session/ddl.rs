@@ -8,6 +8,7 @@ use crate::catalog::reading::{Question, Wanted};
 use crate::catalog::tree::Round;
 use crate::catalog::{Facts, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
+use crate::execute::budget::Pace;
 use crate::execute::first::Outcome;
 use crate::execute::leftover::{Cleared, Leftover, Memory};
 use crate::execute::record::Record;
@@ -27,8 +28,6 @@ use std::time::{Duration, Instant};
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
-/// Relations that a session remembers to need facts.
-const VAIN: usize = 64;
 
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
@@ -42,14 +41,16 @@ impl Session {
             self.clear_leftovers(statement).await?;
         }
         self.look_at_block();
-        if let Some(first) = self.first(statement) {
-            let session = self.unasked();
-            let result = self.execution(&session, offset).first_try(&first).await;
-            if let Outcome::Done(reply) = self.first_result(statement, &first, result)? {
-                return Ok(reply);
-            }
+        let slow = self.is_slow(statement);
+        let Some(first) = self.first(statement).filter(|_| !slow) else {
+            return self.at_its_pace(statement, offset, slow).await;
+        };
+        let session = self.unasked();
+        let result = self.execution(&session, offset).first_try(&first).await;
+        match self.first_result(statement, &first, result)? {
+            Outcome::Done(reply) => Ok(reply),
+            outcome => self.at_its_pace(statement, offset, matches!(outcome, Outcome::Slow)).await,
         }
-        self.run_fully(statement, offset).await
     }
 
     /// How to try a statement behind what the client has sent of its pipeline; `None`: something is to be asked or
@@ -111,7 +112,7 @@ impl Session {
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<First> {
         let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
-        first.filter(|first| !first.condition.is_vain(&self.vain))
+        first.filter(|first| !self.is_vain(first))
     }
 
     /// All that is known of the session without a question.
@@ -132,24 +133,18 @@ impl Session {
                 self.log(statement, &first.plan);
                 self.done(statement, Some(first));
             }
-            Ok(Outcome::NotSo) => self.remember_vain(first),
+            Ok(Outcome::NotSo | Outcome::Slow) => self.remember_vain(first),
             Ok(_) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }
         result
     }
 
-    /// Its condition did not hold.
-    pub(super) fn remember_vain(&mut self, first: &First) {
-        if self.vain.len() < VAIN {
-            self.vain = std::mem::take(&mut self.vain).into_iter().chain(first.condition.vain()).collect();
-        }
-    }
-
     pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
         let Shared { config, metrics, .. } = &*self.shared;
         let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
-        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory }
+        let pace = if self.nothing_is_small() { Pace::Slow } else { Pace::Any };
+        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory, pace }
     }
 
     pub(super) fn not_done(&self, plan: &Plan, stop: &Stop) {
@@ -166,7 +161,11 @@ impl Session {
         unfinished: Option<(Record, &RelationRef, bool)>,
     ) -> Result<Reply, Stop> {
         self.shared.metrics.ddl_planned.add();
+        let small = self.limits().small_table > 0 && plan.phases.len() == 1;
         let mut execution = self.execution(facts, offset);
+        if small {
+            execution.pace = Pace::Small;
+        }
         if let Some((record, table, quiet)) = unfinished {
             execution.resume(record, plan, table, quiet);
         }
@@ -175,7 +174,7 @@ impl Session {
             let (database, role) = self.database_and_role();
             self.shared.leftovers.keep(database, role, leftover);
         }
-        if let Err(stop) = &result {
+        if let Some(stop) = result.as_ref().err().filter(|stop| !matches!(stop, Stop::Slow)) {
             self.not_done(plan, stop);
         }
         result
@@ -254,7 +253,7 @@ impl Session {
     pub(super) fn limits(&self) -> Limits {
         let ddl = &self.shared.config.ddl;
         Limits {
-            small_table: ddl.small_table,
+            small_table: if self.nothing_is_small() { 0 } else { ddl.small_table },
             rewrite: self.shared.config.proxy.mode == Mode::Plan,
             refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
             refuse_exclude: ddl.exclude == Unsafe::Refuse,
@@ -312,7 +311,7 @@ impl Session {
             Ok(lines) => lines,
             Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
             Err(Stop::Report(report)) => report.to_string(),
-            Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
+            Err(Stop::ClientGone | Stop::Slow | Stop::Lost) => return Err(BackendLost),
         };
         let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
         Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))

@@ -229,7 +229,7 @@ impl Session {
         self.eye.forget_portal(portal.as_bytes());
         let result = match tried {
             Ok(Outcome::Done(reply)) => Ok(reply),
-            Ok(_) => self.run_fully(statement, offset).await,
+            Ok(outcome) => self.at_its_pace(statement, offset, matches!(outcome, Outcome::Slow)).await,
             Err(stop) => Err(stop),
         };
         self.talk.parsed_before = false;
@@ -244,7 +244,7 @@ impl Session {
                 self.talk.link.executes = self.talk.link.executes.saturating_add(1);
                 self.answer_sync();
             }
-            Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
+            Err(Stop::ClientGone | Stop::Slow | Stop::Lost) => return Err(BackendLost),
             Err(stop) => {
                 self.tell_stop(stop)?;
                 self.skip_to_sync().await?;

@@ -12,6 +12,7 @@ mod hello;
 mod prepared;
 mod proxy_header;
 mod simple;
+mod slow;
 mod together;
 mod unfinished;
 
@@ -21,7 +22,6 @@ use crate::execute::leftover::Leftovers;
 use crate::metrics::Metrics;
 use crate::net::{Arrival, Keepalive, Target};
 use crate::pg::sqlstate;
-use crate::plan::first::Vain;
 use crate::relay::{Event, Link, Login};
 use crate::report::Report;
 use crate::tls;
@@ -29,6 +29,7 @@ use crate::wire::startup::Parameters;
 use bytes::Bytes;
 use dashmap::DashMap;
 use eye::Eye;
+use slow::Lessons;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,8 +104,8 @@ struct Session {
     eye: Eye,
     /// Boxed, as it is looked at for the log only.
     parameters: Box<Parameters>,
-    /// Relations whose schema changes need facts, as a first try has shown: another would be as vain, and an ERROR in the server's log.
-    vain: Box<[Vain]>,
+    /// What its first tries have shown. Boxed, as few sessions try any.
+    lessons: Option<Box<Lessons>>,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -153,7 +154,8 @@ impl Session {
             talk,
             eye,
             parameters: Box::new(hello.parameters),
-            vain: Box::default(),
+            lessons: None,
+
             owns_block: false,
             _seat: hello.seat,
         }

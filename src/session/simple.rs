@@ -288,7 +288,7 @@ impl Session {
         match stop {
             Stop::Server(error) => self.talk.link.tell_front(&error.frame),
             Stop::Report(report) => self.talk.tell(&report),
-            Stop::ClientGone | Stop::Lost => return Err(BackendLost),
+            Stop::ClientGone | Stop::Slow | Stop::Lost => return Err(BackendLost),
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::Session;
 use super::simple::acts;
 use crate::backend::BackendLost;
 use crate::execute::Stop;
-use crate::execute::first::{Together, Try};
+use crate::execute::first::{Together, Try, Why};
 use crate::plan::PhaseKind;
 use crate::plan::first::First;
 use crate::plan::held::{Held, makes_relations};
@@ -47,9 +47,12 @@ impl Session {
                 self.talk.link.tell_front(&frames);
                 Ok(Tried::Done(tries.len()))
             }
-            Ok(Together::Failed { at, not_so }) => {
-                if let Some(first) = tries.get(at).and_then(|one| one.first.as_ref()).filter(|_| not_so) {
-                    self.remember_vain(first);
+            Ok(Together::Failed { at, why }) => {
+                let one = tries.get(at).filter(|one| one.first.is_some());
+                match (why, one.and_then(|one| one.first.as_ref())) {
+                    (Why::NotSo, Some(first)) => self.remember_vain(first),
+                    (Why::Slow, Some(_)) => one.into_iter().for_each(|one| self.remember_slow(one.statement)),
+                    _ => {}
                 }
                 Ok(Tried::Alone(at))
             }

@@ -1,8 +1,9 @@
 /* pgsluice: facts, sizes; $2: relations that opening would have to wait for, so that the catalogue's estimate must do */
 SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
-         'of', s.root::pg_catalog.int8, 'bytes', s.bytes::pg_catalog.int8, 'tuples', s.tuples)), '[]')::pg_catalog.text
+         'of', s.root::pg_catalog.int8, 'relations', s.relations, 'bytes', s.bytes::pg_catalog.int8,
+         'tuples', s.tuples)), '[]')::pg_catalog.text
   FROM (
-    SELECT t.root,
+    SELECT t.root, pg_catalog.count(*) AS relations,
            pg_catalog.sum(CASE
              WHEN NOT (c.relkind::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'm', 'i', 'S', 't'])) THEN 0
              WHEN c.oid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text::pg_catalog.oid[])

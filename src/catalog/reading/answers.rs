@@ -110,6 +110,7 @@ pub(super) struct Family {
 #[derive(Debug, Deserialize)]
 pub(super) struct Size {
     of: u32,
+    relations: u32,
     bytes: u64,
     tuples: f64,
 }
@@ -270,6 +271,7 @@ impl Completing<'_> {
         let size = |oid: u32| self.answers.sizes.iter().find(|size| size.of == oid);
         if let Some(own) = size(found.id.oid) {
             found.bytes = own.bytes;
+            found.below = own.relations.saturating_sub(1);
             if found.has_children {
                 found.rows = own.tuples;
             }

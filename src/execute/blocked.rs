@@ -1,0 +1,97 @@
+//! What a person is told of a wait: for what, who was in the way, what was given up, and for what it was traded.
+
+use super::Execution;
+use super::wait::Waiting;
+use crate::lanes::{Blocker, View};
+use crate::pg::{LockMode, sqlstate};
+use crate::plan::{LockNeed, Phase};
+use crate::report::{Report, in_words};
+use std::time::Duration;
+
+/// What is traded where a transaction gives up.
+const IN_TRANSACTION: &str = " The transaction holds a lock that makes others wait, and they wait for as long as it does: after \
+    in_transaction_wait ([locks] in proxy.toml) the statement fails rather than that they wait on.";
+
+impl Execution<'_> {
+    pub(super) fn gave_up(&self, phase: &Phase, waiting: &Waiting, waited: Duration) -> Report {
+        let session = &self.facts.session;
+        let ms = u64::try_from(waiting.limit.as_millis()).unwrap_or(u64::MAX);
+        if ms == session.statement_timeout_ms {
+            return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
+                .detail(in_the_way(&waiting.last));
+        }
+        let why = match waiting.limit < self.config.locks.deadline && ms != session.lock_timeout_ms {
+            true => IN_TRANSACTION,
+            false => "",
+        };
+        let report =
+            Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
+                "Waited {} {}. {}{why}",
+                in_words(waited),
+                waiting_for_lock(&phase.locks),
+                who_was(phase, &waiting.last)
+            ));
+        if ms == session.lock_timeout_ms {
+            return report;
+        }
+        if !why.is_empty() {
+            return report.hint("Roll back and try again, or run this statement first or in a transaction of its own.");
+        }
+        report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
+    }
+
+    pub(super) fn deadlock(&self, phase: &Phase, waiting: &Waiting) -> Report {
+        Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
+            "This transaction waits {}, and what blocks it waits for this transaction. {}",
+            waiting_for_lock(&phase.locks),
+            in_the_way(&waiting.last)
+        ))
+    }
+}
+
+/// `for ACCESS EXCLUSIVE on public.orders`
+pub(super) fn waiting_for_lock(locks: &[LockNeed]) -> String {
+    let names: Vec<String> = locks.iter().map(|lock| format!("{} on {}", lock.mode, lock.relation)).collect();
+    if names.is_empty() { "for its locks".to_owned() } else { format!("for {}", names.join(" and ")) }
+}
+
+pub(super) fn waiting_for(phase: &Phase, view: &View) -> String {
+    let mut text = format!("waiting {}", waiting_for_lock(&phase.locks));
+    if let Some(blocker) = view.blockers.first() {
+        text.push_str(&format!(", blocked by {blocker}"));
+    } else if let Some(pid) = view.lane_holder {
+        text.push_str(&format!(", behind the DDL of pid {pid}"));
+    }
+    text
+}
+
+/// A lock mode in SQL's words.
+fn mode(blocker: &Blocker) -> &str {
+    match LockMode::from_pg_locks(&blocker.mode) {
+        Some(mode) => mode.sql(),
+        None => &blocker.mode,
+    }
+}
+
+/// Who was in the way to the end. Locks on rows are not to be seen.
+fn who_was(phase: &Phase, view: &View) -> String {
+    if phase.backfill.is_some() && view.blockers.is_empty() && view.lane_holder.is_none() {
+        return "Rows of it have been locked by others all the time, by the oldest open transactions perhaps."
+            .to_owned();
+    }
+    in_the_way(view)
+}
+
+pub(super) fn in_the_way(view: &View) -> String {
+    if view.blockers.is_empty() {
+        return match view.lane_holder {
+            Some(pid) => format!("Another schema change on it is under way or first in line: pid {pid}."),
+            None => "Its holders come and go.".to_owned(),
+        };
+    }
+    let named: Vec<String> =
+        view.blockers.iter().take(5).map(|b| format!("{b}, which holds {} on {}", mode(b), b.relation)).collect();
+    let more = view.blockers.len().saturating_sub(named.len());
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("Blocked by {}{rest}.", named.join("; "))
+}

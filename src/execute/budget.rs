@@ -1,0 +1,162 @@
+//! How long others may be made to wait: by a lock attempt in PostgreSQL's queue, and by a step that holds its locks.
+//!
+//! Always holds: no attempt waits for longer than the stall budget, all its locks together. A brief step that outlives its hold budget
+//! is taken back once, as it may be an outage; then it goes another way, or it is run without that budget, as it would be directly. It is
+//! never refused for the time it takes.
+
+use super::attempt::set_local;
+use super::wait::Next;
+use super::{Execution, Stop};
+use crate::lanes::{LockSql, lock_sql};
+use crate::pg::sqlstate;
+use crate::plan::{Phase, PhaseKind, Plan};
+use crate::report::{Report, in_words};
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// What each relation that is locked adds to the hold budget: what TRUNCATE or DROP takes for one, on a disk that is not slow.
+const PER_RELATION: Duration = Duration::from_millis(10);
+
+/// What it takes to lock a partition that is free, on a busy machine: thousands of them are not to fail for that.
+const TO_LOCK_ONE: Duration = Duration::from_micros(100);
+
+/// The server's clock and ours may differ by so much of a timeout.
+const TIMEOUT_SHARE: f64 = 0.8;
+
+impl Execution<'_> {
+    /// How long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins where it is stricter.
+    pub(super) fn lock_timeout(&self, phase: &Phase, how: Next) -> Duration {
+        let locks = &self.config.locks;
+        let steps = u32::try_from(phase.steps.len()).unwrap_or(u32::MAX).max(1);
+        let wanted = match how {
+            // What the steps lock beside what is named, each of them.
+            Next::Poll => locks.fallback_timeout.min((locks.stall_budget / steps).max(Duration::from_millis(1))),
+            Next::Queue(timeout) | Next::Each(timeout) => timeout.min(locks.stall_budget),
+            Next::Outwait(timeout) => timeout,
+        };
+        match self.facts.session.lock_timeout_ms {
+            0 => wanted,
+            own => wanted.min(Duration::from_millis(own)),
+        }
+    }
+
+    /// The statements that lock by name, and what bounds those that wait: `lock_timeout` begins anew for every relation, with its partitions.
+    /// True: `statement_timeout` is theirs, and must be set again.
+    pub(super) fn put_locks(&self, batch: &mut Batch, phase: &Phase, how: Next) -> bool {
+        let LockSql { nowait, queued } = lock_sql(&phase.locks, !matches!(how, Next::Poll));
+        nowait.iter().for_each(|sql| batch.statement(sql, &[]));
+        if queued.is_empty() {
+            return false;
+        }
+        batch.statement(&set_local("statement_timeout", self.queue_share(phase, how, queued.len())), &[]);
+        queued.iter().for_each(|sql| batch.statement(sql, &[]));
+        true
+    }
+
+    /// How long each of so many statements may wait for all of its locks.
+    fn queue_share(&self, phase: &Phase, how: Next, statements: usize) -> Duration {
+        let count = u32::try_from(statements).unwrap_or(u32::MAX).max(1);
+        let share = match how {
+            Next::Poll | Next::Queue(_) => self.lock_timeout(phase, how) / count,
+            Next::Each(timeout) => timeout.saturating_mul(u32::try_from(phase.locks.len()).unwrap_or(u32::MAX)),
+            Next::Outwait(timeout) => timeout,
+        };
+        let below = phase.locks.iter().map(|lock| lock.below).fold(0, u32::saturating_add);
+        let share = share + TO_LOCK_ONE * below;
+        let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
+        let share = if own.is_zero() { share } else { share.min(own) };
+        share.max(Duration::from_millis(1))
+    }
+
+    /// Whether a statement that locks by name has waited for that long.
+    pub(super) fn was_queue_budget(&self, phase: &Phase, how: Next, error: &ServerError, took: Duration) -> bool {
+        let statements = lock_sql(&phase.locks, !matches!(how, Next::Poll)).queued.len();
+        statements > 0 && is_statement_timeout(error, took, self.queue_share(phase, how, statements))
+    }
+
+    /// How long a brief step may take once it holds its locks; `None`: as long as the session allows.
+    pub(super) fn hold_timeout(&self, phase: &Phase) -> Option<Duration> {
+        let own = self.facts.session.statement_timeout_ms;
+        self.hold_budget(phase).filter(|budget| own == 0 || *budget < Duration::from_millis(own))
+    }
+
+    /// The same, whatever the session allows. Where many relations are locked at once, it is longer by what that takes.
+    pub(super) fn hold_budget(&self, phase: &Phase) -> Option<Duration> {
+        let budget = self.config.locks.hold_budget;
+        let relations = phase.locks.iter().map(|lock| lock.below.saturating_add(1)).fold(0, u32::saturating_add);
+        (phase.kind == PhaseKind::Brief && !budget.is_zero())
+            .then(|| budget + PER_RELATION * relations.saturating_sub(1))
+    }
+
+    pub(super) fn was_hold_budget(&self, phase: &Phase, error: &ServerError, took: Duration) -> bool {
+        self.hold_timeout(phase).is_some_and(|hold| is_statement_timeout(error, took, hold))
+            && !self.talk.link.front_gone()
+            && !self.talk.take_cancelled()
+    }
+
+    /// A step has outlived its hold budget, and is taken back. It is to be planned again where its table may have been taken for small;
+    /// else it is run without the budget, and a WARNING says so.
+    pub(super) fn outlived(&mut self, phase: &Phase) -> Result<Phase, Stop> {
+        self.metrics.hold_budget_outlived.add();
+        tracing::info!(purpose = phase.purpose, "a step has outlived hold_budget");
+        if self.pace == Pace::Small {
+            return Err(Stop::Slow);
+        }
+        let report = self.unhurried_warning(phase);
+        self.tell(&report);
+        Ok(unhurried(phase))
+    }
+
+    /// The plan of a statement that has outlived its hold budget already: as one step it gets none. Where it locks what was not counted then,
+    /// it gets the budget that this takes.
+    pub(super) fn at_its_pace<'p>(&self, plan: &'p Plan) -> Cow<'p, Plan> {
+        let counted = |phase: &Phase| phase.locks.iter().all(|lock| lock.below == 0);
+        match plan.phases.as_slice() {
+            [phase] if self.pace == Pace::Slow && phase.kind == PhaseKind::Brief && counted(phase) => {
+                let mut again = plan.clone();
+                again.notes.push(self.unhurried_warning(phase));
+                again.phases = vec![unhurried(phase)];
+                Cow::Owned(again)
+            }
+            _ => Cow::Borrowed(plan),
+        }
+    }
+
+    fn unhurried_warning(&self, phase: &Phase) -> Report {
+        let budget = in_words(self.hold_budget(phase).unwrap_or_default());
+        Report::warning(sqlstate::WARNING, format!("a step has held its lock for longer than {budget}, and is run again without that limit"))
+            .detail(format!(
+                "It should take milliseconds ({}). It was taken back, so that nobody waited on for it, but there is no other way to do it: \
+                 others may wait until it is done.",
+                phase.purpose
+            ))
+            .hint("Find out what it does: an event trigger, a slow function, a slow disk. hold_budget in [locks] of proxy.toml says when it is taken back.")
+    }
+}
+
+/// What is known of a statement's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// It is one step, perhaps since its table is small: if it takes long, another plan may be better.
+    Small,
+    Any,
+    /// It has outlived its hold budget as one step.
+    Slow,
+}
+
+/// The phase without a hold budget.
+fn unhurried(phase: &Phase) -> Phase {
+    Phase { kind: PhaseKind::Guarded, ..phase.clone() }
+}
+
+/// The server's own word for it, not one of a function's. `limit`: the timeout, as in another language (`lc_messages`) only the time that it
+/// took tells a timeout from a cancel.
+pub(super) fn is_statement_timeout(error: &ServerError, took: Duration, limit: Duration) -> bool {
+    let message = error.message();
+    error.sqlstate() == sqlstate::QUERY_CANCELED
+        && error.field(b'R') == Some("ProcessInterrupts")
+        && (message.contains("statement timeout")
+            || (!message.contains("user request") && took >= limit.mul_f64(TIMEOUT_SHARE)))
+}

@@ -56,6 +56,7 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, backfil
 	$(CARGO) bench --bench stall
 	$(CARGO) bench --bench online
 	$(CARGO) bench --bench backfill
+	$(CARGO) bench --bench waits
 	$(CARGO) bench --bench ddl
 	$(CARGO) bench --bench statement
 

@@ -6,9 +6,10 @@ export PATH := $(CURDIR)/target/venv/bin:$(PATH)
 export NODE_PATH := $(CURDIR)/target/node/node_modules
 
 FUZZ_SECONDS ?= 60
+CHAOS_ROUNDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-quick lint test-corpora test-servers conformance golden fuzz bench setup setup-test setup-servers setup-bench setup-conformance
+.PHONY: help run demo test chaos test-quick lint test-corpora test-servers conformance golden fuzz bench setup setup-test setup-servers setup-bench setup-conformance
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ lint: ## format and lints
 
 test-corpora: setup-test ## every migration history in every way of sending, directly and proxied (needs ../shared/corpora)
 	PGSLUICE_ALL_CORPORA=1 $(CARGO) test --test corpora -- --nocapture
+
+chaos: setup-test ## schema changes that die at random moments, CHAOS_ROUNDS (500) of them
+	PGSLUICE_CHAOS_ROUNDS=$(CHAOS_ROUNDS) $(CARGO) test --test chaos -- --nocapture
 
 conformance: setup-conformance ## suites that others wrote, directly and proxied (SUITES="regress isolation" for some)
 	$(CARGO) build --quiet

@@ -179,7 +179,8 @@ impl Execution<'_> {
                 reply.frames.unsplit(answer.completion);
                 return Ok(true);
             };
-            if is_statement_timeout(error) && !self.talk.take_cancelled() && !self.talk.link.front_gone() {
+            let over = is_statement_timeout(error, answer.took, self.build_budget());
+            if over && !self.talk.take_cancelled() && !self.talk.link.front_gone() {
                 return Ok(false);
             }
             if !is_lock_failure(error) || begun.elapsed() >= limit {

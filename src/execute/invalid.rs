@@ -81,8 +81,13 @@ impl Execution<'_> {
 
     fn tell_uncertain(&mut self, index: &RelationName) {
         tracing::warn!(%index, "an invalid index may be another session's, and was left");
-        let message = format!("the invalid index {index} may be what this statement has left, or what another session is building");
-        let hint = format!("If it is still invalid when that session is done, drop it: DROP INDEX CONCURRENTLY {}.", index.quoted());
+        let message = format!(
+            "the invalid index {index} may be what this statement has left, or what another session is building"
+        );
+        let hint = format!(
+            "If it is still invalid when that session is done, drop it: DROP INDEX CONCURRENTLY {}.",
+            index.quoted()
+        );
         self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
     }
 
@@ -114,9 +119,10 @@ impl Execution<'_> {
         };
         tracing::warn!(%index, failed, "an unfinished index could not be dropped");
         self.tell(
-            &Report::warning(sqlstate::WARNING, format!("the invalid index {index} could not be dropped: {failed}")).hint(
-                format!("Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too."),
-            ),
+            &Report::warning(sqlstate::WARNING, format!("the invalid index {index} could not be dropped: {failed}"))
+                .hint(format!(
+                    "Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too."
+                )),
         );
         Ok(())
     }

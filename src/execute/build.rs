@@ -179,7 +179,7 @@ impl Execution<'_> {
                 reply.frames.unsplit(answer.completion);
                 return Ok(true);
             };
-            let over = is_statement_timeout(error, answer.took, self.build_budget());
+            let over = is_statement_timeout(error, answer.took, self.build_budget(patience.unwrap_or_default()));
             if over && !self.talk.take_cancelled() && !self.talk.link.front_gone() {
                 return Ok(false);
             }

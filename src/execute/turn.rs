@@ -10,6 +10,7 @@
 //! In a transaction of the client's the lanes go with it. Where that transaction holds locks already, the one ahead may be waiting
 //! for them: then the turn is waited for no longer than others may be made to wait, and the statement goes on without it.
 
+use super::lane::LONGEST_NAP;
 use super::wait::jitter;
 use super::{Execution, Stop};
 use crate::catalog::query::{LANE_CLASS, array, may_change};
@@ -63,8 +64,9 @@ fn turn_sql(inside: bool) -> String {
 /// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
-/// Whoever waits naps for a tenth of what it has waited, within these: the one ahead may take an hour, and each look costs the server.
-const NAPS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+/// Whoever waits naps for a tenth of what it has waited, from this to [`LONGEST_NAP`]: the one ahead may take an hour, and each look costs
+/// the server.
+const SHORTEST_NAP: Duration = Duration::from_millis(10);
 
 /// The lanes of more relations than this are taken phase by phase: each is an entry in the server's table of locks.
 pub const MOST: usize = 64;
@@ -166,7 +168,7 @@ impl Execution<'_> {
                 return Err(self.leave(Stop::Report(report)).await);
             }
             let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
-            let nap = (waited / 10).clamp(NAPS[0], NAPS[1]).mul_f64(spread.max(0.1));
+            let nap = (waited / 10).clamp(SHORTEST_NAP, LONGEST_NAP).mul_f64(spread.max(0.1));
             let nap = patience.map_or(nap, |patience| nap.min(patience));
             let words = behind(names, holder);
             let answer = self.talk.ask_one(&nap_sql(nap, &self.talk.words(&words)), &[]).await?;

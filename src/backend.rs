@@ -432,7 +432,10 @@ impl Talk {
                 }
                 answer.done += 1;
             }
-            Some(b'N') if shown && visible.len() > 1 => answer.completion.extend_from_slice(&frame),
+            Some(b'N') if shown && visible.len() > 1 && answer.completion.len() < heard::TOGETHER => {
+                answer.completion.extend_from_slice(&frame);
+            }
+            Some(b'N') if shown && visible.len() > 1 => self.link.tell_front(&frame),
             Some(b'N') if shown => self.hear(answer, &frame),
             // These come at any time and are the client's.
             Some(b'S') => self.link.tell_front(&frame),

@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// As much as the client is let behind.
 const HELD: usize = 64 << 10;
 
+/// What several statements may say that are tried together, each in its place among their answers. Beyond it, ahead of them.
+pub(super) const TOGETHER: usize = 1 << 20;
+
 /// A try that does not get its lock is over by then; whoever follows what a statement says has hardly noticed it.
 const MOMENT: Duration = Duration::from_millis(250);
 

@@ -59,6 +59,22 @@ fn a_notice_of_a_try_that_is_repeated_comes_once() {
     }
 }
 
+/// What is tried together with others is answered at their end.
+#[test]
+fn all_that_a_string_says_is_heard() {
+    let running = proxy(&SERVER, |config| config.locks.hold_budget = Duration::from_secs(60));
+    let database = new_database(&SERVER, "notices");
+    for port in [SERVER.port, port(&running)] {
+        let mut client = Client::connect(port, &SERVER.user, &database);
+        client.ok("DROP TABLE IF EXISTS t; DROP FUNCTION IF EXISTS loud; CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 30)");
+        client.ok("CREATE FUNCTION loud(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE NOTICE '%', repeat('x', 100000); RETURN n; END $$");
+        let said = client.ok(
+            "ALTER TABLE t ADD CHECK (loud(id) > 0); ALTER TABLE t ADD a int; ALTER TABLE t ADD CHECK (loud(id) < 99); SELECT 1",
+        );
+        assert_eq!((said.tags.len(), said.notices.len()), (4, 60), "{:?}", said.tags);
+    }
+}
+
 #[test]
 fn notices_are_not_kept_for_a_client_that_does_not_read() {
     const MOST: u64 = 64 << 10;

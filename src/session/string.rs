@@ -14,10 +14,10 @@ use crate::sql::{Class, Statement, TransactionControl};
 use crate::wire::message;
 
 impl Session {
-    /// Whether the server can read all of a string, of which our grammar could not read all: else it does not begin with it.
+    /// Whether the server can read all of a text, of which our grammar could not read all: else the whole text is its to refuse.
     pub(super) async fn server_reads(&mut self, statements: &[Statement]) -> Result<bool, BackendLost> {
         let newer = statements.iter().filter(|statement| matches!(statement.class, Class::Newer));
-        if statements.len() < 2 || newer.clone().next().is_none() {
+        if newer.clone().next().is_none() {
             return Ok(true);
         }
         let mut batch = message::Batch::new();

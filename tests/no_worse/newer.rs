@@ -57,6 +57,8 @@ fn newer_statements_bring_what_they_bring_directly() {
         "BEGIN; ALTER TABLE t ADD b int; COMMIT; REPACK t",
         "REPACK nothing",
         "REPACK t t t",
+        "REPACK t (;",
+        "ALTER TABLE t ADD COLUMN x int DEFAULT (;",
         "ALTER TABLE t ADD b int; REPACK t t t",
         "ALTER TABLE t ADD COLUM b int; SELECT 1",
         "ALTER TABLE t ADD b int; SELECT FROM FROM",

@@ -4,6 +4,8 @@
 //! The scripts are `tests/parity/*.sql`; there are no goldens, as the server itself says what is right.
 //! `PARITY=name` (a part of a script's name, then perhaps `/way`) runs less. `tests/servers.rs` runs them on other versions.
 
+#[path = "parity/at_once.rs"]
+mod at_once;
 #[path = "parity/catalog.rs"]
 mod catalog;
 mod common;
@@ -47,6 +49,14 @@ fn scripts_give_the_same_directly_and_through_the_proxy() {
     let wanted =
         |script: &script::Script, w: Way, _: &str| script.name.contains(name) && (way.is_empty() || w.name() == way);
     let failures = runner::scripts(&postgres(), &Way::ALL, wanted);
+    assert!(failures.is_empty(), "direct (-) and proxied (+) differ:\n{failures}");
+}
+
+#[test]
+fn several_sessions_at_once_give_the_same() {
+    let wanted = std::env::var("PARITY").unwrap_or_default();
+    let (name, way) = wanted.split_once('/').unwrap_or((&wanted, ""));
+    let failures = runner::at_once(&postgres(), |script| script.name.contains(name) && (way.is_empty() || way == "at-once"));
     assert!(failures.is_empty(), "direct (-) and proxied (+) differ:\n{failures}");
 }
 

@@ -1,6 +1,7 @@
 //! Runs scripts directly and through proxies, on one server, and says where the two differ.
 
 use crate::common::{self, Client, port, proxy};
+use crate::at_once;
 use crate::frames;
 use crate::script::{self, Script};
 use crate::state;
@@ -59,6 +60,24 @@ pub(crate) fn scripts(postgres: &Postgres, ways: &[Way], wanted: impl Fn(&Script
         }
     });
     failures.into_inner().unwrap()
+}
+
+/// The scripts of [`at_once::SCRIPTS`] from several sessions at once; the differences, as text.
+pub(crate) fn at_once(postgres: &Postgres, wanted: impl Fn(&Script) -> bool) -> String {
+    let running = proxy(postgres, |config| {
+        unhurried(config);
+        common::no_table_is_small(config);
+        config.backfill.pause_ratio = 0.0;
+    });
+    let mut failures = String::new();
+    for script in script::all().iter().filter(|script| at_once::SCRIPTS.contains(&script.name.as_str()) && wanted(script)) {
+        let direct = at_once::run(postgres, postgres.port, script, false);
+        let found = difference(&direct, &at_once::run(postgres, port(&running), script, true));
+        if !found.is_empty() {
+            let _ = writeln!(failures, "=== {}/at-once\n{found}", script.name);
+        }
+    }
+    failures
 }
 
 /// The conversations of [`frames`]; the differences, as text.

@@ -1,0 +1,82 @@
+//! A way of sending: every schema change from several sessions at once, as when several pods run their migrations at boot.
+//!
+//! Directly they are sent one behind the other, which is what the server makes of them when they come at once: whoever waited for the lock
+//! sees what the others have done. What the sessions are told is compared without its order, and what is there at the end.
+
+use crate::common::{self, Client, Outcome};
+use crate::script::Script;
+use crate::state;
+use pgsluice::dev::Postgres;
+use pgsluice::sql::{Class, parse};
+
+const SESSIONS: usize = 3;
+
+/// Scripts whose statements mean the same in every session: no settings, no roles, nothing temporary.
+pub(crate) const SCRIPTS: [&str; 13] = [
+    "attach",
+    "columns",
+    "constraints",
+    "filled",
+    "generated",
+    "indexes",
+    "inherits",
+    "new_partition",
+    "partitioned_foreign_keys",
+    "partitioned_indexes",
+    "partitioned_keys",
+    "phased",
+    "replaced",
+];
+
+/// Whether it is one change of tables that exist. The server has races of its own where several make a table, or a type, of one name.
+fn is_for_all(text: &str) -> bool {
+    let statements = parse(text).unwrap_or_default();
+    let [statement] = statements.as_slice() else { return false };
+    let Class::Ddl(ddl) = &statement.class else { return false };
+    matches!(ddl.tag.as_str(), "ALTER TABLE" | "CREATE INDEX" | "DROP INDEX") && !ddl.concurrently
+}
+
+fn has_transaction(text: &str) -> bool {
+    let statements = parse(text).unwrap_or_default();
+    statements.iter().any(|statement| matches!(statement.class, Class::Transaction(_)))
+}
+
+fn told(outcome: Outcome) -> String {
+    outcome.error.unwrap_or_else(|| outcome.tags.join(" "))
+}
+
+/// What was told, and what is there afterwards. `together`: not one behind the other.
+pub(crate) fn run(postgres: &Postgres, port: u16, script: &Script, together: bool) -> Vec<String> {
+    let database = common::new_database(postgres, "at_once");
+    let mut clients: Vec<Client> =
+        (0..SESSIONS).map(|_| Client::connect(port, &postgres.user, &database)).collect();
+    let mut lines = Vec::new();
+    for part in script.parts.iter().filter(|part| part.runs("simple")) {
+        let sent = part.sent(postgres.version, true);
+        // Whoever is in a transaction would keep the others waiting.
+        let alone = sent.chunks.iter().any(|chunk| has_transaction(chunk));
+        let mut data = sent.copy_data.clone();
+        for chunk in sent.chunks {
+            lines.push(format!("> {}", chunk.trim_end()));
+            if alone || !is_for_all(chunk) {
+                clients[0].send_query(chunk);
+                let mut answers = Vec::new();
+                crate::ways::answers(&mut clients[0], &mut data, false, &mut answers);
+                continue;
+            }
+            let mut outcomes: Vec<String> = if together {
+                clients.iter_mut().for_each(|client| client.send_query(chunk));
+                clients.iter_mut().map(|client| told(client.outcome())).collect()
+            } else {
+                clients.iter_mut().map(|client| told(client.query(chunk))).collect()
+            };
+            outcomes.sort_unstable();
+            lines.push(outcomes.join(", "));
+        }
+    }
+    drop(clients);
+    lines.push("--- the database".to_owned());
+    lines.extend(state::of_database(postgres, &database));
+    common::drop_database(postgres, &database);
+    lines
+}

@@ -423,8 +423,7 @@ impl Facts {
 
     /// How many relations are locked with the one of this oid: its descendants, as far as they were counted.
     pub fn below(&self, oid: u32) -> u32 {
-        let mut found = self.relations.iter().filter_map(|asked| asked.found.as_ref());
-        found.find(|found| found.id.oid == oid).map_or(0, |found| found.below)
+        self.asked_of(oid).and_then(|asked| asked.found.as_ref()).map_or(0, |found| found.below)
     }
 
     /// What matters for locking the relation with this oid.

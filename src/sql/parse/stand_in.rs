@@ -11,7 +11,7 @@ use crate::sql::{Class, Statement};
 use pg_query::protobuf::Token;
 use std::ops::Range;
 
-/// What a statement of another grammar is read as. It is shorter than the words that [`NEWER`] begins with.
+/// What a statement of another grammar is read as. One that is shorter (DROP alone) is of no grammar.
 const STAND_IN: &str = "DO ''";
 
 /// The first words of statements that a newer server may have in other forms, or (REPACK) for the first time.
@@ -62,7 +62,7 @@ fn cover(text: &str, piece: &[Word], options: ParseOptions) -> Option<Covered> {
     let (first, last) = (piece.first()?, piece.last()?);
     let range = first.range.start..last.range.end;
     let word = text.get(first.range.clone())?;
-    let is_newer = options.newer && NEWER.iter().any(|newer| word.eq_ignore_ascii_case(newer));
+    let is_newer = options.newer && range.len() >= STAND_IN.len() && NEWER.iter().any(|newer| word.eq_ignore_ascii_case(newer));
     if (first.token != Token::Explain && !is_newer) || grammar(text.get(range.clone())?, options).is_ok() {
         return None;
     }

@@ -218,12 +218,33 @@ impl Talk {
     pub async fn ask_covered(&mut self, batch: Batch, nap: &str) -> Result<(Answer, Option<ServerError>), BackendLost> {
         let mut cover = Batch::new();
         cover.statement(nap, &[]);
+        self.ask_before(batch, cover).await
+    }
+
+    /// `cover` ends with a nap.
+    async fn ask_before(&mut self, batch: Batch, cover: Batch) -> Result<(Answer, Option<ServerError>), BackendLost> {
         self.send_request(batch);
         self.send(cover.sync());
         let struck = self.uncover().await?;
         let answer = self.read_answer().await?;
         self.covered = true;
         Ok((answer, struck))
+    }
+
+    /// The same of a batch that begins a transaction, and may fail amid it: it is rolled back before the nap.
+    ///
+    /// # Errors
+    /// As [`Talk::ask`].
+    pub async fn ask_rolled_back_covered(
+        &mut self,
+        batch: Batch,
+        nap: &str,
+    ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        let mut cover = Batch::new();
+        // Behind a COMMIT it has a WARNING for nobody.
+        cover.statement("ROLLBACK", &[]);
+        cover.statement(nap, &[]);
+        self.ask_before(batch, cover).await
     }
 
     /// As [`Talk::ask_covered`], but with no nap where a statement of the batch fails: a transaction that has failed

@@ -56,7 +56,8 @@ fn scripts_give_the_same_directly_and_through_the_proxy() {
 fn several_sessions_at_once_give_the_same() {
     let wanted = std::env::var("PARITY").unwrap_or_default();
     let (name, way) = wanted.split_once('/').unwrap_or((&wanted, ""));
-    let failures = runner::at_once(&postgres(), |script| script.name.contains(name) && (way.is_empty() || way == "at-once"));
+    let failures =
+        runner::at_once(&postgres(), |script| script.name.contains(name) && (way.is_empty() || way == "at-once"));
     assert!(failures.is_empty(), "direct (-) and proxied (+) differ:\n{failures}");
 }
 

@@ -3,6 +3,8 @@
 //! It promises: an index that another session is just building is not touched. That one has a lock on the table from its first moment on,
 //! and from 12 on the server tells which index it builds; while it does not tell, nothing is certain, and that is said to the client.
 //!
+//! What is dropped was invalid, and nobody's, at two looks in a row.
+//!
 //! Nothing here waits in the queue behind a build: it would hold a snapshot that the build waits for in turn.
 
 use super::attempt::UNDO_PATIENCE;
@@ -60,6 +62,7 @@ impl Execution<'_> {
              AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[]))"
         );
         let begun = Instant::now();
+        let mut before: Option<Vec<RelationName>> = None;
         loop {
             let rows = match self.surely(&sql, &[&table.to_string(), &known]).await {
                 Ok(rows) => rows,
@@ -71,10 +74,21 @@ impl Execution<'_> {
             };
             let (uncertain, ours): (Vec<_>, Vec<_>) =
                 rows.into_iter().partition(|row| row.get(2).is_some_and(|value| value.as_deref() == Some("t")));
+            let ours: Vec<RelationName> = ours.iter().filter_map(|row| named(row)).collect();
             if uncertain.is_empty() || begun.elapsed() >= TELLS_WITHIN {
-                uncertain.iter().filter_map(|row| named(row)).for_each(|index| self.tell_uncertain(&index));
-                return Ok(ours.iter().filter_map(|row| named(row)).collect());
+                // A build that ended between the two things that a look looks at, the catalogue as it was and the locks as they are, has made its
+                // index valid for the next look.
+                if let Some(before) = before {
+                    uncertain.iter().filter_map(|row| named(row)).for_each(|index| self.tell_uncertain(&index));
+                    return Ok(ours.into_iter().filter(|index| before.contains(index)).collect());
+                }
+                if ours.is_empty() && uncertain.is_empty() {
+                    return Ok(ours);
+                }
+                before = Some(ours);
+                continue;
             }
+            before = None;
             self.talk.ask_one(&nap_sql(NAP, "waiting to finish or undo"), &[]).await?;
         }
     }

@@ -47,8 +47,11 @@ impl Execution<'_> {
         match (&phase.undo, how) {
             (None | Some(Undo::Run(_)), _) => Ok(Vec::new()),
             (Some(Undo::DropBuiltIndex { oid, index, .. }), Undone::Done(at)) => self.built_by(at, *oid, index).await,
-            (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropBuiltIndex { oid, known, .. }), _) => {
-                self.invalid_indexes(*oid, known).await
+            (Some(Undo::DropInvalidIndexes { oid, known, .. }), _) => self.invalid_indexes(*oid, known).await,
+            (Some(Undo::DropBuiltIndex { oid, known, index, .. }), _) => {
+                let mut found = self.invalid_indexes(*oid, known).await?;
+                found.retain(|one| one == index);
+                Ok(found)
             }
             (Some(Undo::FinishDrop { index, oid }), _) => self.half_dropped(index, *oid).await,
         }

@@ -137,18 +137,20 @@ impl Execution<'_> {
         let in_transaction = self.in_transaction();
         let (mut told, mut holder) = (None::<Instant>, None);
         let mut by_strangers = 0;
+        let mut look = self.look_at_lanes(names, oids).await?;
         loop {
-            match self.look_at_lanes(names, oids).await? {
-                Look::Taken(lanes) => return Ok(Turn::of(lanes, in_transaction)),
-                Look::Unknown => return Ok(Turn { in_transaction, ..Turn::default() }),
+            match look {
+                Look::Taken(lanes) => return self.awake(Turn::of(lanes, in_transaction)).await,
+                Look::Unknown => return self.awake(Turn { in_transaction, ..Turn::default() }).await,
                 Look::Busy => {}
             }
             let waited = begun.elapsed();
             if patience.is_some_and(|patience| waited >= patience) {
-                return Ok(Turn { in_transaction, ..Turn::default() });
+                return self.awake(Turn { in_transaction, ..Turn::default() }).await;
             }
             let due = told.map_or(waited >= FIRST_NOTICE, |at| at.elapsed() >= self.config.ddl.progress_interval);
             if due || holder.is_none() {
+                self.wake().await?;
                 let found = self.holder_of(names, oids).await?;
                 by_strangers = if found.is_none() { by_strangers + 1 } else { 0 };
                 holder = found.or(holder);
@@ -165,18 +167,73 @@ impl Execution<'_> {
                 self.tell_turn(names, holder);
             }
             if let Some(report) = self.turn_timed_out(waited, names, holder) {
+                self.wake().await?;
                 return Err(self.leave(Stop::Report(report)).await);
             }
             let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
             let nap = (waited / 10).clamp(SHORTEST_NAP, LONGEST_NAP).mul_f64(spread.max(0.1));
             let nap = patience.map_or(nap, |patience| nap.min(patience));
-            let words = behind(names, holder);
-            let answer = self.talk.ask_one(&nap_sql(nap, &self.talk.words(&words)), &[]).await?;
-            self.struck(answer.error)?;
+            let nap = nap_sql(nap, &self.talk.words(&behind(names, holder)));
+            look = self.look_and_nap(names, oids, &nap).await?;
             if let Some(stop) = self.interrupted() {
+                if let Look::Taken(lanes) = look {
+                    self.give_unless_in_transaction(lanes).await?;
+                }
                 return Err(self.leave(stop).await);
             }
         }
+    }
+
+    /// The end of the last nap, where a cancel may have struck: then nothing is kept.
+    async fn awake(&mut self, mut turn: Turn) -> Result<Turn, Stop> {
+        let struck = self.talk.uncover().await?;
+        if struck.is_some() {
+            self.end_turn(&mut turn).await?;
+        }
+        self.struck(struck).map(|()| turn)
+    }
+
+    async fn give_unless_in_transaction(&mut self, lanes: Vec<u32>) -> Result<(), Stop> {
+        self.talk.uncover().await?;
+        if self.in_transaction() { Ok(()) } else { self.give(lanes).await }
+    }
+
+    /// One look, and a nap. Outside a transaction the backend is never idle meanwhile, so that a cancel from anywhere ends one of the naps.
+    async fn look_and_nap(&mut self, names: &[RelationName], oids: &[u32], nap: &str) -> Result<Look, Stop> {
+        if self.in_transaction() {
+            let answer = self.talk.ask_one(nap, &[]).await?;
+            self.struck(answer.error)?;
+            return self.look_at_lanes(names, oids).await;
+        }
+        let wanted = wanted(names, oids);
+        let wanted = wanted.each_ref().map(String::as_str);
+        let mut batch = Batch::new();
+        batch.statement("BEGIN", &[]);
+        // With the transaction's locks no other session has the session's.
+        batch.statement(&turn_sql(true), &wanted);
+        batch.statement(&turn_sql(false), &wanted);
+        batch.statement("COMMIT", &[]);
+        let (answer, struck) = self.talk.ask_rolled_back_covered(batch, nap).await?;
+        let taken: BTreeSet<u32> = answer.rows.iter().filter_map(|row| lane(row)).map(|(oid, _)| oid).collect();
+        let look = match answer.error {
+            None => Look::Taken(taken.into_iter().collect()),
+            Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => Look::Busy,
+            // A cancel that meant the nap.
+            Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                self.talk.uncover().await?;
+                // It may have had some of them already: of the others giving back does nothing.
+                self.give(taken.into_iter().collect()).await?;
+                return Err(self.struck(Some(error)).err().unwrap_or(Stop::ClientGone));
+            }
+            Some(_) => Look::Unknown,
+        };
+        if struck.is_some() {
+            if let Look::Taken(lanes) = look {
+                self.give_unless_in_transaction(lanes).await?;
+            }
+            return Err(self.struck(struck).err().unwrap_or(Stop::ClientGone));
+        }
+        Ok(look)
     }
 
     /// All of them, or none.

@@ -48,8 +48,7 @@ fn told(outcome: Outcome) -> String {
 /// What was told, and what is there afterwards. `together`: not one behind the other.
 pub(crate) fn run(postgres: &Postgres, port: u16, script: &Script, together: bool) -> Vec<String> {
     let database = common::new_database(postgres, "at_once");
-    let mut clients: Vec<Client> =
-        (0..SESSIONS).map(|_| Client::connect(port, &postgres.user, &database)).collect();
+    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| Client::connect(port, &postgres.user, &database)).collect();
     let mut lines = Vec::new();
     for part in script.parts.iter().filter(|part| part.runs("simple")) {
         let sent = part.sent(postgres.version, true);

@@ -1,7 +1,7 @@
 //! Runs scripts directly and through proxies, on one server, and says where the two differ.
 
-use crate::common::{self, Client, port, proxy};
 use crate::at_once;
+use crate::common::{self, Client, port, proxy};
 use crate::frames;
 use crate::script::{self, Script};
 use crate::state;
@@ -70,7 +70,9 @@ pub(crate) fn at_once(postgres: &Postgres, wanted: impl Fn(&Script) -> bool) -> 
         config.backfill.pause_ratio = 0.0;
     });
     let mut failures = String::new();
-    for script in script::all().iter().filter(|script| at_once::SCRIPTS.contains(&script.name.as_str()) && wanted(script)) {
+    for script in
+        script::all().iter().filter(|script| at_once::SCRIPTS.contains(&script.name.as_str()) && wanted(script))
+    {
         let direct = at_once::run(postgres, postgres.port, script, false);
         let found = difference(&direct, &at_once::run(postgres, port(&running), script, true));
         if !found.is_empty() {

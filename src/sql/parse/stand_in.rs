@@ -62,7 +62,8 @@ fn cover(text: &str, piece: &[Word], options: ParseOptions) -> Option<Covered> {
     let (first, last) = (piece.first()?, piece.last()?);
     let range = first.range.start..last.range.end;
     let word = text.get(first.range.clone())?;
-    let is_newer = options.newer && range.len() >= STAND_IN.len() && NEWER.iter().any(|newer| word.eq_ignore_ascii_case(newer));
+    let is_newer =
+        options.newer && range.len() >= STAND_IN.len() && NEWER.iter().any(|newer| word.eq_ignore_ascii_case(newer));
     if (first.token != Token::Explain && !is_newer) || grammar(text.get(range.clone())?, options).is_ok() {
         return None;
     }

@@ -129,6 +129,16 @@ impl<'a> Ask<'a> {
         Plan { phases: vec![self.phase(PhaseKind::Relay, purpose)], ..self.empty() }
     }
 
+    /// Left to the server, which will not run it. Should it do so all the same, as what is missing has come meanwhile, it waits for nothing:
+    /// then the facts are asked for anew.
+    pub(super) fn refused_by_the_server(&self) -> Plan {
+        let may_stand_in_one = self.ddl.parts.iter().all(|part| part.form.row().in_transaction);
+        if self.in_transaction() || !may_stand_in_one || self.ddl.concurrently {
+            return self.relayed(NOT_RUN);
+        }
+        Plan { phases: vec![self.phase(PhaseKind::Brief, NOT_RUN)], ..self.empty() }
+    }
+
     /// One phase with the client's own text in it, and no locks.
     pub(super) fn phase(&self, kind: PhaseKind, purpose: &str) -> Phase {
         let in_transaction = match kind {
@@ -159,6 +169,9 @@ impl<'a> Ask<'a> {
         self.ddl.parts.iter().all(|part| part.form.row().in_transaction) && !(many && goes_through)
     }
 }
+
+/// The purpose of a phase that is there for the server's error alone: of what it would lock nothing is known.
+pub(super) const NOT_RUN: &str = "left to the server, which will not run it";
 
 /// Whether the statement's target need not exist before it.
 pub(super) fn creates(form: Form) -> bool {

@@ -168,7 +168,7 @@ fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
     }
     // The server says what is missing or not allowed: it knows its words best.
     if !ask.all_there() || ask.must_leave_transaction() {
-        return Ok(ask.relayed("left to the server, which will not run it"));
+        return Ok(ask.refused_by_the_server());
     }
     if ask.is_private() {
         return Ok(ask.relayed("only this session can see it"));

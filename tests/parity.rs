@@ -57,7 +57,7 @@ fn several_sessions_at_once_give_the_same() {
     let wanted = std::env::var("PARITY").unwrap_or_default();
     let (name, way) = wanted.split_once('/').unwrap_or((&wanted, ""));
     let failures =
-        runner::at_once(&postgres(), |script| script.name.contains(name) && (way.is_empty() || way == "at-once"));
+        at_once::scripts(&postgres(), |script| script.name.contains(name) && (way.is_empty() || way == "at-once"));
     assert!(failures.is_empty(), "direct (-) and proxied (+) differ:\n{failures}");
 }
 

@@ -9,8 +9,6 @@
 mod backfill;
 #[path = "servers/builds.rs"]
 mod builds;
-#[path = "parity/at_once.rs"]
-mod at_once;
 #[path = "parity/catalog.rs"]
 mod catalog;
 #[path = "facts/checks.rs"]

@@ -3,16 +3,18 @@
 //! Directly they are sent one behind the other, which is what the server makes of them when they come at once: whoever waited for the lock
 //! sees what the others have done. What the sessions are told is compared without its order, and what is there at the end.
 
-use crate::common::{self, Client, Outcome};
-use crate::script::Script;
+use crate::common::{self, Client, Outcome, port, proxy};
+use crate::runner;
+use crate::script::{self, Script};
 use crate::state;
 use pgsluice::dev::Postgres;
 use pgsluice::sql::{Class, parse};
+use std::fmt::Write as _;
 
 const SESSIONS: usize = 3;
 
 /// Scripts whose statements mean the same in every session: no settings, no roles, nothing temporary.
-pub(crate) const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 13] = [
     "attach",
     "columns",
     "constraints",
@@ -46,7 +48,7 @@ fn told(outcome: Outcome) -> String {
 }
 
 /// What was told, and what is there afterwards. `together`: not one behind the other.
-pub(crate) fn run(postgres: &Postgres, port: u16, script: &Script, together: bool) -> Vec<String> {
+fn run(postgres: &Postgres, port: u16, script: &Script, together: bool) -> Vec<String> {
     let database = common::new_database(postgres, "at_once");
     let mut clients: Vec<Client> = (0..SESSIONS).map(|_| Client::connect(port, &postgres.user, &database)).collect();
     let mut lines = Vec::new();
@@ -78,4 +80,22 @@ pub(crate) fn run(postgres: &Postgres, port: u16, script: &Script, together: boo
     lines.extend(state::of_database(postgres, &database));
     common::drop_database(postgres, &database);
     lines
+}
+
+/// The scripts of [`SCRIPTS`] from several sessions at once; the differences, as text.
+pub(crate) fn scripts(postgres: &Postgres, wanted: impl Fn(&Script) -> bool) -> String {
+    let running = proxy(postgres, |config| {
+        runner::unhurried(config);
+        common::no_table_is_small(config);
+        config.backfill.pause_ratio = 0.0;
+    });
+    let mut failures = String::new();
+    for script in script::all().iter().filter(|script| SCRIPTS.contains(&script.name.as_str()) && wanted(script)) {
+        let direct = run(postgres, postgres.port, script, false);
+        let found = runner::difference(&direct, &run(postgres, port(&running), script, true));
+        if !found.is_empty() {
+            let _ = writeln!(failures, "=== {}/at-once\n{found}", script.name);
+        }
+    }
+    failures
 }

@@ -1,6 +1,5 @@
 //! Runs scripts directly and through proxies, on one server, and says where the two differ.
 
-use crate::at_once;
 use crate::common::{self, Client, port, proxy};
 use crate::frames;
 use crate::script::{self, Script};
@@ -27,7 +26,7 @@ struct Proxied {
 }
 
 /// What depends on how busy the machine is: notices of progress, and how long a step may hold its locks.
-fn unhurried(config: &mut Config) {
+pub(crate) fn unhurried(config: &mut Config) {
     config.ddl.progress_interval = Duration::from_secs(600);
     config.locks.hold_budget = Duration::from_secs(60);
 }
@@ -60,26 +59,6 @@ pub(crate) fn scripts(postgres: &Postgres, ways: &[Way], wanted: impl Fn(&Script
         }
     });
     failures.into_inner().unwrap()
-}
-
-/// The scripts of [`at_once::SCRIPTS`] from several sessions at once; the differences, as text.
-pub(crate) fn at_once(postgres: &Postgres, wanted: impl Fn(&Script) -> bool) -> String {
-    let running = proxy(postgres, |config| {
-        unhurried(config);
-        common::no_table_is_small(config);
-        config.backfill.pause_ratio = 0.0;
-    });
-    let mut failures = String::new();
-    for script in
-        script::all().iter().filter(|script| at_once::SCRIPTS.contains(&script.name.as_str()) && wanted(script))
-    {
-        let direct = at_once::run(postgres, postgres.port, script, false);
-        let found = difference(&direct, &at_once::run(postgres, port(&running), script, true));
-        if !found.is_empty() {
-            let _ = writeln!(failures, "=== {}/at-once\n{found}", script.name);
-        }
-    }
-    failures
 }
 
 /// The conversations of [`frames`]; the differences, as text.
@@ -125,7 +104,7 @@ fn run(postgres: &Postgres, port: u16, script: &Script, way: Way) -> Vec<String>
 }
 
 /// A line-by-line difference with a little context.
-fn difference(direct: &[String], proxied: &[String]) -> String {
+pub(crate) fn difference(direct: &[String], proxied: &[String]) -> String {
     let same_start = direct.iter().zip(proxied).take_while(|(a, b)| a == b).count();
     if same_start == direct.len() && same_start == proxied.len() {
         return String::new();

@@ -43,8 +43,7 @@ impl Session {
         let text = message::query(body).map(|text| speech.readable(text).into_owned()).unwrap_or_default();
         // After an error in a pipeline the server skips even a Query.
         if self.talk.link.owed.skipping() {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            return self.pass();
         }
         if self.owns_block {
             return match self.query_ends_pipeline(&text).await {
@@ -69,8 +68,7 @@ impl Session {
             }
         };
         if self.is_held(&statements) {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            return self.pass();
         }
         match self.talk.link.settle(false).await {
             Event::Settled => {}
@@ -86,15 +84,11 @@ impl Session {
         }
         // In a failed block every statement is refused, by the server.
         if self.talk.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            return self.pass();
         }
         let result = match self.server_reads(&statements).await {
             Ok(true) => self.answer(&statements, &text).await,
-            Ok(false) => {
-                self.talk.link.pass_frame();
-                return Flow::Continue;
-            }
+            Ok(false) => return self.pass(),
             Err(lost) => Err(lost),
         };
         match result {
@@ -104,6 +98,12 @@ impl Session {
             }
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
+    }
+
+    /// The frame goes to the server as it came.
+    fn pass(&mut self) -> Flow {
+        self.talk.link.pass_frame();
+        Flow::Continue
     }
 
     /// Answers a Query in place of the server, but for ReadyForQuery.

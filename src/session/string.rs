@@ -77,11 +77,7 @@ impl Session {
                 if count == 0 {
                     at += 1;
                     let offset = characters(&text[..statement.range.start]);
-                    let changes = !matches!(statement.class, Class::ExplainDdl(_));
-                    match last && changes && std::mem::take(&mut owned) {
-                        true => self.act_and_commit(statement, offset).await?,
-                        false => self.act(statement, offset).await?,
-                    }
+                    self.act_within(statement, offset, last, &mut owned).await?
                 } else {
                     let end = run[count - 1].range.end;
                     at += count;
@@ -98,6 +94,21 @@ impl Session {
         }
         self.look_at_block();
         Ok(())
+    }
+
+    /// Acts on one of a string's statements; the last one ends a block of ours.
+    async fn act_within(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+        last: bool,
+        owned: &mut bool,
+    ) -> Result<Piece, BackendLost> {
+        let changes = !matches!(statement.class, Class::ExplainDdl(_));
+        match last && changes && std::mem::take(owned) {
+            true => self.act_and_commit(statement, offset).await,
+            false => self.act(statement, offset).await,
+        }
     }
 
     /// The server has read the whole string as its session did when it came; in pieces, the rest would mean something else.

@@ -116,6 +116,8 @@ ALTER TABLE strict_kid ADD CONSTRAINT named NOT NULL w;
 -- since: 18
 ALTER TABLE strict ADD CONSTRAINT own_only NOT NULL v NO INHERIT;
 -- since: 18
+-- needs: 12
 ALTER TABLE strict ALTER v SET NOT NULL;
 -- since: 18
+-- needs: 12
 ALTER TABLE ONLY strict ALTER v SET NOT NULL;

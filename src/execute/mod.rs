@@ -379,7 +379,7 @@ impl Execution<'_> {
     }
 
     /// What ends a run from outside, looked at between two statements.
-    fn interrupted(&self) -> Option<Stop> {
+    pub fn interrupted(&self) -> Option<Stop> {
         if self.talk.link.front_gone() {
             return Some(Stop::ClientGone);
         }

@@ -7,8 +7,9 @@
 //! It promises: lanes are taken all or none, so that no two statements wait for each other's; they are tried, never waited for in
 //! PostgreSQL; whoever waits has no lane, looks ever more rarely, and is told for whom.
 //!
-//! In a transaction of the client's the lanes go with it. Where that transaction holds locks already, the one ahead may be waiting
-//! for them: then the turn is waited for no longer than others may be made to wait, and the statement goes on without it.
+//! In a transaction of the client's lanes could be given back only with it, one more lock for each of its tables. There the statement waits until they are
+//! free, and takes none. Where that transaction holds locks already, the one ahead may be waiting for them: then the turn is waited for no longer
+//! than others may be made to wait, and the statement goes on.
 
 use super::lane::LONGEST_NAP;
 use super::wait::jitter;
@@ -41,19 +42,35 @@ const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
        WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
      AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND l.objid OPERATOR(pg_catalog.=) ANY (ARRAY(wanted))";
 
+/// How a lane is had.
+#[derive(Clone, Copy)]
+enum Had {
+    /// By the session.
+    Session,
+    /// By the transaction, all or none: an error takes back what there is.
+    Transaction,
+    /// For a moment: it is free.
+    Moment,
+}
+
 /// A row for each lane: its oid, and whether it is had now.
-fn turn_sql(inside: bool) -> String {
-    let function = if inside { "pg_try_advisory_xact_lock" } else { "pg_try_advisory_lock" };
+fn turn_sql(had: Had) -> String {
     // The second key takes signed numbers: the lane of an oid is that of its 32 bits.
-    let key = "(w.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4";
-    let tries = format!(
-        "SELECT w.oid::pg_catalog.int8::pg_catalog.text AS oid, pg_catalog.{function}({LANE_CLASS}, {key}) AS taken \
-         FROM (\n{WANTED_SQL}\n) AS w"
+    let lane = format!(
+        "({LANE_CLASS}, (w.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4)"
     );
-    if !inside {
+    let taken = match had {
+        Had::Session => format!("pg_catalog.pg_try_advisory_lock{lane}"),
+        Had::Transaction => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
+        Had::Moment => format!(
+            "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
+        ),
+    };
+    let tries =
+        format!("SELECT w.oid::pg_catalog.int8::pg_catalog.text AS oid, {taken} AS taken FROM (\n{WANTED_SQL}\n) AS w");
+    if !matches!(had, Had::Transaction) {
         return format!("/* pgsluice: a schema change's turn */ {tries}");
     }
-    // None is kept where one is missing: the error takes back what the savepoint holds.
     format!(
         "/* pgsluice: a schema change's turn */ SELECT t.oid, t.taken FROM (\
          SELECT q.oid, q.taken, pg_catalog.bool_and(q.taken) OVER () AS complete FROM ({tries}) AS q) AS t \
@@ -79,7 +96,7 @@ const GIVE_TRIES: usize = 100;
 pub struct Turn {
     /// Oids, in their order, as often as they were taken.
     lanes: Vec<u32>,
-    /// They go with the client's transaction.
+    /// In a transaction of the client's there are none.
     in_transaction: bool,
     /// They are all had: nobody else's schema change is under way on what the statement names.
     pub complete: bool,
@@ -93,6 +110,11 @@ impl Turn {
     fn of(mut lanes: Vec<u32>, in_transaction: bool) -> Self {
         lanes.sort_unstable();
         Self { lanes, in_transaction, complete: true, ..Self::default() }
+    }
+
+    /// Nobody who could be at work on what the statement names has a lane of it.
+    pub fn is_free(&self) -> bool {
+        self.complete && !self.of_strangers
     }
 
     pub fn has(&self, lane: u32) -> bool {
@@ -177,7 +199,7 @@ impl Execution<'_> {
             look = self.look_and_nap(names, oids, &nap).await?;
             if let Some(stop) = self.interrupted() {
                 if let Look::Taken(lanes) = look {
-                    self.give_unless_in_transaction(lanes).await?;
+                    self.give_awake(lanes).await?;
                 }
                 return Err(self.leave(stop).await);
             }
@@ -193,9 +215,9 @@ impl Execution<'_> {
         self.struck(struck).map(|()| turn)
     }
 
-    async fn give_unless_in_transaction(&mut self, lanes: Vec<u32>) -> Result<(), Stop> {
+    async fn give_awake(&mut self, lanes: Vec<u32>) -> Result<(), Stop> {
         self.talk.uncover().await?;
-        if self.in_transaction() { Ok(()) } else { self.give(lanes).await }
+        self.give(lanes).await
     }
 
     /// One look, and a nap. Outside a transaction the backend is never idle meanwhile, so that a cancel from anywhere ends one of the naps.
@@ -210,8 +232,8 @@ impl Execution<'_> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         // With the transaction's locks no other session has the session's.
-        batch.statement(&turn_sql(true), &wanted);
-        batch.statement(&turn_sql(false), &wanted);
+        batch.statement(&turn_sql(Had::Transaction), &wanted);
+        batch.statement(&turn_sql(Had::Session), &wanted);
         batch.statement("COMMIT", &[]);
         let (answer, struck) = self.talk.ask_rolled_back_covered(batch, nap).await?;
         let taken: BTreeSet<u32> = answer.rows.iter().filter_map(|row| lane(row)).map(|(oid, _)| oid).collect();
@@ -229,7 +251,7 @@ impl Execution<'_> {
         };
         if struck.is_some() {
             if let Look::Taken(lanes) = look {
-                self.give_unless_in_transaction(lanes).await?;
+                self.give_awake(lanes).await?;
             }
             return Err(self.struck(struck).err().unwrap_or(Stop::ClientGone));
         }
@@ -244,7 +266,8 @@ impl Execution<'_> {
         if inside {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
-        batch.statement(&turn_sql(inside), &wanted.each_ref().map(String::as_str));
+        let had = if inside { Had::Moment } else { Had::Session };
+        batch.statement(&turn_sql(had), &wanted.each_ref().map(String::as_str));
         if inside {
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         }
@@ -252,7 +275,11 @@ impl Execution<'_> {
         let lanes: Vec<(u32, bool)> = answer.rows.iter().filter_map(|row| lane(row)).collect();
         let had: Vec<u32> = lanes.iter().filter(|(_, taken)| *taken).map(|(oid, _)| *oid).collect();
         let Some(error) = answer.error else {
-            if had.len() == lanes.len() {
+            let all = had.len() == lanes.len();
+            if inside {
+                return Ok(if all { Look::Taken(Vec::new()) } else { Look::Busy });
+            }
+            if all {
                 return Ok(Look::Taken(had));
             }
             self.give(had).await?;
@@ -266,9 +293,6 @@ impl Execution<'_> {
         if error.sqlstate() == sqlstate::QUERY_CANCELED || self.talk.link.front_gone() {
             let stop = self.struck(Some(error)).err().unwrap_or(Stop::ClientGone);
             return Err(self.leave(stop).await);
-        }
-        if error.sqlstate() == sqlstate::DIVISION_BY_ZERO {
-            return Ok(Look::Busy);
         }
         tracing::debug!(sqlstate = error.sqlstate(), "the lanes of a schema change could not be asked for");
         Ok(Look::Unknown)
@@ -298,13 +322,12 @@ impl Execution<'_> {
         Ok(())
     }
 
-    /// Gives the lanes back. In a transaction of the client's they go with it.
+    /// Gives the lanes back.
     ///
     /// # Errors
     /// The backend is gone.
     pub async fn end_turn(&mut self, turn: &mut Turn) -> Result<(), Stop> {
-        let Turn { lanes, in_transaction, .. } = std::mem::take(turn);
-        if in_transaction { Ok(()) } else { self.give(lanes).await }
+        self.give(std::mem::take(turn).lanes).await
     }
 
     /// A second cancel may strike this too; what was given is not given twice.

@@ -91,16 +91,17 @@ impl Session {
                     Err(as_they_are) => facts = as_they_are,
                 }
             }
-            self.half_done(statement, &facts).await?;
+            if self.has_waited_for_the_end(statement, &facts, names).await? {
+                continue;
+            }
             let plan = self.planned(statement, &facts).await?;
             if self.has_cleared_the_way(statement, &facts, &plan, begun).await? {
                 continue;
             }
-            if plan.answer.is_some() && !turn.complete && turn.busy {
-                self.wait_to_be_told(names, turn).await?;
+            if plan.answer.is_some() && facts.session.in_transaction && self.has_to_wait(names).await? {
                 continue;
             }
-            if told.is_empty() {
+            if plans == 0 {
                 self.log(statement, &plan);
             }
             if let Some(reports) = &plan.answer {
@@ -167,12 +168,31 @@ impl Session {
         })
     }
 
-    /// Somebody is at work on what would be told to be done already. In a transaction that holds locks the turn was not waited
-    /// for; now it is, as long as any lock would be.
-    async fn wait_to_be_told(&mut self, names: &[RelationName], turn: &mut Turn) -> Result<(), Stop> {
+    /// In a transaction: whether what the statement names was half done, and somebody has finished or undone it meanwhile.
+    async fn has_waited_for_the_end(
+        &mut self,
+        statement: &Statement,
+        facts: &Facts,
+        names: &[RelationName],
+    ) -> Result<bool, Stop> {
+        let Some(report) = self.half_done(statement, facts).await? else { return Ok(false) };
+        if self.has_to_wait(names).await? {
+            return Ok(true);
+        }
+        self.fail_block().await?;
+        Err(Stop::Report(report))
+    }
+
+    /// Whether somebody was at work on what would be told to be done already. In a transaction no lane is had, and one that holds locks has not
+    /// waited for its turn: now it has, for as long as for any lock.
+    async fn has_to_wait(&mut self, names: &[RelationName]) -> Result<bool, Stop> {
+        let session = self.unasked();
+        if names.is_empty() || !self.execution(&session, 0).try_turn(names, &[]).await?.busy {
+            return Ok(false);
+        }
         let facts = self.facts_of(&[], Wanted::Itself).await?;
-        *turn = self.execution(&facts, 0).wait_for_turn(names, &[], None).await?;
-        Ok(())
+        let turn = self.execution(&facts, 0).wait_for_turn(names, &[], None).await?;
+        Ok(turn.is_free())
     }
 
     /// Undoes a change that was left unfinished: what its own session could not take back, in any case; what another statement has left,
@@ -193,7 +213,10 @@ impl Session {
         match self.abandoned(&table, facts, wanted).await? {
             Abandoned::Nothing => Ok(false),
             Abandoned::Undone => Ok(true),
-            Abandoned::NotNow if begun.elapsed() < self.shared.config.locks.deadline => Ok(true),
+            Abandoned::NotNow if begun.elapsed() < self.shared.config.locks.deadline => {
+                // Undoing is not ended by a cancel: what is to come of it is.
+                self.execution(facts, 0).interrupted().map_or(Ok(true), Err)
+            }
             Abandoned::NotNow => Err(Stop::Report(
                 Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
                     .detail(format!(

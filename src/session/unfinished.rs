@@ -100,19 +100,18 @@ impl Session {
 
     /// In a transaction of the client's nothing of that can be done; what the statement would find there is not told to be there
     /// either.
-    pub(super) async fn half_done(&mut self, statement: &Statement, facts: &Facts) -> Result<(), Stop> {
+    pub(super) async fn half_done(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<Report>, Stop> {
         let plans = self.shared.config.proxy.mode == Mode::Plan && facts.session.in_transaction;
-        let Class::Ddl(ddl) = &statement.class else { return Ok(()) };
-        let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(()) };
+        let Class::Ddl(ddl) = &statement.class else { return Ok(None) };
+        let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(None) };
         let record = self.execution(facts, 0).any_record(table.id.oid).await?;
         // Any other statement fails by what it finds, or takes it away.
         let may_skip = ddl.if_exists || ddl.if_not_exists || ddl.parts.iter().any(|part| part.missing_ok);
         if !may_skip || !record.is_some_and(|record| record.touches(ddl)) {
-            return Ok(());
+            return Ok(None);
         }
-        self.fail_block().await?;
         let message = format!("a schema change of {} is unfinished", table.id.full_name());
-        Err(Stop::Report(
+        Ok(Some(
             Report::error(sqlstate::OBJECT_IN_USE, message)
                 .detail("What this statement names is part of it, and may be undone.")
                 .hint("Send the statement that began it, or this one, outside a transaction block: it is finished, or undone."),

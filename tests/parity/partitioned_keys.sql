@@ -128,8 +128,11 @@ ALTER TABLE p_20 ALTER id SET NOT NULL;
 -- since: 11
 ALTER TABLE sub_1 ALTER at SET NOT NULL;
 -- since: 18
+-- needs: 12
 ALTER TABLE p ALTER v SET NOT NULL;
 -- since: 18
+-- needs: 12
 ALTER TABLE p_21 ALTER v SET NOT NULL;
 -- since: 18
+-- needs: 12
 ALTER TABLE p ALTER v DROP NOT NULL;

@@ -10,14 +10,15 @@
 //!
 //! Where it cannot be written (an event trigger would see it, the comment is somebody else's), the plan runs without.
 
+mod abandon;
 mod resume;
 mod trust;
 
 pub(super) use self::resume::Taken;
 pub use self::resume::Unfinished;
-use super::attempt::{Back, is_lock_failure};
+use super::attempt::is_lock_failure;
 use super::leftover::{known, made, unquoted};
-use super::{Execution, Stop, Undone};
+use super::{Execution, Stop};
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::identity::{self, IDENTITY_SQL};
 use crate::catalog::record::{JOB_CLASS, Recorded, question};
@@ -527,90 +528,6 @@ impl Execution<'_> {
         let parameters = identity::parameters(named);
         let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         Ok(rows.iter().filter_map(|row| row.get(1)?.as_deref()?.parse().ok()).collect())
-    }
-
-    /// What failed could not be taken back: the record stays, and says so. False: there is none.
-    pub(super) async fn keep_to_be_undone(&mut self) -> Result<bool, Stop> {
-        let Some(keeping) = &mut self.memory.keeping else { return Ok(false) };
-        keeping.record.undoing = true;
-        let Some(text) = keeping.text() else { return Ok(false) };
-        for _ in 0..TRIES {
-            self.talk.cancel_settled().await;
-            if self.write_record(Some(&text)).await? {
-                // Its end is another's.
-                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The record of a table, whatever statement it is of, with its lock; none if it is at work, or is not to be followed.
-    /// `wanted`: of which records.
-    ///
-    /// # Errors
-    /// It is cancelled, or the backend is gone.
-    pub async fn take_record(
-        &mut self,
-        oid: u32,
-        wanted: impl Fn(&Record) -> bool,
-    ) -> Result<Option<(Record, bool)>, Stop> {
-        let (locked, found) = self.look_at_record(oid, true).await?;
-        if !locked {
-            return Ok(None);
-        }
-        let followed = found.filter(|found| found.trusted && found.may);
-        let record = followed.and_then(|found| Some((Record::from_text(found.text.as_deref()?)?, found.quiet)));
-        let record = record.filter(|(record, _)| wanted(record));
-        if record.is_none() {
-            self.give_job(oid).await?;
-        }
-        Ok(record)
-    }
-
-    /// Undoes a plan whose record this session has taken over. False: not now, as somebody is in the way.
-    ///
-    /// # Errors
-    /// It is cancelled, or the backend is gone.
-    pub async fn abandon(&mut self, plan: &Plan) -> Result<bool, Stop> {
-        let next = self.first_phase();
-        let undone = self.undo_abandoned(plan, next).await;
-        if matches!(undone, Err(Stop::Lost)) {
-            return undone;
-        }
-        if !matches!(undone, Ok(true)) {
-            // The record stays; its lock does not.
-            self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
-        }
-        self.end_record().await?;
-        undone
-    }
-
-    async fn undo_abandoned(&mut self, plan: &Plan, next: usize) -> Result<bool, Stop> {
-        if let Some(phase) = plan.phases.get(next) {
-            let phase = self.with_names(phase).into_owned();
-            if !self.look_after_death(next, &phase).await? {
-                self.undo(&phase, Undone::Failed).await?;
-            }
-        }
-        for at in (0..=next.min(plan.phases.len().saturating_sub(1))).rev() {
-            match self.undo(&plan.phases[at], Undone::Done(at)).await? {
-                Back::Brought | Back::Told => {}
-                Back::Not(reason) => {
-                    tracing::info!(reason, "what another statement has left could not be undone");
-                    return Ok(false);
-                }
-            }
-        }
-        let report =
-            Report::notice(sqlstate::SUCCESSFUL_COMPLETION, "undid what another statement had left unfinished").detail(
-                format!(
-                    "It was a {} that had begun and whose session is gone, or that could not be taken back.",
-                    plan.tag
-                ),
-            );
-        self.tell(&report);
-        Ok(true)
     }
 
     /// Whether the things that were made, of these kinds, are those of their names still.

@@ -17,9 +17,6 @@ pub(super) const LONGEST_NAP: Duration = Duration::from_millis(250);
 /// A nap is so much of the time that was waited already.
 const NAP_SHARE: u32 = 8;
 
-/// Nobody cancels the same session more often, unless by a program.
-const GIVE_TRIES: usize = 100;
-
 impl Execution<'_> {
     /// A nap behind the one who is first, and a try for the lane.
     pub(super) async fn nap_in_lane(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<(), Stop> {
@@ -100,19 +97,6 @@ impl Execution<'_> {
         if held == 0 || self.in_transaction() {
             return Ok(());
         }
-        let mut given = 0;
-        // A second cancel may strike this too; what was given is not given twice.
-        for _ in 0..GIVE_TRIES {
-            let mut batch = Batch::new();
-            for lane in &waiting.lanes[given..held] {
-                batch.statement(&lanes::give_lane_sql(*lane), &[]);
-            }
-            given = held.min(given + self.talk.ask(batch, None).await?.done);
-            if given == held {
-                return Ok(());
-            }
-        }
-        tracing::warn!("a lane was not given back: it is when its session ends");
-        Ok(())
+        self.give(waiting.lanes[..held].to_vec()).await
     }
 }

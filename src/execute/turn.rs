@@ -304,7 +304,7 @@ impl Execution<'_> {
     /// It is cancelled, or the backend is gone.
     pub async fn extend_turn(&mut self, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), Stop> {
         let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
-        if more.is_empty() || turn.in_transaction || !turn.complete || turn.of_strangers {
+        if more.is_empty() || turn.in_transaction || !turn.is_free() {
             return Ok(());
         }
         match self.look_at_lanes(&[], &more).await? {
@@ -331,7 +331,7 @@ impl Execution<'_> {
     }
 
     /// A second cancel may strike this too; what was given is not given twice.
-    async fn give(&mut self, mut lanes: Vec<u32>) -> Result<(), Stop> {
+    pub(super) async fn give(&mut self, mut lanes: Vec<u32>) -> Result<(), Stop> {
         for _ in 0..GIVE_TRIES {
             if lanes.is_empty() {
                 return Ok(());

@@ -71,9 +71,8 @@ impl Execution<'_> {
     async fn undo_abandoned(&mut self, plan: &Plan, next: usize) -> Result<bool, Stop> {
         if let Some(phase) = plan.phases.get(next) {
             let phase = self.with_names(phase).into_owned();
-            if !self.look_after_death(next, &phase).await? {
-                self.undo(&phase, Undone::Failed).await?;
-            }
+            // What it has left half built is dropped by this.
+            self.look_after_death(next, &phase).await?;
         }
         for at in (0..=next.min(plan.phases.len().saturating_sub(1))).rev() {
             match self.undo(&plan.phases[at], Undone::Done(at)).await? {

@@ -3,7 +3,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use pgsluice::catalog::{Asked, Facts, query};
+use pgsluice::catalog::{Facts, NamedFacts, query};
 use pgsluice::plan::{Limits, plan};
 use pgsluice::sql::{may_carry_ddl, parse};
 
@@ -95,7 +95,7 @@ fn plan_ddl(bencher: Bencher<'_, '_>, text: &str) {
     let asked = |name: pgsluice::pg::RelationName| {
         let found =
             (name.name == "orders").then(|| serde_json::from_str(ORDERS).unwrap_or_else(|e| unreachable!("{e}")));
-        Asked { name, schema_usable: true, may_create: true, found }
+        NamedFacts { name, schema_usable: true, may_create: true, found }
     };
     let facts = Facts {
         session: serde_json::from_str(SESSION).unwrap_or_else(|e| unreachable!("{e}")),

@@ -4,7 +4,7 @@
 //! protocol with a name of our own is used, so the client's unnamed statement and portal stay what
 //! they were; the answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
 //!
-//! All that the proxy sends of its own goes through [`Talk::send`], which says it in the session's encodings
+//! All that the proxy sends of its own goes through [`ServerChannel::send`], which says it in the session's encodings
 //! (`wire/speech.rs`). Where these turn names into something else, answers that hold names are asked for in hexadecimal, and
 //! what cannot be said makes the statement go as it is written, guarded by `lock_timeout` (`backend/words.rs`).
 
@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 mod heard;
 mod words;
 
-pub use self::heard::Heard;
+pub use self::heard::SentNotices;
 pub use crate::relay::BackendLost;
 
 /// What a batch of statements brought.
@@ -69,100 +69,101 @@ impl Answer {
 
 /// A session's two ends, and what is needed to cancel what its backend does.
 #[derive(Debug)]
-pub struct Talk {
+pub struct ServerChannel {
     pub link: Link,
     /// Where it is.
     pub target: Arc<Target>,
     /// CancelRequests for this session that passed through; whoever waits looks at them.
-    pub cancels: Arc<Cancels>,
+    pub cancels: Arc<CancelRequests>,
     /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
-    pub parsed_before: bool,
+    pub client_has_parsed: bool,
     /// A Query of the client's is answered in place of the server, which would have begun by ending the unnamed statement and
     /// portal: that is still to be done.
     pub ends_unnamed: bool,
     /// A cancel of our own that is on its way, since the client left.
-    pub cancelling: Cancelling,
-    /// A nap is on its way that nobody has read the end of ([`Talk::ask_covered`]).
-    pub covered: bool,
+    pub cancel_task: CancelTask,
+    /// A nap is on its way that nobody has read the end of ([`ServerChannel::ask_then_nap_always`]).
+    pub nap_pending: bool,
     /// The rows that came of a batch before the backend was gone.
-    pub salvaged: Vec<Vec<Option<String>>>,
+    pub rows_before_loss: Vec<Vec<Option<String>>>,
     /// The server has said that it ends the session: all that it had to say before has come.
-    pub dismissed: bool,
+    pub server_has_ended: bool,
     /// NotificationResponse messages that came amid a statement, and wait for its end.
     pub notifications: Option<Box<BytesMut>>,
     /// Bytes of them; then they go at once, as the protocol lets them come at any time.
     pub notifications_limit: u32,
     /// What the client has heard of its statement, if that said anything.
-    pub heard: Option<Box<Heard>>,
+    pub sent_notices: Option<Box<SentNotices>>,
     /// Something was read that cannot be said again.
     pub unsayable: AtomicBool,
 }
 
 /// The task that sends it.
-pub type Cancelling = Arc<Mutex<Option<JoinHandle<()>>>>;
+pub type CancelTask = Arc<Mutex<Option<JoinHandle<()>>>>;
 
 /// Which of a session's requests was to be cancelled.
 ///
 /// A cancel strikes on the server before the proxy hears that it did, and the client may have sent its next
 /// request by then. So a cancel is for the request that was under way when it came, and for no later one.
 #[derive(Debug, Default)]
-pub struct Cancels {
+pub struct CancelRequests {
     /// Counts the requests; 0 before the first.
-    under_way: AtomicU32,
-    asked: AtomicU32,
+    current: AtomicU32,
+    to_cancel: AtomicU32,
     /// CancelRequests that the server is just acting on.
-    on_their_way: watch::Sender<u32>,
+    in_flight: watch::Sender<u32>,
 }
 
 /// A CancelRequest that is on its way to the server, until this is dropped.
 #[derive(Debug)]
-pub struct OnItsWay(Arc<Cancels>);
+pub struct CancelInFlight(Arc<CancelRequests>);
 
-impl Drop for OnItsWay {
+impl Drop for CancelInFlight {
     fn drop(&mut self) {
-        self.0.on_their_way.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.in_flight.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
-impl Cancels {
-    pub fn under_way(&self) -> u32 {
-        self.under_way.load(Ordering::Relaxed)
+impl CancelRequests {
+    pub fn current(&self) -> u32 {
+        self.current.load(Ordering::Relaxed)
     }
 
     /// A request of the client's begins.
     pub fn begin(&self) {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.current.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A CancelRequest sets out for the server.
-    pub fn sets_out(self: &Arc<Self>) -> OnItsWay {
-        self.on_their_way.send_modify(|count| *count = count.saturating_add(1));
-        OnItsWay(Arc::clone(self))
+    pub fn send(self: &Arc<Self>) -> CancelInFlight {
+        self.in_flight.send_modify(|count| *count = count.saturating_add(1));
+        CancelInFlight(Arc::clone(self))
     }
 
     /// That request is to be cancelled, if it is still under way.
-    pub fn ask(&self, request: u32) {
-        self.asked.store(request, Ordering::Relaxed);
+    pub fn cancel(&self, request: u32) {
+        self.to_cancel.store(request, Ordering::Relaxed);
     }
 }
 
-impl Talk {
+impl ServerChannel {
     /// Whether a CancelRequest came for what is under way, since this was last asked.
     pub fn take_cancelled(&self) -> bool {
-        let under_way = self.cancels.under_way();
-        self.cancels.asked.compare_exchange(under_way, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() && under_way > 0
+        let under_way = self.cancels.current();
+        self.cancels.to_cancel.compare_exchange(under_way, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && under_way > 0
     }
 
     /// Waits until every cancel on its way, the client's or our own, has struck, so that it does not strike what is asked
     /// next. A server signals the backend twice for one CancelRequest (`signal_child()` in its postmaster: the process,
     /// then its group), and the answer to the first may be here before the second.
     pub async fn cancel_settled(&self) {
-        let task = self.cancelling.lock().ok().and_then(|mut task| task.take());
+        let task = self.cancel_task.lock().ok().and_then(|mut task| task.take());
         if let Some(task) = task {
             let _ = task.await;
         }
         // The sender is ours: it is not closed.
-        let _ = self.cancels.on_their_way.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.cancels.in_flight.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// What a cancel has struck is over only when the cancel is.
@@ -174,7 +175,7 @@ impl Talk {
 
     /// What is done when the client leaves while its backend works: the work is cancelled.
     pub fn canceller(&self) -> impl FnMut(&[u8]) + use<> {
-        let (target, cancelling) = (Arc::clone(&self.target), Arc::clone(&self.cancelling));
+        let (target, cancelling) = (Arc::clone(&self.target), Arc::clone(&self.cancel_task));
         move |key| {
             let mut packet = u32::try_from(8 + key.len()).unwrap_or(8).to_be_bytes().to_vec();
             packet.extend(CANCEL_REQUEST.to_be_bytes());
@@ -204,7 +205,7 @@ impl Talk {
     /// The same of several visible statements, in their order: their notices stand in `completion`, each before what it is about.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn ask_each(&mut self, batch: Batch, visible: &[usize]) -> Result<Answer, BackendLost> {
         let (_never, mut silent) = mpsc::channel(1);
         self.asked(batch, visible, &mut silent).await
@@ -214,28 +215,32 @@ impl Talk {
     /// cancel from anywhere strikes. The nap before it is read first: an error of that one is the second value.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
-    pub async fn ask_covered(&mut self, batch: Batch, nap: &str) -> Result<(Answer, Option<ServerError>), BackendLost> {
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_then_nap_always(
+        &mut self,
+        batch: Batch,
+        nap: &str,
+    ) -> Result<(Answer, Option<ServerError>), BackendLost> {
         let mut cover = Batch::new();
         cover.statement(nap, &[]);
-        self.ask_before(batch, cover).await
+        self.ask_with_nap(batch, cover).await
     }
 
     /// `cover` ends with a nap.
-    async fn ask_before(&mut self, batch: Batch, cover: Batch) -> Result<(Answer, Option<ServerError>), BackendLost> {
+    async fn ask_with_nap(&mut self, batch: Batch, cover: Batch) -> Result<(Answer, Option<ServerError>), BackendLost> {
         self.send_request(batch);
         self.send(cover.sync());
-        let struck = self.uncover().await?;
+        let struck = self.finish_nap().await?;
         let answer = self.read_answer().await?;
-        self.covered = true;
+        self.nap_pending = true;
         Ok((answer, struck))
     }
 
     /// The same of a batch that begins a transaction, and may fail amid it: it is rolled back before the nap.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
-    pub async fn ask_rolled_back_covered(
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_then_roll_back_and_nap(
         &mut self,
         batch: Batch,
         nap: &str,
@@ -244,14 +249,14 @@ impl Talk {
         // Behind a COMMIT it has a WARNING for nobody.
         cover.statement("ROLLBACK", &[]);
         cover.statement(nap, &[]);
-        self.ask_before(batch, cover).await
+        self.ask_with_nap(batch, cover).await
     }
 
-    /// As [`Talk::ask_covered`], but with no nap where a statement of the batch fails: a transaction that has failed
+    /// As [`ServerChannel::ask_then_nap_always`], but with no nap where a statement of the batch fails: a transaction that has failed
     /// is left as it is.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn ask_then_nap(
         &mut self,
         batch: Batch,
@@ -261,26 +266,26 @@ impl Talk {
         let mut batch = batch.flush();
         batch.statement(nap, &[]);
         self.send_request(batch);
-        let struck = self.uncover().await?;
+        let struck = self.finish_nap().await?;
         let answer = self.read_statements(statements).await?;
-        self.covered = answer.error.is_none();
+        self.nap_pending = answer.error.is_none();
         Ok((answer, struck))
     }
 
     /// Puts a batch on its way, with a Sync.
     fn send_request(&mut self, batch: Batch) {
         if std::mem::take(&mut self.ends_unnamed) {
-            self.link.tell_back(&Batch::end_unnamed());
+            self.link.send_to_server(&Batch::end_unnamed());
         }
         self.send(batch.sync());
     }
 
-    /// Waits for the end of the nap that [`Talk::ask_covered`] left, and gives its error: a cancel, or a timeout.
+    /// Waits for the end of the nap that [`ServerChannel::ask_then_nap_always`] left, and gives its error: a cancel, or a timeout.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
-    pub async fn uncover(&mut self) -> Result<Option<ServerError>, BackendLost> {
-        if !std::mem::take(&mut self.covered) {
+    /// As [`ServerChannel::ask`].
+    pub async fn finish_nap(&mut self) -> Result<Option<ServerError>, BackendLost> {
+        if !std::mem::take(&mut self.nap_pending) {
             return Ok(None);
         }
         Ok(self.read_answer().await?.error)
@@ -306,10 +311,10 @@ impl Talk {
         }
     }
 
-    /// The same as [`Talk::ask`]; reports that come in `progress` meanwhile go to the client.
+    /// The same as [`ServerChannel::ask`]; reports that come in `progress` meanwhile go to the client.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn ask_with(
         &mut self,
         batch: Batch,
@@ -325,21 +330,25 @@ impl Talk {
         visible: &[usize],
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
-        self.uncover().await?;
+        self.finish_nap().await?;
         self.send_request(batch);
         self.read_on(Answer::default(), visible, progress).await
     }
 
-    /// As [`Talk::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
+    /// As [`ServerChannel::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
     /// without a Sync in between: where that fails, nothing of the batch, which begins as [`Batch::behind`], is done.
     /// `None`: so it was; the client has the error.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
-    pub async fn ask_behind(&mut self, batch: Batch, visible: Option<usize>) -> Result<Option<Answer>, BackendLost> {
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_in_pipeline(
+        &mut self,
+        batch: Batch,
+        visible: Option<usize>,
+    ) -> Result<Option<Answer>, BackendLost> {
         self.link.account(b'S');
         self.send(batch.sync());
-        let answer = match self.read_to_own().await? {
+        let answer = match self.read_until_own_answer().await? {
             Some(begun) => {
                 let (_never, mut silent) = mpsc::channel(1);
                 Some(self.read_on(begun, visible.as_slice(), &mut silent).await?)
@@ -353,7 +362,7 @@ impl Talk {
     /// Passes on the answers to the client's messages, up to the end of our first statement, with which our answer begins: before it
     /// nothing was executed, so it is the first that is complete. `None`: one of them is an error, and the server has skipped all up to
     /// our Sync.
-    async fn read_to_own(&mut self) -> Result<Option<Answer>, BackendLost> {
+    async fn read_until_own_answer(&mut self) -> Result<Option<Answer>, BackendLost> {
         /// The answers to what a batch begins with: three Close, and Parse and Bind of its first statement.
         const OWN: [u8; 5] = *b"33312";
         let mut gone = self.canceller();
@@ -364,11 +373,11 @@ impl Talk {
             match frame.first().copied().unwrap_or_default() {
                 b'Z' if failed => return Ok(None),
                 b'A' => self.hold_notification(&frame),
-                b'S' | b'N' => self.link.tell_front(&frame),
+                b'S' | b'N' => self.link.send_to_client(&frame),
                 b'1' | b'2' | b'3' => held.push(frame),
                 b'C' => {
                     let clients = held.len().saturating_sub(OWN.len());
-                    held.drain(..clients).for_each(|frame| self.link.tell_front(&frame));
+                    held.drain(..clients).for_each(|frame| self.link.send_to_client(&frame));
                     return Ok(Some(Answer { parsed: 1, done: 1, ..Answer::default() }));
                 }
                 tag => {
@@ -381,8 +390,8 @@ impl Talk {
                             clients -= own_at_the_end(&held, &OWN);
                         }
                     }
-                    held.drain(..).take(clients).for_each(|frame| self.link.tell_front(&frame));
-                    self.link.tell_front(&frame);
+                    held.drain(..).take(clients).for_each(|frame| self.link.send_to_client(&frame));
+                    self.link.send_to_client(&frame);
                 }
             }
         }
@@ -396,7 +405,7 @@ impl Talk {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         if self.read_into(&mut answer, visible, progress).await.is_err() {
-            self.salvaged = self.told(answer.rows);
+            self.rows_before_loss = self.decoded(answer.rows);
             return Err(BackendLost);
         }
         self.settle(&answer).await;
@@ -411,14 +420,14 @@ impl Talk {
     ) -> Result<(), BackendLost> {
         let mut gone = self.canceller();
         let mut tidied = false;
-        if let Some(heard) = self.heard.as_mut().filter(|_| !visible.is_empty()) {
+        if let Some(heard) = self.sent_notices.as_mut().filter(|_| !visible.is_empty()) {
             heard.again();
         }
         loop {
             let frame = tokio::select! {
                 frame = self.link.next_back_frame(&mut gone) => frame?,
                 Some(report) = progress.recv() => {
-                    self.tell(&report);
+                    self.notify(&report);
                     continue;
                 }
                 () = heard::held_long(answer.held_until) => {
@@ -444,7 +453,7 @@ impl Talk {
         match frame.first() {
             Some(b'Z') => return Ok(true),
             Some(b'1') => answer.parsed += 1,
-            Some(b'N') if shown && self.parsed_before && answer.parsed == answer.done => {}
+            Some(b'N') if shown && self.client_has_parsed && answer.parsed == answer.done => {}
             Some(b'D') => answer.rows.extend(data_row(&frame[5..], |value| self.link.speech.heard(value))),
             Some(b'C' | b'I') => {
                 answer.updated += updated(&frame);
@@ -456,16 +465,16 @@ impl Talk {
             Some(b'N') if shown && visible.len() > 1 && answer.completion.len() < heard::TOGETHER => {
                 answer.completion.extend_from_slice(&frame);
             }
-            Some(b'N') if shown && visible.len() > 1 => self.link.tell_front(&frame),
+            Some(b'N') if shown && visible.len() > 1 => self.link.send_to_client(&frame),
             Some(b'N') if shown => self.hear(answer, &frame),
             // These come at any time and are the client's.
-            Some(b'S') => self.link.tell_front(&frame),
+            Some(b'S') => self.link.send_to_client(&frame),
             Some(b'A') => self.hold_notification(&frame),
             Some(b'E') => {
                 let error = ServerError::new(frame);
                 if error.is_fatal() {
-                    self.dismissed = error.sqlstate() == sqlstate::ADMIN_SHUTDOWN;
-                    self.link.tell_front(&error.frame);
+                    self.server_has_ended = error.sqlstate() == sqlstate::ADMIN_SHUTDOWN;
+                    self.link.send_to_client(&error.frame);
                     return Err(BackendLost);
                 }
                 answer.error = Some(error);
@@ -479,7 +488,7 @@ impl Talk {
         let held = self.notifications.get_or_insert_default();
         held.extend_from_slice(frame);
         if held.len() > self.notifications_limit as usize {
-            self.link.tell_front(held);
+            self.link.send_to_client(held);
             self.notifications = None;
         }
     }
@@ -487,7 +496,7 @@ impl Talk {
     /// One statement of our own.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn ask_one(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
         let mut batch = Batch::new();
         batch.statement(sql, parameters);
@@ -495,9 +504,9 @@ impl Talk {
     }
 
     /// Puts a report on the way to the client.
-    pub fn tell(&mut self, report: &Report) {
+    pub fn notify(&mut self, report: &Report) {
         let report = reply::report(&self.worded(report));
-        self.link.tell_front(&report);
+        self.link.send_to_client(&report);
     }
 
     /// The report as the client's encoding can carry it.

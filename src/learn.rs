@@ -3,9 +3,9 @@
 //! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
 //! nothing that stays.
 
-use crate::catalog::reading::{Question, Reading, Wanted};
-use crate::catalog::tree::{self, Inquire, Round};
-use crate::catalog::trust::{self, Copied};
+use crate::catalog::reading::{FactsNeeded, Question, Reading};
+use crate::catalog::tree::{self, Inquire, ProbeRound};
+use crate::catalog::trust::{self, CopyExtent};
 use crate::catalog::{
     Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, coercion, detachable, domain, leaves, matview,
     naming, probe, query, volatility,
@@ -20,46 +20,46 @@ pub type Rows = Vec<Vec<Option<String>>>;
 
 /// A statement that failed on an empty copy.
 #[derive(Debug)]
-pub struct Failed {
+pub struct ProbeFailure {
     /// Among those that were put.
     pub nth: usize,
     pub sqlstate: String,
 }
 
 /// Whoever has a connection to the server.
-pub trait Asking {
+pub trait CatalogQueries {
     /// Why no further question can be put.
-    type Stop;
+    type Error;
 
     /// The rows of statements run in a transaction that is rolled back, or which of them failed.
     fn rolled_back(
         &mut self,
         statements: &[&str],
-    ) -> impl Future<Output = Result<Result<Rows, Failed>, Self::Stop>> + Send;
+    ) -> impl Future<Output = Result<Result<Rows, ProbeFailure>, Self::Error>> + Send;
 
     /// The one text that a question is answered with behind statements that are rolled back; `None`: one of them failed.
-    fn behind(&mut self, round: &Round) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
+    fn behind(&mut self, round: &ProbeRound) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
 
     /// The one text that each question is answered with, all asked at once.
-    fn texts(&mut self, questions: &[Question]) -> impl Future<Output = Result<Vec<String>, Self::Stop>> + Send;
+    fn texts(&mut self, questions: &[Question]) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
 
     /// The one text that a question is answered with; `None`: it failed.
     fn text(
         &mut self,
         sql: &str,
         parameters: &[&str],
-    ) -> impl Future<Output = Result<Option<String>, Self::Stop>> + Send;
+    ) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
 }
 
 /// What is true of the relations named, before anything is tried on them; or why it cannot be told.
 ///
 /// # Errors
 /// No further question can be put.
-pub async fn read<A: Asking>(
+pub async fn read<A: CatalogQueries>(
     asking: &mut A,
     names: &[RelationName],
-    wanted: Wanted,
-) -> Result<Result<Facts, String>, A::Stop> {
+    wanted: FactsNeeded,
+) -> Result<Result<Facts, String>, A::Error> {
     let mut reading = Reading::new(names, wanted);
     while let Some(questions) = reading.round() {
         let texts = asking.texts(&questions).await?;
@@ -75,13 +75,13 @@ pub async fn read<A: Asking>(
 ///
 /// # Errors
 /// No further question can be put.
-pub async fn learn<A: Asking>(
+pub async fn learn<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
     table: Option<&RelationFacts>,
     limits: &Limits,
     facts: &mut Facts,
-) -> Result<(), A::Stop> {
+) -> Result<(), A::Error> {
     ask_partitions(asking, statement, facts, limits).await?;
     ask_domain(asking, statement, facts).await?;
     let Some(table) = table else { return Ok(()) };
@@ -122,13 +122,13 @@ pub async fn learn<A: Asking>(
 ///
 /// # Errors
 /// No further question can be put.
-pub async fn learn_of_types<A: Asking>(
+pub async fn learn_of_types<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
     table: Option<&RelationFacts>,
     limits: &Limits,
     facts: &mut Facts,
-) -> Result<(), A::Stop> {
+) -> Result<(), A::Error> {
     let (Class::Ddl(ddl), Some(table)) = (&statement.class, table) else { return Ok(()) };
     if !probe::worth_asking(table, limits.small_table) {
         return Ok(());
@@ -148,12 +148,16 @@ pub async fn learn_of_types<A: Asking>(
 }
 
 /// The tables that ALTER DOMAIN would read.
-async fn ask_domain<A: Asking>(asking: &mut A, statement: &Statement, facts: &mut Facts) -> Result<(), A::Stop> {
+async fn ask_domain<A: CatalogQueries>(
+    asking: &mut A,
+    statement: &Statement,
+    facts: &mut Facts,
+) -> Result<(), A::Error> {
     let Class::Ddl(ddl) = &statement.class else { return Ok(()) };
     let (Some(name), Form::AlterDomain) = (&ddl.domain, ddl.form()) else { return Ok(()) };
     let Some(json) = asking.text(domain::TABLES_SQL, &[&name.quoted()]).await? else { return Ok(()) };
     let Some(names) = domain::tables(&json) else { return Ok(()) };
-    let Ok(found) = read(asking, &names, Wanted::Details).await? else { return Ok(()) };
+    let Ok(found) = read(asking, &names, FactsNeeded::Details).await? else { return Ok(()) };
     let tables: Vec<RelationFacts> = found.relations.into_iter().filter_map(|asked| asked.found).collect();
     facts.related.extend(tables.iter().map(RelationFacts::lock_facts));
     facts.domain_tables = Some(tables);
@@ -161,13 +165,13 @@ async fn ask_domain<A: Asking>(asking: &mut A, statement: &Statement, facts: &mu
 }
 
 /// What a plan for partitions needs; nothing is learned where it cannot be told.
-async fn ask_partitions<A: Asking>(
+async fn ask_partitions<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
     facts: &mut Facts,
     limits: &Limits,
-) -> Result<(), A::Stop> {
-    if let Some(mut inquiry) = tree::Inquiry::new(statement, facts, limits.small_table) {
+) -> Result<(), A::Error> {
+    if let Some(mut inquiry) = tree::IndexInquiry::new(statement, facts, limits.small_table) {
         facts.tree = if inquire(asking, &mut inquiry).await? { inquiry.tree() } else { None };
     }
     if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
@@ -183,7 +187,7 @@ async fn ask_partitions<A: Asking>(
 }
 
 /// False: something was not answered.
-async fn inquire<A: Asking>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Stop> {
+async fn inquire<A: CatalogQueries>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Error> {
     while let Some(round) = inquiry.round() {
         let Some(text) = asking.behind(&round).await? else { return Ok(false) };
         if let Err(error) = inquiry.answer(&text) {
@@ -195,12 +199,12 @@ async fn inquire<A: Asking>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) 
 }
 
 /// What the statement would do, on an empty copy of its table.
-async fn ask_probes<A: Asking>(
+async fn ask_probes<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
     table: &RelationFacts,
     facts: &mut Facts,
-) -> Result<(), A::Stop> {
+) -> Result<(), A::Error> {
     if let Class::Ddl(ddl) = &statement.class {
         facts.probe.resize(ddl.parts.len(), None);
     }
@@ -208,7 +212,7 @@ async fn ask_probes<A: Asking>(
         let answer = asking.behind(&trust::round(table.id.oid)).await?;
         trust::copied(answer.as_deref())
     } else {
-        Copied::All
+        CopyExtent::All
     };
     for question in probe::probes(statement, table, &copied) {
         let Some(mut answer) = ask_probe(asking, &question).await? else { continue };
@@ -222,13 +226,16 @@ async fn ask_probes<A: Asking>(
             *slot = Some(answer);
         }
     }
-    if let Copied::Nothing(reason) = copied {
+    if let CopyExtent::Nothing(reason) = copied {
         facts.distrust = Some(reason);
     }
     Ok(())
 }
 
-async fn ask_probe<A: Asking>(asking: &mut A, question: &probe::Probe) -> Result<Option<ProbeAnswer>, A::Stop> {
+async fn ask_probe<A: CatalogQueries>(
+    asking: &mut A,
+    question: &probe::Probe,
+) -> Result<Option<ProbeAnswer>, A::Error> {
     // An empty row parts what was before from what is after.
     let mut statements: Vec<&str> = question.make.iter().map(String::as_str).collect();
     statements.extend([question.files, "SELECT '', ''", &question.statement, question.files]);

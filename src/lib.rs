@@ -11,7 +11,7 @@
 //!    eye wants to see: one whose text has a keyword of DDL ([`sql::prefilter`]).
 //! 4. [`mod@sql`] splits and parses that text with PostgreSQL's own grammar into [`sql::Statement`]s, each
 //!    DDL of one or more [`sql::form::Form`]s.
-//!    What is most often brief is tried at once ([`plan::first`]); the rest goes on:
+//!    What is most often brief is tried at once ([`plan::optimistic`]); the rest goes on:
 //! 5. [`catalog`] brings the facts, in a few questions on the client's own backend ([`backend`]): what the
 //!    statement names; then [`learn`] asks whether it would rewrite it, and what else a plan may need.
 //! 6. [`plan`] makes phases of steps from statement and facts: exact SQL, locks, what to undo. Pure.

@@ -44,10 +44,10 @@ thread_local! {
 
 /// What to do with a frontend's frame, told by its tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum FrameAction {
     /// Let it go.
     Pass,
-    /// Show it whole to [`Inspect::hit`].
+    /// Show it whole to [`Inspect::stops_at`].
     Open,
     /// Stop before it.
     Stop,
@@ -55,9 +55,9 @@ pub enum Want {
 
 /// The session's eye on the frontend's frames.
 pub trait Inspect {
-    fn want(&self, tag: u8) -> Want;
+    fn action_for(&self, tag: u8) -> FrameAction;
     /// Whether this frame is one to stop at.
-    fn hit(&mut self, tag: u8, body: &[u8]) -> bool;
+    fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool;
     /// A frame to open is larger than [`Inspect::limit`]: it is about to pass unopened. Whether to stop instead.
     fn oversize(&mut self, tag: u8, body: u32) -> bool;
     /// The largest body (bytes) that is collected in order to be opened.
@@ -68,7 +68,7 @@ pub trait Inspect {
 #[derive(Debug)]
 pub enum Event {
     /// A frontend's frame needs attention. It stands at the start of the input: whole if it was
-    /// opened, its header at least if [`Want::Stop`] or an oversize stopped it.
+    /// opened, its header at least if [`FrameAction::Stop`] or an oversize stopped it.
     Frame,
     /// The backend has answered all that it owed (only from [`Link::settle`]).
     Settled,
@@ -278,12 +278,12 @@ impl Link {
     }
 
     /// Puts bytes on the way to the client, behind all that was put there before.
-    pub fn tell_front(&mut self, bytes: &[u8]) {
+    pub fn send_to_client(&mut self, bytes: &[u8]) {
         self.front_out.extend_from_slice(bytes);
     }
 
     /// Puts bytes on the way to the backend. Whoever does so accounts for the answers.
-    pub fn tell_back(&mut self, bytes: &[u8]) {
+    pub fn send_to_server(&mut self, bytes: &[u8]) {
         self.back_out.extend_from_slice(bytes);
     }
 
@@ -306,11 +306,11 @@ struct Answers {
 }
 
 impl Inspect for Answers {
-    fn want(&self, tag: u8) -> Want {
-        if self.due.replace(false) || tag == b'p' { Want::Pass } else { Want::Stop }
+    fn action_for(&self, tag: u8) -> FrameAction {
+        if self.due.replace(false) || tag == b'p' { FrameAction::Pass } else { FrameAction::Stop }
     }
 
-    fn hit(&mut self, _: u8, _: &[u8]) -> bool {
+    fn stops_at(&mut self, _: u8, _: &[u8]) -> bool {
         true
     }
 
@@ -327,11 +327,11 @@ impl Inspect for Answers {
 struct CopyOnly;
 
 impl Inspect for CopyOnly {
-    fn want(&self, tag: u8) -> Want {
-        if matches!(tag, b'd' | b'c' | b'f') { Want::Pass } else { Want::Stop }
+    fn action_for(&self, tag: u8) -> FrameAction {
+        if matches!(tag, b'd' | b'c' | b'f') { FrameAction::Pass } else { FrameAction::Stop }
     }
 
-    fn hit(&mut self, _: u8, _: &[u8]) -> bool {
+    fn stops_at(&mut self, _: u8, _: &[u8]) -> bool {
         true
     }
 

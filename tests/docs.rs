@@ -1,35 +1,39 @@
 //! Documentation that is made from code: it is compared here, and written anew with `make golden`.
 
-use pgsluice::sql::form::{Cost, FORMS, Form, FormRow, Way};
+use pgsluice::sql::form::{Cost, ExecutionKind, FORMS, Form, FormRow};
 use std::fmt::Write;
 
 fn way(row: &FormRow) -> &'static str {
     match row.way {
-        Way::Relay => "relayed",
-        Way::Run => "one brief step",
-        Way::Probe => "one brief step if the rewrite probe finds none; else guarded, with a WARNING",
-        Way::Fill => "one brief step if the rewrite probe finds none; else in phases, with a backfill",
-        Way::Concurrently => "CONCURRENTLY",
-        Way::Long => "as written: waits long, blocks neither reads nor writes",
-        Way::Phases => "in phases: brief steps, and long ones that block neither reads nor writes",
-        Way::Guarded => "guarded, with a WARNING",
+        ExecutionKind::Relay => "relayed",
+        ExecutionKind::Run => "one brief step",
+        ExecutionKind::Probe => "one brief step if the rewrite probe finds none; else guarded, with a WARNING",
+        ExecutionKind::Fill => "one brief step if the rewrite probe finds none; else in phases, with a backfill",
+        ExecutionKind::Concurrently => "CONCURRENTLY",
+        ExecutionKind::Long => "as written: waits long, blocks neither reads nor writes",
+        ExecutionKind::Phases => "in phases: brief steps, and long ones that block neither reads nor writes",
+        ExecutionKind::Guarded => "guarded, with a WARNING",
     }
 }
 
 /// In a transaction block of the client's.
 fn inside(row: &FormRow) -> &'static str {
     match row.way {
-        Way::Relay if !row.in_transaction => "relayed: the server refuses most of it",
+        ExecutionKind::Relay if !row.in_transaction => "relayed: the server refuses most of it",
         _ if !row.in_transaction => "the server refuses it",
-        Way::Relay => "relayed",
-        Way::Run => "one brief step",
-        Way::Concurrently if row.hazard.is_empty() => "one brief step",
-        Way::Probe if matches!(row.form, Form::AddColumnGenerated | Form::SetExpression) => "guarded, with a WARNING",
-        Way::Probe | Way::Fill => {
+        ExecutionKind::Relay => "relayed",
+        ExecutionKind::Run => "one brief step",
+        ExecutionKind::Concurrently if row.hazard.is_empty() => "one brief step",
+        ExecutionKind::Probe if matches!(row.form, Form::AddColumnGenerated | Form::SetExpression) => {
+            "guarded, with a WARNING"
+        }
+        ExecutionKind::Probe | ExecutionKind::Fill => {
             "one brief step if the catalogue shows that no row is written; else guarded, with a WARNING"
         }
-        Way::Long => "as written; guarded, with a WARNING, where the block holds a lock that makes others wait",
-        Way::Phases | Way::Concurrently | Way::Guarded => "guarded, with a WARNING",
+        ExecutionKind::Long => {
+            "as written; guarded, with a WARNING, where the block holds a lock that makes others wait"
+        }
+        ExecutionKind::Phases | ExecutionKind::Concurrently | ExecutionKind::Guarded => "guarded, with a WARNING",
     }
 }
 

@@ -11,7 +11,7 @@ use pgsluice::config::Config;
 use pgsluice::dev::{Options, Postgres};
 use pgsluice::pg::LockMode;
 use pgsluice::server::Running;
-use pgsluice::sql::form::{FORMS, Form, Way};
+use pgsluice::sql::form::{ExecutionKind, FORMS, Form};
 use rows::{Case, cases};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,8 +33,14 @@ fn through(running: &Running, database: &str) -> Client {
 }
 
 fn is_safe(case: &Case) -> bool {
-    matches!(case.form.row().way, Way::Run | Way::Concurrently | Way::Probe | Way::Fill | Way::Phases)
-        && !matches!(case.form, Form::AddColumnGenerated | Form::SetExpression)
+    matches!(
+        case.form.row().way,
+        ExecutionKind::Run
+            | ExecutionKind::Concurrently
+            | ExecutionKind::Probe
+            | ExecutionKind::Fill
+            | ExecutionKind::Phases
+    ) && !matches!(case.form, Form::AddColumnGenerated | Form::SetExpression)
 }
 
 /// The relation where somebody stands in the way, and the weakest lock that does.
@@ -65,7 +71,14 @@ fn every_safe_form_is_tried() {
     let not_here = [Form::SecurityLabel, Form::CreateTable];
     for row in FORMS {
         let locks = row.lock.is_some() || row.other_lock.is_some();
-        let safe = matches!(row.way, Way::Run | Way::Probe | Way::Fill | Way::Concurrently | Way::Phases);
+        let safe = matches!(
+            row.way,
+            ExecutionKind::Run
+                | ExecutionKind::Probe
+                | ExecutionKind::Fill
+                | ExecutionKind::Concurrently
+                | ExecutionKind::Phases
+        );
         assert!(!locks || !safe || tried.contains(&row.form) || not_here.contains(&row.form), "{:?}", row.form);
     }
 }

@@ -1,10 +1,10 @@
 //! One statement of many parts or names costs what it is long, and no more: its worker has other sessions.
 
 use pgsluice::catalog::query::relations_of;
-use pgsluice::catalog::supposed::{self, Size};
-use pgsluice::catalog::{Facts, Nameless};
-use pgsluice::plan::held::Held;
-use pgsluice::plan::{Limits, first, plan};
+use pgsluice::catalog::supposed::{self, SupposedSize};
+use pgsluice::catalog::{Facts, NamesUnknown};
+use pgsluice::plan::block_locks::BlockLocks;
+use pgsluice::plan::{Limits, optimistic, plan};
 use pgsluice::sql::{Class, MOST_NAMES, MOST_PARTS, Statement, parse};
 use std::hint::black_box;
 use std::time::Duration;
@@ -46,9 +46,9 @@ fn statements(many: usize) -> Vec<(&'static str, String)> {
 }
 
 /// As a session has them.
-fn facts_of(statement: &Statement, size: Size) -> Facts {
+fn facts_of(statement: &Statement, size: SupposedSize) -> Facts {
     match &statement.class {
-        Class::Ddl(ddl) if ddl.names_too_much() => Facts { nameless: Some(Nameless::TooMuch), ..Facts::default() },
+        Class::Ddl(ddl) if ddl.names_too_much() => Facts { nameless: Some(NamesUnknown::TooMuch), ..Facts::default() },
         _ => supposed::facts(statement, size),
     }
 }
@@ -76,12 +76,12 @@ fn stages(sql: &str) -> Vec<(&'static str, Duration)> {
     let statement = &parsed[0];
     timed("relations", &mut || drop(black_box(relations_of(statement))));
     timed("held", &mut || {
-        let mut held = Held::default();
+        let mut held = BlockLocks::default();
         black_box(held.suffices(statement, &limits));
         black_box(held.passes(statement));
     });
-    timed("first", &mut || drop(black_box(first::first(statement, false, &limits))));
-    for (name, size) in [("plan, small", Size::Small), ("plan, large", Size::Large)] {
+    timed("first", &mut || drop(black_box(optimistic::optimistic(statement, false, &limits))));
+    for (name, size) in [("plan, small", SupposedSize::Small), ("plan, large", SupposedSize::Large)] {
         let facts = facts_of(statement, size);
         timed(name, &mut || drop(black_box(plan(statement, &facts, &limits))));
     }
@@ -141,10 +141,10 @@ fn what_names_too_much_goes_as_it_is_written() {
             let too_much = many > 1 && !["CREATE INDEX", "COMMENT"].contains(&name);
             assert_eq!(ddl.names_too_much(), too_much, "{name}");
             if too_much {
-                let plan = plan(statement, &facts_of(statement, Size::Large), &limits).expect("a plan");
+                let plan = plan(statement, &facts_of(statement, SupposedSize::Large), &limits).expect("a plan");
                 let [phase] = plan.phases.as_slice() else { panic!("{name}: {plan:?}") };
                 assert_eq!((phase.steps[0].sql.as_str(), phase.locks.as_slice()), (sql.as_str(), &[][..]), "{name}");
-                assert!(first::first(statement, false, &limits).is_none(), "{name}");
+                assert!(optimistic::optimistic(statement, false, &limits).is_none(), "{name}");
             }
         }
     }

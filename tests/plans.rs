@@ -24,11 +24,11 @@
 use pgsluice::catalog::attach::AttachFacts;
 use pgsluice::catalog::detachable::Detachable;
 use pgsluice::catalog::leaves::Leaves;
-use pgsluice::catalog::reading::Wanted;
-use pgsluice::catalog::tree::{Equal, Member, Tree};
+use pgsluice::catalog::reading::FactsNeeded;
+use pgsluice::catalog::tree::{MatchingIndex, Member, Tree};
 use pgsluice::catalog::{
-    Asked, BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, ProbeAnswer, RelatedFacts, RelationFacts,
-    RelationRef, SequenceWay, SessionFacts, naming, query,
+    BackfillFacts, ColumnFacts, ConstraintFacts, Facts, IndexFacts, NamedFacts, ProbeAnswer, RelatedFacts,
+    RelationFacts, RelationRef, SequenceCreation, SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, check, plan, print, wants};
@@ -218,9 +218,9 @@ impl Scene {
         for statement in parse(sql).unwrap() {
             let facts = self.facts(&statement);
             let bare = match wants(&statement) {
-                Wanted::Itself => Some(without_indexes(without_details(facts.clone()))),
-                Wanted::Indexes => Some(without_details(facts.clone())),
-                Wanted::Details | Wanted::Reach => None,
+                FactsNeeded::Itself => Some(without_indexes(without_details(facts.clone()))),
+                FactsNeeded::Indexes => Some(without_details(facts.clone())),
+                FactsNeeded::Details | FactsNeeded::Reach => None,
             };
             if let Some(bare) = bare {
                 assert_eq!(plan(&statement, &bare, &self.limits), plan(&statement, &facts, &self.limits), "{sql}");
@@ -246,14 +246,14 @@ impl Scene {
 
     fn facts(&self, statement: &Statement) -> Facts {
         let names = if self.forgetful { Vec::new() } else { query::relations_of(statement) };
-        let relations: Vec<Asked> = names.into_iter().map(|name| self.asked(name)).collect();
+        let relations: Vec<NamedFacts> = names.into_iter().map(|name| self.asked(name)).collect();
         let related = self.relations.iter().map(RelationFacts::lock_facts).collect::<Vec<RelatedFacts>>();
-        let table = relations.first().and_then(|asked: &Asked| asked.found.as_ref());
+        let table = relations.first().and_then(|asked: &NamedFacts| asked.found.as_ref());
         // No other relation or constraint has the name.
         let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
         Facts {
             session: self.session.clone(),
-            free_names: wanted.into_iter().filter_map(naming::Wanted::first).collect(),
+            free_names: wanted.into_iter().filter_map(naming::NameNeeded::first).collect(),
             backfill: Some(BackfillFacts {
                 obstacle: None,
                 distrust: None,
@@ -261,7 +261,7 @@ impl Scene {
                 quiet: false,
                 role: "me".to_owned(),
                 owner: "me".to_owned(),
-                sequences: Some(SequenceWay::Plain),
+                sequences: Some(SequenceCreation::Plain),
             }),
             relations,
             related,
@@ -280,11 +280,11 @@ impl Scene {
         }
     }
 
-    fn asked(&self, name: RelationName) -> Asked {
+    fn asked(&self, name: RelationName) -> NamedFacts {
         let schema = name.schema.clone().unwrap_or_else(|| "public".to_owned());
         let found = self.relations.iter().find(|r| r.id.name == name.name && r.id.schema == schema).cloned();
         let usable = !self.unusable.contains(&schema);
-        Asked { schema_usable: usable, may_create: usable && schema != "pg_temp", name, found }
+        NamedFacts { schema_usable: usable, may_create: usable && schema != "pg_temp", name, found }
     }
 }
 
@@ -423,7 +423,7 @@ fn member(words: &[String]) -> Member {
             ("equal", flags) => {
                 let (name, rest) = flags.split_once(',').unwrap_or((flags, ""));
                 let id = RelationRef { oid: member.id.oid + 1, name: name.to_owned(), ..member.id.clone() };
-                member.equal = Some(Equal { id, valid: rest != "invalid" });
+                member.equal = Some(MatchingIndex { id, valid: rest != "invalid" });
             }
             ("nullable", names) => member.nullable = names.split(',').map(str::to_owned).collect(),
             ("inherits_not_null", "") => member.inherits_not_null = true,

@@ -1,7 +1,7 @@
 //! The relay itself, between two sockets, against a walk that has all bytes at once.
 
 use pgsluice::net::Stream;
-use pgsluice::relay::{Event, Inspect, Link, Want};
+use pgsluice::relay::{Event, FrameAction, Inspect, Link};
 use pgsluice::wire::frame::{BACKEND_LIMIT, FRONTEND_LIMIT, HEADER_LEN, Header};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,11 +27,11 @@ fn opens(tag: u8) -> bool {
 }
 
 impl Inspect for Reader {
-    fn want(&self, tag: u8) -> Want {
-        if opens(tag) { Want::Open } else { Want::Pass }
+    fn action_for(&self, tag: u8) -> FrameAction {
+        if opens(tag) { FrameAction::Open } else { FrameAction::Pass }
     }
 
-    fn hit(&mut self, tag: u8, body: &[u8]) -> bool {
+    fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool {
         self.opened.push((tag, body.to_vec()));
         false
     }

@@ -4,7 +4,7 @@
 //! [`HELD`] bytes are kept, nor for longer than [`MOMENT`]; what has gone to the client does not go again when the next try says the
 //! same.
 
-use super::{Answer, Talk};
+use super::{Answer, ServerChannel};
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use bytes::Bytes;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,19 +25,19 @@ const KNOWN: usize = 1 << 16;
 
 /// What the client has heard of its statement, whatever try of it said so.
 #[derive(Debug)]
-pub struct Heard {
+pub struct SentNotices {
     sent: Vec<u64>,
     /// How many of these the present try has said; `None`: it has said something else.
     said: Option<usize>,
 }
 
-impl Default for Heard {
+impl Default for SentNotices {
     fn default() -> Self {
         Self { sent: Vec::new(), said: Some(0) }
     }
 }
 
-impl Heard {
+impl SentNotices {
     /// Another try.
     pub(super) fn again(&mut self) {
         self.said = Some(0);
@@ -68,10 +68,10 @@ fn hash(notice: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl Talk {
+impl ServerChannel {
     /// A notice of the visible statement.
     pub(super) fn hear(&mut self, answer: &mut Answer, notice: &Bytes) {
-        if self.heard.get_or_insert_default().knows(notice) {
+        if self.sent_notices.get_or_insert_default().knows(notice) {
             return;
         }
         answer.notices.extend_from_slice(notice);
@@ -89,10 +89,10 @@ impl Talk {
         while let Ok(Some(header)) = Header::read(rest, BACKEND_LIMIT)
             && let Some((notice, behind)) = rest.split_at_checked(header.total())
         {
-            self.heard.get_or_insert_default().sent(notice);
+            self.sent_notices.get_or_insert_default().sent(notice);
             rest = behind;
         }
-        self.link.tell_front(&notices);
+        self.link.send_to_client(&notices);
     }
 }
 
@@ -106,10 +106,10 @@ pub(super) async fn held_long(until: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::Heard;
+    use super::SentNotices;
 
     /// What of these the client hears.
-    fn heard(heard: &mut Heard, said: &[&str]) -> Vec<String> {
+    fn heard(heard: &mut SentNotices, said: &[&str]) -> Vec<String> {
         heard.again();
         let new: Vec<String> =
             said.iter().filter(|notice| !heard.knows(notice.as_bytes())).map(|notice| (*notice).to_owned()).collect();
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_a_try_says_again_is_heard_once() {
-        let mut all = Heard::default();
+        let mut all = SentNotices::default();
         assert_eq!(heard(&mut all, &["a", "b"]), ["a", "b"]);
         assert_eq!(heard(&mut all, &["a", "b", "c"]), ["c"]);
         assert_eq!(heard(&mut all, &["a"]), [""; 0]);

@@ -1,9 +1,9 @@
 //! Questions about names, and the proxy's own words, in whatever encodings the session has.
 //!
 //! Holds: what is read here is what the server has, or is marked so that it is never sent (`wire/speech.rs`), and then
-//! [`Talk::take_unsayable`] tells.
+//! [`ServerChannel::take_unsayable`] tells.
 
-use super::{Answer, BackendLost, Talk};
+use super::{Answer, BackendLost, ServerChannel};
 use crate::wire::message::Batch;
 use crate::wire::speech::Sayable;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -11,11 +11,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-impl Talk {
-    /// A question for one text by itself ([`Talk::put_question`]).
+impl ServerChannel {
+    /// A question for one text by itself ([`ServerChannel::put_question`]).
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn question(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
         let mut batch = Batch::new();
         self.put_question(&mut batch, sql, parameters);
@@ -25,7 +25,7 @@ impl Talk {
     /// Several questions, each for one text and with its parameters, in one round trip.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn questions(&mut self, questions: &[(&str, Vec<&str>)]) -> Result<Answer, BackendLost> {
         let mut batch = Batch::new();
         self.put_questions(&mut batch, |talk, batch| {
@@ -37,7 +37,7 @@ impl Talk {
     }
 
     /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
-    /// [`Talk::text`] reads it.
+    /// [`ServerChannel::text`] reads it.
     ///
     /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
     /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
@@ -73,7 +73,7 @@ impl Talk {
         format!("pg_catalog.encode(pg_catalog.convert_to({text}, {encoding}), 'hex')")
     }
 
-    /// The text that a [`Talk::question`] was answered with.
+    /// The text that a [`ServerChannel::question`] was answered with.
     pub fn text(&self, value: &str) -> String {
         let speech = &self.link.speech;
         if speech.sayable() == Sayable::All {
@@ -94,14 +94,14 @@ impl Talk {
     /// One query of our own whose rows hold names; they are as they would be without any encoding.
     ///
     /// # Errors
-    /// As [`Talk::ask`].
+    /// As [`ServerChannel::ask`].
     pub async fn ask_rows(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
         let mut answer = self.ask_one(&self.in_json(sql), parameters).await?;
-        answer.rows = self.told(answer.rows);
+        answer.rows = self.decoded(answer.rows);
         Ok(answer)
     }
 
-    /// Such a query as it is put; [`Talk::told`] reads its rows.
+    /// Such a query as it is put; [`ServerChannel::decoded`] reads its rows.
     pub fn in_json<'a>(&self, sql: &'a str) -> Cow<'a, str> {
         if self.link.speech.sayable() == Sayable::All {
             return Cow::Borrowed(sql);
@@ -110,8 +110,8 @@ impl Talk {
         Cow::Owned(format!("SELECT {row}, 'pgsluice row' FROM (\n{sql}\n) AS q"))
     }
 
-    /// The rows of queries, some of which were put as [`Talk::in_json`] has it.
-    pub fn told(&self, rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
+    /// The rows of queries, some of which were put as [`ServerChannel::in_json`] has it.
+    pub fn decoded(&self, rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
         let read = |row: Vec<Option<String>>| match row.as_slice() {
             [Some(json), Some(mark)] if mark == "pgsluice row" => values(&self.text(json)).unwrap_or_default(),
             _ => row,
@@ -138,7 +138,7 @@ impl Talk {
     /// Sends what asks the backend something.
     pub fn send(&mut self, batch: Batch) {
         let bytes = batch.said(&self.link.speech);
-        self.link.tell_back(&bytes);
+        self.link.send_to_server(&bytes);
     }
 }
 

@@ -9,7 +9,7 @@
 //! Pure, as all of `catalog`: [`Inquiry`] says what to ask next, the caller owns the connection.
 
 use super::naming::{self, CANDIDATES};
-use super::tree::{Inquire, Round, is_large};
+use super::tree::{Inquire, ProbeRound, is_large};
 use super::{Facts, RelationFacts, RelationRef, query, trust};
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
@@ -351,8 +351,8 @@ impl Inquiry {
 }
 
 impl Inquire for Inquiry {
-    fn round(&mut self) -> Option<Round> {
-        let round = |first: Vec<String>, question: &'static str| Round {
+    fn round(&mut self) -> Option<ProbeRound> {
+        let round = |first: Vec<String>, question: &'static str| ProbeRound {
             first,
             question: question.into(),
             parameters: Vec::new(),
@@ -363,7 +363,7 @@ impl Inquire for Inquiry {
                 let parent = self.parent.oid.to_string();
                 let new = self.partition.as_ref().map_or(0, |partition| partition.oid).to_string();
                 let question = ATTACH_SQL.replace("the_code", &trust::code_of(COPIED)).into();
-                Some(Round { first: Vec::new(), question, parameters: vec![parent, new, siblings.to_owned()] })
+                Some(ProbeRound { first: Vec::new(), question, parameters: vec![parent, new, siblings.to_owned()] })
             }
             Stage::Bounds => Some(round(self.bounds(), BOUNDS_SQL)),
             Stage::Rehearses(proven) => Some(round(self.rehearsal(proven), SCANS_SQL)),
@@ -376,7 +376,7 @@ impl Inquire for Inquiry {
                 let schema = self.partition.as_ref().map_or("", |partition| &partition.schema);
                 let schemas = query::array(names.iter().map(|_| Some(schema)));
                 let names = query::array(names.iter().map(|name| Some(name.as_str())));
-                Some(Round { parameters: vec![schemas, names], ..round(Vec::new(), naming::TAKEN_SQL) })
+                Some(ProbeRound { parameters: vec![schemas, names], ..round(Vec::new(), naming::TAKEN_SQL) })
             }
             Stage::Done => None,
         }

@@ -5,7 +5,7 @@
 
 use super::query::relations_of;
 use super::reading::Question;
-use super::{Asked, Facts, IndexFacts, RelationFacts, RelationRef, SessionFacts};
+use super::{Facts, IndexFacts, NamedFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -39,6 +39,6 @@ pub fn facts(statement: &Statement, json: &str) -> Option<Facts> {
     let indexes = invalid.into_iter().map(index).collect();
     let found = Some(RelationFacts { indexes, ..RelationFacts::new(table, RelationKind::Table) });
     let name = relations_of(statement).into_iter().next()?;
-    let relations = vec![Asked { name, schema_usable: true, may_create: true, found }];
+    let relations = vec![NamedFacts { name, schema_usable: true, may_create: true, found }];
     Some(Facts { session, relations, ..Facts::default() })
 }

@@ -1,6 +1,6 @@
 //! Whether a partition that is to be dropped can be detached first, and how it would be attached again.
 
-use super::tree::Round;
+use super::tree::ProbeRound;
 use super::{Facts, RelationRef};
 use crate::sql::form::Form;
 use crate::sql::{Class, Statement};
@@ -34,11 +34,11 @@ pub struct Detachable {
 }
 
 /// The question, if the statement drops one partition.
-pub fn round(statement: &Statement, facts: &Facts) -> Option<Round> {
+pub fn round(statement: &Statement, facts: &Facts) -> Option<ProbeRound> {
     let Class::Ddl(ddl) = &statement.class else { return None };
     let [name] = ddl.targets.as_slice() else { return None };
     let table = facts.relation(name)?;
     let asks = ddl.form() == Form::DropTable && table.is_partition && facts.session.server_version >= 140_000;
     let parameters = vec![table.id.oid.to_string()];
-    asks.then(|| Round { first: Vec::new(), question: DETACHABLE_SQL.into(), parameters })
+    asks.then(|| ProbeRound { first: Vec::new(), question: DETACHABLE_SQL.into(), parameters })
 }

@@ -12,9 +12,9 @@ pub struct Facts {
     pub session: SessionFacts,
     /// Why no name was asked for: then the statement goes as it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nameless: Option<Nameless>,
+    pub nameless: Option<NamesUnknown>,
     /// In the order asked; a name that resolves to nothing has `found: None`.
-    pub relations: Vec<Asked>,
+    pub relations: Vec<NamedFacts>,
     /// Every relation that the facts name beside those asked for: parents, referenced tables, an index's table …
     #[serde(default)]
     pub related: Vec<RelatedFacts>,
@@ -59,7 +59,7 @@ pub struct Facts {
 /// Why nothing is known of what a statement names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Nameless {
+pub enum NamesUnknown {
     /// The encodings of the session leave no words for it.
     Encoding,
     /// It names too much ([`crate::sql::Ddl::names_too_much`]).
@@ -71,20 +71,20 @@ pub enum Nameless {
 pub struct FreeName {
     /// Of the statement's parts.
     pub part: usize,
-    pub label: Label,
+    pub label: NameSuffix,
     pub name: String,
 }
 
 /// What a name is chosen for: how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Label {
+pub enum NameSuffix {
     Pkey,
     Key,
     Seq,
 }
 
-impl Label {
+impl NameSuffix {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pkey => "pkey",
@@ -111,14 +111,14 @@ pub struct BackfillFacts {
     pub role: String,
     pub owner: String,
     /// How a sequence is made as the server would make the one behind a serial column; `None`: it cannot be.
-    pub sequences: Option<SequenceWay>,
+    pub sequences: Option<SequenceCreation>,
 }
 
 /// A serial column's sequence belongs to the table's owner, with the privileges that this one gives by default, and whether
 /// he may create anything in the schema does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SequenceWay {
+pub enum SequenceCreation {
     /// The session's role is the owner.
     Plain,
     /// The session's role may become the owner, who may create it.
@@ -165,7 +165,7 @@ pub struct SessionFacts {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Asked {
+pub struct NamedFacts {
     pub name: RelationName,
     /// The schema named (or the one to create in) exists, and may be used.
     #[serde(default)]
@@ -406,18 +406,18 @@ impl Facts {
     }
 
     /// The name that PostgreSQL would choose for what a part makes.
-    pub fn free_name(&self, part: usize, label: Label) -> Option<&str> {
+    pub fn free_name(&self, part: usize, label: NameSuffix) -> Option<&str> {
         let mut names = self.free_names.iter();
         names.find(|free| free.part == part && free.label == label).map(|free| free.name.as_str())
     }
 
     /// The answer for a name, whether it was found or not; `None`: it was never asked for.
-    pub fn asked(&self, name: &RelationName) -> Option<&Asked> {
+    pub fn asked(&self, name: &RelationName) -> Option<&NamedFacts> {
         self.places.named(&self.relations, name)
     }
 
     /// The relation with this oid, if it was asked for.
-    pub fn asked_of(&self, oid: u32) -> Option<&Asked> {
+    pub fn asked_of(&self, oid: u32) -> Option<&NamedFacts> {
         self.places.of_oid(&self.relations, oid)
     }
 

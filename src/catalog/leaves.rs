@@ -3,7 +3,7 @@
 //! PostgreSQL gives it the same name on every partition, unless that has a constraint of the name already.
 
 use super::naming::{self, CANDIDATES};
-use super::tree::{Round, is_large};
+use super::tree::{ProbeRound, is_large};
 use super::{Facts, RelationRef, query};
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
@@ -42,7 +42,7 @@ pub struct Leaf {
 }
 
 /// The question, if the statement adds one foreign key to a large partitioned table.
-pub fn round(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Round> {
+pub fn round(statement: &Statement, facts: &Facts, small_table: u64) -> Option<ProbeRound> {
     let Class::Ddl(ddl) = &statement.class else { return None };
     let [part] = ddl.parts.as_slice() else { return None };
     let table = ddl.targets.first().and_then(|name| facts.relation(name))?;
@@ -57,5 +57,5 @@ pub fn round(statement: &Statement, facts: &Facts, small_table: u64) -> Option<R
         (0..CANDIDATES).map(|n| naming::index_name(&table.id.name, Some(columns), "fkey", n)).collect();
     let names = query::array(names.iter().map(|name| Some(name.as_str())));
     let parameters = vec![table.id.oid.to_string(), to.id.oid.to_string(), names];
-    asks.then(|| Round { first: Vec::new(), question: LEAVES_SQL.into(), parameters })
+    asks.then(|| ProbeRound { first: Vec::new(), question: LEAVES_SQL.into(), parameters })
 }

@@ -2,8 +2,8 @@
 //!
 //! As `makeObjectName` and `ChooseRelationName` do (`commands/indexcmds.c`): held by a test against a server.
 
-use super::{FreeName, Label, RelationFacts};
-use crate::sql::{Class, NewKey, PieceKind, Statement};
+use super::{FreeName, NameSuffix, RelationFacts};
+use crate::sql::{Class, ClauseKind, NewKey, Statement};
 
 /// Bytes of a name: `NAMEDATALEN - 1`.
 const MOST: usize = 63;
@@ -111,16 +111,16 @@ fn numbered(label: &str, n: usize) -> String {
 
 /// A name that a plan may need, which PostgreSQL would choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct NameNeeded {
     /// Of the statement's parts.
     pub part: usize,
-    pub label: Label,
+    pub label: NameSuffix,
     /// In the order in which PostgreSQL would try them.
     pub candidates: Vec<String>,
 }
 
-impl Wanted {
-    fn new(part: usize, label: Label, table: &RelationFacts, second: Option<&str>) -> Self {
+impl NameNeeded {
+    fn new(part: usize, label: NameSuffix, table: &RelationFacts, second: Option<&str>) -> Self {
         let word = label.as_str();
         let labels = (0..CANDIDATES).map(|n| numbered(word, n));
         let candidates = labels.map(|label| object_name(&table.id.name, second, &label)).collect();
@@ -129,14 +129,14 @@ impl Wanted {
 
     fn of_key(part: usize, key: &NewKey, table: &RelationFacts) -> Self {
         match key.primary {
-            true => Self::new(part, Label::Pkey, table, None),
-            false => Self::new(part, Label::Key, table, Some(&columns_in_a_name(key))),
+            true => Self::new(part, NameSuffix::Pkey, table, None),
+            false => Self::new(part, NameSuffix::Key, table, Some(&columns_in_a_name(key))),
         }
     }
 
     /// Whether PostgreSQL avoids constraints' names, too: for a key, since 11.
     pub fn avoids_constraints(&self, server_version: i32) -> bool {
-        self.label != Label::Seq && server_version >= 110_000
+        self.label != NameSuffix::Seq && server_version >= 110_000
     }
 
     /// As if the first of its names were free.
@@ -147,21 +147,21 @@ impl Wanted {
 }
 
 /// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial and identity.
-pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<Wanted> {
+pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<NameNeeded> {
     let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
     let mut all = Vec::new();
     for (i, part) in ddl.parts.iter().enumerate() {
         if let Some(key) = part.key.as_deref().filter(|_| part.constraint.is_none()) {
-            all.push(Wanted::of_key(i, key, table));
+            all.push(NameNeeded::of_key(i, key, table));
         }
         let Some(new) = part.new_column.as_deref() else { continue };
-        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Identity { .. }));
+        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Identity { .. }));
         if new.serial.is_some() || identity {
-            all.push(Wanted::new(i, Label::Seq, table, Some(&new.name)));
+            all.push(NameNeeded::new(i, NameSuffix::Seq, table, Some(&new.name)));
         }
         for piece in new.pieces.iter().filter(|piece| piece.name.is_none()) {
-            if let PieceKind::Key(key) = &piece.kind {
-                all.push(Wanted::of_key(i, key, table));
+            if let ClauseKind::Key(key) = &piece.kind {
+                all.push(NameNeeded::of_key(i, key, table));
             }
         }
     }

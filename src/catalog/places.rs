@@ -3,7 +3,7 @@
 //! Holds as long as the relations stand where they stood when it was first asked: they are all there before anybody plans. Of few
 //! nobody asks it.
 
-use super::Asked;
+use super::NamedFacts;
 use crate::pg::RelationName;
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -32,8 +32,8 @@ impl PartialEq for Places {
 }
 
 impl Places {
-    pub(super) fn named<'f>(&self, all: &'f [Asked], name: &RelationName) -> Option<&'f Asked> {
-        let is_it = |asked: &&Asked| asked.name == *name;
+    pub(super) fn named<'f>(&self, all: &'f [NamedFacts], name: &RelationName) -> Option<&'f NamedFacts> {
+        let is_it = |asked: &&NamedFacts| asked.name == *name;
         if all.len() <= FEW {
             return all.iter().find(is_it);
         }
@@ -43,9 +43,9 @@ impl Places {
     }
 
     /// Of the relations that were found.
-    pub(super) fn of_oid<'f>(&self, all: &'f [Asked], oid: u32) -> Option<&'f Asked> {
-        let of = |asked: &Asked| asked.found.as_ref().map(|found| found.id.oid);
-        let is_it = |asked: &&Asked| of(asked) == Some(oid);
+    pub(super) fn of_oid<'f>(&self, all: &'f [NamedFacts], oid: u32) -> Option<&'f NamedFacts> {
+        let of = |asked: &NamedFacts| asked.found.as_ref().map(|found| found.id.oid);
+        let is_it = |asked: &&NamedFacts| of(asked) == Some(oid);
         if all.len() <= FEW {
             return all.iter().find(is_it);
         }

@@ -10,10 +10,10 @@
 //! Pure: the caller sends the questions, between BEGIN and ROLLBACK and never inside a transaction of the client's (an error
 //! would abort it). It needs TEMP on the database and SELECT on the table; without an answer, the form's row decides.
 
-use super::trust::{self, Copied};
+use super::trust::{self, CopyExtent};
 use super::{ProbeAnswer, RelationFacts, comparable_index_definition, index_definition_tail};
 use crate::pg::RelationName;
-use crate::sql::{Class, Part, PieceKind, Statement};
+use crate::sql::{Class, ClauseKind, Part, Statement};
 use std::collections::BTreeMap;
 
 /// The copy. `sql` writes the same name into [`crate::sql::Part::probe`].
@@ -58,7 +58,7 @@ fn is_probed(part: &Part) -> bool {
 
 /// The probes of a statement on `table`; none if its cost does not depend on the server. `copied`: with the indexes of the table, as
 /// far as they may be copied.
-pub fn probes(statement: &Statement, table: &RelationFacts, copied: &Copied) -> Vec<Probe> {
+pub fn probes(statement: &Statement, table: &RelationFacts, copied: &CopyExtent) -> Vec<Probe> {
     let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
     ddl.parts
         .iter()
@@ -77,8 +77,10 @@ pub fn probes(statement: &Statement, table: &RelationFacts, copied: &Copied) -> 
 pub fn bare(statement: &Statement, table: &RelationFacts, part: usize, version: i32) -> Option<Probe> {
     let Class::Ddl(ddl) = &statement.class else { return None };
     let new = ddl.parts.get(part)?.new_column.as_deref().filter(|new| !new.built_in)?;
-    let statement =
-        format!("ALTER TABLE {PROBE_TABLE} ADD COLUMN {}", new.bare(version, |piece| piece.kind == PieceKind::Collate));
+    let statement = format!(
+        "ALTER TABLE {PROBE_TABLE} ADD COLUMN {}",
+        new.bare(version, |piece| piece.kind == ClauseKind::Collate)
+    );
     Some(Probe { part, make: vec![bare_copy(table)], files: FILES, statement })
 }
 
@@ -147,11 +149,11 @@ pub fn leftover<'a>(ddl: &crate::sql::Ddl, table: &'a RelationFacts) -> Option<&
 }
 
 /// The copy with its indexes; `None`: it may not be made.
-fn make(table: &RelationFacts, copied: &Copied) -> Option<Vec<String>> {
+fn make(table: &RelationFacts, copied: &CopyExtent) -> Option<Vec<String>> {
     let definitions = match copied {
-        Copied::All => return Some(vec![copy(table, "")]),
-        Copied::Indexes(definitions) => definitions,
-        Copied::Nothing(_) => return None,
+        CopyExtent::All => return Some(vec![copy(table, "")]),
+        CopyExtent::Indexes(definitions) => definitions,
+        CopyExtent::Nothing(_) => return None,
     };
     // By the words that were looked at, whatever the table has become meanwhile; and these mean what they meant.
     let mut make = vec![bare_copy(table), KEEP_PATH.to_owned(), trust::MEANT_AS_WRITTEN.to_owned()];

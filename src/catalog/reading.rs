@@ -24,7 +24,7 @@
 
 mod answers;
 
-use self::answers::{Answers, Has};
+use self::answers::{Answers, ToAsk};
 use super::query::{may_change, parameters};
 use super::{Facts, RelationFacts};
 use crate::pg::{RelationKind, RelationName};
@@ -65,7 +65,7 @@ enum Topic {
 
 /// How much a plan depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
+pub enum FactsNeeded {
     /// A relation's own row.
     Itself,
     /// Also indexes, tables of indexes, parents and partitions, and the size of a tree.
@@ -78,7 +78,7 @@ pub enum Wanted {
 
 /// Which round is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum NextRound {
     Head,
     Owners,
     Details,
@@ -90,8 +90,8 @@ enum Next {
 #[derive(Debug)]
 pub struct Reading {
     names: Vec<RelationName>,
-    wanted: Wanted,
-    next: Next,
+    needed: FactsNeeded,
+    next: NextRound,
     topics: Vec<Topic>,
     answers: Answers,
 }
@@ -112,19 +112,19 @@ const NOT_ENFORCED_FROM: i32 = 180_000;
 
 impl Reading {
     /// What is not wanted is as if there were none.
-    pub fn new(names: &[RelationName], wanted: Wanted) -> Self {
-        Self { names: names.to_vec(), wanted, next: Next::Head, topics: Vec::new(), answers: Answers::default() }
+    pub fn new(names: &[RelationName], needed: FactsNeeded) -> Self {
+        Self { names: names.to_vec(), needed, next: NextRound::Head, topics: Vec::new(), answers: Answers::default() }
     }
 
     /// What to ask now, in one round trip; `None`: no more.
     pub fn round(&mut self) -> Option<Vec<Question>> {
         loop {
             let (topics, next) = match self.next {
-                Next::Head => (vec![Topic::Head], Next::Owners),
-                Next::Owners => (self.owners(), Next::Details),
-                Next::Details => (self.details(), Next::Rest),
-                Next::Rest => (self.rest(), Next::Nothing),
-                Next::Nothing => return None,
+                NextRound::Head => (vec![Topic::Head], NextRound::Owners),
+                NextRound::Owners => (self.owners(), NextRound::Details),
+                NextRound::Details => (self.details(), NextRound::Rest),
+                NextRound::Rest => (self.rest(), NextRound::Nothing),
+                NextRound::Nothing => return None,
             };
             self.next = next;
             if !topics.is_empty() {
@@ -189,11 +189,11 @@ impl Reading {
 
     /// An index's or a sequence's table.
     fn owners(&self) -> Vec<Topic> {
-        if self.wanted == Wanted::Itself || self.owned().is_empty() { Vec::new() } else { vec![Topic::Owners] }
+        if self.needed == FactsNeeded::Itself || self.owned().is_empty() { Vec::new() } else { vec![Topic::Owners] }
     }
 
     fn details(&self) -> Vec<Topic> {
-        if self.wanted == Wanted::Itself {
+        if self.needed == FactsNeeded::Itself {
             // How many are locked with it.
             return if self.found().any(|(relation, _)| relation.has_children) {
                 vec![Topic::Sizes]
@@ -201,7 +201,7 @@ impl Reading {
                 Vec::new()
             };
         }
-        let details = self.wanted >= Wanted::Details;
+        let details = self.needed >= FactsNeeded::Details;
         let asked = [
             (Topic::Columns, details && !self.with_columns().is_empty()),
             (Topic::Constraints, details && !self.constrained().is_empty()),
@@ -209,7 +209,7 @@ impl Reading {
             (Topic::Indexes, !self.indexed().is_empty()),
             (Topic::Family, !self.in_families().is_empty()),
             (Topic::Sizes, !self.unsized_yet().is_empty()),
-            (Topic::Reach, self.wanted == Wanted::Reach && !self.reaching().is_empty()),
+            (Topic::Reach, self.needed == FactsNeeded::Reach && !self.reaching().is_empty()),
             (Topic::Vacuums, !self.indexed().is_empty() && self.answers.busy().next().is_some()),
         ];
         asked.into_iter().filter(|(_, wanted)| *wanted).map(|(topic, _)| topic).collect()
@@ -223,14 +223,14 @@ impl Reading {
     }
 
     /// The relations that were found, each once.
-    fn found(&self) -> impl Iterator<Item = (&RelationFacts, &Has)> {
+    fn found(&self) -> impl Iterator<Item = (&RelationFacts, &ToAsk)> {
         let mut seen = BTreeSet::new();
         let named = self.answers.head.iter().flat_map(|head| &head.relations);
         let found = named.filter_map(|named| Some((named.asked.found.as_ref()?, named.has.as_ref()?)));
         found.filter(move |(relation, _)| seen.insert(relation.id.oid))
     }
 
-    fn oids_of(&self, wanted: impl Fn(&RelationFacts, &Has) -> bool) -> Vec<u32> {
+    fn oids_of(&self, wanted: impl Fn(&RelationFacts, &ToAsk) -> bool) -> Vec<u32> {
         self.found().filter(|(relation, has)| wanted(relation, has)).map(|(relation, _)| relation.id.oid).collect()
     }
 

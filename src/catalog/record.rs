@@ -14,7 +14,7 @@ pub const JOB_CLASS: i32 = 0x7067_736a;
 
 /// What is known of a table's record.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Recorded {
+pub struct RecordRow {
     /// The table's name of now.
     pub schema: String,
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Recorded {
     pub holder: Option<i32>,
 }
 
-/// The question about the table `$1` (an oid as text): one row, one JSON text, which is a [`Recorded`]. No row: it is gone.
+/// The question about the table `$1` (an oid as text): one row, one JSON text, which is a [`RecordRow`]. No row: it is gone.
 pub fn question(server_version: i32) -> String {
     let question = include_str!("record.sql").replace("holder_counts", &super::query::may_change("a.usesysid"));
     question.replace("may_set_role", may_set_role(server_version))

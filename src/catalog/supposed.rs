@@ -1,9 +1,10 @@
 //! Supposed facts, where no server is asked: every relation exists, and is not ours to answer for.
 
-use super::naming::{self, Wanted};
+use super::naming::{self, NameNeeded};
 use super::query::relations_of;
 use super::{
-    Asked, BackfillFacts, ColumnFacts, Facts, IndexFacts, RelationFacts, RelationRef, SequenceWay, SessionFacts,
+    BackfillFacts, ColumnFacts, Facts, IndexFacts, NamedFacts, RelationFacts, RelationRef, SequenceCreation,
+    SessionFacts,
 };
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::form::Form;
@@ -12,14 +13,14 @@ use std::collections::HashSet;
 
 /// How large every relation is supposed to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
+pub enum SupposedSize {
     /// As small as may be.
     Small,
     /// Far over any limit for small tables.
     Large,
 }
 
-impl Size {
+impl SupposedSize {
     fn bytes(self) -> u64 {
         if self == Self::Large { 100 << 30 } else { 0 }
     }
@@ -33,7 +34,7 @@ impl Size {
 const VERSION: i32 = 140_000;
 
 /// Facts under which nothing can be answered from the catalogue, and everything takes as long as the size says.
-pub fn facts(statement: &Statement, size: Size) -> Facts {
+pub fn facts(statement: &Statement, size: SupposedSize) -> Facts {
     let session = SessionFacts {
         server_version: VERSION,
         deadlock_timeout_ms: 1_000,
@@ -58,12 +59,12 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
         };
         let columns = ddl.filter(|_| target).map(columns).unwrap_or_default();
         let found = (!new).then(|| RelationFacts { columns, ..relation(&name, oid, kind, size) });
-        Asked { name, schema_usable: true, may_create: true, found }
+        NamedFacts { name, schema_usable: true, may_create: true, found }
     };
-    let relations: Vec<Asked> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
+    let relations: Vec<NamedFacts> = relations_of(statement).into_iter().enumerate().map(suppose).collect();
     let table = relations.first().and_then(|asked| asked.found.as_ref());
     let wanted = table.map(|table| naming::wanted(statement, table)).unwrap_or_default();
-    let free_names = wanted.into_iter().filter_map(Wanted::first).collect();
+    let free_names = wanted.into_iter().filter_map(NameNeeded::first).collect();
     let backfill = Some(BackfillFacts {
         obstacle: None,
         distrust: None,
@@ -71,7 +72,7 @@ pub fn facts(statement: &Statement, size: Size) -> Facts {
         quiet: false,
         role: "CURRENT_USER".to_owned(),
         owner: "CURRENT_USER".to_owned(),
-        sequences: Some(SequenceWay::Plain),
+        sequences: Some(SequenceCreation::Plain),
     });
     Facts { session, relations, free_names, backfill, ..Facts::default() }
 }
@@ -96,7 +97,7 @@ fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
 
 /// A table that an earlier statement of the same text has created.
 pub fn empty_table(name: &RelationName, created_here: bool) -> RelationFacts {
-    let table = relation(name, 0, RelationKind::Table, Size::Small);
+    let table = relation(name, 0, RelationKind::Table, SupposedSize::Small);
     RelationFacts { created_here, owned: true, ..table }
 }
 
@@ -135,7 +136,7 @@ fn kind(ddl: &Ddl) -> RelationKind {
     }
 }
 
-fn relation(name: &RelationName, oid: u32, kind: RelationKind, size: Size) -> RelationFacts {
+fn relation(name: &RelationName, oid: u32, kind: RelationKind, size: SupposedSize) -> RelationFacts {
     let schema = name.schema.clone().unwrap_or_else(|| "public".to_owned());
     let table = RelationRef { oid: 1, schema: schema.clone(), name: format!("(the table of {name})") };
     let id = RelationRef { oid, schema, name: name.name.clone() };

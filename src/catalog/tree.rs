@@ -5,7 +5,7 @@
 //! which columns it has, and the catalogue which index of a partition is the same ([`TREE_SQL`] compares what
 //! PostgreSQL compares before it attaches one). Names are given as PostgreSQL gives them: a table before its partitions.
 //!
-//! Pure, as all of `catalog`: [`Inquiry`] says what to ask next, the caller owns the connection.
+//! Pure, as all of `catalog`: [`IndexInquiry`] says what to ask next, the caller owns the connection.
 //!
 //! Limit: PostgreSQL goes through partitions in the order of their bounds, this in that of their oids. It makes a difference
 //! only where names are so long that those of two indexes would be cut to the same.
@@ -66,7 +66,7 @@ pub struct Member {
     #[serde(default)]
     pub inherits_not_null: bool,
     /// The index that PostgreSQL would attach.
-    pub equal: Option<Equal>,
+    pub equal: Option<MatchingIndex>,
     /// Else the name that PostgreSQL would choose for a new one.
     #[serde(default)]
     pub new_index: Option<String>,
@@ -74,7 +74,7 @@ pub struct Member {
 
 /// An index that is the same as the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Equal {
+pub struct MatchingIndex {
     #[serde(flatten)]
     pub id: RelationRef,
     pub valid: bool,
@@ -100,7 +100,7 @@ impl Tree {
 
 /// One thing to ask: `first` runs in a transaction that is rolled back, then the question, for one text, in the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Round {
+pub struct ProbeRound {
     pub first: Vec<String>,
     pub question: Cow<'static, str>,
     pub parameters: Vec<String>,
@@ -109,7 +109,7 @@ pub struct Round {
 /// What is learned round by round.
 pub trait Inquire {
     /// What to ask now; `None`: no more.
-    fn round(&mut self) -> Option<Round>;
+    fn round(&mut self) -> Option<ProbeRound>;
 
     /// Reads the answer to the round.
     ///
@@ -120,7 +120,7 @@ pub trait Inquire {
 
 /// What is to be learned about an index on a partitioned table.
 #[derive(Debug)]
-pub struct Inquiry {
+pub struct IndexInquiry {
     names: IndexNames,
     build: String,
     make: String,
@@ -130,19 +130,19 @@ pub struct Inquiry {
     asked: usize,
     /// Names that are asked for, each with its schema.
     candidates: Vec<(String, String)>,
-    taken: Vec<Taken>,
+    taken: Vec<TakenName>,
 }
 
 /// A name that something has already.
 #[derive(Debug)]
-struct Taken {
+struct TakenName {
     schema: String,
     name: String,
     /// A relation has it; not merely a constraint.
     by_relation: bool,
 }
 
-impl Inquiry {
+impl IndexInquiry {
     /// `None`: nothing need be known of the partitions.
     pub fn new(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Self> {
         let Class::Ddl(ddl) = &statement.class else { return None };
@@ -199,7 +199,7 @@ impl Inquiry {
         // A name of the author's may be that of another table's constraint.
         let constraints_count = self.names.of_constraint && !(of.id.oid == self.oid && self.names.given.is_some());
         let given = named.iter().any(|(other, n)| other.id.schema == of.id.schema && n.as_deref() == Some(name));
-        let taken = |t: &Taken| t.schema == of.id.schema && t.name == name && (t.by_relation || constraints_count);
+        let taken = |t: &TakenName| t.schema == of.id.schema && t.name == name && (t.by_relation || constraints_count);
         !given && !self.taken.iter().any(taken)
     }
 
@@ -219,11 +219,11 @@ impl Inquiry {
     }
 }
 
-impl Inquire for Inquiry {
-    fn round(&mut self) -> Option<Round> {
+impl Inquire for IndexInquiry {
+    fn round(&mut self) -> Option<ProbeRound> {
         if self.tree.is_none() {
             let kind = if self.names.of_constraint { "constraint" } else { "index" };
-            return Some(Round {
+            return Some(ProbeRound {
                 first: vec![self.make.clone(), self.build.clone()],
                 question: TREE_SQL.into(),
                 parameters: vec![self.oid.to_string(), kind.to_owned()],
@@ -233,7 +233,8 @@ impl Inquire for Inquiry {
         let of = |names: &mut dyn Iterator<Item = &str>| query::array(names.map(Some));
         let schemas = of(&mut self.candidates.iter().map(|(schema, _)| schema.as_str()));
         let names = of(&mut self.candidates.iter().map(|(_, name)| name.as_str()));
-        let round = Round { first: Vec::new(), question: naming::TAKEN_SQL.into(), parameters: vec![schemas, names] };
+        let round =
+            ProbeRound { first: Vec::new(), question: naming::TAKEN_SQL.into(), parameters: vec![schemas, names] };
         (!self.candidates.is_empty()).then_some(round)
     }
 
@@ -246,7 +247,7 @@ impl Inquire for Inquiry {
         let candidates = std::mem::take(&mut self.candidates);
         self.taken.extend(places.into_iter().filter_map(|(place, by_relation)| {
             let (schema, name) = candidates.get(place.checked_sub(1)?)?.clone();
-            Some(Taken { schema, name, by_relation })
+            Some(TakenName { schema, name, by_relation })
         }));
         Ok(())
     }

@@ -11,7 +11,7 @@
 //! Invariants: as those of the facts (`reading.rs`).
 
 use super::query::array;
-use super::tree::Round;
+use super::tree::ProbeRound;
 use crate::pg::RelationName;
 use serde::Deserialize;
 
@@ -59,7 +59,7 @@ pub fn may_run(code: &str) -> bool {
 
 /// What may be copied of a relation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Copied {
+pub enum CopyExtent {
     /// All of it.
     All,
     /// These indexes, by their definitions, of which none calls more than it may.
@@ -75,20 +75,20 @@ struct Answer {
 }
 
 /// What to ask about the relation with this oid.
-pub fn round(oid: u32) -> Round {
+pub fn round(oid: u32) -> ProbeRound {
     let question = COPIED_SQL.replace("the_code", &code(ALONE, "")).into();
-    Round { first: vec![MEANT_AS_WRITTEN.to_owned()], question, parameters: vec![oid.to_string()] }
+    ProbeRound { first: vec![MEANT_AS_WRITTEN.to_owned()], question, parameters: vec![oid.to_string()] }
 }
 
 /// Reads the answer, if there was one.
-pub fn copied(json: Option<&str>) -> Copied {
+pub fn copied(json: Option<&str>) -> CopyExtent {
     let Some(Answer { code, indexes }) = json.and_then(|json| serde_json::from_str(json).ok()) else {
-        return Copied::Nothing("it cannot be told whose code that would run".to_owned());
+        return CopyExtent::Nothing("it cannot be told whose code that would run".to_owned());
     };
     match code.as_str() {
-        "" => Copied::All,
-        "-" => Copied::Indexes(indexes.into_iter().flatten().collect()),
-        _ => Copied::Nothing(code),
+        "" => CopyExtent::All,
+        "-" => CopyExtent::Indexes(indexes.into_iter().flatten().collect()),
+        _ => CopyExtent::Nothing(code),
     }
 }
 
@@ -165,10 +165,10 @@ mod tests {
 
     #[test]
     fn answers() {
-        assert_eq!(copied(Some(r#"{"code": "", "indexes": ["x"]}"#)), Copied::All);
-        assert_eq!(copied(Some(r#"{"code": "-", "indexes": ["x", null]}"#)), Copied::Indexes(vec!["x".to_owned()]));
-        assert_eq!(copied(Some(r#"{"code": "its", "indexes": []}"#)), Copied::Nothing("its".to_owned()));
-        assert!(matches!(copied(None), Copied::Nothing(_)));
+        assert_eq!(copied(Some(r#"{"code": "", "indexes": ["x"]}"#)), CopyExtent::All);
+        assert_eq!(copied(Some(r#"{"code": "-", "indexes": ["x", null]}"#)), CopyExtent::Indexes(vec!["x".to_owned()]));
+        assert_eq!(copied(Some(r#"{"code": "its", "indexes": []}"#)), CopyExtent::Nothing("its".to_owned()));
+        assert!(matches!(copied(None), CopyExtent::Nothing(_)));
         let message = r#"invalid input syntax for type integer: "pgsluice: its index "I" calls x""#;
         assert_eq!(untrue(message), Some(r#"its index "I" calls x"#));
         assert_eq!(untrue("division by zero"), None);

@@ -4,9 +4,9 @@ use super::Failure;
 use crate::catalog::Facts;
 use crate::catalog::query::relations_of;
 use crate::catalog::reading::Question;
-use crate::catalog::tree::Round;
+use crate::catalog::tree::ProbeRound;
 use crate::config::{Address, BackendTls, BackendTlsMode};
-use crate::learn::{Asking, Failed, Rows, learn, read};
+use crate::learn::{CatalogQueries, ProbeFailure, Rows, learn, read};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
 use crate::plan::{self, Limits};
@@ -74,10 +74,10 @@ impl Backend {
     }
 }
 
-impl Asking for &Client {
-    type Stop = Error;
+impl CatalogQueries for &Client {
+    type Error = Error;
 
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, Failed>, Error> {
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, ProbeFailure>, Error> {
         self.batch_execute(GUARD).await?;
         let mut rows = Ok(Rows::new());
         for (nth, sql) in statements.iter().enumerate() {
@@ -85,7 +85,7 @@ impl Asking for &Client {
                 Ok(messages) => messages,
                 Err(error) => {
                     let Some(state) = error.code().cloned() else { return Err(error) };
-                    rows = Err(Failed { nth, sqlstate: state.code().to_owned() });
+                    rows = Err(ProbeFailure { nth, sqlstate: state.code().to_owned() });
                     break;
                 }
             };
@@ -95,7 +95,7 @@ impl Asking for &Client {
         Ok(rows)
     }
 
-    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Error> {
+    async fn behind(&mut self, round: &ProbeRound) -> Result<Option<String>, Error> {
         self.batch_execute(GUARD).await?;
         let parameters: Vec<_> = round.parameters.iter().map(|text| text as &(dyn ToSql + Sync)).collect();
         let answered = async {

@@ -8,7 +8,7 @@ use super::Failure;
 use super::backend::Backend;
 use crate::catalog::Facts;
 use crate::catalog::query::relations_of;
-use crate::catalog::supposed::{self, Size};
+use crate::catalog::supposed::{self, SupposedSize};
 use crate::config::{Address, Config};
 use crate::pg::RelationName;
 use crate::plan::{Limits, Plan, Refusal, plan, print};
@@ -127,7 +127,7 @@ impl Planner {
     fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
         let mut facts = match &self.backend {
             Some(backend) if !relations_of(statement).is_empty() => backend.facts(statement, &limits())?,
-            Some(_) | None => supposed::facts(statement, Size::Large),
+            Some(_) | None => supposed::facts(statement, SupposedSize::Large),
         };
         facts.session.in_transaction = self.in_transaction;
         for asked in &mut facts.relations {

@@ -14,7 +14,7 @@
 //! `pg_cancel_backend` that comes between two tries is lost, as it is in any session that is idle; the client's own cancel is not.
 
 use super::wait::jitter;
-use super::{Execution, Reply, Stop};
+use super::{Reply, Run, RunError};
 use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 /// How the client has sent its call.
 #[derive(Debug)]
-pub enum Own<'a> {
+pub enum ClientCall<'a> {
     /// A text of a string.
     Text(&'a str),
     /// The types in its Parse, the body of its Bind, the frame of its Execute.
@@ -35,7 +35,7 @@ pub enum Own<'a> {
 
 /// What the client's statement came to.
 #[derive(Debug, Default)]
-struct Told {
+struct ClientAnswer {
     /// What the client gets of it.
     frames: BytesMut,
     done: usize,
@@ -52,7 +52,7 @@ pub(super) struct Timeouts {
 
 /// A look around.
 #[derive(Debug, Clone, Copy)]
-struct View {
+struct Surroundings {
     /// Another session could wait for this one.
     holds: bool,
     /// Somebody who holds an advisory lock builds an index concurrently, or does the like.
@@ -110,7 +110,7 @@ const RAREST_SEARCH: Duration = Duration::from_secs(30);
 /// Nobody cancels the same session more often, unless by a program.
 const UNLOCKS: usize = 20;
 
-impl Execution<'_> {
+impl Run<'_> {
     /// `backend`: the pid that the server has given at the login.
     ///
     /// # Errors
@@ -118,9 +118,9 @@ impl Execution<'_> {
     pub async fn advisory_lock(
         &mut self,
         lock: &AdvisoryLock,
-        own: &Own<'_>,
+        own: &ClientCall<'_>,
         backend: Option<i32>,
-    ) -> Result<Reply, Stop> {
+    ) -> Result<Reply, RunError> {
         let most = format!(
             "(SELECT LEAST({FIRST}::pg_catalog.interval, pg_catalog.current_setting('deadlock_timeout')::pg_catalog.interval \
              OPERATOR(pg_catalog./) 2)) AS t(most)"
@@ -133,7 +133,7 @@ impl Execution<'_> {
     }
 
     /// Stands in the server's queue for at most `most`: a FROM item.
-    async fn queue(&mut self, own: &Own<'_>, most: &str) -> Result<Queued, Stop> {
+    async fn queue(&mut self, own: &ClientCall<'_>, most: &str) -> Result<Queued, RunError> {
         /// BEGIN or SAVEPOINT, and the timeout.
         const BEFORE: usize = 2;
         let inside = self.in_transaction();
@@ -149,13 +149,13 @@ impl Execution<'_> {
         }
         let told = self.told(batch, BEFORE).await?;
         let Some(error) = told.error else { return Ok(Queued::Done(Reply { frames: told.frames })) };
-        if self.talk.link.front_gone() {
-            return Err(Stop::ClientGone);
+        if self.channel.link.front_gone() {
+            return Err(RunError::ClientGone);
         }
         let locked = error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE && told.done == BEFORE;
         let refused = told.done < BEFORE && error.sqlstate() != sqlstate::QUERY_CANCELED;
         if !inside || locked || refused {
-            self.take_back().await?;
+            self.rollback_attempt().await?;
         }
         match error {
             error if locked => Ok(Queued::Locked(error)),
@@ -168,7 +168,7 @@ impl Execution<'_> {
     }
 
     /// The client's statement alone.
-    async fn as_it_is(&mut self, own: &Own<'_>) -> Result<Reply, Stop> {
+    async fn as_it_is(&mut self, own: &ClientCall<'_>) -> Result<Reply, RunError> {
         let mut batch = Batch::new();
         put_own(&mut batch, own);
         let told = self.told(batch, 0).await?;
@@ -181,15 +181,15 @@ impl Execution<'_> {
     async fn poll_for(
         &mut self,
         lock: &AdvisoryLock,
-        own: &Own<'_>,
+        own: &ClientCall<'_>,
         backend: Option<i32>,
         error: ServerError,
-    ) -> Result<Reply, Stop> {
+    ) -> Result<Reply, RunError> {
         self.metrics.advisory_waits.add();
         let timeouts = self.own_timeouts().await?;
         if !timeouts.lock.is_zero() && self.begun.elapsed() >= timeouts.lock {
             let stop = self.ended(error);
-            return Err(self.leave(stop).await);
+            return Err(self.give_up_block(stop).await);
         }
         let mut view = self.look_around().await?;
         // Behind a pooler the next statement may have another backend, and this one another client.
@@ -200,7 +200,7 @@ impl Execution<'_> {
         let (mut pause, mut searched) = (timeouts.deadlock, Instant::now());
         loop {
             if let Some(stop) = self.interrupted().or_else(|| self.timed_out(timeouts)) {
-                return Err(self.leave(stop).await);
+                return Err(self.give_up_block(stop).await);
             }
             if self.try_lock(lock, own).await? {
                 return self.granted(lock, own).await;
@@ -219,18 +219,20 @@ impl Execution<'_> {
     }
 
     /// Long enough in the server's queue for it to find a deadlock.
-    async fn search(&mut self, own: &Own<'_>, timeouts: Timeouts) -> Result<Option<Reply>, Stop> {
+    async fn search(&mut self, own: &ClientCall<'_>, timeouts: Timeouts) -> Result<Option<Reply>, RunError> {
         let most = (timeouts.deadlock + timeouts.deadlock / 5).as_millis();
         let left = timeouts.lock.saturating_sub(self.begun.elapsed()).as_millis();
         let most = if timeouts.lock.is_zero() { most } else { most.min(left.max(1)) };
         match self.queue(own, &format!("(SELECT '{most} ms'::pg_catalog.interval) AS t(most)")).await {
             Ok(Queued::Done(reply)) => Ok(Some(reply)),
             Ok(Queued::Locked(_) | Queued::AsItIs) => Ok(None),
-            Err(Stop::Server(error)) if error.sqlstate() == sqlstate::DEADLOCK_DETECTED && !self.in_transaction() => {
+            Err(RunError::Server(error))
+                if error.sqlstate() == sqlstate::DEADLOCK_DETECTED && !self.in_transaction() =>
+            {
                 // With a build that has begun just now there is none: it goes on as soon as we do not wait in the server.
                 match self.look_around().await? {
                     Some(view) if view.builds => Ok(None),
-                    _ => Err(Stop::Server(error)),
+                    _ => Err(RunError::Server(error)),
                 }
             }
             Err(stop) => Err(stop),
@@ -238,14 +240,14 @@ impl Execution<'_> {
     }
 
     /// Whether the lock is held now, as the client has not been told yet.
-    async fn try_lock(&mut self, lock: &AdvisoryLock, own: &Own<'_>) -> Result<bool, Stop> {
+    async fn try_lock(&mut self, lock: &AdvisoryLock, own: &ClientCall<'_>) -> Result<bool, RunError> {
         let sql = if self.for_session(lock) { &lock.try_of_session } else { &lock.try_of_transaction };
         let mut batch = Batch::new();
         // For who looks at what the session does.
         put_like(&mut batch, &format!("/* pgsluice: waiting for an advisory lock */ {sql}"), own);
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         let got = answer.value() == Some("t");
-        self.struck(answer.error)?;
+        self.cancelled_by(answer.error)?;
         Ok(got)
     }
 
@@ -255,7 +257,7 @@ impl Execution<'_> {
     }
 
     /// The lock is held: the client's statement is granted what the session has already, and what it has twice is given back once.
-    async fn granted(&mut self, lock: &AdvisoryLock, own: &Own<'_>) -> Result<Reply, Stop> {
+    async fn granted(&mut self, lock: &AdvisoryLock, own: &ClientCall<'_>) -> Result<Reply, RunError> {
         let mut batch = Batch::new();
         put_own(&mut batch, own);
         if self.for_session(lock) {
@@ -268,7 +270,7 @@ impl Execution<'_> {
             for _ in 0..UNLOCKS {
                 let mut batch = Batch::new();
                 put_like(&mut batch, &lock.unlock, own);
-                if self.talk.ask(batch, None).await?.error.is_none() {
+                if self.channel.ask(batch, None).await?.error.is_none() {
                     break;
                 }
             }
@@ -278,17 +280,17 @@ impl Execution<'_> {
     }
 
     /// An error of the client's statement, in its terms.
-    pub(super) fn ended(&self, error: ServerError) -> Stop {
-        if self.talk.link.front_gone() {
-            return Stop::ClientGone;
+    pub(super) fn ended(&self, error: ServerError) -> RunError {
+        if self.channel.link.front_gone() {
+            return RunError::ClientGone;
         }
-        self.talk.take_cancelled();
+        self.channel.take_cancelled();
         let offset = self.offset;
-        Stop::Server(ServerError::new(error.with_position(|position| Some(position + offset))))
+        RunError::Server(ServerError::new(error.with_position(|position| Some(position + offset))))
     }
 
     /// The session's own limits, which count from when its statement began.
-    fn timed_out(&self, timeouts: Timeouts) -> Option<Stop> {
+    fn timed_out(&self, timeouts: Timeouts) -> Option<RunError> {
         let waited = self.begun.elapsed();
         let over = |limit: Duration| !limit.is_zero() && waited >= limit;
         let report = match (over(timeouts.lock), over(timeouts.statement)) {
@@ -296,27 +298,27 @@ impl Execution<'_> {
             (_, true) => Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout"),
             _ => return None,
         };
-        Some(Stop::Report(report))
+        Some(RunError::Report(report))
     }
 
     /// SHOW needs no privilege.
-    pub(super) async fn own_timeouts(&mut self) -> Result<Timeouts, Stop> {
+    pub(super) async fn own_timeouts(&mut self) -> Result<Timeouts, RunError> {
         let mut batch = Batch::new();
         for setting in ["lock_timeout", "statement_timeout", "deadlock_timeout"] {
             batch.statement(&format!("SHOW {setting}"), &[]);
         }
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         let shown = |nth: usize| {
             let text = answer.rows.get(nth).and_then(|row| row.first()?.as_deref());
             text.and_then(milliseconds).unwrap_or_default()
         };
         let timeouts = Timeouts { lock: shown(0), statement: shown(1), deadlock: shown(2) };
-        self.struck(answer.error)?;
+        self.cancelled_by(answer.error)?;
         Ok(timeouts)
     }
 
     /// `None`: this role may not look.
-    async fn look_around(&mut self) -> Result<Option<View>, Stop> {
+    async fn look_around(&mut self) -> Result<Option<Surroundings>, RunError> {
         let inside = self.in_transaction();
         let mut batch = Batch::new();
         if inside {
@@ -326,13 +328,13 @@ impl Execution<'_> {
         if inside {
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         }
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         if let Some(error) = answer.error {
             if error.sqlstate() == sqlstate::QUERY_CANCELED {
-                return self.struck(Some(error)).map(|()| None);
+                return self.cancelled_by(Some(error)).map(|()| None);
             }
             if inside {
-                self.take_back().await?;
+                self.rollback_attempt().await?;
             }
             return Ok(None);
         }
@@ -340,11 +342,11 @@ impl Execution<'_> {
         let value = |nth: usize| row.get(nth).and_then(|value| value.as_deref());
         let is = |nth: usize| value(nth) == Some("t");
         let pid = value(0).and_then(|pid| pid.parse().ok()).unwrap_or_default();
-        Ok(Some(View { holds: is(1), builds: is(2), may_sleep: is(3), pid }))
+        Ok(Some(Surroundings { holds: is(1), builds: is(2), may_sleep: is(3), pid }))
     }
 
     /// A nap on the server can be seen and cancelled there.
-    async fn nap_for(&mut self, view: Option<View>, timeouts: Timeouts) -> Result<(), Stop> {
+    async fn nap_for(&mut self, view: Option<Surroundings>, timeouts: Timeouts) -> Result<(), RunError> {
         let waited = self.begun.elapsed();
         let longest = if self.in_transaction() { LONGEST_IN_A_BLOCK } else { LONGEST_NAP };
         let mut nap =
@@ -356,23 +358,23 @@ impl Execution<'_> {
             tokio::time::sleep(nap).await;
             return Ok(());
         }
-        let answer = self.talk.ask_one(&nap_sql(nap, "waiting for an advisory lock"), &[]).await?;
-        self.struck(answer.error)
+        let answer = self.channel.ask_one(&nap_sql(nap, "waiting for an advisory lock"), &[]).await?;
+        self.cancelled_by(answer.error)
     }
 
     /// Sends a batch; of its statement `visible` the client is to get all, as it comes.
-    async fn told(&mut self, batch: Batch, visible: usize) -> Result<Told, Stop> {
-        self.talk.uncover().await?;
-        self.talk.send(batch.sync());
-        let mut gone = self.talk.canceller();
-        let mut told = Told::default();
+    async fn told(&mut self, batch: Batch, visible: usize) -> Result<ClientAnswer, RunError> {
+        self.channel.finish_nap().await?;
+        self.channel.send(batch.sync());
+        let mut gone = self.channel.canceller();
+        let mut told = ClientAnswer::default();
         loop {
-            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.link.next_back_frame(&mut gone).await?;
             let shown = told.done == visible;
             match frame.first().copied().unwrap_or_default() {
                 b'Z' => break,
-                b'S' => self.talk.link.tell_front(&frame),
-                b'A' => self.talk.hold_notification(&frame),
+                b'S' => self.channel.link.send_to_client(&frame),
+                b'A' => self.channel.hold_notification(&frame),
                 b'T' | b'D' | b'N' if shown => told.frames.extend_from_slice(&frame),
                 b'C' | b'I' => {
                     if shown {
@@ -383,8 +385,8 @@ impl Execution<'_> {
                 b'E' => {
                     let error = ServerError::new(frame);
                     if error.is_fatal() {
-                        self.talk.link.tell_front(&error.frame);
-                        return Err(Stop::Lost);
+                        self.channel.link.send_to_client(&error.frame);
+                        return Err(RunError::Lost);
                     }
                     told.error = Some(error);
                 }
@@ -392,24 +394,26 @@ impl Execution<'_> {
             }
         }
         if told.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
-            self.talk.cancel_settled().await;
+            self.channel.cancel_settled().await;
         }
         Ok(told)
     }
 }
 
-fn put_own(batch: &mut Batch, own: &Own<'_>) {
+fn put_own(batch: &mut Batch, own: &ClientCall<'_>) {
     match own {
-        Own::Text(sql) => batch.described(sql),
-        Own::Bound { bind, execute, .. } => batch.bound(bind, execute),
+        ClientCall::Text(sql) => batch.described(sql),
+        ClientCall::Bound { bind, execute, .. } => batch.bound(bind, execute),
     }
 }
 
 /// Another call with the arguments of the client's.
-fn put_like(batch: &mut Batch, sql: &str, own: &Own<'_>) {
+fn put_like(batch: &mut Batch, sql: &str, own: &ClientCall<'_>) {
     match own {
-        Own::Text(_) => batch.statement(sql, &[]),
-        Own::Bound { types, bind, .. } => batch.statement_with(sql, types, bind_parameters(bind).unwrap_or(&[0; 4])),
+        ClientCall::Text(_) => batch.statement(sql, &[]),
+        ClientCall::Bound { types, bind, .. } => {
+            batch.statement_with(sql, types, bind_parameters(bind).unwrap_or(&[0; 4]));
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! (it reads a large table) is told as the phases met it: `docs/forms/constraints.md` lists what that may be.
 
 use super::attempt::{is_lock_failure, nap, set_local};
-use super::{Execution, Reply, Stop};
+use super::{Reply, Run, RunError};
 use crate::lanes::lock_sql;
 use crate::plan::{Plan, Step};
 use crate::sql::form::Form;
@@ -17,19 +17,19 @@ use std::time::Duration;
 /// How often the locks are asked for.
 const TRIES: usize = 5;
 
-impl Execution<'_> {
+impl Run<'_> {
     /// What the client is told in place of `stop`, perhaps.
-    pub(super) async fn as_directly(&mut self, plan: &Plan, stop: Stop) -> Result<Stop, Stop> {
-        let undone = !self.in_transaction() && self.memory.left.is_none();
+    pub(super) async fn as_directly(&mut self, plan: &Plan, stop: RunError) -> Result<RunError, RunError> {
+        let undone = !self.in_transaction() && self.state.pending_undo.is_none();
         let asks = may_be_wrong_twice(plan) && undone;
         match &stop {
-            Stop::Server(error) if asks && is_of_the_statement(error) && !self.talk.link.front_gone() => {}
+            RunError::Server(error) if asks && is_of_the_statement(error) && !self.channel.link.front_gone() => {}
             _ => return Ok(stop),
         }
         for _ in 0..TRIES {
             let Some(error) = self.once_more(plan).await? else { break };
             if is_lock_failure(&error) {
-                self.talk.ask_one(&nap(self.config.locks.poll), &[]).await?;
+                self.channel.ask_one(&nap(self.config.locks.poll), &[]).await?;
                 continue;
             }
             if is_of_the_statement(&error) {
@@ -41,7 +41,7 @@ impl Execution<'_> {
         Ok(stop)
     }
 
-    async fn once_more(&mut self, plan: &Plan) -> Result<Option<ServerError>, Stop> {
+    async fn once_more(&mut self, plan: &Plan) -> Result<Option<ServerError>, RunError> {
         let locks = &self.config.locks;
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
@@ -54,9 +54,9 @@ impl Execution<'_> {
         batch.statement(&plan.statement, &[]);
         // With an error the locks are gone already; without one they go at once.
         batch.statement("ROLLBACK", &[]);
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         if answer.error.is_some() {
-            self.talk.ask_one("ROLLBACK", &[]).await?;
+            self.channel.ask_one("ROLLBACK", &[]).await?;
         }
         Ok(answer.error)
     }

@@ -16,12 +16,12 @@ mod sweep;
 mod throttle;
 mod watch;
 
-use self::pace::{Pace, Progress};
-use self::range::{Places, Walk};
+use self::pace::{BatchSize, Progress};
+use self::range::{PageLayout, Walk};
 use self::throttle::Throttle;
 use super::record::Place;
-use super::wait::Waiting;
-use super::{Execution, Stop};
+use super::wait::LockWait;
+use super::{Run, RunError};
 use crate::backend::Answer;
 use crate::catalog::trust;
 use crate::lanes::nap_sql;
@@ -84,7 +84,7 @@ struct Listing {
 
 /// How a batch is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
+enum BatchKind {
     Plain,
     /// Without the rows that others have locked.
     Skipping,
@@ -93,7 +93,7 @@ enum How {
 }
 
 /// How a short transaction ended, if the backfill goes on.
-enum Ended {
+enum BatchOutcome {
     Done(Answer),
     /// A lock was not to be had in time.
     Locked,
@@ -105,13 +105,13 @@ enum Ended {
 }
 
 /// One backfill under way.
-struct Filling<'a> {
+struct BackfillRun<'a> {
     what: &'a Backfill,
     phase: &'a Phase,
-    waiting: &'a mut Waiting,
+    waiting: &'a mut LockWait,
     leaves: Vec<Leaf>,
-    places: Places,
-    pace: Pace,
+    places: PageLayout,
+    pace: BatchSize,
     /// The longest that a batch may take now.
     longest: Duration,
     progress: Progress,
@@ -124,7 +124,7 @@ struct Filling<'a> {
     still: u64,
 }
 
-impl Filling<'_> {
+impl BackfillRun<'_> {
     /// What another session had done is no work of this one's. The pages that are left, of each table.
     fn go_on(&mut self, from: Option<Place>) -> Vec<Range<u64>> {
         let progress = &mut self.progress;
@@ -145,7 +145,7 @@ impl Filling<'_> {
     }
 
     /// The statement of one batch: of rows that want all of its columns.
-    fn update(&self, leaf: usize, batch: &Range<u64>, how: How, columns: &[Filled]) -> String {
+    fn update(&self, leaf: usize, batch: &Range<u64>, how: BatchKind, columns: &[Filled]) -> String {
         let name = self.leaves.get(leaf).map(|leaf| leaf.name.quoted()).unwrap_or_default();
         let each = |words: fn(&Filled) -> String, between: &str| {
             columns.iter().map(words).collect::<Vec<_>>().join(between) //
@@ -154,12 +154,12 @@ impl Filling<'_> {
         let wanted = format!("{} AND {wanting}", self.places.condition(batch));
         let update = format!("UPDATE ONLY {name} SET {set} WHERE");
         match how {
-            How::Plain => format!("/* pgsluice: filling old rows */ {update} {wanted}"),
-            How::Skipping => format!(
+            BatchKind::Plain => format!("/* pgsluice: filling old rows */ {update} {wanted}"),
+            BatchKind::Skipping => format!(
                 "/* pgsluice: filling old rows that nobody has locked */ {update} ctid OPERATOR(pg_catalog.=) ANY (ARRAY(\
                  SELECT ctid FROM ONLY {name} WHERE {wanted} FOR NO KEY UPDATE SKIP LOCKED))"
             ),
-            How::Counting => format!(
+            BatchKind::Counting => format!(
                 "/* pgsluice: filling old rows that were moved */ WITH pgsluice AS ({update} {wanted} RETURNING {} AS still) \
                  SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE still) FROM pgsluice",
                 each(|filled| format!("({})", filled.wanting), " OR ")
@@ -185,21 +185,26 @@ impl Filling<'_> {
     }
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Fills all rows that want it. The lanes are held by the caller.
-    pub(super) async fn backfill(&mut self, phase: &Phase, what: &Backfill, waiting: &mut Waiting) -> Result<(), Stop> {
+    pub(super) async fn backfill(
+        &mut self,
+        phase: &Phase,
+        what: &Backfill,
+        waiting: &mut LockWait,
+    ) -> Result<(), RunError> {
         let listing = self.listing(what, phase, waiting).await?;
-        let places = Places::new(listing.block_size, self.facts.session.server_version);
+        let places = PageLayout::new(listing.block_size, self.facts.session.server_version);
         let of_rows: Option<f64> = listing.leaves.iter().map(|leaf| leaf.rows).sum();
         let of_pages = listing.leaves.iter().map(|leaf| leaf.pages as f64).sum();
         let now = Instant::now();
-        let mut filling = Filling {
+        let mut filling = BackfillRun {
             what,
             phase,
             waiting,
             leaves: listing.leaves,
             places,
-            pace: Pace::new(places.lines, places.most(), self.config.backfill.batch_time),
+            pace: BatchSize::new(places.lines, places.most(), self.config.backfill.batch_time),
             longest: self.longest(),
             progress: Progress { of_rows, of_pages, ..Progress::default() },
             throttle: Throttle::default(),
@@ -210,12 +215,12 @@ impl Execution<'_> {
         };
         for (leaf, left) in filling.go_on(self.recorded_place()).into_iter().enumerate() {
             let mut walk = Walk::new(left.start * places.lines..left.end * places.lines);
-            self.walk(&mut filling, leaf, &what.columns, &mut walk, How::Plain).await?;
+            self.walk(&mut filling, leaf, &what.columns, &mut walk, BatchKind::Plain).await?;
             filling.at = Some((leaf, walk.at()));
         }
         self.sweep(&mut filling).await?;
         self.analyze(&filling).await?;
-        let Filling { progress, begun, .. } = filling;
+        let BackfillRun { progress, begun, .. } = filling;
         tracing::info!(rows = progress.rows, seconds = begun.elapsed().as_secs_f64(), table = %what.table, "backfilled");
         Ok(())
     }
@@ -223,26 +228,26 @@ impl Execution<'_> {
     /// Batch by batch through a range of one table, to its end. With `Counting` only up to a lock that is not to be had.
     async fn walk(
         &mut self,
-        filling: &mut Filling<'_>,
+        filling: &mut BackfillRun<'_>,
         leaf: usize,
         columns: &[Filled],
         walk: &mut Walk,
-        how: How,
-    ) -> Result<(), Stop> {
+        how: BatchKind,
+    ) -> Result<(), RunError> {
         while let Some(batch) = walk.next(filling.pace.size()) {
             if !filling.progress.sweeping {
                 filling.at = Some((leaf, batch.start));
             }
             self.between(filling).await?;
-            let skips = how == How::Plain && walk.locked >= SKIP_AFTER;
-            let sql = filling.update(leaf, &batch, if skips { How::Skipping } else { how }, columns);
+            let skips = how == BatchKind::Plain && walk.locked >= SKIP_AFTER;
+            let sql = filling.update(leaf, &batch, if skips { BatchKind::Skipping } else { how }, columns);
             let places = batch.end - batch.start;
             let ended = match self.look_whose_code(filling, leaf).await? {
                 Some(ended) => ended,
                 None => self.batch(filling, leaf, &sql).await?,
             };
             match ended {
-                Ended::Done(answer) => {
+                BatchOutcome::Done(answer) => {
                     filling.done(places, &answer);
                     filling.longest = self.longest();
                     walk.done(&batch);
@@ -250,25 +255,25 @@ impl Execution<'_> {
                         filling.progress.pages += places as f64 / filling.places.lines as f64;
                     }
                 }
-                Ended::Locked => {
+                BatchOutcome::Locked => {
                     walk.locked += 1;
                     filling.pace.too_much(places);
-                    if how == How::Counting {
+                    if how == BatchKind::Counting {
                         return Ok(());
                     }
                     self.locked(filling, walk.locked).await?;
                 }
-                Ended::TooLong if filling.pace.is_least() => filling.longest *= 2,
-                Ended::TooLong => filling.pace.too_much(places),
-                Ended::Refused(error) if filling.what.watched && trust::untrue(error.message()).is_some() => {
+                BatchOutcome::TooLong if filling.pace.is_least() => filling.longest *= 2,
+                BatchOutcome::TooLong => filling.pace.too_much(places),
+                BatchOutcome::Refused(error) if filling.what.watched && trust::untrue(error.message()).is_some() => {
                     filling.leaves.iter_mut().for_each(|leaf| leaf.known = None);
                 }
-                Ended::Refused(error) | Ended::Moved(error) if is_elsewhere(&error) => {
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) if is_elsewhere(&error) => {
                     if !self.still_there(filling, leaf, error).await? {
                         walk.leave();
                     }
                 }
-                Ended::Refused(error) | Ended::Moved(error) => {
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
                     if !fault::is_of_a_row(error.sqlstate()) || !walk.narrow(&batch) {
                         return Err(self.at_fault(filling, leaf, &batch, error).await?);
                     }
@@ -279,24 +284,25 @@ impl Execution<'_> {
     }
 
     /// One batch, with its pause.
-    async fn batch(&mut self, filling: &Filling<'_>, leaf: usize, sql: &str) -> Result<Ended, Stop> {
+    async fn batch(&mut self, filling: &BackfillRun<'_>, leaf: usize, sql: &str) -> Result<BatchOutcome, RunError> {
         self.metrics.backfill_batches.add();
         let ratio = filling.throttle.ratio(&self.config.backfill).max(LEAST_PAUSE);
         let pause = filling.pace.last.mul_f64(ratio);
         let pause = self.time_left()?.map_or(pause, |left| pause.min(left)).max(COVER);
-        let nap = nap_sql(pause, &self.talk.words(&format!("backfill of {}, between two batches", filling.what.table)));
+        let nap =
+            nap_sql(pause, &self.channel.words(&format!("backfill of {}, between two batches", filling.what.table)));
         let mut batch = self.open_batch(filling, leaf)?;
         batch.statement(sql, &[]);
         batch.statement("COMMIT", &[]);
         let ended = self.short(batch, &nap, Some(filling.longest)).await?;
-        if !matches!(ended, Ended::Done(_)) {
+        if !matches!(ended, BatchOutcome::Done(_)) {
             self.metrics.backfill_batches_failed.add();
         }
         Ok(ended)
     }
 
     /// The beginning of a short transaction. `longest`: for each of its statements; none: as the session allows.
-    fn open(&self, longest: Option<Duration>, quiet: bool) -> Result<Batch, Stop> {
+    fn open(&self, longest: Option<Duration>, quiet: bool) -> Result<Batch, RunError> {
         let mut batch = Batch::new();
         batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
         self.put_settings(&mut batch, longest, quiet)?;
@@ -304,7 +310,7 @@ impl Execution<'_> {
     }
 
     /// What holds in it.
-    fn put_settings(&self, batch: &mut Batch, longest: Option<Duration>, quiet: bool) -> Result<(), Stop> {
+    fn put_settings(&self, batch: &mut Batch, longest: Option<Duration>, quiet: bool) -> Result<(), RunError> {
         let version = self.facts.session.server_version;
         batch.statement(&super::attempt::set_local("lock_timeout", self.row_timeout()), &[]);
         let timeout = match (longest, self.time_left()?) {
@@ -326,38 +332,38 @@ impl Execution<'_> {
     }
 
     /// Runs a short transaction, with a nap right behind it; what fails is taken back.
-    async fn short(&mut self, batch: Batch, nap: &str, longest: Option<Duration>) -> Result<Ended, Stop> {
-        let (answer, struck) = self.talk.ask_then_nap(batch, nap).await?;
+    async fn short(&mut self, batch: Batch, nap: &str, longest: Option<Duration>) -> Result<BatchOutcome, RunError> {
+        let (answer, struck) = self.channel.ask_then_nap(batch, nap).await?;
         let took = answer.took;
         // Whatever struck the nap before: no failed transaction is left open.
-        if answer.error.is_some() && self.talk.link.status != b'I' {
+        if answer.error.is_some() && self.channel.link.status != b'I' {
             let mut rollback = Batch::new();
             rollback.statement("ROLLBACK", &[]);
             self.nap_behind(rollback, COVER, "backfill: after a batch that failed").await?;
         }
-        self.struck(struck)?;
+        self.cancelled_by(struck)?;
         let error = match answer.ok() {
-            Ok(answer) => return Ok(Ended::Done(answer)),
+            Ok(answer) => return Ok(BatchOutcome::Done(answer)),
             Err(error) => error,
         };
-        if self.talk.link.front_gone() {
-            return Err(Stop::ClientGone);
+        if self.channel.link.front_gone() {
+            return Err(RunError::ClientGone);
         }
         match error.sqlstate() {
-            sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED => Ok(Ended::Locked),
+            sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED => Ok(BatchOutcome::Locked),
             sqlstate::QUERY_CANCELED => {
-                if longest.is_some_and(|longest| is_timeout(&error, took, longest)) && !self.talk.take_cancelled() {
-                    return Ok(Ended::TooLong);
+                if longest.is_some_and(|longest| is_timeout(&error, took, longest)) && !self.channel.take_cancelled() {
+                    return Ok(BatchOutcome::TooLong);
                 }
-                self.struck(Some(error))?;
-                Ok(Ended::TooLong)
+                self.cancelled_by(Some(error))?;
+                Ok(BatchOutcome::TooLong)
             }
-            _ => Ok(Ended::Refused(error)),
+            _ => Ok(BatchOutcome::Refused(error)),
         }
     }
 
     /// What is looked at between two batches.
-    async fn between(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+    async fn between(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
         if let Some(stop) = self.interrupted() {
             return Err(stop);
         }
@@ -368,7 +374,7 @@ impl Execution<'_> {
     }
 
     /// A lock was not to be had, for the `times`th time at this place: waits until it may be.
-    async fn locked(&mut self, filling: &mut Filling<'_>, times: u32) -> Result<(), Stop> {
+    async fn locked(&mut self, filling: &mut BackfillRun<'_>, times: u32) -> Result<(), RunError> {
         if times == 1 {
             filling.waiting.begin_anew();
         }
@@ -382,15 +388,15 @@ impl Execution<'_> {
     }
 
     /// The next question is sent while it lasts, and answered when it is over.
-    async fn nap(&mut self, time: Duration, why: &str) -> Result<(), Stop> {
+    async fn nap(&mut self, time: Duration, why: &str) -> Result<(), RunError> {
         self.nap_behind(Batch::new(), time, why).await
     }
 
     /// A nap behind what needs no answer.
-    async fn nap_behind(&mut self, batch: Batch, time: Duration, why: &str) -> Result<(), Stop> {
-        let nap = nap_sql(time, &self.talk.words(why));
-        let (_, struck) = self.talk.ask_covered(batch, &nap).await?;
-        self.struck(struck)
+    async fn nap_behind(&mut self, batch: Batch, time: Duration, why: &str) -> Result<(), RunError> {
+        let nap = nap_sql(time, &self.channel.words(why));
+        let (_, struck) = self.channel.ask_then_nap_always(batch, &nap).await?;
+        self.cancelled_by(struck)
     }
 
     /// The longest that a batch waits for a lock: less than after which the server looks for a deadlock.
@@ -410,14 +416,14 @@ impl Execution<'_> {
     }
 
     /// Of the session's `statement_timeout`, which counts from the statement's begin; none: there is none.
-    fn time_left(&self) -> Result<Option<Duration>, Stop> {
+    fn time_left(&self) -> Result<Option<Duration>, RunError> {
         let limit = match self.facts.session.statement_timeout_ms {
             0 => return Ok(None),
             ms => Duration::from_millis(ms),
         };
         match limit.checked_sub(self.begun.elapsed()).filter(|left| *left >= Duration::from_millis(1)) {
             Some(left) => Ok(Some(left)),
-            None => Err(Stop::Report(Report::error(
+            None => Err(RunError::Report(Report::error(
                 sqlstate::QUERY_CANCELED,
                 "canceling statement due to statement timeout",
             ))),
@@ -425,49 +431,54 @@ impl Execution<'_> {
     }
 
     /// The tables that have rows, as they are now.
-    async fn listing(&mut self, what: &Backfill, phase: &Phase, waiting: &mut Waiting) -> Result<Listing, Stop> {
-        let nap = nap_sql(COVER, &self.talk.words(&format!("backfill of {}", what.table)));
+    async fn listing(&mut self, what: &Backfill, phase: &Phase, waiting: &mut LockWait) -> Result<Listing, RunError> {
+        let nap = nap_sql(COVER, &self.channel.words(&format!("backfill of {}", what.table)));
         let mut times = 0;
         loop {
             let mut batch = self.open(None, false)?;
-            self.talk.put_question(&mut batch, include_str!("backfill/leaves.sql"), &[&what.oid.to_string()]);
+            self.channel.put_question(&mut batch, include_str!("backfill/leaves.sql"), &[&what.oid.to_string()]);
             batch.statement("COMMIT", &[]);
             match self.short(batch, &nap, None).await? {
-                Ended::Done(answer) => {
+                BatchOutcome::Done(answer) => {
                     let json = answer.rows.first().and_then(|row| row.first()?.clone()).unwrap_or_default();
-                    return serde_json::from_str(&self.talk.text(&json)).map_err(|error| {
+                    return serde_json::from_str(&self.channel.text(&json)).map_err(|error| {
                         let message = format!("cannot read what tables there are to fill: {error}");
-                        Stop::Report(Report::error(sqlstate::INTERNAL_ERROR, message))
+                        RunError::Report(Report::error(sqlstate::INTERNAL_ERROR, message))
                     });
                 }
-                Ended::Locked | Ended::TooLong => {
+                BatchOutcome::Locked | BatchOutcome::TooLong => {
                     times += 1;
                     if times == 1 {
                         waiting.begin_anew();
                     }
                     self.wait(phase, waiting).await?;
                 }
-                Ended::Refused(error) | Ended::Moved(error) => {
-                    return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
+                    return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
                 }
             }
         }
     }
 
     /// Whether a table that its name does not find is still part of the whole; if so, by its new name.
-    async fn still_there(&mut self, filling: &mut Filling<'_>, leaf: usize, error: ServerError) -> Result<bool, Stop> {
+    async fn still_there(
+        &mut self,
+        filling: &mut BackfillRun<'_>,
+        leaf: usize,
+        error: ServerError,
+    ) -> Result<bool, RunError> {
         let listing = self.listing(filling.what, filling.phase, filling.waiting).await?;
         let Some(old) = filling.leaves.get_mut(leaf) else { return Ok(false) };
         let Some(now) = listing.leaves.into_iter().find(|now| now.oid == old.oid) else { return Ok(false) };
         if now.name == old.name {
-            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+            return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
         }
         old.name = now.name;
         Ok(true)
     }
 
     /// At most once per `progress_interval`, but soon once.
-    fn tell_progress(&mut self, filling: &mut Filling<'_>) {
+    fn tell_progress(&mut self, filling: &mut BackfillRun<'_>) {
         let now = Instant::now();
         let interval = self.config.ddl.progress_interval;
         let first = filling.told == filling.begun;
@@ -480,7 +491,7 @@ impl Execution<'_> {
         let message = format!("backfilling {}: {words}; {throttle}", filling.what.table);
         tracing::info!("{message}");
         if self.config.ddl.notices {
-            self.tell(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
+            self.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
         }
     }
 }

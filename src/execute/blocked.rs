@@ -1,7 +1,7 @@
 //! What a person is told of a wait: for what, who was in the way, what was given up, and for what it was traded.
 
-use super::Execution;
-use super::wait::Waiting;
+use super::Run;
+use super::wait::LockWait;
 use crate::lanes::{Blocker, View};
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
@@ -12,8 +12,8 @@ use std::time::Duration;
 const IN_TRANSACTION: &str = " The transaction holds a lock that makes others wait, and they wait for as long as it does: after \
     in_transaction_wait ([locks] in proxy.toml) the statement fails rather than that they wait on.";
 
-impl Execution<'_> {
-    pub(super) fn gave_up(&self, phase: &Phase, waiting: &Waiting, waited: Duration) -> Report {
+impl Run<'_> {
+    pub(super) fn gave_up(&self, phase: &Phase, waiting: &LockWait, waited: Duration) -> Report {
         let session = &self.facts.session;
         let ms = u64::try_from(waiting.limit.as_millis()).unwrap_or(u64::MAX);
         if ms == session.statement_timeout_ms {
@@ -40,7 +40,7 @@ impl Execution<'_> {
         report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
     }
 
-    pub(super) fn deadlock(&self, phase: &Phase, waiting: &Waiting) -> Report {
+    pub(super) fn deadlock(&self, phase: &Phase, waiting: &LockWait) -> Report {
         Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
             "This transaction waits {}, and what blocks it waits for this transaction. {}",
             waiting_for_lock(&phase.locks),

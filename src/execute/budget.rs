@@ -5,8 +5,8 @@
 //! never refused for the time it takes.
 
 use super::attempt::set_local;
-use super::wait::Next;
-use super::{Execution, Stop};
+use super::wait::AttemptMode;
+use super::{Run, RunError};
 use crate::lanes::{LockSql, lock_sql};
 use crate::pg::sqlstate;
 use crate::plan::{Phase, PhaseKind, Plan};
@@ -25,16 +25,16 @@ const TO_LOCK_ONE: Duration = Duration::from_micros(100);
 /// The server's clock and ours may differ by so much of a timeout.
 const TIMEOUT_SHARE: f64 = 0.8;
 
-impl Execution<'_> {
+impl Run<'_> {
     /// How long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins where it is stricter.
-    pub(super) fn lock_timeout(&self, phase: &Phase, how: Next) -> Duration {
+    pub(super) fn lock_timeout(&self, phase: &Phase, how: AttemptMode) -> Duration {
         let locks = &self.config.locks;
         let steps = u32::try_from(phase.steps.len()).unwrap_or(u32::MAX).max(1);
         let wanted = match how {
             // What the steps lock beside what is named, each of them.
-            Next::Poll => locks.fallback_timeout.min((locks.stall_budget / steps).max(Duration::from_millis(1))),
-            Next::Queue(timeout) | Next::Each(timeout) => timeout.min(locks.stall_budget),
-            Next::Outwait(timeout) => timeout,
+            AttemptMode::Poll => locks.fallback_timeout.min((locks.stall_budget / steps).max(Duration::from_millis(1))),
+            AttemptMode::Queue(timeout) | AttemptMode::Each(timeout) => timeout.min(locks.stall_budget),
+            AttemptMode::Outwait(timeout) => timeout,
         };
         match self.facts.session.lock_timeout_ms {
             0 => wanted,
@@ -44,8 +44,8 @@ impl Execution<'_> {
 
     /// The statements that lock by name, and what bounds those that wait: `lock_timeout` begins anew for every relation, with its partitions.
     /// True: `statement_timeout` is theirs, and must be set again.
-    pub(super) fn put_locks(&self, batch: &mut Batch, phase: &Phase, how: Next) -> bool {
-        let LockSql { nowait, queued } = lock_sql(&phase.locks, !matches!(how, Next::Poll));
+    pub(super) fn put_locks(&self, batch: &mut Batch, phase: &Phase, how: AttemptMode) -> bool {
+        let LockSql { nowait, queued } = lock_sql(&phase.locks, !matches!(how, AttemptMode::Poll));
         nowait.iter().for_each(|sql| batch.statement(sql, &[]));
         if queued.is_empty() {
             return false;
@@ -56,12 +56,12 @@ impl Execution<'_> {
     }
 
     /// How long each of so many statements may wait for all of its locks.
-    fn queue_share(&self, phase: &Phase, how: Next, statements: usize) -> Duration {
+    fn queue_share(&self, phase: &Phase, how: AttemptMode, statements: usize) -> Duration {
         let count = u32::try_from(statements).unwrap_or(u32::MAX).max(1);
         let share = match how {
-            Next::Poll | Next::Queue(_) => self.lock_timeout(phase, how) / count,
-            Next::Each(timeout) => timeout.saturating_mul(u32::try_from(phase.locks.len()).unwrap_or(u32::MAX)),
-            Next::Outwait(timeout) => timeout,
+            AttemptMode::Poll | AttemptMode::Queue(_) => self.lock_timeout(phase, how) / count,
+            AttemptMode::Each(timeout) => timeout.saturating_mul(u32::try_from(phase.locks.len()).unwrap_or(u32::MAX)),
+            AttemptMode::Outwait(timeout) => timeout,
         };
         let below = phase.locks.iter().map(|lock| lock.below).fold(0, u32::saturating_add);
         let share = share + TO_LOCK_ONE * below;
@@ -71,8 +71,14 @@ impl Execution<'_> {
     }
 
     /// Whether a statement that locks by name has waited for that long.
-    pub(super) fn was_queue_budget(&self, phase: &Phase, how: Next, error: &ServerError, took: Duration) -> bool {
-        let statements = lock_sql(&phase.locks, !matches!(how, Next::Poll)).queued.len();
+    pub(super) fn was_queue_budget(
+        &self,
+        phase: &Phase,
+        how: AttemptMode,
+        error: &ServerError,
+        took: Duration,
+    ) -> bool {
+        let statements = lock_sql(&phase.locks, !matches!(how, AttemptMode::Poll)).queued.len();
         statements > 0 && is_statement_timeout(error, took, self.queue_share(phase, how, statements))
     }
 
@@ -92,20 +98,20 @@ impl Execution<'_> {
 
     pub(super) fn was_hold_budget(&self, phase: &Phase, error: &ServerError, took: Duration) -> bool {
         self.hold_timeout(phase).is_some_and(|hold| is_statement_timeout(error, took, hold))
-            && !self.talk.link.front_gone()
-            && !self.talk.take_cancelled()
+            && !self.channel.link.front_gone()
+            && !self.channel.take_cancelled()
     }
 
     /// A step has outlived its hold budget, and is taken back. It is to be planned again where its table may have been taken for small;
     /// else it is run without the budget, and a WARNING says so.
-    pub(super) fn outlived(&mut self, phase: &Phase) -> Result<Phase, Stop> {
+    pub(super) fn outlived(&mut self, phase: &Phase) -> Result<Phase, RunError> {
         self.metrics.hold_budget_outlived.add();
         tracing::info!(purpose = phase.purpose, "a step has outlived hold_budget");
-        if self.pace == Pace::Small {
-            return Err(Stop::Slow);
+        if self.size_guess == SizeGuess::Small {
+            return Err(RunError::Slow);
         }
         let report = self.unhurried_warning(phase);
-        self.tell(&report);
+        self.notify(&report);
         Ok(unhurried(phase))
     }
 
@@ -114,7 +120,7 @@ impl Execution<'_> {
     pub(super) fn at_its_pace<'p>(&self, plan: &'p Plan) -> Cow<'p, Plan> {
         let counted = |phase: &Phase| phase.locks.iter().all(|lock| lock.below == 0);
         match plan.phases.as_slice() {
-            [phase] if self.pace == Pace::Slow && phase.kind == PhaseKind::Brief && counted(phase) => {
+            [phase] if self.size_guess == SizeGuess::Slow && phase.kind == PhaseKind::Brief && counted(phase) => {
                 let mut again = plan.clone();
                 again.notes.push(self.unhurried_warning(phase));
                 again.phases = vec![unhurried(phase)];
@@ -138,7 +144,7 @@ impl Execution<'_> {
 
 /// What is known of a statement's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum SizeGuess {
     /// It is one step, perhaps since its table is small: if it takes long, another plan may be better.
     Small,
     Any,

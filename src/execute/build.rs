@@ -11,7 +11,7 @@
 use super::attempt::{is_lock_failure, set_local};
 use super::budget::is_statement_timeout;
 use super::wait::jitter;
-use super::{Execution, Reply, Stop, Undone, progress};
+use super::{Reply, Run, RunError, UndoneAfter, progress};
 use crate::backend::Answer;
 use crate::lanes::{lock_sql, nap_sql};
 use crate::pg::relation::quote_identifier;
@@ -49,28 +49,28 @@ const BEFORE_SQL: &str = "/* pgsluice: before a build */ SELECT pg_catalog.pg_ta
 
 /// What is known before it begins.
 #[derive(Debug, Default)]
-struct Before {
+struct BuildForecast {
     bytes: Option<u64>,
-    oldest: Option<Oldest>,
+    oldest: Option<OldestSnapshot>,
 }
 
 #[derive(Debug)]
-struct Oldest {
+struct OldestSnapshot {
     who: String,
     pid: String,
     age: Duration,
     same_client: bool,
 }
 
-impl Oldest {
+impl OldestSnapshot {
     /// It will not be gone in a moment.
     fn is_settled(&self) -> bool {
         self.same_client || self.age >= PATIENCE
     }
 }
 
-impl Execution<'_> {
-    pub(super) async fn long_steps(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+impl Run<'_> {
+    pub(super) async fn long_steps(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
         for step in &phase.steps {
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
@@ -87,36 +87,36 @@ impl Execution<'_> {
     }
 
     /// `limit`: how long it may wait for others each time.
-    async fn long_step(&mut self, step: &Step, limit: Option<Duration>) -> Result<Answer, Stop> {
+    async fn long_step(&mut self, step: &Step, limit: Option<Duration>) -> Result<Answer, RunError> {
         let own = self.facts.session.lock_timeout_ms;
         let limit = limit.filter(|limit| own == 0 || limit.as_millis() < u128::from(own));
         if let Some(limit) = limit {
-            self.talk.ask_one(&format!("SET lock_timeout = {}", limit.as_millis()), &[]).await?;
+            self.channel.ask_one(&format!("SET lock_timeout = {}", limit.as_millis()), &[]).await?;
         }
         let (tell, mut progress) = mpsc::channel(4);
-        let watch = progress::watch(self.config, &self.talk.target, &self.facts.session, tell);
+        let watch = progress::watch(self.config, &self.channel.target, &self.facts.session, tell);
         let mut batch = Batch::new();
-        batch.statement(&step.named(&self.learned), &[]);
-        let answer = self.talk.ask_with(batch, step.visible.then_some(0), &mut progress).await;
+        batch.statement(&step.named(&self.learned_names), &[]);
+        let answer = self.channel.ask_with(batch, step.visible.then_some(0), &mut progress).await;
         drop(watch);
         let answer = answer?;
         if limit.is_some() {
-            self.talk.cancel_settled().await;
-            self.talk.ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
+            self.channel.cancel_settled().await;
+            self.channel.ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
         }
         Ok(answer)
     }
 
-    fn over(&mut self, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), Stop> {
+    fn over(&mut self, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), RunError> {
         reply.frames.unsplit(answer.notices);
         let Some(error) = answer.error else {
             reply.frames.unsplit(answer.completion);
             return Ok(());
         };
-        let gone = self.talk.link.front_gone();
-        self.talk.take_cancelled();
+        let gone = self.channel.link.front_gone();
+        self.channel.take_cancelled();
         let stop = self.failed(step, error, reply);
-        Err(if gone { Stop::ClientGone } else { stop })
+        Err(if gone { RunError::ClientGone } else { stop })
     }
 
     /// `plain`: the table, and the step without CONCURRENTLY.
@@ -126,10 +126,10 @@ impl Execution<'_> {
         step: &Step,
         plain: (&LockNeed, &Step),
         reply: &mut Reply,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), RunError> {
         let before = self.before_build(plain.0.oid).await?;
         let quick = before.bytes.is_some_and(|bytes| self.is_quick(bytes));
-        let settled = before.oldest.filter(Oldest::is_settled);
+        let settled = before.oldest.filter(OldestSnapshot::is_settled);
         let stuck = settled.as_ref().is_some_and(|oldest| oldest.same_client);
         if let Some(oldest) = &settled {
             self.tell_of(plain.0, oldest, quick);
@@ -142,11 +142,11 @@ impl Execution<'_> {
         };
         if !(quick && settled.is_some()) {
             let answer = self.long_step(step, limit).await?;
-            let waited = quick && answer.error.as_ref().is_some_and(is_lock_failure) && !self.talk.link.front_gone();
+            let waited = quick && answer.error.as_ref().is_some_and(is_lock_failure) && !self.channel.link.front_gone();
             if !waited {
                 return self.over(step, answer, reply);
             }
-            self.undo(phase, Undone::Failed).await?;
+            self.undo(phase, UndoneAfter::Failed).await?;
             if let Some(oldest) = self.before_build(plain.0.oid).await?.oldest {
                 self.tell_of(plain.0, &oldest, true);
             }
@@ -166,7 +166,7 @@ impl Execution<'_> {
     }
 
     /// Under lock attempts, for no longer than the stall budget. False: it takes longer.
-    async fn build_plainly(&mut self, (table, step): (&LockNeed, &Step), reply: &mut Reply) -> Result<bool, Stop> {
+    async fn build_plainly(&mut self, (table, step): (&LockNeed, &Step), reply: &mut Reply) -> Result<bool, RunError> {
         let (limit, begun) = (self.wait_limit(), Instant::now());
         let mut patience = None;
         loop {
@@ -180,7 +180,7 @@ impl Execution<'_> {
                 return Ok(true);
             };
             let over = is_statement_timeout(error, answer.took, self.build_budget(patience.unwrap_or_default()));
-            if over && !self.talk.take_cancelled() && !self.talk.link.front_gone() {
+            if over && !self.channel.take_cancelled() && !self.channel.link.front_gone() {
                 return Ok(false);
             }
             if !is_lock_failure(error) || begun.elapsed() >= limit {
@@ -190,8 +190,8 @@ impl Execution<'_> {
             let queued = patience.unwrap_or_default();
             let nap = (queued * PAUSE).max(self.config.locks.poll).mul_f64(0.75 + jitter() / 2.0);
             let words = format!("waiting for SHARE on {}", table.relation);
-            let napped = self.talk.ask_one(&nap_sql(nap, &self.talk.words(&words)), &[]).await?;
-            self.struck(napped.error)?;
+            let napped = self.channel.ask_one(&nap_sql(nap, &self.channel.words(&words)), &[]).await?;
+            self.cancelled_by(napped.error)?;
             if begun.elapsed() >= self.config.locks.starve_after {
                 let next = if queued.is_zero() { self.config.locks.ladder_start } else { queued * 2 };
                 // 0 would be no limit at all.
@@ -201,7 +201,12 @@ impl Execution<'_> {
     }
 
     /// `patience`: in the server's queue for so long; else NOWAIT.
-    async fn try_plainly(&mut self, table: &LockNeed, step: &Step, patience: Option<Duration>) -> Result<Answer, Stop> {
+    async fn try_plainly(
+        &mut self,
+        table: &LockNeed,
+        step: &Step,
+        patience: Option<Duration>,
+    ) -> Result<Answer, RunError> {
         self.metrics.lock_attempts.add();
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
@@ -211,11 +216,11 @@ impl Execution<'_> {
         // It holds its lock from here on.
         batch.statement(&set_local("statement_timeout", self.build_budget(patience.unwrap_or_default())), &[]);
         let visible = batch.statements;
-        batch.statement(&step.named(&self.learned), &[]);
+        batch.statement(&step.named(&self.learned_names), &[]);
         batch.statement("COMMIT", &[]);
-        let answer = self.talk.ask(batch, step.visible.then_some(visible)).await?;
+        let answer = self.channel.ask(batch, step.visible.then_some(visible)).await?;
         if answer.error.is_some() {
-            self.take_back().await?;
+            self.rollback_attempt().await?;
         }
         Ok(answer)
     }
@@ -230,14 +235,14 @@ impl Execution<'_> {
     }
 
     /// What cannot be told is not known.
-    async fn before_build(&mut self, oid: u32) -> Result<Before, Stop> {
-        let answer = self.talk.ask_one(BEFORE_SQL, &[&oid.to_string()]).await?;
+    async fn before_build(&mut self, oid: u32) -> Result<BuildForecast, RunError> {
+        let answer = self.channel.ask_one(BEFORE_SQL, &[&oid.to_string()]).await?;
         if let Some(error) = answer.error {
             if error.sqlstate() == sqlstate::QUERY_CANCELED {
-                return self.struck(Some(error)).map(|()| Before::default());
+                return self.cancelled_by(Some(error)).map(|()| BuildForecast::default());
             }
             tracing::debug!(sqlstate = error.sqlstate(), "who a build would wait for could not be asked");
-            return Ok(Before::default());
+            return Ok(BuildForecast::default());
         }
         let row = answer.rows.into_iter().next().unwrap_or_default();
         let value = |nth: usize| row.get(nth).and_then(|value| value.as_deref()).filter(|value| !value.is_empty());
@@ -248,18 +253,18 @@ impl Execution<'_> {
             let age = (milliseconds > 0).then(|| format!("for {}", in_words(age)));
             let words = [value(2).map(str::to_owned), role, value(4).map(str::to_owned), age];
             let words: Vec<String> = words.into_iter().flatten().collect();
-            Oldest {
+            OldestSnapshot {
                 who: format!("pid {pid} ({})", words.join(", ")),
                 pid: pid.to_owned(),
                 age: Duration::from_millis(milliseconds),
                 same_client: value(6) == Some("t"),
             }
         });
-        Ok(Before { bytes: value(0).and_then(|bytes| bytes.parse().ok()), oldest })
+        Ok(BuildForecast { bytes: value(0).and_then(|bytes| bytes.parse().ok()), oldest })
     }
 
-    fn tell_of(&mut self, table: &LockNeed, oldest: &Oldest, quick: bool) {
-        let Oldest { who, pid, .. } = oldest;
+    fn tell_of(&mut self, table: &LockNeed, oldest: &OldestSnapshot, quick: bool) {
+        let OldestSnapshot { who, pid, .. } = oldest;
         tracing::info!(waits_for = who, quick, "a build would wait for an old snapshot");
         if !self.config.ddl.notices {
             return;
@@ -277,7 +282,7 @@ impl Execution<'_> {
                     "Nobody else waits meanwhile. The build ends when that transaction does: close its cursor or end it, or SELECT pg_terminate_backend({pid})."
                 ))
         };
-        self.tell(&report);
+        self.notify(&report);
     }
 }
 

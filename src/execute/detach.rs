@@ -9,8 +9,8 @@
 //! for long, the server ended the session) a WARNING or the log tells how to finish it, and the next DETACH does.
 
 use super::attempt::{UNDO_PATIENCE, nap};
-use super::wait::{Next, Waiting};
-use super::{Execution, Reply, Stop, Tried};
+use super::wait::{AttemptMode, LockWait};
+use super::{AttemptOutcome, Reply, Run, RunError};
 use crate::catalog::naming;
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{Detach, LockNeed, Phase, Undo};
@@ -42,12 +42,12 @@ const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname), k
 /// have it to themselves.
 const PAUSE: u32 = 10;
 
-impl Execution<'_> {
-    pub(super) async fn detach(&mut self, phase: &Phase, what: &Detach, reply: &mut Reply) -> Result<(), Stop> {
+impl Run<'_> {
+    pub(super) async fn detach(&mut self, phase: &Phase, what: &Detach, reply: &mut Reply) -> Result<(), RunError> {
         let mut waiting = self.take_lanes(phase).await?;
         let result = self.detach_in_its_lane(phase, what, reply, &mut waiting).await;
-        if !matches!(result, Err(Stop::Lost)) {
-            self.give_lanes(&mut waiting).await?;
+        if !matches!(result, Err(RunError::Lost)) {
+            self.release_wait_lanes(&mut waiting).await?;
         }
         result
     }
@@ -57,32 +57,32 @@ impl Execution<'_> {
         phase: &Phase,
         what: &Detach,
         reply: &mut Reply,
-        waiting: &mut Waiting,
-    ) -> Result<(), Stop> {
+        waiting: &mut LockWait,
+    ) -> Result<(), RunError> {
         if self.is_half_way(what).await? {
             if phase.undo.is_some() {
-                return Err(Stop::Report(begun_by_another(what)));
+                return Err(RunError::Report(begun_by_another(what)));
             }
             return self.finish_and_stop(phase, what, None, reply).await;
         }
         let users = Phase { locks: users(phase, what), ..phase.clone() };
         waiting.begin_anew();
         loop {
-            let how = self.wait_for_old_ones(&users, waiting).await?;
-            let answer = self.talk.ask_one(NOW, &[]).await?;
+            let how = self.wait_for_old_transactions(&users, waiting).await?;
+            let answer = self.channel.ask_one(NOW, &[]).await?;
             let since = answer.value().unwrap_or_default().to_owned();
-            self.struck(answer.error)?;
+            self.cancelled_by(answer.error)?;
             let interrupted = match self.attempt_alone(phase, how, reply).await? {
-                Tried::Done => {
-                    self.mark_detached(phase, what.partition.oid);
+                AttemptOutcome::Done => {
+                    self.note_detached(phase, what.partition.oid);
                     return self.learn_copy(what, &since).await;
                 }
-                Tried::Failed(stop) => Some(stop),
-                Tried::Locked | Tried::Unlockable | Tried::Slow => None,
+                AttemptOutcome::Failed(stop) => Some(stop),
+                AttemptOutcome::Locked | AttemptOutcome::Unlockable | AttemptOutcome::Slow => None,
             };
             // A cancel that has not struck yet is still to be heard.
             if interrupted.is_some() {
-                self.talk.take_cancelled();
+                self.channel.take_cancelled();
             }
             if self.is_half_way(what).await? {
                 tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
@@ -100,16 +100,16 @@ impl Execution<'_> {
         &mut self,
         phase: &Phase,
         what: &Detach,
-        interrupted: Option<Stop>,
+        interrupted: Option<RunError>,
         reply: &mut Reply,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), RunError> {
         match (self.finish(what, interrupted, reply).await?, &phase.undo) {
-            (None, _) => self.mark_detached(phase, what.partition.oid),
+            (None, _) => self.note_detached(phase, what.partition.oid),
             (Some(stop), Some(Undo::Run(back))) => {
-                self.bring_back_or_tell(back).await?;
+                self.undo_by_phase_or_warn(back).await?;
                 return Err(stop);
             }
-            (Some(_), _) => self.tell(&too_late(what)),
+            (Some(_), _) => self.notify(&too_late(what)),
         }
         Ok(())
     }
@@ -118,9 +118,9 @@ impl Execution<'_> {
     async fn finish(
         &mut self,
         what: &Detach,
-        mut interrupted: Option<Stop>,
+        mut interrupted: Option<RunError>,
         reply: &mut Reply,
-    ) -> Result<Option<Stop>, Stop> {
+    ) -> Result<Option<RunError>, RunError> {
         let begun = Instant::now();
         let mut limit = if interrupted.is_some() { UNDO_PATIENCE } else { self.wait_limit() };
         let mut told = false;
@@ -130,51 +130,54 @@ impl Execution<'_> {
             {
                 (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
             }
-            match self.attempt(&what.finish, Next::Poll, reply).await? {
-                Tried::Done => return Ok(interrupted),
-                Tried::Failed(stop) if is_cancel(&stop) => {
-                    self.talk.take_cancelled();
+            match self.attempt(&what.finish, AttemptMode::Poll, reply).await? {
+                AttemptOutcome::Done => return Ok(interrupted),
+                AttemptOutcome::Failed(stop) if is_cancel(&stop) => {
+                    self.channel.take_cancelled();
                     if interrupted.is_none() {
                         (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
                     }
                 }
                 // The hold budget: too many were waited for, one after another.
-                Tried::Failed(Stop::Report(_)) | Tried::Locked | Tried::Unlockable | Tried::Slow => {}
-                Tried::Failed(stop) => {
-                    self.tell_left(&what.finish, &stop.reason());
+                AttemptOutcome::Failed(RunError::Report(_))
+                | AttemptOutcome::Locked
+                | AttemptOutcome::Unlockable
+                | AttemptOutcome::Slow => {}
+                AttemptOutcome::Failed(stop) => {
+                    self.warn_left(&what.finish, &stop.reason());
                     return Err(stop);
                 }
             }
             if begun.elapsed() >= limit {
-                self.tell_left(&what.finish, "transactions that may have seen the partition are still under way");
-                return Err(interrupted.unwrap_or_else(|| Stop::Report(still_in_use(what, begun.elapsed()))));
+                self.warn_left(&what.finish, "transactions that may have seen the partition are still under way");
+                return Err(interrupted.unwrap_or_else(|| RunError::Report(still_in_use(what, begun.elapsed()))));
             }
             if !told && self.config.ddl.notices {
                 told = true;
-                self.tell(&waits(what));
+                self.notify(&waits(what));
             }
-            if let Some(error) = self.talk.ask_one(&nap(self.config.locks.poll * PAUSE), &[]).await?.error {
-                self.talk.take_cancelled();
+            if let Some(error) = self.channel.ask_one(&nap(self.config.locks.poll * PAUSE), &[]).await?.error {
+                self.channel.take_cancelled();
                 if interrupted.is_none() {
-                    (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(Stop::Server(error)));
+                    (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(RunError::Server(error)));
                 }
             }
         }
     }
 
     /// Whether the first transaction has committed and the second has not. Then the CHECK's name is known.
-    async fn is_half_way(&mut self, what: &Detach) -> Result<bool, Stop> {
+    async fn is_half_way(&mut self, what: &Detach) -> Result<bool, RunError> {
         let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
         let rows = self.surely(HALF_WAY, &[&partition, &table]).await?;
         let Some(row) = rows.into_iter().next() else { return Ok(false) };
         let mut row = row.into_iter();
         self.learned_at(what.slot, row.next().flatten());
-        self.mark_learned(what.partition.oid, what.slot, row.next().flatten().as_deref());
+        self.note_named(what.partition.oid, what.slot, row.next().flatten().as_deref());
         Ok(true)
     }
 
     /// The CHECK that the server made: a new one, with a name as it chooses them. Of two nobody can tell.
-    async fn learn_copy(&mut self, what: &Detach, since: &str) -> Result<(), Stop> {
+    async fn learn_copy(&mut self, what: &Detach, since: &str) -> Result<(), RunError> {
         let rows = self.surely(NEW_CHECKS, &[&what.partition.oid.to_string(), since]).await?;
         let chosen = |row: &Vec<Option<String>>| {
             row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
@@ -185,11 +188,11 @@ impl Execution<'_> {
         };
         let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(named).collect();
         if copies.len() > 1 {
-            self.tell(&which_copy(what, copies.drain(..).map(|(name, _)| name)));
+            self.notify(&which_copy(what, copies.drain(..).map(|(name, _)| name)));
         }
         let (name, oid) = copies.pop().unzip();
         self.learned_at(what.slot, name);
-        self.mark_learned(what.partition.oid, what.slot, oid.flatten().as_deref());
+        self.note_named(what.partition.oid, what.slot, oid.flatten().as_deref());
         Ok(())
     }
 }
@@ -203,11 +206,11 @@ fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
     phase.locks.iter().map(strongest).collect()
 }
 
-fn is_cancel(stop: &Stop) -> bool {
+fn is_cancel(stop: &RunError) -> bool {
     match stop {
-        Stop::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
-        Stop::ClientGone => true,
-        Stop::Report(_) | Stop::Slow | Stop::Lost | Stop::Stale => false,
+        RunError::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
+        RunError::ClientGone => true,
+        RunError::Report(_) | RunError::Slow | RunError::Lost | RunError::Stale => false,
     }
 }
 

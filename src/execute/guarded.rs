@@ -5,7 +5,7 @@
 //! it is.
 
 use super::attempt::{is_lock_failure, set_local};
-use super::{Execution, Reply, Stop};
+use super::{Reply, Run, RunError};
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
 use crate::sql::Statement;
@@ -19,12 +19,12 @@ const PAUSE: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SLICE: Duration = Duration::from_millis(100);
 
-impl Execution<'_> {
+impl Run<'_> {
     /// `alone`: it may not stand in a transaction block.
     ///
     /// # Errors
     /// Why it was not done.
-    pub async fn as_written(&mut self, statement: &Statement, alone: bool) -> Result<Reply, Stop> {
+    pub async fn as_written(&mut self, statement: &Statement, alone: bool) -> Result<Reply, RunError> {
         let timeouts = self.own_timeouts().await?;
         let own = [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()).min();
         let limit = own.map_or(self.config.locks.deadline, |own| own.min(self.config.locks.deadline));
@@ -32,21 +32,21 @@ impl Execution<'_> {
         let mut patience = self.config.locks.ladder_start;
         loop {
             if let Some(stop) = self.interrupted() {
-                return Err(self.leave(stop).await);
+                return Err(self.give_up_block(stop).await);
             }
             let error = match self.try_as_written(statement, alone, patience, timeouts.lock).await? {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             let hopeless = alone || (self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED);
-            if !is_lock_failure(&error) || hopeless || self.talk.link.front_gone() {
+            if !is_lock_failure(&error) || hopeless || self.channel.link.front_gone() {
                 let stop = self.ended(error);
-                return Err(self.leave(stop).await);
+                return Err(self.give_up_block(stop).await);
             }
             self.metrics.lock_attempts_failed.add();
             if begun.elapsed() >= limit {
-                let stop = Stop::Report(gave_up(begun.elapsed(), limit == timeouts.statement));
-                return Err(self.leave(stop).await);
+                let stop = RunError::Report(gave_up(begun.elapsed(), limit == timeouts.statement));
+                return Err(self.give_up_block(stop).await);
             }
             let left = limit.saturating_sub(begun.elapsed());
             self.pause((patience * PAUSE).clamp(self.config.locks.poll.min(LONGEST_PAUSE), LONGEST_PAUSE).min(left))
@@ -57,14 +57,14 @@ impl Execution<'_> {
 
     /// Nothing is asked of the server but a setting now and then: so a session that is idle in a transaction is not so for long, and the
     /// client's end is heard.
-    async fn pause(&mut self, pause: Duration) -> Result<(), Stop> {
+    async fn pause(&mut self, pause: Duration) -> Result<(), RunError> {
         let begun = Instant::now();
         while begun.elapsed() < pause {
             tokio::time::sleep((pause.saturating_sub(begun.elapsed())).min(SLICE)).await;
-            let answer = self.talk.ask_one("SHOW lock_timeout", &[]).await?;
-            self.struck(answer.error)?;
+            let answer = self.channel.ask_one("SHOW lock_timeout", &[]).await?;
+            self.cancelled_by(answer.error)?;
             if let Some(stop) = self.interrupted() {
-                return Err(self.leave(stop).await);
+                return Err(self.give_up_block(stop).await);
             }
         }
         Ok(())
@@ -77,7 +77,7 @@ impl Execution<'_> {
         alone: bool,
         patience: Duration,
         own: Duration,
-    ) -> Result<Result<Reply, ServerError>, Stop> {
+    ) -> Result<Result<Reply, ServerError>, RunError> {
         self.metrics.lock_attempts.add();
         let inside = self.in_transaction();
         let patience = if own.is_zero() { patience } else { patience.min(own) };
@@ -94,7 +94,7 @@ impl Execution<'_> {
         } else if !alone {
             batch.statement("COMMIT", &[]);
         }
-        let answer = self.talk.ask(batch, Some(visible)).await?;
+        let answer = self.channel.ask(batch, Some(visible)).await?;
         let mut reply = Reply::default();
         reply.frames.unsplit(answer.notices);
         let Some(error) = answer.error else {
@@ -102,10 +102,10 @@ impl Execution<'_> {
             return Ok(Ok(reply));
         };
         if !is_lock_failure(&error) {
-            self.talk.link.tell_front(&reply.frames);
+            self.channel.link.send_to_client(&reply.frames);
         }
         if !alone {
-            self.take_back().await?;
+            self.rollback_attempt().await?;
         }
         Ok(Err(error))
     }

@@ -8,7 +8,7 @@
 //! Nothing here waits in the queue behind a build: it would hold a snapshot that the build waits for in turn.
 
 use super::attempt::UNDO_PATIENCE;
-use super::{Execution, Stop};
+use super::{Run, RunError};
 use crate::lanes::nap_sql;
 use crate::pg::relation::RelationName;
 use crate::pg::sqlstate;
@@ -45,10 +45,10 @@ fn may_be_anothers(server_version: i32) -> String {
     LOCKED.replace("builds_it", if server_version < 120_000 { "true" } else { BUILDS_IT })
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
     /// CONCURRENTLY left on its TOAST table, where it names its copies alone.
-    pub(super) async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, Stop> {
+    pub(super) async fn invalid_indexes(&mut self, table: u32, known: &[u32]) -> Result<Vec<RelationName>, RunError> {
         let known: Vec<String> = known.iter().map(u32::to_string).collect();
         let known = format!("{{{}}}", known.join(","));
         let anothers = may_be_anothers(self.facts.session.server_version);
@@ -66,7 +66,7 @@ impl Execution<'_> {
         loop {
             let rows = match self.surely(&sql, &[&table.to_string(), &known]).await {
                 Ok(rows) => rows,
-                Err(Stop::Lost) => return Err(Stop::Lost),
+                Err(RunError::Lost) => return Err(RunError::Lost),
                 Err(stop) => {
                     tracing::warn!(reason = stop.reason(), "what a schema change has left could not be asked for");
                     return Ok(Vec::new());
@@ -89,7 +89,7 @@ impl Execution<'_> {
                 continue;
             }
             before = None;
-            self.talk.ask_one(&nap_sql(NAP, "waiting to finish or undo"), &[]).await?;
+            self.channel.ask_one(&nap_sql(NAP, "waiting to finish or undo"), &[]).await?;
         }
     }
 
@@ -102,12 +102,12 @@ impl Execution<'_> {
             "If it is still invalid when that session is done, drop it: DROP INDEX CONCURRENTLY {}.",
             index.quoted()
         );
-        self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
+        self.notify(&Report::warning(sqlstate::WARNING, message).hint(hint));
     }
 
     /// First at once, if nobody uses the table just now; else concurrently, which waits for those who do. While another session
     /// builds on the table, neither is to be had.
-    pub(super) async fn drop_leftover(&mut self, index: &RelationName) -> Result<(), Stop> {
+    pub(super) async fn drop_leftover(&mut self, index: &RelationName) -> Result<(), RunError> {
         let begun = Instant::now();
         let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
         let failed = loop {
@@ -116,12 +116,12 @@ impl Execution<'_> {
             batch.statement("SET LOCAL lock_timeout = 10", &[]);
             batch.statement(&format!("DROP INDEX IF EXISTS {}", index.quoted()), &[]);
             batch.statement("COMMIT", &[]);
-            if self.talk.ask(batch, None).await?.error.is_none() {
+            if self.channel.ask(batch, None).await?.error.is_none() {
                 return Ok(());
             }
-            self.talk.ask_one("ROLLBACK", &[]).await?;
+            self.channel.ask_one("ROLLBACK", &[]).await?;
             if !self.somebody_builds_beside(index).await? {
-                match self.talk.ask_one(&sql, &[]).await?.error {
+                match self.channel.ask_one(&sql, &[]).await?.error {
                     None => return Ok(()),
                     Some(error) => break error.message().to_owned(),
                 }
@@ -129,10 +129,10 @@ impl Execution<'_> {
             if begun.elapsed() >= UNDO_PATIENCE {
                 break "another session is building on its table".to_owned();
             }
-            self.talk.ask_one(&nap_sql(NAP, "waiting to finish or undo"), &[]).await?;
+            self.channel.ask_one(&nap_sql(NAP, "waiting to finish or undo"), &[]).await?;
         };
         tracing::warn!(%index, failed, "an unfinished index could not be dropped");
-        self.tell(
+        self.notify(
             &Report::warning(sqlstate::WARNING, format!("the invalid index {index} could not be dropped: {failed}"))
                 .hint(format!(
                     "Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too."
@@ -142,13 +142,13 @@ impl Execution<'_> {
     }
 
     /// Whether a session has the lock of builds on the index's table.
-    async fn somebody_builds_beside(&mut self, index: &RelationName) -> Result<bool, Stop> {
+    async fn somebody_builds_beside(&mut self, index: &RelationName) -> Result<bool, RunError> {
         let locked = LOCKED.replace("builds_it", "true");
         let sql = format!(
             "SELECT {locked} FROM pg_catalog.pg_index i \
              WHERE i.indexrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid"
         );
-        let answer = self.talk.ask_one(&sql, &[&index.quoted()]).await?;
+        let answer = self.channel.ask_one(&sql, &[&index.quoted()]).await?;
         Ok(answer.value() == Some("t"))
     }
 }

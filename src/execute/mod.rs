@@ -13,11 +13,11 @@ mod blocked;
 pub mod budget;
 mod build;
 mod detach;
-pub mod first;
+pub mod optimistic;
 mod guarded;
 mod invalid;
 mod lane;
-pub mod leftover;
+pub mod pending_undo;
 mod long;
 mod progress;
 pub mod record;
@@ -25,11 +25,11 @@ pub mod turn;
 mod unchanged;
 mod wait;
 
-use self::attempt::Back;
-use self::budget::Pace;
-use self::leftover::Memory;
+use self::attempt::UndoOutcome;
+use self::budget::SizeGuess;
+use self::pending_undo::RunState;
 use self::turn::Turn;
-use crate::backend::{BackendLost, Talk};
+use crate::backend::{BackendLost, ServerChannel};
 use crate::catalog::Facts;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -46,7 +46,7 @@ use std::time::Instant;
 
 /// Why a statement did not come to its end.
 #[derive(Debug)]
-pub enum Stop {
+pub enum RunError {
     /// The server's own error, in the client's terms.
     Server(ServerError),
     /// The proxy's.
@@ -61,7 +61,7 @@ pub enum Stop {
     Stale,
 }
 
-impl Stop {
+impl RunError {
     /// For the log. Of the server's error the code alone: its message may hold a row's value.
     pub fn reason(&self) -> String {
         match self {
@@ -75,7 +75,7 @@ impl Stop {
     }
 }
 
-impl From<BackendLost> for Stop {
+impl From<BackendLost> for RunError {
     fn from(_: BackendLost) -> Self {
         Self::Lost
     }
@@ -83,24 +83,24 @@ impl From<BackendLost> for Stop {
 
 /// Everything a run needs, and nothing it may choose.
 #[derive(Debug)]
-pub struct Execution<'a> {
-    pub talk: &'a mut Talk,
+pub struct Run<'a> {
+    pub channel: &'a mut ServerChannel,
     pub config: &'a Config,
     pub metrics: &'a Metrics,
     pub facts: &'a Facts,
     /// Where the client's text stands in the string it sent: characters before it, for error positions.
     pub offset: usize,
     /// The names of the constraints that steps have made, quoted, each in its slot.
-    pub learned: Vec<String>,
+    pub learned_names: Vec<String>,
     /// For the case that the backend is lost.
-    pub memory: Memory,
+    pub state: RunState,
     /// When the statement began: the session's `statement_timeout` counts from here.
     pub begun: Instant,
     /// The lanes that the statement has until it is over.
     pub turn: Option<&'a Turn>,
     /// What the first phase does when its lock is not to be had at once.
     pub basis: Basis,
-    pub pace: Pace,
+    pub size_guess: SizeGuess,
 }
 
 /// What a plan rests on, as long as none of its phases is done.
@@ -109,7 +109,7 @@ pub enum Basis {
     /// Nothing that a wait could change: it runs as it is.
     #[default]
     Any,
-    /// Facts that a wait would leave behind: it stops with [`Stop::Stale`] before it waits.
+    /// Facts that a wait would leave behind: it stops with [`RunError::Stale`] before it waits.
     Fresh,
     /// Facts that are true for as long as this condition is, which is looked at under the first phase's locks.
     While(String),
@@ -143,7 +143,7 @@ impl Reply {
 
 /// How far a phase was that is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Undone {
+enum UndoneAfter {
     /// It failed by itself.
     Failed,
     /// It was done, as the plan's phase of this place, and a later one failed.
@@ -151,7 +151,7 @@ enum Undone {
 }
 
 /// How one try of a phase ended.
-enum Tried {
+enum AttemptOutcome {
     Done,
     /// The lock was not to be had.
     Locked,
@@ -159,21 +159,21 @@ enum Tried {
     Unlockable,
     /// It outlived its hold budget.
     Slow,
-    Failed(Stop),
+    Failed(RunError),
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Runs the plan. The notices that come before the end (waits, progress) have gone to the client by then;
     /// the reply has not. `told`: notes that the client has had already.
     ///
     /// # Errors
     /// Why it stopped. Phases that were done have been undone.
-    pub async fn run(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, Stop> {
+    pub async fn run(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, RunError> {
         let plan = &*self.at_its_pace(plan);
         let result = self.run_phases(plan, told).await;
         // Whatever ended it: no answer of the backend's to us is left on its way.
-        if !matches!(result, Err(Stop::Lost)) {
-            self.talk.uncover().await?;
+        if !matches!(result, Err(RunError::Lost)) {
+            self.channel.finish_nap().await?;
             self.end_record().await?;
         }
         match result {
@@ -182,14 +182,14 @@ impl Execution<'_> {
         }
     }
 
-    async fn run_phases(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, Stop> {
+    async fn run_phases(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, RunError> {
         let mut reply = Reply::default();
-        let (first, resumed) = (self.first_phase(), self.memory.keeping.is_some());
+        let (first, resumed) = (self.first_phase(), self.state.record.is_some());
         if !resumed {
             for note in plan.notes.iter().filter(|note| !told.contains(note)) {
-                self.tell(note);
+                self.notify(note);
             }
-            self.memory.marks = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
+            self.state.notes_created = !self.in_transaction() && plan.phases.iter().any(|phase| phase.undo.is_some());
             self.begin_record(plan).await?;
         }
         let mut interrupted = resumed;
@@ -227,13 +227,13 @@ impl Execution<'_> {
         phase: &Phase,
         interrupted: bool,
         reply: &mut Reply,
-    ) -> Result<(), Stop> {
-        if interrupted && self.look_after_death(at, phase).await? {
+    ) -> Result<(), RunError> {
+        if interrupted && self.finish_interrupted_build(at, phase).await? {
             return Ok(());
         }
         match self.phase(at, phase, reply).await {
-            Ok(()) if self.memory.marks => self.mark_built(at, phase).await.map_err(Stop::from),
-            Err(stop) if phase.tidies && !matches!(stop, Stop::Lost) => self.bring_back_or_tell(phase).await,
+            Ok(()) if self.state.notes_created => self.note_built(at, phase).await.map_err(RunError::from),
+            Err(stop) if phase.tidies && !matches!(stop, RunError::Lost) => self.undo_by_phase_or_warn(phase).await,
             other => other,
         }
     }
@@ -241,7 +241,7 @@ impl Execution<'_> {
     /// Without the steps about a constraint that was not made.
     fn with_names<'p>(&self, phase: &'p Phase) -> Cow<'p, Phase> {
         let unmade = |step: &Step| {
-            let name = step.name_at.and_then(|name| self.learned.get(name.slot));
+            let name = step.name_at.and_then(|name| self.learned_names.get(name.slot));
             name.is_some_and(String::is_empty)
         };
         if !phase.steps.iter().any(unmade) {
@@ -254,20 +254,20 @@ impl Execution<'_> {
 
     /// Undoes the phases before the one that stopped, which has cleaned up after itself. Where no session is there any
     /// more that could, it is remembered.
-    async fn undo_all(&mut self, plan: &Plan, stopped: usize, stop: Stop) -> Stop {
-        if matches!(stop, Stop::Lost) {
-            self.remember(plan, stopped, false);
+    async fn undo_all(&mut self, plan: &Plan, stopped: usize, stop: RunError) -> RunError {
+        if matches!(stop, RunError::Lost) {
+            self.keep_pending_undo(plan, stopped, false);
             return stop;
         }
         for at in (0..stopped).rev() {
-            match self.undo(&plan.phases[at], Undone::Done(at)).await {
-                Ok(Back::Brought | Back::Told) => {}
+            match self.undo(&plan.phases[at], UndoneAfter::Done(at)).await {
+                Ok(UndoOutcome::Undone | UndoOutcome::Reported) => {}
                 // What is in the way now would be in the way of the others, too.
-                Ok(Back::Not(reason)) if self.leave_for_later(plan, at, &reason).await => break,
-                Ok(Back::Not(reason)) => self.tell_not_brought_back(&plan.phases[at], &reason),
+                Ok(UndoOutcome::NotNow(reason)) if self.leave_for_later(plan, at, &reason).await => break,
+                Ok(UndoOutcome::NotNow(reason)) => self.warn_not_undone(&plan.phases[at], &reason),
                 Err(_) => {
-                    self.remember(plan, at, true);
-                    return Stop::Lost;
+                    self.keep_pending_undo(plan, at, true);
+                    return RunError::Lost;
                 }
             }
         }
@@ -275,7 +275,7 @@ impl Execution<'_> {
     }
 
     /// `at`: its place in the plan.
-    async fn phase(&mut self, at: usize, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+    async fn phase(&mut self, at: usize, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
         if let Some(what) = &phase.detach {
             return self.detach(phase, what, reply).await;
         }
@@ -309,9 +309,9 @@ impl Execution<'_> {
     }
 
     /// A NOTICE or WARNING of the proxy's, if the session wants to hear it.
-    fn tell(&mut self, report: &Report) {
+    fn notify(&mut self, report: &Report) {
         if !(self.facts.session.hushed && report.severity == Severity::Notice) {
-            self.talk.tell(report);
+            self.channel.notify(report);
         }
     }
 
@@ -320,11 +320,11 @@ impl Execution<'_> {
     }
 
     /// Steps that need no protection: each as it is.
-    async fn relay(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), Stop> {
+    async fn relay(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
         for step in &phase.steps {
             let mut batch = Batch::new();
-            batch.statement(&step.named(&self.learned), &[]);
-            let answer = self.talk.ask(batch, step.visible.then_some(0)).await?;
+            batch.statement(&step.named(&self.learned_names), &[]);
+            let answer = self.channel.ask(batch, step.visible.then_some(0)).await?;
             reply.frames.unsplit(answer.notices);
             if let Some(error) = answer.error {
                 return Err(self.failed(step, error, reply));
@@ -335,8 +335,8 @@ impl Execution<'_> {
     }
 
     /// A step's error, as the client would have got it; the notices that came before it go first.
-    fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> Stop {
-        self.talk.link.tell_front(&reply.notices());
+    fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> RunError {
+        self.channel.link.send_to_client(&reply.notices());
         let error = match &step.renamed {
             Some(renamed) => with_name(&error, renamed),
             None => error,
@@ -344,20 +344,20 @@ impl Execution<'_> {
         if let Some(column) = &step.not_null
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
-            return Stop::Server(contains_nulls(&error, column, self.facts.session.server_version));
+            return RunError::Server(contains_nulls(&error, column, self.facts.session.server_version));
         }
         if let Some(of) = step.bounds
             && error.sqlstate() == sqlstate::CHECK_VIOLATION
         {
-            return Stop::Server(outside_bounds(&error, of, self.facts.session.server_version));
+            return RunError::Server(outside_bounds(&error, of, self.facts.session.server_version));
         }
         if let Some(otherwise) = step.must_hold
             && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
         {
             if otherwise == STALE {
-                return Stop::Stale;
+                return RunError::Stale;
             }
-            return Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
+            return RunError::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
         }
         let offset = self.offset;
         let frame = error.with_position(|position| {
@@ -375,17 +375,17 @@ impl Execution<'_> {
             };
             Some(mapped + offset)
         });
-        Stop::Server(ServerError::new(frame))
+        RunError::Server(ServerError::new(frame))
     }
 
     /// What ends a run from outside, looked at between two statements.
-    pub fn interrupted(&self) -> Option<Stop> {
-        if self.talk.link.front_gone() {
-            return Some(Stop::ClientGone);
+    pub fn interrupted(&self) -> Option<RunError> {
+        if self.channel.link.front_gone() {
+            return Some(RunError::ClientGone);
         }
-        self.talk
-            .take_cancelled()
-            .then(|| Stop::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
+        self.channel.take_cancelled().then(|| {
+            RunError::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request"))
+        })
     }
 }
 

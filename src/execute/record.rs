@@ -14,19 +14,19 @@ mod abandon;
 mod resume;
 mod trust;
 
-pub(super) use self::resume::Taken;
-pub use self::resume::Unfinished;
+pub(super) use self::resume::TakeRecordOutcome;
+pub use self::resume::UnfinishedChange;
 use super::attempt::is_lock_failure;
-use super::leftover::{known, made, unquoted};
-use super::{Execution, Stop};
+use super::pending_undo::{known, made, unquoted};
+use super::{Run, RunError};
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::identity::{self, IDENTITY_SQL};
-use crate::catalog::record::{JOB_CLASS, Recorded, question};
+use crate::catalog::record::{JOB_CLASS, RecordRow, question};
 use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
 use crate::lanes;
 use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName, sqlstate};
-use crate::plan::{Phase, PhaseKind, Plan, Thing, ThingKind, ThingName, Undo};
+use crate::plan::{CreatedObject, ObjectKind, ObjectName, Phase, PhaseKind, Plan, Undo};
 use crate::report::Report;
 use crate::sql::Ddl;
 use crate::wire::message::Batch;
@@ -62,7 +62,7 @@ pub struct Record {
     /// The first phase that is not done.
     next: usize,
     place: Option<Place>,
-    things: Vec<(Thing, u32)>,
+    things: Vec<(CreatedObject, u32)>,
     built: Vec<(usize, u32)>,
     /// Unquoted.
     learned: Vec<String>,
@@ -90,7 +90,7 @@ pub(super) struct Place {
 
 /// Which run of a statement a table's record is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
+pub struct RecordKey {
     pub statement: String,
     pub table: u32,
     id: String,
@@ -98,7 +98,7 @@ pub struct Job {
 
 /// A record that is kept up to date.
 #[derive(Debug)]
-pub(super) struct Keeping {
+pub(super) struct RecordWriter {
     record: Record,
     table: RelationName,
     oid: u32,
@@ -183,7 +183,7 @@ impl Record {
             return Err("this pgsluice, or its settings, would do it otherwise");
         }
         let mut columns =
-            plan.phases.iter().take(self.next).flat_map(made).filter(|thing| thing.kind == ThingKind::Column);
+            plan.phases.iter().take(self.next).flat_map(made).filter(|thing| thing.kind == ObjectKind::Column);
         if columns.any(|column| !self.things.iter().any(|(thing, _)| thing == column)) {
             return Err("its record is damaged");
         }
@@ -234,14 +234,14 @@ fn fingerprint(plan: &Plan) -> String {
     format!("{hash:016x}")
 }
 
-impl Keeping {
+impl RecordWriter {
     /// The comment as it is to be now; none if all is done.
     fn text(&self) -> Option<String> {
         if self.record.next >= self.phases { None } else { self.record.to_text() }
     }
 
-    pub(super) fn job(&self) -> Job {
-        Job { statement: self.record.statement.clone(), table: self.oid, id: self.record.job.clone() }
+    pub(super) fn job(&self) -> RecordKey {
+        RecordKey { statement: self.record.statement.clone(), table: self.oid, id: self.record.job.clone() }
     }
 }
 
@@ -255,11 +255,11 @@ fn lock_sql(function: &str, oid: u32) -> String {
     format!("SELECT pg_catalog.{function}({JOB_CLASS}, {})", lanes::signed(oid))
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Before the first phase: the lock, and that nothing else is on record.
-    pub(super) async fn begin_record(&mut self, plan: &Plan) -> Result<(), Stop> {
+    pub(super) async fn begin_record(&mut self, plan: &Plan) -> Result<(), RunError> {
         let Some(table) = is_recorded(plan, self.facts) else { return Ok(()) };
-        if self.config.ddl.record_interval.is_zero() || !self.memory.marks {
+        if self.config.ddl.record_interval.is_zero() || !self.state.notes_created {
             return Ok(());
         }
         let (oid, table) = (table.oid, table.full_name());
@@ -268,10 +268,10 @@ impl Execution<'_> {
             return Ok(());
         }
         // Whatever ends it from here on, the lock is given back.
-        self.memory.unrecorded = Some(oid);
+        self.state.unrecorded = Some(oid);
         let id = RandomState::new().hash_one(self.facts.session.backend_pid);
-        let keeping = match found.filter(|found| found.may && found.trusted) {
-            Some(found) if self.is_free(found.text.as_deref()).await? => {
+        let writer = match found.filter(|found| found.may && found.trusted) {
+            Some(found) if self.may_overwrite(found.text.as_deref()).await? => {
                 let record = Record {
                     job: format!("{id:016x}"),
                     since: found.now,
@@ -287,79 +287,86 @@ impl Execution<'_> {
                     facts: self.facts.clone(),
                 };
                 let (phases, at) = (plan.phases.len(), Instant::now());
-                let keeping =
-                    Keeping { record, table, oid, quiet: found.quiet, phases, under_way: None, written: false, at };
-                let size = keeping.text().map(|text| text.len().saturating_mul(phases));
-                size.is_some_and(|size| size <= MOST_OF_ALL).then_some(keeping)
+                let writer = RecordWriter {
+                    record,
+                    table,
+                    oid,
+                    quiet: found.quiet,
+                    phases,
+                    under_way: None,
+                    written: false,
+                    at,
+                };
+                let size = writer.text().map(|text| text.len().saturating_mul(phases));
+                size.is_some_and(|size| size <= MOST_OF_ALL).then_some(writer)
             }
             _ => None,
         };
-        let Some(keeping) = keeping else {
+        let Some(writer) = writer else {
             tracing::debug!(oid, "how far this is cannot be recorded");
             return self.end_record().await;
         };
-        let text = keeping.text();
-        self.memory.keeping = Some(keeping);
-        self.memory.unrecorded = None;
+        let text = writer.text();
+        self.state.record = Some(writer);
+        self.state.unrecorded = None;
         // What a transaction begins is recorded in it.
         if plan.phases.first().is_some_and(|phase| !phase.in_transaction)
             && self.write_record(text.as_deref()).await?
-            && let Some(keeping) = &mut self.memory.keeping
+            && let Some(writer) = &mut self.state.record
         {
-            keeping.written = true;
+            writer.written = true;
         }
         Ok(())
     }
 
     /// A record that is there, whose lock this session has, is kept from now on.
     pub fn resume(&mut self, record: Record, plan: &Plan, table: &RelationRef, quiet: bool) {
-        self.memory.marks = true;
-        self.memory.things.clone_from(&record.things);
-        self.memory.built.clone_from(&record.built);
+        self.state.notes_created = true;
+        self.state.created.clone_from(&record.things);
+        self.state.built.clone_from(&record.built);
         let quoted = |name: &String| if name.is_empty() { String::new() } else { quote_identifier(name) };
-        self.learned = record.learned.iter().map(quoted).collect();
+        self.learned_names = record.learned.iter().map(quoted).collect();
         let (phases, at) = (plan.phases.len(), Instant::now());
         let (table, oid) = (table.full_name(), table.oid);
-        self.memory.keeping = Some(Keeping { record, table, oid, quiet, phases, under_way: None, written: true, at });
+        self.state.record =
+            Some(RecordWriter { record, table, oid, quiet, phases, under_way: None, written: true, at });
     }
 
     /// The first phase that is not done.
     pub(super) fn first_phase(&self) -> usize {
-        self.memory.keeping.as_ref().map_or(0, |keeping| keeping.record.next)
+        self.state.record.as_ref().map_or(0, |writer| writer.record.next)
     }
 
     /// Where the backfill of a dead session had come to.
     pub(super) fn recorded_place(&self) -> Option<Place> {
-        self.memory.keeping.as_ref().and_then(|keeping| keeping.record.place)
+        self.state.record.as_ref().and_then(|writer| writer.record.place)
     }
 
-    pub(super) fn job(&self) -> Option<Job> {
-        self.memory.keeping.as_ref().filter(|keeping| keeping.written).map(Keeping::job)
+    pub(super) fn record_key(&self) -> Option<RecordKey> {
+        self.state.record.as_ref().filter(|writer| writer.written).map(RecordWriter::job)
     }
 
     /// Whether the end of this phase's transaction is to be recorded in it.
     pub(super) fn records(&self, phase: &Phase) -> bool {
-        phase.in_transaction && self.memory.keeping.as_ref().is_some_and(|keeping| keeping.under_way.is_some())
+        phase.in_transaction && self.state.record.as_ref().is_some_and(|writer| writer.under_way.is_some())
     }
 
     /// The plan's phase that begins; none: what follows is no part of it.
     pub(super) fn under_way(&mut self, phase: Option<usize>) {
-        if let Some(keeping) = &mut self.memory.keeping {
-            keeping.under_way = phase;
+        if let Some(writer) = &mut self.state.record {
+            writer.under_way = phase;
         }
     }
 
     /// A phase is done; what it has made is known.
     fn advance(&mut self) {
-        let memory = &mut self.memory;
-        if let Some((keeping, at)) =
-            memory.keeping.as_mut().and_then(|keeping| keeping.under_way.map(|at| (keeping, at)))
-        {
-            keeping.record.next = at + 1;
-            keeping.record.place = None;
-            keeping.record.things.clone_from(&memory.things);
-            keeping.record.built.clone_from(&memory.built);
-            keeping.record.learned = self.learned.iter().map(|name| unquoted(name)).collect();
+        let memory = &mut self.state;
+        if let Some((writer, at)) = memory.record.as_mut().and_then(|writer| writer.under_way.map(|at| (writer, at))) {
+            writer.record.next = at + 1;
+            writer.record.place = None;
+            writer.record.things.clone_from(&memory.created);
+            writer.record.built.clone_from(&memory.built);
+            writer.record.learned = self.learned_names.iter().map(|name| unquoted(name)).collect();
         }
     }
 
@@ -368,26 +375,26 @@ impl Execution<'_> {
     /// phase's own.
     pub(super) async fn commit_recorded(&mut self) -> Result<Answer, BackendLost> {
         self.advance();
-        let Some(keeping) = &mut self.memory.keeping else { return self.talk.ask_one("COMMIT", &[]).await };
-        let text = keeping.text();
+        let Some(writer) = &mut self.state.record else { return self.channel.ask_one("COMMIT", &[]).await };
+        let text = writer.text();
         let mut batch = Batch::new();
-        if text.is_some() || keeping.written {
+        if text.is_some() || writer.written {
             batch.statement("SAVEPOINT pgsluice", &[]);
-            if keeping.quiet {
+            if writer.quiet {
                 batch.statement("SET LOCAL session_replication_role = replica", &[]);
             }
-            batch.statement(&comment_sql(&keeping.table, text.as_deref()), &[]);
+            batch.statement(&comment_sql(&writer.table, text.as_deref()), &[]);
         }
         let before_commit = batch.statements;
         batch.statement("COMMIT", &[]);
         // If the backend dies now, nobody knows whether there is one.
-        let (stays, was_written) = (text.is_some(), keeping.written);
-        keeping.written = true;
-        let answer = self.talk.ask(batch, None).await?;
+        let (stays, was_written) = (text.is_some(), writer.written);
+        writer.written = true;
+        let answer = self.channel.ask(batch, None).await?;
         match &answer.error {
             None => {
-                if let Some(keeping) = &mut self.memory.keeping {
-                    keeping.written = stays;
+                if let Some(writer) = &mut self.state.record {
+                    writer.written = stays;
                 }
                 Ok(answer)
             }
@@ -396,49 +403,49 @@ impl Execution<'_> {
                 tracing::warn!(sqlstate = error.sqlstate(), "how far a schema change is could not be recorded");
                 // One that is there is to be written later, or removed in the end.
                 if !was_written {
-                    self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                    self.state.unrecorded = self.state.record.take().map(|writer| writer.oid);
                 }
                 let mut batch = Batch::new();
                 batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
                 batch.statement("COMMIT", &[]);
-                self.talk.ask(batch, None).await
+                self.channel.ask(batch, None).await
             }
             Some(_) => Ok(answer),
         }
     }
 
     /// A phase is done that was not one transaction.
-    pub(super) async fn record_phase(&mut self) -> Result<(), Stop> {
+    pub(super) async fn record_phase(&mut self) -> Result<(), RunError> {
         self.advance();
-        match self.memory.keeping.as_ref().and_then(Keeping::text) {
+        match self.state.record.as_ref().and_then(RecordWriter::text) {
             Some(text) => self.write_record(Some(&text)).await.map(|_| ()),
             None => Ok(()),
         }
     }
 
     /// How far the backfill is, if that is due.
-    pub(super) async fn record_place(&mut self, place: impl FnOnce() -> Option<Place>) -> Result<(), Stop> {
+    pub(super) async fn record_place(&mut self, place: impl FnOnce() -> Option<Place>) -> Result<(), RunError> {
         let interval = self.config.ddl.record_interval;
-        let Some(keeping) = self.memory.keeping.as_mut().filter(|keeping| keeping.at.elapsed() >= interval) else {
+        let Some(writer) = self.state.record.as_mut().filter(|writer| writer.at.elapsed() >= interval) else {
             return Ok(());
         };
-        keeping.at = Instant::now();
-        let Some(place) = place().filter(|place| keeping.record.place != Some(*place)) else { return Ok(()) };
-        keeping.record.place = Some(place);
-        match keeping.text() {
+        writer.at = Instant::now();
+        let Some(place) = place().filter(|place| writer.record.place != Some(*place)) else { return Ok(()) };
+        writer.record.place = Some(place);
+        match writer.text() {
             Some(text) => self.write_record(Some(&text)).await.map(|_| ()),
             None => Ok(()),
         }
     }
 
     /// In a transaction of its own. False: not now.
-    async fn write_record(&mut self, text: Option<&str>) -> Result<bool, Stop> {
-        let Some(keeping) = &self.memory.keeping else { return Ok(false) };
-        let (oid, quiet) = (keeping.oid, keeping.quiet);
+    async fn write_record(&mut self, text: Option<&str>) -> Result<bool, RunError> {
+        let Some(writer) = &self.state.record else { return Ok(false) };
+        let (oid, quiet) = (writer.oid, writer.quiet);
         self.write_record_of(oid, quiet, text).await
     }
 
-    async fn write_record_of(&mut self, oid: u32, quiet: bool, text: Option<&str>) -> Result<bool, Stop> {
+    async fn write_record_of(&mut self, oid: u32, quiet: bool, text: Option<&str>) -> Result<bool, RunError> {
         // With the table its record is gone.
         let Some((_, table)) = self.names_now(&[oid]).await?.pop() else { return Ok(true) };
         let mut batch = Batch::new();
@@ -451,10 +458,10 @@ impl Execution<'_> {
         batch.statement(&assertion.sql, &[]);
         batch.statement(&comment_sql(&table, text), &[]);
         batch.statement("COMMIT", &[]);
-        let Some(error) = self.talk.ask(batch, None).await?.error else { return Ok(true) };
-        self.talk.ask_one("ROLLBACK", &[]).await?;
+        let Some(error) = self.channel.ask(batch, None).await?.error else { return Ok(true) };
+        self.channel.ask_one("ROLLBACK", &[]).await?;
         if error.sqlstate() == sqlstate::QUERY_CANCELED && text.is_some() {
-            self.struck(Some(error))?;
+            self.cancelled_by(Some(error))?;
         } else {
             tracing::debug!(sqlstate = error.sqlstate(), "a record could not be written just now");
         }
@@ -462,19 +469,19 @@ impl Execution<'_> {
     }
 
     /// The plan has come to its end, or to nothing: no record is left, and its lock is given back.
-    pub(super) async fn end_record(&mut self) -> Result<(), Stop> {
-        let unrecorded = self.memory.unrecorded.take();
-        let keeping = self.memory.keeping.take();
-        let Some(oid) = keeping.as_ref().map(|keeping| keeping.oid).or(unrecorded) else { return Ok(()) };
-        if let Some(keeping) = keeping.filter(|keeping| keeping.written) {
-            self.forget(keeping.oid, keeping.quiet).await?;
+    pub(super) async fn end_record(&mut self) -> Result<(), RunError> {
+        let unrecorded = self.state.unrecorded.take();
+        let writer = self.state.record.take();
+        let Some(oid) = writer.as_ref().map(|writer| writer.oid).or(unrecorded) else { return Ok(()) };
+        if let Some(writer) = writer.filter(|writer| writer.written) {
+            self.forget(writer.oid, writer.quiet).await?;
         }
-        self.give_job(oid).await
+        self.release_record(oid).await
     }
 
-    async fn forget(&mut self, oid: u32, quiet: bool) -> Result<(), Stop> {
+    async fn forget(&mut self, oid: u32, quiet: bool) -> Result<(), RunError> {
         for _ in 0..TRIES {
-            self.talk.cancel_settled().await;
+            self.channel.cancel_settled().await;
             if self.write_record_of(oid, quiet, None).await? {
                 return Ok(());
             }
@@ -486,44 +493,44 @@ impl Execution<'_> {
         Ok(())
     }
 
-    pub async fn give_job(&mut self, oid: u32) -> Result<(), Stop> {
+    pub async fn release_record(&mut self, oid: u32) -> Result<(), RunError> {
         self.surely(&lock_sql("pg_advisory_unlock", oid), &[]).await.map(|_| ())
     }
 
     /// What is on record of a table; with `lock`, its lock if nobody has it.
-    async fn look_at_record(&mut self, oid: u32, lock: bool) -> Result<(bool, Option<Recorded>), Stop> {
+    async fn look_at_record(&mut self, oid: u32, lock: bool) -> Result<(bool, Option<RecordRow>), RunError> {
         let mut batch = Batch::new();
         if lock {
             batch.statement(&lock_sql("pg_try_advisory_lock", oid), &[]);
         }
         let question = question(self.facts.session.server_version);
-        self.talk.put_question(&mut batch, &question, &[&oid.to_string()]);
-        let Answer { rows, error, .. } = self.talk.ask(batch, None).await?;
+        self.channel.put_question(&mut batch, &question, &[&oid.to_string()]);
+        let Answer { rows, error, .. } = self.channel.ask(batch, None).await?;
         let mut values = rows.into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_default());
         let locked = lock && values.next().is_some_and(|value| value == "t");
         if let Some(error) = error {
             if locked {
-                self.give_job(oid).await?;
+                self.release_record(oid).await?;
             }
             if error.sqlstate() == sqlstate::QUERY_CANCELED {
-                self.struck(Some(error))?;
+                self.cancelled_by(Some(error))?;
             }
             return Ok((false, None));
         }
-        let recorded = values.next().and_then(|json| serde_json::from_str(&self.talk.text(&json)).ok());
+        let recorded = values.next().and_then(|json| serde_json::from_str(&self.channel.text(&json)).ok());
         Ok((locked, recorded))
     }
 
     /// Whether the comment may be written over: there is none, or one of a change of which nothing is left.
-    async fn is_free(&mut self, text: Option<&str>) -> Result<bool, Stop> {
+    async fn may_overwrite(&mut self, text: Option<&str>) -> Result<bool, RunError> {
         let Some(text) = text else { return Ok(true) };
         let Some(record) = Record::from_text(text) else { return Ok(false) };
-        let things = self.things_now(&record, |_| true).await?;
+        let things = self.objects_now(&record, |_| true).await?;
         Ok(!things.contains(&true) && self.indexes_now(&record).await?.is_empty())
     }
 
     /// The indexes that a recorded plan has built, or is about to have built, and that are there.
-    async fn indexes_now(&mut self, record: &Record) -> Result<Vec<u32>, Stop> {
+    async fn indexes_now(&mut self, record: &Record) -> Result<Vec<u32>, RunError> {
         let named = record.builds.iter().map(|(table, name)| ("index", *table, name.as_str()));
         let parameters = identity::parameters(named);
         let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
@@ -531,15 +538,15 @@ impl Execution<'_> {
     }
 
     /// Whether the things that were made, of these kinds, are those of their names still.
-    async fn things_now(&mut self, record: &Record, of: impl Fn(ThingKind) -> bool) -> Result<Vec<bool>, Stop> {
-        let named = |thing: &Thing| match &thing.name {
-            ThingName::Known(_) => thing.clone(),
-            ThingName::Learned(slot) => {
+    async fn objects_now(&mut self, record: &Record, of: impl Fn(ObjectKind) -> bool) -> Result<Vec<bool>, RunError> {
+        let named = |thing: &CreatedObject| match &thing.name {
+            ObjectName::Known(_) => thing.clone(),
+            ObjectName::Learned(slot) => {
                 let name = record.learned.get(*slot).cloned().unwrap_or_default();
-                Thing { name: ThingName::Known(name), ..thing.clone() }
+                CreatedObject { name: ObjectName::Known(name), ..thing.clone() }
             }
         };
-        let things: Vec<(Thing, u32)> =
+        let things: Vec<(CreatedObject, u32)> =
             record.things.iter().filter(|(thing, _)| of(thing.kind)).map(|(thing, id)| (named(thing), *id)).collect();
         if things.is_empty() {
             return Ok(Vec::new());

@@ -13,7 +13,7 @@
 
 use super::lane::LONGEST_NAP;
 use super::wait::jitter;
-use super::{Execution, Stop};
+use super::{Run, RunError};
 use crate::catalog::query::{LANE_CLASS, array, may_change};
 use crate::lanes::{self, nap_sql};
 use crate::pg::{RelationName, sqlstate};
@@ -44,7 +44,7 @@ const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
 
 /// How a lane is had.
 #[derive(Clone, Copy)]
-enum Had {
+enum LaneHold {
     /// By the session.
     Session,
     /// By the transaction, all or none: an error takes back what there is.
@@ -54,21 +54,21 @@ enum Had {
 }
 
 /// A row for each lane: its oid, and whether it is had now.
-fn turn_sql(had: Had) -> String {
+fn turn_sql(had: LaneHold) -> String {
     // The second key takes signed numbers: the lane of an oid is that of its 32 bits.
     let lane = format!(
         "({LANE_CLASS}, (w.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4)"
     );
     let taken = match had {
-        Had::Session => format!("pg_catalog.pg_try_advisory_lock{lane}"),
-        Had::Transaction => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
-        Had::Moment => format!(
+        LaneHold::Session => format!("pg_catalog.pg_try_advisory_lock{lane}"),
+        LaneHold::Transaction => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
+        LaneHold::Moment => format!(
             "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
         ),
     };
     let tries =
         format!("SELECT w.oid::pg_catalog.int8::pg_catalog.text AS oid, {taken} AS taken FROM (\n{WANTED_SQL}\n) AS w");
-    if !matches!(had, Had::Transaction) {
+    if !matches!(had, LaneHold::Transaction) {
         return format!("/* pgsluice: a schema change's turn */ {tries}");
     }
     format!(
@@ -123,7 +123,7 @@ impl Turn {
 }
 
 /// What one look at the lanes brought.
-enum Look {
+enum LanesOutcome {
     Taken(Vec<u32>),
     /// None is.
     Busy,
@@ -131,17 +131,17 @@ enum Look {
     Unknown,
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// One try for the lanes of these relations. What is not there, is temporary, or is the system's own has none.
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
-    pub async fn try_turn(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Turn, Stop> {
+    pub async fn try_turn(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Turn, RunError> {
         let in_transaction = self.in_transaction();
         Ok(match self.look_at_lanes(names, oids).await? {
-            Look::Taken(lanes) => Turn::of(lanes, in_transaction),
-            Look::Busy => Turn { in_transaction, busy: true, ..Turn::default() },
-            Look::Unknown => Turn { in_transaction, ..Turn::default() },
+            LanesOutcome::Taken(lanes) => Turn::of(lanes, in_transaction),
+            LanesOutcome::Busy => Turn { in_transaction, busy: true, ..Turn::default() },
+            LanesOutcome::Unknown => Turn { in_transaction, ..Turn::default() },
         })
     }
 
@@ -154,7 +154,7 @@ impl Execution<'_> {
         names: &[RelationName],
         oids: &[u32],
         patience: Option<Duration>,
-    ) -> Result<Turn, Stop> {
+    ) -> Result<Turn, RunError> {
         let begun = Instant::now();
         let in_transaction = self.in_transaction();
         let (mut told, mut holder) = (None::<Instant>, None);
@@ -162,9 +162,9 @@ impl Execution<'_> {
         let mut look = self.look_at_lanes(names, oids).await?;
         loop {
             match look {
-                Look::Taken(lanes) => return self.awake(Turn::of(lanes, in_transaction)).await,
-                Look::Unknown => return self.awake(Turn { in_transaction, ..Turn::default() }).await,
-                Look::Busy => {}
+                LanesOutcome::Taken(lanes) => return self.awake(Turn::of(lanes, in_transaction)).await,
+                LanesOutcome::Unknown => return self.awake(Turn { in_transaction, ..Turn::default() }).await,
+                LanesOutcome::Busy => {}
             }
             let waited = begun.elapsed();
             if patience.is_some_and(|patience| waited >= patience) {
@@ -172,7 +172,7 @@ impl Execution<'_> {
             }
             let due = told.map_or(waited >= FIRST_NOTICE, |at| at.elapsed() >= self.config.ddl.progress_interval);
             if due || holder.is_none() {
-                self.wake().await?;
+                self.finish_nap().await?;
                 let found = self.holder_of(names, oids).await?;
                 by_strangers = if found.is_none() { by_strangers + 1 } else { 0 };
                 holder = found.or(holder);
@@ -189,42 +189,47 @@ impl Execution<'_> {
                 self.tell_turn(names, holder);
             }
             if let Some(report) = self.turn_timed_out(waited, names, holder) {
-                self.wake().await?;
-                return Err(self.leave(Stop::Report(report)).await);
+                self.finish_nap().await?;
+                return Err(self.give_up_block(RunError::Report(report)).await);
             }
             let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
             let nap = (waited / 10).clamp(SHORTEST_NAP, LONGEST_NAP).mul_f64(spread.max(0.1));
             let nap = patience.map_or(nap, |patience| nap.min(patience));
-            let nap = nap_sql(nap, &self.talk.words(&behind(names, holder)));
+            let nap = nap_sql(nap, &self.channel.words(&behind(names, holder)));
             look = self.look_and_nap(names, oids, &nap).await?;
             if let Some(stop) = self.interrupted() {
-                if let Look::Taken(lanes) = look {
+                if let LanesOutcome::Taken(lanes) = look {
                     self.give_awake(lanes).await?;
                 }
-                return Err(self.leave(stop).await);
+                return Err(self.give_up_block(stop).await);
             }
         }
     }
 
     /// The end of the last nap, where a cancel may have struck: then nothing is kept.
-    async fn awake(&mut self, mut turn: Turn) -> Result<Turn, Stop> {
-        let struck = self.talk.uncover().await?;
+    async fn awake(&mut self, mut turn: Turn) -> Result<Turn, RunError> {
+        let struck = self.channel.finish_nap().await?;
         if struck.is_some() {
             self.end_turn(&mut turn).await?;
         }
-        self.struck(struck).map(|()| turn)
+        self.cancelled_by(struck).map(|()| turn)
     }
 
-    async fn give_awake(&mut self, lanes: Vec<u32>) -> Result<(), Stop> {
-        self.talk.uncover().await?;
-        self.give(lanes).await
+    async fn give_awake(&mut self, lanes: Vec<u32>) -> Result<(), RunError> {
+        self.channel.finish_nap().await?;
+        self.release_lanes(lanes).await
     }
 
     /// One look, and a nap. Outside a transaction the backend is never idle meanwhile, so that a cancel from anywhere ends one of the naps.
-    async fn look_and_nap(&mut self, names: &[RelationName], oids: &[u32], nap: &str) -> Result<Look, Stop> {
+    async fn look_and_nap(
+        &mut self,
+        names: &[RelationName],
+        oids: &[u32],
+        nap: &str,
+    ) -> Result<LanesOutcome, RunError> {
         if self.in_transaction() {
-            let answer = self.talk.ask_one(nap, &[]).await?;
-            self.struck(answer.error)?;
+            let answer = self.channel.ask_one(nap, &[]).await?;
+            self.cancelled_by(answer.error)?;
             return self.look_at_lanes(names, oids).await;
         }
         let wanted = wanted(names, oids);
@@ -232,92 +237,92 @@ impl Execution<'_> {
         let mut batch = Batch::new();
         batch.statement("BEGIN", &[]);
         // With the transaction's locks no other session has the session's.
-        batch.statement(&turn_sql(Had::Transaction), &wanted);
-        batch.statement(&turn_sql(Had::Session), &wanted);
+        batch.statement(&turn_sql(LaneHold::Transaction), &wanted);
+        batch.statement(&turn_sql(LaneHold::Session), &wanted);
         batch.statement("COMMIT", &[]);
-        let (answer, struck) = self.talk.ask_rolled_back_covered(batch, nap).await?;
+        let (answer, struck) = self.channel.ask_then_roll_back_and_nap(batch, nap).await?;
         let taken: BTreeSet<u32> = answer.rows.iter().filter_map(|row| lane(row)).map(|(oid, _)| oid).collect();
         let look = match answer.error {
-            None => Look::Taken(taken.into_iter().collect()),
-            Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => Look::Busy,
+            None => LanesOutcome::Taken(taken.into_iter().collect()),
+            Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => LanesOutcome::Busy,
             // A cancel that meant the nap.
             Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                self.talk.uncover().await?;
+                self.channel.finish_nap().await?;
                 // It may have had some of them already: of the others giving back does nothing.
-                self.give(taken.into_iter().collect()).await?;
-                return Err(self.struck(Some(error)).err().unwrap_or(Stop::ClientGone));
+                self.release_lanes(taken.into_iter().collect()).await?;
+                return Err(self.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone));
             }
-            Some(_) => Look::Unknown,
+            Some(_) => LanesOutcome::Unknown,
         };
         if struck.is_some() {
-            if let Look::Taken(lanes) = look {
+            if let LanesOutcome::Taken(lanes) = look {
                 self.give_awake(lanes).await?;
             }
-            return Err(self.struck(struck).err().unwrap_or(Stop::ClientGone));
+            return Err(self.cancelled_by(struck).err().unwrap_or(RunError::ClientGone));
         }
         Ok(look)
     }
 
     /// All of them, or none.
-    async fn look_at_lanes(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Look, Stop> {
+    async fn look_at_lanes(&mut self, names: &[RelationName], oids: &[u32]) -> Result<LanesOutcome, RunError> {
         let inside = self.in_transaction();
         let wanted = wanted(names, oids);
         let mut batch = Batch::new();
         if inside {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
-        let had = if inside { Had::Moment } else { Had::Session };
+        let had = if inside { LaneHold::Moment } else { LaneHold::Session };
         batch.statement(&turn_sql(had), &wanted.each_ref().map(String::as_str));
         if inside {
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         }
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         let lanes: Vec<(u32, bool)> = answer.rows.iter().filter_map(|row| lane(row)).collect();
         let had: Vec<u32> = lanes.iter().filter(|(_, taken)| *taken).map(|(oid, _)| *oid).collect();
         let Some(error) = answer.error else {
             let all = had.len() == lanes.len();
             if inside {
-                return Ok(if all { Look::Taken(Vec::new()) } else { Look::Busy });
+                return Ok(if all { LanesOutcome::Taken(Vec::new()) } else { LanesOutcome::Busy });
             }
             if all {
-                return Ok(Look::Taken(had));
+                return Ok(LanesOutcome::Taken(had));
             }
-            self.give(had).await?;
-            return Ok(Look::Busy);
+            self.release_lanes(had).await?;
+            return Ok(LanesOutcome::Busy);
         };
         if inside {
-            self.take_back().await?;
+            self.rollback_attempt().await?;
         } else {
-            self.give(had).await?;
+            self.release_lanes(had).await?;
         }
-        if error.sqlstate() == sqlstate::QUERY_CANCELED || self.talk.link.front_gone() {
-            let stop = self.struck(Some(error)).err().unwrap_or(Stop::ClientGone);
-            return Err(self.leave(stop).await);
+        if error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.link.front_gone() {
+            let stop = self.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone);
+            return Err(self.give_up_block(stop).await);
         }
         tracing::debug!(sqlstate = error.sqlstate(), "the lanes of a schema change could not be asked for");
-        Ok(Look::Unknown)
+        Ok(LanesOutcome::Unknown)
     }
 
     /// Takes the lanes of what a plan locks besides, if it can have them all at once; else it gives all of them back.
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
-    pub async fn extend_turn(&mut self, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), Stop> {
+    pub async fn extend_turn(&mut self, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), RunError> {
         let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
         if more.is_empty() || turn.in_transaction || !turn.is_free() {
             return Ok(());
         }
         match self.look_at_lanes(&[], &more).await? {
-            Look::Taken(lanes) => {
+            LanesOutcome::Taken(lanes) => {
                 // One may be there twice, as an index has its table's: then it is given back twice.
                 turn.lanes.extend(lanes);
                 turn.lanes.sort_unstable();
             }
-            Look::Busy => {
+            LanesOutcome::Busy => {
                 self.end_turn(turn).await?;
                 turn.busy = true;
             }
-            Look::Unknown => {}
+            LanesOutcome::Unknown => {}
         }
         Ok(())
     }
@@ -326,26 +331,26 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// The backend is gone.
-    pub async fn end_turn(&mut self, turn: &mut Turn) -> Result<(), Stop> {
-        self.give(std::mem::take(turn).lanes).await
+    pub async fn end_turn(&mut self, turn: &mut Turn) -> Result<(), RunError> {
+        self.release_lanes(std::mem::take(turn).lanes).await
     }
 
     /// A second cancel may strike this too; what was given is not given twice.
-    pub(super) async fn give(&mut self, mut lanes: Vec<u32>) -> Result<(), Stop> {
+    pub(super) async fn release_lanes(&mut self, mut lanes: Vec<u32>) -> Result<(), RunError> {
         for _ in 0..GIVE_TRIES {
             if lanes.is_empty() {
                 return Ok(());
             }
             let mut batch = Batch::new();
             lanes.iter().for_each(|lane| batch.statement(&lanes::give_lane_sql(*lane), &[]));
-            let done = self.talk.ask(batch, None).await?.done;
+            let done = self.channel.ask(batch, None).await?.done;
             lanes.drain(..done.min(lanes.len()));
         }
         tracing::warn!("a lane was not given back: it is when its session ends");
         Ok(())
     }
 
-    async fn holder_of(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Option<i32>, Stop> {
+    async fn holder_of(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Option<i32>, RunError> {
         let wanted = wanted(names, oids);
         let mut batch = Batch::new();
         let inside = self.in_transaction();
@@ -353,12 +358,12 @@ impl Execution<'_> {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
         batch.statement(&holder_sql(), &wanted.each_ref().map(String::as_str));
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         if inside {
-            self.take_back().await?;
+            self.rollback_attempt().await?;
         }
         if let Some(error) = answer.error.as_ref().filter(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
-            self.struck(Some(ServerError::new(error.frame.clone())))?;
+            self.cancelled_by(Some(ServerError::new(error.frame.clone())))?;
         }
         Ok(answer.value().and_then(|pid| pid.parse().ok()))
     }
@@ -374,7 +379,7 @@ impl Execution<'_> {
                     "Nobody else waits meanwhile. To end the wait: cancel this statement, or SELECT pg_terminate_backend({pid})."
                 ));
             }
-            self.tell(&report);
+            self.notify(&report);
         }
     }
 

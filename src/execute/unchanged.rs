@@ -8,18 +8,18 @@
 //! Not held: that no long phase, which locks by itself, begins on another table in the moment behind the look. What it builds
 //! or validates there is taken back, or was said of that table already.
 
-use super::{Execution, Stop};
+use super::{Run, RunError};
 use crate::catalog::identity::{self, IDENTITY_SQL, NAMES_SQL};
 use crate::catalog::query::array;
 use crate::pg::{RelationName, sqlstate};
-use crate::plan::{LockNeed, Phase, PhaseKind, Step, Thing, ThingKind};
+use crate::plan::{CreatedObject, LockNeed, ObjectKind, Phase, PhaseKind, Step};
 use crate::report::Report;
 use std::borrow::Cow;
 
 /// What the client hears; it may try again.
 const CHANGED: &str = "the table has been renamed, replaced or changed meanwhile";
 
-impl Execution<'_> {
+impl Run<'_> {
     /// The phase, with a step ahead that holds it to what the plan is about.
     pub(super) fn guarded<'p>(&self, phase: &'p Phase) -> Cow<'p, Phase> {
         let held = phase.in_transaction && matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded);
@@ -34,21 +34,21 @@ impl Execution<'_> {
     }
 
     /// The same for a phase that locks by itself: asked before it.
-    pub(super) async fn look_before(&mut self, phase: &Phase) -> Result<(), Stop> {
+    pub(super) async fn look_before(&mut self, phase: &Phase) -> Result<(), RunError> {
         let Some(condition) = self.condition(&phase.locks) else { return Ok(()) };
-        let answer = self.talk.ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
+        let answer = self.channel.ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
         match answer.error {
             None => Ok(()),
             Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => {
-                Err(Stop::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, CHANGED).hint("Try again.")))
+                Err(RunError::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, CHANGED).hint("Try again.")))
             }
-            Some(error) => Err(Stop::Server(error)),
+            Some(error) => Err(RunError::Server(error)),
         }
     }
 
     /// That all relations have their names, and the columns that the plan has made theirs. `None`: nobody could know.
     fn condition(&self, locks: &[LockNeed]) -> Option<String> {
-        let locks = locks.iter().filter(|lock| self.memory.marks && lock.oid != 0);
+        let locks = locks.iter().filter(|lock| self.state.notes_created && lock.oid != 0);
         let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
         // A statement that runs as it was written says no more than its author did.
         let written = self.facts.relations.iter().filter(|asked| asked.name.schema.is_none());
@@ -58,7 +58,7 @@ impl Execution<'_> {
         }
         for lock in locks {
             all.extend(
-                self.memory
+                self.state
                     .columns_of(lock.oid)
                     .map(|(column, number)| identity::still("column", &lock.relation, lock.oid, column, number)),
             );
@@ -68,16 +68,16 @@ impl Execution<'_> {
     }
 
     /// What undoes a phase, as far as there still is what it made, by the names of now.
-    pub(super) async fn as_it_is_now(&mut self, undo: &Phase) -> Result<Phase, Stop> {
+    pub(super) async fn as_it_is_now(&mut self, undo: &Phase) -> Result<Phase, RunError> {
         let about = |step: &Step| step.about.clone();
-        let is_partition = |thing: Thing| thing.kind == ThingKind::Partition;
+        let is_partition = |thing: CreatedObject| thing.kind == ObjectKind::Partition;
         // A partition's place is another matter: that it is still free the server says.
-        if !self.memory.marks || undo.steps.iter().filter_map(about).any(is_partition) {
+        if !self.state.notes_created || undo.steps.iter().filter_map(about).any(is_partition) {
             return Ok(undo.clone());
         }
         let locks = self.called_now(&undo.locks).await?;
         let steps = undo.steps.iter().map(|step| Step {
-            sql: step.named(&self.learned).into_owned(),
+            sql: step.named(&self.learned_names).into_owned(),
             name_at: None,
             about: step.about.as_ref().map(|thing| self.with_name(thing)),
             ..step.clone()
@@ -95,7 +95,7 @@ impl Execution<'_> {
             match self.identity(thing) {
                 Some(made) if there != Some(made) => continue,
                 Some(made) => {
-                    let Some((kind, oid, name)) = step.about.as_ref().and_then(super::leftover::known) else {
+                    let Some((kind, oid, name)) = step.about.as_ref().and_then(super::pending_undo::known) else {
                         continue;
                     };
                     let condition = identity::still(kind, &lock.relation, oid, name, made);
@@ -110,7 +110,7 @@ impl Execution<'_> {
     }
 
     /// The locks on relations that are still there, by their names of now, each with its name in the plan.
-    async fn called_now(&mut self, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, Stop> {
+    async fn called_now(&mut self, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, RunError> {
         let oids: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
         let names = self.names_now(&oids).await?;
         let name = |lock: &LockNeed| names.iter().find(|(oid, _)| *oid == lock.oid).map(|(_, name)| name.clone());
@@ -119,7 +119,7 @@ impl Execution<'_> {
     }
 
     /// The relations that are still there, by their names of now.
-    pub(super) async fn names_now(&mut self, oids: &[u32]) -> Result<Vec<(u32, RelationName)>, Stop> {
+    pub(super) async fn names_now(&mut self, oids: &[u32]) -> Result<Vec<(u32, RelationName)>, RunError> {
         let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
         let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
         let named = |row: &Vec<Option<String>>| {
@@ -130,8 +130,9 @@ impl Execution<'_> {
     }
 
     /// For each step what its thing's name tells now: an oid, a column's number.
-    async fn there_now(&mut self, steps: &[Step]) -> Result<Vec<Option<u32>>, Stop> {
-        let things: Vec<_> = steps.iter().map(|step| step.about.as_ref().and_then(super::leftover::known)).collect();
+    async fn there_now(&mut self, steps: &[Step]) -> Result<Vec<Option<u32>>, RunError> {
+        let things: Vec<_> =
+            steps.iter().map(|step| step.about.as_ref().and_then(super::pending_undo::known)).collect();
         let parameters = identity::parameters(things.iter().flatten().copied());
         let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         let mut now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse().ok()));
@@ -144,9 +145,9 @@ impl Execution<'_> {
         at: usize,
         table: u32,
         planned: &RelationName,
-    ) -> Result<Vec<RelationName>, Stop> {
+    ) -> Result<Vec<RelationName>, RunError> {
         let table = table.to_string();
-        match (self.memory.built_at(at), &planned.schema) {
+        match (self.state.built_at(at), &planned.schema) {
             (Some(oid), _) => self.names(identity::INDEX_SQL, &[&oid.to_string(), &table]).await,
             (None, Some(schema)) => self.names(identity::NAMED_INDEX_SQL, &[&table, schema, &planned.name]).await,
             (None, None) => Ok(vec![planned.clone()]),

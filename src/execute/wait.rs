@@ -7,7 +7,7 @@
 
 use super::blocked::{in_the_way, waiting_for, waiting_for_lock};
 use super::lane::LONGEST_NAP;
-use super::{Execution, Stop};
+use super::{Run, RunError};
 use crate::config::{Autovacuum, Config};
 use crate::lanes::{self, Blocker, View};
 use crate::pg::sqlstate;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// How to try next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum AttemptMode {
     /// NOWAIT.
     Poll,
     /// In PostgreSQL's queue, for at most this long, all relations together.
@@ -50,7 +50,7 @@ const LADDER_PAUSE: u32 = 10;
 
 /// The state of one phase's wait.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct LockWait {
     pub(super) since: Instant,
     pub(super) limit: Duration,
     noticed: Option<Instant>,
@@ -73,8 +73,8 @@ pub(super) struct Waiting {
     outwaited: bool,
 }
 
-impl Waiting {
-    pub(super) fn new(phase: &Phase, run: &Execution<'_>) -> Self {
+impl LockWait {
+    pub(super) fn new(phase: &Phase, run: &Run<'_>) -> Self {
         let now = Instant::now();
         let taken_by_other = phase.locks.iter().any(|lock| {
             let mut found = run.facts.relations.iter().filter_map(|asked| asked.found.as_ref());
@@ -122,9 +122,9 @@ impl Waiting {
         }
     }
 
-    fn queue(&self) -> Next {
+    fn queue(&self) -> AttemptMode {
         let rung = self.rung.min(self.highest);
-        if self.at_the_top >= IN_VAIN { Next::Each(rung) } else { Next::Queue(rung) }
+        if self.at_the_top >= IN_VAIN { AttemptMode::Each(rung) } else { AttemptMode::Queue(rung) }
     }
 
     /// Another wait of the same phase, whose lanes it has: the limit counts anew.
@@ -136,8 +136,8 @@ impl Waiting {
     }
 
     /// A try found its lock taken.
-    pub(super) fn failed(&mut self, how: Next) {
-        if let Next::Queue(timeout) | Next::Each(timeout) | Next::Outwait(timeout) = how {
+    pub(super) fn failed(&mut self, how: AttemptMode) {
+        if let AttemptMode::Queue(timeout) | AttemptMode::Each(timeout) | AttemptMode::Outwait(timeout) = how {
             self.at_the_top = self.at_the_top.saturating_add(u32::from(timeout >= self.highest));
             self.rung_from = Instant::now() + timeout.saturating_mul(LADDER_PAUSE);
             self.rung = self.rung.max(timeout).saturating_mul(2).min(self.highest);
@@ -191,7 +191,7 @@ fn key(blocker: &Blocker) -> (Option<i32>, String) {
     (blocker.pid, blocker.transaction.clone())
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// The longest that this phase may wait.
     pub(super) fn wait_limit(&self) -> Duration {
         let session = &self.facts.session;
@@ -215,27 +215,27 @@ impl Execution<'_> {
     }
 
     /// Waits until it is worth trying again.
-    pub(super) async fn wait(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
+    pub(super) async fn wait(&mut self, phase: &Phase, waiting: &mut LockWait) -> Result<AttemptMode, RunError> {
         let next = self.wait_asleep(phase, waiting).await?;
-        self.wake().await?;
+        self.finish_nap().await?;
         Ok(next)
     }
 
-    async fn wait_asleep(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
+    async fn wait_asleep(&mut self, phase: &Phase, waiting: &mut LockWait) -> Result<AttemptMode, RunError> {
         loop {
             let waited = waiting.since.elapsed();
             if waited >= waiting.limit {
                 let report = self.gave_up(phase, waiting, waited);
-                return Err(self.leave(Stop::Report(report)).await);
+                return Err(self.give_up_block(RunError::Report(report)).await);
             }
             if let Some(stop) = self.interrupted() {
-                return Err(self.leave(stop).await);
+                return Err(self.give_up_block(stop).await);
             }
             if self.stands_behind(waiting, Instant::now()) {
                 self.nap_in_lane(phase, waiting).await?;
                 // Who was first has just ended, and nobody else may be in the way.
                 match waiting.missing_lane() {
-                    None => return Ok(Next::Poll),
+                    None => return Ok(AttemptMode::Poll),
                     Some(_) => continue,
                 }
             }
@@ -245,7 +245,7 @@ impl Execution<'_> {
                 }
                 waiting.looked = None;
                 if waiting.last.blockers.len() == 1 {
-                    return Ok(Next::Poll);
+                    return Ok(AttemptMode::Poll);
                 }
             }
             let view = self.nap_and_look(phase, waiting).await?;
@@ -255,7 +255,7 @@ impl Execution<'_> {
             // An autovacuum is none: it is cancelled, or finds out by itself and ends.
             if self.in_transaction() && waiting.last.blockers.iter().any(|b| b.waits_for_us && !b.autovacuum) {
                 let report = self.deadlock(phase, waiting);
-                return Err(self.leave(Stop::Report(report)).await);
+                return Err(self.give_up_block(RunError::Report(report)).await);
             }
             // Whose lane it is may be waiting for this very transaction.
             let impatient = waiting.hurts && waited >= self.config.locks.stall_budget;
@@ -263,7 +263,7 @@ impl Execution<'_> {
                 continue;
             }
             if waiting.last.blockers.is_empty() && now < waiting.rung_from {
-                return Ok(Next::Poll);
+                return Ok(AttemptMode::Poll);
             }
             if let Some(next) = self.autovacuum(waiting, now).await? {
                 return Ok(next);
@@ -275,11 +275,15 @@ impl Execution<'_> {
     }
 
     /// Waits until nobody is in the way who has been there for longer than others may be made to wait. With the lanes held.
-    pub(super) async fn wait_for_old_ones(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<Next, Stop> {
+    pub(super) async fn wait_for_old_transactions(
+        &mut self,
+        phase: &Phase,
+        waiting: &mut LockWait,
+    ) -> Result<AttemptMode, RunError> {
         let patience = self.config.locks.stall_budget;
         let next = loop {
             if waiting.since.elapsed() >= waiting.limit {
-                return Err(Stop::Report(self.gave_up(phase, waiting, waiting.since.elapsed())));
+                return Err(RunError::Report(self.gave_up(phase, waiting, waiting.since.elapsed())));
             }
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
@@ -292,55 +296,55 @@ impl Execution<'_> {
                 break next;
             }
             if !waiting.settled_blocker(patience, now) {
-                break Next::Queue(patience);
+                break AttemptMode::Queue(patience);
             }
         };
-        self.wake().await?;
+        self.finish_nap().await?;
         Ok(next)
     }
 
     /// One look at who is in the way, and a try for a lane still missing, after the nap before it and with a nap
     /// behind it: the backend is busy all the time, and a cancel from anywhere ends one of the naps.
-    pub(super) async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut Waiting) -> Result<View, Stop> {
+    pub(super) async fn nap_and_look(&mut self, phase: &Phase, waiting: &mut LockWait) -> Result<View, RunError> {
         let mut batch = Batch::new();
         let missing = waiting.missing_lane();
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, self.in_transaction()), &[]);
         }
         let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, &waiting.lanes);
-        self.talk.put_question(&mut batch, lanes::view_sql(), &[&oids, &modes, &lanes, &alone]);
+        self.channel.put_question(&mut batch, lanes::view_sql(), &[&oids, &modes, &lanes, &alone]);
         // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
         let nap = self.spread(self.config.locks.poll) / 2;
-        let nap = lanes::nap_sql(nap, &self.talk.words(&waiting_for(phase, &waiting.last)));
-        let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
+        let nap = lanes::nap_sql(nap, &self.channel.words(&waiting_for(phase, &waiting.last)));
+        let (answer, struck) = self.channel.ask_then_nap_always(batch, &nap).await?;
         // Behind a nap that was struck the lane is tried all the same.
         if missing.is_some() && answer.value() == Some("t") {
             waiting.held += 1;
         }
-        self.struck(struck)?;
+        self.cancelled_by(struck)?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
-            Err(error) => return self.struck(Some(error)).map(|()| View::default()),
+            Err(error) => return self.cancelled_by(Some(error)).map(|()| View::default()),
         };
         let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
-        Ok(serde_json::from_str(&self.talk.text(&json)).unwrap_or_else(|error| {
+        Ok(serde_json::from_str(&self.channel.text(&json)).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read who blocks a statement");
             View::default()
         }))
     }
 
     /// The same, but whether this one is still in the way is all that is asked.
-    async fn nap_and_glance(&mut self, phase: &Phase, waiting: &Waiting, blocker: &Blocker) -> Result<bool, Stop> {
+    async fn nap_and_glance(&mut self, phase: &Phase, waiting: &LockWait, blocker: &Blocker) -> Result<bool, RunError> {
         let mut batch = Batch::new();
         batch.statement(lanes::GLANCE_SQL, &[&blocker.transaction, &blocker.oid.to_string(), &blocker.mode]);
         let half = self.config.locks.poll / 2;
         let nap =
             if waiting.hurts { half } else { (waiting.since.elapsed() / GLANCE_SHARE).min(LONGEST_NAP).max(half) };
-        let nap = lanes::nap_sql(self.spread(nap), &self.talk.words(&waiting_for(phase, &waiting.last)));
-        let (answer, struck) = self.talk.ask_covered(batch, &nap).await?;
-        self.struck(struck)?;
+        let nap = lanes::nap_sql(self.spread(nap), &self.channel.words(&waiting_for(phase, &waiting.last)));
+        let (answer, struck) = self.channel.ask_then_nap_always(batch, &nap).await?;
+        self.cancelled_by(struck)?;
         let held = answer.value() != Some("f");
-        self.struck(answer.error)?;
+        self.cancelled_by(answer.error)?;
         Ok(held)
     }
 
@@ -350,25 +354,25 @@ impl Execution<'_> {
     }
 
     /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
-    pub(super) fn struck(&self, error: Option<ServerError>) -> Result<(), Stop> {
+    pub(super) fn cancelled_by(&self, error: Option<ServerError>) -> Result<(), RunError> {
         match error {
             None => Ok(()),
-            Some(_) if self.talk.link.front_gone() => Err(Stop::ClientGone),
+            Some(_) if self.channel.link.front_gone() => Err(RunError::ClientGone),
             Some(error) => {
-                self.talk.take_cancelled();
-                Err(Stop::Server(error))
+                self.channel.take_cancelled();
+                Err(RunError::Server(error))
             }
         }
     }
 
     /// The end of the last nap.
-    pub(super) async fn wake(&mut self) -> Result<(), Stop> {
-        let struck = self.talk.uncover().await?;
-        self.struck(struck)
+    pub(super) async fn finish_nap(&mut self) -> Result<(), RunError> {
+        let struck = self.channel.finish_nap().await?;
+        self.cancelled_by(struck)
     }
 
     /// Tells the client what is waited for: soon once, then at the configured pace.
-    pub(super) fn notice(&mut self, phase: &Phase, waiting: &mut Waiting, now: Instant) {
+    pub(super) fn notice(&mut self, phase: &Phase, waiting: &mut LockWait, now: Instant) {
         let due = match waiting.noticed {
             None => now - waiting.since >= FIRST_NOTICE,
             Some(at) => now - at >= self.config.ddl.progress_interval,
@@ -386,13 +390,13 @@ impl Execution<'_> {
         }
         tracing::info!(blocked_by = %in_the_way(&waiting.last), "{}", report.message);
         if self.config.ddl.notices {
-            self.tell(&report);
+            self.notify(&report);
         }
     }
 
     /// Only an autovacuum is in the way, and has been for as long as PostgreSQL itself would let it. One that waits for
     /// our transaction (as its ANALYZE does for a changed row of `pg_class`) cannot go on anyway.
-    async fn autovacuum(&mut self, waiting: &mut Waiting, now: Instant) -> Result<Option<Next>, Stop> {
+    async fn autovacuum(&mut self, waiting: &mut LockWait, now: Instant) -> Result<Option<AttemptMode>, RunError> {
         let blockers = &waiting.last.blockers;
         let deadlock_timeout = Duration::from_millis(self.facts.session.deadlock_timeout_ms);
         let yields = !blockers.is_empty()
@@ -407,14 +411,14 @@ impl Execution<'_> {
                 let pids: Vec<i32> = blockers.iter().filter_map(|b| b.pid).collect();
                 for pid in pids {
                     tracing::info!(pid, "cancelling an autovacuum that is in the way");
-                    self.talk.ask_one(&format!("SELECT pg_catalog.pg_cancel_backend({pid})"), &[]).await?;
+                    self.channel.ask_one(&format!("SELECT pg_catalog.pg_cancel_backend({pid})"), &[]).await?;
                 }
                 waiting.seen.clear();
                 Ok(None)
             }
             Autovacuum::Outwait if !waiting.outwaited => {
                 waiting.outwaited = true;
-                Ok(Some(Next::Outwait(deadlock_timeout + deadlock_timeout / 5)))
+                Ok(Some(AttemptMode::Outwait(deadlock_timeout + deadlock_timeout / 5)))
             }
             Autovacuum::Cancel | Autovacuum::Outwait | Autovacuum::Wait => Ok(None),
         }
@@ -437,7 +441,7 @@ mod tests {
     fn the_ladder_ends_at_the_stall_budget() {
         let now = Instant::now();
         let (first, highest) = (Duration::from_millis(5), Duration::from_millis(200));
-        let mut waiting = Waiting {
+        let mut waiting = LockWait {
             since: now,
             limit: Duration::MAX,
             noticed: None,
@@ -457,8 +461,8 @@ mod tests {
         let mut rungs = Vec::new();
         for _ in 0..200 {
             rungs.push(waiting.rung.as_millis());
-            waiting.failed(Next::Queue(waiting.rung));
-            waiting.failed(Next::Poll);
+            waiting.failed(AttemptMode::Queue(waiting.rung));
+            waiting.failed(AttemptMode::Poll);
         }
         assert_eq!(rungs[..7], [5, 10, 20, 40, 80, 160, 200]);
         assert_eq!(waiting.rung, highest);

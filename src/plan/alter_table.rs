@@ -11,9 +11,9 @@
 //! Invariants: a subcommand that has no safe way, or one that another could disturb, leaves the whole statement as it was
 //! written; whatever fails, nothing is left behind, and what cannot be taken back stands in the last phase alone.
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use super::locks;
-use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
+use super::model::{Backfill, Filled, NewConstraint, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::replace::Replaced;
 use super::{constraint, direct, new_column, replace};
 use crate::catalog::RelationFacts;
@@ -24,27 +24,27 @@ use crate::sql::form::Form;
 use crate::sql::{NewColumn, Part};
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let table = ask.target()?;
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let table = context.target()?;
     let suits = matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable) && !table.is_system;
-    if !ask.limits.rewrite || ask.in_transaction() || !suits || ask.is_small() {
+    if !context.limits.rewrite || context.in_transaction() || !suits || context.is_small() {
         return None;
     }
     // What holds for the parent alone cannot be proved by a constraint that its children inherit.
-    if ask.ddl.only && table.has_children {
+    if context.ddl.only && table.has_children {
         return None;
     }
-    let replaced = replace::replaced(ask, table)?;
-    let mut work = Work { replaced, ..Work::new(ask, table) };
-    for (i, part) in ask.ddl.parts.iter().enumerate() {
+    let replaced = replace::replaced(context, table)?;
+    let mut work = Subcommands { replaced, ..Subcommands::new(context, table) };
+    for (i, part) in context.ddl.parts.iter().enumerate() {
         work.add(i, part)?;
     }
     work.plan()
 }
 
 /// Whether the plan of a statement depends on what a backfill would meet.
-pub(super) fn wants_backfill(ask: &Ask<'_>) -> bool {
-    ask.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(ask, i, part))
+pub(super) fn wants_backfill(context: &PlanContext<'_>) -> bool {
+    context.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(context, i, part))
 }
 
 /// Steps that only add, and what takes them back.
@@ -84,8 +84,8 @@ pub(super) struct Proofs {
 }
 
 /// What the subcommands ask for.
-pub(super) struct Work<'a> {
-    pub(super) ask: &'a Ask<'a>,
+pub(super) struct Subcommands<'a> {
+    pub(super) context: &'a PlanContext<'a>,
     pub(super) table: &'a RelationFacts,
     /// `ALTER TABLE … `
     pub(super) alter: String,
@@ -117,11 +117,11 @@ pub(super) struct Work<'a> {
     learned: usize,
 }
 
-impl<'a> Work<'a> {
-    pub(super) fn new(ask: &'a Ask<'a>, table: &'a RelationFacts) -> Self {
-        let only = if ask.ddl.only { "ONLY " } else { "" };
+impl<'a> Subcommands<'a> {
+    pub(super) fn new(context: &'a PlanContext<'a>, table: &'a RelationFacts) -> Self {
+        let only = if context.ddl.only { "ONLY " } else { "" };
         Self {
-            ask,
+            context,
             table,
             alter: format!("ALTER TABLE {only}{} ", table.id.full_name().quoted()),
             notes: Vec::new(),
@@ -149,7 +149,7 @@ impl<'a> Work<'a> {
     /// `None`: the statement cannot be done in phases.
     fn add(&mut self, i: usize, part: &'a Part) -> Option<()> {
         match part.form {
-            Form::SetNotNull if !direct::proven_not_null(self.ask, part) => constraint::set_not_null(self, part),
+            Form::SetNotNull if !direct::proven_not_null(self.context, part) => constraint::set_not_null(self, part),
             Form::AddCheck | Form::AddForeignKey | Form::AddNotNullConstraint => constraint::not_valid(self, part),
             Form::AddUnique | Form::AddPrimaryKey => {
                 constraint::key(self, i, part.key.as_deref()?, part.constraint.as_deref())
@@ -160,7 +160,7 @@ impl<'a> Work<'a> {
             Form::ValidateConstraint => {
                 let validate = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
                 let validate = match &part.constraint {
-                    Some(name) => validate.about(self.table.id.oid, ThingKind::Constraint, name),
+                    Some(name) => validate.about(self.table.id.oid, ObjectKind::Constraint, name),
                     None => validate,
                 };
                 self.checks.push(validate);
@@ -171,7 +171,7 @@ impl<'a> Work<'a> {
             _ if part.new_column.is_some() => new_column::add(self, i, part),
             // It would be done last, and checks made before be made again.
             Form::AlterColumnType => None,
-            _ if direct::is_brief(self.ask, i, part) => {
+            _ if direct::is_brief(self.context, i, part) => {
                 self.last.push(part.text.clone()?);
                 Some(())
             }
@@ -182,26 +182,26 @@ impl<'a> Work<'a> {
     /// The statement checks, too, what this subcommand adds.
     fn validates(&self, added: &Part) -> bool {
         let validates = |part: &Part| part.form == Form::ValidateConstraint && part.constraint == added.constraint;
-        added.constraint.is_some() && self.ask.ddl.parts.iter().any(validates)
+        added.constraint.is_some() && self.context.ddl.parts.iter().any(validates)
     }
 
     /// New rows that leave the column out must not be refused before the default is there.
     fn guards_not_null(&self, part: &Part) -> bool {
         let same = |other: &Part| other.form == Form::SetNotNull && other.column == part.column;
         let column = part.column.as_ref().and_then(|name| self.table.column(name));
-        self.ask.ddl.parts.iter().any(same) && column.is_some_and(|column| !column.has_default && !column.identity)
+        self.context.ddl.parts.iter().any(same) && column.is_some_and(|column| !column.has_default && !column.identity)
     }
 
     fn default_first(&mut self, part: &Part) -> Option<()> {
         let column = part.column.as_ref()?;
         // The server drops before it sets, in whatever order they are written.
         let drops = |other: &Part| other.form == Form::DropDefault && other.column == part.column;
-        if self.ask.ddl.parts.iter().any(drops) {
+        if self.context.ddl.parts.iter().any(drops) {
             return None;
         }
         let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
         let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", self.alter, quote_identifier(column)));
-        let back = back.about(self.table.id.oid, ThingKind::Default, column);
+        let back = back.about(self.table.id.oid, ObjectKind::Default, column);
         self.first.add("the default for new rows", [set], [back]);
         Some(())
     }
@@ -231,8 +231,8 @@ impl<'a> Work<'a> {
 
     /// A column that the statement adds.
     pub(super) fn added(&self, column: &str) -> Option<&'a NewColumn> {
-        let ask: &'a Ask<'a> = self.ask;
-        let mut added = ask.ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
+        let context: &'a PlanContext<'a> = self.context;
+        let mut added = context.ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
         added.find(|new| new.name == column)
     }
 
@@ -290,7 +290,7 @@ impl<'a> Work<'a> {
 
     fn plan(mut self) -> Option<Plan> {
         if let Some(answer) = self.answer.take() {
-            return (self.ask.ddl.parts.len() == 1).then(|| self.ask.plan_of_answer(answer));
+            return (self.context.ddl.parts.len() == 1).then(|| self.context.plan_of_answer(answer));
         }
         // New columns alone, a VALIDATE alone, and what is brief run as they are.
         let checks =
@@ -299,7 +299,7 @@ impl<'a> Work<'a> {
             return None;
         }
         let notes = std::mem::take(&mut self.notes);
-        let empty = self.ask.empty();
+        let empty = self.context.empty();
         let meanwhile = std::mem::take(&mut self.meanwhile);
         let mut plan = Plan { notes, meanwhile, phases: self.phases(), ..empty };
         give_reply(&mut plan.phases)?;
@@ -327,7 +327,11 @@ impl<'a> Work<'a> {
 
     /// A phase of steps that are over in a moment once the statement's locks are held.
     fn brief(&self, purpose: &str, steps: Vec<Step>) -> Phase {
-        Phase { locks: locks::needs(self.ask, locks::as_written), steps, ..self.ask.phase(PhaseKind::Brief, purpose) }
+        Phase {
+            locks: locks::needs(self.context, locks::as_written),
+            steps,
+            ..self.context.phase(PhaseKind::Brief, purpose)
+        }
     }
 
     fn undoable(&self, added: &Added) -> Option<Phase> {
@@ -335,24 +339,24 @@ impl<'a> Work<'a> {
             return None;
         }
         let undo = self.brief("bring back the table as it was", added.back.iter().rev().cloned().collect());
-        let undo = Phase { locks: locks::needs(self.ask, locks::drops), ..undo };
+        let undo = Phase { locks: locks::needs(self.context, locks::drops), ..undo };
         let phase = self.brief(&joined(&added.purposes), added.steps.clone());
         Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
     }
 
     /// Old rows get the columns' defaults.
     fn backfill(&self) -> Phase {
-        let facts = self.ask.facts.backfill.as_ref();
+        let facts = self.context.facts.backfill.as_ref();
         let (quiet, watched) = facts.map_or((false, false), |facts| (facts.quiet, facts.watched));
         let table = self.table.id.full_name();
         let backfill = Backfill { table, oid: self.table.id.oid, columns: self.filled.clone(), quiet, watched };
         let (set, wanting) = (backfill.set(), backfill.wanting());
         let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", backfill.table.quoted()));
         Phase {
-            locks: locks::needs(self.ask, if watched { locks::watched_backfill } else { locks::backfill }),
+            locks: locks::needs(self.context, if watched { locks::watched_backfill } else { locks::backfill }),
             steps: vec![whole],
             backfill: Some(backfill),
-            ..self.ask.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
+            ..self.context.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
         }
     }
 
@@ -360,19 +364,19 @@ impl<'a> Work<'a> {
     fn validation(&mut self) -> Phase {
         let purpose = "check the old rows without blocking reads or writes";
         Phase {
-            locks: locks::needs(self.ask, locks::validation),
+            locks: locks::needs(self.context, locks::validation),
             steps: std::mem::take(&mut self.checks),
-            ..self.ask.phase(PhaseKind::Long, purpose)
+            ..self.context.phase(PhaseKind::Long, purpose)
         }
     }
 
     fn ending(&mut self) -> Option<Phase> {
         let mut steps = Vec::new();
         if !self.last.is_empty() {
-            let whole = self.last.len() == self.ask.ddl.parts.len()
-                && self.last.iter().zip(&self.ask.ddl.parts).all(|(last, part)| Some(last) == part.text.as_ref());
+            let whole = self.last.len() == self.context.ddl.parts.len()
+                && self.last.iter().zip(&self.context.ddl.parts).all(|(last, part)| Some(last) == part.text.as_ref());
             steps.push(match whole {
-                true => Step::as_written(&self.ask.statement.text),
+                true => Step::as_written(&self.context.statement.text),
                 false => Step::hidden(format!("{}{}", self.alter, self.last.join(", "))),
             });
         }
@@ -383,9 +387,9 @@ impl<'a> Work<'a> {
         } else {
             joined(&self.last_purposes)
         };
-        let locks = match self.ask.has_form(Form::EnforceConstraint) {
-            true => locks::needs(self.ask, locks::drops),
-            false => locks::needs(self.ask, locks::as_written),
+        let locks = match self.context.has_form(Form::EnforceConstraint) {
+            true => locks::needs(self.context, locks::drops),
+            false => locks::needs(self.context, locks::as_written),
         };
         (!steps.is_empty()).then(|| Phase { locks, ..self.brief(&purpose, steps) })
     }

@@ -8,9 +8,9 @@
 //! Invariant: that the server takes the CHECKs for a proof has been tried on empty copies; if it does not, or not here, the
 //! last step exceeds its hold budget, and everything is undone.
 
-use super::ask::{Ask, table_bytes};
+use super::context::{PlanContext, table_bytes};
 use super::locks;
-use super::model::{BoundsOf, LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
+use super::model::{BoundsOf, LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::partitioned_index::attached;
 use crate::catalog::attach::{AttachFacts, DefaultPartition, MissingForeignKey, MissingIndex};
 use crate::catalog::{RelationFacts, RelationRef, index_definition_tail};
@@ -22,27 +22,28 @@ const WITHIN: &str = "pgsluice_within_bounds";
 const OUTSIDE: &str = "pgsluice_outside_bounds";
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let (parent, facts) = (ask.target()?, ask.facts.attach.as_ref()?);
-    let [part] = ask.ddl.parts.as_slice() else { return None };
-    let new = part.others.first().and_then(|name| ask.facts.relation(name))?;
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let (parent, facts) = (context.target()?, context.facts.attach.as_ref()?);
+    let [part] = context.ddl.parts.as_slice() else { return None };
+    let new = part.others.first().and_then(|name| context.facts.relation(name))?;
     // The server refuses to attach a part of another table.
     let free = !new.is_partition
         && !new.typed
         && new.parent.is_none()
         && (new.kind == RelationKind::PartitionedTable || !new.has_children);
-    if !free || !ask.limits.rewrite || ask.in_transaction() || parent.is_system || !parent.owned || !new.owned {
+    if !free || !context.limits.rewrite || context.in_transaction() || parent.is_system || !parent.owned || !new.owned {
         return None;
     }
-    let large = !ask.small(table_bytes(new));
-    let default = facts.default.as_ref().filter(|default| default.excludes.is_some() && !ask.small(default.bytes));
-    if (facts.obstacle && (large || facts.default.as_ref().is_some_and(|default| !ask.small(default.bytes))))
+    let large = !context.small(table_bytes(new));
+    let default = facts.default.as_ref().filter(|default| default.excludes.is_some() && !context.small(default.bytes));
+    if (facts.obstacle && (large || facts.default.as_ref().is_some_and(|default| !context.small(default.bytes))))
         || default.is_some_and(|default| !default.owned)
         || (large && !can_be_made_ready(facts, new))
     {
         return None;
     }
-    let mut work = Work { ask, new, phases: Vec::new(), last: Vec::new(), meanwhile: Vec::new(), built: Vec::new() };
+    let mut work =
+        AttachPlan { context, new, phases: Vec::new(), last: Vec::new(), meanwhile: Vec::new(), built: Vec::new() };
     if large {
         work.partition(facts);
     }
@@ -53,21 +54,28 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
 }
 
 /// CREATE TABLE … PARTITION OF, where a default partition would be read.
-pub(super) fn plan_new(ask: &Ask<'_>) -> Option<Plan> {
-    let facts = ask.facts.attach.as_ref()?;
-    let [part] = ask.ddl.parts.as_slice() else { return None };
-    let parent = part.others.first().and_then(|name| ask.facts.relation(name))?;
-    let default = facts.default.as_ref().filter(|default| default.excludes.is_some() && !ask.small(default.bytes))?;
+pub(super) fn plan_new(context: &PlanContext<'_>) -> Option<Plan> {
+    let facts = context.facts.attach.as_ref()?;
+    let [part] = context.ddl.parts.as_slice() else { return None };
+    let parent = part.others.first().and_then(|name| context.facts.relation(name))?;
+    let default =
+        facts.default.as_ref().filter(|default| default.excludes.is_some() && !context.small(default.bytes))?;
     // Before 12 the server would tell the client of a proof that nobody else knows of. Of partitions under the default
     // one it tells otherwise than VALIDATE does.
-    let new = ask.ddl.targets.iter().all(|name| ask.facts.relation(name).is_none());
+    let new = context.ddl.targets.iter().all(|name| context.facts.relation(name).is_none());
     let fits =
-        new && !facts.obstacle && default.owned && default.kind == RelationKind::Table && ask.version() >= 120_000;
-    if !fits || !parent.owned || !ask.limits.rewrite || ask.in_transaction() || parent.is_system {
+        new && !facts.obstacle && default.owned && default.kind == RelationKind::Table && context.version() >= 120_000;
+    if !fits || !parent.owned || !context.limits.rewrite || context.in_transaction() || parent.is_system {
         return None;
     }
-    let mut work =
-        Work { ask, new: parent, phases: Vec::new(), last: Vec::new(), meanwhile: Vec::new(), built: Vec::new() };
+    let mut work = AttachPlan {
+        context,
+        new: parent,
+        phases: Vec::new(),
+        last: Vec::new(),
+        meanwhile: Vec::new(),
+        built: Vec::new(),
+    };
     work.default(default, BoundsOf::DefaultBesideNew);
     Some(work.plan())
 }
@@ -81,8 +89,8 @@ fn can_be_made_ready(facts: &AttachFacts, new: &RelationFacts) -> bool {
         && !(lacks && new.kind == RelationKind::PartitionedTable)
 }
 
-struct Work<'a> {
-    ask: &'a Ask<'a>,
+struct AttachPlan<'a> {
+    context: &'a PlanContext<'a>,
     new: &'a RelationFacts,
     phases: Vec<Phase>,
     /// What follows the client's own statement.
@@ -92,7 +100,7 @@ struct Work<'a> {
     built: Vec<RelationName>,
 }
 
-impl Work<'_> {
+impl AttachPlan<'_> {
     fn partition(&mut self, facts: &AttachFacts) {
         for index in &facts.missing {
             self.index(index);
@@ -119,7 +127,7 @@ impl Work<'_> {
     fn proof(&mut self, table: &RelationRef, name: &str, check: &str, of: BoundsOf) {
         let alter = format!("ALTER TABLE {}", table.full_name().quoted());
         let add = format!("{alter} DROP CONSTRAINT IF EXISTS {name}, ADD CONSTRAINT {name} CHECK ({check}) NOT VALID");
-        let about = |step: Step| step.about(table.oid, ThingKind::Constraint, name);
+        let about = |step: Step| step.about(table.oid, ObjectKind::Constraint, name);
         let drop = || about(Step::hidden(format!("{alter} DROP CONSTRAINT {name}")));
         let validate = about(Step::hidden(format!("{alter} VALIDATE CONSTRAINT {name}")));
         self.added([table, table].map(|table| vec![need(table, LockMode::AccessExclusive)]), add, drop());
@@ -132,7 +140,7 @@ impl Work<'_> {
     /// A brief phase that adds a constraint, which `drop` takes back; with the locks of both.
     fn added(&mut self, [locks, back]: [Vec<LockNeed>; 2], add: String, drop: Step) {
         let brief =
-            |purpose, locks, step| Phase { locks, steps: vec![step], ..self.ask.phase(PhaseKind::Brief, purpose) };
+            |purpose, locks, step| Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Brief, purpose) };
         let back = brief("bring it back as it was", back, drop);
         let add = brief("from now on it holds for every new row", locks, Step::hidden(add));
         self.phases.push(Phase { undo: Some(Undo::Run(Box::new(back))), ..add });
@@ -141,7 +149,7 @@ impl Work<'_> {
     /// A check of old rows.
     fn long(&self, locks: Vec<LockNeed>, step: Step) -> Phase {
         let purpose = "check the old rows without blocking reads or writes";
-        Phase { locks, steps: vec![step], ..self.ask.phase(PhaseKind::Long, purpose) }
+        Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Long, purpose) }
     }
 
     fn index(&mut self, index: &MissingIndex) {
@@ -157,13 +165,13 @@ impl Work<'_> {
             locks: vec![LockNeed { only: true, ..need(&self.new.id, LockMode::ShareUpdateExclusive) }],
             steps: vec![Step::hidden(sql)],
             undo: Some(Undo::DropBuiltIndex { table: on.clone(), oid: self.new.id.oid, known, index: built.clone() }),
-            ..self.ask.phase(PhaseKind::Long, "build an index that it lacks without blocking reads or writes")
+            ..self.context.phase(PhaseKind::Long, "build an index that it lacks without blocking reads or writes")
         });
         if let Some(kind) = &index.constraint {
             let alter = format!("ALTER TABLE {}", on.quoted());
             let add = format!("{alter} ADD CONSTRAINT {quoted} {kind} USING INDEX {quoted}{}", index.deferral);
             let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {quoted}"));
-            let drop = drop.about(self.new.id.oid, ThingKind::Constraint, name);
+            let drop = drop.about(self.new.id.oid, ObjectKind::Constraint, name);
             self.added([(); 2].map(|()| vec![need(&self.new.id, LockMode::AccessExclusive)]), add, drop);
         }
         self.built.push(built);
@@ -175,12 +183,12 @@ impl Work<'_> {
         let add = format!("{alter} ADD CONSTRAINT {name} {} NOT VALID", key.definition);
         let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| {
             let step = Step::hidden(format!("{alter} {verb} CONSTRAINT {name}"));
-            step.about(self.new.id.oid, ThingKind::Constraint, &key.name)
+            step.about(self.new.id.oid, ObjectKind::Constraint, &key.name)
         });
         let both = |own, other| {
             let mut locks = vec![need(&self.new.id, own)];
             locks.extend(self.referenced(key).into_iter().map(|table| LockNeed {
-                lockable: self.ask.facts.lock_facts(table.oid).is_some_and(|facts| facts.may_lock),
+                lockable: self.context.facts.lock_facts(table.oid).is_some_and(|facts| facts.may_lock),
                 ..need(table, other)
             }));
             locks.sort_by_key(|need| need.oid);
@@ -196,15 +204,15 @@ impl Work<'_> {
 
     /// The table that the parent's foreign key points to.
     fn referenced(&self, key: &MissingForeignKey) -> Option<&RelationRef> {
-        let constraints = self.ask.target().into_iter().flat_map(|parent| &parent.constraints);
+        let constraints = self.context.target().into_iter().flat_map(|parent| &parent.constraints);
         constraints.filter(|c| c.kind == 'f' && c.name == key.name).find_map(|c| c.references.as_ref())
     }
 
     /// The client's own statement last, and what is in its way no more.
     fn plan(mut self) -> Plan {
-        let mut attach = Step::as_written(&self.ask.statement.text);
+        let mut attach = Step::as_written(&self.context.statement.text);
         // Before 12 the server tells the client that a CHECK proves the bounds: one that nobody else knows of.
-        if let Some(last) = self.last.last_mut().filter(|_| self.ask.version() < 120_000) {
+        if let Some(last) = self.last.last_mut().filter(|_| self.context.version() < 120_000) {
             attach.visible = false;
             last.visible = true;
         }
@@ -218,9 +226,9 @@ impl Work<'_> {
         } else {
             "proved and prepared, it is a catalogue change only"
         };
-        let locks = locks::needs(self.ask, locks::as_written);
-        self.phases.push(Phase { locks, steps, ..self.ask.phase(PhaseKind::Brief, purpose) });
-        Plan { phases: self.phases, meanwhile: self.meanwhile, ..self.ask.empty() }
+        let locks = locks::needs(self.context, locks::as_written);
+        self.phases.push(Phase { locks, steps, ..self.context.phase(PhaseKind::Brief, purpose) });
+        Plan { phases: self.phases, meanwhile: self.meanwhile, ..self.context.empty() }
     }
 }
 

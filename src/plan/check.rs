@@ -1,6 +1,6 @@
 //! Reads any plan and lists the rules that it breaks. A plan of this crate breaks none: held by every golden.
 
-use super::ask::NOT_RUN;
+use super::context::NOT_RUN;
 use super::model::{Phase, PhaseKind, Plan, Undo};
 use crate::pg::LockMode;
 use crate::sql::form::{Cost, Form};

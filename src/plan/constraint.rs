@@ -8,17 +8,17 @@
 //!
 //! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
 
-use super::alter_table::Work;
+use super::alter_table::Subcommands;
 use super::index::concurrent;
-use super::model::{Phase, Step, Thing, ThingKind, ThingName, Undo};
+use super::model::{CreatedObject, ObjectKind, ObjectName, Phase, Step, Undo};
 use super::replace::{self, Replaced};
 use crate::catalog::naming::object_name;
-use crate::catalog::{ConstraintFacts, Label, RelationFacts};
+use crate::catalog::{ConstraintFacts, NameSuffix, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
-use crate::sql::{NewColumn, NewKey, Part, PieceKind};
+use crate::sql::{ClauseKind, NewColumn, NewKey, Part};
 
 const FROM_NOW_ON: &str = "from now on it holds for every new row";
 
@@ -29,16 +29,16 @@ enum Name<'a> {
 }
 
 /// What VALIDATE or DROP does to a constraint.
-fn on_constraint(work: &Work<'_>, verb: &str, name: &Name<'_>) -> Step {
+fn on_constraint(work: &Subcommands<'_>, verb: &str, name: &Name<'_>) -> Step {
     let (alter, table) = (&work.alter, work.table.id.oid);
     match name {
         Name::Known(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))).about(
             table,
-            ThingKind::Constraint,
+            ObjectKind::Constraint,
             name,
         ),
         Name::Learned(slot) => {
-            let about = Thing { table, kind: ThingKind::Constraint, name: ThingName::Learned(*slot) };
+            let about = CreatedObject { table, kind: ObjectKind::Constraint, name: ObjectName::Learned(*slot) };
             let step = Step::with_learned_name(&format!("{alter}{verb} CONSTRAINT "), *slot);
             Step { about: Some(about), ..step }
         }
@@ -46,20 +46,20 @@ fn on_constraint(work: &Work<'_>, verb: &str, name: &Name<'_>) -> Step {
 }
 
 /// The subcommand with NOT VALID at its end, and then the check of the old rows.
-pub(super) fn not_valid(work: &mut Work<'_>, part: &Part) -> Option<()> {
+pub(super) fn not_valid(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let kind = match part.form {
         Form::AddCheck => 'c',
         Form::AddNotNullConstraint if not_null_of(work.table, part.column.as_deref()?).is_none() => 'n',
         // Since 18 a partitioned table may have one that is not valid.
-        Form::AddForeignKey if work.table.kind == RelationKind::Table || work.ask.version() >= 180_000 => 'f',
+        Form::AddForeignKey if work.table.kind == RelationKind::Table || work.context.version() >= 180_000 => 'f',
         _ => return None,
     };
     if let Some(replaced) = work.replaced(part.constraint.as_deref()) {
         return replace::add(work, part, &replaced);
     }
-    let whole = &work.ask.statement.text;
+    let whole = &work.context.statement.text;
     // On a line of its own, as the text may end with a comment.
-    let add = match work.ask.ddl.parts.len() {
+    let add = match work.context.ddl.parts.len() {
         1 => Step::with_words(whole, whole.len(), "\nNOT VALID")?,
         _ => Step::hidden(format!("{}{}\nNOT VALID", work.alter, part.text.as_ref()?)),
     };
@@ -67,9 +67,9 @@ pub(super) fn not_valid(work: &mut Work<'_>, part: &Part) -> Option<()> {
 }
 
 /// Adds a constraint that is not valid, and has it validated. `name`: if it has one in `add`.
-pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Option<&str>) -> Option<()> {
+pub(super) fn add_not_valid(work: &mut Subcommands<'_>, kind: char, add: Step, name: Option<&str>) -> Option<()> {
     // Whether another of that name may go in the same statement is not for us to say.
-    if name.is_some_and(|name| work.table.constraint(name).is_some()) && work.ask.ddl.parts.len() > 1 {
+    if name.is_some_and(|name| work.table.constraint(name).is_some()) && work.context.ddl.parts.len() > 1 {
         return None;
     }
     let learns = name.is_none().then(|| work.learns(kind));
@@ -86,7 +86,7 @@ pub(super) fn add_not_valid(work: &mut Work<'_>, kind: char, add: Step, name: Op
 }
 
 /// What its author adds as not valid, and has checked by the same statement.
-pub(super) fn to_be_validated(work: &mut Work<'_>, part: &Part) -> Option<()> {
+pub(super) fn to_be_validated(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let name = part.constraint.as_deref().filter(|name| work.table.constraint(name).is_none())?;
     let add = Step::hidden(format!("{}{}", work.alter, part.text.as_ref()?));
     let drop = on_constraint(work, "DROP", &Name::Known(name));
@@ -96,7 +96,7 @@ pub(super) fn to_be_validated(work: &mut Work<'_>, part: &Part) -> Option<()> {
 }
 
 /// As [`add_not_valid`], with a name of ours until it takes the place of another.
-pub(super) fn add_under(work: &mut Work<'_>, add: Step, replaced: &Replaced) {
+pub(super) fn add_under(work: &mut Subcommands<'_>, add: Step, replaced: &Replaced) {
     let name = Name::Known(&replaced.meanwhile);
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     let renamed = Some(replaced.renamed());
@@ -104,22 +104,22 @@ pub(super) fn add_under(work: &mut Work<'_>, add: Step, replaced: &Replaced) {
     work.check(Step { renamed, ..validate });
 }
 
-pub(super) fn set_not_null(work: &mut Work<'_>, part: &Part) -> Option<()> {
+pub(super) fn set_not_null(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let column = part.column.as_deref()?;
     work.table.column(column)?;
     not_null(work, column, part.text.clone())
 }
 
 /// Makes a column NOT NULL. `subcommand`: the author's own words for that.
-pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
+pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
     if work.proved.iter().any(|proved| proved == column) {
         return Some(());
     }
     work.proved.push(column.to_owned());
-    if work.ask.version() >= 180_000 {
+    if work.context.version() >= 180_000 {
         return not_null_constraint(work, column, subcommand);
     }
-    let lasting = work.ask.version() < 120_000;
+    let lasting = work.context.version() < 120_000;
     let proof = Proof::new(work, column, lasting);
     if lasting && proof.is_valid(work.table) {
         work.answer = Some(vec![proof.note(work)]);
@@ -148,18 +148,18 @@ pub(super) fn not_null(work: &mut Work<'_>, column: &str, subcommand: Option<Str
 }
 
 /// Makes a new column NOT NULL. What the author called that, and whether children inherit it, is kept since 18.
-pub(super) fn new_not_null(work: &mut Work<'_>, new: &NewColumn) -> Option<()> {
+pub(super) fn new_not_null(work: &mut Subcommands<'_>, new: &NewColumn) -> Option<()> {
     let mut written = new.pieces.iter().filter_map(|piece| match piece.kind {
-        PieceKind::NotNull { no_inherit } => Some((piece, no_inherit)),
+        ClauseKind::NotNull { no_inherit } => Some((piece, no_inherit)),
         _ => None,
     });
     let Some((piece, no_inherit)) = written.next() else { return not_null(work, &new.name, None) };
     // Added with its column it makes the children's columns NOT NULL all the same.
-    let is_odd = no_inherit && (work.ask.version() < 180_000 || work.table.has_children);
+    let is_odd = no_inherit && (work.context.version() < 180_000 || work.table.has_children);
     if written.next().is_some() || is_odd {
         return None;
     }
-    if work.ask.version() < 180_000 || (piece.name.is_none() && !no_inherit) {
+    if work.context.version() < 180_000 || (piece.name.is_none() && !no_inherit) {
         return not_null(work, &new.name, None);
     }
     work.proved.push(new.name.clone());
@@ -176,7 +176,7 @@ pub(super) fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<
 }
 
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
-fn not_null_constraint(work: &mut Work<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
+fn not_null_constraint(work: &mut Subcommands<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
     if let Some(there) = not_null_of(work.table, column) {
         work.check(on_constraint(work, "VALIDATE", &Name::Known(&there.name)));
         match subcommand {
@@ -201,7 +201,7 @@ struct Proof {
 }
 
 impl Proof {
-    fn new(work: &Work<'_>, column: &str, lasting: bool) -> Self {
+    fn new(work: &Subcommands<'_>, column: &str, lasting: bool) -> Self {
         let name = match lasting {
             true => object_name(&work.table.id.name, Some(column), "not_null"),
             // Numbered, as long names of columns may be cut to the same.
@@ -230,7 +230,7 @@ impl Proof {
         table.constraint(&self.name).is_some_and(|there| !self.says_this(there))
     }
 
-    fn note(&self, work: &Work<'_>) -> Report {
+    fn note(&self, work: &Subcommands<'_>) -> Report {
         let (column, table) = (&self.column, &work.table.id.name);
         let message = format!("column \"{column}\" of relation \"{table}\" gets a CHECK instead of NOT NULL");
         Report::warning(sqlstate::WARNING, message)
@@ -240,12 +240,12 @@ impl Proof {
             .hint(format!("The constraint is named \"{}\".", self.name))
     }
 
-    fn drop(&self, work: &Work<'_>) -> Step {
+    fn drop(&self, work: &Subcommands<'_>) -> Step {
         on_constraint(work, "DROP", &Name::Known(&self.name))
     }
 
     /// Adds it, and what takes it back.
-    fn add(&self, work: &Work<'_>) -> (Vec<Step>, Step) {
+    fn add(&self, work: &Subcommands<'_>) -> (Vec<Step>, Step) {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
         let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} {}) NOT VALID", work.alter, self.test);
         // What a proxy left that died may be of any kind: it is made anew.
@@ -255,10 +255,10 @@ impl Proof {
 }
 
 /// The columns of a primary key are proved not null first, so that its brief step reads no row.
-pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Option<&str>) -> Option<()> {
+pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written: Option<&str>) -> Option<()> {
     let table = work.table;
-    let label = if key.primary { Label::Pkey } else { Label::Key };
-    let name = written.or_else(|| work.ask.facts.free_name(part, label))?.to_owned();
+    let label = if key.primary { NameSuffix::Pkey } else { NameSuffix::Key };
+    let name = written.or_else(|| work.context.facts.free_name(part, label))?.to_owned();
     // A second primary key, a column named twice, a name that is taken, INCLUDE before 11: the server refuses it.
     let replaced = work.replaced(written);
     let stays = |constraint: &ConstraintFacts| work.replaced(Some(&constraint.name)).is_none();
@@ -267,7 +267,7 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     // Neither is there an index on a virtual column.
     let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
     let taken = replaced.is_none() && written.is_some_and(|name| table.constraint(name).is_some());
-    let includes_early = !key.include.is_empty() && work.ask.version() < 110_000;
+    let includes_early = !key.include.is_empty() && work.context.version() < 110_000;
     // Of two equal keys in one statement the server makes one.
     // An index on a parent alone would not hold its children's rows.
     if second
@@ -283,12 +283,12 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     for column in &key.columns {
         let not_null_yet = work.is_not_null(column)?;
         // USING INDEX would make the child's own a NOT NULL that it has from its parent (18).
-        if key.primary && not_null_yet && table.parent.is_some() && work.ask.version() >= 180_000 {
+        if key.primary && not_null_yet && table.parent.is_some() && work.context.version() >= 180_000 {
             return None;
         }
         if key.primary && !not_null_yet {
             // No proof spares the scan before 12.
-            if work.ask.version() < 120_000 {
+            if work.context.version() < 120_000 {
                 return None;
             }
             not_null(work, column, None)?;
@@ -306,7 +306,7 @@ pub(super) fn key(work: &mut Work<'_>, part: usize, key: &NewKey, written: Optio
     Some(())
 }
 
-fn build(work: &Work<'_>, key: &NewKey, name: &str) -> Phase {
+fn build(work: &Subcommands<'_>, key: &NewKey, name: &str) -> Phase {
     let table = work.table;
     let index = RelationName::new(Some(&table.id.schema), name);
     let on = table.id.full_name();
@@ -315,6 +315,6 @@ fn build(work: &Work<'_>, key: &NewKey, name: &str) -> Phase {
     Phase {
         steps: vec![Step::hidden(sql)],
         undo: Some(Undo::DropBuiltIndex { table: on, oid: table.id.oid, known, index }),
-        ..concurrent(work.ask, table, "build its index without blocking reads or writes")
+        ..concurrent(work.context, table, "build its index without blocking reads or writes")
     }
 }

@@ -13,9 +13,9 @@
 //! Not where there is a default partition, or another partition is on its way off: the server refuses it. Nor where foreign
 //! keys point to the partition: their tables are read under its locks, and the hold budget guards that.
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use super::locks;
-use super::model::{Detach, LockNeed, Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
+use super::model::{CreatedObject, Detach, LockNeed, ObjectKind, ObjectName, Phase, PhaseKind, Plan, Step, Undo};
 use crate::catalog::{RelationFacts, RelationRef};
 use crate::pg::{LockMode, RelationKind, sqlstate};
 use crate::report::Report;
@@ -24,37 +24,37 @@ use crate::report::Report;
 const COPY_OF_BOUNDS: usize = 0;
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let table = ask.target()?;
-    let [part] = ask.ddl.parts.as_slice() else { return None };
-    let partition = part.others.first().and_then(|name| ask.facts.relation(name))?;
-    if !can_go_concurrently(ask, table, partition) {
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let table = context.target()?;
+    let [part] = context.ddl.parts.as_slice() else { return None };
+    let partition = part.others.first().and_then(|name| context.facts.relation(name))?;
+    if !can_go_concurrently(context, table, partition) {
         return None;
     }
-    let text = &ask.statement.text;
+    let text = &context.statement.text;
     // On a line of its own, as the text may end with a comment.
     let step = Step::with_words(text, text.len(), "\nCONCURRENTLY")?;
-    let detach = detach(ask, &table.id, partition, step);
+    let detach = detach(context, &table.id, partition, step);
     let tidy = Phase {
         tidies: true,
-        locks: own_locks(ask, partition),
+        locks: own_locks(context, partition),
         steps: vec![drop_copy(partition)],
-        ..ask.phase(PhaseKind::Brief, "the CHECK goes that the server left in place of the bounds, if it left one")
+        ..context.phase(PhaseKind::Brief, "the CHECK goes that the server left in place of the bounds, if it left one")
     };
     let notes = if partition.detach_pending { vec![half_way(partition)] } else { Vec::new() };
-    Some(Plan { notes, phases: vec![detach, tidy], ..ask.empty() })
+    Some(Plan { notes, phases: vec![detach, tidy], ..context.empty() })
 }
 
-fn can_go_concurrently(ask: &Ask<'_>, table: &RelationFacts, partition: &RelationFacts) -> bool {
+fn can_go_concurrently(context: &PlanContext<'_>, table: &RelationFacts, partition: &RelationFacts) -> bool {
     let kinds = table.kind == RelationKind::PartitionedTable
         && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable);
     let its_own = partition.is_partition && partition.parent.as_ref().is_some_and(|parent| parent.oid == table.id.oid);
     let to_itself =
         partition.constraints.iter().filter_map(|c| c.references.as_ref()).any(|to| to.oid == partition.id.oid);
-    ask.limits.rewrite
-        && !ask.in_transaction()
-        && ask.version() >= 140_000
-        && (partition.detach_pending || !ask.is_small())
+    context.limits.rewrite
+        && !context.in_transaction()
+        && context.version() >= 140_000
+        && (partition.detach_pending || !context.is_small())
         && kinds
         && its_own
         && table.owned
@@ -66,13 +66,13 @@ fn can_go_concurrently(ask: &Ask<'_>, table: &RelationFacts, partition: &Relatio
 }
 
 /// DROP TABLE of a partition. `None`: it is not for this file.
-pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
-    let (partition, facts) = (ask.target()?, ask.facts.detachable.as_ref()?);
-    let [_] = ask.ddl.targets.as_slice() else { return None };
+pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
+    let (partition, facts) = (context.target()?, context.facts.detachable.as_ref()?);
+    let [_] = context.ddl.targets.as_slice() else { return None };
     let bytes = facts.bytes.max(partition.bytes);
-    let droppable = ask.limits.rewrite
-        && !ask.in_transaction()
-        && !ask.ddl.cascade
+    let droppable = context.limits.rewrite
+        && !context.in_transaction()
+        && !context.ddl.cascade
         && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable)
         && partition.owned
         // What somebody else has left so is not to be attached again: PostgreSQL drops it as it is.
@@ -82,36 +82,36 @@ pub(super) fn plan_drop(ask: &Ask<'_>) -> Option<Plan> {
         && partition.constraints.iter().all(|constraint| constraint.kind != 'f')
         && partition.referenced_by.is_empty();
     let detachable = facts.owned && !facts.hash && !facts.another && !facts.needed && !facts.own_triggers;
-    if !droppable || !detachable || ask.small(bytes) {
+    if !droppable || !detachable || context.small(bytes) {
         return None;
     }
     let [of, name] = [&facts.parent, &partition.id].map(|relation| relation.full_name().quoted());
     let step = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} CONCURRENTLY"));
     let attach = Step::hidden(format!("ALTER TABLE {of} ATTACH PARTITION {name} {}", facts.bound));
-    let attach = attach.about(facts.parent.oid, ThingKind::Partition, &name);
+    let attach = attach.about(facts.parent.oid, ObjectKind::Partition, &name);
     let back = Phase {
-        locks: locks::finalize(ask, &facts.parent, partition),
+        locks: locks::finalize(context, &facts.parent, partition),
         steps: vec![attach, drop_copy(partition)],
-        ..ask.phase(PhaseKind::Brief, "bring it back as it was")
+        ..context.phase(PhaseKind::Brief, "bring it back as it was")
     };
-    let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(ask, &facts.parent, partition, step) };
+    let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(context, &facts.parent, partition, step) };
     let drop = Phase {
-        locks: own_locks(ask, partition),
-        ..ask.phase(PhaseKind::Brief, "what is dropped is a table of its own")
+        locks: own_locks(context, partition),
+        ..context.phase(PhaseKind::Brief, "what is dropped is a table of its own")
     };
     let meanwhile = vec!["for a moment it is a table of its own, before it is dropped"];
-    Some(Plan { phases: vec![detach, drop], meanwhile, ..ask.empty() })
+    Some(Plan { phases: vec![detach, drop], meanwhile, ..context.empty() })
 }
 
 /// `step`: DETACH PARTITION … CONCURRENTLY.
-fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: Step) -> Phase {
+fn detach(context: &PlanContext<'_>, table: &RelationRef, partition: &RelationFacts, step: Step) -> Phase {
     let [of, name] = [table, &partition.id].map(|relation| relation.full_name().quoted());
     let finalize = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} FINALIZE"));
-    let locks = locks::finalize(ask, table, partition);
+    let locks = locks::finalize(context, table, partition);
     let finish = Phase {
         locks: locks.clone(),
         steps: vec![Step { visible: step.visible, ..finalize }],
-        ..ask.phase(PhaseKind::Brief, "finish what was begun")
+        ..context.phase(PhaseKind::Brief, "finish what was begun")
     };
     let purpose = match partition.detach_pending {
         true => "finish what an earlier DETACH … CONCURRENTLY left half-way",
@@ -126,20 +126,23 @@ fn detach(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts, step: S
             slot: COPY_OF_BOUNDS,
             finish: Box::new(finish),
         }),
-        ..ask.phase(PhaseKind::Detach, purpose)
+        ..context.phase(PhaseKind::Detach, purpose)
     }
 }
 
 fn drop_copy(partition: &RelationFacts) -> Step {
     let drop = format!("ALTER TABLE {} DROP CONSTRAINT ", partition.id.full_name().quoted());
-    let about =
-        Thing { table: partition.id.oid, kind: ThingKind::Constraint, name: ThingName::Learned(COPY_OF_BOUNDS) };
+    let about = CreatedObject {
+        table: partition.id.oid,
+        kind: ObjectKind::Constraint,
+        name: ObjectName::Learned(COPY_OF_BOUNDS),
+    };
     Step { about: Some(about), ..Step::with_learned_name(&drop, COPY_OF_BOUNDS) }
 }
 
 /// Of what is a table of its own by then.
-fn own_locks(ask: &Ask<'_>, partition: &RelationFacts) -> Vec<LockNeed> {
-    let lockable = ask.facts.lock_facts(partition.id.oid).is_some_and(|facts| facts.may_lock);
+fn own_locks(context: &PlanContext<'_>, partition: &RelationFacts) -> Vec<LockNeed> {
+    let lockable = context.facts.lock_facts(partition.id.oid).is_some_and(|facts| facts.may_lock);
     vec![LockNeed {
         lockable,
         ..LockNeed::alone(partition.id.full_name(), partition.id.oid, LockMode::AccessExclusive)

@@ -3,22 +3,22 @@
 //! Invariant: what may be long under a lock that blocks the application is never silent: it is a guarded phase with a
 //! WARNING, unless the table is small.
 
-use super::ask::{Ask, heaviest, table_bytes};
 use super::constraint::not_null_of;
+use super::context::{PlanContext, heaviest, table_bytes};
 use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
-use crate::catalog::{BackfillFacts, Nameless, RelationFacts};
+use crate::catalog::{BackfillFacts, NamesUnknown, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
-use crate::sql::form::{Cost, Form, Way};
+use crate::sql::form::{Cost, ExecutionKind, Form};
 use crate::sql::{Part, Statement, has_word};
 use std::time::Duration;
 
 /// What one part is, now that the facts are known.
-enum Verdict {
+enum PartCost {
     Relay,
     Brief,
     Long,
@@ -30,111 +30,120 @@ enum Verdict {
 ///
 /// # Errors
 /// It has no safe way, and policy refuses such.
-pub(super) fn plan(ask: &Ask<'_>) -> Result<Plan, Refusal> {
-    let verdicts: Vec<Verdict> = ask.ddl.parts.iter().enumerate().map(|(i, part)| verdict(ask, i, part)).collect();
-    let all = |wanted: fn(&Verdict) -> bool| verdicts.iter().all(wanted);
+pub(super) fn plan(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+    let verdicts: Vec<PartCost> =
+        context.ddl.parts.iter().enumerate().map(|(i, part)| verdict(context, i, part)).collect();
+    let all = |wanted: fn(&PartCost) -> bool| verdicts.iter().all(wanted);
     let mut hazards: Vec<(Form, &'static str)> = Vec::new();
-    for (i, (part, verdict)) in ask.ddl.parts.iter().zip(&verdicts).enumerate() {
-        if let Verdict::Unsafe(hazard) = verdict {
-            hazards.push((blamed(ask, i, part), hazard));
+    for (i, (part, verdict)) in context.ddl.parts.iter().zip(&verdicts).enumerate() {
+        if let PartCost::Unsafe(hazard) = verdict {
+            hazards.push((blamed(context, i, part), hazard));
         }
     }
-    if all(|v| matches!(v, Verdict::Long)) && hazards.is_empty() {
-        return Ok(long(ask));
+    if all(|v| matches!(v, PartCost::Long)) && hazards.is_empty() {
+        return Ok(long(context));
     }
     // Alone they are long under a weak lock; beside others, under the strongest of all.
-    if let Some(part) = ask.ddl.parts.iter().zip(&verdicts).find(|(_, v)| matches!(v, Verdict::Long)).map(|(p, _)| p) {
+    if let Some(part) =
+        context.ddl.parts.iter().zip(&verdicts).find(|(_, v)| matches!(v, PartCost::Long)).map(|(p, _)| p)
+    {
         hazards.push((part.form, "every row is read under the stronger lock of the other subcommands"));
     }
-    if !hazards.is_empty() && !ask.is_small() {
-        return match hazards.iter().find(|(form, hazard)| is_refused(ask, *form, hazard)) {
-            Some((form, hazard)) => Err(refusal(ask, *form, hazard)),
-            None => Ok(guarded(ask, &hazards)),
+    if !hazards.is_empty() && !context.is_small() {
+        return match hazards.iter().find(|(form, hazard)| is_refused(context, *form, hazard)) {
+            Some((form, hazard)) => Err(refusal(context, *form, hazard)),
+            None => Ok(guarded(context, &hazards)),
         };
     }
-    let locks = locks::needs(ask, locks::as_written);
-    let plan = Plan { cost: cost(ask, &verdicts), ..ask.empty() };
-    if locks.is_empty() || all(|v| matches!(v, Verdict::Relay)) {
-        let held = ask.in_transaction() && !all(|v| matches!(v, Verdict::Relay)) && plan.lock.is_some();
+    let locks = locks::needs(context, locks::as_written);
+    let plan = Plan { cost: cost(context, &verdicts), ..context.empty() };
+    if locks.is_empty() || all(|v| matches!(v, PartCost::Relay)) {
+        let held = context.in_transaction() && !all(|v| matches!(v, PartCost::Relay)) && plan.lock.is_some();
         let purpose = if held { "its locks are held already" } else { "takes no lock that others could wait for" };
-        return Ok(Plan { phases: ask.relayed(purpose).phases, ..plan });
+        return Ok(Plan { phases: context.relayed(purpose).phases, ..plan });
     }
     let purpose = if hazards.is_empty() { "a catalogue change only" } else { "the table is small" };
-    Ok(Plan { phases: vec![Phase { locks, ..ask.phase(PhaseKind::Brief, purpose) }], ..plan })
+    Ok(Plan { phases: vec![Phase { locks, ..context.phase(PhaseKind::Brief, purpose) }], ..plan })
 }
 
 /// What the statement costs now that it is known which parts are brief.
-fn cost(ask: &Ask<'_>, verdicts: &[Verdict]) -> Cost {
-    let costs = ask.ddl.parts.iter().zip(verdicts).map(|(part, verdict)| match verdict {
-        Verdict::Brief => Cost::Brief,
-        Verdict::Relay | Verdict::Long | Verdict::Unsafe(_) => part.form.row().cost,
+fn cost(context: &PlanContext<'_>, verdicts: &[PartCost]) -> Cost {
+    let costs = context.ddl.parts.iter().zip(verdicts).map(|(part, verdict)| match verdict {
+        PartCost::Brief => Cost::Brief,
+        PartCost::Relay | PartCost::Long | PartCost::Unsafe(_) => part.form.row().cost,
     });
     heaviest(costs)
 }
 
 /// Whether a part is over in a moment once its locks are held.
-pub(super) fn is_brief(ask: &Ask<'_>, i: usize, part: &Part) -> bool {
-    matches!(verdict(ask, i, part), Verdict::Relay | Verdict::Brief)
+pub(super) fn is_brief(context: &PlanContext<'_>, i: usize, part: &Part) -> bool {
+    matches!(verdict(context, i, part), PartCost::Relay | PartCost::Brief)
 }
 
-fn verdict(ask: &Ask<'_>, i: usize, part: &Part) -> Verdict {
+fn verdict(context: &PlanContext<'_>, i: usize, part: &Part) -> PartCost {
     let row = part.form.row();
     match row.way {
-        Way::Relay => Verdict::Relay,
-        Way::Run => Verdict::Brief,
-        Way::Long => Verdict::Long,
+        ExecutionKind::Relay => PartCost::Relay,
+        ExecutionKind::Run => PartCost::Brief,
+        ExecutionKind::Long => PartCost::Long,
         // Nothing but a change of type may name what a copy of the table has not.
-        _ if part.new_column.is_some() && ask.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|a| a.fails) => {
-            Verdict::Brief
-        }
-        Way::Probe | Way::Fill => match ask.facts.probe.get(i).and_then(Option::as_ref) {
-            Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => {
-                Verdict::Unsafe(blamed(ask, i, part).row().hazard)
-            }
-            Some(_) => rechecks(ask, part).map_or(Verdict::Brief, Verdict::Unsafe),
-            None if part.form == Form::AddColumnDefault && is_kept_beside_rows(ask, part) => Verdict::Brief,
-            None => Verdict::Unsafe(row.hazard),
-        },
-        Way::Phases if part.form == Form::SetNotNull && proven_not_null(ask, part) => Verdict::Brief,
-        Way::Phases if part.form == Form::AddNotNullConstraint && has_not_null(ask, part) == Some(true) => {
-            Verdict::Brief
-        }
-        Way::Concurrently if row.hazard.is_empty() => Verdict::Brief,
-        // An index on a partitioned table alone is a catalogue entry: nothing is built.
-        Way::Concurrently if part.form == Form::CreateIndex && !super::index::builds(ask) => Verdict::Brief,
-        Way::Guarded
-            if part.form == Form::AlterDomain && ask.facts.domain_tables.as_ref().is_some_and(Vec::is_empty) =>
+        _ if part.new_column.is_some()
+            && context.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|a| a.fails) =>
         {
-            Verdict::Relay
+            PartCost::Brief
         }
-        Way::Phases | Way::Guarded | Way::Concurrently => Verdict::Unsafe(row.hazard),
+        ExecutionKind::Probe | ExecutionKind::Fill => match context.facts.probe.get(i).and_then(Option::as_ref) {
+            Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => {
+                PartCost::Unsafe(blamed(context, i, part).row().hazard)
+            }
+            Some(_) => rechecks(context, part).map_or(PartCost::Brief, PartCost::Unsafe),
+            None if part.form == Form::AddColumnDefault && is_kept_beside_rows(context, part) => PartCost::Brief,
+            None => PartCost::Unsafe(row.hazard),
+        },
+        ExecutionKind::Phases if part.form == Form::SetNotNull && proven_not_null(context, part) => PartCost::Brief,
+        ExecutionKind::Phases
+            if part.form == Form::AddNotNullConstraint && has_not_null(context, part) == Some(true) =>
+        {
+            PartCost::Brief
+        }
+        ExecutionKind::Concurrently if row.hazard.is_empty() => PartCost::Brief,
+        // An index on a partitioned table alone is a catalogue entry: nothing is built.
+        ExecutionKind::Concurrently if part.form == Form::CreateIndex && !super::index::builds(context) => {
+            PartCost::Brief
+        }
+        ExecutionKind::Guarded
+            if part.form == Form::AlterDomain && context.facts.domain_tables.as_ref().is_some_and(Vec::is_empty) =>
+        {
+            PartCost::Relay
+        }
+        ExecutionKind::Phases | ExecutionKind::Guarded | ExecutionKind::Concurrently => PartCost::Unsafe(row.hazard),
     }
 }
 
 /// Whether a new column's default surely writes no row. Where the server can be asked, its word counts: in a transaction block it
 /// is not, as a temporary table would keep that from being prepared.
-fn is_kept_beside_rows(ask: &Ask<'_>, part: &Part) -> bool {
+fn is_kept_beside_rows(context: &PlanContext<'_>, part: &Part) -> bool {
     let constant = part.new_column.as_ref().is_some_and(|new| new.built_in && new.constant_default);
-    constant && ask.version() >= 110_000
+    constant && context.version() >= 110_000
 }
 
 /// The form whose hazard it is: whatever else a new column has, it is its type that has no online way.
-fn blamed(ask: &Ask<'_>, i: usize, part: &Part) -> Form {
-    let answer = ask.facts.probe.get(i).and_then(Option::as_ref);
+fn blamed(context: &PlanContext<'_>, i: usize, part: &Part) -> Form {
+    let answer = context.facts.probe.get(i).and_then(Option::as_ref);
     if answer.is_some_and(|answer| answer.rewrites_bare == Some(true)) { Form::AddColumnUserType } else { part.form }
 }
 
 /// What is read although nothing is written: a change of type checks the CHECKs of the column again, another expression
 /// of a virtual column its NOT NULL.
-fn rechecks(ask: &Ask<'_>, part: &Part) -> Option<&'static str> {
+fn rechecks(context: &PlanContext<'_>, part: &Part) -> Option<&'static str> {
     let column = part.column.as_ref()?;
     let checked = |table: &RelationFacts| table.constraints.iter().any(|c| c.kind == 'c' && c.columns.contains(column));
     let not_null = |table: &RelationFacts| table.column(column).is_some_and(|column| column.not_null);
     match part.form {
-        Form::AlterColumnType if ask.targets().any(checked) => {
+        Form::AlterColumnType if context.targets().any(checked) => {
             Some("a CHECK on the column is checked again for every row while nobody can read or write")
         }
-        Form::SetExpression if ask.targets().any(not_null) => {
+        Form::SetExpression if context.targets().any(not_null) => {
             Some("NOT NULL is checked again for every row while nobody can read or write")
         }
         _ => None,
@@ -143,155 +152,156 @@ fn rechecks(ask: &Ask<'_>, part: &Part) -> Option<&'static str> {
 
 /// Since 18 NOT NULL is a constraint: one that is there and valid may become the table's own, without a look at any row, and one
 /// that no child inherits may be in the way. `None`: there is none.
-fn has_not_null(ask: &Ask<'_>, part: &Part) -> Option<bool> {
-    let there = not_null_of(ask.target()?, part.column.as_deref()?)?;
-    Some(there.validated || (there.no_inherit && !ask.ddl.only))
+fn has_not_null(context: &PlanContext<'_>, part: &Part) -> Option<bool> {
+    let there = not_null_of(context.target()?, part.column.as_deref()?)?;
+    Some(there.validated || (there.no_inherit && !context.ddl.only))
 }
 
 /// Since 12 a valid CHECK (column IS NOT NULL) spares the scan; not that of a NOT NULL which is NOT VALID (18), whose rows
 /// are read.
-pub(super) fn proven_not_null(ask: &Ask<'_>, part: &Part) -> bool {
-    if let Some(is_there) = has_not_null(ask, part) {
+pub(super) fn proven_not_null(context: &PlanContext<'_>, part: &Part) -> bool {
+    if let Some(is_there) = has_not_null(context, part) {
         return is_there;
     }
-    let Some((column, table)) = part.column.as_ref().zip(ask.target()) else { return false };
+    let Some((column, table)) = part.column.as_ref().zip(context.target()) else { return false };
     let row_type = table.column(column).is_some_and(|column| column.row_type);
     let test = if row_type { "IS DISTINCT FROM NULL" } else { "IS NOT NULL" };
     let proofs = [column.clone(), quote_identifier(column)].map(|name| format!("CHECK (({name} {test}))"));
-    ask.version() >= 120_000 && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
+    context.version() >= 120_000 && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
 }
 
 /// Its own lock blocks neither reads nor writes, unless the transaction holds a stronger one meanwhile.
-fn long(ask: &Ask<'_>) -> Plan {
-    let held = ask.facts.session.strongest_lock.filter(|mode| ask.in_transaction() && mode.blocks_application());
-    if let (Some(_), Some(part)) = (held, ask.ddl.parts.first()) {
-        return guarded(ask, &[(part.form, "the transaction keeps its stronger locks while every row is read")]);
+fn long(context: &PlanContext<'_>) -> Plan {
+    let held =
+        context.facts.session.strongest_lock.filter(|mode| context.in_transaction() && mode.blocks_application());
+    if let (Some(_), Some(part)) = (held, context.ddl.parts.first()) {
+        return guarded(context, &[(part.form, "the transaction keeps its stronger locks while every row is read")]);
     }
-    let locks = locks::needs(ask, locks::as_written);
-    let phase = Phase { locks, ..ask.phase(PhaseKind::Long, "its own lock blocks neither reads nor writes") };
-    Plan { phases: vec![phase], ..ask.empty() }
+    let locks = locks::needs(context, locks::as_written);
+    let phase = Phase { locks, ..context.phase(PhaseKind::Long, "its own lock blocks neither reads nor writes") };
+    Plan { phases: vec![phase], ..context.empty() }
 }
 
 /// One guarded step, and a WARNING for every hazard.
-fn guarded(ask: &Ask<'_>, hazards: &[(Form, &'static str)]) -> Plan {
-    let mut phase = Phase { locks: locks::needs(ask, locks::as_written), ..ask.phase(PhaseKind::Guarded, "") };
+fn guarded(context: &PlanContext<'_>, hazards: &[(Form, &'static str)]) -> Plan {
+    let mut phase = Phase { locks: locks::needs(context, locks::as_written), ..context.phase(PhaseKind::Guarded, "") };
     // LOCK TABLE holds to the end of a transaction: outside one there is nothing to hold it for.
     phase.locks.iter_mut().for_each(|need| need.lockable &= phase.in_transaction);
     let mut notes: Vec<Report> = Vec::new();
     for (form, hazard) in hazards.iter().filter(|(_, hazard)| !hazard.is_empty()) {
-        let note = warning(ask, *form, hazard);
+        let note = warning(context, *form, hazard);
         if !notes.contains(&note) {
             notes.push(note);
         }
     }
     let purpose = if notes.is_empty() { "what it locks cannot be told" } else { "not safe yet as one step" };
     purpose.clone_into(&mut phase.purpose);
-    Plan { notes, phases: vec![phase], ..ask.empty() }
+    Plan { notes, phases: vec![phase], ..context.empty() }
 }
 
 /// The plan of a statement of whose names nothing can be asked, and none be locked.
 ///
 /// # Errors
 /// It may be long, and policy refuses such.
-pub(super) fn plan_unnamed(ask: &Ask<'_>, why: Nameless) -> Result<Plan, Refusal> {
+pub(super) fn plan_unnamed(context: &PlanContext<'_>, why: NamesUnknown) -> Result<Plan, Refusal> {
     let (purpose, detail, hint) = match why {
-        Nameless::Encoding => (
+        NamesUnknown::Encoding => (
             "its names cannot be told in the session's encoding",
             "Its names cannot be told in the session's encoding, so it runs as it is written.",
             "With client_encoding = UTF8 it would be done in steps, if it can be.",
         ),
-        Nameless::TooMuch => (
+        NamesUnknown::TooMuch => (
             "it names more than is planned",
             "It names more than is planned, so it runs as it is written.",
             "Send it in several statements.",
         ),
     };
-    let forms = || ask.ddl.parts.iter().map(|part| part.form);
-    if ask.must_leave_transaction() || forms().all(|form| form.row().way == Way::Relay) {
-        return Ok(ask.relayed(purpose));
+    let forms = || context.ddl.parts.iter().map(|part| part.form);
+    if context.must_leave_transaction() || forms().all(|form| form.row().way == ExecutionKind::Relay) {
+        return Ok(context.relayed(purpose));
     }
-    if forms().all(|form| form.row().way == Way::Long) {
-        return Ok(Plan { phases: vec![ask.phase(PhaseKind::Long, purpose)], ..ask.empty() });
+    if forms().all(|form| form.row().way == ExecutionKind::Long) {
+        return Ok(Plan { phases: vec![context.phase(PhaseKind::Long, purpose)], ..context.empty() });
     }
     let mut hazards: Vec<Form> = Vec::new();
-    for part in &ask.ddl.parts {
-        let constant = part.form == Form::AddColumnDefault && is_kept_beside_rows(ask, part);
+    for part in &context.ddl.parts {
+        let constant = part.form == Form::AddColumnDefault && is_kept_beside_rows(context, part);
         if !part.form.row().hazard.is_empty() && !constant && !hazards.contains(&part.form) {
             hazards.push(part.form);
         }
     }
-    if let Some(form) = hazards.iter().find(|form| is_refused(ask, **form, form.row().hazard)) {
-        return Err(refusal(ask, *form, form.row().hazard));
+    if let Some(form) = hazards.iter().find(|form| is_refused(context, **form, form.row().hazard)) {
+        return Err(refusal(context, *form, form.row().hazard));
     }
-    let mut phase = ask.phase(PhaseKind::Guarded, purpose);
+    let mut phase = context.phase(PhaseKind::Guarded, purpose);
     // What they are about may be partitioned.
-    phase.in_transaction &= !ask.has_form(Form::Reindex) && !ask.has_form(Form::Cluster);
-    let note = |form: Form| warning(ask, form, form.row().hazard).detail(detail).hint(hint);
-    Ok(Plan { notes: hazards.into_iter().map(note).collect(), phases: vec![phase], ..ask.empty() })
+    phase.in_transaction &= !context.has_form(Form::Reindex) && !context.has_form(Form::Cluster);
+    let note = |form: Form| warning(context, form, form.row().hazard).detail(detail).hint(hint);
+    Ok(Plan { notes: hazards.into_iter().map(note).collect(), phases: vec![phase], ..context.empty() })
 }
 
-fn is_refused(ask: &Ask<'_>, form: Form, hazard: &str) -> bool {
-    let refused = ask.limits.refuse_unsafe || (ask.limits.refuse_exclude && form == Form::AddExclude);
-    ask.limits.rewrite && refused && !hazard.is_empty()
+fn is_refused(context: &PlanContext<'_>, form: Form, hazard: &str) -> bool {
+    let refused = context.limits.refuse_unsafe || (context.limits.refuse_exclude && form == Form::AddExclude);
+    context.limits.rewrite && refused && !hazard.is_empty()
 }
 
-fn refusal(ask: &Ask<'_>, form: Form, hazard: &str) -> Refusal {
+fn refusal(context: &PlanContext<'_>, form: Form, hazard: &str) -> Refusal {
     let setting = if form == Form::AddExclude { "exclude" } else { "unsafe" };
-    let message = format!("{} is refused, because {hazard}", place(ask, form));
-    let report = told(ask, form, Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
+    let message = format!("{} is refused, because {hazard}", place(context, form));
+    let report = told(context, form, Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
     let ways = report.hint.clone().map(|hint| hint + " ").unwrap_or_default();
     Refusal {
         report: report.hint(format!("{ways}To run it all the same, set {setting} = \"warn\" in [ddl] of proxy.toml.")),
     }
 }
 
-fn warning(ask: &Ask<'_>, form: Form, hazard: &str) -> Report {
-    let message = format!("{} may make the application wait, because {hazard}", place(ask, form));
-    told(ask, form, Report::warning(sqlstate::WARNING, message))
+fn warning(context: &PlanContext<'_>, form: Form, hazard: &str) -> Report {
+    let message = format!("{} may make the application wait, because {hazard}", place(context, form));
+    told(context, form, Report::warning(sqlstate::WARNING, message))
 }
 
 /// The form, and the largest relation that it works on.
-fn place(ask: &Ask<'_>, form: Form) -> String {
+fn place(context: &PlanContext<'_>, form: Form) -> String {
     let title = form.row().title;
-    match ask.worked_on().into_iter().max_by_key(|relation| table_bytes(relation)) {
+    match context.worked_on().into_iter().max_by_key(|relation| table_bytes(relation)) {
         Some(relation) => format!("{title} on {} ({})", relation.id.full_name(), size(table_bytes(relation))),
         None => title.to_owned(),
     }
 }
 
 /// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
-fn told(ask: &Ask<'_>, form: Form, report: Report) -> Report {
-    let obstacle = ask.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
+fn told(context: &PlanContext<'_>, form: Form, report: Report) -> Report {
+    let obstacle = context.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
     let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
     let not_copied =
-        copying_distrusted(ask).map(|reason| format!("It was not tried on a copy first, because {reason}."));
+        copying_distrusted(context).map(|reason| format!("It was not tried on a copy first, because {reason}."));
     let details: Vec<String> = obstacle
         .into_iter()
         .chain(not_copied)
-        .chain(no_sequence(ask, form))
-        .chain(all_read(ask, form))
-        .chain(estimate(ask, form))
+        .chain(no_sequence(context, form))
+        .chain(all_read(context, form))
+        .chain(estimate(context, form))
         .collect();
     let report = if details.is_empty() { report } else { report.detail(details.join(" ")) };
-    let distrusted = ask.facts.backfill.as_ref().is_some_and(|facts| facts.distrust.is_some());
-    if distrusted || copying_distrusted(ask).is_some() {
+    let distrusted = context.facts.backfill.as_ref().is_some_and(|facts| facts.distrust.is_some());
+    if distrusted || copying_distrusted(context).is_some() {
         return report.hint(hint::CODE_OF_OTHERS);
     }
-    match hint::hint(ask, form) {
+    match hint::hint(context, form) {
         Some(hint) => report.hint(hint),
         None => report,
     }
 }
 
 /// Why the server could not be asked on copies: whose code that would run.
-fn copying_distrusted<'a>(ask: &Ask<'a>) -> Option<&'a String> {
-    let attach = ask.facts.attach.as_ref().and_then(|facts| facts.distrust.as_ref());
-    ask.facts.distrust.as_ref().or(attach)
+fn copying_distrusted<'a>(context: &PlanContext<'a>) -> Option<&'a String> {
+    let attach = context.facts.attach.as_ref().and_then(|facts| facts.distrust.as_ref());
+    context.facts.distrust.as_ref().or(attach)
 }
 
 /// Why a column's sequence cannot be made beforehand.
-fn no_sequence(ask: &Ask<'_>, form: Form) -> Option<String> {
-    let facts = ask.facts.backfill.as_ref().filter(|facts| facts.sequences.is_none())?;
+fn no_sequence(context: &PlanContext<'_>, form: Form) -> Option<String> {
+    let facts = context.facts.backfill.as_ref().filter(|facts| facts.sequences.is_none())?;
     matches!(form, Form::AddColumnSerial | Form::AddColumnIdentity).then(|| {
         let BackfillFacts { role, owner, .. } = facts;
         format!(
@@ -301,9 +311,9 @@ fn no_sequence(ask: &Ask<'_>, form: Form) -> Option<String> {
 }
 
 /// The tables that ALTER DOMAIN reads, as it locks them all for as long as that takes.
-fn all_read(ask: &Ask<'_>, form: Form) -> Option<String> {
+fn all_read(context: &PlanContext<'_>, form: Form) -> Option<String> {
     const NAMED: usize = 10;
-    let tables = ask.worked_on();
+    let tables = context.worked_on();
     let mut names: Vec<String> = tables.iter().map(|table| table.id.full_name().to_string()).collect();
     let more = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);
@@ -316,14 +326,14 @@ fn all_read(ask: &Ask<'_>, form: Form) -> Option<String> {
 }
 
 /// How long the lock may be held, at a pace that is said, as nobody knows the disk.
-fn estimate(ask: &Ask<'_>, form: Form) -> Option<String> {
+fn estimate(context: &PlanContext<'_>, form: Form) -> Option<String> {
     const MEGABYTE: u64 = 1 << 20;
     let pace = match form.row().cost {
         Cost::Scan => 500,
         Cost::Build | Cost::Rewrite => 100,
         Cost::Brief | Cost::Unknown => return None,
     };
-    let each = ask.worked_on().into_iter().map(table_bytes);
+    let each = context.worked_on().into_iter().map(table_bytes);
     let bytes = if form == Form::AlterDomain { each.sum() } else { each.max()? };
     let seconds = bytes / (pace * MEGABYTE);
     let time = in_words(Duration::from_secs(seconds));

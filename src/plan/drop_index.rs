@@ -2,7 +2,7 @@
 //!
 //! Limit: several indexes are not dropped all or nothing: each is gone once its phase is done.
 
-use super::ask::{Ask, table_bytes};
+use super::context::{PlanContext, table_bytes};
 use super::index::concurrent;
 use super::model::{Phase, PhaseKind, Plan, Step, Undo};
 use crate::catalog::RelationFacts;
@@ -10,30 +10,30 @@ use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let indexes: Vec<&RelationFacts> = ask.targets().collect();
-    if ask.has_form(Form::DropIndexConcurrently) {
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let indexes: Vec<&RelationFacts> = context.targets().collect();
+    if context.has_form(Form::DropIndexConcurrently) {
         // The server takes one name only; more are its error to raise.
         let [index] = indexes.as_slice() else { return None };
-        return Some(single(ask, index, Step::as_written(&ask.statement.text)));
+        return Some(single(context, index, Step::as_written(&context.statement.text)));
     }
-    let all_found = indexes.len() == ask.ddl.targets.len();
-    let reroutes = ask.limits.rewrite
-        && !ask.in_transaction()
-        && !ask.ddl.cascade
+    let all_found = indexes.len() == context.ddl.targets.len();
+    let reroutes = context.limits.rewrite
+        && !context.in_transaction()
+        && !context.ddl.cascade
         // DROP INDEX CONCURRENTLY fails where one has written something before it.
-        && !ask.facts.session.event_triggers
-        && (all_found || ask.ddl.if_exists)
+        && !context.facts.session.event_triggers
+        && (all_found || context.ddl.if_exists)
         && indexes.iter().all(|index| droppable(index));
-    if !reroutes || indexes.iter().all(|index| ask.small(table_bytes(index))) {
+    if !reroutes || indexes.iter().all(|index| context.small(table_bytes(index))) {
         return None;
     }
-    if let ([index], [_]) = (indexes.as_slice(), ask.ddl.targets.as_slice()) {
-        let step = Step::concurrently(&ask.statement.text, ask.ddl.concurrently_at?)?;
-        return Some(single(ask, index, step));
+    if let ([index], [_]) = (indexes.as_slice(), context.ddl.targets.as_slice()) {
+        let step = Step::concurrently(&context.statement.text, context.ddl.concurrently_at?)?;
+        return Some(single(context, index, step));
     }
     // With some of them absent the server has NOTICEs to give: as written, then.
-    all_found.then(|| several(ask, &indexes))
+    all_found.then(|| several(context, &indexes))
 }
 
 /// What DROP INDEX CONCURRENTLY can drop.
@@ -42,26 +42,26 @@ fn droppable(index: &RelationFacts) -> bool {
     index.kind == RelationKind::Index && free && !index.is_system && !index.is_partition && index.persistence != 't'
 }
 
-fn single(ask: &Ask<'_>, index: &RelationFacts, step: Step) -> Plan {
-    Plan { phases: vec![phase(ask, index, step)], ..ask.empty() }
+fn single(context: &PlanContext<'_>, index: &RelationFacts, step: Step) -> Plan {
+    Plan { phases: vec![phase(context, index, step)], ..context.empty() }
 }
 
 /// The last one is the client's reply.
-fn several(ask: &Ask<'_>, indexes: &[&RelationFacts]) -> Plan {
+fn several(context: &PlanContext<'_>, indexes: &[&RelationFacts]) -> Plan {
     let last = indexes.len().saturating_sub(1);
     let phases = indexes.iter().enumerate().map(|(i, index)| {
         let sql = format!("DROP INDEX CONCURRENTLY {}", index.id.full_name().quoted());
-        phase(ask, index, Step { visible: i == last, ..Step::hidden(sql) })
+        phase(context, index, Step { visible: i == last, ..Step::hidden(sql) })
     });
-    Plan { phases: phases.collect(), ..ask.empty() }
+    Plan { phases: phases.collect(), ..context.empty() }
 }
 
-fn phase(ask: &Ask<'_>, index: &RelationFacts, step: Step) -> Phase {
+fn phase(context: &PlanContext<'_>, index: &RelationFacts, step: Step) -> Phase {
     let undo = Undo::FinishDrop { index: index.id.full_name(), oid: index.id.oid };
     Phase {
         kind: PhaseKind::Long,
         steps: vec![step],
         undo: Some(undo),
-        ..concurrent(ask, index, "drop without blocking reads or writes")
+        ..concurrent(context, index, "drop without blocking reads or writes")
     }
 }

@@ -4,8 +4,8 @@
 //! The messages and SQLSTATEs are those of PostgreSQL (10 to 19 agree); where its answer depends on more than the facts
 //! tell, the statement is left to it.
 
-use super::ask::Ask;
 use super::constraint::not_null_of;
+use super::context::PlanContext;
 use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
@@ -13,35 +13,36 @@ use crate::sql::Part;
 use crate::sql::form::Form;
 
 /// The NOTICEs to give instead of running the statement; `None`: it must run.
-pub(super) fn answer(ask: &Ask<'_>) -> Option<Vec<Report>> {
+pub(super) fn answer(context: &PlanContext<'_>) -> Option<Vec<Report>> {
     // An old snapshot shows what was, not what is; event triggers see no-ops too; a read-only transaction refuses them.
-    let session = &ask.facts.session;
+    let session = &context.facts.session;
     if session.frozen_snapshot || session.event_triggers || session.read_only {
         return None;
     }
-    if ask.ddl.if_exists && ask.targets().next().is_none() {
-        return absent(ask);
+    if context.ddl.if_exists && context.targets().next().is_none() {
+        return absent(context);
     }
-    if ask.ddl.if_not_exists {
-        return match ask.ddl.form() {
-            Form::CreateIndex | Form::CreateIndexConcurrently => existing_index(ask),
+    if context.ddl.if_not_exists {
+        return match context.ddl.form() {
+            Form::CreateIndex | Form::CreateIndexConcurrently => existing_index(context),
             Form::CreateTableReferences | Form::CreateTablePartitionOf | Form::CreateTableInherits => {
-                existing_table(ask)
+                existing_table(context)
             }
             _ => None,
         };
     }
-    if ask.ddl.tag != "ALTER TABLE" {
+    if context.ddl.tag != "ALTER TABLE" {
         return None;
     }
-    let table = ask.target().filter(|table| alterable(table))?;
-    let notices: Option<Vec<Option<Report>>> = ask.ddl.parts.iter().map(|part| no_op(ask, table, part)).collect();
+    let table = context.target().filter(|table| alterable(table))?;
+    let notices: Option<Vec<Option<Report>>> =
+        context.ddl.parts.iter().map(|part| no_op(context, table, part)).collect();
     notices.map(|notices| notices.into_iter().flatten().collect())
 }
 
 /// IF EXISTS on what does not exist.
-fn absent(ask: &Ask<'_>) -> Option<Vec<Report>> {
-    let kind = match ask.ddl.tag.as_str() {
+fn absent(context: &PlanContext<'_>) -> Option<Vec<Report>> {
+    let kind = match context.ddl.tag.as_str() {
         "ALTER TABLE"
         | "ALTER INDEX"
         | "ALTER VIEW"
@@ -56,33 +57,33 @@ fn absent(ask: &Ask<'_>) -> Option<Vec<Report>> {
         "DROP FOREIGN TABLE" => "foreign table",
         _ => return None,
     };
-    if ask.ddl.targets.is_empty() || ask.must_leave_transaction() {
+    if context.ddl.targets.is_empty() || context.must_leave_transaction() {
         return None;
     }
-    ask.ddl.targets.iter().map(|name| absent_notice(ask, kind, name)).collect()
+    context.ddl.targets.iter().map(|name| absent_notice(context, kind, name)).collect()
 }
 
-fn absent_notice(ask: &Ask<'_>, kind: &str, name: &RelationName) -> Option<Report> {
+fn absent_notice(context: &PlanContext<'_>, kind: &str, name: &RelationName) -> Option<Report> {
     // Of a missing schema the server speaks otherwise, and of a forbidden one it raises an error.
-    let usable = name.schema.is_none() || ask.facts.asked(name)?.schema_usable;
+    let usable = name.schema.is_none() || context.facts.asked(name)?.schema_usable;
     let message = format!("{kind} \"{}\" does not exist, skipping", name.name);
     usable.then(|| Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message))
 }
 
 /// CREATE TABLE IF NOT EXISTS where the name is taken, by a relation of any kind.
-fn existing_table(ask: &Ask<'_>) -> Option<Vec<Report>> {
-    let [name] = ask.ddl.targets.as_slice() else { return None };
-    let asked = ask.facts.asked(name).filter(|asked| asked.may_create)?;
+fn existing_table(context: &PlanContext<'_>) -> Option<Vec<Report>> {
+    let [name] = context.ddl.targets.as_slice() else { return None };
+    let asked = context.facts.asked(name).filter(|asked| asked.may_create)?;
     let found = asked.found.as_ref()?;
     // An unqualified name is created in the first schema of the path, wherever else it may exist.
-    let schema = name.schema.as_ref().or(ask.facts.session.current_schema.as_ref())?;
+    let schema = name.schema.as_ref().or(context.facts.session.current_schema.as_ref())?;
     (found.id.schema == *schema && found.persistence != 't').then(|| vec![exists(&name.name)])
 }
 
 /// CREATE INDEX IF NOT EXISTS over an index of this table that is in order.
-fn existing_index(ask: &Ask<'_>) -> Option<Vec<Report>> {
-    let table = ask.target().filter(|table| table.owned)?;
-    let name = ask.ddl.index_name.as_deref().filter(|_| !ask.must_leave_transaction())?;
+fn existing_index(context: &PlanContext<'_>) -> Option<Vec<Report>> {
+    let table = context.target().filter(|table| table.owned)?;
+    let name = context.ddl.index_name.as_deref().filter(|_| !context.must_leave_transaction())?;
     table.indexes.iter().find(|index| index.id.name == name && index.valid).map(|_| vec![exists(name)])
 }
 
@@ -101,7 +102,7 @@ fn alterable(table: &RelationFacts) -> bool {
 
 /// `Some`: the part changes nothing; with the NOTICE that PostgreSQL gives, if it gives one.
 #[allow(clippy::option_option)] // "runs", "says nothing", "says this" are three answers
-fn no_op(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
+fn no_op(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
     match part.form {
         Form::DropColumn if part.missing_ok => gone(table, "column", part.column.as_deref()?, |name| {
             table.column(name).is_some() || is_system_column(name)
@@ -109,7 +110,7 @@ fn no_op(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Rep
         Form::DropConstraint if part.missing_ok => {
             gone(table, "constraint", part.constraint.as_deref()?, |name| table.constraint(name).is_some())
         }
-        form if part.missing_ok && adds_column(form) => added(ask, table, part),
+        form if part.missing_ok && adds_column(form) => added(context, table, part),
         // A parent's children may differ from it.
         _ if table.has_children => None,
         Form::SetNotNull => {
@@ -117,7 +118,7 @@ fn no_op(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Rep
             // Since 18 it is a constraint, which SET NOT NULL validates, and makes the table's own if it is only its parent's; of
             // one that no child inherits it is refused.
             let is_all = |there: &ConstraintFacts| there.validated && there.local && !there.no_inherit;
-            let stays = ask.version() < 180_000 || not_null_of(table, &column.name).is_some_and(is_all);
+            let stays = context.version() < 180_000 || not_null_of(table, &column.name).is_some_and(is_all);
             (column.not_null && stays).then_some(None)
         }
         Form::DropNotNull => {
@@ -144,11 +145,11 @@ fn gone(table: &RelationFacts, what: &str, name: &str, there: impl Fn(&str) -> b
 }
 
 #[allow(clippy::option_option)]
-fn added(ask: &Ask<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
+fn added(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
     let name = part.column.as_deref()?;
     // Before 13 the sequence, index or constraint of the column was made even if the column was there.
     let only_a_column = matches!(part.form, Form::AddColumn | Form::AddColumnDefault | Form::AddColumnUserType);
-    let skips = (ask.version() >= 130_000 || only_a_column) && !table.is_partition && table.column(name).is_some();
+    let skips = (context.version() >= 130_000 || only_a_column) && !table.is_partition && table.column(name).is_some();
     let message = format!("column \"{name}\" of relation \"{}\" already exists, skipping", table.id.name);
     skips.then(|| Some(Report::notice(sqlstate::DUPLICATE_COLUMN, message)))
 }

@@ -1,6 +1,6 @@
 //! What a careful author does by hand today, for every form that is not safe as one step.
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
@@ -9,21 +9,21 @@ pub(super) const CODE_OF_OTHERS: &str = "Log in as the table's owner and send it
      Or have what it calls belong to a superuser.";
 
 /// The recipe, as sentences.
-pub(super) fn hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
+pub(super) fn hint(context: &PlanContext<'_>, form: Form) -> Option<&'static str> {
     match form {
-        Form::CreateIndex | Form::Reindex | Form::ReindexMany => index_hint(ask, form),
-        Form::AddUnique | Form::AddPrimaryKey if is_partitioned(ask) => Some(partitioned_key_hint(ask, form)),
-        _ => table_hint(form, ask.version()),
+        Form::CreateIndex | Form::Reindex | Form::ReindexMany => index_hint(context, form),
+        Form::AddUnique | Form::AddPrimaryKey if is_partitioned(context) => Some(partitioned_key_hint(context, form)),
+        _ => table_hint(form, context.version()),
     }
 }
 
-fn is_partitioned(ask: &Ask<'_>) -> bool {
-    ask.target().is_some_and(|table| table.kind == RelationKind::PartitionedTable)
+fn is_partitioned(context: &PlanContext<'_>) -> bool {
+    context.target().is_some_and(|table| table.kind == RelationKind::PartitionedTable)
 }
 
-fn partitioned_key_hint(ask: &Ask<'_>, form: Form) -> &'static str {
+fn partitioned_key_hint(context: &PlanContext<'_>, form: Form) -> &'static str {
     match form {
-        Form::AddPrimaryKey if ask.version() >= 180_000 => {
+        Form::AddPrimaryKey if context.version() >= 180_000 => {
             "Give each partition its own key first (CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT … PRIMARY KEY USING \
              INDEX): they are attached then. It is not done for you, as what NOT NULL a partition has from its parent becomes \
              its own too by that, and outlives its parent's."
@@ -35,20 +35,20 @@ fn partitioned_key_hint(ask: &Ask<'_>, form: Form) -> &'static str {
     }
 }
 
-fn index_hint(ask: &Ask<'_>, form: Form) -> Option<&'static str> {
+fn index_hint(context: &PlanContext<'_>, form: Form) -> Option<&'static str> {
     let hint = match form {
-        Form::CreateIndex if is_partitioned(ask) => {
+        Form::CreateIndex if is_partitioned(context) => {
             "CREATE INDEX … ON ONLY the parent, CREATE INDEX on each partition, then ALTER INDEX … ATTACH PARTITION."
         }
-        Form::CreateIndex if ask.in_transaction() => {
+        Form::CreateIndex if context.in_transaction() => {
             "Run CREATE INDEX outside a transaction block: then no write waits."
         }
         Form::CreateIndex => "Use CREATE INDEX CONCURRENTLY.",
-        Form::Reindex if ask.version() < 120_000 => {
+        Form::Reindex if context.version() < 120_000 => {
             "CREATE INDEX of the same definition, then DROP INDEX of the old one."
         }
-        Form::Reindex if ask.in_transaction() => "Run REINDEX outside a transaction block: then no write waits.",
-        Form::Reindex if ask.limits.rewrite => {
+        Form::Reindex if context.in_transaction() => "Run REINDEX outside a transaction block: then no write waits.",
+        Form::Reindex if context.limits.rewrite => {
             "REINDEX the indexes one by one, but for those of exclusion constraints."
         }
         Form::Reindex => "Use REINDEX CONCURRENTLY.",

@@ -6,7 +6,7 @@
 //! Limits: DROP … CASCADE of a partition takes the whole of a foreign key that points to its table, which is not followed; nor is
 //! what views, rules and functions depend on. The statement's own `lock_timeout` guards the rest.
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use super::model::LockNeed;
 use crate::catalog::{ConstraintFacts, RelationFacts, RelationRef};
 use crate::pg::{LockMode, RelationKind};
@@ -20,25 +20,28 @@ pub(super) fn as_written(form: Form, version: i32) -> (Option<LockMode>, Option<
 }
 
 /// What must be locked before the statement runs.
-pub(super) fn needs(ask: &Ask<'_>, modes: fn(Form, i32) -> (Option<LockMode>, Option<LockMode>)) -> Vec<LockNeed> {
-    let mut set = Needs { ask, by_oid: BTreeMap::new() };
-    let version = ask.version();
-    let strongest = ask.ddl.parts.iter().filter_map(|part| modes(part.form, version).0).max();
-    for target in ask.targets() {
+pub(super) fn needs(
+    context: &PlanContext<'_>,
+    modes: fn(Form, i32) -> (Option<LockMode>, Option<LockMode>),
+) -> Vec<LockNeed> {
+    let mut set = LockNeeds { context, by_oid: BTreeMap::new() };
+    let version = context.version();
+    let strongest = context.ddl.parts.iter().filter_map(|part| modes(part.form, version).0).max();
+    for target in context.targets() {
         if let Some(mode) = strongest {
             set.target(target, mode);
         }
-        for part in &ask.ddl.parts {
+        for part in &context.ddl.parts {
             set.dependents(target, part, modes(part.form, version));
         }
     }
-    for part in &ask.ddl.parts {
+    for part in &context.ddl.parts {
         let Some(mode) = modes(part.form, version).1 else { continue };
         if part.form == Form::AlterDomain {
             // Children have columns of their own.
-            ask.worked_on().iter().for_each(|table| set.add(&table.id, mode, true));
+            context.worked_on().iter().for_each(|table| set.add(&table.id, mode, true));
         }
-        for other in part.others.iter().filter_map(|name| ask.facts.relation(name)) {
+        for other in part.others.iter().filter_map(|name| context.facts.relation(name)) {
             set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {
                 set.add_all(other.default_partition.iter(), LockMode::AccessExclusive);
@@ -57,15 +60,15 @@ pub(super) fn as_attached(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode
 }
 
 /// What a concurrent build or drop locks by itself: the table, of an index its table.
-pub(super) fn concurrent(ask: &Ask<'_>, relation: &RelationFacts) -> Vec<LockNeed> {
-    let mut set = Needs { ask, by_oid: BTreeMap::new() };
+pub(super) fn concurrent(context: &PlanContext<'_>, relation: &RelationFacts) -> Vec<LockNeed> {
+    let mut set = LockNeeds { context, by_oid: BTreeMap::new() };
     set.add(relation.table.as_ref().unwrap_or(&relation.id), LockMode::ShareUpdateExclusive, true);
     set.by_oid.into_values().collect()
 }
 
 /// What is locked when a partition is taken off that is marked already.
-pub(super) fn finalize(ask: &Ask<'_>, table: &RelationRef, partition: &RelationFacts) -> Vec<LockNeed> {
-    let mut set = Needs { ask, by_oid: BTreeMap::new() };
+pub(super) fn finalize(context: &PlanContext<'_>, table: &RelationRef, partition: &RelationFacts) -> Vec<LockNeed> {
+    let mut set = LockNeeds { context, by_oid: BTreeMap::new() };
     set.add(table, LockMode::ShareUpdateExclusive, true);
     set.add(&partition.id, LockMode::AccessExclusive, false);
     set.detached(partition);
@@ -97,30 +100,30 @@ pub(super) fn watched_backfill(_: Form, _: i32) -> (Option<LockMode>, Option<Loc
     (Some(LockMode::ShareUpdateExclusive), None)
 }
 
-struct Needs<'a> {
-    ask: &'a Ask<'a>,
+struct LockNeeds<'a> {
+    context: &'a PlanContext<'a>,
     by_oid: BTreeMap<u32, LockNeed>,
 }
 
-impl Needs<'_> {
+impl LockNeeds<'_> {
     /// The statement's own object. What becomes of an index is felt by its table.
     fn target(&mut self, target: &RelationFacts, mode: LockMode) {
         let index = matches!(target.kind, RelationKind::Index | RelationKind::PartitionedIndex);
         if index && let Some(table) = &target.table {
-            if self.ask.has_form(Form::DropIndex) {
+            if self.context.has_form(Form::DropIndex) {
                 return self.add(table, mode, true);
             }
-            if self.ask.has_form(Form::Reindex) {
+            if self.context.has_form(Form::Reindex) {
                 self.add(table, mode, true);
                 return self.add(&target.id, LockMode::AccessExclusive, false);
             }
         }
         // ALTER INDEX RENAME takes any relation's name, and PostgreSQL then locks it as that relation's own command would.
-        let mode = match self.ask.has_form(Form::AlterIndexRename) && !index {
+        let mode = match self.context.has_form(Form::AlterIndexRename) && !index {
             true => LockMode::AccessExclusive,
             false => mode,
         };
-        let only = self.ask.ddl.only || self.ask.ddl.parts.iter().all(|part| parent_alone(part.form));
+        let only = self.context.ddl.only || self.context.ddl.parts.iter().all(|part| parent_alone(part.form));
         self.add(&target.id, mode, only);
     }
 
@@ -128,8 +131,8 @@ impl Needs<'_> {
     /// `modes`: what this phase takes in place of the statement's own locks, maybe.
     fn dependents(&mut self, target: &RelationFacts, part: &Part, modes: (Option<LockMode>, Option<LockMode>)) {
         use LockMode::{AccessExclusive, ShareRowExclusive};
-        let as_written = modes == part.form.locks(self.ask.version());
-        let cascade = part.cascade || self.ask.ddl.cascade;
+        let as_written = modes == part.form.locks(self.context.version());
+        let cascade = part.cascade || self.context.ddl.cascade;
         let column = part.column.as_deref();
         match part.form {
             Form::DropConstraint | Form::EnforceConstraint | Form::UnenforceConstraint | Form::ValidateConstraint => {
@@ -165,7 +168,7 @@ impl Needs<'_> {
             }
             Form::DetachPartition => {
                 self.add_all(target.default_partition.iter(), AccessExclusive);
-                for partition in part.others.iter().filter_map(|name| self.ask.facts.relation(name)) {
+                for partition in part.others.iter().filter_map(|name| self.context.facts.relation(name)) {
                     self.detached(partition);
                     // Locked in a weaker mode before 14, its part of a foreign key to the table is yet dropped.
                     if !partition.referenced_by.is_empty() {
@@ -197,14 +200,14 @@ impl Needs<'_> {
     }
 
     fn add(&mut self, relation: &RelationRef, mode: LockMode, only: bool) {
-        let known = self.ask.facts.lock_facts(relation.oid);
+        let known = self.context.facts.lock_facts(relation.oid);
         let nobody_waits = known.as_ref().is_some_and(|known| {
             known.persistence == 't' || known.created_here || known.own_lock.is_some_and(|held| held >= mode)
         });
         if nobody_waits {
             return;
         }
-        let below = if only { 0 } else { self.ask.facts.below(relation.oid) };
+        let below = if only { 0 } else { self.context.facts.below(relation.oid) };
         let need = LockNeed {
             relation: relation.full_name(),
             oid: relation.oid,

@@ -19,7 +19,7 @@
 //! server would raise an error, the plan is to let it.
 
 mod alter_table;
-mod ask;
+mod context;
 mod attach;
 pub mod check;
 mod constraint;
@@ -27,8 +27,8 @@ mod detach;
 mod direct;
 mod drop_index;
 mod elide;
-pub mod first;
-pub mod held;
+pub mod optimistic;
+pub mod block_locks;
 mod hint;
 mod index;
 pub mod locks;
@@ -46,17 +46,17 @@ mod replace;
 pub use model::*;
 
 use crate::catalog::Facts;
-use crate::catalog::reading::Wanted;
+use crate::catalog::reading::FactsNeeded;
 use crate::pg::sqlstate;
 use crate::report::Report;
-use crate::sql::form::{Form, Way};
+use crate::sql::form::{ExecutionKind, Form};
 use crate::sql::{Class, Ddl, Part, Statement};
-use ask::Ask;
+use context::PlanContext;
 
 /// What the proxy does for a statement.
 pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Plan, Refusal> {
     match &statement.class {
-        Class::Ddl(ddl) => plan_ddl(&Ask { statement, ddl, facts, limits }),
+        Class::Ddl(ddl) => plan_ddl(&PlanContext { statement, ddl, facts, limits }),
         Class::ExplainDdl(inner) => plan(inner, facts, limits),
         Class::Newer => Ok(direct::newer(statement)),
         Class::MayHideDdl { names_ddl: true, swallows: false } => Ok(direct::hidden_ddl(statement)),
@@ -71,7 +71,8 @@ pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Pla
 pub fn needs_plan(ddl: &Ddl) -> bool {
     let waits = |part: &Part| {
         let row = part.form.row();
-        row.way != Way::Relay && (row.lock.is_some() || !part.others.is_empty() || row.way != Way::Run)
+        row.way != ExecutionKind::Relay
+            && (row.lock.is_some() || !part.others.is_empty() || row.way != ExecutionKind::Run)
     };
     let may_do_nothing = ddl.if_exists || (ddl.if_not_exists && ddl.form() != Form::CreateTable);
     ddl.parts.iter().any(waits) || (may_do_nothing && !ddl.targets.is_empty())
@@ -79,22 +80,22 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
 
 /// How much of a relation beyond its own row in `pg_class` the plan depends on. `tests/plans.rs` tries every plan that needs no more
 /// without the rest.
-pub fn wants(statement: &Statement) -> Wanted {
+pub fn wants(statement: &Statement) -> FactsNeeded {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
         Class::ExplainDdl(inner) => return wants(inner),
         Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
-            return Wanted::Itself;
+            return FactsNeeded::Itself;
         }
     };
     if matches!(ddl.form(), Form::Truncate | Form::DropTable) {
-        return Wanted::Reach;
+        return FactsNeeded::Reach;
     }
     let wants_more = |part: &Part| part.cascade || part.missing_ok || !is_plain(part.form);
     if !ddl.cascade && ddl.parts.iter().all(|part| is_of_index(part.form)) {
-        return Wanted::Indexes;
+        return FactsNeeded::Indexes;
     }
-    if ddl.cascade || ddl.parts.iter().any(wants_more) { Wanted::Details } else { Wanted::Itself }
+    if ddl.cascade || ddl.parts.iter().any(wants_more) { FactsNeeded::Details } else { FactsNeeded::Itself }
 }
 
 /// REINDEX depends on constraints too: those that exclude have no concurrent way.
@@ -152,43 +153,45 @@ fn is_plain(form: Form) -> bool {
 /// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
 pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
     let Class::Ddl(ddl) = &statement.class else { return false };
-    let ask = Ask { statement, ddl, facts, limits };
-    limits.rewrite && !ask.in_transaction() && !ask.is_small() && alter_table::wants_backfill(&ask)
+    let context = PlanContext { statement, ddl, facts, limits };
+    limits.rewrite && !context.in_transaction() && !context.is_small() && alter_table::wants_backfill(&context)
 }
 
-fn plan_ddl(ask: &Ask<'_>) -> Result<Plan, Refusal> {
-    if let Some(why) = ask.facts.nameless {
-        return direct::plan_unnamed(ask, why);
+fn plan_ddl(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
+    if let Some(why) = context.facts.nameless {
+        return direct::plan_unnamed(context, why);
     }
-    covered(ask.ddl, ask.facts)?;
-    if ask.limits.rewrite
-        && let Some(answer) = elide::answer(ask)
+    covered(context.ddl, context.facts)?;
+    if context.limits.rewrite
+        && let Some(answer) = elide::answer(context)
     {
-        return Ok(ask.plan_of_answer(answer));
+        return Ok(context.plan_of_answer(answer));
     }
     // The server says what is missing or not allowed: it knows its words best.
-    if !ask.all_there() || ask.must_leave_transaction() {
-        return Ok(ask.refused_by_the_server());
+    if !context.all_there() || context.must_leave_transaction() {
+        return Ok(context.refused_by_the_server());
     }
-    if ask.is_private() {
-        return Ok(ask.relayed("only this session can see it"));
+    if context.is_private() {
+        return Ok(context.relayed("only this session can see it"));
     }
-    let rerouted = match ask.ddl.form() {
-        Form::CreateIndex | Form::CreateIndexConcurrently => index::plan(ask).or_else(|| partitioned_index::plan(ask)),
-        Form::AttachPartition => attach::plan(ask),
-        Form::DetachPartition => detach::plan(ask),
-        Form::AddForeignKey => partitioned_foreign_key::plan(ask).or_else(|| alter_table::plan(ask)),
-        Form::DropTable => detach::plan_drop(ask),
-        Form::CreateTablePartitionOf => attach::plan_new(ask).or_else(|| new_partition::plan(ask)),
-        Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(ask),
-        Form::Reindex | Form::ReindexConcurrently => reindex::plan(ask),
-        Form::RefreshMaterializedView => refresh::plan(ask),
-        Form::AddUnique | Form::AddPrimaryKey => partitioned_key::plan(ask).or_else(|| alter_table::plan(ask)),
-        _ => alter_table::plan(ask),
+    let rerouted = match context.ddl.form() {
+        Form::CreateIndex | Form::CreateIndexConcurrently => {
+            index::plan(context).or_else(|| partitioned_index::plan(context))
+        }
+        Form::AttachPartition => attach::plan(context),
+        Form::DetachPartition => detach::plan(context),
+        Form::AddForeignKey => partitioned_foreign_key::plan(context).or_else(|| alter_table::plan(context)),
+        Form::DropTable => detach::plan_drop(context),
+        Form::CreateTablePartitionOf => attach::plan_new(context).or_else(|| new_partition::plan(context)),
+        Form::DropIndex | Form::DropIndexConcurrently => drop_index::plan(context),
+        Form::Reindex | Form::ReindexConcurrently => reindex::plan(context),
+        Form::RefreshMaterializedView => refresh::plan(context),
+        Form::AddUnique | Form::AddPrimaryKey => partitioned_key::plan(context).or_else(|| alter_table::plan(context)),
+        _ => alter_table::plan(context),
     };
     match rerouted {
         Some(plan) => Ok(plan),
-        None => direct::plan(ask),
+        None => direct::plan(context),
     }
 }
 

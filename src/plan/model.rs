@@ -193,21 +193,21 @@ pub struct Step {
     pub bounds: Option<BoundsOf>,
     /// What it drops, if it undoes something; what it validates.
     #[serde(skip)]
-    pub about: Option<Thing>,
+    pub about: Option<CreatedObject>,
 }
 
 /// Something of a table that a plan makes, and that is told by more than its name: another one may get that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Thing {
+pub struct CreatedObject {
     /// The table's oid.
     pub table: u32,
-    pub kind: ThingKind,
-    pub name: ThingName,
+    pub kind: ObjectKind,
+    pub name: ObjectName,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ThingKind {
+pub enum ObjectKind {
     Column,
     /// A column's.
     Default,
@@ -218,7 +218,7 @@ pub enum ThingKind {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ThingName {
+pub enum ObjectName {
     Known(String),
     /// The server chose it: [`NewConstraint::slot`].
     Learned(usize),
@@ -323,9 +323,9 @@ impl Step {
     }
 
     /// It drops this, or validates it.
-    pub fn about(self, table: u32, kind: ThingKind, name: &str) -> Self {
-        let name = ThingName::Known(name.to_owned());
-        Self { about: Some(Thing { table, kind, name }), ..self }
+    pub fn about(self, table: u32, kind: ObjectKind, name: &str) -> Self {
+        let name = ObjectName::Known(name.to_owned());
+        Self { about: Some(CreatedObject { table, kind, name }), ..self }
     }
 
     /// A hidden question, without rows as its answer; if the condition is not true, the client is told why, and may try again.

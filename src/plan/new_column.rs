@@ -8,71 +8,71 @@
 //! Not here, since the server has no way to either but to write the whole table anew: stored generated columns, and
 //! columns of a domain that has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
 
-use super::alter_table::Work;
-use super::ask::Ask;
+use super::alter_table::Subcommands;
 use super::constraint;
-use super::model::{Step, ThingKind};
-use crate::catalog::{BackfillFacts, Label, SequenceWay};
+use super::context::PlanContext;
+use super::model::{ObjectKind, Step};
+use crate::catalog::{BackfillFacts, NameSuffix, SequenceCreation};
 use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName};
-use crate::sql::{ColumnPiece, NewColumn, Part, PieceKind};
+use crate::sql::{ClauseKind, ColumnClause, NewColumn, Part};
 
 /// Whether old rows of the column get their values one by one.
-pub(super) fn is_filled(ask: &Ask<'_>, i: usize, part: &Part) -> bool {
+pub(super) fn is_filled(context: &PlanContext<'_>, i: usize, part: &Part) -> bool {
     let Some(new) = part.new_column.as_deref() else { return false };
-    new.serial.is_some() || identity(new).is_some() || rewrites(ask, i)
+    new.serial.is_some() || identity(new).is_some() || rewrites(context, i)
 }
 
 /// Whether the server would write the whole table anew for a part, or could not be asked.
-fn rewrites(ask: &Ask<'_>, part: usize) -> bool {
-    let asked = ask.ddl.parts.get(part).is_some_and(|part| part.probe.is_some());
-    let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
+fn rewrites(context: &PlanContext<'_>, part: usize) -> bool {
+    let asked = context.ddl.parts.get(part).is_some_and(|part| part.probe.is_some());
+    let answer = context.facts.probe.get(part).and_then(Option::as_ref);
     asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
 }
 
 /// Two values, or both NULL and NOT NULL: the server says so.
 fn contradicts_itself(new: &NewColumn) -> bool {
-    let count = |wanted: fn(&PieceKind) -> bool| new.pieces.iter().filter(|piece| wanted(&piece.kind)).count();
+    let count = |wanted: fn(&ClauseKind) -> bool| new.pieces.iter().filter(|piece| wanted(&piece.kind)).count();
     let values = count(|kind| {
-        matches!(kind, PieceKind::Default { .. } | PieceKind::Identity { .. } | PieceKind::Generated { .. })
+        matches!(kind, ClauseKind::Default { .. } | ClauseKind::Identity { .. } | ClauseKind::Generated { .. })
     });
     let serial = usize::from(new.serial.is_some());
-    let not_null = |kind: &PieceKind| match kind {
-        PieceKind::NotNull { .. } | PieceKind::Identity { .. } => true,
-        PieceKind::Key(key) => key.primary,
+    let not_null = |kind: &ClauseKind| match kind {
+        ClauseKind::NotNull { .. } | ClauseKind::Identity { .. } => true,
+        ClauseKind::Key(key) => key.primary,
         _ => false,
     };
-    let keys = count(|kind| matches!(kind, PieceKind::Key(key) if key.primary));
-    let null = count(|kind| matches!(kind, PieceKind::Null)) > 0;
+    let keys = count(|kind| matches!(kind, ClauseKind::Key(key) if key.primary));
+    let null = count(|kind| matches!(kind, ClauseKind::Null)) > 0;
     values + serial > 1 || keys > 1 || (null && (serial > 0 || count(not_null) > 0))
 }
 
 /// Whether it can be added in a moment without its value, so that old rows can be given that one by one.
-fn may_come_bare(ask: &Ask<'_>, part: usize, new: &NewColumn) -> bool {
-    let answer = ask.facts.probe.get(part).and_then(Option::as_ref);
+fn may_come_bare(context: &PlanContext<'_>, part: usize, new: &NewColumn) -> bool {
+    let answer = context.facts.probe.get(part).and_then(Option::as_ref);
     new.built_in || (identity(new).is_none() && answer.is_some_and(|answer| answer.rewrites_bare == Some(false)))
 }
 
-fn identity(new: &NewColumn) -> Option<&ColumnPiece> {
-    new.pieces.iter().find(|piece| matches!(piece.kind, PieceKind::Identity { .. }))
+fn identity(new: &NewColumn) -> Option<&ColumnClause> {
+    new.pieces.iter().find(|piece| matches!(piece.kind, ClauseKind::Identity { .. }))
 }
 
 fn default(new: &NewColumn) -> Option<&str> {
     new.pieces.iter().find_map(|piece| match &piece.kind {
-        PieceKind::Default { expression } => Some(expression.as_str()),
+        ClauseKind::Default { expression } => Some(expression.as_str()),
         _ => None,
     })
 }
 
 /// `None`: the column has something that cannot be split off.
-pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
+pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<()> {
     let new = part.new_column.as_deref()?;
-    let filled = is_filled(work.ask, i, part);
-    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { .. }));
-    let computed = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Generated { stored: false }));
-    let fails = work.ask.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|answer| answer.fails);
-    let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Key(_)));
-    let others = work.ask.ddl.parts.iter().enumerate();
+    let filled = is_filled(work.context, i, part);
+    let generated = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Generated { .. }));
+    let computed = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Generated { stored: false }));
+    let fails = work.context.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|answer| answer.fails);
+    let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Key(_)));
+    let others = work.context.ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
     // One that is there already the server refuses; one that another subcommand works on is not new to it; one that a child
     // has already keeps there what it holds, and its default.
@@ -83,33 +83,33 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
         || fails
         || contradicts_itself(new)
         || others.any(|column| *column == new.name)
-        || (filled && (generated || !may_come_bare(work.ask, i, new)))
-        || (computed && (work.ask.version() < 180_000 || has_key))
+        || (filled && (generated || !may_come_bare(work.context, i, new)))
+        || (computed && (work.context.version() < 180_000 || has_key))
     {
         return None;
     }
     let implied = new.serial.is_some() || identity(new).is_some();
-    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::NotNull { .. }));
-    let kept = |piece: &ColumnPiece| match &piece.kind {
-        PieceKind::Collate | PieceKind::Null | PieceKind::Generated { .. } => true,
-        PieceKind::Default { .. } => !filled,
+    let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::NotNull { .. }));
+    let kept = |piece: &ColumnClause| match &piece.kind {
+        ClauseKind::Collate | ClauseKind::Null | ClauseKind::Generated { .. } => true,
+        ClauseKind::Default { .. } => !filled,
         // That a virtual column is not null would be checked for every row.
-        PieceKind::NotNull { .. } => !filled && !computed,
-        PieceKind::Check { enforced } => !enforced,
+        ClauseKind::NotNull { .. } => !filled && !computed,
+        ClauseKind::Check { enforced } => !enforced,
         // Beside no value there is nothing to check.
-        PieceKind::References { enforced } => !enforced || (!filled && default(new).is_none()),
-        PieceKind::Key(_) | PieceKind::Identity { .. } => false,
+        ClauseKind::References { enforced } => !enforced || (!filled && default(new).is_none()),
+        ClauseKind::Key(_) | ClauseKind::Identity { .. } => false,
     };
     if filled {
-        let facts = work.ask.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
-        let bare = new.bare(work.ask.version(), kept);
+        let facts = work.context.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
+        let bare = new.bare(work.context.version(), kept);
         add_filled(work, i, new, &bare, facts)?;
     } else {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
         work.first.add("the column", [add], [drop_column(work, &new.name)]);
     }
     // Before 12 no proof makes a filled column NOT NULL: it gets a CHECK for good, which does for no key or identity.
-    let only_checked = (filled || computed) && work.ask.version() < 120_000;
+    let only_checked = (filled || computed) && work.context.version() < 120_000;
     work.columns.push((new.name.clone(), not_null && !only_checked));
     if (filled || computed) && not_null {
         if only_checked && identity(new).is_some() {
@@ -126,18 +126,18 @@ pub(super) fn add(work: &mut Work<'_>, i: usize, part: &Part) -> Option<()> {
     Some(())
 }
 
-fn drop_column(work: &Work<'_>, column: &str) -> Step {
+fn drop_column(work: &Subcommands<'_>, column: &str) -> Step {
     let drop = Step::hidden(format!("{}DROP COLUMN {}", work.alter, quote_identifier(column)));
-    drop.about(work.table.id.oid, ThingKind::Column, column)
+    drop.about(work.table.id.oid, ObjectKind::Column, column)
 }
 
 /// The column as new rows have it, and old rows to be filled.
-fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
+fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
     let sequence = match (new.serial, identity(new)) {
         (Some(stands_for), _) => Some((stands_for, "")),
-        (None, Some(ColumnPiece { kind: PieceKind::Identity { options }, .. })) => {
+        (None, Some(ColumnClause { kind: ClauseKind::Identity { options }, .. })) => {
             // Before 17 partitioned tables have none, and the server says so.
             if work.table.kind != RelationKind::Table || work.table.has_children {
                 return None;
@@ -162,7 +162,7 @@ fn add_filled(work: &mut Work<'_>, i: usize, new: &NewColumn, bare: &str, facts:
     if work.table.persistence != 'p' {
         return None;
     }
-    let name = work.ask.facts.free_name(i, Label::Seq)?;
+    let name = work.context.facts.free_name(i, NameSuffix::Seq)?;
     // Long names of two columns may be cut to the same one: the server, which makes one after the other, numbers them.
     if work.sequences.iter().any(|taken| taken == name) {
         return None;
@@ -198,20 +198,20 @@ fn value(new: &NewColumn, facts: &BackfillFacts) -> Option<String> {
 fn made_for_owner(facts: &BackfillFacts, sequence: &str, create: String) -> Option<Vec<String>> {
     let BackfillFacts { role, owner, .. } = facts;
     Some(match facts.sequences? {
-        SequenceWay::Plain => vec![create],
-        SequenceWay::AsOwner => {
+        SequenceCreation::Plain => vec![create],
+        SequenceCreation::AsOwner => {
             vec![format!("SET LOCAL ROLE {owner}"), create, format!("SET LOCAL ROLE {role}")]
         }
-        SequenceWay::Given => vec![create, format!("ALTER SEQUENCE {sequence} OWNER TO {owner}")],
+        SequenceCreation::Given => vec![create, format!("ALTER SEQUENCE {sequence} OWNER TO {owner}")],
     })
 }
 
 /// The identity goes on where the sequence is; no new row comes between, as the table is locked. The sequence has had the name
 /// that the identity's is to have, which is what errors have told of; now it makes way.
-fn become_identity(work: &mut Work<'_>, i: usize, new: &NewColumn, identity: &ColumnPiece) -> Option<()> {
+fn become_identity(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, identity: &ColumnClause) -> Option<()> {
     let column = quote_identifier(&new.name);
     let in_schema = |name: &str| RelationName::new(Some(&work.table.id.schema), name).quoted();
-    let name = in_schema(work.ask.facts.free_name(i, Label::Seq)?);
+    let name = in_schema(work.context.facts.free_name(i, NameSuffix::Seq)?);
     // As no other table has it, and no other column.
     let aside = format!("pgsluice_{}_{}_seq", work.table.id.oid, i + 1);
     let sequence = in_schema(&aside);
@@ -233,15 +233,15 @@ fn become_identity(work: &mut Work<'_>, i: usize, new: &NewColumn, identity: &Co
 }
 
 /// A constraint that was written with the column, as one of the table.
-fn constrain(work: &mut Work<'_>, i: usize, new: &NewColumn, piece: &ColumnPiece) -> Option<()> {
+fn constrain(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, piece: &ColumnClause) -> Option<()> {
     let name = piece.name.as_deref();
     match &piece.kind {
-        PieceKind::Check { .. } => {
+        ClauseKind::Check { .. } => {
             let add = Step::hidden(format!("{}ADD {}\nNOT VALID", work.alter, piece.text));
             constraint::add_not_valid(work, 'c', add, name)
         }
-        PieceKind::References { .. } => {
-            if work.table.kind != RelationKind::Table && work.ask.version() < 180_000 {
+        ClauseKind::References { .. } => {
+            if work.table.kind != RelationKind::Table && work.context.version() < 180_000 {
                 return None;
             }
             let (before, element) = piece.text.split_at_checked(piece.element_at)?;
@@ -249,7 +249,7 @@ fn constrain(work: &mut Work<'_>, i: usize, new: &NewColumn, piece: &ColumnPiece
             let add = format!("{}ADD {before}FOREIGN KEY ({column}) {element}\nNOT VALID", work.alter);
             constraint::add_not_valid(work, 'f', Step::hidden(add), name)
         }
-        PieceKind::Key(key) => constraint::key(work, i, key, name),
+        ClauseKind::Key(key) => constraint::key(work, i, key, name),
         _ => Some(()),
     }
 }

@@ -8,7 +8,7 @@
 //! or an access method, which LIKE does not copy, or with a constraint that is not valid, which LIKE would make valid; one
 //! with a default partition, which is locked either way (`attach.rs` spares that its scan).
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use super::locks;
 use super::model::{Inserted, Phase, PhaseKind, Plan, Step};
 use crate::catalog::RelationFacts;
@@ -16,20 +16,25 @@ use crate::pg::{RelationKind, RelationName};
 use crate::sql::PartitionOf;
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let [part] = ask.ddl.parts.as_slice() else { return None };
-    let [name] = ask.ddl.targets.as_slice() else { return None };
-    let table = part.others.first().and_then(|name| ask.facts.relation(name))?;
-    let of = ask.ddl.partition_of.as_ref()?;
-    let new = ask.facts.relation(name).is_none() && ask.ddl.tag == "CREATE TABLE";
-    let locks = locks::needs(ask, locks::as_attached);
-    if !new || locks.is_empty() || !ask.limits.rewrite || ask.version() < 120_000 || !is_like_its_partitions(table) {
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let [part] = context.ddl.parts.as_slice() else { return None };
+    let [name] = context.ddl.targets.as_slice() else { return None };
+    let table = part.others.first().and_then(|name| context.facts.relation(name))?;
+    let of = context.ddl.partition_of.as_ref()?;
+    let new = context.facts.relation(name).is_none() && context.ddl.tag == "CREATE TABLE";
+    let locks = locks::needs(context, locks::as_attached);
+    if !new
+        || locks.is_empty()
+        || !context.limits.rewrite
+        || context.version() < 120_000
+        || !is_like_its_partitions(table)
+    {
         return None;
     }
-    let steps = vec![create(ask, of, table)?, attach(ask, of, table, name)?];
+    let steps = vec![create(context, of, table)?, attach(context, of, table, name)?];
     let purpose = "made apart and attached, it does not keep anybody from the table";
-    let phase = Phase { locks, steps, ..ask.phase(PhaseKind::Brief, purpose) };
-    Some(Plan { phases: vec![phase], ..ask.empty() })
+    let phase = Phase { locks, steps, ..context.phase(PhaseKind::Brief, purpose) };
+    Some(Plan { phases: vec![phase], ..context.empty() })
 }
 
 /// Whether LIKE gives a new table what a partition would get.
@@ -45,14 +50,14 @@ fn is_like_its_partitions(table: &RelationFacts) -> bool {
 }
 
 /// The author's own text, with LIKE in place of PARTITION OF.
-fn create(ask: &Ask<'_>, of: &PartitionOf, table: &RelationFacts) -> Option<Step> {
+fn create(context: &PlanContext<'_>, of: &PartitionOf, table: &RelationFacts) -> Option<Step> {
     let mut copied = vec!["DEFAULTS", "CONSTRAINTS", "GENERATED", "STORAGE"];
-    if ask.version() >= 140_000 {
+    if context.version() >= 140_000 {
         copied.push("COMPRESSION");
     }
     let copied: String = copied.iter().map(|what| format!(" INCLUDING {what}")).collect();
     let like = format!("(LIKE {}{copied})", table.id.full_name().quoted());
-    let text = &ask.statement.text;
+    let text = &context.statement.text;
     let (before, clause, behind) =
         (text.get(..of.clause.start)?, text.get(of.clause.clone())?, text.get(of.clause.end..)?);
     // Somebody else's table of that name must not be attached; this one is not there yet.
@@ -66,8 +71,8 @@ fn create(ask: &Ask<'_>, of: &PartitionOf, table: &RelationFacts) -> Option<Step
 }
 
 /// With the author's own bounds.
-fn attach(ask: &Ask<'_>, of: &PartitionOf, table: &RelationFacts, name: &RelationName) -> Option<Step> {
-    let text = &ask.statement.text;
+fn attach(context: &PlanContext<'_>, of: &PartitionOf, table: &RelationFacts, name: &RelationName) -> Option<Step> {
+    let text = &context.statement.text;
     let (before, bound) = (text.get(..of.bound.start)?, text.get(of.bound.clone())?);
     let alter = format!("ALTER TABLE {} ATTACH PARTITION {} ", table.id.full_name().quoted(), name.quoted());
     let inserted = Inserted { at: 0, len: alter.chars().count(), instead_of: before.chars().count() };

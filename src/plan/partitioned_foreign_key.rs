@@ -5,9 +5,9 @@
 //! foreign key for its part of the new one if it is the same and valid. A partition that comes meanwhile with rows and
 //! without such a key makes the last step exceed its hold budget, and everything is undone.
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use super::locks;
-use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
+use super::model::{LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use crate::catalog::RelationFacts;
 use crate::catalog::leaves::Leaf;
 use crate::pg::relation::{quote_identifier, quote_literal};
@@ -15,13 +15,18 @@ use crate::pg::{LockMode, RelationKind};
 use crate::sql::NewForeignKey;
 
 /// `None`: it is not for this file.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let (table, facts) = (ask.target()?, ask.facts.leaves.as_ref()?);
-    let [part] = ask.ddl.parts.as_slice() else { return None };
-    let to = part.others.first().and_then(|name| ask.facts.relation(name))?;
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let (table, facts) = (context.target()?, context.facts.leaves.as_ref()?);
+    let [part] = context.ddl.parts.as_slice() else { return None };
+    let to = part.others.first().and_then(|name| context.facts.relation(name))?;
     let key = part.foreign_key.as_deref()?;
     let name = part.constraint.as_ref().or(facts.name.as_ref())?;
-    if !ask.limits.rewrite || ask.in_transaction() || ask.ddl.only || !table.owned || table.constraint(name).is_some() {
+    if !context.limits.rewrite
+        || context.in_transaction()
+        || context.ddl.only
+        || !table.owned
+        || table.constraint(name).is_some()
+    {
         return None;
     }
     // Between partitioned tables there is a key for every pair of partitions.
@@ -35,7 +40,7 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
     if !single || !facts.leaves.iter().all(ready) {
         return None;
     }
-    let work = Work { ask, to, name, definition: ask.statement.text.get(key.at..)? };
+    let work = LeafKeys { context, to, name, definition: context.statement.text.get(key.at..)? };
     let filled = |leaf: &&Leaf| leaf.kind == RelationKind::Table && !leaf.empty;
     let leaves: Vec<&Leaf> = facts.leaves.iter().filter(filled).collect();
     let mut phases: Vec<Phase> = leaves.iter().flat_map(|leaf| work.leaf(leaf)).collect();
@@ -44,18 +49,18 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         [] => Vec::new(),
         _ => vec!["the foreign key holds for each partition before it does for the whole table"],
     };
-    Some(Plan { phases, meanwhile, ..ask.empty() })
+    Some(Plan { phases, meanwhile, ..context.empty() })
 }
 
-struct Work<'a> {
-    ask: &'a Ask<'a>,
+struct LeafKeys<'a> {
+    context: &'a PlanContext<'a>,
     to: &'a RelationFacts,
     name: &'a str,
     /// `FOREIGN KEY …`
     definition: &'a str,
 }
 
-impl Work<'_> {
+impl LeafKeys<'_> {
     /// A partition's own key: new rows obey at once, old ones are checked.
     fn leaf(&self, leaf: &Leaf) -> [Phase; 2] {
         let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(self.name));
@@ -63,8 +68,8 @@ impl Work<'_> {
         let add = format!("{alter} ADD CONSTRAINT {name} {}\nNOT VALID", self.definition);
         let phase = |kind, purpose, modes, sql| Phase {
             locks: self.both(leaf, modes),
-            steps: vec![Step::hidden(sql).about(leaf.id.oid, ThingKind::Constraint, self.name)],
-            ..self.ask.phase(kind, purpose)
+            steps: vec![Step::hidden(sql).about(leaf.id.oid, ObjectKind::Constraint, self.name)],
+            ..self.context.phase(kind, purpose)
         };
         let strong = [LockMode::AccessExclusive; 2];
         let drop = format!("{alter} DROP CONSTRAINT {name}");
@@ -79,7 +84,7 @@ impl Work<'_> {
 
     /// The locks of a partition, and of the table that it points to.
     fn both(&self, leaf: &Leaf, [own, other]: [LockMode; 2]) -> Vec<LockNeed> {
-        let may_lock = self.ask.facts.lock_facts(self.to.id.oid).is_some_and(|facts| facts.may_lock);
+        let may_lock = self.context.facts.lock_facts(self.to.id.oid).is_some_and(|facts| facts.may_lock);
         let need = |table: &crate::catalog::RelationRef, mode, lockable| LockNeed {
             lockable,
             ..LockNeed::alone(table.full_name(), table.oid, mode)
@@ -91,19 +96,19 @@ impl Work<'_> {
 
     /// The author's own statement, with the name that it would have got: the partitions have that by now.
     fn whole(&self, key: &NewForeignKey, leaves: &[&Leaf]) -> Option<Phase> {
-        let text = &self.ask.statement.text;
-        let given = self.ask.ddl.parts.first().is_some_and(|part| part.constraint.is_some());
+        let text = &self.context.statement.text;
+        let given = self.context.ddl.parts.first().is_some_and(|part| part.constraint.is_some());
         let words = format!("CONSTRAINT {} ", quote_identifier(self.name));
         let step = if given { Step::as_written(text) } else { Step::with_words(text, key.at, &words)? };
         let mut steps = vec![step];
         if !leaves.is_empty() {
             steps.push(self.attached(leaves));
         }
-        let locks = locks::needs(self.ask, locks::as_written);
+        let locks = locks::needs(self.context, locks::as_written);
         Some(Phase {
             locks,
             steps,
-            ..self.ask.phase(PhaseKind::Brief, "each partition has its foreign key: they are attached")
+            ..self.context.phase(PhaseKind::Brief, "each partition has its foreign key: they are attached")
         })
     }
 

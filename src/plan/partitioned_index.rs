@@ -8,7 +8,7 @@
 //! Invariants: as PostgreSQL does, an equal index that a partition has already is attached instead of a new one, and is
 //! never dropped by an undo; nothing is attached before the last step, so that all of the new ones can be dropped.
 
-use super::ask::Ask;
+use super::context::PlanContext;
 use super::index::drop_leftover;
 use super::locks;
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
@@ -19,15 +19,19 @@ use crate::pg::{LockMode, RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let (table, tree) = (ask.target()?, ask.facts.tree.as_ref()?);
-    if !ask.limits.rewrite || ask.in_transaction() || table.kind != RelationKind::PartitionedTable || ask.is_small() {
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
+    if !context.limits.rewrite
+        || context.in_transaction()
+        || table.kind != RelationKind::PartitionedTable
+        || context.is_small()
+    {
         return None;
     }
     if tree.name_taken || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
-        return Some(as_written(ask, "the server will not run it", &[]));
+        return Some(as_written(context, "the server will not run it", &[]));
     }
-    let body = ask.statement.text.get(ask.ddl.tail_at?..)?;
+    let body = context.statement.text.get(context.ddl.tail_at?..)?;
     if !buildable(tree) {
         return None;
     }
@@ -39,25 +43,25 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         if let Some(leftover) = leftover {
             let message = format!("invalid index {} of an earlier build is dropped first", leftover.id.full_name());
             notes.push(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
-            phases.push(drop_invalid(ask, leaf)?);
+            phases.push(drop_invalid(context, leaf)?);
         }
         let name = leftover.map(|leftover| &leftover.id.name).or(leaf.new_index.as_ref())?;
-        phases.push(build(ask, leaf, name, tree.unique, body));
+        phases.push(build(context, leaf, name, tree.unique, body));
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
-    phases.extend(as_written(ask, "each partition has its index: they are attached", &built).phases);
-    Some(Plan { notes, phases, ..ask.empty() })
+    phases.extend(as_written(context, "each partition has its index: they are attached", &built).phases);
+    Some(Plan { notes, phases, ..context.empty() })
 }
 
 /// The client's own statement, which has nothing to build. What was built for it must be part of it then.
-pub(super) fn as_written(ask: &Ask<'_>, purpose: &str, built: &[RelationName]) -> Plan {
-    let mut steps = vec![Step::as_written(&ask.statement.text)];
+pub(super) fn as_written(context: &PlanContext<'_>, purpose: &str, built: &[RelationName]) -> Plan {
+    let mut steps = vec![Step::as_written(&context.statement.text)];
     if !built.is_empty() {
         steps.push(attached(built));
     }
-    let locks = locks::needs(ask, locks::as_written);
-    let phase = Phase { locks, steps, ..ask.phase(PhaseKind::Brief, purpose) };
-    Plan { phases: vec![phase], ..ask.empty() }
+    let locks = locks::needs(context, locks::as_written);
+    let phase = Phase { locks, steps, ..context.phase(PhaseKind::Brief, purpose) };
+    Plan { phases: vec![phase], ..context.empty() }
 }
 
 /// Whether every one of these indexes belongs to one of a parent.
@@ -101,7 +105,7 @@ pub(super) fn new_ones(tree: &Tree) -> impl Iterator<Item = &Member> {
 }
 
 /// An invalid index would be attached, and make the whole one invalid.
-fn drop_invalid(ask: &Ask<'_>, leaf: &Member) -> Option<Phase> {
+fn drop_invalid(context: &PlanContext<'_>, leaf: &Member) -> Option<Phase> {
     let equal = leaf.equal.as_ref()?;
     let index = IndexFacts {
         id: equal.id.clone(),
@@ -111,8 +115,8 @@ fn drop_invalid(ask: &Ask<'_>, leaf: &Member) -> Option<Phase> {
         in_progress: false,
         definition: String::new(),
     };
-    let table = RelationFacts { id: leaf.id.clone(), ..ask.target()?.clone() };
-    Some(Phase { locks: takes(leaf), ..drop_leftover(ask, &index, &table) })
+    let table = RelationFacts { id: leaf.id.clone(), ..context.target()?.clone() };
+    Some(Phase { locks: takes(leaf), ..drop_leftover(context, &index, &table) })
 }
 
 /// What a concurrent build locks: the partition itself.
@@ -122,7 +126,7 @@ pub(super) fn takes(leaf: &Member) -> Vec<LockNeed> {
 }
 
 /// `body`: what stands behind the table's name in CREATE INDEX.
-pub(super) fn build(ask: &Ask<'_>, leaf: &Member, name: &str, unique: bool, body: &str) -> Phase {
+pub(super) fn build(context: &PlanContext<'_>, leaf: &Member, name: &str, unique: bool, body: &str) -> Phase {
     let unique = if unique { "UNIQUE " } else { "" };
     let on = leaf.id.full_name();
     let sql = format!("CREATE {unique}INDEX CONCURRENTLY {} ON {}{body}", quote_identifier(name), on.quoted());
@@ -136,6 +140,6 @@ pub(super) fn build(ask: &Ask<'_>, leaf: &Member, name: &str, unique: bool, body
             index: RelationName::new(Some(&leaf.id.schema), name),
         }),
         locks: takes(leaf),
-        ..ask.phase(PhaseKind::Long, "build on a partition without blocking reads or writes")
+        ..context.phase(PhaseKind::Long, "build on a partition without blocking reads or writes")
     }
 }

@@ -7,10 +7,10 @@
 //! Limit: since 18 NOT NULL is a constraint, and one that a partition has from its parent becomes its own too with a key
 //! USING INDEX, for ever: it would outlive its parent's. There only partitions whose NOT NULL is their own already go this way.
 
-use super::alter_table::{Proofs, Work};
-use super::ask::Ask;
+use super::alter_table::{Proofs, Subcommands};
 use super::constraint;
-use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, ThingKind, Undo};
+use super::context::PlanContext;
+use super::model::{LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::partitioned_index::{as_written, build, buildable, holds_key, new_ones};
 use crate::catalog::tree::Member;
 use crate::pg::relation::quote_identifier;
@@ -18,37 +18,41 @@ use crate::pg::{LockMode, RelationKind, RelationName};
 use crate::sql::NewKey;
 
 /// `None`: it is not for this file.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let (table, tree) = (ask.target()?, ask.facts.tree.as_ref()?);
-    let [part] = ask.ddl.parts.as_slice() else { return None };
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
+    let [part] = context.ddl.parts.as_slice() else { return None };
     let key = part.key.as_deref()?;
-    if !ask.limits.rewrite || ask.in_transaction() || table.kind != RelationKind::PartitionedTable || ask.is_small() {
+    if !context.limits.rewrite
+        || context.in_transaction()
+        || table.kind != RelationKind::PartitionedTable
+        || context.is_small()
+    {
         return None;
     }
     let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
     let namesake = part.constraint.as_ref().is_some_and(|name| table.constraint(name).is_some());
     if tree.name_taken || namesake || second || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
-        return Some(as_written(ask, "the server will not run it", &[]));
+        return Some(as_written(context, "the server will not run it", &[]));
     }
-    let leaves_no_trace = |leaf: &Member| ask.version() < 180_000 || is_its_own(leaf);
+    let leaves_no_trace = |leaf: &Member| context.version() < 180_000 || is_its_own(leaf);
     if !buildable(tree) || (key.primary && !new_ones(tree).all(leaves_no_trace)) {
         return None;
     }
-    let Proofs { mut phases, after, mut meanwhile } = proofs(ask, key)?;
+    let Proofs { mut phases, after, mut meanwhile } = proofs(context, key)?;
     let mut built = Vec::new();
     for leaf in new_ones(tree) {
         let name = leaf.new_index.as_ref()?;
-        phases.push(build(ask, leaf, name, true, &key.index));
-        phases.push(constraint(ask, leaf, name, key));
+        phases.push(build(context, leaf, name, true, &key.index));
+        phases.push(constraint(context, leaf, name, key));
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
     if !built.is_empty() {
         meanwhile.push("each partition refuses duplicates before the whole table does");
     }
-    let mut ending = as_written(ask, "each partition has its key: they are attached", &built).phases;
+    let mut ending = as_written(context, "each partition has its key: they are attached", &built).phases;
     ending.iter_mut().for_each(|phase| phase.steps.extend(after.iter().cloned()));
     phases.append(&mut ending);
-    Some(Plan { phases, meanwhile, ..ask.empty() })
+    Some(Plan { phases, meanwhile, ..context.empty() })
 }
 
 /// Whether NOT NULL of the key's columns is there, and this partition's own (18).
@@ -57,14 +61,14 @@ fn is_its_own(leaf: &Member) -> bool {
 }
 
 /// That a primary key's columns are not null, where the server would read rows for it. `None`: it cannot be proved.
-fn proofs(ask: &Ask<'_>, key: &NewKey) -> Option<Proofs> {
-    let (table, tree) = (ask.target()?, ask.facts.tree.as_ref()?);
-    let mut work = Work::new(ask, table);
+fn proofs(context: &PlanContext<'_>, key: &NewKey) -> Option<Proofs> {
+    let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
+    let mut work = Subcommands::new(context, table);
     let reads = |column: &&String| {
         tree.members.iter().any(|member| member.kind == RelationKind::Table && member.nullable.contains(column))
     };
     for column in key.columns.iter().filter(|_| key.primary).filter(reads) {
-        if !(120_000..180_000).contains(&ask.version()) {
+        if !(120_000..180_000).contains(&context.version()) {
             return None;
         }
         constraint::not_null(&mut work, column, None)?;
@@ -73,18 +77,21 @@ fn proofs(ask: &Ask<'_>, key: &NewKey) -> Option<Proofs> {
 }
 
 /// The index becomes a constraint's.
-fn constraint(ask: &Ask<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Phase {
+fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Phase {
     let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(own_name));
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
     let lock = LockNeed::alone(leaf.id.full_name(), leaf.id.oid, LockMode::AccessExclusive);
-    let brief =
-        |purpose, step| Phase { locks: vec![lock.clone()], steps: vec![step], ..ask.phase(PhaseKind::Brief, purpose) };
+    let brief = |purpose, step| Phase {
+        locks: vec![lock.clone()],
+        steps: vec![step],
+        ..context.phase(PhaseKind::Brief, purpose)
+    };
     // A key makes its columns NOT NULL, and leaves them so.
     let nullable = if key.primary { leaf.nullable.as_slice() } else { &[] };
     let was_null = |column: &String| format!(", ALTER COLUMN {} DROP NOT NULL", quote_identifier(column));
     let as_before: String = nullable.iter().map(was_null).collect();
     let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}{as_before}"));
-    let back = brief("bring it back as it was", drop.about(leaf.id.oid, ThingKind::Constraint, own_name));
+    let back = brief("bring it back as it was", drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
     let add = format!("{alter} ADD CONSTRAINT {name} {kind} USING INDEX {name}{}", key.deferral);
     Phase {
         undo: Some(Undo::Run(Box::new(back))),

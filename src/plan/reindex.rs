@@ -3,7 +3,7 @@
 //! REINDEX TABLE CONCURRENTLY skips what the plain form would repair: invalid indexes, and indexes of exclusion constraints.
 //! The former are rebuilt one by one first; for the latter there is no concurrent way, and the statement runs as written.
 
-use super::ask::{Ask, table_bytes};
+use super::context::{PlanContext, table_bytes};
 use super::index::{concurrent, drop_invalid, drop_leftover};
 use super::model::{Phase, Plan, Step};
 use crate::catalog::{IndexFacts, RelationFacts};
@@ -12,21 +12,21 @@ use crate::report::Report;
 use crate::sql::form::Form;
 
 /// `None`: it runs as written.
-pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
-    let written = ask.has_form(Form::ReindexConcurrently);
-    let reroutes = ask.limits.rewrite && !ask.in_transaction() && ask.version() >= 120_000;
+pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
+    let written = context.has_form(Form::ReindexConcurrently);
+    let reroutes = context.limits.rewrite && !context.in_transaction() && context.version() >= 120_000;
     if !written && !reroutes {
         return None;
     }
-    if ask.version() < 120_000 {
-        return Some(ask.relayed("left to the server, which does not know it"));
+    if context.version() < 120_000 {
+        return Some(context.relayed("left to the server, which does not know it"));
     }
     let step = match written {
-        true => Step::as_written(&ask.statement.text),
-        false => Step::concurrently(&ask.statement.text, ask.ddl.concurrently_at?)?,
+        true => Step::as_written(&context.statement.text),
+        false => Step::concurrently(&context.statement.text, context.ddl.concurrently_at?)?,
     };
-    let Some(relation) = ask.target() else { return schema(ask, step) };
-    if !written && (!rebuildable(ask, relation) || ask.small(table_bytes(relation))) {
+    let Some(relation) = context.target() else { return schema(context, step) };
+    if !written && (!rebuildable(context, relation) || context.small(table_bytes(relation))) {
         return None;
     }
     let mut notes = Vec::new();
@@ -35,35 +35,39 @@ pub(super) fn plan(ask: &Ask<'_>) -> Option<Plan> {
         for index in relation.indexes.iter().filter(|index| is_leftover(index)) {
             let message = format!("invalid index {} of an earlier REINDEX is dropped first", index.id.full_name());
             notes.push(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
-            phases.push(drop_leftover(ask, index, relation));
+            phases.push(drop_leftover(context, index, relation));
         }
     }
     if !written && relation.index.is_none() {
         for index in relation.indexes.iter().filter(|index| !index.valid && !index.in_progress && !is_leftover(index)) {
-            phases.push(rebuild(ask, relation, index, &phases));
+            phases.push(rebuild(context, relation, index, &phases));
         }
     }
     let undo = Some(undo(relation, &phases));
     phases.push(Phase {
         steps: vec![step],
         undo,
-        ..concurrent(ask, relation, "rebuild without blocking reads or writes")
+        ..concurrent(context, relation, "rebuild without blocking reads or writes")
     });
-    Some(Plan { notes, phases, ..ask.empty() })
+    Some(Plan { notes, phases, ..context.empty() })
 }
 
 /// REINDEX SCHEMA names no table, so nothing is known of its leftovers; the server names what it leaves.
-fn schema(ask: &Ask<'_>, step: Step) -> Option<Plan> {
-    let phase = ask.phase(super::PhaseKind::Long, "rebuild without blocking reads or writes");
-    ask.ddl.targets.is_empty().then(|| Plan { phases: vec![Phase { steps: vec![step], ..phase }], ..ask.empty() })
+fn schema(context: &PlanContext<'_>, step: Step) -> Option<Plan> {
+    let phase = context.phase(super::PhaseKind::Long, "rebuild without blocking reads or writes");
+    context
+        .ddl
+        .targets
+        .is_empty()
+        .then(|| Plan { phases: vec![Phase { steps: vec![step], ..phase }], ..context.empty() })
 }
 
-fn rebuild(ask: &Ask<'_>, table: &RelationFacts, index: &IndexFacts, dropped: &[Phase]) -> Phase {
+fn rebuild(context: &PlanContext<'_>, table: &RelationFacts, index: &IndexFacts, dropped: &[Phase]) -> Phase {
     let sql = format!("REINDEX INDEX CONCURRENTLY {}", index.id.full_name().quoted());
     Phase {
         steps: vec![Step::hidden(sql)],
         undo: Some(undo(table, dropped)),
-        ..concurrent(ask, table, "rebuild an invalid index, which REINDEX TABLE CONCURRENTLY skips")
+        ..concurrent(context, table, "rebuild an invalid index, which REINDEX TABLE CONCURRENTLY skips")
     }
 }
 
@@ -77,7 +81,7 @@ fn undo(relation: &RelationFacts, dropped: &[Phase]) -> super::Undo {
     }
 }
 
-fn rebuildable(ask: &Ask<'_>, relation: &RelationFacts) -> bool {
+fn rebuildable(context: &PlanContext<'_>, relation: &RelationFacts) -> bool {
     let excluding = |index: &IndexFacts| {
         relation.constraints.iter().any(|c| c.kind == 'x' && c.name == index.id.name)
             || (index.of_constraint && index.definition.is_empty())
@@ -88,7 +92,7 @@ fn rebuildable(ask: &Ask<'_>, relation: &RelationFacts) -> bool {
         Some(index) => excluding(index),
         None => relation.indexes.iter().any(excluding),
     };
-    (kind || (parts && ask.version() >= 140_000)) && !relation.is_system && !excludes && relation.persistence != 't'
+    (kind || (parts && context.version() >= 140_000)) && !relation.is_system && !excludes && relation.persistence != 't'
 }
 
 /// What an interrupted REINDEX CONCURRENTLY leaves: `…_ccnew` or `…_ccold`, perhaps with a number.

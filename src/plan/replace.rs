@@ -6,9 +6,9 @@
 //!
 //! Invariants: the application sees either the old constraint alone or both, never none; errors tell the author's name.
 
-use super::alter_table::Work;
-use super::ask::Ask;
+use super::alter_table::Subcommands;
 use super::constraint;
+use super::context::PlanContext;
 use super::model::{Renamed, Step};
 use crate::catalog::RelationFacts;
 use crate::catalog::naming::object_name;
@@ -41,9 +41,9 @@ impl Replaced {
 }
 
 /// The constraints that are replaced; `None`: something else takes from another.
-pub(super) fn replaced(ask: &Ask<'_>, table: &RelationFacts) -> Option<Vec<Replaced>> {
-    let parts = &ask.ddl.parts;
-    let words = Words::of(parts);
+pub(super) fn replaced(context: &PlanContext<'_>, table: &RelationFacts) -> Option<Vec<Replaced>> {
+    let parts = &context.ddl.parts;
+    let words = NameMentions::of(parts);
     let mut found = Vec::new();
     for (at, part) in parts.iter().enumerate() {
         let Some(taken) = takes(part) else { continue };
@@ -80,7 +80,7 @@ fn may_name_unnamed(taken: &str, taker: &Part) -> bool {
 }
 
 /// In which subcommands a word stands: so that not every one is read again for each name that is taken.
-struct Words {
+struct NameMentions {
     parts: usize,
     by_word: HashMap<String, Vec<usize>>,
     /// What cannot be told by a word.
@@ -88,7 +88,7 @@ struct Words {
     unnamed: Vec<usize>,
 }
 
-impl Words {
+impl NameMentions {
     fn of(parts: &[Part]) -> Self {
         let mut words = Self { parts: parts.len(), by_word: HashMap::new(), any: Vec::new(), unnamed: Vec::new() };
         if !parts.iter().any(|part| takes(part).is_some()) {
@@ -166,13 +166,13 @@ fn replaces(table: &RelationFacts, drop: &Part, add: &Part) -> bool {
 }
 
 /// ADD CHECK, ADD FOREIGN KEY in place of one of the same name.
-pub(super) fn add(work: &mut Work<'_>, part: &Part, replaced: &Replaced) -> Option<()> {
+pub(super) fn add(work: &mut Subcommands<'_>, part: &Part, replaced: &Replaced) -> Option<()> {
     beside(work, part.element.as_ref()?, replaced);
     Some(())
 }
 
 /// The new one beside the old, until that has been dropped.
-fn beside(work: &mut Work<'_>, element: &str, replaced: &Replaced) {
+fn beside(work: &mut Subcommands<'_>, element: &str, replaced: &Replaced) {
     let (meanwhile, name) = (quote_identifier(&replaced.meanwhile), quote_identifier(&replaced.name));
     let add = format!("{}ADD CONSTRAINT {meanwhile} {element}\nNOT VALID", work.alter);
     constraint::add_under(work, Step::hidden(add), replaced);
@@ -183,15 +183,15 @@ fn beside(work: &mut Work<'_>, element: &str, replaced: &Replaced) {
 
 /// A foreign key that is NOT ENFORCED becomes enforced (18): directly every row is checked under the lock. One that is enforced
 /// is made beside it, checked, and takes its place.
-pub(super) fn enforce(work: &mut Work<'_>, part: &Part) -> Option<()> {
+pub(super) fn enforce(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let name = part.constraint.as_ref()?;
     let there = work.table.constraint(name).filter(|there| there.kind == 'f' && !there.commented)?;
     let element = there.definition.strip_suffix(" NOT ENFORCED")?;
-    let alone = work.ask.ddl.parts.iter().filter(|other| other.constraint.as_ref() == Some(name)).count() == 1;
+    let alone = work.context.ddl.parts.iter().filter(|other| other.constraint.as_ref() == Some(name)).count() == 1;
     if work.table.kind != RelationKind::Table || work.table.is_partition || !alone || !only_enforces(part, name) {
         return None;
     }
-    let at = work.ask.ddl.parts.iter().position(|other| std::ptr::eq(other, part))?;
+    let at = work.context.ddl.parts.iter().position(|other| std::ptr::eq(other, part))?;
     let replaced = Replaced::new(work.table, name, at + 1)?;
     work.last(format!("DROP CONSTRAINT {}", quote_identifier(name)));
     beside(work, element, &replaced);

@@ -1,6 +1,6 @@
 //! From the client to the server.
 
-use super::{Event, Inspect, Link, READ_AHEAD, SCRATCH_BUFFER, TURNS, Want, flush, read_scratch, write_through};
+use super::{Event, FrameAction, Inspect, Link, READ_AHEAD, SCRATCH_BUFFER, TURNS, flush, read_scratch, write_through};
 use crate::wire::frame::{BadFrame, FRONTEND_LIMIT, HEADER_LEN, Header};
 use bytes::{Buf, Bytes};
 use std::task::{Context, Poll};
@@ -131,17 +131,17 @@ impl Link {
                 Ok(None) => return (at, Walked::Short),
                 Err(bad) => return (at, Walked::Bad(bad)),
             };
-            match inspect.want(header.tag) {
-                Want::Pass => {}
-                Want::Stop => return (at, Walked::Stopped),
-                Want::Open if header.body > inspect.limit() => {
+            match inspect.action_for(header.tag) {
+                FrameAction::Pass => {}
+                FrameAction::Stop => return (at, Walked::Stopped),
+                FrameAction::Open if header.body > inspect.limit() => {
                     if inspect.oversize(header.tag, header.body) {
                         return (at, Walked::Stopped);
                     }
                 }
-                Want::Open => {
+                FrameAction::Open => {
                     let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, Walked::Short) };
-                    if inspect.hit(header.tag, body) {
+                    if inspect.stops_at(header.tag, body) {
                         return (at, Walked::Stopped);
                     }
                 }

@@ -3,11 +3,11 @@
 //! Invariant: a portal that waits would hold a snapshot. So it is closed as long as the wait lasts, and bound anew, as the client has
 //! bound it, when the lock is to be had.
 
-use super::{Flow, Session};
+use super::{FrameOutcome, Session};
 use crate::backend::BackendLost;
 use crate::config::{AdvisoryLocks, Mode};
-use crate::execute::advisory::Own;
-use crate::execute::{Reply, Stop};
+use crate::execute::advisory::ClientCall;
+use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
 use crate::relay::Event;
 use crate::sql::{AdvisoryLock, Class, Statement};
@@ -31,21 +31,21 @@ impl Session {
     pub(super) async fn advisory_lock(
         &mut self,
         lock: &AdvisoryLock,
-        own: Own<'_>,
+        own: ClientCall<'_>,
         offset: usize,
-    ) -> Result<Reply, Stop> {
+    ) -> Result<Reply, RunError> {
         self.look_at_block();
         // What the function is called by may be another's.
-        self.eye.block = None;
+        self.interceptor.block = None;
         let session = self.unasked();
-        let backend = super::pid_of(&self.talk.link.key);
+        let backend = super::pid_of(&self.channel.link.key);
         self.execution(&session, offset).advisory_lock(lock, &own, backend).await
     }
 
     /// What Parse says of the parameters, where it is to be known; the frame is still there.
     pub(super) fn parameter_types(&self, statement: &Statement) -> Vec<u8> {
         let waits = matches!(statement.class, Class::AdvisoryLock(_));
-        let types = self.talk.link.peek_frame().filter(|_| waits);
+        let types = self.channel.link.peek_frame().filter(|_| waits);
         types.and_then(|(_, body)| message::parameter_types(body)).map(<[u8]>::to_vec).unwrap_or_default()
     }
 
@@ -55,33 +55,33 @@ impl Session {
         lock: &AdvisoryLock,
         types: &[u8],
         portal: &str,
-    ) -> Result<Flow, BackendLost> {
-        match self.talk.link.settle(false).await {
+    ) -> Result<FrameOutcome, BackendLost> {
+        match self.channel.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
         }
-        let bind = self.eye.bind_of(portal.as_bytes()).filter(|_| !self.suspends());
-        let Some((bind, true)) = bind.map(|bind| (bind, self.talk.link.owed.certain())) else {
-            self.talk.link.pass_frame();
-            return Ok(Flow::Continue);
+        let bind = self.interceptor.bind_of(portal.as_bytes()).filter(|_| !self.suspends());
+        let Some((bind, true)) = bind.map(|bind| (bind, self.channel.link.owed.certain())) else {
+            self.channel.link.pass_frame();
+            return Ok(FrameOutcome::Continue);
         };
         let block = self.needs_block().await;
         if !self.seal_and_pass(portal, block).await? {
-            self.talk.link.pass_frame();
+            self.channel.link.pass_frame();
             self.skip_to_sync().await?;
-            return Ok(Flow::Continue);
+            return Ok(FrameOutcome::Continue);
         }
-        self.eye.pipeline_control = None;
-        let Some(execute) = self.talk.link.take_frame() else { return Ok(Flow::End) };
-        self.eye.forget_portal(portal.as_bytes());
-        let own = Own::Bound { types, bind: &bind, execute: &execute };
+        self.interceptor.pipeline_control = None;
+        let Some(execute) = self.channel.link.take_frame() else { return Ok(FrameOutcome::End) };
+        self.interceptor.forget_portal(portal.as_bytes());
+        let own = ClientCall::Bound { types, bind: &bind, execute: &execute };
         let result = self.advisory_lock(lock, own, 0).await;
         self.executed(result).await
     }
 
     /// Execute wants one row, of one: the server would keep the portal for the next one.
     fn suspends(&self) -> bool {
-        self.talk.link.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
+        self.channel.link.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
     }
 
     /// Closes the portal, and ends the pipeline so far by a Sync of our own, whose ReadyForQuery the client never sees; with `block` its
@@ -95,36 +95,36 @@ impl Session {
             batch.statement("BEGIN", &[]);
             own += 5;
         }
-        let executes = self.talk.link.executes;
-        self.talk.link.account(b'S');
-        self.talk.link.executes = executes;
-        self.talk.send(batch.sync());
-        let mut gone = self.talk.canceller();
+        let executes = self.channel.link.executes;
+        self.channel.link.account(b'S');
+        self.channel.link.executes = executes;
+        self.channel.send(batch.sync());
+        let mut gone = self.channel.canceller();
         let mut held: VecDeque<Bytes> = VecDeque::new();
         let (mut failed, mut explicit) = (false, false);
         loop {
-            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.link.next_back_frame(&mut gone).await?;
             let tag = frame.first().copied().unwrap_or_default();
             match tag {
-                b'Z' => break self.talk.link.owed.received(tag),
+                b'Z' => break self.channel.link.owed.received(tag),
                 // The one notice that BEGIN has, in a block of the client's.
                 b'N' if block && is_in_a_block(&frame) => explicit = true,
-                b'S' | b'A' | b'N' => self.talk.link.tell_front(&frame),
+                b'S' | b'A' | b'N' => self.channel.link.send_to_client(&frame),
                 _ => held.push_back(frame),
             }
             if tag == b'E' {
                 failed = true;
-                self.talk.link.owed.received(tag);
+                self.channel.link.owed.received(tag);
             }
             // What comes last is ours, unless the rest is skipped.
             let most = if failed { 0 } else { own };
             while held.len() > most {
-                held.pop_front().into_iter().for_each(|frame| self.talk.link.tell_front(&frame));
+                held.pop_front().into_iter().for_each(|frame| self.channel.link.send_to_client(&frame));
             }
         }
         if block && !failed {
             self.owns_block = !explicit;
-            self.eye.watch_sync = self.owns_block;
+            self.interceptor.watch_sync = self.owns_block;
         }
         Ok(!failed)
     }

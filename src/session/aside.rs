@@ -16,7 +16,7 @@ static PLACES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(AT_ONCE));
 impl Session {
     /// What the work comes to; `None`: the client has left meanwhile.
     pub(super) async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        aside(&mut self.talk.link, work).await
+        aside(&mut self.channel.link, work).await
     }
 }
 

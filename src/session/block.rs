@@ -1,21 +1,21 @@
 //! The transaction block that the client is in, as far as the order of its messages tells.
 //!
-//! What the block holds ([`Held`]) is believed for as long as every message of the client's is understood. One that is not may
+//! What the block holds ([`BlockLocks`]) is believed for as long as every message of the client's is understood. One that is not may
 //! end the block, or do what a function does; then all is forgotten, which costs no more than the usual way of the next schema change.
 
 use super::Session;
 use super::ddl::shown;
 use super::simple::acts;
 use crate::plan::Limits;
-use crate::plan::first::First;
-use crate::plan::held::Held;
+use crate::plan::block_locks::BlockLocks;
+use crate::plan::optimistic::OptimisticPlan;
 use crate::sql::{Class, Statement};
 use crate::wire::message;
 
 /// The client is in a block, whatever of its messages is still to be answered.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    pub(super) held: Held,
+    pub(super) held: BlockLocks,
     /// What this pipeline has parsed, and bound of that: the only names of which is known what they do.
     statements: Vec<Vec<u8>>,
     portals: Vec<Vec<u8>>,
@@ -59,30 +59,30 @@ fn remember(names: &mut Vec<Vec<u8>>, name: &[u8]) -> bool {
 impl Session {
     /// Before a frame is attended to, and whenever nothing is owed to the client: notes whether it is in a block of its own.
     pub(super) fn look_at_block(&mut self) {
-        let link = &self.talk.link;
+        let link = &self.channel.link;
         if link.owed.owed() > 0 || link.owed.unsynced() || !link.owed.certain() {
             return;
         }
         match link.status {
             b'T' if !self.owns_block => {
-                self.eye.block.get_or_insert_default();
+                self.interceptor.block.get_or_insert_default();
             }
-            _ => self.eye.block = None,
+            _ => self.interceptor.block = None,
         }
     }
 
     /// Whether a string can be relayed, since what it changes is held, or made by itself. If so, all of it is noted and logged.
     pub(super) fn is_held(&mut self, statements: &[Statement]) -> bool {
         // Outside a block, several statements are one transaction.
-        let held = match &self.eye.block {
+        let held = match &self.interceptor.block {
             Some(block) => block.held.clone(),
-            None if self.is_idle() && statements.len() > 1 => Held::default(),
+            None if self.is_idle() && statements.len() > 1 => BlockLocks::default(),
             None => return false,
         };
         let limits = self.limits();
         let Some((held, understood)) = after_all(held, statements, &limits) else { return false };
         statements.iter().filter(|statement| acts(statement)).for_each(|statement| self.log_held(statement));
-        match &mut self.eye.block {
+        match &mut self.interceptor.block {
             Some(block) if understood => block.held = held,
             block => *block = None,
         }
@@ -96,12 +96,12 @@ impl Session {
         let mut count = 0;
         for statement in run.iter().take_while(|statement| !matches!(statement.class, Class::Transaction(_))) {
             if acts(statement) {
-                if !self.eye.block.as_ref().is_some_and(|block| block.held.suffices(statement, &limits)) {
+                if !self.interceptor.block.as_ref().is_some_and(|block| block.held.suffices(statement, &limits)) {
                     break;
                 }
                 self.log_held(statement);
             }
-            if let Some(block) = &mut self.eye.block {
+            if let Some(block) = &mut self.interceptor.block {
                 // The block goes on in any case.
                 let _ = block.held.passes(statement);
             }
@@ -112,16 +112,16 @@ impl Session {
 
     /// What passes without being acted on.
     pub(super) fn passed(&mut self, statements: &[Statement]) {
-        let Some(block) = &mut self.eye.block else { return };
+        let Some(block) = &mut self.interceptor.block else { return };
         if statements.is_empty() || !statements.iter().all(|statement| block.held.passes(statement)) {
-            self.eye.block = None;
+            self.interceptor.block = None;
         }
     }
 
     /// The proxy has acted on a statement; `first`: at the first try.
-    pub(super) fn done(&mut self, statement: &Statement, first: Option<&First>) {
-        if self.eye.block.as_mut().is_some_and(|block| !block.held.done(statement, first)) {
-            self.eye.block = None;
+    pub(super) fn done(&mut self, statement: &Statement, first: Option<&OptimisticPlan>) {
+        if self.interceptor.block.as_mut().is_some_and(|block| !block.held.done(statement, first)) {
+            self.interceptor.block = None;
         }
     }
 
@@ -134,7 +134,7 @@ impl Session {
 }
 
 /// What is held behind all of the statements, and whether all are understood; `None`: one needs more than is held.
-fn after_all(mut held: Held, statements: &[Statement], limits: &Limits) -> Option<(Held, bool)> {
+fn after_all(mut held: BlockLocks, statements: &[Statement], limits: &Limits) -> Option<(BlockLocks, bool)> {
     let mut understood = true;
     for statement in statements {
         if acts(statement) && !held.suffices(statement, limits) {

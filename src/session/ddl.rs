@@ -2,25 +2,25 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
-use super::guarded::Guarding;
-use super::turn::Run;
+use super::guarded::GuardOnly;
+use super::turn::PlannedRun;
 use super::{Session, Shared};
 use crate::backend::BackendLost;
-use crate::catalog::reading::{Question, Wanted};
-use crate::catalog::tree::Round;
-use crate::catalog::{Facts, Nameless, RelationRef, SessionFacts, building, query};
+use crate::catalog::reading::{FactsNeeded, Question};
+use crate::catalog::tree::ProbeRound;
+use crate::catalog::{Facts, NamesUnknown, RelationRef, SessionFacts, building, query};
 use crate::config::{Mode, Unsafe};
-use crate::execute::advisory::Own;
-use crate::execute::budget::Pace;
-use crate::execute::first::Outcome;
-use crate::execute::leftover::{Cleared, Leftover, Memory};
+use crate::execute::advisory::ClientCall;
+use crate::execute::budget::SizeGuess;
+use crate::execute::optimistic::OptimisticOutcome;
+use crate::execute::pending_undo::{PendingUndo, RunState, UndoResult};
 use crate::execute::record::Record;
-use crate::execute::{Basis, Execution, Reply, Stop};
+use crate::execute::{Basis, Reply, Run, RunError};
 use crate::lanes;
-use crate::learn::{Asking, Failed, Rows, learn, learn_of_types, read};
+use crate::learn::{CatalogQueries, ProbeFailure, Rows, learn, learn_of_types, read};
 use crate::pg::relation::quote_literal;
 use crate::pg::{RelationName, sqlstate};
-use crate::plan::first::{self, First};
+use crate::plan::optimistic::{self, OptimisticPlan};
 use crate::plan::{self, Limits, Plan};
 use crate::report::Report;
 use crate::sql::{Class, Statement};
@@ -38,36 +38,36 @@ pub(super) const SURELY_QUICK: usize = 200;
 impl Session {
     /// Runs a statement; the reply (notices and CommandComplete) is not on its way yet.
     /// `offset`: characters of the client's string before the statement.
-    pub(super) async fn run_ddl(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+    pub(super) async fn run_ddl(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
         if let Class::AdvisoryLock(lock) = &statement.class {
-            return self.advisory_lock(lock, Own::Text(&statement.text), offset).await;
+            return self.advisory_lock(lock, ClientCall::Text(&statement.text), offset).await;
         }
-        self.talk.heard = None;
+        self.channel.sent_notices = None;
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
         }
-        if matches!(statement.class, Class::Ddl(_)) && self.guarding != Guarding::Only {
+        if matches!(statement.class, Class::Ddl(_)) && self.guard_only != GuardOnly::Yes {
             self.clear_leftovers(statement).await?;
         }
         self.look_at_block();
         let slow = self.is_slow(statement);
         let Some(first) = self.first(statement).filter(|_| !slow) else {
-            return self.at_its_pace(statement, offset, slow).await;
+            return self.run_by_size(statement, offset, slow).await;
         };
         let session = self.unasked();
-        let result = self.execution(&session, offset).first_try(&first).await;
+        let result = self.execution(&session, offset).optimistic_try(&first).await;
         match self.first_result(statement, &first, result)? {
-            Outcome::Done(reply) => Ok(reply),
-            outcome => self.at_its_pace(statement, offset, matches!(outcome, Outcome::Slow)).await,
+            OptimisticOutcome::Done(reply) => Ok(reply),
+            outcome => self.run_by_size(statement, offset, matches!(outcome, OptimisticOutcome::Slow)).await,
         }
     }
 
     /// How to try a statement behind what the client has sent of its pipeline; `None`: something is to be asked or
     /// done before.
-    pub(super) fn first_behind(&self, statement: &Statement) -> Option<First> {
+    pub(super) fn optimistic_in_pipeline(&self, statement: &Statement) -> Option<OptimisticPlan> {
         let (database, role) = self.database_and_role();
-        let leftovers = self.talk.link.status == b'I' && self.shared.leftovers.has_any(database, role);
+        let leftovers = self.channel.link.status == b'I' && self.shared.pending_undos.has_any(database, role);
         if leftovers { None } else { self.first(statement) }
     }
 
@@ -76,64 +76,76 @@ impl Session {
         &mut self,
         statement: &Statement,
         offset: usize,
-        first: &First,
+        first: &OptimisticPlan,
         portal: &str,
-    ) -> Result<Outcome, Stop> {
-        self.talk.heard = None;
+    ) -> Result<OptimisticOutcome, RunError> {
+        self.channel.sent_notices = None;
         let session = self.unasked();
-        let result = self.execution(&session, offset).first_try_behind(first, portal).await;
-        if !matches!(result, Ok(Outcome::ClientFailed)) {
+        let result = self.execution(&session, offset).optimistic_try_in_pipeline(first, portal).await;
+        if !matches!(result, Ok(OptimisticOutcome::ClientFailed)) {
             self.shared.metrics.ddl_seen.add();
         }
         self.first_result(statement, first, result)
     }
 
     /// What most statements come to before anything is asked.
-    pub(super) fn first(&self, statement: &Statement) -> Option<First> {
-        if self.guarding == Guarding::Only || self.talk.link.speech.is_in_private(&statement.text) {
+    pub(super) fn first(&self, statement: &Statement) -> Option<OptimisticPlan> {
+        if self.guard_only == GuardOnly::Yes || self.channel.link.speech.is_in_private(&statement.text) {
             return None;
         }
         if matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.len() > SURELY_QUICK) {
             return None;
         }
-        let first = first::first(statement, self.talk.link.status != b'I', &self.limits());
-        first.filter(|first| !self.is_vain(first))
+        let first = optimistic::optimistic(statement, self.channel.link.status != b'I', &self.limits());
+        first.filter(|first| !self.misses_again(first))
     }
 
     /// All that is known of the session without a question.
     pub(super) fn unasked(&self) -> Facts {
-        let in_transaction = self.talk.link.status != b'I';
+        let in_transaction = self.channel.link.status != b'I';
         Facts { session: SessionFacts { in_transaction, ..SessionFacts::default() }, ..Facts::default() }
     }
 
     fn first_result(
         &mut self,
         statement: &Statement,
-        first: &First,
-        result: Result<Outcome, Stop>,
-    ) -> Result<Outcome, Stop> {
+        first: &OptimisticPlan,
+        result: Result<OptimisticOutcome, RunError>,
+    ) -> Result<OptimisticOutcome, RunError> {
         match &result {
-            Ok(Outcome::Done(_)) => {
+            Ok(OptimisticOutcome::Done(_)) => {
                 self.shared.metrics.ddl_planned.add();
                 self.log(statement, &first.plan);
                 self.done(statement, Some(first));
             }
-            Ok(Outcome::NotSo | Outcome::Slow) => self.remember_vain(first),
+            Ok(OptimisticOutcome::NotSo | OptimisticOutcome::Slow) => self.remember_miss(first),
             Ok(_) => {}
             Err(stop) => self.not_done(&first.plan, stop),
         }
         result
     }
 
-    pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Execution<'a> {
+    pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Run<'a> {
         let Shared { config, metrics, .. } = &*self.shared;
-        let (begun, learned, memory) = (Instant::now(), Vec::new(), Memory::default());
-        let pace = if self.nothing_is_small() { Pace::Slow } else { Pace::Any };
+        let (begun, learned, memory) = (Instant::now(), Vec::new(), RunState::default());
+        let pace = if self.nothing_is_small() { SizeGuess::Slow } else { SizeGuess::Any };
         let (turn, basis) = (None, Basis::Any);
-        Execution { talk: &mut self.talk, config, metrics, facts, offset, begun, learned, memory, turn, basis, pace }
+        Run {
+            channel: &mut self.channel,
+            config,
+            metrics,
+            facts,
+            offset,
+            begun,
+            learned_names: learned,
+            state: memory,
+            turn,
+            basis,
+            size_guess: pace,
+        }
     }
 
-    pub(super) fn not_done(&self, plan: &Plan, stop: &Stop) {
+    pub(super) fn not_done(&self, plan: &Plan, stop: &RunError) {
         self.shared.metrics.ddl_failed.add();
         tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
     }
@@ -141,28 +153,28 @@ impl Session {
     /// `unfinished`: what a dead session has done of it, with the table of its record, and whether that is written quietly.
     pub(super) async fn execute_plan(
         &mut self,
-        run: Run<'_>,
+        run: PlannedRun<'_>,
         basis: Basis,
         unfinished: Option<(Record, &RelationRef, bool)>,
-    ) -> Result<Reply, Stop> {
-        let Run { plan, facts, offset, told, turn } = run;
+    ) -> Result<Reply, RunError> {
+        let PlannedRun { plan, facts, offset, told, turn } = run;
         let small = self.limits().small_table > 0 && plan.phases.len() == 1;
         let mut execution = self.execution(facts, offset);
         (execution.turn, execution.basis) = (turn, basis);
         if small {
-            execution.pace = Pace::Small;
+            execution.size_guess = SizeGuess::Small;
         }
         if let Some((record, table, quiet)) = unfinished {
             execution.resume(record, plan, table, quiet);
         }
         let result = execution.run(plan, told).await;
-        if let Some(leftover) = execution.memory.left.take() {
+        if let Some(pending) = execution.state.pending_undo.take() {
             let (database, role) = self.database_and_role();
-            self.shared.leftovers.keep(database, role, leftover);
+            self.shared.pending_undos.keep(database, role, pending);
         }
         match &result {
             // It is planned again.
-            Err(Stop::Stale | Stop::Slow) => {}
+            Err(RunError::Stale | RunError::Slow) => {}
             Err(stop) => {
                 self.shared.metrics.ddl_planned.add();
                 self.not_done(plan, stop);
@@ -182,39 +194,40 @@ impl Session {
     /// part of it: then it is left to the next statement.
     ///
     /// What `statement` may continue is not undone: its record tells whether it did (`execute/record.rs`).
-    async fn clear_leftovers(&mut self, statement: &Statement) -> Result<(), Stop> {
+    async fn clear_leftovers(&mut self, statement: &Statement) -> Result<(), RunError> {
         let mut continued = Vec::new();
         let result = self.clear_all_but(statement, &mut continued).await;
         let (database, role) = self.database_and_role();
-        continued.into_iter().for_each(|leftover| self.shared.leftovers.keep(database, role, leftover));
+        continued.into_iter().for_each(|pending| self.shared.pending_undos.keep(database, role, pending));
         result
     }
 
-    async fn clear_all_but(&mut self, statement: &Statement, continued: &mut Vec<Leftover>) -> Result<(), Stop> {
+    async fn clear_all_but(&mut self, statement: &Statement, continued: &mut Vec<PendingUndo>) -> Result<(), RunError> {
         // Where only ASCII can be said, it is left to another session of the role's.
-        while self.talk.link.status == b'I' && self.talk.link.speech.sayable() != Sayable::Ascii {
+        while self.channel.link.status == b'I' && self.channel.link.speech.sayable() != Sayable::Ascii {
             let (database, role) = self.database_and_role();
-            let Some(leftover) = self.shared.leftovers.take(database, role) else { break };
-            if leftover.job.as_ref().is_some_and(|job| job.statement == statement.text) {
-                continued.push(leftover);
+            let Some(pending) = self.shared.pending_undos.take(database, role) else { break };
+            if pending.job.as_ref().is_some_and(|job| job.statement == statement.text) {
+                continued.push(pending);
                 continue;
             }
-            let result = self.clear(&leftover).await;
+            let result = self.clear(&pending).await;
             let (database, role) = self.database_and_role();
             match result {
-                Ok(Cleared::Nothing) => {}
-                Ok(Cleared::Undone(done)) => {
-                    let report = leftover.report(&done);
+                Ok(UndoResult::Nothing) => {}
+                Ok(UndoResult::Undone(done)) => {
+                    let report = pending.report(&done);
                     tracing::info!(role, database, "{}: {}", report.message, done.join("; "));
-                    self.talk.tell(&report);
+                    self.channel.notify(&report);
                 }
-                Ok(Cleared::Later) => {
-                    self.shared.leftovers.keep(database, role, leftover);
+                Ok(UndoResult::Later) => {
+                    self.shared.pending_undos.keep(database, role, pending);
                     break;
                 }
                 Err(stop) => {
-                    self.shared.leftovers.keep(database, role, leftover);
-                    if matches!(&stop, Stop::Server(error) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE) {
+                    self.shared.pending_undos.keep(database, role, pending);
+                    if matches!(&stop, RunError::Server(error) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE)
+                    {
                         break;
                     }
                     return Err(stop);
@@ -224,9 +237,9 @@ impl Session {
         Ok(())
     }
 
-    async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
-        let facts = self.facts_of(&[], Wanted::Itself).await?;
-        self.execution(&facts, 0).clear(leftover).await
+    async fn clear(&mut self, pending: &PendingUndo) -> Result<UndoResult, RunError> {
+        let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
+        self.execution(&facts, 0).undo_pending(pending).await
     }
 
     pub(super) fn log(&self, statement: &Statement, plan: &Plan) {
@@ -257,20 +270,20 @@ impl Session {
     }
 
     /// What is true of the relations that a statement names, and what it would do to them.
-    pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, Stop> {
+    pub(super) async fn facts(&mut self, statement: &Statement) -> Result<Facts, RunError> {
         if matches!(&statement.class, Class::Ddl(ddl) if ddl.names_too_much()) {
-            return self.facts_without_names(Nameless::TooMuch).await;
+            return self.facts_without_names(NamesUnknown::TooMuch).await;
         }
-        if self.talk.link.speech.is_in_private(&statement.text) {
-            return self.facts_without_names(Nameless::Encoding).await;
+        if self.channel.link.speech.is_in_private(&statement.text) {
+            return self.facts_without_names(NamesUnknown::Encoding).await;
         }
-        self.talk.take_unsayable();
+        self.channel.take_unsayable();
         match self.facts_by_name(statement).await {
-            Err(Stop::Server(error)) if self.is_of_encodings(&error) => {
-                self.facts_without_names(Nameless::Encoding).await
+            Err(RunError::Server(error)) if self.is_of_encodings(&error) => {
+                self.facts_without_names(NamesUnknown::Encoding).await
             }
-            Ok(facts) if self.talk.take_unsayable() || self.may_meet_unsayable(&facts) => {
-                self.facts_without_names(Nameless::Encoding).await
+            Ok(facts) if self.channel.take_unsayable() || self.may_meet_unsayable(&facts) => {
+                self.facts_without_names(NamesUnknown::Encoding).await
             }
             facts => facts,
         }
@@ -281,29 +294,29 @@ impl Session {
     fn is_of_encodings(&self, error: &ServerError) -> bool {
         let untranslatable =
             matches!(error.sqlstate(), sqlstate::UNTRANSLATABLE_CHARACTER | sqlstate::CHARACTER_NOT_IN_REPERTOIRE);
-        untranslatable || (self.talk.take_unsayable() && error.sqlstate() != sqlstate::QUERY_CANCELED)
+        untranslatable || (self.channel.take_unsayable() && error.sqlstate() != sqlstate::QUERY_CANCELED)
     }
 
     /// Whether what runs will come upon names that were not read yet: those of partitions and children.
     fn may_meet_unsayable(&self, facts: &Facts) -> bool {
         let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
-        self.talk.link.speech.sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
+        self.channel.link.speech.sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
     }
 
     /// What is known where nothing can be asked about what the statement names.
-    async fn facts_without_names(&mut self, why: Nameless) -> Result<Facts, Stop> {
+    async fn facts_without_names(&mut self, why: NamesUnknown) -> Result<Facts, RunError> {
         tracing::debug!(?why, "nothing is asked about what a statement names");
-        if self.talk.link.status == b'E' {
+        if self.channel.link.status == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-            self.talk.ask(batch, None).await?;
+            self.channel.ask(batch, None).await?;
         }
-        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
         Ok(Facts { nameless: Some(why), ..facts })
     }
 
-    async fn facts_by_name(&mut self, statement: &Statement) -> Result<Facts, Stop> {
+    async fn facts_by_name(&mut self, statement: &Statement) -> Result<Facts, RunError> {
         if let Some(facts) = self.facts_of_a_build(statement).await? {
             return Ok(facts);
         }
@@ -320,8 +333,8 @@ impl Session {
     }
 
     /// The few that most concurrent builds need.
-    async fn facts_of_a_build(&mut self, statement: &Statement) -> Result<Option<Facts>, Stop> {
-        let Some(question) = building::question(statement).filter(|_| self.talk.link.status == b'I') else {
+    async fn facts_of_a_build(&mut self, statement: &Statement) -> Result<Option<Facts>, RunError> {
+        let Some(question) = building::question(statement).filter(|_| self.channel.link.status == b'I') else {
             return Ok(None);
         };
         let (sql, parameters) = question.as_asked();
@@ -329,16 +342,16 @@ impl Session {
         Ok(answer.and_then(|json| building::facts(statement, &json)))
     }
 
-    pub(super) async fn facts_of(&mut self, names: &[RelationName], wanted: Wanted) -> Result<Facts, Stop> {
+    pub(super) async fn facts_of(&mut self, names: &[RelationName], wanted: FactsNeeded) -> Result<Facts, RunError> {
         let mut facts = read(self, names, wanted)
             .await?
-            .map_err(|why| Stop::Report(Report::error(sqlstate::INTERNAL_ERROR, why)))?;
-        facts.session.in_transaction = self.talk.link.status != b'I';
+            .map_err(|why| RunError::Report(Report::error(sqlstate::INTERNAL_ERROR, why)))?;
+        facts.session.in_transaction = self.channel.link.status != b'I';
         Ok(facts)
     }
 
     /// The plan of a statement, or why it has none.
-    async fn plan_in_words(&mut self, statement: &Statement) -> Result<String, Stop> {
+    async fn plan_in_words(&mut self, statement: &Statement) -> Result<String, RunError> {
         if self.only_guards().await? {
             return Ok("as written, under lock attempts: this session may not ask for what a plan needs".to_owned());
         }
@@ -356,39 +369,39 @@ impl Session {
     pub(super) async fn explain(&mut self, statement: &Statement) -> Result<String, BackendLost> {
         let lines = match self.plan_in_words(statement).await {
             Ok(lines) => lines,
-            Err(Stop::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
-            Err(Stop::Report(report)) => report.to_string(),
-            Err(Stop::ClientGone | Stop::Lost) => return Err(BackendLost),
-            Err(stop @ (Stop::Stale | Stop::Slow)) => stop.reason(),
+            Err(RunError::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
+            Err(RunError::Report(report)) => report.to_string(),
+            Err(RunError::ClientGone | RunError::Lost) => return Err(BackendLost),
+            Err(stop @ (RunError::Stale | RunError::Slow)) => stop.reason(),
         };
         let rows: Vec<String> = lines.lines().map(|line| format!("({})", quote_literal(line))).collect();
         Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
     }
 }
 
-impl Asking for Session {
-    type Stop = Stop;
+impl CatalogQueries for Session {
+    type Error = RunError;
 
     /// A cancel is the whole statement's.
-    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, Failed>, Stop> {
+    async fn rolled_back(&mut self, statements: &[&str]) -> Result<Result<Rows, ProbeFailure>, RunError> {
         let (batch, before) = guarded_batch(statements.iter().copied());
         let answer = self.answered_and_rolled_back(batch).await?;
         Ok(answer.map_err(|(done, error)| {
             // What fails ahead of them counts as the first.
-            Failed { nth: done.saturating_sub(before), sqlstate: error.sqlstate().to_owned() }
+            ProbeFailure { nth: done.saturating_sub(before), sqlstate: error.sqlstate().to_owned() }
         }))
     }
 
     /// A table that somebody else changes just now is looked at again.
-    async fn behind(&mut self, round: &Round) -> Result<Option<String>, Stop> {
+    async fn behind(&mut self, round: &ProbeRound) -> Result<Option<String>, RunError> {
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
         for _ in 0..LOOKS {
             let (mut batch, _) = guarded_batch(round.first.iter().map(String::as_str));
-            self.talk.put_question(&mut batch, &round.question, &parameters);
+            self.channel.put_question(&mut batch, &round.question, &parameters);
             match self.answered_and_rolled_back(batch).await? {
                 Ok(rows) => {
                     let value = rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
-                    return Ok(value.map(|text| self.talk.text(&text)));
+                    return Ok(value.map(|text| self.channel.text(&text)));
                 }
                 Err((_, error)) if error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE => self.nap_before_a_look().await?,
                 Err(_) => break,
@@ -397,44 +410,44 @@ impl Asking for Session {
         Ok(None)
     }
 
-    async fn texts(&mut self, questions: &[Question]) -> Result<Vec<String>, Stop> {
+    async fn texts(&mut self, questions: &[Question]) -> Result<Vec<String>, RunError> {
         let asked: Vec<(&str, Vec<&str>)> = questions.iter().map(Question::as_asked).collect();
-        let answer = match self.talk.questions(&asked).await?.ok() {
+        let answer = match self.channel.questions(&asked).await?.ok() {
             Ok(answer) => answer,
-            Err(error) => return Err(Stop::Server(ServerError::new(error.with_position(|_| None)))),
+            Err(error) => return Err(RunError::Server(ServerError::new(error.with_position(|_| None)))),
         };
         let values = answer.rows.iter().map(|row| row.first().and_then(Option::as_deref).unwrap_or_default());
-        Ok(values.map(|value| self.talk.text(value)).collect())
+        Ok(values.map(|value| self.channel.text(value)).collect())
     }
 
-    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
-        let answer = self.talk.question(sql, parameters).await?;
-        Ok(answer.value().map(|value| self.talk.text(value)))
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
+        let answer = self.channel.question(sql, parameters).await?;
+        Ok(answer.value().map(|value| self.channel.text(value)))
     }
 }
 
 impl Session {
     /// The rows of a batch that begins a transaction, or its error behind so many statements.
-    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, (usize, ServerError)>, Stop> {
-        let answer = self.talk.ask(batch, None).await?;
-        self.talk.ask_one("ROLLBACK", &[]).await?;
+    async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, (usize, ServerError)>, RunError> {
+        let answer = self.channel.ask(batch, None).await?;
+        self.channel.ask_one("ROLLBACK", &[]).await?;
         let Some(error) = answer.error else { return Ok(Ok(answer.rows)) };
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
-            self.talk.take_cancelled();
-            return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+            self.channel.take_cancelled();
+            return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
         }
         tracing::debug!(sqlstate = error.sqlstate(), "what was asked on an empty copy was not answered");
         Ok(Err((answer.done, error)))
     }
 
-    async fn nap_before_a_look(&mut self) -> Result<(), Stop> {
-        if self.talk.link.front_gone() {
-            return Err(Stop::ClientGone);
+    async fn nap_before_a_look(&mut self) -> Result<(), RunError> {
+        if self.channel.link.front_gone() {
+            return Err(RunError::ClientGone);
         }
         let nap = lanes::nap_sql(NAP, "waiting to look at a table that somebody else changes");
-        let Some(error) = self.talk.ask_one(&nap, &[]).await?.error else { return Ok(()) };
-        self.talk.take_cancelled();
-        Err(Stop::Server(ServerError::new(error.with_position(|_| None))))
+        let Some(error) = self.channel.ask_one(&nap, &[]).await?.error else { return Ok(()) };
+        self.channel.take_cancelled();
+        Err(RunError::Server(ServerError::new(error.with_position(|_| None))))
     }
 }
 

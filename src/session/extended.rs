@@ -7,16 +7,16 @@
 //! implicit transaction of several statements, the proxy first opens a transaction block, and
 //! commits it at the client's Sync.
 
-use super::prepared::{Bound, as_kept};
-use super::simple::{Piece, Understood, acts, characters};
+use super::prepared::{PreparedStatement, as_kept};
+use super::simple::{StatementOutcome, TextVerdict, acts, characters};
 use super::string::no_transaction;
-use super::{Flow, Session};
+use super::{FrameOutcome, Session};
 use crate::backend::{BackendLost, data_row};
-use crate::execute::first::Outcome;
-use crate::execute::{Reply, Stop};
+use crate::execute::optimistic::OptimisticOutcome;
+use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
-use crate::plan::first::First;
-use crate::plan::held::makes_relations;
+use crate::plan::block_locks::makes_relations;
+use crate::plan::optimistic::OptimisticPlan;
 use crate::relay::Event;
 use crate::report::Report;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
@@ -26,34 +26,35 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 
 impl Session {
-    pub(super) async fn parse(&mut self) -> Flow {
-        let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
-        let speech = self.talk.link.speech;
+    pub(super) async fn parse(&mut self) -> FrameOutcome {
+        let Some((_, body)) = self.channel.link.peek_frame() else { return FrameOutcome::End };
+        let speech = self.channel.link.speech;
         let read = |(name, text): (&[u8], &[u8])| (name.to_vec(), speech.readable(text).into_owned());
         let Some((name, text)) = message::parse(body).map(read) else {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         };
         // After an error the server skips it, and the name keeps its meaning.
-        if self.talk.link.owed.skipping() {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+        if self.channel.link.owed.skipping() {
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         }
-        self.eye.parsed_other(&name);
+        self.interceptor.parsed_other(&name);
         if self.owns_block
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
-            self.eye.prepare(&name, Bound { statement: control, offset: 0, types: Vec::new(), speech });
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            self.interceptor
+                .prepare(&name, PreparedStatement { statement: control, offset: 0, types: Vec::new(), speech });
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         }
         self.look_at_block();
-        let mut statements = match self.understand(&text).await {
-            Understood::Relay(statements) => {
+        let mut statements = match self.judge_text(&text).await {
+            TextVerdict::Relay(statements) => {
                 return self.parse_relayed(&name, statements).await;
             }
-            Understood::Act(statements) => statements,
-            Understood::Refuse(report) => return self.refuse_session(&report).await,
+            TextVerdict::Act(statements) => statements,
+            TextVerdict::Refuse(report) => return self.refuse_session(&report).await,
         };
         // More than one statement is the server's to refuse.
         if let (Some(statement), true) = (statements.pop(), statements.is_empty()) {
@@ -63,55 +64,55 @@ impl Session {
             if acts(&statement) {
                 let offset = characters(&text[..statement.range.start]);
                 let types = self.parameter_types(&statement);
-                if !self.eye.prepare(&name, Bound { statement, offset, types, speech }) {
+                if !self.interceptor.prepare(&name, PreparedStatement { statement, offset, types, speech }) {
                     return self.refuse_session(&prepared_too_much()).await;
                 }
             }
         }
-        self.talk.link.pass_frame();
-        Flow::Continue
+        self.channel.link.pass_frame();
+        FrameOutcome::Continue
     }
 
     /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
-    async fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Flow {
+    async fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> FrameOutcome {
         let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));
         if let [statement] = statements.as_slice()
-            && ((self.eye.block.is_some() && makes(statement)) || (self.owns_block && stands_alone(statement)))
+            && ((self.interceptor.block.is_some() && makes(statement)) || (self.owns_block && stands_alone(statement)))
         {
             let statement = statements.remove(0);
-            let speech = self.talk.link.speech;
-            if !self.eye.prepare(name, Bound { statement, offset: 0, types: Vec::new(), speech }) {
+            let speech = self.channel.link.speech;
+            if !self.interceptor.prepare(name, PreparedStatement { statement, offset: 0, types: Vec::new(), speech }) {
                 return self.refuse_session(&prepared_too_much()).await;
             }
         } else {
             self.passed(&statements);
-            if self.eye.block.as_mut().is_some_and(|block| !block.parsed(name)) {
-                self.eye.block = None;
+            if self.interceptor.block.as_mut().is_some_and(|block| !block.parsed(name)) {
+                self.interceptor.block = None;
             }
         }
-        self.talk.link.pass_frame();
-        Flow::Continue
+        self.channel.link.pass_frame();
+        FrameOutcome::Continue
     }
 
     /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers
     /// Describe, Bind and Execute of it. Amid a pipeline it goes as it is, and the server refuses it.
-    async fn parse_explain(&mut self, inner: &Statement) -> Flow {
-        let link = &self.talk.link;
+    async fn parse_explain(&mut self, inner: &Statement) -> FrameOutcome {
+        let link = &self.channel.link;
         if !link.owed.certain() || link.owed.unsynced() || link.status == b'E' {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         }
-        match self.talk.link.settle(false).await {
+        match self.channel.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         // The frame went to a copy that it made fail.
-        if !self.talk.link.owed.certain() {
-            return Flow::Continue;
+        if !self.channel.link.owed.certain() {
+            return FrameOutcome::Continue;
         }
         let Ok(sql) = self.explain(inner).await else { return self.end(Event::BackendClosed).await };
-        let sql = self.talk.said_or_in_words(&sql);
-        let Some(frame) = self.talk.link.take_frame() else { return Flow::End };
+        let sql = self.channel.said_or_in_words(&sql);
+        let Some(frame) = self.channel.link.take_frame() else { return FrameOutcome::End };
         let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
         let mut parse = BytesMut::new();
         put_frame(&mut parse, b'P', |b| {
@@ -120,34 +121,34 @@ impl Session {
             b.put_slice(&sql);
             b.put_slice(&[0, 0, 0]);
         });
-        self.talk.link.account(b'P');
-        self.talk.link.tell_back(&parse);
-        Flow::Continue
+        self.channel.link.account(b'P');
+        self.channel.link.send_to_server(&parse);
+        FrameOutcome::Continue
     }
 
-    pub(super) async fn execute(&mut self) -> Flow {
-        let portal = self.talk.link.peek_frame().and_then(|(_, body)| message::execute(body));
+    pub(super) async fn execute(&mut self) -> FrameOutcome {
+        let portal = self.channel.link.peek_frame().and_then(|(_, body)| message::execute(body));
         let text = |name| Some(std::str::from_utf8(as_kept(name)).ok()?.to_owned());
-        let portal = portal.and_then(|name| Some((text(name)?, self.eye.portal(name)?)));
+        let portal = portal.and_then(|name| Some((text(name)?, self.interceptor.portal(name)?)));
         let Some((portal, bound)) = portal else {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         };
         // After an error the server skips it.
-        if self.talk.link.owed.skipping() {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+        if self.channel.link.owed.skipping() {
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         }
         if self.passes_at_execute(&bound.statement, &portal) {
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         }
         // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
-        let failed = self.talk.link.status == b'E' && self.eye.pipeline_control.is_none();
-        if !self.talk.link.owed.certain() || failed {
+        let failed = self.channel.link.status == b'E' && self.interceptor.pipeline_control.is_none();
+        if !self.channel.link.owed.certain() || failed {
             self.shared.metrics.ddl_uninterceptable.add();
-            self.talk.link.pass_frame();
-            return Flow::Continue;
+            self.channel.link.pass_frame();
+            return FrameOutcome::Continue;
         }
         let done = match &bound.statement.class {
             Class::AdvisoryLock(lock) => self.execute_advisory_lock(lock, &bound.types, &portal).await,
@@ -165,7 +166,7 @@ impl Session {
         if !matches!(statement.class, Class::Ddl(_)) {
             return false;
         }
-        let fresh = self.eye.is_fresh(portal.as_bytes());
+        let fresh = self.interceptor.is_fresh(portal.as_bytes());
         let statement = std::slice::from_ref(statement);
         if acts(&statement[0]) {
             return fresh && self.is_held(statement);
@@ -175,7 +176,7 @@ impl Session {
             return false;
         }
         // Of that name there may be one to act on.
-        if !fresh && !self.eye.is_sure(portal.as_bytes()) {
+        if !fresh && !self.interceptor.is_sure(portal.as_bytes()) {
             return false;
         }
         // Without a Parse of this pipeline it may be another statement by now.
@@ -183,31 +184,31 @@ impl Session {
         true
     }
 
-    async fn execute_ddl(&mut self, bound: Arc<Bound>, portal: &str) -> Result<Flow, BackendLost> {
-        match self.talk.link.settle(false).await {
+    async fn execute_ddl(&mut self, bound: Arc<PreparedStatement>, portal: &str) -> Result<FrameOutcome, BackendLost> {
+        match self.channel.link.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
         }
         // The frame went to a copy that it made fail.
-        if !self.talk.link.owed.certain() {
-            return Ok(Flow::Continue);
+        if !self.channel.link.owed.certain() {
+            return Ok(FrameOutcome::Continue);
         }
         let Some(bound) = self.as_the_server_has_it(bound, portal).await? else {
-            self.talk.link.pass_frame();
-            return Ok(Flow::Continue);
+            self.channel.link.pass_frame();
+            return Ok(FrameOutcome::Continue);
         };
         let statement = &bound.statement;
         // Where the server refuses it amid a pipeline, it is the server's to answer.
-        let amid = self.talk.link.executes > 0 || self.eye.pipeline_control.is_some();
+        let amid = self.channel.link.executes > 0 || self.interceptor.pipeline_control.is_some();
         if amid && !self.owns_block && stands_alone(statement) {
-            self.talk.link.pass_frame();
-            return Ok(Flow::Continue);
+            self.channel.link.pass_frame();
+            return Ok(FrameOutcome::Continue);
         }
-        let misread = self.talk.link.speech != bound.speech && !statement.text.is_ascii();
+        let misread = self.channel.link.speech != bound.speech && !statement.text.is_ascii();
         if !amid
             && !misread
-            && self.eye.is_fresh(portal.as_bytes())
-            && let Some(first) = self.first_behind(statement)
+            && self.interceptor.is_fresh(portal.as_bytes())
+            && let Some(first) = self.optimistic_in_pipeline(statement)
             && !self.needs_block().await
         {
             return self.execute_behind(&bound, portal, &first).await;
@@ -215,32 +216,32 @@ impl Session {
         // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best. So it does where
         // the client's encoding has changed since its Parse.
         if misread || !self.would_run(statement, portal).await? {
-            self.talk.link.pass_frame();
-            return Ok(Flow::Continue);
+            self.channel.link.pass_frame();
+            return Ok(FrameOutcome::Continue);
         }
         let block = !stands_alone(statement) && self.needs_block().await;
         // COMMIT and its like still run from their portal.
         let done_with = (!matches!(statement.class, Class::Transaction(_))).then_some(portal);
         if !self.seal(done_with, block).await? {
-            self.talk.link.pass_frame();
+            self.channel.link.pass_frame();
             self.skip_to_sync().await?;
-            return Ok(Flow::Continue);
+            return Ok(FrameOutcome::Continue);
         }
         // The status is fresh now.
-        self.eye.pipeline_control = None;
+        self.interceptor.pipeline_control = None;
         if let Class::Transaction(control) = statement.class {
             return self.control_amid(control, statement).await;
         }
-        self.talk.link.take_frame();
-        self.eye.forget_portal(portal.as_bytes());
-        self.talk.parsed_before = true;
+        self.channel.link.take_frame();
+        self.interceptor.forget_portal(portal.as_bytes());
+        self.channel.client_has_parsed = true;
         // The pipeline itself may have changed the client's encoding: the server tells at its end.
         let again = self.read_again(&bound).await;
         let result = self.run_ddl(again.as_ref().unwrap_or(statement), bound.offset).await;
-        self.talk.parsed_before = false;
+        self.channel.client_has_parsed = false;
         match result {
-            Err(Stop::Server(error)) if self.owns_block && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION => {
-                let stop = Stop::Server(self.as_in_a_pipeline(error).await?);
+            Err(RunError::Server(error)) if self.owns_block && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION => {
+                let stop = RunError::Server(self.as_in_a_pipeline(error).await?);
                 self.executed(Err(stop)).await
             }
             result => self.executed(result).await,
@@ -248,8 +249,8 @@ impl Session {
     }
 
     /// The statement as it is read now, if that is another way than before.
-    async fn read_again(&mut self, bound: &Bound) -> Option<Statement> {
-        let (text, speech) = (&bound.statement.text, self.talk.link.speech);
+    async fn read_again(&mut self, bound: &PreparedStatement) -> Option<Statement> {
+        let (text, speech) = (&bound.statement.text, self.channel.link.speech);
         if text.is_ascii() || speech == bound.speech {
             return None;
         }
@@ -259,83 +260,92 @@ impl Session {
 
     /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is
     /// what it seems to be, and the first try can follow them at once.
-    async fn execute_behind(&mut self, bound: &Bound, portal: &str, first: &First) -> Result<Flow, BackendLost> {
+    async fn execute_behind(
+        &mut self,
+        bound: &PreparedStatement,
+        portal: &str,
+        first: &OptimisticPlan,
+    ) -> Result<FrameOutcome, BackendLost> {
         let (statement, offset) = (&bound.statement, bound.offset);
-        self.talk.parsed_before = true;
+        self.channel.client_has_parsed = true;
         let tried = self.first_try_behind(statement, offset, first, portal).await;
-        if matches!(tried, Ok(Outcome::ClientFailed)) {
-            self.talk.parsed_before = false;
-            self.talk.link.pass_frame();
+        if matches!(tried, Ok(OptimisticOutcome::ClientFailed)) {
+            self.channel.client_has_parsed = false;
+            self.channel.link.pass_frame();
             self.skip_to_sync().await?;
-            return Ok(Flow::Continue);
+            return Ok(FrameOutcome::Continue);
         }
-        self.talk.link.take_frame();
-        self.eye.forget_portal(portal.as_bytes());
+        self.channel.link.take_frame();
+        self.interceptor.forget_portal(portal.as_bytes());
         let result = match tried {
-            Ok(Outcome::Done(reply)) => Ok(reply),
-            Ok(outcome) => self.at_its_pace(statement, offset, matches!(outcome, Outcome::Slow)).await,
+            Ok(OptimisticOutcome::Done(reply)) => Ok(reply),
+            Ok(outcome) => self.run_by_size(statement, offset, matches!(outcome, OptimisticOutcome::Slow)).await,
             Err(stop) => Err(stop),
         };
-        self.talk.parsed_before = false;
+        self.channel.client_has_parsed = false;
         self.executed(result).await
     }
 
     /// Gives the client what its Execute has come to.
-    pub(super) async fn executed(&mut self, result: Result<Reply, Stop>) -> Result<Flow, BackendLost> {
+    pub(super) async fn executed(&mut self, result: Result<Reply, RunError>) -> Result<FrameOutcome, BackendLost> {
         match result {
             Ok(reply) => {
-                self.talk.link.tell_front(&reply.frames);
-                self.talk.link.executes = self.talk.link.executes.saturating_add(1);
+                self.channel.link.send_to_client(&reply.frames);
+                self.channel.link.executes = self.channel.link.executes.saturating_add(1);
                 self.answer_sync();
             }
-            Err(Stop::ClientGone | Stop::Slow | Stop::Lost) => return Err(BackendLost),
+            Err(RunError::ClientGone | RunError::Slow | RunError::Lost) => return Err(BackendLost),
             Err(stop) => {
-                self.tell_stop(stop)?;
+                self.send_error(stop)?;
                 self.skip_to_sync().await?;
             }
         }
-        Ok(Flow::Continue)
+        Ok(FrameOutcome::Continue)
     }
 
     /// Whether this Execute is one of several in an implicit transaction, which must stay one.
     pub(super) async fn needs_block(&mut self) -> bool {
-        match self.eye.pipeline_control {
+        match self.interceptor.pipeline_control {
             _ if self.owns_block => false,
             Some(TransactionControl::Begin) => false,
             // Whether a block is open now only the server knows: its answer to BEGIN tells.
             Some(_) => true,
-            None if self.talk.link.status != b'I' => false,
-            None => self.talk.link.executes > 0 || self.talk.link.tag_after_next().await != Some(b'S'),
+            None if self.channel.link.status != b'I' => false,
+            None => self.channel.link.executes > 0 || self.channel.link.tag_after_next().await != Some(b'S'),
         }
     }
 
     /// COMMIT and its like in a pipeline that the proxy keeps in a block, where the server would see no block.
-    async fn control_amid(&mut self, control: TransactionControl, statement: &Statement) -> Result<Flow, BackendLost> {
+    async fn control_amid(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<FrameOutcome, BackendLost> {
         if !std::mem::take(&mut self.owns_block) {
-            self.talk.link.pass_frame();
-            return Ok(Flow::Continue);
+            self.channel.link.pass_frame();
+            return Ok(FrameOutcome::Continue);
         }
         match control {
             TransactionControl::Commit { chain: false }
             | TransactionControl::Rollback { chain: false }
             | TransactionControl::Prepare => {
-                self.talk.tell(&no_transaction());
-                self.talk.link.pass_frame();
+                self.channel.notify(&no_transaction());
+                self.channel.link.pass_frame();
             }
             TransactionControl::Begin => {
-                self.talk.link.take_frame();
-                if matches!(self.hushed_begin(statement).await?, Piece::Failed) {
+                self.channel.link.take_frame();
+                if matches!(self.hushed_begin(statement).await?, StatementOutcome::Failed) {
                     self.owns_block = true;
                     self.skip_to_sync().await?;
                 }
             }
             TransactionControl::Savepoint | TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
-                self.talk.link.take_frame();
+                self.channel.link.take_frame();
                 self.refuse_outside_block(control, statement).await?;
                 self.skip_to_sync().await?;
             }
         }
-        Ok(Flow::Continue)
+        Ok(FrameOutcome::Continue)
     }
 
     /// Whether the client's portal is of this statement, and nothing before it in the pipeline has failed.
@@ -357,33 +367,33 @@ impl Session {
              WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
         let mut batch = Batch::new();
         batch.statement(SQL, &[portal]);
-        self.talk.link.account(b'P');
-        self.talk.send(batch);
-        self.talk.link.tell_back(&FLUSH);
-        let mut gone = self.talk.canceller();
+        self.channel.link.account(b'P');
+        self.channel.send(batch);
+        self.channel.link.send_to_server(&FLUSH);
+        let mut gone = self.channel.canceller();
         let mut held: Vec<Bytes> = Vec::new();
         let mut found = None;
         // After our row: CommandComplete and the answers to two Close.
         let mut left = 3;
         while left > 0 {
-            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.link.next_back_frame(&mut gone).await?;
             match frame.first().copied().unwrap_or_default() {
-                b'S' | b'A' | b'N' => self.talk.link.tell_front(&frame),
+                b'S' | b'A' | b'N' => self.channel.link.send_to_client(&frame),
                 _ if found.is_some() => left -= 1,
                 b'1' | b'2' | b'3' => held.push(frame),
                 b'D' if frame.ends_with(MARK.as_bytes()) => {
                     // The last four are the answers to our Close, Close, Parse and Bind.
                     let clients = held.len().saturating_sub(4);
-                    held.drain(..clients).for_each(|frame| self.talk.link.tell_front(&frame));
-                    let speech = self.talk.link.speech;
+                    held.drain(..clients).for_each(|frame| self.channel.link.send_to_client(&frame));
+                    let speech = self.channel.link.speech;
                     let read = |text: &[u8]| String::from_utf8_lossy(&speech.readable(text)).into_owned();
                     let row = data_row(&frame[5..], read).unwrap_or_default();
                     found = Some(row.into_iter().next().flatten());
                 }
                 tag => {
-                    held.drain(..).for_each(|frame| self.talk.link.tell_front(&frame));
-                    self.talk.link.tell_front(&frame);
-                    self.talk.link.owed.received(tag);
+                    held.drain(..).for_each(|frame| self.channel.link.send_to_client(&frame));
+                    self.channel.link.send_to_client(&frame);
+                    self.channel.link.owed.received(tag);
                     if tag == b'E' {
                         return Ok(None);
                     }
@@ -404,31 +414,31 @@ impl Session {
         if block {
             batch.statement("BEGIN", &[]);
         }
-        let executes = self.talk.link.executes;
-        self.talk.link.account(b'S');
-        self.talk.link.executes = executes;
-        self.talk.send(batch.sync());
-        let mut gone = self.talk.canceller();
+        let executes = self.channel.link.executes;
+        self.channel.link.account(b'S');
+        self.channel.link.executes = executes;
+        self.channel.send(batch.sync());
+        let mut gone = self.channel.canceller();
         let mut failed = false;
         let mut explicit = false;
         loop {
-            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.link.next_back_frame(&mut gone).await?;
             let tag = frame.first().copied().unwrap_or_default();
-            self.talk.link.owed.received(tag);
+            self.channel.link.owed.received(tag);
             match tag {
                 b'Z' => break,
                 b'N' if block && ServerError::new(frame.clone()).sqlstate() == "25001" => explicit = true,
-                b'S' | b'A' | b'N' => self.talk.link.tell_front(&frame),
+                b'S' | b'A' | b'N' => self.channel.link.send_to_client(&frame),
                 b'E' => {
                     failed = true;
-                    self.talk.link.tell_front(&frame);
+                    self.channel.link.send_to_client(&frame);
                 }
                 _ => {}
             }
         }
         if block && !failed {
             self.owns_block = !explicit;
-            self.eye.watch_sync = self.owns_block;
+            self.interceptor.watch_sync = self.owns_block;
         }
         Ok(!failed)
     }
@@ -441,22 +451,22 @@ impl Session {
             b.put_slice(b"\0pgsluice: skipping to Sync after the error before\0");
             b.put_slice(&[0; 6]);
         });
-        self.talk.link.account(b'B');
-        self.talk.link.tell_back(&bind);
-        let mut gone = self.talk.canceller();
+        self.channel.link.account(b'B');
+        self.channel.link.send_to_server(&bind);
+        let mut gone = self.channel.canceller();
         loop {
-            let frame = self.talk.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.link.next_back_frame(&mut gone).await?;
             match frame.first() {
                 Some(b'E') => {
                     let error = ServerError::new(frame);
                     if error.is_fatal() {
-                        self.talk.link.tell_front(&error.frame);
+                        self.channel.link.send_to_client(&error.frame);
                         return Err(BackendLost);
                     }
-                    self.talk.link.owed.received(b'E');
+                    self.channel.link.owed.received(b'E');
                     return Ok(());
                 }
-                Some(b'S' | b'A' | b'N') => self.talk.link.tell_front(&frame),
+                Some(b'S' | b'A' | b'N') => self.channel.link.send_to_client(&frame),
                 _ => {}
             }
         }
@@ -465,15 +475,15 @@ impl Session {
     /// A Sync right behind what the proxy has done has nothing to end, and the server has just said how it stands: it needs no
     /// round trip of its own.
     fn answer_sync(&mut self) {
-        let link = &mut self.talk.link;
+        let link = &mut self.channel.link;
         let next = link.peek_frame().is_some_and(|(header, body)| header.tag == b'S' && body.is_empty());
         if self.owns_block || !next || link.owed.owed() > 0 || link.owed.unsynced() {
             return;
         }
         link.take_frame();
         link.executes = 0;
-        self.eye.synced();
-        self.tell_ready();
+        self.interceptor.synced();
+        self.send_ready();
     }
 }
 

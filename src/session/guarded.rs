@@ -7,7 +7,7 @@
 use super::ddl::shown;
 use super::{Session, pid_of};
 use crate::catalog::may_ask;
-use crate::execute::{Reply, Stop};
+use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::sql::{Class, Statement};
@@ -19,28 +19,28 @@ const MOST: usize = 10_000;
 
 /// What is known of the session's backend and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Guarding {
+pub(super) enum GuardOnly {
     #[default]
     Unknown,
     /// Plans can be made.
     No,
-    Only,
+    Yes,
 }
 
 impl Session {
     /// Whether its schema changes are only guarded. Asked once, and not again for a database and role that were found to be free: it costs
     /// a new session 10 ms. What is revoked later is noticed when the facts are asked for.
-    pub(super) async fn only_guards(&mut self) -> Result<bool, Stop> {
-        if self.guarding != Guarding::Unknown {
-            return Ok(self.guarding == Guarding::Only);
+    pub(super) async fn only_guards(&mut self) -> Result<bool, RunError> {
+        if self.guard_only != GuardOnly::Unknown {
+            return Ok(self.guard_only == GuardOnly::Yes);
         }
         let (database, role) = self.database_and_role();
         let place = (database.to_owned(), role.to_owned());
-        if self.shared.asked.contains_key(&place) {
-            self.guarding = Guarding::No;
+        if self.shared.may_plan.contains_key(&place) {
+            self.guard_only = GuardOnly::No;
             return Ok(false);
         }
-        let inside = self.talk.link.status == b'T';
+        let inside = self.channel.link.status == b'T';
         let mut batch = Batch::new();
         if inside {
             batch.statement("SAVEPOINT pgsluice", &[]);
@@ -49,7 +49,7 @@ impl Session {
         if inside {
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         }
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         if let Some(error) = answer.error {
             return match error.sqlstate() {
                 sqlstate::QUERY_CANCELED => Err(self.cancelled(error)),
@@ -60,53 +60,53 @@ impl Session {
         let mut values = row.into_iter();
         let pid: Option<i32> = values.next().flatten().and_then(|pid| pid.parse().ok());
         let refused = values.next().flatten();
-        if pid_of(&self.talk.link.key).is_some_and(|given| Some(given) != pid) {
+        if pid_of(&self.channel.link.key).is_some_and(|given| Some(given) != pid) {
             self.only_guard(&behind_a_pooler()).await?;
         } else if let Some(names) = refused {
             self.only_guard(&not_permitted(&format!("The role may not use {names} of pg_catalog."))).await?;
         } else {
-            self.guarding = Guarding::No;
-            if self.shared.asked.len() < MOST {
-                self.shared.asked.insert(place, ());
+            self.guard_only = GuardOnly::No;
+            if self.shared.may_plan.len() < MOST {
+                self.shared.may_plan.insert(place, ());
             }
         }
-        Ok(self.guarding == Guarding::Only)
+        Ok(self.guard_only == GuardOnly::Yes)
     }
 
     /// A question of the proxy's own was refused: what it put before it in a block is taken back.
-    pub(super) async fn refused(&mut self, error: &ServerError) -> Result<(), Stop> {
+    pub(super) async fn refused(&mut self, error: &ServerError) -> Result<(), RunError> {
         let (database, role) = self.database_and_role();
         let place = (database.to_owned(), role.to_owned());
-        self.shared.asked.remove(&place);
-        if self.talk.link.status == b'E' {
+        self.shared.may_plan.remove(&place);
+        if self.channel.link.status == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-            self.talk.ask(batch, None).await?;
+            self.channel.ask(batch, None).await?;
         }
         self.only_guard(&not_permitted(&format!("The server says: {}.", error.message()))).await
     }
 
-    fn cancelled(&self, error: ServerError) -> Stop {
-        self.talk.take_cancelled();
-        if self.talk.link.front_gone() { Stop::ClientGone } else { Stop::Server(error) }
+    fn cancelled(&self, error: ServerError) -> RunError {
+        self.channel.take_cancelled();
+        if self.channel.link.front_gone() { RunError::ClientGone } else { RunError::Server(error) }
     }
 
-    async fn only_guard(&mut self, report: &Report) -> Result<(), Stop> {
-        self.guarding = Guarding::Only;
+    async fn only_guard(&mut self, report: &Report) -> Result<(), RunError> {
+        self.guard_only = GuardOnly::Yes;
         let (user, database) = (&self.parameters.user, &self.parameters.database);
         tracing::warn!(user, database, detail = report.detail, "{}", report.message);
         // SHOW needs no privilege.
-        let heard = self.talk.ask_one("SHOW client_min_messages", &[]).await?;
+        let heard = self.channel.ask_one("SHOW client_min_messages", &[]).await?;
         let hushed = heard.value().is_some_and(|level| matches!(level, "warning" | "error" | "fatal" | "panic"));
         if self.shared.config.ddl.notices && !hushed {
-            self.talk.tell(report);
+            self.channel.notify(report);
         }
         Ok(())
     }
 
     /// The statement as written.
-    pub(super) async fn guard_only(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+    pub(super) async fn guard_only(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
         self.shared.metrics.ddl_guarded_only.add();
         let alone = match &statement.class {
             Class::Ddl(ddl) => {

@@ -243,12 +243,12 @@ async fn cancel(shared: &Arc<Shared>, packet: &[u8]) {
     shared.metrics.cancel_requests.add();
     let request = packet.get(8..).unwrap_or_default();
     let under_way = pid_of(&Bytes::copy_from_slice(request)).and_then(|pid| shared.cancellable(pid, request));
-    let on_its_way = under_way.as_ref().map(|(cancels, _)| cancels.sets_out());
+    let on_its_way = under_way.as_ref().map(|(cancels, _)| cancels.send());
     if let Err(error) = backend::cancel(&shared.target, packet).await {
         tracing::warn!(%error, "a cancel request did not reach the server");
     }
     if let Some((cancels, request)) = under_way {
-        cancels.ask(request);
+        cancels.cancel(request);
     }
     drop(on_its_way);
 }

@@ -9,7 +9,7 @@ mod aside;
 mod block;
 mod ddl;
 mod extended;
-mod eye;
+mod interceptor;
 mod guarded;
 mod hello;
 mod pipeline;
@@ -22,9 +22,9 @@ mod together;
 mod turn;
 mod unfinished;
 
-use crate::backend::{Cancels, Talk};
+use crate::backend::{CancelRequests, ServerChannel};
 use crate::config::Config;
-use crate::execute::leftover::Leftovers;
+use crate::execute::pending_undo::PendingUndos;
 use crate::metrics::Metrics;
 use crate::net::{Arrival, Keepalive, Target};
 use crate::pg::sqlstate;
@@ -34,8 +34,8 @@ use crate::tls;
 use crate::wire::startup::Parameters;
 use bytes::Bytes;
 use dashmap::DashMap;
-use eye::Eye;
-use slow::Lessons;
+use interceptor::Interceptor;
+use slow::TryHistory;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -52,9 +52,9 @@ pub struct Shared {
     /// Clients of each address, where there is a limit.
     seats: DashMap<IpAddr, usize>,
     /// What plans have left whose backends are gone.
-    leftovers: Leftovers,
+    pending_undos: PendingUndos,
     /// Databases and roles that may ask what plans need, without a pooler in between.
-    asked: DashMap<(String, String), ()>,
+    may_plan: DashMap<(String, String), ()>,
     /// Backend pid → its session, for CancelRequests that pass through here.
     cancels: DashMap<i32, Cancellable>,
 }
@@ -63,7 +63,7 @@ pub struct Shared {
 #[derive(Debug)]
 struct Cancellable {
     key: Bytes,
-    cancels: Arc<Cancels>,
+    cancels: Arc<CancelRequests>,
 }
 
 impl Shared {
@@ -82,8 +82,8 @@ impl Shared {
             front_tls: tls::Front::new(config.listen_tls.clone())?,
             metrics: Metrics::default(),
             seats: DashMap::new(),
-            leftovers: Leftovers::default(),
-            asked: DashMap::new(),
+            pending_undos: PendingUndos::default(),
+            may_plan: DashMap::new(),
             cancels: DashMap::new(),
             config,
         })
@@ -102,7 +102,7 @@ pub enum Drain {
 
 /// Whether the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
+enum FrameOutcome {
     Continue,
     End,
 }
@@ -110,13 +110,13 @@ enum Flow {
 #[derive(Debug)]
 struct Session {
     shared: Arc<Shared>,
-    talk: Talk,
-    eye: Eye,
+    channel: ServerChannel,
+    interceptor: Interceptor,
     /// Boxed, as it is looked at for the log only.
     parameters: Box<Parameters>,
     /// What its first tries have shown. Boxed, as few sessions try any.
-    lessons: Option<Box<Lessons>>,
-    guarding: guarded::Guarding,
+    try_history: Option<Box<TryHistory>>,
+    guard_only: guarded::GuardOnly,
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
@@ -147,29 +147,29 @@ impl Session {
             (true, true) => Login::Encrypted,
             _ => Login::Plain,
         };
-        let talk = Talk {
+        let channel = ServerChannel {
             link,
             target: Arc::clone(&shared.target),
-            parsed_before: false,
+            client_has_parsed: false,
             ends_unnamed: false,
             cancels: Arc::default(),
-            cancelling: Arc::default(),
-            covered: false,
-            salvaged: Vec::new(),
-            dismissed: false,
+            cancel_task: Arc::default(),
+            nap_pending: false,
+            rows_before_loss: Vec::new(),
+            server_has_ended: false,
             notifications: None,
             notifications_limit: u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX),
-            heard: None,
+            sent_notices: None,
             unsayable: AtomicBool::new(false),
         };
-        let eye = Eye::new(&shared, &hello.parameters);
+        let interceptor = Interceptor::new(&shared, &hello.parameters);
         Self {
             shared,
-            talk,
-            eye,
+            channel,
+            interceptor,
             parameters: Box::new(hello.parameters),
-            lessons: None,
-            guarding: guarded::Guarding::default(),
+            try_history: None,
+            guard_only: guarded::GuardOnly::default(),
             owns_block: false,
             _seat: hello.seat,
         }
@@ -178,27 +178,27 @@ impl Session {
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
         let limit = self.shared.config.proxy.login_timeout;
         match Box::pin(tokio::time::timeout(limit, self.login())).await {
-            Ok(Flow::Continue) => {}
-            Ok(Flow::End) => return,
+            Ok(FrameOutcome::Continue) => {}
+            Ok(FrameOutcome::End) => return,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
         }
         self.shared.metrics.sessions.add();
-        let registered = Registered::new(&self.shared, &self.talk);
+        let registered = Registered::new(&self.shared, &self.channel);
         self.relay(drain).await;
         drop(registered);
     }
 
     /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
-    async fn login(&mut self) -> Flow {
+    async fn login(&mut self) -> FrameOutcome {
         loop {
-            let event = self.talk.link.pump_settling(&mut self.eye).await;
+            let event = self.channel.link.pump_settling(&mut self.interceptor).await;
             match event {
                 Event::Settled => {
-                    self.talk.link.login = Login::Plain;
-                    return Flow::Continue;
+                    self.channel.link.login = Login::Plain;
+                    return FrameOutcome::Continue;
                 }
                 // No frame is looked at before the session is ready.
-                Event::Frame => self.talk.link.pass_frame(),
+                Event::Frame => self.channel.link.pass_frame(),
                 other => return self.end(other).await,
             }
         }
@@ -214,9 +214,9 @@ impl Session {
                 biased;
                 event = async {
                     if draining == Drain::Idle {
-                        self.talk.link.pump_settling(&mut self.eye).await
+                        self.channel.link.pump_settling(&mut self.interceptor).await
                     } else {
-                        self.talk.link.pump(&mut self.eye).await
+                        self.channel.link.pump(&mut self.interceptor).await
                     }
                 } => event,
                 _ = drain.changed() => continue,
@@ -224,32 +224,32 @@ impl Session {
             let flow = match event {
                 // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
                 Event::Frame => self.attend_until(drain).await,
-                Event::Settled => Flow::Continue,
+                Event::Settled => FrameOutcome::Continue,
                 other => Box::pin(self.end(other)).await,
             };
-            if flow == Flow::End {
+            if flow == FrameOutcome::End {
                 return;
             }
         }
     }
 
     /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
-    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Flow {
-        let cancels = Arc::clone(&self.talk.cancels);
-        let mut cancel = self.talk.canceller();
-        let key = self.talk.link.key.clone();
+    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> FrameOutcome {
+        let cancels = Arc::clone(&self.channel.cancels);
+        let mut cancel = self.channel.canceller();
+        let key = self.channel.link.key.clone();
         let mut attending = Box::pin(self.attend());
         tokio::select! {
             flow = &mut attending => return flow,
             () = drained(drain) => {}
         }
-        cancels.ask(cancels.under_way());
+        cancels.cancel(cancels.current());
         cancel(&key);
-        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Flow::End)
+        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(FrameOutcome::End)
     }
 
     fn is_idle(&self) -> bool {
-        self.talk.link.status == b'I' && self.talk.link.owed.owed() == 0 && !self.talk.link.owed.unsynced()
+        self.channel.link.status == b'I' && self.channel.link.owed.owed() == 0 && !self.channel.link.owed.unsynced()
     }
 
     /// The proxy goes away: the client is told as the server would tell it.
@@ -263,16 +263,16 @@ impl Session {
 
     /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
     async fn last_word(&mut self, report: &Report) {
-        if self.talk.link.between_messages() {
-            self.talk.tell(report);
+        if self.channel.link.between_messages() {
+            self.channel.notify(report);
         }
         self.close().await;
     }
 
     /// One frame of the client's that needs a look.
-    async fn attend(&mut self) -> Flow {
-        let Some(header) = self.talk.link.peek_header() else { return Flow::End };
-        self.talk.cancels.begin();
+    async fn attend(&mut self) -> FrameOutcome {
+        let Some(header) = self.channel.link.peek_header() else { return FrameOutcome::End };
+        self.channel.cancels.begin();
         let flow = match header.tag {
             b'Q' => self.query().await,
             b'P' => self.parse().await,
@@ -280,23 +280,23 @@ impl Session {
             b'S' => self.sync().await,
             b'B' => self.refuse_session(&extended::prepared_too_much()).await,
             _ => {
-                self.talk.link.pass_frame();
-                Flow::Continue
+                self.channel.link.pass_frame();
+                FrameOutcome::Continue
             }
         };
-        self.tell_notifications();
+        self.send_notifications();
         flow
     }
 
     /// The server delivers notifications between two commands of the client's, not amid one.
-    fn tell_notifications(&mut self) {
-        if let Some(held) = self.talk.notifications.take() {
-            self.talk.link.tell_front(&held);
+    fn send_notifications(&mut self) {
+        if let Some(held) = self.channel.notifications.take() {
+            self.channel.link.send_to_client(&held);
         }
     }
 
     /// An event that ends the session.
-    async fn end(&mut self, event: Event) -> Flow {
+    async fn end(&mut self, event: Event) -> FrameOutcome {
         match event {
             Event::Broken { front: true, what } => {
                 tracing::info!(what, "a client broke the protocol");
@@ -308,12 +308,12 @@ impl Session {
             }
             Event::BackendClosed | Event::FrontendGone | Event::Frame | Event::Settled => self.close().await,
         }
-        Flow::End
+        FrameOutcome::End
     }
 
     /// Gives the client what is still on its way, for a short while.
     async fn close(&mut self) {
-        let _ = tokio::time::timeout(LAST_WORDS, self.talk.link.finish_front()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.channel.link.finish_front()).await;
     }
 }
 
@@ -338,7 +338,7 @@ struct Registered {
 }
 
 impl Registered {
-    fn new(shared: &Arc<Shared>, talk: &Talk) -> Self {
+    fn new(shared: &Arc<Shared>, talk: &ServerChannel) -> Self {
         let key = talk.link.key.clone();
         let place = pid_of(&key).map(|pid| (pid, key.clone()));
         if let Some((pid, _)) = place {
@@ -364,12 +364,12 @@ impl Shared {
     /// The session that a CancelRequest is for, and what it has under way: if that is just between two of its
     /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to
     /// the last byte, as the server demands it too.
-    fn cancellable(&self, pid: i32, request: &[u8]) -> Option<(Arc<Cancels>, u32)> {
+    fn cancellable(&self, pid: i32, request: &[u8]) -> Option<(Arc<CancelRequests>, u32)> {
         let found = self.cancels.get(&pid)?;
         // Every byte is compared, so that the time tells nothing of the key.
         let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
         let right = differ == 0 && found.key.len() == request.len();
-        right.then(|| (Arc::clone(&found.cancels), found.cancels.under_way()))
+        right.then(|| (Arc::clone(&found.cancels), found.cancels.current()))
     }
 }
 

@@ -4,9 +4,9 @@
 //! be refused in the words for one. And a name that was given twice means what the server says.
 
 use super::extended::is_of;
-use super::prepared::Bound;
-use super::simple::{Understood, acts, characters};
-use super::{Flow, Session};
+use super::prepared::PreparedStatement;
+use super::simple::{TextVerdict, acts, characters};
+use super::{FrameOutcome, Session};
 use crate::backend::BackendLost;
 use crate::relay::Event;
 use crate::sql::Class;
@@ -23,58 +23,58 @@ impl Session {
     /// `None`: nothing to act on.
     pub(super) async fn as_the_server_has_it(
         &mut self,
-        bound: Arc<Bound>,
+        bound: Arc<PreparedStatement>,
         portal: &str,
-    ) -> Result<Option<Arc<Bound>>, BackendLost> {
+    ) -> Result<Option<Arc<PreparedStatement>>, BackendLost> {
         let name = portal.as_bytes();
-        if self.eye.is_sure(name) || self.eye.is_fresh(name) {
+        if self.interceptor.is_sure(name) || self.interceptor.is_fresh(name) {
             return Ok(Some(bound));
         }
         let Some(text) = self.portal_text(portal).await?.flatten() else { return Ok(None) };
         let found = if is_of(&bound.statement, &text) {
             Some(Arc::clone(&bound))
-        } else if let Understood::Act(mut statements) = self.understand(text.as_bytes()).await {
-            let speech = self.talk.link.speech;
+        } else if let TextVerdict::Act(mut statements) = self.judge_text(text.as_bytes()).await {
+            let speech = self.channel.link.speech;
             let one = statements.pop().filter(|_| statements.is_empty());
             // The types of its parameters are not known: such a call is the server's to serve.
             let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
             one.map(|statement| {
                 let offset = characters(&text.as_bytes()[..statement.range.start]);
-                Arc::new(Bound { statement, offset, types: Vec::new(), speech })
+                Arc::new(PreparedStatement { statement, offset, types: Vec::new(), speech })
             })
         } else {
             None
         };
-        self.eye.correct(&bound, found.as_ref());
+        self.interceptor.correct(&bound, found.as_ref());
         Ok(found.filter(|found| acts(&found.statement)))
     }
 
     /// The client's Sync ends the pipeline that the proxy keeps in a block.
-    pub(super) async fn sync(&mut self) -> Flow {
-        self.talk.link.pass_frame();
-        self.eye.synced();
-        match self.talk.link.settle(true).await {
+    pub(super) async fn sync(&mut self) -> FrameOutcome {
+        self.channel.link.pass_frame();
+        self.interceptor.synced();
+        match self.channel.link.settle(true).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         if std::mem::take(&mut self.owns_block) && self.close_block().await.is_err() {
             return self.end(Event::BackendClosed).await;
         }
-        self.eye.watch_sync = false;
+        self.interceptor.watch_sync = false;
         self.look_at_block();
-        self.tell_ready();
-        Flow::Continue
+        self.send_ready();
+        FrameOutcome::Continue
     }
 
     /// The error that a statement may not run in a transaction block, in the server's own words for a pipeline, in its language
     /// and version. The block of ours has failed, and is ended.
     pub(super) async fn as_in_a_pipeline(&mut self, error: ServerError) -> Result<ServerError, BackendLost> {
         self.owns_block = false;
-        self.eye.watch_sync = false;
-        self.talk.ask_one("ROLLBACK", &[]).await?;
+        self.interceptor.watch_sync = false;
+        self.channel.ask_one("ROLLBACK", &[]).await?;
         let in_block = self.refusal_behind("BEGIN").await?;
-        if self.talk.link.status != b'I' {
-            self.talk.ask_one("ROLLBACK", &[]).await?;
+        if self.channel.link.status != b'I' {
+            self.channel.ask_one("ROLLBACK", &[]).await?;
         }
         let in_pipeline = self.refusal_behind("SELECT 1").await?;
         Ok(in_block.zip(in_pipeline).and_then(|words| reworded(&error, &words)).unwrap_or(error))
@@ -84,7 +84,7 @@ impl Session {
         let mut batch = Batch::new();
         batch.statement(before, &[]);
         batch.statement(REFUSED, &[]);
-        let answer = self.talk.ask(batch, None).await?;
+        let answer = self.channel.ask(batch, None).await?;
         Ok(answer.error.map(|error| error.message().to_owned()))
     }
 }

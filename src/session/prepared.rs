@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// A prepared statement, and how many characters of the client's text stand before it, for error positions.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct PreparedStatement {
     pub(super) statement: Statement,
     pub(super) offset: usize,
     /// The types of its parameters, as in Parse behind the text; of a call that waits for an advisory lock alone.
@@ -20,9 +20,9 @@ pub(super) struct Bound {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
-    statements: Names,
-    portals: Names,
+pub(super) struct PreparedStatements {
+    statements: NameTable,
+    portals: NameTable,
     /// Counts what was added.
     clock: u64,
     /// Counts the client's pipelines.
@@ -30,14 +30,14 @@ pub(super) struct Prepared {
 }
 
 #[derive(Debug, Default)]
-struct Names {
+struct NameTable {
     entries: HashMap<Vec<u8>, Entry>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    bound: Arc<Bound>,
+    bound: Arc<PreparedStatement>,
     since: u64,
     /// In which pipeline it was parsed; of a portal: parsed and bound, if in one.
     pipeline: Option<u64>,
@@ -56,7 +56,7 @@ pub(super) fn as_kept(name: &[u8]) -> &[u8] {
 /// What an entry takes besides its name and its text: the statement as it was read, and its place in the map.
 const ENTRY: usize = 1024;
 
-impl Names {
+impl NameTable {
     fn put(&mut self, name: &[u8], entry: Entry) {
         self.remove(name);
         let name = as_kept(name);
@@ -95,8 +95,8 @@ impl Names {
     }
 }
 
-impl Prepared {
-    pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) {
+impl PreparedStatements {
+    pub(super) fn prepare(&mut self, name: &[u8], bound: PreparedStatement) {
         self.clock += 1;
         let sure = name.is_empty() || !self.has(name);
         let bound = Arc::new(bound);
@@ -134,7 +134,7 @@ impl Prepared {
     }
 
     /// The server has told what a portal of `bound` is: `found`, or nothing to act on.
-    pub(super) fn correct(&mut self, bound: &Arc<Bound>, found: Option<&Arc<Bound>>) {
+    pub(super) fn correct(&mut self, bound: &Arc<PreparedStatement>, found: Option<&Arc<PreparedStatement>>) {
         for names in [&mut self.statements, &mut self.portals] {
             let of_it = names.entries.iter().filter(|(_, entry)| Arc::ptr_eq(&entry.bound, bound));
             for name in of_it.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
@@ -152,7 +152,7 @@ impl Prepared {
     }
 
     /// The statement that a portal was bound to.
-    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
+    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<PreparedStatement>> {
         self.portals.get(name).map(|entry| Arc::clone(&entry.bound))
     }
 
@@ -201,13 +201,18 @@ mod tests {
     use super::*;
     use crate::sql::parse;
 
-    fn bound(sql: &str) -> Bound {
-        Bound { statement: parse(sql).unwrap().pop().unwrap(), offset: 0, types: Vec::new(), speech: Speech::default() }
+    fn bound(sql: &str) -> PreparedStatement {
+        PreparedStatement {
+            statement: parse(sql).unwrap().pop().unwrap(),
+            offset: 0,
+            types: Vec::new(),
+            speech: Speech::default(),
+        }
     }
 
     #[test]
     fn the_oldest_goes_first_and_nothing_is_left_of_it() {
-        let mut prepared = Prepared::default();
+        let mut prepared = PreparedStatements::default();
         prepared.prepare(b"a", bound("DROP TABLE a"));
         prepared.bind(b"p", b"a", b"");
         prepared.prepare(b"b", bound("DROP TABLE b"));
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn fresh_is_what_was_parsed_and_bound_in_this_pipeline() {
-        let mut prepared = Prepared::default();
+        let mut prepared = PreparedStatements::default();
         prepared.prepare(b"", bound("DROP TABLE a"));
         assert!(!prepared.is_fresh(b""));
         prepared.bind(b"", b"", b"");
@@ -247,8 +252,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_given_again_keeps_its_meaning_until_the_server_is_asked() {
-        let mut prepared = Prepared::default();
-        let text = |prepared: &Prepared| prepared.portal(b"p").map(|bound| bound.statement.text.clone());
+        let mut prepared = PreparedStatements::default();
+        let text = |prepared: &PreparedStatements| prepared.portal(b"p").map(|bound| bound.statement.text.clone());
         prepared.prepare(b"n", bound("DROP TABLE a"));
         prepared.bind(b"p", b"n", b"");
         assert!(prepared.is_sure(b"p"));
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn long_names_are_one_behind_what_the_server_keeps() {
         let [long, longer] = [70, 80].map(|length| "n".repeat(length).into_bytes());
-        let mut prepared = Prepared::default();
+        let mut prepared = PreparedStatements::default();
         prepared.prepare(&long, bound("DROP TABLE a"));
         prepared.bind(&long, &longer, b"");
         assert!(prepared.portal(&longer).is_some() && prepared.portal(as_kept(&long)).is_some());

@@ -4,10 +4,10 @@
 //! transaction block that the proxy opens and commits, and the client gets one ReadyForQuery.
 
 use super::ddl::shown;
-use super::{Flow, Session};
+use super::{FrameOutcome, Session};
 use crate::backend::BackendLost;
 use crate::config::{Fallback, Mode};
-use crate::execute::Stop;
+use crate::execute::RunError;
 use crate::pg::sqlstate;
 use crate::plan;
 use crate::relay::Event;
@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use std::sync::Arc;
 
 /// What becomes of a text.
-pub(super) enum Understood {
+pub(super) enum TextVerdict {
     /// With its statements, where it could be parsed.
     Relay(Vec<Statement>),
     Refuse(Report),
@@ -27,22 +27,22 @@ pub(super) enum Understood {
 }
 
 /// How a piece of a string ended.
-pub(super) enum Piece {
+pub(super) enum StatementOutcome {
     Done,
     /// The client has the error; the rest of the string is skipped.
     Failed,
 }
 
 impl Session {
-    pub(super) async fn query(&mut self) -> Flow {
-        if self.eye.oversize {
+    pub(super) async fn query(&mut self) -> FrameOutcome {
+        if self.interceptor.oversize {
             return self.refuse_oversize().await;
         }
-        let Some((_, body)) = self.talk.link.peek_frame() else { return Flow::End };
-        let speech = self.talk.link.speech;
+        let Some((_, body)) = self.channel.link.peek_frame() else { return FrameOutcome::End };
+        let speech = self.channel.link.speech;
         let text = message::query(body).map(|text| speech.readable(text).into_owned()).unwrap_or_default();
         // After an error in a pipeline the server skips even a Query.
-        if self.talk.link.owed.skipping() {
+        if self.channel.link.owed.skipping() {
             return self.pass();
         }
         if self.owns_block {
@@ -52,38 +52,38 @@ impl Session {
             };
         }
         self.look_at_block();
-        let statements = match self.understand(&text).await {
-            Understood::Act(statements) if self.interceptable() => statements,
-            Understood::Refuse(report) => return self.refuse_text(&report).await,
-            Understood::Act(_) => {
+        let statements = match self.judge_text(&text).await {
+            TextVerdict::Act(statements) if self.interceptable() => statements,
+            TextVerdict::Refuse(report) => return self.refuse_text(&report).await,
+            TextVerdict::Act(_) => {
                 self.shared.metrics.ddl_uninterceptable.add();
-                self.eye.block = None;
-                self.talk.link.pass_frame();
-                return Flow::Continue;
+                self.interceptor.block = None;
+                self.channel.link.pass_frame();
+                return FrameOutcome::Continue;
             }
-            Understood::Relay(statements) => {
+            TextVerdict::Relay(statements) => {
                 self.passed(&statements);
-                self.talk.link.pass_frame();
-                return Flow::Continue;
+                self.channel.link.pass_frame();
+                return FrameOutcome::Continue;
             }
         };
         if self.is_held(&statements) {
             return self.pass();
         }
-        match self.talk.link.settle(false).await {
+        match self.channel.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         // The frame went to a copy that it made fail.
-        if !self.talk.link.owed.certain() {
-            return Flow::Continue;
+        if !self.channel.link.owed.certain() {
+            return FrameOutcome::Continue;
         }
         // What came before it has changed how it is read.
-        if self.talk.link.speech != speech {
+        if self.channel.link.speech != speech {
             return Box::pin(self.query()).await;
         }
         // In a failed block every statement is refused, by the server.
-        if self.talk.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
+        if self.channel.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
             return self.pass();
         }
         let result = match self.server_reads(&statements).await {
@@ -93,17 +93,17 @@ impl Session {
         };
         match result {
             Ok(()) => {
-                self.tell_ready();
-                Flow::Continue
+                self.send_ready();
+                FrameOutcome::Continue
             }
             Err(BackendLost) => self.end(Event::BackendClosed).await,
         }
     }
 
     /// The frame goes to the server as it came.
-    fn pass(&mut self) -> Flow {
-        self.talk.link.pass_frame();
-        Flow::Continue
+    fn pass(&mut self) -> FrameOutcome {
+        self.channel.link.pass_frame();
+        FrameOutcome::Continue
     }
 
     /// Answers a Query in place of the server, but for ReadyForQuery.
@@ -121,22 +121,22 @@ impl Session {
 
     /// Where nothing had to be asked for the Query, so that nothing of it has come to the server.
     async fn end_unnamed(&mut self) -> Result<(), BackendLost> {
-        if self.talk.ends_unnamed {
-            self.talk.ask(message::Batch::new(), None).await?;
+        if self.channel.ends_unnamed {
+            self.channel.ask(message::Batch::new(), None).await?;
         }
         Ok(())
     }
 
     /// A Query behind a pipeline that has no Sync, whose implicit transaction the proxy keeps as a block: the
     /// string belongs to that transaction, and ends it.
-    async fn query_ends_pipeline(&mut self, text: &[u8]) -> Result<Flow, BackendLost> {
+    async fn query_ends_pipeline(&mut self, text: &[u8]) -> Result<FrameOutcome, BackendLost> {
         if !self.catch_up().await? {
-            self.talk.link.pass_frame();
-            return Ok(Flow::Continue);
+            self.channel.link.pass_frame();
+            return Ok(FrameOutcome::Continue);
         }
         self.take_query();
         self.owns_block = false;
-        self.eye.watch_sync = false;
+        self.interceptor.watch_sync = false;
         let statements = self.parsed(text).await.unwrap_or_default();
         if statements.is_empty() {
             self.piece(text).await?;
@@ -144,26 +144,26 @@ impl Session {
         } else {
             self.string(&statements, text, true).await?;
         }
-        self.tell_ready();
-        Ok(Flow::Continue)
+        self.send_ready();
+        Ok(FrameOutcome::Continue)
     }
 
     /// The Query is answered here, and ends what it would have ended on the server.
     fn take_query(&mut self) {
-        self.talk.link.take_frame();
-        self.talk.ends_unnamed = true;
-        self.eye.forget(b"");
-        self.eye.forget_portal(b"");
+        self.channel.link.take_frame();
+        self.channel.ends_unnamed = true;
+        self.interceptor.forget(b"");
+        self.interceptor.forget_portal(b"");
     }
 
     /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts
     /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
     pub(super) async fn parsed(&mut self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
-        let speech = self.talk.link.speech;
+        let speech = self.channel.link.speech;
         let options = sql::ParseOptions {
             standard_conforming_strings: speech.conforming(),
-            newer: self.talk.link.server > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
+            newer: self.channel.link.server > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
         };
         let text = std::str::from_utf8(text).ok()?;
         let mut statements = if text.len() <= SURELY_QUICK {
@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// What becomes of a text with DDL keywords.
-    pub(super) async fn understand(&mut self, text: &[u8]) -> Understood {
+    pub(super) async fn judge_text(&mut self, text: &[u8]) -> TextVerdict {
         let parsed = self.parsed(text).await;
         let shared = Arc::clone(&self.shared);
         let ddl = &shared.config.ddl;
@@ -193,8 +193,8 @@ impl Session {
             self.shared.metrics.texts_unparsable.add();
             tracing::debug!("a text with DDL keywords could not be parsed");
             return match ddl.unparsable {
-                Fallback::Relay => Understood::Relay(Vec::new()),
-                Fallback::Refuse => Understood::Refuse(
+                Fallback::Relay => TextVerdict::Relay(Vec::new()),
+                Fallback::Refuse => TextVerdict::Refuse(
                     Report::error(
                         sqlstate::FEATURE_NOT_SUPPORTED,
                         "statement has DDL keywords and cannot be parsed by the proxy",
@@ -204,17 +204,17 @@ impl Session {
             };
         };
         if !statements.iter().any(acts) {
-            return Understood::Relay(statements);
+            return TextVerdict::Relay(statements);
         }
         // The server reads the whole string before it runs any of it.
         if statements.len() > 1 && may_change_encoding(text) {
-            return Understood::Relay(Vec::new());
+            return TextVerdict::Relay(Vec::new());
         }
         if statements.len() > ddl.statements_limit {
             self.shared.metrics.texts_oversize.add();
             return match ddl.oversize {
-                Fallback::Relay => Understood::Relay(Vec::new()),
-                Fallback::Refuse => Understood::Refuse(
+                Fallback::Relay => TextVerdict::Relay(Vec::new()),
+                Fallback::Refuse => TextVerdict::Refuse(
                     Report::error(
                         sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
                         "string has more statements than the proxy may inspect",
@@ -228,61 +228,61 @@ impl Session {
                 self.shared.metrics.ddl_seen.add();
                 tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
             }
-            return Understood::Relay(Vec::new());
+            return TextVerdict::Relay(Vec::new());
         }
-        Understood::Act(statements)
+        TextVerdict::Act(statements)
     }
 
     /// An error of the proxy's in place of the whole string.
-    async fn refuse_text(&mut self, report: &Report) -> Flow {
+    async fn refuse_text(&mut self, report: &Report) -> FrameOutcome {
         if !self.interceptable() {
             return self.refuse_session(report).await;
         }
-        match self.talk.link.settle(false).await {
+        match self.channel.link.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         // The frame went to a copy that it made fail.
-        if !self.talk.link.owed.certain() {
-            return Flow::Continue;
+        if !self.channel.link.owed.certain() {
+            return FrameOutcome::Continue;
         }
         self.take_query();
         self.shared.metrics.ddl_refused.add();
-        let failed = self.talk.link.status == b'T' && self.fail_block().await.is_err();
+        let failed = self.channel.link.status == b'T' && self.fail_block().await.is_err();
         if failed || self.end_unnamed().await.is_err() {
             return self.end(Event::BackendClosed).await;
         }
-        self.talk.tell(report);
-        self.tell_ready();
-        Flow::Continue
+        self.channel.notify(report);
+        self.send_ready();
+        FrameOutcome::Continue
     }
 
     /// Where an error could not be put in its place among the server's answers, the session ends with it.
-    pub(super) async fn refuse_session(&mut self, report: &Report) -> Flow {
+    pub(super) async fn refuse_session(&mut self, report: &Report) -> FrameOutcome {
         self.shared.metrics.ddl_refused.add();
         self.last_word(&Report { severity: Severity::Fatal, ..report.clone() }).await;
-        Flow::End
+        FrameOutcome::End
     }
 
     /// Fails the transaction block, as an error of the server's would have.
     pub(super) async fn fail_block(&mut self) -> Result<(), BackendLost> {
-        self.talk.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before was refused\"", &[]).await?;
+        self.channel.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before was refused\"", &[]).await?;
         Ok(())
     }
 
     /// ReadyForQuery, for a Query that the server did not see.
-    pub(super) fn tell_ready(&mut self) {
-        self.tell_notifications();
+    pub(super) fn send_ready(&mut self) {
+        self.send_notifications();
         let mut ready = BytesMut::new();
-        reply::put_ready(&mut ready, self.talk.link.status);
-        self.talk.link.tell_front(&ready);
+        reply::put_ready(&mut ready, self.channel.link.status);
+        self.channel.link.send_to_client(&ready);
     }
 
     fn interceptable(&self) -> bool {
-        self.talk.link.owed.certain() && !self.talk.link.owed.unsynced()
+        self.channel.link.owed.certain() && !self.channel.link.owed.unsynced()
     }
 
-    async fn refuse_oversize(&mut self) -> Flow {
+    async fn refuse_oversize(&mut self) -> FrameOutcome {
         self.refuse_session(
             &Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
                 "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",
@@ -292,69 +292,73 @@ impl Session {
     }
 
     /// Acts on one statement and puts all that the client gets for it on its way, ReadyForQuery excepted.
-    pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+    pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<StatementOutcome, BackendLost> {
         if let Class::ExplainDdl(inner) = &statement.class {
             let sql = self.explain(inner).await?;
-            return self.piece(&self.talk.said_or_in_words(&sql)).await;
+            return self.piece(&self.channel.said_or_in_words(&sql)).await;
         }
         match self.run_ddl(statement, offset).await {
             Ok(reply) => {
-                self.talk.link.tell_front(&reply.frames);
-                Ok(Piece::Done)
+                self.channel.link.send_to_client(&reply.frames);
+                Ok(StatementOutcome::Done)
             }
             Err(stop) => {
-                self.tell_stop(stop)?;
-                Ok(Piece::Failed)
+                self.send_error(stop)?;
+                Ok(StatementOutcome::Failed)
             }
         }
     }
 
     /// Acts on the last statement of a string. The server commits before it says that this one is complete.
-    pub(super) async fn act_and_commit(&mut self, statement: &Statement, offset: usize) -> Result<Piece, BackendLost> {
+    pub(super) async fn act_and_commit(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+    ) -> Result<StatementOutcome, BackendLost> {
         let reply = match self.run_ddl(statement, offset).await {
             Ok(reply) => reply,
             Err(stop) => {
-                self.tell_stop(stop)?;
+                self.send_error(stop)?;
                 self.close_block().await?;
-                return Ok(Piece::Failed);
+                return Ok(StatementOutcome::Failed);
             }
         };
-        let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error else {
-            self.talk.link.tell_front(&reply.frames);
-            return Ok(Piece::Done);
+        let Some(error) = self.channel.ask_one("COMMIT", &[]).await?.error else {
+            self.channel.link.send_to_client(&reply.frames);
+            return Ok(StatementOutcome::Done);
         };
-        self.talk.link.tell_front(&reply.notices());
-        self.talk.link.tell_front(&error.frame);
-        Ok(Piece::Failed)
+        self.channel.link.send_to_client(&reply.notices());
+        self.channel.link.send_to_client(&error.frame);
+        Ok(StatementOutcome::Failed)
     }
 
     /// The client's ErrorResponse.
-    pub(super) fn tell_stop(&mut self, stop: Stop) -> Result<(), BackendLost> {
+    pub(super) fn send_error(&mut self, stop: RunError) -> Result<(), BackendLost> {
         match &stop {
-            Stop::Server(error) => self.talk.link.tell_front(&error.frame),
-            Stop::Report(report) => self.talk.tell(report),
-            Stop::Stale | Stop::Slow => {
-                self.talk.tell(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again."));
+            RunError::Server(error) => self.channel.link.send_to_client(&error.frame),
+            RunError::Report(report) => self.channel.notify(report),
+            RunError::Stale | RunError::Slow => {
+                self.channel.notify(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again."));
             }
-            Stop::ClientGone | Stop::Lost => return Err(BackendLost),
+            RunError::ClientGone | RunError::Lost => return Err(BackendLost),
         }
         Ok(())
     }
 
     /// A piece of a string as a Query of its own; its ReadyForQuery is kept back.
-    pub(super) async fn piece(&mut self, sql: &[u8]) -> Result<Piece, BackendLost> {
+    pub(super) async fn piece(&mut self, sql: &[u8]) -> Result<StatementOutcome, BackendLost> {
         let mut query = BytesMut::with_capacity(sql.len() + 8);
-        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.talk.link.speech.say(sql));
+        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.channel.link.speech.say(sql));
         put_query(&mut query, said.as_deref().unwrap_or(sql));
-        let before = self.talk.link.errors;
-        self.talk.ends_unnamed = false;
-        self.talk.link.account(b'Q');
-        self.talk.link.tell_back(&query);
-        match self.talk.link.settle(true).await {
+        let before = self.channel.link.errors;
+        self.channel.ends_unnamed = false;
+        self.channel.link.account(b'Q');
+        self.channel.link.send_to_server(&query);
+        match self.channel.link.settle(true).await {
             Event::Settled => {}
             _ => return Err(BackendLost),
         }
-        Ok(if self.talk.link.errors == before { Piece::Done } else { Piece::Failed })
+        Ok(if self.channel.link.errors == before { StatementOutcome::Done } else { StatementOutcome::Failed })
     }
 }
 

@@ -5,15 +5,15 @@
 //! it; where there is no other way, it is guarded, with a WARNING, and takes as long as it takes directly.
 
 use super::Session;
-use crate::execute::{Reply, Stop};
-use crate::plan::first::{First, Vain};
+use crate::execute::{Reply, RunError};
+use crate::plan::optimistic::{FirstTryMiss, OptimisticPlan};
 use crate::sql::Statement;
 
 /// What the first tries of a session have shown.
 #[derive(Debug, Default)]
-pub(super) struct Lessons {
+pub(super) struct TryHistory {
     /// Relations whose schema changes need facts: another try would be as vain, and an ERROR in the server's log.
-    vain: Vec<Vain>,
+    misses: Vec<FirstTryMiss>,
     /// The statement at hand has outlived its hold budget: it is planned as if its table were large.
     slow: bool,
     /// One that has done so among others, and goes by itself soon.
@@ -25,15 +25,15 @@ const VAIN: usize = 64;
 
 impl Session {
     /// With all that its plan depends on; `slow`: it has outlived its hold budget before.
-    pub(super) async fn at_its_pace(
+    pub(super) async fn run_by_size(
         &mut self,
         statement: &Statement,
         offset: usize,
         slow: bool,
-    ) -> Result<Reply, Stop> {
+    ) -> Result<Reply, RunError> {
         self.plan_as_slow(slow);
         let mut result = self.run_fully(statement, offset).await;
-        if matches!(result, Err(Stop::Slow)) {
+        if matches!(result, Err(RunError::Slow)) {
             self.plan_as_slow(true);
             // Facts are asked for anew: more is worth asking now, and others have had the table meanwhile.
             result = self.run_fully(statement, offset).await;
@@ -44,35 +44,35 @@ impl Session {
 
     fn plan_as_slow(&mut self, slow: bool) {
         if slow || self.nothing_is_small() {
-            self.lessons.get_or_insert_default().slow = slow;
+            self.try_history.get_or_insert_default().slow = slow;
         }
     }
 
     /// Whether the statement at hand is planned so.
     pub(super) fn nothing_is_small(&self) -> bool {
-        self.lessons.as_ref().is_some_and(|lessons| lessons.slow)
+        self.try_history.as_ref().is_some_and(|lessons| lessons.slow)
     }
 
     /// A statement that was tried together with others.
     pub(super) fn remember_slow(&mut self, statement: &Statement) {
-        self.lessons.get_or_insert_default().slow_next = Some(statement.text.clone());
+        self.try_history.get_or_insert_default().slow_next = Some(statement.text.clone());
     }
 
     /// Whether it was this one.
     pub(super) fn is_slow(&mut self, statement: &Statement) -> bool {
-        let next = self.lessons.as_mut().map(|lessons| &mut lessons.slow_next);
+        let next = self.try_history.as_mut().map(|lessons| &mut lessons.slow_next);
         next.and_then(|next| next.take_if(|text| *text == statement.text)).is_some()
     }
 
     /// The condition of a first try did not hold.
-    pub(super) fn remember_vain(&mut self, first: &First) {
-        let lessons = self.lessons.get_or_insert_default();
-        if lessons.vain.len() < VAIN {
-            lessons.vain.extend(first.condition.vain());
+    pub(super) fn remember_miss(&mut self, first: &OptimisticPlan) {
+        let lessons = self.try_history.get_or_insert_default();
+        if lessons.misses.len() < VAIN {
+            lessons.misses.extend(first.condition.miss());
         }
     }
 
-    pub(super) fn is_vain(&self, first: &First) -> bool {
-        self.lessons.as_ref().is_some_and(|lessons| first.condition.is_vain(&lessons.vain))
+    pub(super) fn misses_again(&self, first: &OptimisticPlan) -> bool {
+        self.try_history.as_ref().is_some_and(|lessons| first.condition.missed_before(&lessons.misses))
     }
 }

@@ -5,8 +5,8 @@
 
 use super::Session;
 use super::extended::stands_alone;
-use super::simple::{Piece, acts, characters};
-use super::together::Tried;
+use super::simple::{StatementOutcome, acts, characters};
+use super::together::BatchTryOutcome;
 use crate::backend::BackendLost;
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -22,7 +22,7 @@ impl Session {
         }
         let mut batch = message::Batch::new();
         newer.for_each(|statement| batch.parse(&statement.text));
-        Ok(self.talk.ask(batch, None).await?.error.is_none())
+        Ok(self.channel.ask(batch, None).await?.error.is_none())
     }
 
     /// A string of several statements. `owned`: a block that the proxy opened is under way.
@@ -32,27 +32,27 @@ impl Session {
         text: &[u8],
         mut owned: bool,
     ) -> Result<(), BackendLost> {
-        let speech = self.talk.link.speech;
+        let speech = self.channel.link.speech;
         let mut at = 0;
         // One that is to go by itself, as others could not be tried together with it.
         let mut alone = None;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];
             let last = run.len() == 1;
-            if self.talk.link.speech != speech && !text[statement.range.start..].is_ascii() {
+            if self.channel.link.speech != speech && !text[statement.range.start..].is_ascii() {
                 self.refuse_rest().await?;
                 break;
             }
             let result = if let Class::Transaction(control) = statement.class {
-                self.eye.block = None;
+                self.interceptor.block = None;
                 let count = going_together(control, run, owned);
                 at += count;
                 self.control(control, statement, &text[..run[count - 1].range.end], &mut owned).await?
             } else {
                 // The last statement alone is a transaction of its own, unless it is one that the server refuses behind others;
                 // anything before it keeps it in a block.
-                if self.talk.link.status == b'I' && (!last || is_refused_in_blocks(statement)) {
-                    owned = self.talk.ask_one("BEGIN", &[]).await?.error.is_none();
+                if self.channel.link.status == b'I' && (!last || is_refused_in_blocks(statement)) {
+                    owned = self.channel.ask_one("BEGIN", &[]).await?.error.is_none();
                 }
                 self.look_at_block();
                 // The last statement of a block of ours is not done before its COMMIT.
@@ -60,18 +60,19 @@ impl Session {
                     Some(alone) if alone > at => alone,
                     _ => statements.len() - usize::from(owned),
                 };
-                let tried = if alone == Some(at) { Tried::No } else { self.together(&statements[at..end]).await? };
+                let tried =
+                    if alone == Some(at) { BatchTryOutcome::No } else { self.together(&statements[at..end]).await? };
                 match tried {
-                    Tried::Done(count) => {
+                    BatchTryOutcome::Done(count) => {
                         at += count;
                         continue;
                     }
-                    Tried::Alone(0) | Tried::No => {}
-                    Tried::Alone(count) => {
+                    BatchTryOutcome::Alone(0) | BatchTryOutcome::No => {}
+                    BatchTryOutcome::Alone(count) => {
                         alone = Some(at + count);
                         continue;
                     }
-                    Tried::Failed => break,
+                    BatchTryOutcome::Failed => break,
                 }
                 let count = self.passing(run);
                 if count == 0 {
@@ -85,7 +86,7 @@ impl Session {
                     self.shifted_piece(text, statement.range.start, end).await?
                 }
             };
-            if matches!(result, Piece::Failed) {
+            if matches!(result, StatementOutcome::Failed) {
                 break;
             }
         }
@@ -103,7 +104,7 @@ impl Session {
         offset: usize,
         last: bool,
         owned: &mut bool,
-    ) -> Result<Piece, BackendLost> {
+    ) -> Result<StatementOutcome, BackendLost> {
         let changes = !matches!(statement.class, Class::ExplainDdl(_));
         match last && changes && std::mem::take(owned) {
             true => self.act_and_commit(statement, offset).await,
@@ -117,20 +118,20 @@ impl Session {
             sqlstate::FEATURE_NOT_SUPPORTED,
             "client_encoding has changed amid a string that goes on with characters beyond ASCII",
         );
-        self.talk.tell(&report.hint("Send what changes it by itself."));
-        if self.talk.link.status == b'T' { self.fail_block().await } else { Ok(()) }
+        self.channel.notify(&report.hint("Send what changes it by itself."));
+        if self.channel.link.status == b'T' { self.fail_block().await } else { Ok(()) }
     }
 
     /// Ends the block that stands for an implicit transaction.
     pub(super) async fn close_block(&mut self) -> Result<(), BackendLost> {
-        match self.talk.link.status {
+        match self.channel.link.status {
             b'T' => {
-                if let Some(error) = self.talk.ask_one("COMMIT", &[]).await?.error {
-                    self.talk.link.tell_front(&error.frame);
+                if let Some(error) = self.channel.ask_one("COMMIT", &[]).await?.error {
+                    self.channel.link.send_to_client(&error.frame);
                 }
             }
             b'E' => {
-                self.talk.ask_one("ROLLBACK", &[]).await?;
+                self.channel.ask_one("ROLLBACK", &[]).await?;
             }
             _ => {}
         }
@@ -138,10 +139,10 @@ impl Session {
     }
 
     /// A run of statements nobody acts on, error positions in the terms of the whole string.
-    async fn shifted_piece(&mut self, text: &[u8], start: usize, end: usize) -> Result<Piece, BackendLost> {
-        self.talk.link.shift_errors = u32::try_from(characters(&text[..start])).unwrap_or_default();
+    async fn shifted_piece(&mut self, text: &[u8], start: usize, end: usize) -> Result<StatementOutcome, BackendLost> {
+        self.channel.link.shift_errors = u32::try_from(characters(&text[..start])).unwrap_or_default();
         let result = self.piece(&text[start..end]).await;
-        self.talk.link.shift_errors = 0;
+        self.channel.link.shift_errors = 0;
         result
     }
 
@@ -152,26 +153,26 @@ impl Session {
         statement: &Statement,
         text: &[u8],
         owned: &mut bool,
-    ) -> Result<Piece, BackendLost> {
-        if *owned && self.talk.link.status == b'T' {
+    ) -> Result<StatementOutcome, BackendLost> {
+        if *owned && self.channel.link.status == b'T' {
             match control {
                 // The implicit transaction becomes an explicit one, with what was done so far; options apply.
                 TransactionControl::Begin => {
                     let piece = self.hushed_begin(statement).await?;
                     // With an error the implicit transaction ends, and its block with it.
-                    *owned = matches!(piece, Piece::Failed);
+                    *owned = matches!(piece, StatementOutcome::Failed);
                     return Ok(piece);
                 }
                 TransactionControl::Savepoint
                 | TransactionControl::Commit { chain: true }
                 | TransactionControl::Rollback { chain: true } => {
                     self.refuse_outside_block(control, statement).await?;
-                    return Ok(Piece::Failed);
+                    return Ok(StatementOutcome::Failed);
                 }
                 TransactionControl::Commit { .. }
                 | TransactionControl::Rollback { .. }
                 | TransactionControl::Prepare => {
-                    self.talk.tell(&no_transaction());
+                    self.channel.notify(&no_transaction());
                     *owned = false;
                 }
             }
@@ -193,27 +194,27 @@ impl Session {
             (_, "ROLLBACK") => "ROLLBACK TO SAVEPOINT",
             _ => "SAVEPOINT",
         };
-        self.talk.tell(&Report::error(
+        self.channel.notify(&Report::error(
             sqlstate::NO_ACTIVE_SQL_TRANSACTION,
             format!("{word} can only be used in transaction blocks"),
         ));
-        self.talk.ask_one("ROLLBACK", &[]).await?;
+        self.channel.ask_one("ROLLBACK", &[]).await?;
         Ok(())
     }
 
-    pub(super) async fn hushed_begin(&mut self, statement: &Statement) -> Result<Piece, BackendLost> {
+    pub(super) async fn hushed_begin(&mut self, statement: &Statement) -> Result<StatementOutcome, BackendLost> {
         let mut batch = message::Batch::new();
         batch.statement(&statement.text, &[]);
-        let answer = self.talk.ask(batch, Some(0)).await?;
+        let answer = self.channel.ask(batch, Some(0)).await?;
         // Its only notice would be that a transaction is in progress already: ours.
         match answer.error {
             None => {
-                self.talk.link.tell_front(&answer.completion);
-                Ok(Piece::Done)
+                self.channel.link.send_to_client(&answer.completion);
+                Ok(StatementOutcome::Done)
             }
             Some(error) => {
-                self.talk.link.tell_front(&error.frame);
-                Ok(Piece::Failed)
+                self.channel.link.send_to_client(&error.frame);
+                Ok(StatementOutcome::Failed)
             }
         }
     }

@@ -5,13 +5,13 @@
 
 use super::Session;
 use super::ddl::{SURELY_QUICK, elided};
-use super::unfinished::Abandoned;
-use crate::catalog::reading::Wanted;
+use super::unfinished::AbandonOutcome;
+use crate::catalog::reading::FactsNeeded;
 use crate::catalog::{Facts, query, version};
 use crate::config::Mode;
 use crate::execute::record::Record;
 use crate::execute::turn::{MOST, Turn};
-use crate::execute::{Basis, Reply, Stop};
+use crate::execute::{Basis, Reply, RunError};
 use crate::lanes::lanes_of;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{self, Plan};
@@ -25,13 +25,13 @@ const PLANS: usize = 50;
 
 impl Session {
     /// With all that its plan depends on.
-    pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, Stop> {
+    pub(super) async fn run_fully(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
         if self.only_guards().await? {
             return self.guard_only(statement, offset).await;
         }
         let mut names = query::relations_of(statement);
         // What cannot be said in this session's encoding is not asked for; of very many the server would have to keep too much.
-        if names.len() > MOST || self.talk.link.speech.is_in_private(&statement.text) {
+        if names.len() > MOST || self.channel.link.speech.is_in_private(&statement.text) {
             names.clear();
         }
         let mut turn = Turn::default();
@@ -39,7 +39,7 @@ impl Session {
             Ok(()) => self.in_turn(statement, offset, &names, &mut turn).await,
             Err(stop) => Err(stop),
         };
-        if !matches!(result, Err(Stop::Lost)) {
+        if !matches!(result, Err(RunError::Lost)) {
             let session = self.unasked();
             self.execution(&session, 0).end_turn(&mut turn).await?;
         }
@@ -47,7 +47,12 @@ impl Session {
     }
 
     /// `more`: lanes besides those of what the statement names.
-    async fn take_turn(&mut self, names: &[RelationName], more: &BTreeSet<u32>, turn: &mut Turn) -> Result<(), Stop> {
+    async fn take_turn(
+        &mut self,
+        names: &[RelationName],
+        more: &BTreeSet<u32>,
+        turn: &mut Turn,
+    ) -> Result<(), RunError> {
         if names.is_empty() {
             turn.complete = true;
             return Ok(());
@@ -59,7 +64,7 @@ impl Session {
             return Ok(());
         }
         // What the session's timeouts are, and what its transaction holds.
-        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
         let inside = facts.session.in_transaction && facts.session.holds;
         let patience = inside.then_some(self.shared.config.locks.stall_budget);
         *turn = self.execution(&facts, 0).wait_for_turn(names, &more, patience).await?;
@@ -72,14 +77,14 @@ impl Session {
         offset: usize,
         names: &[RelationName],
         turn: &mut Turn,
-    ) -> Result<Reply, Stop> {
+    ) -> Result<Reply, RunError> {
         let mut told: Vec<Report> = Vec::new();
         let mut basis = Basis::Fresh;
         let begun = Instant::now();
         let mut plans = 0;
         loop {
             let mut facts = match self.facts(statement).await {
-                Err(Stop::Server(error)) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE => {
+                Err(RunError::Server(error)) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE => {
                     self.refused(&error).await?;
                     return self.guard_only(statement, offset).await;
                 }
@@ -108,7 +113,7 @@ impl Session {
                 self.shared.metrics.ddl_elided.add();
                 self.done(statement, None);
                 let heard = if facts.session.hushed { &[] } else { reports.as_slice() };
-                return Ok(elided(&plan, heard.iter().map(|report| self.talk.worded(report))));
+                return Ok(elided(&plan, heard.iter().map(|report| self.channel.worded(report))));
             }
             let wanted = lanes_besides(&plan, turn);
             self.execution(&facts, 0).extend_turn(turn, &wanted).await?;
@@ -117,9 +122,9 @@ impl Session {
                 basis = Basis::Fresh;
                 continue;
             }
-            let run = Run { plan: &plan, facts: &facts, offset, told: &told, turn: Some(&*turn) };
+            let run = PlannedRun { plan: &plan, facts: &facts, offset, told: &told, turn: Some(&*turn) };
             match self.execute_plan(run, std::mem::take(&mut basis), None).await {
-                Err(Stop::Stale) => {}
+                Err(RunError::Stale) => {}
                 Err(stop) => return Err(stop),
                 Ok(reply) => {
                     self.done(statement, None);
@@ -133,7 +138,7 @@ impl Session {
         }
     }
 
-    async fn planned(&mut self, statement: &Statement, facts: &Facts) -> Result<Plan, Stop> {
+    async fn planned(&mut self, statement: &Statement, facts: &Facts) -> Result<Plan, RunError> {
         let limits = self.limits();
         let parts = if let Class::Ddl(ddl) = &statement.class { ddl.parts.len() } else { 0 };
         let planned = if parts.max(facts.relations.len()) <= SURELY_QUICK {
@@ -141,27 +146,27 @@ impl Session {
         } else {
             // Apart, as there is much to look at.
             let (statement, facts) = (statement.clone(), facts.clone());
-            self.aside(move || plan::plan(&statement, &facts, &limits)).await.ok_or(Stop::ClientGone)?
+            self.aside(move || plan::plan(&statement, &facts, &limits)).await.ok_or(RunError::ClientGone)?
         };
         match planned {
             Ok(plan) => Ok(plan),
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();
-                if self.talk.link.status == b'T' {
+                if self.channel.link.status == b'T' {
                     self.fail_block().await?;
                 }
-                Err(Stop::Report(refusal.report))
+                Err(RunError::Report(refusal.report))
             }
         }
     }
 
     /// What a plan that is made next rests on: the catalogue's rows of now.
-    async fn basis(&mut self, facts: &Facts) -> Result<Basis, Stop> {
+    async fn basis(&mut self, facts: &Facts) -> Result<Basis, RunError> {
         if facts.session.in_transaction || self.shared.config.proxy.mode != Mode::Plan {
             return Ok(Basis::Any);
         }
         let version = version::version_of(facts);
-        let answer = self.talk.ask_one(&format!("SELECT {version}"), &[]).await?;
+        let answer = self.channel.ask_one(&format!("SELECT {version}"), &[]).await?;
         Ok(match answer.value() {
             Some(text) => Basis::While(version::is_still(&version, text)),
             None => Basis::Any,
@@ -174,23 +179,23 @@ impl Session {
         statement: &Statement,
         facts: &Facts,
         names: &[RelationName],
-    ) -> Result<bool, Stop> {
-        let Some(report) = self.half_done(statement, facts).await? else { return Ok(false) };
+    ) -> Result<bool, RunError> {
+        let Some(report) = self.refused_as_unfinished(statement, facts).await? else { return Ok(false) };
         if self.has_to_wait(names).await? {
             return Ok(true);
         }
         self.fail_block().await?;
-        Err(Stop::Report(report))
+        Err(RunError::Report(report))
     }
 
     /// Whether somebody was at work on what would be told to be done already. In a transaction no lane is had, and one that holds locks has not
     /// waited for its turn: now it has, for as long as for any lock.
-    async fn has_to_wait(&mut self, names: &[RelationName]) -> Result<bool, Stop> {
+    async fn has_to_wait(&mut self, names: &[RelationName]) -> Result<bool, RunError> {
         let session = self.unasked();
         if names.is_empty() || !self.execution(&session, 0).try_turn(names, &[]).await?.busy {
             return Ok(false);
         }
-        let facts = self.facts_of(&[], Wanted::Itself).await?;
+        let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
         let turn = self.execution(&facts, 0).wait_for_turn(names, &[], None).await?;
         Ok(turn.is_free())
     }
@@ -203,7 +208,7 @@ impl Session {
         facts: &Facts,
         plan: &Plan,
         begun: Instant,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, RunError> {
         let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(false) };
         let Class::Ddl(ddl) = &statement.class else { return Ok(false) };
         let warns = plan.notes.iter().any(Report::is_warning);
@@ -211,13 +216,13 @@ impl Session {
         let another = |record: &Record| record.statement() != statement.text && (warns || record.touches(ddl));
         let wanted = |record: &Record| record.is_undoing() || another(record);
         match self.abandoned(&table, facts, wanted).await? {
-            Abandoned::Nothing => Ok(false),
-            Abandoned::Undone => Ok(true),
-            Abandoned::NotNow if begun.elapsed() < self.shared.config.locks.deadline => {
+            AbandonOutcome::Nothing => Ok(false),
+            AbandonOutcome::Undone => Ok(true),
+            AbandonOutcome::NotNow if begun.elapsed() < self.shared.config.locks.deadline => {
                 // Undoing is not ended by a cancel: what is to come of it is.
                 self.execution(facts, 0).interrupted().map_or(Ok(true), Err)
             }
-            Abandoned::NotNow => Err(Stop::Report(
+            AbandonOutcome::NotNow => Err(RunError::Report(
                 Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
                     .detail(format!(
                         "A schema change of {} is unfinished, and could not be undone in {}.",
@@ -231,7 +236,7 @@ impl Session {
 }
 
 /// A plan that is to be run.
-pub(super) struct Run<'r> {
+pub(super) struct PlannedRun<'r> {
     pub(super) plan: &'r Plan,
     pub(super) facts: &'r Facts,
     pub(super) offset: usize,

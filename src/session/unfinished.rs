@@ -5,18 +5,18 @@
 
 use super::Session;
 use super::ddl::shown;
-use super::turn::Run;
+use super::turn::PlannedRun;
 use crate::catalog::{Facts, RelationRef};
 use crate::config::Mode;
-use crate::execute::record::{self, Record, Unfinished};
-use crate::execute::{Basis, Reply, Stop};
+use crate::execute::record::{self, Record, UnfinishedChange};
+use crate::execute::{Basis, Reply, RunError};
 use crate::pg::sqlstate;
 use crate::plan;
 use crate::report::Report;
 use crate::sql::{self, Class, Statement};
 
 /// What became of what another statement has left unfinished.
-pub(super) enum Abandoned {
+pub(super) enum AbandonOutcome {
     /// There is nothing that could be undone.
     Nothing,
     Undone,
@@ -39,20 +39,20 @@ impl Session {
         table: &RelationRef,
         facts: Facts,
         offset: usize,
-    ) -> Result<Result<Reply, Facts>, Stop> {
+    ) -> Result<Result<Reply, Facts>, RunError> {
         let limits = self.limits();
         let mut execution = self.execution(&facts, offset);
         let (record, quiet) = match execution.unfinished(table.oid, &statement.text).await? {
-            Unfinished::Nothing => return Ok(Err(facts)),
-            Unfinished::Over => return self.facts(statement).await.map(Err),
-            Unfinished::Here(record, quiet) => (record, quiet),
+            UnfinishedChange::Nothing => return Ok(Err(facts)),
+            UnfinishedChange::Over => return self.facts(statement).await.map(Err),
+            UnfinishedChange::Here(record, quiet) => (record, quiet),
         };
         let then = record.facts(&facts.session);
         let mut plan = match plan::plan(statement, &then, &limits) {
             Ok(plan) => plan,
             Err(refusal) => {
-                execution.give_job(table.oid).await?;
-                return Err(Stop::Report(refusal.report));
+                execution.release_record(table.oid).await?;
+                return Err(RunError::Report(refusal.report));
             }
         };
         let same = record.is_of(&plan, &facts);
@@ -62,10 +62,10 @@ impl Session {
         let report = record.report(&plan);
         tracing::info!(detail = report.detail, "{}: {}", report.message, shown(statement));
         if !facts.session.hushed {
-            self.talk.tell(&report);
+            self.channel.notify(&report);
         }
         self.log(statement, &plan);
-        let run = Run { plan: &plan, facts: &then, offset, told: &[], turn: None };
+        let run = PlannedRun { plan: &plan, facts: &then, offset, told: &[], turn: None };
         let reply = self.execute_plan(run, Basis::Any, Some((*record, table, quiet))).await?;
         self.done(statement, None);
         Ok(Ok(reply))
@@ -80,27 +80,31 @@ impl Session {
         table: &RelationRef,
         facts: &Facts,
         wanted: impl Fn(&Record) -> bool,
-    ) -> Result<Abandoned, Stop> {
+    ) -> Result<AbandonOutcome, RunError> {
         let limits = self.limits();
         let mut execution = self.execution(facts, 0);
         let Some((record, quiet)) = execution.take_record(table.oid, wanted).await? else {
-            return Ok(Abandoned::Nothing);
+            return Ok(AbandonOutcome::Nothing);
         };
         let then = record.facts(&facts.session);
         let begun = sql::parse(record.statement()).ok().and_then(|statements| statements.into_iter().next());
         let plan = begun.and_then(|begun| plan::plan(&begun, &then, &limits).ok());
         let Some(plan) = plan.filter(|plan| record.is_plan(plan)) else {
-            execution.give_job(table.oid).await?;
-            return Ok(Abandoned::Nothing);
+            execution.release_record(table.oid).await?;
+            return Ok(AbandonOutcome::Nothing);
         };
         let mut execution = self.execution(&then, 0);
         execution.resume(record, &plan, table, quiet);
-        Ok(if execution.abandon(&plan).await? { Abandoned::Undone } else { Abandoned::NotNow })
+        Ok(if execution.abandon(&plan).await? { AbandonOutcome::Undone } else { AbandonOutcome::NotNow })
     }
 
     /// In a transaction of the client's nothing of that can be done; what the statement would find there is not told to be there
     /// either.
-    pub(super) async fn half_done(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<Report>, Stop> {
+    pub(super) async fn refused_as_unfinished(
+        &mut self,
+        statement: &Statement,
+        facts: &Facts,
+    ) -> Result<Option<Report>, RunError> {
         let plans = self.shared.config.proxy.mode == Mode::Plan && facts.session.in_transaction;
         let Class::Ddl(ddl) = &statement.class else { return Ok(None) };
         let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(None) };
@@ -119,7 +123,7 @@ impl Session {
     }
 
     /// The plan that a statement would continue, and from where, for EXPLAIN.
-    pub(super) async fn explained(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<String>, Stop> {
+    pub(super) async fn explained(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<String>, RunError> {
         let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(None) };
         let limits = self.limits();
         let Some(record) = self.execution(facts, 0).on_record(table.oid, &statement.text).await? else {

@@ -17,7 +17,7 @@ mod logged;
 mod maintenance;
 mod names;
 mod objects;
-mod pieces;
+mod subcommand_text;
 mod probe;
 mod rename;
 mod stand_in;

@@ -178,13 +178,13 @@ pub struct NewColumn {
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
     /// What stands behind the type, in the order written.
-    pub pieces: Vec<ColumnPiece>,
+    pub pieces: Vec<ColumnClause>,
 }
 
 /// One of the things that a column's definition carries.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ColumnPiece {
-    pub kind: PieceKind,
+pub struct ColumnClause {
+    pub kind: ClauseKind,
     /// Of its constraint, if the author gave one.
     pub name: Option<String>,
     pub text: String,
@@ -193,7 +193,7 @@ pub struct ColumnPiece {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum PieceKind {
+pub enum ClauseKind {
     Collate,
     Null,
     /// `no_inherit`: the server knows it since 18.
@@ -255,7 +255,7 @@ impl Statement {
 
 impl NewColumn {
     /// Its definition with some of its pieces, in the order written; in place of serial the type that it stands for.
-    pub fn with(&self, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
+    pub fn with(&self, wanted: impl Fn(&ColumnClause) -> bool) -> String {
         let kind = self.serial.unwrap_or(&self.type_text);
         let mut text = format!("{} {kind}", quote_identifier(&self.name));
         for piece in self.pieces.iter().filter(|piece| wanted(piece)) {
@@ -269,7 +269,7 @@ impl NewColumn {
 impl NewColumn {
     /// The column with some of its pieces, none of them a default, as it can be added in a moment: with NULL in place of
     /// its value, also of the one that a domain has by itself.
-    pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnPiece) -> bool) -> String {
+    pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnClause) -> bool) -> String {
         let column = self.with(wanted);
         // Before 11 even this would write the whole table anew.
         if self.built_in || version < 110_000 { column } else { format!("{column} DEFAULT NULL") }
@@ -279,11 +279,11 @@ impl NewColumn {
 impl Part {
     fn bytes(&self) -> usize {
         let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let piece = |piece: &ColumnPiece| match &piece.kind {
-            PieceKind::Default { expression: more } | PieceKind::Identity { options: more } => {
+        let piece = |piece: &ColumnClause| match &piece.kind {
+            ClauseKind::Default { expression: more } | ClauseKind::Identity { options: more } => {
                 piece.text.len() + more.len()
             }
-            PieceKind::Key(key) => piece.text.len() + key.index.len(),
+            ClauseKind::Key(key) => piece.text.len() + key.index.len(),
             _ => piece.text.len(),
         };
         let column = self.new_column.as_ref().map_or(0, |new| new.pieces.iter().map(piece).sum());

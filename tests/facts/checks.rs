@@ -2,8 +2,8 @@
 //!
 //! It holds on every version; what a version lacks is left out of the schema, never of the questions.
 
-use pgsluice::catalog::reading::{Reading, Wanted};
-use pgsluice::catalog::{Asked, Facts, RelationFacts, probe, query, trust};
+use pgsluice::catalog::reading::{FactsNeeded, Reading};
+use pgsluice::catalog::{Facts, NamedFacts, RelationFacts, probe, query, trust};
 use pgsluice::dev::Postgres;
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
 use pgsluice::plan::{Limits, plan, print};
@@ -77,7 +77,7 @@ async fn facts(client: &Client, names: &[&str]) -> Facts {
 }
 
 async fn ask(client: &Client, names: &[RelationName]) -> Facts {
-    let mut reading = Reading::new(names, Wanted::Reach);
+    let mut reading = Reading::new(names, FactsNeeded::Reach);
     while let Some(questions) = reading.round() {
         let mut texts = Vec::new();
         for question in &questions {
@@ -121,7 +121,7 @@ async fn kinds(client: &Client, version: u32) {
         assert!(found.owned && found.may_lock && !found.created_here, "{name}");
     }
     for name in ["nowhere", "other.orders", "no_schema.orders"] {
-        let Asked { found, schema_usable, .. } = self::facts(client, &[name]).await.relations.remove(0);
+        let NamedFacts { found, schema_usable, .. } = self::facts(client, &[name]).await.relations.remove(0);
         assert_eq!((found, schema_usable), (None, name != "no_schema.orders"), "{name}");
     }
     assert_eq!(facts.session.current_schema.as_deref(), Some("public"));
@@ -267,7 +267,7 @@ async fn rewrite_probe(client: &Client, version: u32) {
     }
     let table = one(client, "orders").await;
     for (sql, expected) in cases {
-        let probes = probe::probes(&statement(sql), &table, &trust::Copied::All);
+        let probes = probe::probes(&statement(sql), &table, &trust::CopyExtent::All);
         let [probe] = probes.as_slice() else { panic!("{sql}: {} probes", probes.len()) };
         client.batch_execute(&format!("BEGIN; {}", probe.make.join("; "))).await.unwrap();
         let before = files(client, probe.files).await;
@@ -276,7 +276,9 @@ async fn rewrite_probe(client: &Client, version: u32) {
         client.batch_execute("ROLLBACK").await.unwrap();
         assert_eq!((answer.rewrites_table, answer.rebuilds_indexes), expected, "{sql}");
     }
-    assert!(probe::probes(&statement("ALTER TABLE orders ADD COLUMN c int"), &table, &trust::Copied::All).is_empty());
+    assert!(
+        probe::probes(&statement("ALTER TABLE orders ADD COLUMN c int"), &table, &trust::CopyExtent::All).is_empty()
+    );
 }
 
 /// A failed build leaves an invalid index; the plan drops it first, as its definition is the wanted one.

@@ -1,7 +1,7 @@
 //! What the questions are answered with, and how it becomes [`Facts`].
 
 use crate::catalog::{
-    Asked, ColumnFacts, ConstraintFacts, Facts, IndexFacts, RelatedFacts, RelationFacts, RelationRef, SessionFacts,
+    ColumnFacts, ConstraintFacts, Facts, IndexFacts, NamedFacts, RelatedFacts, RelationFacts, RelationRef, SessionFacts,
 };
 use crate::pg::{LockMode, RelationKind};
 use serde::Deserialize;
@@ -12,13 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Answers {
     pub(super) head: Option<Head>,
     pub(super) owners: Vec<Owner>,
-    pub(super) columns: Vec<Of<ColumnFacts>>,
+    pub(super) columns: Vec<OfRelation<ColumnFacts>>,
     pub(super) constraints: Vec<Constraint>,
     pub(super) references: Vec<Reference>,
-    pub(super) indexes: Vec<Of<IndexFacts>>,
+    pub(super) indexes: Vec<OfRelation<IndexFacts>>,
     pub(super) families: Vec<Family>,
     pub(super) sizes: Vec<Size>,
-    pub(super) reaches: Vec<Reach>,
+    pub(super) reaches: Vec<ForeignKeyReach>,
     /// Backends.
     pub(super) vacuums: Vec<i32>,
     pub(super) related: Vec<RelatedFacts>,
@@ -41,7 +41,7 @@ pub(super) struct Head {
     /// The transaction holds locks on relations of its own.
     pub(super) holds: bool,
     others: Vec<OthersLock>,
-    pub(super) relations: Vec<Named>,
+    pub(super) relations: Vec<NamedRelation>,
 }
 
 /// Of another backend: a lock with SHARE UPDATE EXCLUSIVE or stronger, or a lane.
@@ -57,14 +57,14 @@ struct OthersLock {
 
 /// A name, what it resolves to, and what there is to ask about that.
 #[derive(Debug, Deserialize)]
-pub(super) struct Named {
+pub(super) struct NamedRelation {
     #[serde(flatten)]
-    pub(super) asked: Asked,
-    pub(super) has: Option<Has>,
+    pub(super) asked: NamedFacts,
+    pub(super) has: Option<ToAsk>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Has {
+pub(super) struct ToAsk {
     pub(super) indexes: bool,
     pub(super) triggers: bool,
     pub(super) parent: bool,
@@ -74,7 +74,7 @@ pub(super) struct Has {
 
 /// Something of a relation.
 #[derive(Debug, Deserialize)]
-pub(super) struct Of<T> {
+pub(super) struct OfRelation<T> {
     of: u32,
     #[serde(flatten)]
     what: T,
@@ -126,7 +126,7 @@ pub(super) struct Size {
 
 /// How far the foreign keys of a relation, and of its partitions, reach.
 #[derive(Debug, Deserialize)]
-pub(super) struct Reach {
+pub(super) struct ForeignKeyReach {
     of: u32,
     reached: Vec<u32>,
     pointed: Vec<u32>,
@@ -134,13 +134,13 @@ pub(super) struct Reach {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Transaction {
-    held: Vec<Held>,
+    held: Vec<HeldLock>,
     strongest: Option<LockMode>,
 }
 
 /// A lock of this transaction's, the strongest of its relation.
 #[derive(Debug, Deserialize)]
-struct Held {
+struct HeldLock {
     oid: u32,
     mode: LockMode,
     /// The relation was created in this transaction.
@@ -187,7 +187,7 @@ impl Answers {
     pub(super) fn facts(mut self) -> Option<Facts> {
         let busy: BTreeSet<u32> = self.busy().collect();
         let head = self.head.take()?;
-        let held: BTreeMap<u32, &Held> = self.transaction.held.iter().map(|held| (held.oid, held)).collect();
+        let held: BTreeMap<u32, &HeldLock> = self.transaction.held.iter().map(|held| (held.oid, held)).collect();
         let mut refs: BTreeMap<u32, RelatedFacts> = BTreeMap::new();
         let found = head.relations.iter().filter_map(|named| named.asked.found.as_ref());
         let known = found.map(RelationFacts::lock_facts);
@@ -219,7 +219,7 @@ impl Family {
     }
 }
 
-fn own(held: &BTreeMap<u32, &Held>, oid: u32, lock: &mut Option<LockMode>, created: &mut bool) {
+fn own(held: &BTreeMap<u32, &HeldLock>, oid: u32, lock: &mut Option<LockMode>, created: &mut bool) {
     if let Some(held) = held.get(&oid) {
         (*lock, *created) = (Some(held.mode), held.created);
     }
@@ -229,12 +229,12 @@ fn own(held: &BTreeMap<u32, &Held>, oid: u32, lock: &mut Option<LockMode>, creat
 struct Completing<'a> {
     answers: &'a Answers,
     busy: &'a BTreeSet<u32>,
-    held: &'a BTreeMap<u32, &'a Held>,
+    held: &'a BTreeMap<u32, &'a HeldLock>,
     refs: &'a BTreeMap<u32, RelatedFacts>,
 }
 
 impl Completing<'_> {
-    fn complete(&self, named: &Named) -> Asked {
+    fn complete(&self, named: &NamedRelation) -> NamedFacts {
         let mut asked = named.asked.clone();
         if let Some(found) = &mut asked.found {
             self.relation(found);
@@ -314,6 +314,6 @@ impl Completing<'_> {
     }
 }
 
-fn of<T: Clone>(all: &[Of<T>], oid: u32) -> Vec<T> {
+fn of<T: Clone>(all: &[OfRelation<T>], oid: u32) -> Vec<T> {
     all.iter().filter(|one| one.of == oid).map(|one| one.what.clone()).collect()
 }

@@ -2,8 +2,8 @@
 //!
 //! Invariant: SQLSTATE and message stay the server's; the log sees neither the row nor its key.
 
-use super::{Ended, Filling};
-use crate::execute::{Execution, Reply, Stop};
+use super::{BackfillRun, BatchOutcome};
+use crate::execute::{Reply, Run, RunError};
 use crate::lanes::nap_sql;
 use crate::wire::error_response::ServerError;
 use std::ops::Range;
@@ -22,18 +22,18 @@ const KEY_SQL: &str = "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.quote_ide
      pg_catalog.pg_attribute a WHERE i.indisprimary AND i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
      AND a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.number";
 
-impl Execution<'_> {
+impl Run<'_> {
     /// The server's error, in the client's terms; with the row's place and key, if a batch of one row met it.
     pub(super) async fn at_fault(
         &mut self,
-        filling: &Filling<'_>,
+        filling: &BackfillRun<'_>,
         leaf: usize,
         batch: &Range<u64>,
         error: ServerError,
-    ) -> Result<Stop, Stop> {
+    ) -> Result<RunError, RunError> {
         let single = batch.end - batch.start == 1 && is_of_a_row(error.sqlstate());
         let (Some(leaf), Some(step), true) = (filling.leaves.get(leaf), filling.phase.steps.first(), single) else {
-            return Ok(Stop::Server(ServerError::new(error.with_position(|_| None))));
+            return Ok(RunError::Server(ServerError::new(error.with_position(|_| None))));
         };
         let tid = filling.places.tid(batch.start);
         let mut detail = error.field(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
@@ -44,13 +44,13 @@ impl Execution<'_> {
             detail.push_str(&format!(", {key}"));
         }
         detail.push('.');
-        let detail = self.talk.words(&detail).into_owned();
+        let detail = self.channel.words(&detail).into_owned();
         let error = ServerError::new(error.restated(&[(b'D', &detail)], b""));
         Ok(self.failed(step, error, &Reply::default()))
     }
 
     /// `key (id)=(17)`, as the server writes keys; none: there is none, or it cannot be read.
-    async fn key_of(&mut self, oid: u32, name: &str, tid: &str) -> Result<Option<String>, Stop> {
+    async fn key_of(&mut self, oid: u32, name: &str, tid: &str) -> Result<Option<String>, RunError> {
         let Some(json) = self.said(KEY_SQL, &[&oid.to_string()]).await? else { return Ok(None) };
         let columns: Vec<String> = serde_json::from_str(&json).unwrap_or_default();
         if columns.is_empty() {
@@ -67,13 +67,13 @@ impl Execution<'_> {
     }
 
     /// The one text that a question is answered with, in a short transaction.
-    async fn said(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, Stop> {
+    async fn said(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
         let mut batch = self.open(None, false)?;
-        self.talk.put_question(&mut batch, sql, parameters);
+        self.channel.put_question(&mut batch, sql, parameters);
         batch.statement("COMMIT", &[]);
         let nap = nap_sql(super::COVER, "backfill: which row cannot be filled");
-        let Ended::Done(answer) = self.short(batch, &nap, None).await? else { return Ok(None) };
-        Ok(answer.value().map(|value| self.talk.text(value)))
+        let BatchOutcome::Done(answer) = self.short(batch, &nap, None).await? else { return Ok(None) };
+        Ok(answer.value().map(|value| self.channel.text(value)))
     }
 }
 

@@ -15,7 +15,7 @@ const MOST_GROWTH: f64 = 1.2;
 const MOST_SHRINK: f64 = 0.5;
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Pace {
+pub(super) struct BatchSize {
     /// In places, so that it can be a part of a page.
     size: f64,
     /// Places of a page, and of the largest batch.
@@ -28,7 +28,7 @@ pub(super) struct Pace {
     slow: Option<f64>,
 }
 
-impl Pace {
+impl BatchSize {
     pub(super) fn new(page: u64, most: u64, target: Duration) -> Self {
         let (page, most) = (page as f64, most as f64);
         Self { size: page * FIRST_PAGES as f64, page, most, target, last: Duration::ZERO, slow: None }
@@ -130,12 +130,12 @@ mod tests {
 
     const TARGET: Duration = Duration::from_millis(100);
 
-    fn pace() -> Pace {
-        Pace::new(291, 291 * 10_000, TARGET)
+    fn pace() -> BatchSize {
+        BatchSize::new(291, 291 * 10_000, TARGET)
     }
 
     /// A server that does a place in a fixed time, and each batch in a few milliseconds more.
-    fn after(batches: usize, per_place: f64) -> Pace {
+    fn after(batches: usize, per_place: f64) -> BatchSize {
         let mut pace = pace();
         for _ in 0..batches {
             let took = Duration::from_secs_f64(0.002 + pace.size() as f64 * per_place);

@@ -12,14 +12,14 @@ const LEAST_TUPLE: u64 = 28;
 
 /// How the tables of a server are addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct PageLayout {
     /// The most line pointers that a page can have.
     pub(super) lines: u64,
     /// The server scans ranges of tids (14 on).
     pub(super) ranges: bool,
 }
 
-impl Places {
+impl PageLayout {
     pub(super) fn new(block_size: u64, server_version: i32) -> Self {
         let lines = (block_size.saturating_sub(PAGE_HEADER) / LEAST_TUPLE).max(1);
         Self { lines, ranges: server_version >= 140_000 }
@@ -129,12 +129,12 @@ impl Walk {
 mod tests {
     use super::*;
 
-    const PLACES: Places = Places { lines: 291, ranges: true };
+    const PLACES: PageLayout = PageLayout { lines: 291, ranges: true };
 
     #[test]
     fn a_page_has_so_many_lines() {
-        assert_eq!(Places::new(8192, 140_000), PLACES);
-        assert_eq!(Places::new(32_768, 100_000), Places { lines: 1169, ranges: false });
+        assert_eq!(PageLayout::new(8192, 140_000), PLACES);
+        assert_eq!(PageLayout::new(32_768, 100_000), PageLayout { lines: 1169, ranges: false });
         assert_eq!((PLACES.tid(0), PLACES.tid(291 * 7 + 3)), ("(0,1)".to_owned(), "(7,4)".to_owned()));
     }
 
@@ -145,7 +145,7 @@ mod tests {
             condition,
             "ctid OPERATOR(pg_catalog.>=) '(2,0)'::pg_catalog.tid AND ctid OPERATOR(pg_catalog.<) '(5,5)'::pg_catalog.tid"
         );
-        let listed = Places { ranges: false, ..PLACES }.condition(&(582..584));
+        let listed = PageLayout { ranges: false, ..PLACES }.condition(&(582..584));
         assert!(listed.contains("generate_series(582::pg_catalog.int8, 583::pg_catalog.int8)"), "{listed}");
     }
 

@@ -7,10 +7,10 @@
 
 use super::range::Walk;
 use super::watch::not_any_more;
-use super::{COVER, Ended, Filling, How};
+use super::{BackfillRun, BatchKind, BatchOutcome, COVER};
 use crate::catalog::trust;
 use crate::execute::attempt::set_local;
-use crate::execute::{Execution, Stop};
+use crate::execute::{Run, RunError};
 use crate::lanes::nap_sql;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::plan::Filled;
@@ -26,14 +26,14 @@ const LOOK_ROWS: u64 = 100_000;
 const MOST_WHOLE_LOOKS: u32 = 10;
 
 /// What a look brought: for each table (its place in the list) the pages with rows that want.
-struct Found {
+struct SweepFinding {
     pages: Vec<(usize, Vec<u64>)>,
     /// There are no others.
     whole: bool,
 }
 
-impl Execution<'_> {
-    pub(super) async fn sweep(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+impl Run<'_> {
+    pub(super) async fn sweep(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
         filling.progress.sweeping = true;
         let mut whole_looks = 0;
         loop {
@@ -57,7 +57,7 @@ impl Execution<'_> {
     }
 
     /// Those with locked rows come last, and are waited for only when there is nothing else to do.
-    async fn fill_pages(&mut self, filling: &mut Filling<'_>, pages: &[(usize, Vec<u64>)]) -> Result<(), Stop> {
+    async fn fill_pages(&mut self, filling: &mut BackfillRun<'_>, pages: &[(usize, Vec<u64>)]) -> Result<(), RunError> {
         let what = filling.what;
         let mut queue: VecDeque<(usize, &[Filled], Walk)> = VecDeque::new();
         for (leaf, pages) in pages {
@@ -69,7 +69,7 @@ impl Execution<'_> {
         let (mut in_vain, mut times) = (0, 0);
         while let Some((leaf, columns, mut walk)) = queue.pop_front() {
             let before = walk.at();
-            self.walk(filling, leaf, columns, &mut walk, How::Counting).await?;
+            self.walk(filling, leaf, columns, &mut walk, BatchKind::Counting).await?;
             if walk.at() > before {
                 (in_vain, times) = (0, 0);
             } else {
@@ -86,7 +86,7 @@ impl Execution<'_> {
         Ok(())
     }
 
-    async fn all_pages_again(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+    async fn all_pages_again(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
         let what = filling.what;
         let listing = self.listing(what, filling.phase, filling.waiting).await?;
         for leaf in 0..filling.leaves.len() {
@@ -94,14 +94,14 @@ impl Execution<'_> {
             let now = listing.leaves.iter().find(|now| Some(now.oid) == known);
             let end = now.map_or(0, |now| now.pages) * filling.places.lines;
             for columns in subsets(&what.columns) {
-                self.walk(filling, leaf, columns, &mut Walk::new(0..end), How::Plain).await?;
+                self.walk(filling, leaf, columns, &mut Walk::new(0..end), BatchKind::Plain).await?;
             }
         }
         Ok(())
     }
 
     /// Reads all tables, in one snapshot.
-    async fn look(&mut self, filling: &mut Filling<'_>) -> Result<Found, Stop> {
+    async fn look(&mut self, filling: &mut BackfillRun<'_>) -> Result<SweepFinding, RunError> {
         let what = filling.what;
         let oids: Vec<String> = filling.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
         // A table that has come meanwhile has no old rows of ours.
@@ -115,30 +115,30 @@ impl Execution<'_> {
             what.wanting(),
             oids.join(",")
         );
-        let nap = nap_sql(COVER, &self.talk.words(&format!("backfill of {}", what.table)));
+        let nap = nap_sql(COVER, &self.channel.words(&format!("backfill of {}", what.table)));
         let mut times = 0;
         loop {
             let mut batch = self.open_look(what)?;
             batch.statement(&sql, &[]);
             batch.statement("COMMIT", &[]);
             match self.short(batch, &nap, None).await? {
-                Ended::Done(answer) => return Ok(found(filling, &answer.rows)),
-                Ended::Locked | Ended::TooLong => {
+                BatchOutcome::Done(answer) => return Ok(found(filling, &answer.rows)),
+                BatchOutcome::Locked | BatchOutcome::TooLong => {
                     times += 1;
                     self.locked(filling, times).await?;
                 }
-                Ended::Refused(error) | Ended::Moved(error) => {
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
                     if let Some(reason) = trust::untrue(error.message()).filter(|_| what.watched) {
                         return Err(not_any_more(reason));
                     }
-                    return Err(Stop::Server(ServerError::new(error.with_position(|_| None))));
+                    return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
                 }
             }
         }
     }
 
     /// Statistics of what was filled. Who keeps it from that (a VACUUM, say) will make them himself.
-    pub(super) async fn analyze(&mut self, filling: &Filling<'_>) -> Result<(), Stop> {
+    pub(super) async fn analyze(&mut self, filling: &BackfillRun<'_>) -> Result<(), RunError> {
         if !self.config.backfill.analyze {
             return Ok(());
         }
@@ -161,20 +161,20 @@ impl Execution<'_> {
     }
 
     /// Outside a transaction, so that the locks of a partitioned table's parts are not held together.
-    async fn analyze_table(&mut self, table: &RelationName, analyze: &str) -> Result<(), Stop> {
+    async fn analyze_table(&mut self, table: &RelationName, analyze: &str) -> Result<(), RunError> {
         let own = Duration::from_millis(self.facts.session.lock_timeout_ms);
         let mut before = Batch::new();
         before.statement(&session_wide(self.row_timeout()), &[]);
-        self.talk.ask(before, None).await?;
-        let error = self.talk.ask_one(analyze, &[]).await?.error;
-        self.talk.cancel_settled().await;
-        self.talk.ask_one(&session_wide(own), &[]).await?;
+        self.channel.ask(before, None).await?;
+        let error = self.channel.ask_one(analyze, &[]).await?.error;
+        self.channel.cancel_settled().await;
+        self.channel.ask_one(&session_wide(own), &[]).await?;
         match error {
             // The session's timeout is no reason to undo what is done.
             Some(error)
                 if error.sqlstate() == sqlstate::QUERY_CANCELED && !error.message().contains("statement timeout") =>
             {
-                self.struck(Some(error))
+                self.cancelled_by(Some(error))
             }
             Some(error) => {
                 tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
@@ -197,7 +197,7 @@ fn session_wide(lock_timeout: Duration) -> String {
 }
 
 /// Reads a look's answer: oid, page, rows.
-fn found(filling: &Filling<'_>, rows: &[Vec<Option<String>>]) -> Found {
+fn found(filling: &BackfillRun<'_>, rows: &[Vec<Option<String>>]) -> SweepFinding {
     let mut pages: Vec<(usize, Vec<u64>)> = Vec::new();
     let mut total = 0;
     for row in rows {
@@ -210,5 +210,5 @@ fn found(filling: &Filling<'_>, rows: &[Vec<Option<String>>]) -> Found {
             _ => pages.push((leaf, vec![page])),
         }
     }
-    Found { pages, whole: total < LOOK_ROWS }
+    SweepFinding { pages, whole: total < LOOK_ROWS }
 }

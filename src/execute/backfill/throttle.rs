@@ -5,9 +5,9 @@
 //! line. While one of them says so the backfill naps, with the reason in the nap's comment. What cannot be seen (a lag
 //! that the role may not read) holds nothing up; a condition that fails does, as nobody knows what it would have said.
 
-use super::{COVER, Ended, Filling};
+use super::{BackfillRun, BatchOutcome, COVER};
 use crate::config::Backfill as Settings;
-use crate::execute::{Execution, Stop};
+use crate::execute::{Run, RunError};
 use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -171,9 +171,9 @@ fn question(settings: &Settings) -> Option<String> {
         .then(|| format!("SELECT pg_catalog.jsonb_build_object({})::pg_catalog.text", fields.join(", ")))
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Comes back when nothing says that the backfill is to pause.
-    pub(super) async fn throttle(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+    pub(super) async fn throttle(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
         filling.throttle.others.own += OWN;
         if filling.throttle.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
@@ -198,23 +198,23 @@ impl Execution<'_> {
     }
 
     /// With a nap behind each question: a short one, or one as long as a look is good for while it pauses.
-    async fn look_at_load(&mut self, filling: &mut Filling<'_>) -> Result<(), Stop> {
+    async fn look_at_load(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
         let settings = &self.config.backfill;
         let table = &filling.what.table;
         let (nap, why) = match filling.throttle.reason(settings) {
             Some(reason) => (PAUSED_LOOK_EVERY, format!("backfill of {table}, paused: {reason}")),
             None => (COVER, format!("backfill of {table}, between two batches")),
         };
-        let nap = nap_sql(nap, &self.talk.words(&why));
+        let nap = nap_sql(nap, &self.channel.words(&why));
         if let Some(question) = question(settings) {
             let mut batch = self.open(None, false)?;
-            self.talk.put_question(&mut batch, &question, &[]);
+            self.channel.put_question(&mut batch, &question, &[]);
             batch.statement("COMMIT", &[]);
             let ended = self.short(batch, &nap, None).await?;
             filling.throttle.others.own += OWN;
             filling.throttle.seen = match ended {
-                Ended::Done(answer) => {
-                    serde_json::from_str(&self.talk.text(answer.value().unwrap_or_default())).unwrap_or_default()
+                BatchOutcome::Done(answer) => {
+                    serde_json::from_str(&self.channel.text(answer.value().unwrap_or_default())).unwrap_or_default()
                 }
                 _ => Seen::default(),
             };
@@ -230,11 +230,15 @@ impl Execution<'_> {
             batch.statement("COMMIT", &[]);
             filling.throttle.others.own += OWN;
             filling.throttle.condition = Some(match self.short(batch, &nap, Some(CONDITION_TIMEOUT)).await? {
-                Ended::Done(answer) if answer.value() == Some("1") => Condition::True,
-                Ended::Done(_) => Condition::NotTrue,
-                Ended::Locked => Condition::Failed("it waits for a lock".to_owned()),
-                Ended::TooLong => Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT))),
-                Ended::Refused(error) | Ended::Moved(error) => Condition::Failed(error.message().to_owned()),
+                BatchOutcome::Done(answer) if answer.value() == Some("1") => Condition::True,
+                BatchOutcome::Done(_) => Condition::NotTrue,
+                BatchOutcome::Locked => Condition::Failed("it waits for a lock".to_owned()),
+                BatchOutcome::TooLong => {
+                    Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT)))
+                }
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
+                    Condition::Failed(error.message().to_owned())
+                }
             });
             // There was no nap behind it.
             if matches!(filling.throttle.condition, Some(Condition::Failed(_))) {
@@ -244,10 +248,10 @@ impl Execution<'_> {
         Ok(())
     }
 
-    fn paused_too_long(&self, filling: &Filling<'_>) -> Stop {
+    fn paused_too_long(&self, filling: &BackfillRun<'_>) -> RunError {
         let limit = in_words(self.config.backfill.pause_limit);
         let reason = filling.throttle.reason(&self.config.backfill).unwrap_or_default();
-        Stop::Report(
+        RunError::Report(
             Report::error(sqlstate::QUERY_CANCELED, format!("canceling a backfill that has paused for {limit}"))
                 .detail(format!("It paused because {reason}."))
                 .hint("Try again when that is over, or change what is in [backfill] of proxy.toml."),

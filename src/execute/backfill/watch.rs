@@ -9,11 +9,11 @@
 //! Limit: a schema can be renamed, and another take its name, in the instant between the question and the UPDATE, by its owner if
 //! he may create schemas.
 
-use super::{Ended, Filling};
+use super::{BackfillRun, BatchOutcome};
 use crate::catalog::trust::{self, Watch};
 use crate::config::Autovacuum;
 use crate::execute::attempt::set_local;
-use crate::execute::{Execution, Stop};
+use crate::execute::{Run, RunError};
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::Backfill;
@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::wire::message::Batch;
 use std::time::Duration;
 
-impl Execution<'_> {
+impl Run<'_> {
     /// The beginning of a short transaction that is sure of what it works on. `only`: without what is under it.
     pub(super) fn open_on(
         &self,
@@ -29,7 +29,7 @@ impl Execution<'_> {
         only: bool,
         longest: Option<Duration>,
         quiet: bool,
-    ) -> Result<Batch, Stop> {
+    ) -> Result<Batch, RunError> {
         let mut batch = Batch::new();
         batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
         batch.statement(&set_local("lock_timeout", self.table_timeout()), &[]);
@@ -51,9 +51,9 @@ impl Execution<'_> {
     /// Whose code an UPDATE of a table would run, unless that is known. `None`: none that may not.
     pub(super) async fn look_whose_code(
         &mut self,
-        filling: &mut Filling<'_>,
+        filling: &mut BackfillRun<'_>,
         leaf: usize,
-    ) -> Result<Option<Ended>, Stop> {
+    ) -> Result<Option<BatchOutcome>, RunError> {
         let Some(table) = filling.leaves.get(leaf).filter(|leaf| filling.what.watched && leaf.known.is_none()) else {
             return Ok(None);
         };
@@ -64,11 +64,11 @@ impl Execution<'_> {
         batch.statement(&trust::called(&name, oid), &[]);
         batch.statement(&watch.question(), &[&oid.to_string()]);
         batch.statement("COMMIT", &[]);
-        let nap = nap_sql(super::COVER, &self.talk.words(&format!("backfill of {}", filling.what.table)));
+        let nap = nap_sql(super::COVER, &self.channel.words(&format!("backfill of {}", filling.what.table)));
         let answer = match self.short(batch, &nap, None).await? {
-            Ended::Done(answer) => answer,
-            Ended::Refused(error) if trust::untrue(error.message()).is_some() => {
-                return Ok(Some(Ended::Moved(error)));
+            BatchOutcome::Done(answer) => answer,
+            BatchOutcome::Refused(error) if trust::untrue(error.message()).is_some() => {
+                return Ok(Some(BatchOutcome::Moved(error)));
             }
             other => return Ok(Some(other)),
         };
@@ -87,7 +87,7 @@ impl Execution<'_> {
     }
 
     /// What a batch has before its UPDATE.
-    pub(super) fn open_batch(&self, filling: &Filling<'_>, leaf: usize) -> Result<Batch, Stop> {
+    pub(super) fn open_batch(&self, filling: &BackfillRun<'_>, leaf: usize) -> Result<Batch, RunError> {
         let (longest, quiet) = (Some(filling.longest), filling.what.quiet);
         let Some(leaf) = filling.leaves.get(leaf).filter(|_| filling.what.watched) else {
             return self.open(longest, quiet);
@@ -98,7 +98,7 @@ impl Execution<'_> {
     }
 
     /// What a look at all tables has before its SELECT.
-    pub(super) fn open_look(&self, what: &Backfill) -> Result<Batch, Stop> {
+    pub(super) fn open_look(&self, what: &Backfill) -> Result<Batch, RunError> {
         if !what.watched {
             return self.open(None, false);
         }
@@ -113,14 +113,14 @@ impl Execution<'_> {
 
 /// As the catalogue has them.
 fn column_names(what: &Backfill) -> Vec<String> {
-    what.columns.iter().map(|filled| crate::execute::leftover::unquoted(&filled.column)).collect()
+    what.columns.iter().map(|filled| crate::execute::pending_undo::unquoted(&filled.column)).collect()
 }
 
 /// Why the rows are not filled to the end.
-pub(super) fn not_any_more(reason: &str) -> Stop {
+pub(super) fn not_any_more(reason: &str) -> RunError {
     let message = format!("old rows cannot be filled any more, because {}", on_one_line(reason));
     let report = Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
-    Stop::Report(
+    RunError::Report(
         report.detail("It has come since the statement began.").hint("Send it again: it runs as it is written then."),
     )
 }

@@ -4,23 +4,23 @@
 //! began it; while it cannot be undone, the record stays and says so.
 
 use super::{Record, TRIES};
-use crate::execute::attempt::Back;
-use crate::execute::{Execution, Stop, Undone};
+use crate::execute::attempt::UndoOutcome;
+use crate::execute::{Run, RunError, UndoneAfter};
 use crate::pg::sqlstate;
 use crate::plan::Plan;
 use crate::report::Report;
 
-impl Execution<'_> {
+impl Run<'_> {
     /// What failed could not be taken back: the record stays, and says so. False: there is none.
-    pub(in crate::execute) async fn keep_to_be_undone(&mut self) -> Result<bool, Stop> {
-        let Some(keeping) = &mut self.memory.keeping else { return Ok(false) };
-        keeping.record.undoing = true;
-        let Some(text) = keeping.text() else { return Ok(false) };
+    pub(in crate::execute) async fn keep_to_be_undone(&mut self) -> Result<bool, RunError> {
+        let Some(writer) = &mut self.state.record else { return Ok(false) };
+        writer.record.undoing = true;
+        let Some(text) = writer.text() else { return Ok(false) };
         for _ in 0..TRIES {
-            self.talk.cancel_settled().await;
+            self.channel.cancel_settled().await;
             if self.write_record(Some(&text)).await? {
                 // Its end is another's.
-                self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+                self.state.unrecorded = self.state.record.take().map(|writer| writer.oid);
                 return Ok(true);
             }
         }
@@ -36,7 +36,7 @@ impl Execution<'_> {
         &mut self,
         oid: u32,
         wanted: impl Fn(&Record) -> bool,
-    ) -> Result<Option<(Record, bool)>, Stop> {
+    ) -> Result<Option<(Record, bool)>, RunError> {
         let (locked, found) = self.look_at_record(oid, true).await?;
         if !locked {
             return Ok(None);
@@ -45,7 +45,7 @@ impl Execution<'_> {
         let record = followed.and_then(|found| Some((Record::from_text(found.text.as_deref()?)?, found.quiet)));
         let record = record.filter(|(record, _)| wanted(record));
         if record.is_none() {
-            self.give_job(oid).await?;
+            self.release_record(oid).await?;
         }
         Ok(record)
     }
@@ -54,30 +54,30 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
-    pub async fn abandon(&mut self, plan: &Plan) -> Result<bool, Stop> {
+    pub async fn abandon(&mut self, plan: &Plan) -> Result<bool, RunError> {
         let next = self.first_phase();
         let undone = self.undo_abandoned(plan, next).await;
-        if matches!(undone, Err(Stop::Lost)) {
+        if matches!(undone, Err(RunError::Lost)) {
             return undone;
         }
         if !matches!(undone, Ok(true)) {
             // The record stays; its lock does not.
-            self.memory.unrecorded = self.memory.keeping.take().map(|keeping| keeping.oid);
+            self.state.unrecorded = self.state.record.take().map(|writer| writer.oid);
         }
         self.end_record().await?;
         undone
     }
 
-    async fn undo_abandoned(&mut self, plan: &Plan, next: usize) -> Result<bool, Stop> {
+    async fn undo_abandoned(&mut self, plan: &Plan, next: usize) -> Result<bool, RunError> {
         if let Some(phase) = plan.phases.get(next) {
             let phase = self.with_names(phase).into_owned();
             // What it has left half built is dropped by this.
-            self.look_after_death(next, &phase).await?;
+            self.finish_interrupted_build(next, &phase).await?;
         }
         for at in (0..=next.min(plan.phases.len().saturating_sub(1))).rev() {
-            match self.undo(&plan.phases[at], Undone::Done(at)).await? {
-                Back::Brought | Back::Told => {}
-                Back::Not(reason) => {
+            match self.undo(&plan.phases[at], UndoneAfter::Done(at)).await? {
+                UndoOutcome::Undone | UndoOutcome::Reported => {}
+                UndoOutcome::NotNow(reason) => {
                     tracing::info!(reason, "what another statement has left could not be undone");
                     return Ok(false);
                 }
@@ -90,7 +90,7 @@ impl Execution<'_> {
                     plan.tag
                 ),
             );
-        self.tell(&report);
+        self.notify(&report);
         Ok(true)
     }
 }

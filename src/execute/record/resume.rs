@@ -4,27 +4,27 @@
 //! found and told first.
 
 use super::trust::{followed, kept_off, not_followed};
-use super::{Job, Record};
+use super::{Record, RecordKey};
 use crate::catalog::BackfillFacts;
 use crate::catalog::backfill;
 use crate::catalog::identity::BUILT_SQL;
-use crate::execute::{Execution, Stop, Undone};
+use crate::execute::{Run, RunError, UndoneAfter};
 use crate::lanes::nap_sql;
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
-use crate::plan::{Phase, Plan, ThingKind, Undo};
+use crate::plan::{ObjectKind, Phase, Plan, Undo};
 use crate::report::{Report, in_words};
 use std::time::{Duration, Instant};
 
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
 const NAP: Duration = Duration::from_millis(100);
 
-impl Execution<'_> {
+impl Run<'_> {
     /// The record that a statement would follow; its lock may be another's.
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
-    pub async fn on_record(&mut self, oid: u32, statement: &str) -> Result<Option<Record>, Stop> {
+    pub async fn on_record(&mut self, oid: u32, statement: &str) -> Result<Option<Record>, RunError> {
         let (_, found) = self.look_at_record(oid, false).await?;
         Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
     }
@@ -33,7 +33,7 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// It is cancelled, or the backend is gone.
-    pub async fn any_record(&mut self, oid: u32) -> Result<Option<Record>, Stop> {
+    pub async fn any_record(&mut self, oid: u32) -> Result<Option<Record>, RunError> {
         let (_, found) = self.look_at_record(oid, false).await?;
         Ok(found.and_then(|found| Record::from_text(found.text.as_deref()?)))
     }
@@ -42,32 +42,32 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// It has waited too long, it is cancelled, or the backend is gone.
-    pub async fn unfinished(&mut self, oid: u32, statement: &str) -> Result<Unfinished, Stop> {
+    pub async fn unfinished(&mut self, oid: u32, statement: &str) -> Result<UnfinishedChange, RunError> {
         let (begun, limit) = (Instant::now(), self.wait_limit());
         let (mut told, mut waited) = (false, false);
         loop {
             let (_, found) = self.look_at_record(oid, false).await?;
             if let Some(report) = found.as_ref().and_then(|found| not_followed(found, statement)) {
-                self.tell(&report);
+                self.notify(&report);
             }
             let Some(holder) = found.and_then(|found| followed(found, statement).map(|(_, found)| found.holder)) else {
-                return Ok(if waited { Unfinished::Over } else { Unfinished::Nothing });
+                return Ok(if waited { UnfinishedChange::Over } else { UnfinishedChange::Nothing });
             };
             let (locked, found) = self.look_at_record(oid, true).await?;
             if locked {
                 let Some((record, found)) = found.and_then(|found| followed(found, statement)) else {
-                    self.give_job(oid).await?;
-                    return Ok(Unfinished::Over);
+                    self.release_record(oid).await?;
+                    return Ok(UnfinishedChange::Over);
                 };
-                return Ok(Unfinished::Here(Box::new(record), found.quiet));
+                return Ok(UnfinishedChange::Here(Box::new(record), found.quiet));
             }
             // Who has it is told once more: it may have been given back, or taken, just now.
             if holder.is_none()
                 && let Some((record, _)) =
                     found.filter(|found| found.holder.is_none()).and_then(|found| followed(found, statement))
             {
-                self.tell(&kept_off(&record));
-                return Ok(Unfinished::Nothing);
+                self.notify(&kept_off(&record));
+                return Ok(UnfinishedChange::Nothing);
             }
             waited = true;
             if let Some(stop) = self.interrupted() {
@@ -78,14 +78,14 @@ impl Execution<'_> {
             if begun.elapsed() >= limit {
                 let waited = format!("Waited {} to continue this statement. {detail}", in_words(begun.elapsed()));
                 let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
-                return Err(Stop::Report(report.detail(waited)));
+                return Err(RunError::Report(report.detail(waited)));
             }
             if begun.elapsed() >= FIRST_NOTICE && !std::mem::replace(&mut told, true) && self.config.ddl.notices {
                 let message = "waiting to continue what this statement has begun in another session";
-                self.tell(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail));
+                self.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail));
             }
-            let answer = self.talk.ask_one(&nap_sql(NAP, "waiting to continue a schema change"), &[]).await?;
-            self.struck(answer.error)?;
+            let answer = self.channel.ask_one(&nap_sql(NAP, "waiting to continue a schema change"), &[]).await?;
+            self.cancelled_by(answer.error)?;
         }
     }
 
@@ -100,7 +100,7 @@ impl Execution<'_> {
         oid: u32,
         same: Result<(), &'static str>,
         plan: &mut Plan,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, RunError> {
         let changed = match same {
             Err(reason) => Ok(Some(reason.to_owned())),
             Ok(()) => self.changed_meanwhile(record, oid, plan).await,
@@ -108,28 +108,33 @@ impl Execution<'_> {
         let reason = match changed {
             Ok(None) => return Ok(true),
             Ok(Some(reason)) => reason,
-            Err(Stop::Lost) => return Err(Stop::Lost),
+            Err(RunError::Lost) => return Err(RunError::Lost),
             Err(stop) => {
-                self.give_job(oid).await?;
+                self.release_record(oid).await?;
                 return Err(stop);
             }
         };
-        self.give_job(oid).await?;
+        self.release_record(oid).await?;
         let message = format!("what this statement had begun at {} cannot be continued: {reason}", record.since);
-        let made = record.things.iter().filter_map(|(thing, _)| crate::execute::leftover::known(thing));
+        let made = record.things.iter().filter_map(|(thing, _)| crate::execute::pending_undo::known(thing));
         let made: Vec<String> = made.map(|(kind, _, name)| format!("{kind} {}", quote_identifier(name))).collect();
         let hint = format!("Drop what it has made, and run it again: {}.", made.join(", "));
         tracing::warn!("{message}");
-        self.tell(&Report::warning(sqlstate::WARNING, message).hint(hint));
+        self.notify(&Report::warning(sqlstate::WARNING, message).hint(hint));
         Ok(false)
     }
 
     /// Why it would not come to what it was to be; else the plan learns of what has come meanwhile and is in nobody's way.
-    async fn changed_meanwhile(&mut self, record: &Record, oid: u32, plan: &mut Plan) -> Result<Option<String>, Stop> {
-        if self.things_now(record, |kind| kind == ThingKind::Column).await?.contains(&false) {
+    async fn changed_meanwhile(
+        &mut self,
+        record: &Record,
+        oid: u32,
+        plan: &mut Plan,
+    ) -> Result<Option<String>, RunError> {
+        if self.objects_now(record, |kind| kind == ObjectKind::Column).await?.contains(&false) {
             return Ok(Some("its columns have been dropped or renamed".to_owned()));
         }
-        if self.things_now(record, |kind| kind == ThingKind::Constraint).await?.contains(&false) {
+        if self.objects_now(record, |kind| kind == ObjectKind::Constraint).await?.contains(&false) {
             return Ok(Some("its constraints have been dropped or renamed".to_owned()));
         }
         // Another's index that is invalid, since its build failed or is under way, is none that this statement has left.
@@ -143,12 +148,12 @@ impl Execution<'_> {
         let to_fill = plan.phases.iter_mut().skip(record.next).find_map(|phase| phase.backfill.as_mut());
         let Some(to_fill) = to_fill else { return Ok(None) };
         // Old rows get the default of now.
-        if self.things_now(record, |kind| kind == ThingKind::Default).await?.contains(&false) {
+        if self.objects_now(record, |kind| kind == ObjectKind::Default).await?.contains(&false) {
             return Ok(Some("the default of its columns has been changed".to_owned()));
         }
         let question = backfill::question(self.facts.session.server_version);
-        let answer = self.talk.question(&question, &[&oid.to_string()]).await?.ok().map_err(Stop::Server)?;
-        let now = answer.value().and_then(|json| serde_json::from_str::<BackfillFacts>(&self.talk.text(json)).ok());
+        let answer = self.channel.question(&question, &[&oid.to_string()]).await?.ok().map_err(RunError::Server)?;
+        let now = answer.value().and_then(|json| serde_json::from_str::<BackfillFacts>(&self.channel.text(json)).ok());
         let Some(now) = now else { return Ok(Some("it cannot be told what an UPDATE would meet now".to_owned())) };
         to_fill.quiet |= now.quiet;
         if now.watched && !to_fill.watched {
@@ -161,7 +166,11 @@ impl Execution<'_> {
 
     /// The phase that a dead session was in may have left its index half built, which is dropped, or have built it: then it is done.
     /// The index had not been there when the plan was made.
-    pub(in crate::execute) async fn look_after_death(&mut self, at: usize, phase: &Phase) -> Result<bool, Stop> {
+    pub(in crate::execute) async fn finish_interrupted_build(
+        &mut self,
+        at: usize,
+        phase: &Phase,
+    ) -> Result<bool, RunError> {
         if let Some(Undo::DropBuiltIndex { index, oid, .. }) = &phase.undo {
             let rows = self.surely(BUILT_SQL, &[&oid.to_string(), &index.name]).await?;
             let wants_unique = phase.steps.iter().any(|step| step.sql.starts_with("CREATE UNIQUE "));
@@ -169,35 +178,40 @@ impl Execution<'_> {
             if let Some((built, unique)) = found.filter(|(_, unique)| *unique == wants_unique) {
                 // A unique one of this name can only be ours: the name was chosen because it was free. Of another it is not certain, so it is
                 // used if it fits, which the server says, and never dropped.
-                self.memory.built.push((at, if unique { built } else { NOBODYS }));
+                self.state.built.push((at, if unique { built } else { NOBODYS }));
                 return Ok(true);
             }
         }
-        self.undo(phase, Undone::Failed).await?;
+        self.undo(phase, UndoneAfter::Failed).await?;
         Ok(false)
     }
 
     /// Takes what a lost session has left, if nobody continues it meanwhile, to undo it. The lock is ours then.
-    pub(in crate::execute) async fn take_job(&mut self, job: &Job) -> Result<Taken, Stop> {
+    pub(in crate::execute) async fn take_own_record(&mut self, job: &RecordKey) -> Result<TakeRecordOutcome, RunError> {
         let (locked, found) = self.look_at_record(job.table, true).await?;
         if !locked {
-            return Ok(Taken::Busy);
+            return Ok(TakeRecordOutcome::Busy);
         }
         let quiet = found.as_ref().is_some_and(|found| found.quiet);
         let record = found.and_then(|found| Record::from_text(&found.text?));
         if record.is_some_and(|record| record.job == job.id) {
-            return Ok(Taken::Ours { quiet });
+            return Ok(TakeRecordOutcome::Ours { quiet });
         }
-        self.give_job(job.table).await?;
-        Ok(Taken::Gone)
+        self.release_record(job.table).await?;
+        Ok(TakeRecordOutcome::Gone)
     }
 
     /// Its end: undone or not.
-    pub(in crate::execute) async fn leave_job(&mut self, job: &Job, quiet: bool, undone: bool) -> Result<(), Stop> {
+    pub(in crate::execute) async fn end_own_record(
+        &mut self,
+        job: &RecordKey,
+        quiet: bool,
+        undone: bool,
+    ) -> Result<(), RunError> {
         if undone {
             self.forget(job.table, quiet).await?;
         }
-        self.give_job(job.table).await
+        self.release_record(job.table).await
     }
 }
 
@@ -211,7 +225,7 @@ fn valid_index(row: &[Option<String>]) -> Option<(u32, bool)> {
 
 /// What there is to continue.
 #[derive(Debug)]
-pub enum Unfinished {
+pub enum UnfinishedChange {
     Nothing,
     /// Another session has come to its end with it meanwhile.
     Over,
@@ -220,7 +234,7 @@ pub enum Unfinished {
 }
 
 /// What became of a lost session's record.
-pub(in crate::execute) enum Taken {
+pub(in crate::execute) enum TakeRecordOutcome {
     Ours {
         quiet: bool,
     },

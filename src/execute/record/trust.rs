@@ -7,13 +7,13 @@
 //! The lock of who works on it is an advisory lock, which anybody can take: a session whose role may not change the table has none.
 
 use super::Record;
-use crate::catalog::record::Recorded;
+use crate::catalog::record::RecordRow;
 use crate::pg::sqlstate;
 use crate::report::Report;
 
 /// What is on record of this statement, and may not be followed, would end in a refusal that nobody understands; or, with IF NOT
 /// EXISTS, in nothing at all.
-pub(super) fn not_followed(found: &Recorded, statement: &str) -> Option<Report> {
+pub(super) fn not_followed(found: &RecordRow, statement: &str) -> Option<Report> {
     let record =
         Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement && !record.undoing)?;
     let (reason, hint) = match (found.trusted, found.may) {
@@ -31,7 +31,7 @@ pub(super) fn not_followed(found: &Recorded, statement: &str) -> Option<Report> 
 }
 
 /// The record, if it is of this statement, and may be followed.
-pub(super) fn followed(found: Recorded, statement: &str) -> Option<(Record, Recorded)> {
+pub(super) fn followed(found: RecordRow, statement: &str) -> Option<(Record, RecordRow)> {
     let record = Record::from_text(found.text.as_deref()?)?;
     (found.trusted && found.may && !record.undoing && record.statement == statement).then_some((record, found))
 }

@@ -3,7 +3,7 @@
 //! Invariant: one [`Part`] per subcommand, in the order written.
 
 use super::names::{is_cascade, range_var, relation, some, string};
-use super::pieces::{self, Piece};
+use super::subcommand_text::{self, SubcommandText};
 use super::tokens::Scanned;
 use super::{column, key, probe, tag};
 use crate::sql::form::Form;
@@ -27,7 +27,7 @@ pub(super) fn alter_table(stmt: &AlterTableStmt, scanned: &Scanned<'_>) -> Ddl {
         _ => None,
     });
     let pieces = match stmt.objtype() {
-        ObjectType::ObjectTable => pieces::of_alter_table(stmt, scanned).unwrap_or_default(),
+        ObjectType::ObjectTable => subcommand_text::of_alter_table(stmt, scanned).unwrap_or_default(),
         _ => Vec::new(),
     };
     let written = |i: usize| pieces.get(i);
@@ -66,14 +66,14 @@ pub(super) fn move_all(stmt: &AlterTableMoveAllStmt) -> Ddl {
     Ddl::new(tag::alter(stmt.objtype()), Form::SetTablespace)
 }
 
-fn part(command: &AlterTableCmd, kind: ObjectType, table: &str, written: Option<&Piece<'_>>) -> Part {
+fn part(command: &AlterTableCmd, kind: ObjectType, table: &str, written: Option<&SubcommandText<'_>>) -> Part {
     let mut part = match kind {
         ObjectType::ObjectTable => on_table(command, table, written),
         ObjectType::ObjectIndex => on_index(command),
         _ => on_other(command, kind),
     };
-    part.text = written.and_then(Piece::text);
-    part.element = written.and_then(Piece::element);
+    part.text = written.and_then(SubcommandText::text);
+    part.element = written.and_then(SubcommandText::element);
     part.missing_ok = command.missing_ok;
     part.cascade = is_cascade(command.behavior);
     if part.form.needs_probe() && part.probe.is_none() {
@@ -82,7 +82,7 @@ fn part(command: &AlterTableCmd, kind: ObjectType, table: &str, written: Option<
     part
 }
 
-fn on_table(command: &AlterTableCmd, table: &str, written: Option<&Piece<'_>>) -> Part {
+fn on_table(command: &AlterTableCmd, table: &str, written: Option<&SubcommandText<'_>>) -> Part {
     let of_column = |form| Part { column: some(&command.name), ..Part::new(form) };
     let of_constraint = |form| Part { constraint: some(&command.name), ..Part::new(form) };
     match command.subtype() {

@@ -5,8 +5,8 @@
 //! plan that splits the column from its constraint knows what the rest would cost.
 
 use super::names::{dotted, relation, some, strings};
-use super::pieces::Piece;
 use super::probe;
+use super::subcommand_text::SubcommandText;
 use crate::pg::RelationName;
 use crate::sql::form::Form;
 use crate::sql::{Calls, NewType, Part};
@@ -54,7 +54,7 @@ struct Properties {
     user_type: bool,
 }
 
-pub(super) fn add(command: &AlterTableCmd, table: &str, written: Option<&Piece<'_>>) -> Part {
+pub(super) fn add(command: &AlterTableCmd, table: &str, written: Option<&SubcommandText<'_>>) -> Part {
     let Some(column) = command.def.as_deref().and_then(definition) else {
         return Part::new(Form::Other);
     };

@@ -11,14 +11,14 @@
 use super::elide::adds_column;
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
 use crate::catalog::query::{LANE_CLASS, array, relations_of};
-use crate::catalog::supposed::{self, Size};
+use crate::catalog::supposed::{self, SupposedSize};
 use crate::pg::RelationName;
 use crate::sql::form::Form;
 use crate::sql::{Class, Ddl, Statement};
 
 /// A statement that is tried at once.
 #[derive(Debug)]
-pub struct First {
+pub struct OptimisticPlan {
     pub plan: Plan,
     pub condition: Condition,
 }
@@ -45,14 +45,14 @@ pub struct Condition {
 
 /// A relation of which a condition did not hold.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Vain {
+pub struct FirstTryMiss {
     relation: RelationName,
-    asked_for: Asks,
+    scope: ConditionScope,
 }
 
 /// How much a condition asks for: what asks for as much will not hold either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Asks {
+enum ConditionScope {
     /// An ordinary or a partitioned table.
     Table,
     Ordinary,
@@ -62,21 +62,21 @@ enum Asks {
 
 impl Condition {
     /// What is known when it does not hold: of several relations it may be any.
-    pub fn vain(&self) -> Option<Vain> {
+    pub fn miss(&self) -> Option<FirstTryMiss> {
         let [relation] = self.relations.as_slice() else { return None };
-        Some(Vain { relation: relation.clone(), asked_for: self.asks() })
+        Some(FirstTryMiss { relation: relation.clone(), scope: self.scope() })
     }
 
     /// Whether it did not hold before, most likely.
-    pub fn is_vain(&self, vain: &[Vain]) -> bool {
-        vain.iter().any(|vain| self.relations.contains(&vain.relation) && self.asks() >= vain.asked_for)
+    pub fn missed_before(&self, vain: &[FirstTryMiss]) -> bool {
+        vain.iter().any(|vain| self.relations.contains(&vain.relation) && self.scope() >= vain.scope)
     }
 
-    fn asks(&self) -> Asks {
+    fn scope(&self) -> ConditionScope {
         match self.small.is_some() || !self.unreferenced.is_empty() {
-            true => Asks::More,
-            false if self.or_partitioned => Asks::Table,
-            false => Asks::Ordinary,
+            true => ConditionScope::More,
+            false if self.or_partitioned => ConditionScope::Table,
+            false => ConditionScope::Ordinary,
         }
     }
 
@@ -170,16 +170,17 @@ const SIGNED_OID: &str =
     "(c.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4";
 
 /// How to try a statement at once; `None`: it needs facts.
-pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<First> {
+pub fn optimistic(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<OptimisticPlan> {
     let Class::Ddl(ddl) = &statement.class else { return None };
     if !is_simple(ddl) || ddl.names_too_much() {
         return None;
     }
     // What a default costs depends on the server's version, which is not known yet.
     let depends = ddl.parts.iter().any(|part| part.form == Form::AddColumnDefault);
-    let of_any_size = if depends { None } else { one_brief_step(statement, ddl, Size::Large, in_transaction, limits) };
+    let of_any_size =
+        if depends { None } else { one_brief_step(statement, ddl, SupposedSize::Large, in_transaction, limits) };
     let small = of_any_size.is_none().then_some(limits.small_table);
-    let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, Size::Small, in_transaction, limits))?;
+    let plan = of_any_size.or_else(|| one_brief_step(statement, ddl, SupposedSize::Small, in_transaction, limits))?;
     let retyped = ddl.parts.iter().filter(|part| part.form == Form::AlterColumnType);
     let condition = Condition {
         relations: relations_of(statement).into_iter().filter(|name| !is_new(ddl, name) && !is_of_views(ddl)).collect(),
@@ -191,7 +192,7 @@ pub fn first(statement: &Statement, in_transaction: bool, limits: &Limits) -> Op
         unrecorded: ddl.if_not_exists || ddl.parts.iter().any(|part| part.missing_ok),
         keeps_lane: !in_transaction,
     };
-    Some(First { plan, condition })
+    Some(OptimisticPlan { plan, condition })
 }
 
 /// It is brief whatever is true of what it names. LOCK TABLE of a view would lock its tables too, and does not take the others.
@@ -226,7 +227,13 @@ fn is_new(ddl: &Ddl, name: &RelationName) -> bool {
 
 /// The plan, if it is the statement as written in one brief step, under locks of what it names. The table of an index has no name
 /// in the statement, and what may not be there no lock: they are locked by the statement alone.
-fn one_brief_step(statement: &Statement, ddl: &Ddl, size: Size, in_transaction: bool, limits: &Limits) -> Option<Plan> {
+fn one_brief_step(
+    statement: &Statement,
+    ddl: &Ddl,
+    size: SupposedSize,
+    in_transaction: bool,
+    limits: &Limits,
+) -> Option<Plan> {
     let mut facts = supposed::facts(statement, size);
     facts.session.in_transaction = in_transaction;
     let mut plan = super::plan(statement, &facts, limits).ok()?;
@@ -310,7 +317,7 @@ mod tests {
 
     fn condition(sql: &str, in_transaction: bool, small_table: u64) -> Option<Condition> {
         let statements = parse(sql).unwrap();
-        first(&statements[0], in_transaction, &limits(small_table)).map(|first| first.condition)
+        optimistic(&statements[0], in_transaction, &limits(small_table)).map(|first| first.condition)
     }
 
     #[test]
@@ -388,17 +395,17 @@ mod tests {
     fn what_did_not_hold_is_not_tried_again() {
         let of = |sql| condition(sql, false, SMALL).unwrap();
         let (brief, sized) = (of("ALTER TABLE t ADD COLUMN a int"), of("CREATE INDEX ON t (a)"));
-        let large = [sized.vain().unwrap()];
-        assert_eq!((brief.is_vain(&large), sized.is_vain(&large)), (false, true));
+        let large = [sized.miss().unwrap()];
+        assert_eq!((brief.missed_before(&large), sized.missed_before(&large)), (false, true));
         let ordinary = of("ALTER TABLE t DROP CONSTRAINT c");
-        let partitioned = [ordinary.vain().unwrap()];
-        let vain = |known| [&brief, &ordinary, &sized].map(|condition| condition.is_vain(known));
+        let partitioned = [ordinary.miss().unwrap()];
+        let vain = |known| [&brief, &ordinary, &sized].map(|condition| condition.missed_before(known));
         assert_eq!(vain(&partitioned), [false, true, true]);
-        let partition = [brief.vain().unwrap()];
+        let partition = [brief.miss().unwrap()];
         assert_eq!(vain(&partition), [true, true, true]);
-        assert!(!of("ALTER TABLE s.t DROP CONSTRAINT c").is_vain(&partitioned));
-        assert_eq!(of("TRUNCATE t, o").vain(), None);
-        assert!(of("TRUNCATE t, o").is_vain(&partitioned));
+        assert!(!of("ALTER TABLE s.t DROP CONSTRAINT c").missed_before(&partitioned));
+        assert_eq!(of("TRUNCATE t, o").miss(), None);
+        assert!(of("TRUNCATE t, o").missed_before(&partitioned));
     }
 
     #[test]

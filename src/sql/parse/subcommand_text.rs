@@ -6,19 +6,19 @@
 use super::names::some;
 use super::tokens::{Scanned, Word};
 use super::{column, key};
-use crate::sql::{ColumnPiece, NewColumn, PieceKind};
+use crate::sql::{ClauseKind, ColumnClause, NewColumn};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self, AlterTableCmd, AlterTableStmt, ColumnDef, ConstrType, Constraint, Node, Token};
 use std::ops::Range;
 
 /// The words of one subcommand, in the text that they were scanned from.
-pub(super) struct Piece<'a> {
+pub(super) struct SubcommandText<'a> {
     scanned: &'a Scanned<'a>,
     words: &'a [Word],
 }
 
 /// One for each subcommand, in their order; `None`: the text does not part so.
-pub(super) fn of_alter_table<'a>(stmt: &AlterTableStmt, scanned: &'a Scanned<'a>) -> Option<Vec<Piece<'a>>> {
+pub(super) fn of_alter_table<'a>(stmt: &AlterTableStmt, scanned: &'a Scanned<'a>) -> Option<Vec<SubcommandText<'a>>> {
     let words = scanned.tokens();
     let table = usize::try_from(stmt.relation.as_ref()?.location).ok()?;
     let mut at = words.iter().position(|word| word.range.start == table)? + 1;
@@ -32,7 +32,7 @@ pub(super) fn of_alter_table<'a>(stmt: &AlterTableStmt, scanned: &'a Scanned<'a>
         _ => {}
     }
     let rest = words.get(at..)?;
-    let pieces: Vec<Piece<'_>> = at_commas(rest).map(|words| Piece { scanned, words }).collect();
+    let pieces: Vec<SubcommandText<'_>> = at_commas(rest).map(|words| SubcommandText { scanned, words }).collect();
     (pieces.len() == stmt.cmds.len() && pieces.iter().all(|piece| !piece.words.is_empty())).then_some(pieces)
 }
 
@@ -49,7 +49,7 @@ fn at_commas(words: &[Word]) -> impl Iterator<Item = &[Word]> {
     })
 }
 
-impl Piece<'_> {
+impl SubcommandText<'_> {
     pub(super) fn text(&self) -> Option<String> {
         let (first, last) = (self.words.first()?, self.words.last()?);
         self.slice(first.range.start..last.range.end)
@@ -121,10 +121,10 @@ impl Piece<'_> {
                     before.add_attribute(attribute);
                 }
                 Some(constraint) => new.pieces.push(piece(constraint, text, words, *start, &column.colname)?),
-                None => new.pieces.push(ColumnPiece::new(PieceKind::Collate, text)),
+                None => new.pieces.push(ColumnClause::new(ClauseKind::Collate, text)),
             }
         }
-        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, PieceKind::Identity { .. }));
+        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Identity { .. }));
         // Of another type than these there is none.
         (name < first && (!identity || column::is_integer(column))).then_some(new)
     }
@@ -142,25 +142,25 @@ fn is_attribute(constraint: &Constraint) -> bool {
     )
 }
 
-fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, column: &str) -> Option<ColumnPiece> {
+fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, column: &str) -> Option<ColumnClause> {
     // Behind `CONSTRAINT name`.
     let skip = if words.first()?.token == Token::Constraint { 2 } else { 0 };
     let element_at = words.get(skip)?.range.start - start;
     let behind_word = || words.get(skip + 1).map(|word| text.get(word.range.start - start..).map(str::to_owned));
     let kind = match constraint.contype() {
-        ConstrType::ConstrNull => PieceKind::Null,
-        ConstrType::ConstrNotnull => PieceKind::NotNull { no_inherit: constraint.is_no_inherit },
-        ConstrType::ConstrDefault => PieceKind::Default { expression: behind_word()?? },
-        ConstrType::ConstrCheck => PieceKind::Check { enforced: true },
-        ConstrType::ConstrForeign => PieceKind::References { enforced: true },
+        ConstrType::ConstrNull => ClauseKind::Null,
+        ConstrType::ConstrNotnull => ClauseKind::NotNull { no_inherit: constraint.is_no_inherit },
+        ConstrType::ConstrDefault => ClauseKind::Default { expression: behind_word()?? },
+        ConstrType::ConstrCheck => ClauseKind::Check { enforced: true },
+        ConstrType::ConstrForeign => ClauseKind::References { enforced: true },
         ConstrType::ConstrPrimary | ConstrType::ConstrUnique => {
-            PieceKind::Key(Box::new(key::new_key(&of_column(constraint, column))?))
+            ClauseKind::Key(Box::new(key::new_key(&of_column(constraint, column))?))
         }
-        ConstrType::ConstrIdentity => PieceKind::Identity { options: sequence_options(&text, words, start)? },
-        ConstrType::ConstrGenerated => PieceKind::Generated { stored: column::is_stored(constraint) },
+        ConstrType::ConstrIdentity => ClauseKind::Identity { options: sequence_options(&text, words, start)? },
+        ConstrType::ConstrGenerated => ClauseKind::Generated { stored: column::is_stored(constraint) },
         _ => return None,
     };
-    Some(ColumnPiece { name: some(&constraint.conname), element_at, ..ColumnPiece::new(kind, text) })
+    Some(ColumnClause { name: some(&constraint.conname), element_at, ..ColumnClause::new(kind, text) })
 }
 
 fn of_column(constraint: &Constraint, column: &str) -> Constraint {
@@ -178,19 +178,22 @@ fn sequence_options(text: &str, words: &[Word], start: usize) -> Option<String> 
     text.get(first - start..last.range.start - start).map(|options| options.trim().to_owned())
 }
 
-impl ColumnPiece {
-    fn new(kind: PieceKind, text: String) -> Self {
+impl ColumnClause {
+    fn new(kind: ClauseKind, text: String) -> Self {
         Self { kind, name: None, text, element_at: 0 }
     }
 
     /// The grammar gives DEFERRABLE and its like as constraints of their own, behind the one that they speak of.
     fn add_attribute(&mut self, attribute: &Constraint) {
         match (&mut self.kind, attribute.contype()) {
-            (PieceKind::Key(key), ConstrType::ConstrAttrDeferrable) if key.deferral.is_empty() => {
+            (ClauseKind::Key(key), ConstrType::ConstrAttrDeferrable) if key.deferral.is_empty() => {
                 key.deferral = " DEFERRABLE";
             }
-            (PieceKind::Key(key), ConstrType::ConstrAttrDeferred) => key.deferral = " DEFERRABLE INITIALLY DEFERRED",
-            (PieceKind::Check { enforced } | PieceKind::References { enforced }, ConstrType::ConstrAttrNotEnforced) => {
+            (ClauseKind::Key(key), ConstrType::ConstrAttrDeferred) => key.deferral = " DEFERRABLE INITIALLY DEFERRED",
+            (
+                ClauseKind::Check { enforced } | ClauseKind::References { enforced },
+                ConstrType::ConstrAttrNotEnforced,
+            ) => {
                 *enforced = false;
             }
             _ => {}

@@ -9,14 +9,14 @@
 //! Limits: a proxy that ends forgets. An index whose build was lost is told by its table, its name and that it is
 //! invalid: the server tells an oid only when a build is over.
 
-use super::record::{Job, Keeping, Taken};
-use super::{Execution, Reply, Stop, Tried, Undone};
+use super::record::{RecordKey, RecordWriter, TakeRecordOutcome};
+use super::{AttemptOutcome, Reply, Run, RunError, UndoneAfter};
 use crate::backend::BackendLost;
 use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
-use crate::execute::wait::Next;
+use crate::execute::wait::AttemptMode;
 use crate::lanes;
 use crate::pg::sqlstate;
-use crate::plan::{Detach, Phase, PhaseKind, Plan, Step, Thing, ThingKind, ThingName, Undo};
+use crate::plan::{CreatedObject, Detach, ObjectKind, ObjectName, Phase, PhaseKind, Plan, Step, Undo};
 use crate::report::Report;
 use crate::wire::message::Batch;
 use std::borrow::Cow;
@@ -32,28 +32,28 @@ const MOST: usize = 64;
 
 /// What is known of a plan under way, for the case that its backend is lost.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct RunState {
     /// There is something to remember: the plan has several phases, and is not in a transaction of the client's.
-    pub(super) marks: bool,
+    pub(super) notes_created: bool,
     /// What the phases have made, each with what tells it.
-    pub(super) things: Vec<(Thing, u32)>,
+    pub(super) created: Vec<(CreatedObject, u32)>,
     /// The id of the newest transaction that was about to commit.
     transaction: Option<String>,
     /// Indexes that were built, with their phases.
     pub(super) built: Vec<(usize, u32)>,
     /// What is to be undone by another session.
-    pub left: Option<Leftover>,
+    pub pending_undo: Option<PendingUndo>,
     /// How far the plan is, on record.
-    pub(super) keeping: Option<Keeping>,
+    pub(super) record: Option<RecordWriter>,
     /// The table whose record's lock is held without one.
     pub(super) unrecorded: Option<u32>,
 }
 
-impl Memory {
+impl RunState {
     /// The columns that the plan has added to a table, with their numbers.
     pub(super) fn columns_of(&self, table: u32) -> impl Iterator<Item = (&str, u32)> {
         let columns =
-            self.things.iter().filter(move |(thing, _)| thing.table == table && thing.kind == ThingKind::Column);
+            self.created.iter().filter(move |(thing, _)| thing.table == table && thing.kind == ObjectKind::Column);
         columns.filter_map(|(thing, number)| known(thing).map(|(_, _, name)| (name, *number)))
     }
 
@@ -65,19 +65,19 @@ impl Memory {
 
 /// What one statement has left.
 #[derive(Debug)]
-pub struct Leftover {
+pub struct PendingUndo {
     tag: String,
-    why: Why,
+    reason: PendingReason,
     completed: Completed,
     /// In the order in which it is undone.
-    left: Vec<Left>,
+    items: Vec<UndoItem>,
     /// It is on record too: the same statement continues it.
-    pub job: Option<Job>,
+    pub job: Option<RecordKey>,
 }
 
 /// Why it is there.
 #[derive(Debug, Clone, Copy)]
-enum Why {
+enum PendingReason {
     Lost,
     /// Somebody was in the way when the statement had failed.
     Blocked,
@@ -94,16 +94,16 @@ enum Completed {
 }
 
 #[derive(Debug)]
-enum Left {
+enum UndoItem {
     /// Steps that undo, each with what tells the thing that it drops.
     Steps { undo: Phase, things: Vec<u32> },
     /// The phase of a build or a drop.
-    Index { phase: Phase, how: Undone, built: Option<u32> },
+    Index { phase: Phase, how: UndoneAfter, built: Option<u32> },
 }
 
 /// How an attempt to undo ended.
 #[derive(Debug)]
-pub enum Cleared {
+pub enum UndoResult {
     /// Nothing was left, or the plan had come to its end, or it cannot be undone any more, which is told.
     Nothing,
     /// What was done.
@@ -113,7 +113,7 @@ pub enum Cleared {
 }
 
 /// How it ended for one phase.
-enum Undoing {
+enum UndoAttempt {
     Done,
     /// Nor will it ever be done; why.
     Refused(String),
@@ -122,16 +122,16 @@ enum Undoing {
 
 /// By database and role.
 #[derive(Debug, Default)]
-pub struct Leftovers(Mutex<HashMap<(String, String), VecDeque<Leftover>>>);
+pub struct PendingUndos(Mutex<HashMap<(String, String), VecDeque<PendingUndo>>>);
 
-impl Leftovers {
-    pub fn keep(&self, database: &str, role: &str, leftover: Leftover) {
+impl PendingUndos {
+    pub fn keep(&self, database: &str, role: &str, pending: PendingUndo) {
         let Ok(mut kept) = self.0.lock() else { return };
         let of_role = kept.entry((database.to_owned(), role.to_owned())).or_default();
         if of_role.len() < MOST {
-            of_role.push_back(leftover);
+            of_role.push_back(pending);
         } else {
-            tracing::warn!(remedy = leftover.remedy(), "too much is left to be undone; this has to be done by hand");
+            tracing::warn!(remedy = pending.remedy(), "too much is left to be undone; this has to be done by hand");
         }
     }
 
@@ -140,7 +140,7 @@ impl Leftovers {
         self.0.lock().is_ok_and(|kept| kept.contains_key(&key))
     }
 
-    pub fn take(&self, database: &str, role: &str) -> Option<Leftover> {
+    pub fn take(&self, database: &str, role: &str) -> Option<PendingUndo> {
         let mut kept = self.0.lock().ok()?;
         let key = (database.to_owned(), role.to_owned());
         let of_role = kept.get_mut(&key)?;
@@ -152,24 +152,24 @@ impl Leftovers {
     }
 }
 
-impl Leftover {
+impl PendingUndo {
     /// The statements that undo it, for people.
     pub fn remedy(&self) -> String {
-        let words: Vec<String> = self.left.iter().flat_map(Left::words).collect();
+        let words: Vec<String> = self.items.iter().flat_map(UndoItem::words).collect();
         words.join("; ")
     }
 
     /// What was done about it.
     pub fn report(&self, done: &[String]) -> Report {
-        let message = match self.why {
-            Why::Lost => format!("undid what {} had begun before its session was lost", self.tag),
-            Why::Blocked => format!("undid what {} had begun before it failed", self.tag),
+        let message = match self.reason {
+            PendingReason::Lost => format!("undid what {} had begun before its session was lost", self.tag),
+            PendingReason::Blocked => format!("undid what {} had begun before it failed", self.tag),
         };
         Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(format!("Done: {}.", done.join("; ")))
     }
 }
 
-impl Left {
+impl UndoItem {
     fn words(&self) -> Vec<String> {
         match self {
             Self::Steps { undo, .. } => undo.steps.iter().map(|step| step.sql.clone()).collect(),
@@ -184,25 +184,25 @@ impl Left {
     }
 }
 
-fn kind(kind: ThingKind) -> &'static str {
+fn kind(kind: ObjectKind) -> &'static str {
     match kind {
-        ThingKind::Column => "column",
-        ThingKind::Default => "default",
-        ThingKind::Constraint => "constraint",
-        ThingKind::Partition => "partition",
+        ObjectKind::Column => "column",
+        ObjectKind::Default => "default",
+        ObjectKind::Constraint => "constraint",
+        ObjectKind::Partition => "partition",
     }
 }
 
 /// A thing as [`IDENTITY_SQL`] asks for it; what the server named is learned otherwise.
-pub(super) fn known(thing: &Thing) -> Option<(&str, u32, &str)> {
+pub(super) fn known(thing: &CreatedObject) -> Option<(&str, u32, &str)> {
     match &thing.name {
-        ThingName::Known(name) => Some((kind(thing.kind), thing.table, name)),
-        ThingName::Learned(_) => None,
+        ObjectName::Known(name) => Some((kind(thing.kind), thing.table, name)),
+        ObjectName::Learned(_) => None,
     }
 }
 
 /// What undoing a phase would drop.
-pub(super) fn made(phase: &Phase) -> impl Iterator<Item = &Thing> {
+pub(super) fn made(phase: &Phase) -> impl Iterator<Item = &CreatedObject> {
     let steps = match &phase.undo {
         Some(Undo::Run(undo)) => undo.steps.as_slice(),
         _ => &[],
@@ -210,12 +210,12 @@ pub(super) fn made(phase: &Phase) -> impl Iterator<Item = &Thing> {
     steps.iter().filter_map(|step| step.about.as_ref())
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Asks, behind a phase's steps and before its COMMIT, for what tells the things that it made. The answer is on its way
     /// before the transaction commits.
-    pub(super) fn put_mark(&self, phase: &Phase, batch: Batch) -> Batch {
+    pub(super) fn put_identity_question(&self, phase: &Phase, batch: Batch) -> Batch {
         let mut batch = batch;
-        let marked = self.marked(phase);
+        let marked = self.created_by(phase);
         let parameters = identity::parameters(marked.iter().filter_map(known));
         batch.statement(IDENTITY_SQL, &parameters.each_ref().map(String::as_str));
         batch.flush()
@@ -223,70 +223,70 @@ impl Execution<'_> {
 
     /// What a phase has made, and a name tells for the moment. What is on record has the defaults of new columns too: whoever
     /// continues it gives them to old rows.
-    fn marked(&self, phase: &Phase) -> Vec<Thing> {
-        let mut things: Vec<Thing> = made(phase).filter(|thing| known(thing).is_some()).cloned().collect();
-        if self.memory.keeping.is_some() {
-            let columns = things.iter().filter(|thing| thing.kind == ThingKind::Column);
-            let defaults: Vec<Thing> =
-                columns.map(|column| Thing { kind: ThingKind::Default, ..column.clone() }).collect();
+    fn created_by(&self, phase: &Phase) -> Vec<CreatedObject> {
+        let mut things: Vec<CreatedObject> = made(phase).filter(|thing| known(thing).is_some()).cloned().collect();
+        if self.state.record.is_some() {
+            let columns = things.iter().filter(|thing| thing.kind == ObjectKind::Column);
+            let defaults: Vec<CreatedObject> =
+                columns.map(|column| CreatedObject { kind: ObjectKind::Default, ..column.clone() }).collect();
             things.extend(defaults);
         }
         things
     }
 
     /// Reads that answer.
-    pub(super) fn mark(&mut self, phase: &Phase, rows: &[Vec<Option<String>>]) {
-        let things = self.marked(phase);
+    pub(super) fn note_created(&mut self, phase: &Phase, rows: &[Vec<Option<String>>]) {
+        let things = self.created_by(phase);
         let rows: Vec<_> = rows.iter().filter(|row| row.len() == 3).collect();
-        self.memory.transaction = rows.first().and_then(|row| row.first()?.clone());
+        self.state.transaction = rows.first().and_then(|row| row.first()?.clone());
         for (thing, row) in things.into_iter().zip(rows) {
             if let Some(identity) = row.get(1).and_then(|value| value.as_deref()?.parse().ok()) {
-                self.memory.things.push((thing, identity));
+                self.state.created.push((thing, identity));
             }
         }
     }
 
     /// The oid of a constraint that has got its name from the server.
-    pub(super) fn mark_learned(&mut self, table: u32, slot: usize, oid: Option<&str>) {
-        let thing = Thing { table, kind: ThingKind::Constraint, name: ThingName::Learned(slot) };
+    pub(super) fn note_named(&mut self, table: u32, slot: usize, oid: Option<&str>) {
+        let thing = CreatedObject { table, kind: ObjectKind::Constraint, name: ObjectName::Learned(slot) };
         if let Some(oid) = oid.and_then(|oid| oid.parse().ok()) {
-            self.memory.things.push((thing, oid));
+            self.state.created.push((thing, oid));
         }
     }
 
     /// A phase has detached a partition; the undo is to attach it.
-    pub(super) fn mark_detached(&mut self, phase: &Phase, partition: u32) {
-        let attached = made(phase).find(|thing| thing.kind == ThingKind::Partition);
-        self.memory.things.extend(attached.map(|thing| (thing.clone(), partition)));
+    pub(super) fn note_detached(&mut self, phase: &Phase, partition: u32) {
+        let attached = made(phase).find(|thing| thing.kind == ObjectKind::Partition);
+        self.state.created.extend(attached.map(|thing| (thing.clone(), partition)));
     }
 
     /// Asks for the oid of an index that a phase has built, and that may have to be dropped.
-    pub(super) async fn mark_built(&mut self, at: usize, phase: &Phase) -> Result<(), BackendLost> {
+    pub(super) async fn note_built(&mut self, at: usize, phase: &Phase) -> Result<(), BackendLost> {
         let Some(Undo::DropBuiltIndex { oid, index, .. }) = &phase.undo else { return Ok(()) };
         let parameters = identity::parameters(std::iter::once(("index", *oid, index.name.as_str())));
-        let answer = self.talk.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        let answer = self.channel.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         if let Some(oid) = answer.rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok()) {
-            self.memory.built.push((at, oid));
+            self.state.built.push((at, oid));
         }
         Ok(())
     }
 
     /// The backend is gone. `stopped`: the phase that was under way, or the last that was not undone yet.
-    pub(super) fn remember(&mut self, plan: &Plan, stopped: usize, undoing: bool) {
+    pub(super) fn keep_pending_undo(&mut self, plan: &Plan, stopped: usize, undoing: bool) {
         let Some(under_way) = plan.phases.get(stopped) else { return };
         if let Some(detach) = under_way.detach.as_ref().filter(|_| !undoing) {
             self.log_half_way(detach);
         }
-        if !self.memory.marks {
+        if !self.state.notes_created {
             return;
         }
         if !undoing && under_way.in_transaction && matches!(under_way.kind, PhaseKind::Brief | PhaseKind::Guarded) {
-            self.memory.transaction = None;
-            let rows = std::mem::take(&mut self.talk.salvaged);
-            self.learn(under_way, rows);
+            self.state.transaction = None;
+            let rows = std::mem::take(&mut self.channel.rows_before_loss);
+            self.learn_names(under_way, rows);
         }
-        let left: Vec<Left> =
-            (0..=stopped).rev().filter_map(|at| self.left_by(plan, at, at < stopped || undoing)).collect();
+        let left: Vec<UndoItem> =
+            (0..=stopped).rev().filter_map(|at| self.undo_item_of(plan, at, at < stopped || undoing)).collect();
         let completed = match stopped + 1 == plan.phases.len() && !undoing {
             true => self.completed(under_way),
             false => Some(Completed::No),
@@ -301,14 +301,20 @@ impl Execution<'_> {
         }
         let known = completed.is_some();
         let completed = completed.unwrap_or(Completed::No);
-        let leftover = Leftover { tag: plan.tag.clone(), why: Why::Lost, completed, left, job: self.job() };
-        let remedy = leftover.remedy();
+        let pending = PendingUndo {
+            tag: plan.tag.clone(),
+            reason: PendingReason::Lost,
+            completed,
+            items: left,
+            job: self.record_key(),
+        };
+        let remedy = pending.remedy();
         if known {
             tracing::warn!(
                 remedy,
                 "the session of a schema change has ended; what it had begun is undone before the next one of its role"
             );
-            self.memory.left = Some(leftover);
+            self.state.pending_undo = Some(pending);
         } else {
             tracing::warn!(
                 remedy,
@@ -320,23 +326,23 @@ impl Execution<'_> {
     /// Whoever is in the way now will not always be: what the phases up to this one have made is undone before the next schema
     /// change of the role. False: nothing tells these things from others of their names.
     pub(super) async fn leave_for_later(&mut self, plan: &Plan, at: usize, reason: &str) -> bool {
-        let left: Vec<Left> = (0..=at).rev().filter_map(|at| self.left_by(plan, at, true)).collect();
-        if !self.memory.marks || left.is_empty() {
+        let left: Vec<UndoItem> = (0..=at).rev().filter_map(|at| self.undo_item_of(plan, at, true)).collect();
+        if !self.state.notes_created || left.is_empty() {
             return false;
         }
         let (tag, completed) = (plan.tag.clone(), Completed::No);
         // Whoever finds it there meanwhile is not to take it for done: the record says so.
-        let job = self.memory.keeping.as_ref().map(Keeping::job);
+        let job = self.state.record.as_ref().map(RecordWriter::job);
         let job = if matches!(self.keep_to_be_undone().await, Ok(true)) { job } else { None };
-        let leftover = Leftover { tag, why: Why::Blocked, completed, left, job };
-        let remedy = leftover.remedy();
+        let pending = PendingUndo { tag, reason: PendingReason::Blocked, completed, items: left, job };
+        let remedy = pending.remedy();
         tracing::warn!(reason, remedy, "what a schema change had begun is undone before the next one of its role");
         let message = format!("what this statement had begun could not be brought back yet: {reason}");
         let report = Report::warning(sqlstate::WARNING, message)
             .detail("It is undone before the next schema change of this role in this database, if that is not in a transaction block.")
             .hint(format!("Or do it by hand: {remedy}"));
-        self.tell(&report);
-        self.memory.left = Some(leftover);
+        self.notify(&report);
+        self.state.pending_undo = Some(pending);
         true
     }
 
@@ -351,13 +357,13 @@ impl Execution<'_> {
         );
     }
 
-    fn left_by(&self, plan: &Plan, at: usize, done: bool) -> Option<Left> {
+    fn undo_item_of(&self, plan: &Plan, at: usize, done: bool) -> Option<UndoItem> {
         let phase = plan.phases.get(at)?;
         let Some(Undo::Run(undo)) = &phase.undo else {
             phase.undo.as_ref()?;
-            let how = if done { Undone::Done(at) } else { Undone::Failed };
-            let built = self.memory.built_at(at);
-            return Some(Left::Index { phase: phase.clone(), how, built });
+            let how = if done { UndoneAfter::Done(at) } else { UndoneAfter::Failed };
+            let built = self.state.built_at(at);
+            return Some(UndoItem::Index { phase: phase.clone(), how, built });
         };
         let mut things = Vec::new();
         let mut steps = Vec::new();
@@ -365,31 +371,36 @@ impl Execution<'_> {
             let Some(identity) = step.about.as_ref().and_then(|about| self.identity(about)) else { continue };
             // By its name, as another session has learned none.
             let about = step.about.as_ref().map(|about| self.with_name(about));
-            steps.push(Step { sql: step.named(&self.learned).into_owned(), name_at: None, about, ..step.clone() });
+            steps.push(Step {
+                sql: step.named(&self.learned_names).into_owned(),
+                name_at: None,
+                about,
+                ..step.clone()
+            });
             things.push(identity);
         }
-        (!steps.is_empty()).then(|| Left::Steps { undo: Phase { steps, ..(**undo).clone() }, things })
+        (!steps.is_empty()).then(|| UndoItem::Steps { undo: Phase { steps, ..(**undo).clone() }, things })
     }
 
-    pub(super) fn identity(&self, thing: &Thing) -> Option<u32> {
-        self.memory.things.iter().rev().find(|(made, _)| made == thing).map(|(_, identity)| *identity)
+    pub(super) fn identity(&self, thing: &CreatedObject) -> Option<u32> {
+        self.state.created.iter().rev().find(|(made, _)| made == thing).map(|(_, identity)| *identity)
     }
 
-    pub(super) fn with_name(&self, thing: &Thing) -> Thing {
+    pub(super) fn with_name(&self, thing: &CreatedObject) -> CreatedObject {
         let name = match &thing.name {
-            ThingName::Known(name) => name.clone(),
-            ThingName::Learned(slot) => unquoted(self.learned.get(*slot).map_or("", String::as_str)),
+            ObjectName::Known(name) => name.clone(),
+            ObjectName::Learned(slot) => unquoted(self.learned_names.get(*slot).map_or("", String::as_str)),
         };
-        Thing { name: ThingName::Known(name), ..thing.clone() }
+        CreatedObject { name: ObjectName::Known(name), ..thing.clone() }
     }
 
     /// Whether the last phase may have committed; `None`: it cannot be told.
     fn completed(&self, last: &Phase) -> Option<Completed> {
         match last.kind {
-            PhaseKind::Brief | PhaseKind::Guarded if last.in_transaction => match &self.memory.transaction {
+            PhaseKind::Brief | PhaseKind::Guarded if last.in_transaction => match &self.state.transaction {
                 Some(id) => Some(Completed::Transaction(id.clone())),
                 // The server has said that it ends the session, and not that it was about to commit.
-                None => self.talk.dismissed.then_some(Completed::No),
+                None => self.channel.server_has_ended.then_some(Completed::No),
             },
             PhaseKind::Long => match last.steps.last().and_then(|step| step.about.as_ref()) {
                 Some(validated) => self.identity(validated).map(Completed::Valid),
@@ -405,50 +416,50 @@ impl Execution<'_> {
     ///
     /// # Errors
     /// This session's statement is cancelled, or its backend is gone too.
-    pub async fn clear(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
-        let Some(job) = &leftover.job else { return self.clear_all(leftover).await };
-        match self.take_job(job).await? {
-            Taken::Gone => Ok(Cleared::Nothing),
-            Taken::Busy => Ok(Cleared::Later),
-            Taken::Ours { quiet } => {
-                let cleared = self.clear_all(leftover).await;
-                let undone = matches!(cleared, Ok(Cleared::Undone(_) | Cleared::Nothing));
-                if !matches!(cleared, Err(Stop::Lost)) {
-                    self.leave_job(job, quiet, undone).await?;
+    pub async fn undo_pending(&mut self, pending: &PendingUndo) -> Result<UndoResult, RunError> {
+        let Some(job) = &pending.job else { return self.undo_items(pending).await };
+        match self.take_own_record(job).await? {
+            TakeRecordOutcome::Gone => Ok(UndoResult::Nothing),
+            TakeRecordOutcome::Busy => Ok(UndoResult::Later),
+            TakeRecordOutcome::Ours { quiet } => {
+                let cleared = self.undo_items(pending).await;
+                let undone = matches!(cleared, Ok(UndoResult::Undone(_) | UndoResult::Nothing));
+                if !matches!(cleared, Err(RunError::Lost)) {
+                    self.end_own_record(job, quiet, undone).await?;
                 }
                 cleared
             }
         }
     }
 
-    async fn clear_all(&mut self, leftover: &Leftover) -> Result<Cleared, Stop> {
-        match self.came_to_its_end(&leftover.completed).await? {
-            Some(true) => return Ok(Cleared::Nothing),
+    async fn undo_items(&mut self, pending: &PendingUndo) -> Result<UndoResult, RunError> {
+        match self.has_completed(&pending.completed).await? {
+            Some(true) => return Ok(UndoResult::Nothing),
             Some(false) => {}
-            None => return Ok(Cleared::Later),
+            None => return Ok(UndoResult::Later),
         }
         let mut done = Vec::new();
-        for left in &leftover.left {
+        for left in &pending.items {
             let undone = match left {
-                Left::Steps { undo, things } => self.clear_steps(undo, things).await?,
-                Left::Index { phase, how, built } => Some(self.clear_index(phase, *how, *built).await?),
+                UndoItem::Steps { undo, things } => self.undo_steps(undo, things).await?,
+                UndoItem::Index { phase, how, built } => Some(self.drop_built_index(phase, *how, *built).await?),
             };
             match undone {
                 Some(words) => done.extend(words),
-                None => return Ok(Cleared::Later),
+                None => return Ok(UndoResult::Later),
             }
         }
-        Ok(if done.is_empty() { Cleared::Nothing } else { Cleared::Undone(done) })
+        Ok(if done.is_empty() { UndoResult::Nothing } else { UndoResult::Undone(done) })
     }
 
     /// `None`: that is not decided yet.
-    async fn came_to_its_end(&mut self, completed: &Completed) -> Result<Option<bool>, Stop> {
+    async fn has_completed(&mut self, completed: &Completed) -> Result<Option<bool>, RunError> {
         let (sql, parameter) = match completed {
             Completed::No => return Ok(Some(false)),
             Completed::Transaction(id) => (TRANSACTION_SQL, id.clone()),
             Completed::Valid(constraint) => (VALID_SQL, constraint.to_string()),
         };
-        let answer = self.talk.ask_one(sql, &[&parameter]).await?;
+        let answer = self.channel.ask_one(sql, &[&parameter]).await?;
         Ok(match answer.value() {
             Some("committed" | "t") => Some(true),
             Some("in progress") => None,
@@ -459,14 +470,14 @@ impl Execution<'_> {
     }
 
     /// `None`: not now.
-    async fn clear_steps(&mut self, undo: &Phase, things: &[u32]) -> Result<Option<Vec<String>>, Stop> {
+    async fn undo_steps(&mut self, undo: &Phase, things: &[u32]) -> Result<Option<Vec<String>>, RunError> {
         let asked = undo.steps.iter().filter_map(|step| step.about.as_ref().and_then(known));
         let parameters = identity::parameters(asked);
-        let answer = self.talk.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+        let answer = self.channel.ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
         let now = answer.rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
         let still: Vec<_> =
             undo.steps.iter().zip(things).zip(now).filter(|((_, made), now)| Some(**made) == *now).collect();
-        let is_attach = |step: &Step| step.about.as_ref().is_some_and(|about| about.kind == ThingKind::Partition);
+        let is_attach = |step: &Step| step.about.as_ref().is_some_and(|about| about.kind == ObjectKind::Partition);
         // Without the CHECK that proves its bounds, attaching a partition again would read every row of it.
         if still.len() < undo.steps.len() && undo.steps.iter().any(is_attach) {
             return Ok(Some(Vec::new()));
@@ -486,50 +497,55 @@ impl Execution<'_> {
         }
         let phase = Phase { steps, ..undo.clone() };
         Ok(match self.run_undo(&phase).await? {
-            Undoing::Done => Some(words),
-            Undoing::Refused(reason) => {
-                self.tell_left(undo, &reason);
+            UndoAttempt::Done => Some(words),
+            UndoAttempt::Refused(reason) => {
+                self.warn_left(undo, &reason);
                 Some(Vec::new())
             }
-            Undoing::NotNow => None,
+            UndoAttempt::NotNow => None,
         })
     }
 
-    async fn run_undo(&mut self, phase: &Phase) -> Result<Undoing, Stop> {
+    async fn run_undo(&mut self, phase: &Phase) -> Result<UndoAttempt, RunError> {
         let begun = Instant::now();
         let mut phase = Cow::Borrowed(phase);
         loop {
-            match self.attempt(&phase, Next::Poll, &mut Reply::default()).await? {
-                Tried::Done => return Ok(Undoing::Done),
-                Tried::Locked => {}
-                Tried::Slow => phase.to_mut().kind = PhaseKind::Guarded,
-                Tried::Failed(Stop::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                    return Err(Stop::Server(error));
+            match self.attempt(&phase, AttemptMode::Poll, &mut Reply::default()).await? {
+                AttemptOutcome::Done => return Ok(UndoAttempt::Done),
+                AttemptOutcome::Locked => {}
+                AttemptOutcome::Slow => phase.to_mut().kind = PhaseKind::Guarded,
+                AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                    return Err(RunError::Server(error));
                 }
-                Tried::Failed(Stop::Server(error)) if is_for_good(error.sqlstate()) => {
-                    return Ok(Undoing::Refused(Stop::Server(error).reason()));
+                AttemptOutcome::Failed(RunError::Server(error)) if is_for_good(error.sqlstate()) => {
+                    return Ok(UndoAttempt::Refused(RunError::Server(error).reason()));
                 }
-                Tried::Unlockable | Tried::Failed(_) => return Ok(Undoing::NotNow),
+                AttemptOutcome::Unlockable | AttemptOutcome::Failed(_) => return Ok(UndoAttempt::NotNow),
             }
             if let Some(stop) = self.interrupted() {
                 return Err(stop);
             }
             if begun.elapsed() >= PATIENCE {
-                return Ok(Undoing::NotNow);
+                return Ok(UndoAttempt::NotNow);
             }
             let nap = lanes::nap_sql(self.config.locks.poll, "waiting to undo what a lost session has left");
-            self.talk.ask_one(&nap, &[]).await?;
+            self.channel.ask_one(&nap, &[]).await?;
         }
     }
 
-    async fn clear_index(&mut self, phase: &Phase, how: Undone, built: Option<u32>) -> Result<Vec<String>, Stop> {
+    async fn drop_built_index(
+        &mut self,
+        phase: &Phase,
+        how: UndoneAfter,
+        built: Option<u32>,
+    ) -> Result<Vec<String>, RunError> {
         let named = match &phase.undo {
             Some(Undo::DropBuiltIndex { oid, index, .. }) => Some((oid, index)),
             _ => None,
         };
-        let mut leftovers = match built.filter(|_| how != Undone::Failed).zip(named) {
+        let mut leftovers = match built.filter(|_| how != UndoneAfter::Failed).zip(named) {
             Some((oid, (table, _))) => self.names(INDEX_SQL, &[&oid.to_string(), &table.to_string()]).await?,
-            None => self.leftover_indexes(phase, Undone::Failed).await?,
+            None => self.leftover_indexes(phase, UndoneAfter::Failed).await?,
         };
         leftovers.retain(|index| built.is_some() || named.is_none_or(|(_, named)| named == index));
         for index in &leftovers {

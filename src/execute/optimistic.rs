@@ -1,4 +1,4 @@
-//! The first try (`plan/first.rs`): one round trip, which does all of the statement or nothing.
+//! The first try (`plan/optimistic.rs`): one round trip, which does all of the statement or nothing.
 //!
 //! It waits for nobody: what it names is locked with NOWAIT, and for what it does not name (the other end of a foreign key, say)
 //! it stands in PostgreSQL's queue for a few milliseconds at most. In a transaction block the session's timeouts are kept
@@ -6,12 +6,12 @@
 
 use super::attempt::is_lock_failure;
 use super::budget::is_statement_timeout;
-use super::{Execution, Reply, Stop};
+use super::{Reply, Run, RunError};
 use crate::backend::Answer;
 use crate::lanes::lock_sql;
 use crate::pg::sqlstate;
 use crate::plan::Phase;
-use crate::plan::first::First;
+use crate::plan::optimistic::OptimisticPlan;
 use crate::sql::Statement;
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
@@ -30,10 +30,10 @@ const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.cu
 
 /// One of several statements that are tried together.
 #[derive(Debug)]
-pub struct Try<'s> {
+pub struct OptimisticTry<'s> {
     pub statement: &'s Statement,
     /// What must be so before it; `None`: nothing, as the transaction holds what it needs.
-    pub first: Option<First>,
+    pub optimistic: Option<OptimisticPlan>,
 }
 
 /// Where in a batch a statement stands, and the end of what is asked before it.
@@ -44,18 +44,18 @@ struct Place {
 
 /// How it ended to try several together.
 #[derive(Debug)]
-pub enum Together {
+pub enum BatchOutcome {
     /// With all that the client gets for them.
     Done(BytesMut),
     /// Nothing was done, for one of them.
-    Failed { at: usize, why: Why },
+    Failed { at: usize, why: NotDoneReason },
 }
 
 /// Why one of several was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum NotDoneReason {
     /// Its condition does not hold.
-    NotSo,
+    ConditionFailed,
     /// It outlived the hold budget.
     Slow,
     Other,
@@ -67,40 +67,44 @@ const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_cata
 
 /// How a first try ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum OptimisticOutcome {
     /// It came behind messages of the client's. One of those has failed, and the client has its error; nothing was tried.
     ClientFailed,
     /// Nothing was done, as the condition does not hold: it may not soon.
     NotSo,
     /// Nothing was done.
-    InVain,
+    NotDone,
     /// Nothing was done, as it outlived the hold budget.
     Slow,
     Done(Reply),
 }
 
-impl Execution<'_> {
+impl Run<'_> {
     /// Unless it is done, the statement is to go its full way.
     ///
     /// # Errors
     /// The client cancels, or is gone; or the backend is.
-    pub async fn first_try(&mut self, first: &First) -> Result<Outcome, Stop> {
-        let Some(phase) = first.plan.phases.first() else { return Ok(Outcome::InVain) };
-        let (batch, visible) = self.first_batch(Batch::new(), first, phase);
-        let answer = self.talk.ask(batch, Some(visible)).await?;
-        self.first_answer(answer, phase).await
+    pub async fn optimistic_try(&mut self, first: &OptimisticPlan) -> Result<OptimisticOutcome, RunError> {
+        let Some(phase) = first.plan.phases.first() else { return Ok(OptimisticOutcome::NotDone) };
+        let (batch, visible) = self.optimistic_batch(Batch::new(), first, phase);
+        let answer = self.channel.ask(batch, Some(visible)).await?;
+        self.optimistic_outcome(answer, phase).await
     }
 
     /// The same, in place of an Execute of the client's portal and in one pipeline with what the client has sent before it.
     ///
     /// # Errors
-    /// As [`Execution::first_try`].
-    pub async fn first_try_behind(&mut self, first: &First, portal: &str) -> Result<Outcome, Stop> {
-        let Some(phase) = first.plan.phases.first() else { return Ok(Outcome::InVain) };
-        let (batch, visible) = self.first_batch(Batch::behind(portal), first, phase);
-        match self.talk.ask_behind(batch, Some(visible)).await? {
-            Some(answer) => self.first_answer(answer, phase).await,
-            None => Ok(Outcome::ClientFailed),
+    /// As [`Run::optimistic_try`].
+    pub async fn optimistic_try_in_pipeline(
+        &mut self,
+        first: &OptimisticPlan,
+        portal: &str,
+    ) -> Result<OptimisticOutcome, RunError> {
+        let Some(phase) = first.plan.phases.first() else { return Ok(OptimisticOutcome::NotDone) };
+        let (batch, visible) = self.optimistic_batch(Batch::behind(portal), first, phase);
+        match self.channel.ask_in_pipeline(batch, Some(visible)).await? {
+            Some(answer) => self.optimistic_outcome(answer, phase).await,
+            None => Ok(OptimisticOutcome::ClientFailed),
         }
     }
 
@@ -108,40 +112,40 @@ impl Execution<'_> {
     /// right before it, so names mean what they do there.
     ///
     /// # Errors
-    /// As [`Execution::first_try`].
-    pub async fn first_tries(&mut self, tries: &[Try<'_>]) -> Result<Together, Stop> {
-        let phases = tries.iter().filter_map(|one| one.first.as_ref()?.plan.phases.first());
+    /// As [`Run::optimistic_try`].
+    pub async fn optimistic_tries(&mut self, tries: &[OptimisticTry<'_>]) -> Result<BatchOutcome, RunError> {
+        let phases = tries.iter().filter_map(|one| one.optimistic.as_ref()?.plan.phases.first());
         let Some(phase) = phases.max_by_key(|phase| self.hold_budget(phase)) else {
-            return Ok(Together::Failed { at: 0, why: Why::Other });
+            return Ok(BatchOutcome::Failed { at: 0, why: NotDoneReason::Other });
         };
         let (batch, places) = self.batch_of_tries(tries, phase);
         let visible: Vec<usize> = places.iter().map(|place| place.statement).collect();
-        let answer = self.talk.ask_each(batch, &visible).await?;
+        let answer = self.channel.ask_each(batch, &visible).await?;
         let Some(error) = answer.error else {
-            tries.iter().filter(|one| one.first.is_some()).for_each(|_| self.count_done());
-            return Ok(Together::Done(answer.completion));
+            tries.iter().filter(|one| one.optimistic.is_some()).for_each(|_| self.count_done());
+            return Ok(BatchOutcome::Done(answer.completion));
         };
         let sqlstate = error.sqlstate().to_owned();
-        let slow = self.not_at_the_first_try(error, phase).await?;
+        let slow = self.optimistic_failure(error, phase).await?;
         // Behind the last are only settings of the proxy's.
         let at = places.iter().position(|place| answer.done <= place.statement).unwrap_or(tries.len() - 1);
         let asked = places.get(at).is_some_and(|place| answer.done < place.asked);
         let why = match slow {
-            true => Why::Slow,
-            false if asked && sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION => Why::NotSo,
-            false => Why::Other,
+            true => NotDoneReason::Slow,
+            false if asked && sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION => NotDoneReason::ConditionFailed,
+            false => NotDoneReason::Other,
         };
-        Ok(Together::Failed { at, why })
+        Ok(BatchOutcome::Failed { at, why })
     }
 
     /// The batch, and where in it each statement stands.
-    fn batch_of_tries(&self, tries: &[Try<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
+    fn batch_of_tries(&self, tries: &[OptimisticTry<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
         let mut batch = Batch::new();
         batch.statement("SAVEPOINT pgsluice", &[]);
         batch.statement(&format!("SELECT {}", self.timeouts(true, phase)), &[]);
         let mut places = Vec::with_capacity(tries.len());
         for one in tries {
-            let needs = one.first.as_ref().and_then(|first| Some((first, first.plan.phases.first()?)));
+            let needs = one.optimistic.as_ref().and_then(|first| Some((first, first.plan.phases.first()?)));
             let asked = match needs {
                 Some((first, phase)) => put_needs(&mut batch, first, phase, ""),
                 None => batch.statements,
@@ -160,39 +164,39 @@ impl Execution<'_> {
     }
 
     /// Takes back what was tried. True: it had outlived the hold budget.
-    async fn not_at_the_first_try(&mut self, error: ServerError, phase: &Phase) -> Result<bool, Stop> {
-        self.take_back().await?;
-        if self.talk.link.front_gone() {
-            return Err(self.leave(Stop::ClientGone).await);
+    async fn optimistic_failure(&mut self, error: ServerError, phase: &Phase) -> Result<bool, RunError> {
+        self.rollback_attempt().await?;
+        if self.channel.link.front_gone() {
+            return Err(self.give_up_block(RunError::ClientGone).await);
         }
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
             // A cancel, the session's own `statement_timeout`, or the hold budget.
-            let cancelled = self.talk.take_cancelled();
+            let cancelled = self.channel.take_cancelled();
             let over = |budget| is_statement_timeout(&error, self.begun.elapsed(), budget);
             if self.begun_over_budget(phase) && self.hold_budget(phase).is_some_and(over) && !cancelled {
                 self.metrics.hold_budget_outlived.add();
                 return Ok(true);
             }
-            return Err(self.leave(Stop::Server(error)).await);
+            return Err(self.give_up_block(RunError::Server(error)).await);
         }
         tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "not at the first try");
         Ok(false)
     }
 
-    async fn first_answer(&mut self, answer: Answer, phase: &Phase) -> Result<Outcome, Stop> {
+    async fn optimistic_outcome(&mut self, answer: Answer, phase: &Phase) -> Result<OptimisticOutcome, RunError> {
         let Some(error) = answer.error else {
             self.count_done();
             let mut reply = Reply::default();
             reply.frames.unsplit(answer.notices);
             reply.frames.unsplit(answer.completion);
-            return Ok(Outcome::Done(reply));
+            return Ok(OptimisticOutcome::Done(reply));
         };
         let sqlstate = error.sqlstate().to_owned();
-        if self.not_at_the_first_try(error, phase).await? {
-            return Ok(Outcome::Slow);
+        if self.optimistic_failure(error, phase).await? {
+            return Ok(OptimisticOutcome::Slow);
         }
         let condition = sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION && answer.done < CONDITION_IS_DONE;
-        Ok(if condition { Outcome::NotSo } else { Outcome::InVain })
+        Ok(if condition { OptimisticOutcome::NotSo } else { OptimisticOutcome::NotDone })
     }
 
     fn begun_over_budget(&self, phase: &Phase) -> bool {
@@ -208,7 +212,7 @@ impl Execution<'_> {
     }
 
     /// With the place of the client's statement in it.
-    fn first_batch(&self, mut batch: Batch, first: &First, phase: &Phase) -> (Batch, usize) {
+    fn optimistic_batch(&self, mut batch: Batch, first: &OptimisticPlan, phase: &Phase) -> (Batch, usize) {
         let inside = self.in_transaction();
         batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
         // One statement for all of them: each costs the server as much as what it does here.
@@ -228,7 +232,7 @@ impl Execution<'_> {
 }
 
 /// What must be so, and locked, before the statement; how many statements the batch has when that is asked.
-fn put_needs(batch: &mut Batch, first: &First, phase: &Phase, settings: &str) -> usize {
+fn put_needs(batch: &mut Batch, first: &OptimisticPlan, phase: &Phase, settings: &str) -> usize {
     for (sql, parameters) in first.condition.questions(settings) {
         batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
     }

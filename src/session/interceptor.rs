@@ -5,22 +5,22 @@
 
 use super::Shared;
 use super::block::Block;
-use super::prepared::{Bound, Prepared};
+use super::prepared::{PreparedStatement, PreparedStatements};
 use crate::config::{Fallback, Mode};
-use crate::relay::{Inspect, Want};
+use crate::relay::{FrameAction, Inspect};
 use crate::sql::{TransactionControl, exactly_transaction, may_carry_ddl};
 use crate::wire::message;
 use crate::wire::startup::Parameters;
 use std::sync::Arc;
 
 #[derive(Debug)]
-pub(super) struct Eye {
+pub(super) struct Interceptor {
     shared: Arc<Shared>,
     /// Intercepts nothing: `relay` mode, or a replication connection, where our questions could not be asked.
     blind: bool,
     limit: u32,
     /// What the client has prepared and the proxy must act on when it is executed.
-    prepared: Option<Box<Prepared>>,
+    prepared: Option<Box<PreparedStatements>>,
     /// The block that the client is in, where that is known.
     pub(super) block: Option<Box<Block>>,
     /// The proxy opened a transaction block for the client's pipeline: its Sync must be seen.
@@ -31,7 +31,7 @@ pub(super) struct Eye {
     pub(super) oversize: bool,
 }
 
-impl Eye {
+impl Interceptor {
     pub(super) fn new(shared: &Arc<Shared>, parameters: &Parameters) -> Self {
         let config = &shared.config;
         Self {
@@ -47,7 +47,7 @@ impl Eye {
     }
 
     /// The client parsed a statement to act on. False: it has prepared more than the operator lets it.
-    pub(super) fn prepare(&mut self, name: &[u8], bound: Bound) -> bool {
+    pub(super) fn prepare(&mut self, name: &[u8], bound: PreparedStatement) -> bool {
         self.prepared.get_or_insert_default().prepare(name, bound);
         self.within_limit()
     }
@@ -81,7 +81,7 @@ impl Eye {
     }
 
     /// The server has told what a portal of `bound` is.
-    pub(super) fn correct(&mut self, bound: &Arc<Bound>, found: Option<&Arc<Bound>>) {
+    pub(super) fn correct(&mut self, bound: &Arc<PreparedStatement>, found: Option<&Arc<PreparedStatement>>) {
         if let Some(prepared) = &mut self.prepared {
             prepared.correct(bound, found);
             self.tidy();
@@ -105,7 +105,7 @@ impl Eye {
     }
 
     /// The statement that a portal was bound to.
-    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
+    pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<PreparedStatement>> {
         self.prepared.as_ref()?.portal(name)
     }
 
@@ -136,7 +136,7 @@ impl Eye {
     }
 
     /// Only a block all of whose messages are understood is believed in.
-    fn in_block(&mut self, understood: impl FnOnce(&mut Block, Option<&Prepared>) -> bool) {
+    fn in_block(&mut self, understood: impl FnOnce(&mut Block, Option<&PreparedStatements>) -> bool) {
         let prepared = self.prepared.as_deref();
         if self.block.as_mut().is_some_and(|block| !understood(block, prepared)) {
             self.block = None;
@@ -178,20 +178,22 @@ impl Eye {
     }
 }
 
-impl Inspect for Eye {
-    fn want(&self, tag: u8) -> Want {
+impl Inspect for Interceptor {
+    fn action_for(&self, tag: u8) -> FrameAction {
         match tag {
-            _ if self.blind => Want::Pass,
-            b'Q' | b'P' => Want::Open,
-            b'B' | b'E' | b'C' if self.prepared.is_some() || self.block.is_some() => Want::Open,
-            b'S' if self.watch_sync => Want::Stop,
-            b'S' if self.pipeline_control.is_some() || self.prepared.is_some() || self.block.is_some() => Want::Open,
-            b'F' if self.block.is_some() => Want::Open,
-            _ => Want::Pass,
+            _ if self.blind => FrameAction::Pass,
+            b'Q' | b'P' => FrameAction::Open,
+            b'B' | b'E' | b'C' if self.prepared.is_some() || self.block.is_some() => FrameAction::Open,
+            b'S' if self.watch_sync => FrameAction::Stop,
+            b'S' if self.pipeline_control.is_some() || self.prepared.is_some() || self.block.is_some() => {
+                FrameAction::Open
+            }
+            b'F' if self.block.is_some() => FrameAction::Open,
+            _ => FrameAction::Pass,
         }
     }
 
-    fn hit(&mut self, tag: u8, body: &[u8]) -> bool {
+    fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
             b'Q' => {
                 self.end_pipeline();

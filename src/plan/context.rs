@@ -9,14 +9,14 @@ use crate::sql::form::{Cost, Form};
 use crate::sql::{Ddl, Statement};
 
 /// One DDL statement with all that its plan depends on.
-pub(super) struct Ask<'a> {
+pub(super) struct PlanContext<'a> {
     pub(super) statement: &'a Statement,
     pub(super) ddl: &'a Ddl,
     pub(super) facts: &'a Facts,
     pub(super) limits: &'a Limits,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> PlanContext<'a> {
     /// Facts of the relations that the statement is about, as far as they exist.
     pub(super) fn targets(&self) -> impl Iterator<Item = &'a RelationFacts> {
         let facts = self.facts;

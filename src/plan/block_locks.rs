@@ -6,8 +6,8 @@
 //! forgotten; a statement that is not understood could. The bounds of that are in `docs/decisions/0035-what-a-block-holds.md`.
 
 use super::elide::adds_column;
-use super::first::{self, First};
 use super::model::Limits;
+use super::optimistic::{self, OptimisticPlan};
 use crate::catalog::query::relations_of;
 use crate::pg::{LockMode, RelationName};
 use crate::sql::form::{Cost, Form};
@@ -19,14 +19,14 @@ const MOST: usize = 256;
 
 /// The tables of one transaction block.
 #[derive(Debug, Clone, Default)]
-pub struct Held {
-    relations: Vec<(RelationName, Hold)>,
+pub struct BlockLocks {
+    relations: Vec<(RelationName, HeldRelation)>,
     /// Rows have been written since: a new table need not be empty, nor a small one small.
     filled: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Hold {
+enum HeldRelation {
     /// Made in this block.
     New,
     Locked {
@@ -38,7 +38,7 @@ enum Hold {
     },
 }
 
-impl Held {
+impl BlockLocks {
     /// Whether all that the statement waits for is held.
     pub fn suffices(&self, statement: &Statement, limits: &Limits) -> bool {
         let Class::Ddl(ddl) = &statement.class else { return false };
@@ -53,16 +53,18 @@ impl Held {
         if makes_relations(ddl) {
             named.retain(|name| !ddl.targets.contains(name));
         }
-        let is_new = |name| matches!(self.hold(name), Some(Hold::New));
+        let is_new = |name| matches!(self.hold(name), Some(HeldRelation::New));
         !named.is_empty() && (named.iter().all(is_new) || self.suffices_by_locks(statement, limits))
     }
 
     /// As a first try would have it: its locks, and its condition.
     fn suffices_by_locks(&self, statement: &Statement, limits: &Limits) -> bool {
-        let Some(First { plan, condition }) = first::first(statement, true, limits) else { return false };
+        let Some(OptimisticPlan { plan, condition }) = optimistic::optimistic(statement, true, limits) else {
+            return false;
+        };
         let is_so = |name| match self.hold(name) {
-            Some(Hold::New) => true,
-            Some(Hold::Locked { small, ordinary, .. }) => {
+            Some(HeldRelation::New) => true,
+            Some(HeldRelation::Locked { small, ordinary, .. }) => {
                 (small || condition.small.is_none()) && (ordinary || condition.or_partitioned)
             }
             None => false,
@@ -71,8 +73,8 @@ impl Held {
         condition.unreferenced.is_empty()
             && condition.relations.iter().all(is_so)
             && locks.all(|lock| match self.hold(&lock.relation) {
-                Some(Hold::New) => true,
-                Some(Hold::Locked { mode, .. }) => mode.covers(lock.mode),
+                Some(HeldRelation::New) => true,
+                Some(HeldRelation::Locked { mode, .. }) => mode.covers(lock.mode),
                 None => false,
             })
     }
@@ -114,20 +116,20 @@ impl Held {
 
     fn passes_ddl(&mut self, ddl: &Ddl, named: &[RelationName]) -> bool {
         let targets: HashSet<&RelationName> = ddl.targets.iter().collect();
-        let is_new = |name: &RelationName| targets.contains(name) || matches!(self.hold(name), Some(Hold::New));
+        let is_new = |name: &RelationName| targets.contains(name) || matches!(self.hold(name), Some(HeldRelation::New));
         let of_new_alone = ddl.parts.iter().all(|part| locks_what_it_names(part.form)) && named.iter().all(is_new);
         if !of_new_alone && !ddl.parts.iter().all(|part| leaves_names(part.form)) {
             return false;
         }
         if makes_relations(ddl) && !ddl.if_not_exists {
-            ddl.targets.iter().for_each(|name| self.put(name, Hold::New));
+            ddl.targets.iter().for_each(|name| self.put(name, HeldRelation::New));
         }
         true
     }
 
-    /// The proxy has acted on the statement; `first`: at the first try. False: as [`Held::passes`].
+    /// The proxy has acted on the statement; `first`: at the first try. False: as [`BlockLocks::passes`].
     #[must_use]
-    pub fn done(&mut self, statement: &Statement, first: Option<&First>) -> bool {
+    pub fn done(&mut self, statement: &Statement, first: Option<&OptimisticPlan>) -> bool {
         let understood = self.passes(statement);
         if let Some(first) = first.filter(|first| understood && !first.condition.indexes) {
             self.lock_all(first);
@@ -135,7 +137,7 @@ impl Held {
         understood
     }
 
-    fn lock_all(&mut self, First { plan, condition }: &First) {
+    fn lock_all(&mut self, OptimisticPlan { plan, condition }: &OptimisticPlan) {
         for name in &condition.relations {
             let locks = plan.phases.iter().flat_map(|phase| &phase.locks);
             if let Some(mode) = locks.filter(|lock| lock.relation == *name).map(|lock| lock.mode).max() {
@@ -146,23 +148,25 @@ impl Held {
 
     fn lock(&mut self, name: &RelationName, mode: LockMode, small: bool, ordinary: bool) {
         let locked = match self.hold(name) {
-            Some(Hold::New) => return,
+            Some(HeldRelation::New) => return,
             // Of two that do not cover each other one is enough to know.
-            Some(Hold::Locked { mode: held, small: known_small, ordinary: known_ordinary }) => Hold::Locked {
-                mode: if held.covers(mode) { held } else { mode },
-                small: known_small || small,
-                ordinary: known_ordinary || ordinary,
-            },
-            None => Hold::Locked { mode, small, ordinary },
+            Some(HeldRelation::Locked { mode: held, small: known_small, ordinary: known_ordinary }) => {
+                HeldRelation::Locked {
+                    mode: if held.covers(mode) { held } else { mode },
+                    small: known_small || small,
+                    ordinary: known_ordinary || ordinary,
+                }
+            }
+            None => HeldRelation::Locked { mode, small, ordinary },
         };
         self.put(name, locked);
     }
 
-    fn hold(&self, name: &RelationName) -> Option<Hold> {
+    fn hold(&self, name: &RelationName) -> Option<HeldRelation> {
         self.relations.iter().find(|(held, _)| held == name).map(|(_, hold)| *hold)
     }
 
-    fn put(&mut self, name: &RelationName, hold: Hold) {
+    fn put(&mut self, name: &RelationName, hold: HeldRelation) {
         if let Some((_, held)) = self.relations.iter_mut().find(|(held, _)| held == name) {
             *held = hold;
         } else if self.relations.len() < MOST && is_whole(name) {
@@ -306,15 +310,15 @@ mod tests {
         }
     }
 
-    fn behind(sql: &str) -> Held {
-        let mut held = Held::default();
+    fn behind(sql: &str) -> BlockLocks {
+        let mut held = BlockLocks::default();
         for statement in parse(sql).unwrap() {
             let _ = held.passes(&statement);
         }
         held
     }
 
-    fn suffices(held: &Held, sql: &str) -> bool {
+    fn suffices(held: &BlockLocks, sql: &str) -> bool {
         let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: true, refuse_exclude: true };
         held.suffices(&parse(sql).unwrap()[0], &limits)
     }
@@ -323,11 +327,11 @@ mod tests {
     #[test]
     fn what_may_be_partitioned_is_not_ordinary() {
         let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: true, refuse_exclude: true };
-        let mut held = Held::default();
+        let mut held = BlockLocks::default();
         let (add, drop) = ("ALTER TABLE t ADD COLUMN a int", "ALTER TABLE t SET (fillfactor = 70)");
         for (sql, expected) in [(add, [true, false]), (drop, [true, true])] {
             let statement = &parse(sql).unwrap()[0];
-            let first = first::first(statement, true, &limits);
+            let first = optimistic::optimistic(statement, true, &limits);
             assert!(held.done(statement, first.as_ref()), "{sql}");
             assert_eq!([add, drop].map(|sql| suffices(&held, sql)), expected, "{sql}");
         }

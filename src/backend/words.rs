@@ -3,7 +3,9 @@
 //! Holds: what is read here is what the server has, or is marked so that it is never sent (`wire/speech.rs`), and then
 //! [`ServerChannel::take_unsayable`] tells.
 
-use super::{Answer, BackendLost, ServerChannel};
+use super::answer::Answer;
+use super::channel::ServerChannel;
+use crate::relay::BackendLost;
 use crate::wire::message::Batch;
 use crate::wire::speech::Sayable;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -28,9 +30,9 @@ impl ServerChannel {
     /// As [`ServerChannel::ask`].
     pub async fn questions(&mut self, questions: &[(&str, Vec<&str>)]) -> Result<Answer, BackendLost> {
         let mut batch = Batch::new();
-        self.put_questions(&mut batch, |talk, batch| {
+        self.put_questions(&mut batch, |channel, batch| {
             for (sql, parameters) in questions {
-                batch.statement(&talk.encoded(sql), parameters);
+                batch.statement(&channel.encoded(sql), parameters);
             }
         });
         self.ask(batch, None).await
@@ -42,7 +44,7 @@ impl ServerChannel {
     /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
     /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
     pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
-        self.put_questions(batch, |talk, batch| batch.statement(&talk.encoded(sql), parameters));
+        self.put_questions(batch, |channel, batch| batch.statement(&channel.encoded(sql), parameters));
     }
 
     fn put_questions(&self, batch: &mut Batch, put: impl FnOnce(&Self, &mut Batch)) {

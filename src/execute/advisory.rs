@@ -149,7 +149,7 @@ impl Run<'_> {
         }
         let told = self.told(batch, BEFORE).await?;
         let Some(error) = told.error else { return Ok(Queued::Done(Reply { frames: told.frames })) };
-        if self.channel.link.front_gone() {
+        if self.channel.client_gone() {
             return Err(RunError::ClientGone);
         }
         let locked = error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE && told.done == BEFORE;
@@ -281,7 +281,7 @@ impl Run<'_> {
 
     /// An error of the client's statement, in its terms.
     pub(super) fn ended(&self, error: ServerError) -> RunError {
-        if self.channel.link.front_gone() {
+        if self.channel.client_gone() {
             return RunError::ClientGone;
         }
         self.channel.take_cancelled();
@@ -366,14 +366,13 @@ impl Run<'_> {
     async fn told(&mut self, batch: Batch, visible: usize) -> Result<ClientAnswer, RunError> {
         self.channel.finish_nap().await?;
         self.channel.send(batch.sync());
-        let mut gone = self.channel.canceller();
         let mut told = ClientAnswer::default();
         loop {
-            let frame = self.channel.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.next_server_frame().await?;
             let shown = told.done == visible;
             match frame.first().copied().unwrap_or_default() {
                 b'Z' => break,
-                b'S' => self.channel.link.send_to_client(&frame),
+                b'S' => self.channel.send_to_client(&frame),
                 b'A' => self.channel.hold_notification(&frame),
                 b'T' | b'D' | b'N' if shown => told.frames.extend_from_slice(&frame),
                 b'C' | b'I' => {
@@ -385,7 +384,7 @@ impl Run<'_> {
                 b'E' => {
                     let error = ServerError::new(frame);
                     if error.is_fatal() {
-                        self.channel.link.send_to_client(&error.frame);
+                        self.channel.send_to_client(&error.frame);
                         return Err(RunError::Lost);
                     }
                     told.error = Some(error);

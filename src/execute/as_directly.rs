@@ -23,7 +23,7 @@ impl Run<'_> {
         let undone = !self.in_transaction() && self.state.pending_undo.is_none();
         let asks = may_be_wrong_twice(plan) && undone;
         match &stop {
-            RunError::Server(error) if asks && is_of_the_statement(error) && !self.channel.link.front_gone() => {}
+            RunError::Server(error) if asks && is_of_the_statement(error) && !self.channel.client_gone() => {}
             _ => return Ok(stop),
         }
         for _ in 0..TRIES {

@@ -106,7 +106,7 @@ impl Run<'_> {
         let hopeless = step.is_some() && self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
         // The locks of an attempt have one time together.
         let in_queue =
-            done < steps_at && self.was_queue_budget(phase, how, &error, took) && !self.channel.link.front_gone();
+            done < steps_at && self.was_queue_budget(phase, how, &error, took) && !self.channel.client_gone();
         if (is_lock_failure(&error) && !hopeless) || (in_queue && !self.channel.take_cancelled()) {
             self.rollback_attempt().await?;
             return Ok(AttemptOutcome::Locked);
@@ -331,7 +331,7 @@ impl Run<'_> {
 
     /// A cancel or a timeout, not a fault of the statement that met it.
     fn interrupts(&self, error: &ServerError) -> bool {
-        error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.link.front_gone()
+        error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.client_gone()
     }
 
     /// Takes back a failed try: its transaction, or its savepoint.
@@ -349,7 +349,7 @@ impl Run<'_> {
 
     /// Gives up for a reason of the proxy's: a transaction block is failed, as an error of the server's would have.
     pub(super) async fn give_up_block(&mut self, stop: RunError) -> RunError {
-        if self.in_transaction() && self.channel.link.status == b'T' {
+        if self.in_transaction() && self.channel.status() == b'T' {
             let fail =
                 self.channel.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before has failed\"", &[]).await;
             if fail.is_err() {

@@ -336,7 +336,7 @@ impl Run<'_> {
         let (answer, struck) = self.channel.ask_then_nap(batch, nap).await?;
         let took = answer.took;
         // Whatever struck the nap before: no failed transaction is left open.
-        if answer.error.is_some() && self.channel.link.status != b'I' {
+        if answer.error.is_some() && self.channel.status() != b'I' {
             let mut rollback = Batch::new();
             rollback.statement("ROLLBACK", &[]);
             self.nap_behind(rollback, COVER, "backfill: after a batch that failed").await?;
@@ -346,7 +346,7 @@ impl Run<'_> {
             Ok(answer) => return Ok(BatchOutcome::Done(answer)),
             Err(error) => error,
         };
-        if self.channel.link.front_gone() {
+        if self.channel.client_gone() {
             return Err(RunError::ClientGone);
         }
         match error.sqlstate() {

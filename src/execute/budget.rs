@@ -98,7 +98,7 @@ impl Run<'_> {
 
     pub(super) fn was_hold_budget(&self, phase: &Phase, error: &ServerError, took: Duration) -> bool {
         self.hold_timeout(phase).is_some_and(|hold| is_statement_timeout(error, took, hold))
-            && !self.channel.link.front_gone()
+            && !self.channel.client_gone()
             && !self.channel.take_cancelled()
     }
 

@@ -94,7 +94,7 @@ impl Run<'_> {
             self.channel.ask_one(&format!("SET lock_timeout = {}", limit.as_millis()), &[]).await?;
         }
         let (tell, mut progress) = mpsc::channel(4);
-        let watch = progress::watch(self.config, &self.channel.target, &self.facts.session, tell);
+        let watch = progress::watch(self.config, self.channel.target(), &self.facts.session, tell);
         let mut batch = Batch::new();
         batch.statement(&step.named(&self.learned_names), &[]);
         let answer = self.channel.ask_with(batch, step.visible.then_some(0), &mut progress).await;
@@ -113,7 +113,7 @@ impl Run<'_> {
             reply.frames.unsplit(answer.completion);
             return Ok(());
         };
-        let gone = self.channel.link.front_gone();
+        let gone = self.channel.client_gone();
         self.channel.take_cancelled();
         let stop = self.failed(step, error, reply);
         Err(if gone { RunError::ClientGone } else { stop })
@@ -142,7 +142,7 @@ impl Run<'_> {
         };
         if !(quick && settled.is_some()) {
             let answer = self.long_step(step, limit).await?;
-            let waited = quick && answer.error.as_ref().is_some_and(is_lock_failure) && !self.channel.link.front_gone();
+            let waited = quick && answer.error.as_ref().is_some_and(is_lock_failure) && !self.channel.client_gone();
             if !waited {
                 return self.over(step, answer, reply);
             }
@@ -180,7 +180,7 @@ impl Run<'_> {
                 return Ok(true);
             };
             let over = is_statement_timeout(error, answer.took, self.build_budget(patience.unwrap_or_default()));
-            if over && !self.channel.take_cancelled() && !self.channel.link.front_gone() {
+            if over && !self.channel.take_cancelled() && !self.channel.client_gone() {
                 return Ok(false);
             }
             if !is_lock_failure(error) || begun.elapsed() >= limit {

@@ -39,7 +39,7 @@ impl Run<'_> {
                 Err(error) => error,
             };
             let hopeless = alone || (self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED);
-            if !is_lock_failure(&error) || hopeless || self.channel.link.front_gone() {
+            if !is_lock_failure(&error) || hopeless || self.channel.client_gone() {
                 let stop = self.ended(error);
                 return Err(self.give_up_block(stop).await);
             }
@@ -102,7 +102,7 @@ impl Run<'_> {
             return Ok(Ok(reply));
         };
         if !is_lock_failure(&error) {
-            self.channel.link.send_to_client(&reply.frames);
+            self.channel.send_to_client(&reply.frames);
         }
         if !alone {
             self.rollback_attempt().await?;

@@ -336,7 +336,7 @@ impl Run<'_> {
 
     /// A step's error, as the client would have got it; the notices that came before it go first.
     fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> RunError {
-        self.channel.link.send_to_client(&reply.notices());
+        self.channel.send_to_client(&reply.notices());
         let error = match &step.renamed {
             Some(renamed) => with_name(&error, renamed),
             None => error,
@@ -380,7 +380,7 @@ impl Run<'_> {
 
     /// What ends a run from outside, looked at between two statements.
     pub fn interrupted(&self) -> Option<RunError> {
-        if self.channel.link.front_gone() {
+        if self.channel.client_gone() {
             return Some(RunError::ClientGone);
         }
         self.channel.take_cancelled().then(|| {

@@ -166,7 +166,7 @@ impl Run<'_> {
     /// Takes back what was tried. True: it had outlived the hold budget.
     async fn optimistic_failure(&mut self, error: ServerError, phase: &Phase) -> Result<bool, RunError> {
         self.rollback_attempt().await?;
-        if self.channel.link.front_gone() {
+        if self.channel.client_gone() {
             return Err(self.give_up_block(RunError::ClientGone).await);
         }
         if error.sqlstate() == sqlstate::QUERY_CANCELED {

@@ -282,7 +282,7 @@ impl Run<'_> {
         }
         if !undoing && under_way.in_transaction && matches!(under_way.kind, PhaseKind::Brief | PhaseKind::Guarded) {
             self.state.transaction = None;
-            let rows = std::mem::take(&mut self.channel.rows_before_loss);
+            let rows = self.channel.take_rows_before_loss();
             self.learn_names(under_way, rows);
         }
         let left: Vec<UndoItem> =
@@ -400,7 +400,7 @@ impl Run<'_> {
             PhaseKind::Brief | PhaseKind::Guarded if last.in_transaction => match &self.state.transaction {
                 Some(id) => Some(Completed::Transaction(id.clone())),
                 // The server has said that it ends the session, and not that it was about to commit.
-                None => self.channel.server_has_ended.then_some(Completed::No),
+                None => self.channel.server_has_ended().then_some(Completed::No),
             },
             PhaseKind::Long => match last.steps.last().and_then(|step| step.about.as_ref()) {
                 Some(validated) => self.identity(validated).map(Completed::Valid),

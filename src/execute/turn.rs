@@ -295,7 +295,7 @@ impl Run<'_> {
         } else {
             self.release_lanes(had).await?;
         }
-        if error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.link.front_gone() {
+        if error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.client_gone() {
             let stop = self.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone);
             return Err(self.give_up_block(stop).await);
         }

@@ -357,7 +357,7 @@ impl Run<'_> {
     pub(super) fn cancelled_by(&self, error: Option<ServerError>) -> Result<(), RunError> {
         match error {
             None => Ok(()),
-            Some(_) if self.channel.link.front_gone() => Err(RunError::ClientGone),
+            Some(_) if self.channel.client_gone() => Err(RunError::ClientGone),
             Some(error) => {
                 self.channel.take_cancelled();
                 Err(RunError::Server(error))

@@ -38,14 +38,14 @@ impl Session {
         // What the function is called by may be another's.
         self.interceptor.block = None;
         let session = self.unasked();
-        let backend = super::pid_of(&self.channel.link.key);
+        let backend = super::pid_of(self.channel.backend_key());
         self.execution(&session, offset).advisory_lock(lock, &own, backend).await
     }
 
     /// What Parse says of the parameters, where it is to be known; the frame is still there.
     pub(super) fn parameter_types(&self, statement: &Statement) -> Vec<u8> {
         let waits = matches!(statement.class, Class::AdvisoryLock(_));
-        let types = self.channel.link.peek_frame().filter(|_| waits);
+        let types = self.channel.peek_frame().filter(|_| waits);
         types.and_then(|(_, body)| message::parameter_types(body)).map(<[u8]>::to_vec).unwrap_or_default()
     }
 
@@ -56,23 +56,23 @@ impl Session {
         types: &[u8],
         portal: &str,
     ) -> Result<FrameOutcome, BackendLost> {
-        match self.channel.link.settle(false).await {
+        match self.channel.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
         }
         let bind = self.interceptor.bind_of(portal.as_bytes()).filter(|_| !self.suspends());
-        let Some((bind, true)) = bind.map(|bind| (bind, self.channel.link.owed.certain())) else {
-            self.channel.link.pass_frame();
+        let Some((bind, true)) = bind.map(|bind| (bind, self.channel.owed_is_certain())) else {
+            self.channel.pass_frame();
             return Ok(FrameOutcome::Continue);
         };
         let block = self.needs_block().await;
         if !self.seal_and_pass(portal, block).await? {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             self.skip_to_sync().await?;
             return Ok(FrameOutcome::Continue);
         }
         self.interceptor.pipeline_control = None;
-        let Some(execute) = self.channel.link.take_frame() else { return Ok(FrameOutcome::End) };
+        let Some(execute) = self.channel.take_frame() else { return Ok(FrameOutcome::End) };
         self.interceptor.forget_portal(portal.as_bytes());
         let own = ClientCall::Bound { types, bind: &bind, execute: &execute };
         let result = self.advisory_lock(lock, own, 0).await;
@@ -81,7 +81,7 @@ impl Session {
 
     /// Execute wants one row, of one: the server would keep the portal for the next one.
     fn suspends(&self) -> bool {
-        self.channel.link.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
+        self.channel.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
     }
 
     /// Closes the portal, and ends the pipeline so far by a Sync of our own, whose ReadyForQuery the client never sees; with `block` its
@@ -95,31 +95,30 @@ impl Session {
             batch.statement("BEGIN", &[]);
             own += 5;
         }
-        let executes = self.channel.link.executes;
-        self.channel.link.account(b'S');
-        self.channel.link.executes = executes;
+        let executes = self.channel.executes();
+        self.channel.account(b'S');
+        self.channel.set_executes(executes);
         self.channel.send(batch.sync());
-        let mut gone = self.channel.canceller();
         let mut held: VecDeque<Bytes> = VecDeque::new();
         let (mut failed, mut explicit) = (false, false);
         loop {
-            let frame = self.channel.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.next_server_frame().await?;
             let tag = frame.first().copied().unwrap_or_default();
             match tag {
-                b'Z' => break self.channel.link.owed.received(tag),
+                b'Z' => break self.channel.received(tag),
                 // The one notice that BEGIN has, in a block of the client's.
                 b'N' if block && is_in_a_block(&frame) => explicit = true,
-                b'S' | b'A' | b'N' => self.channel.link.send_to_client(&frame),
+                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
                 _ => held.push_back(frame),
             }
             if tag == b'E' {
                 failed = true;
-                self.channel.link.owed.received(tag);
+                self.channel.received(tag);
             }
             // What comes last is ours, unless the rest is skipped.
             let most = if failed { 0 } else { own };
             while held.len() > most {
-                held.pop_front().into_iter().for_each(|frame| self.channel.link.send_to_client(&frame));
+                held.pop_front().into_iter().for_each(|frame| self.channel.send_to_client(&frame));
             }
         }
         if block && !failed {

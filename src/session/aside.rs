@@ -4,7 +4,7 @@
 //! a client that leaves, nor a proxy that is to stop (the thread of a runtime would be waited for).
 
 use super::Session;
-use crate::relay::Link;
+use crate::backend::ServerChannel;
 use std::sync::LazyLock;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -16,15 +16,15 @@ static PLACES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(AT_ONCE));
 impl Session {
     /// What the work comes to; `None`: the client has left meanwhile.
     pub(super) async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        aside(&mut self.channel.link, work).await
+        aside(&mut self.channel, work).await
     }
 }
 
-async fn aside<T: Send + 'static>(link: &mut Link, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn aside<T: Send + 'static>(channel: &mut ServerChannel, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::select! {
         biased;
         done = on_a_thread(work) => done,
-        () = link.front_leaves() => None,
+        () = channel.client_leaves() => None,
     }
 }
 

@@ -59,11 +59,11 @@ fn remember(names: &mut Vec<Vec<u8>>, name: &[u8]) -> bool {
 impl Session {
     /// Before a frame is attended to, and whenever nothing is owed to the client: notes whether it is in a block of its own.
     pub(super) fn look_at_block(&mut self) {
-        let link = &self.channel.link;
-        if link.owed.owed() > 0 || link.owed.unsynced() || !link.owed.certain() {
+        let channel = &self.channel;
+        if channel.owes() > 0 || channel.is_unsynced() || !channel.owed_is_certain() {
             return;
         }
-        match link.status {
+        match channel.status() {
             b'T' if !self.owns_block => {
                 self.interceptor.block.get_or_insert_default();
             }

@@ -42,7 +42,7 @@ impl Session {
         if let Class::AdvisoryLock(lock) = &statement.class {
             return self.advisory_lock(lock, ClientCall::Text(&statement.text), offset).await;
         }
-        self.channel.sent_notices = None;
+        self.channel.forget_notices();
         match statement.class {
             Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
             _ => self.shared.metrics.ddl_seen.add(),
@@ -67,7 +67,7 @@ impl Session {
     /// done before.
     pub(super) fn optimistic_in_pipeline(&self, statement: &Statement) -> Option<OptimisticPlan> {
         let (database, role) = self.database_and_role();
-        let leftovers = self.channel.link.status == b'I' && self.shared.pending_undos.has_any(database, role);
+        let leftovers = self.channel.status() == b'I' && self.shared.pending_undos.has_any(database, role);
         if leftovers { None } else { self.first(statement) }
     }
 
@@ -79,7 +79,7 @@ impl Session {
         first: &OptimisticPlan,
         portal: &str,
     ) -> Result<OptimisticOutcome, RunError> {
-        self.channel.sent_notices = None;
+        self.channel.forget_notices();
         let session = self.unasked();
         let result = self.execution(&session, offset).optimistic_try_in_pipeline(first, portal).await;
         if !matches!(result, Ok(OptimisticOutcome::ClientFailed)) {
@@ -90,19 +90,19 @@ impl Session {
 
     /// What most statements come to before anything is asked.
     pub(super) fn first(&self, statement: &Statement) -> Option<OptimisticPlan> {
-        if self.guard_only == GuardOnly::Yes || self.channel.link.speech.is_in_private(&statement.text) {
+        if self.guard_only == GuardOnly::Yes || self.channel.speech().is_in_private(&statement.text) {
             return None;
         }
         if matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.len() > SURELY_QUICK) {
             return None;
         }
-        let first = optimistic::optimistic(statement, self.channel.link.status != b'I', &self.limits());
+        let first = optimistic::optimistic(statement, self.channel.status() != b'I', &self.limits());
         first.filter(|first| !self.misses_again(first))
     }
 
     /// All that is known of the session without a question.
     pub(super) fn unasked(&self) -> Facts {
-        let in_transaction = self.channel.link.status != b'I';
+        let in_transaction = self.channel.status() != b'I';
         Facts { session: SessionFacts { in_transaction, ..SessionFacts::default() }, ..Facts::default() }
     }
 
@@ -204,7 +204,7 @@ impl Session {
 
     async fn clear_all_but(&mut self, statement: &Statement, continued: &mut Vec<PendingUndo>) -> Result<(), RunError> {
         // Where only ASCII can be said, it is left to another session of the role's.
-        while self.channel.link.status == b'I' && self.channel.link.speech.sayable() != Sayable::Ascii {
+        while self.channel.status() == b'I' && self.channel.speech().sayable() != Sayable::Ascii {
             let (database, role) = self.database_and_role();
             let Some(pending) = self.shared.pending_undos.take(database, role) else { break };
             if pending.job.as_ref().is_some_and(|job| job.statement == statement.text) {
@@ -274,7 +274,7 @@ impl Session {
         if matches!(&statement.class, Class::Ddl(ddl) if ddl.names_too_much()) {
             return self.facts_without_names(NamesUnknown::TooMuch).await;
         }
-        if self.channel.link.speech.is_in_private(&statement.text) {
+        if self.channel.speech().is_in_private(&statement.text) {
             return self.facts_without_names(NamesUnknown::Encoding).await;
         }
         self.channel.take_unsayable();
@@ -300,13 +300,13 @@ impl Session {
     /// Whether what runs will come upon names that were not read yet: those of partitions and children.
     fn may_meet_unsayable(&self, facts: &Facts) -> bool {
         let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
-        self.channel.link.speech.sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
+        self.channel.speech().sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
     }
 
     /// What is known where nothing can be asked about what the statement names.
     async fn facts_without_names(&mut self, why: NamesUnknown) -> Result<Facts, RunError> {
         tracing::debug!(?why, "nothing is asked about what a statement names");
-        if self.channel.link.status == b'E' {
+        if self.channel.status() == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
@@ -334,7 +334,7 @@ impl Session {
 
     /// The few that most concurrent builds need.
     async fn facts_of_a_build(&mut self, statement: &Statement) -> Result<Option<Facts>, RunError> {
-        let Some(question) = building::question(statement).filter(|_| self.channel.link.status == b'I') else {
+        let Some(question) = building::question(statement).filter(|_| self.channel.status() == b'I') else {
             return Ok(None);
         };
         let (sql, parameters) = question.as_asked();
@@ -346,7 +346,7 @@ impl Session {
         let mut facts = read(self, names, wanted)
             .await?
             .map_err(|why| RunError::Report(Report::error(sqlstate::INTERNAL_ERROR, why)))?;
-        facts.session.in_transaction = self.channel.link.status != b'I';
+        facts.session.in_transaction = self.channel.status() != b'I';
         Ok(facts)
     }
 
@@ -441,7 +441,7 @@ impl Session {
     }
 
     async fn nap_before_a_look(&mut self) -> Result<(), RunError> {
-        if self.channel.link.front_gone() {
+        if self.channel.client_gone() {
             return Err(RunError::ClientGone);
         }
         let nap = lanes::nap_sql(NAP, "waiting to look at a table that somebody else changes");

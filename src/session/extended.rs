@@ -27,16 +27,16 @@ use std::sync::Arc;
 
 impl Session {
     pub(super) async fn parse(&mut self) -> FrameOutcome {
-        let Some((_, body)) = self.channel.link.peek_frame() else { return FrameOutcome::End };
-        let speech = self.channel.link.speech;
+        let Some((_, body)) = self.channel.peek_frame() else { return FrameOutcome::End };
+        let speech = self.channel.speech();
         let read = |(name, text): (&[u8], &[u8])| (name.to_vec(), speech.readable(text).into_owned());
         let Some((name, text)) = message::parse(body).map(read) else {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         };
         // After an error the server skips it, and the name keeps its meaning.
-        if self.channel.link.owed.skipping() {
-            self.channel.link.pass_frame();
+        if self.channel.is_skipping() {
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         }
         self.interceptor.parsed_other(&name);
@@ -45,7 +45,7 @@ impl Session {
         {
             self.interceptor
                 .prepare(&name, PreparedStatement { statement: control, offset: 0, types: Vec::new(), speech });
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         }
         self.look_at_block();
@@ -69,7 +69,7 @@ impl Session {
                 }
             }
         }
-        self.channel.link.pass_frame();
+        self.channel.pass_frame();
         FrameOutcome::Continue
     }
 
@@ -80,7 +80,7 @@ impl Session {
             && ((self.interceptor.block.is_some() && makes(statement)) || (self.owns_block && stands_alone(statement)))
         {
             let statement = statements.remove(0);
-            let speech = self.channel.link.speech;
+            let speech = self.channel.speech();
             if !self.interceptor.prepare(name, PreparedStatement { statement, offset: 0, types: Vec::new(), speech }) {
                 return self.refuse_session(&prepared_too_much()).await;
             }
@@ -90,29 +90,29 @@ impl Session {
                 self.interceptor.block = None;
             }
         }
-        self.channel.link.pass_frame();
+        self.channel.pass_frame();
         FrameOutcome::Continue
     }
 
     /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers
     /// Describe, Bind and Execute of it. Amid a pipeline it goes as it is, and the server refuses it.
     async fn parse_explain(&mut self, inner: &Statement) -> FrameOutcome {
-        let link = &self.channel.link;
-        if !link.owed.certain() || link.owed.unsynced() || link.status == b'E' {
-            self.channel.link.pass_frame();
+        let channel = &self.channel;
+        if !channel.owed_is_certain() || channel.is_unsynced() || channel.status() == b'E' {
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         }
-        match self.channel.link.settle(false).await {
+        match self.channel.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         // The frame went to a copy that it made fail.
-        if !self.channel.link.owed.certain() {
+        if !self.channel.owed_is_certain() {
             return FrameOutcome::Continue;
         }
         let Ok(sql) = self.explain(inner).await else { return self.end(Event::BackendClosed).await };
         let sql = self.channel.said_or_in_words(&sql);
-        let Some(frame) = self.channel.link.take_frame() else { return FrameOutcome::End };
+        let Some(frame) = self.channel.take_frame() else { return FrameOutcome::End };
         let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
         let mut parse = BytesMut::new();
         put_frame(&mut parse, b'P', |b| {
@@ -121,33 +121,33 @@ impl Session {
             b.put_slice(&sql);
             b.put_slice(&[0, 0, 0]);
         });
-        self.channel.link.account(b'P');
-        self.channel.link.send_to_server(&parse);
+        self.channel.account(b'P');
+        self.channel.send_to_server(&parse);
         FrameOutcome::Continue
     }
 
     pub(super) async fn execute(&mut self) -> FrameOutcome {
-        let portal = self.channel.link.peek_frame().and_then(|(_, body)| message::execute(body));
+        let portal = self.channel.peek_frame().and_then(|(_, body)| message::execute(body));
         let text = |name| Some(std::str::from_utf8(as_kept(name)).ok()?.to_owned());
         let portal = portal.and_then(|name| Some((text(name)?, self.interceptor.portal(name)?)));
         let Some((portal, bound)) = portal else {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         };
         // After an error the server skips it.
-        if self.channel.link.owed.skipping() {
-            self.channel.link.pass_frame();
+        if self.channel.is_skipping() {
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         }
         if self.passes_at_execute(&bound.statement, &portal) {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         }
         // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
-        let failed = self.channel.link.status == b'E' && self.interceptor.pipeline_control.is_none();
-        if !self.channel.link.owed.certain() || failed {
+        let failed = self.channel.status() == b'E' && self.interceptor.pipeline_control.is_none();
+        if !self.channel.owed_is_certain() || failed {
             self.shared.metrics.ddl_uninterceptable.add();
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return FrameOutcome::Continue;
         }
         let done = match &bound.statement.class {
@@ -185,26 +185,26 @@ impl Session {
     }
 
     async fn execute_ddl(&mut self, bound: Arc<PreparedStatement>, portal: &str) -> Result<FrameOutcome, BackendLost> {
-        match self.channel.link.settle(false).await {
+        match self.channel.settle(false).await {
             Event::Settled => {}
             other => return Ok(self.end(other).await),
         }
         // The frame went to a copy that it made fail.
-        if !self.channel.link.owed.certain() {
+        if !self.channel.owed_is_certain() {
             return Ok(FrameOutcome::Continue);
         }
         let Some(bound) = self.as_the_server_has_it(bound, portal).await? else {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return Ok(FrameOutcome::Continue);
         };
         let statement = &bound.statement;
         // Where the server refuses it amid a pipeline, it is the server's to answer.
-        let amid = self.channel.link.executes > 0 || self.interceptor.pipeline_control.is_some();
+        let amid = self.channel.executes() > 0 || self.interceptor.pipeline_control.is_some();
         if amid && !self.owns_block && stands_alone(statement) {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return Ok(FrameOutcome::Continue);
         }
-        let misread = self.channel.link.speech != bound.speech && !statement.text.is_ascii();
+        let misread = self.channel.speech() != bound.speech && !statement.text.is_ascii();
         if !amid
             && !misread
             && self.interceptor.is_fresh(portal.as_bytes())
@@ -216,14 +216,14 @@ impl Session {
         // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best. So it does where
         // the client's encoding has changed since its Parse.
         if misread || !self.would_run(statement, portal).await? {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return Ok(FrameOutcome::Continue);
         }
         let block = !stands_alone(statement) && self.needs_block().await;
         // COMMIT and its like still run from their portal.
         let done_with = (!matches!(statement.class, Class::Transaction(_))).then_some(portal);
         if !self.seal(done_with, block).await? {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             self.skip_to_sync().await?;
             return Ok(FrameOutcome::Continue);
         }
@@ -232,13 +232,13 @@ impl Session {
         if let Class::Transaction(control) = statement.class {
             return self.control_amid(control, statement).await;
         }
-        self.channel.link.take_frame();
+        self.channel.take_frame();
         self.interceptor.forget_portal(portal.as_bytes());
-        self.channel.client_has_parsed = true;
+        self.channel.set_client_has_parsed(true);
         // The pipeline itself may have changed the client's encoding: the server tells at its end.
         let again = self.read_again(&bound).await;
         let result = self.run_ddl(again.as_ref().unwrap_or(statement), bound.offset).await;
-        self.channel.client_has_parsed = false;
+        self.channel.set_client_has_parsed(false);
         match result {
             Err(RunError::Server(error)) if self.owns_block && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION => {
                 let stop = RunError::Server(self.as_in_a_pipeline(error).await?);
@@ -250,7 +250,7 @@ impl Session {
 
     /// The statement as it is read now, if that is another way than before.
     async fn read_again(&mut self, bound: &PreparedStatement) -> Option<Statement> {
-        let (text, speech) = (&bound.statement.text, self.channel.link.speech);
+        let (text, speech) = (&bound.statement.text, self.channel.speech());
         if text.is_ascii() || speech == bound.speech {
             return None;
         }
@@ -267,22 +267,22 @@ impl Session {
         first: &OptimisticPlan,
     ) -> Result<FrameOutcome, BackendLost> {
         let (statement, offset) = (&bound.statement, bound.offset);
-        self.channel.client_has_parsed = true;
+        self.channel.set_client_has_parsed(true);
         let tried = self.first_try_behind(statement, offset, first, portal).await;
         if matches!(tried, Ok(OptimisticOutcome::ClientFailed)) {
-            self.channel.client_has_parsed = false;
-            self.channel.link.pass_frame();
+            self.channel.set_client_has_parsed(false);
+            self.channel.pass_frame();
             self.skip_to_sync().await?;
             return Ok(FrameOutcome::Continue);
         }
-        self.channel.link.take_frame();
+        self.channel.take_frame();
         self.interceptor.forget_portal(portal.as_bytes());
         let result = match tried {
             Ok(OptimisticOutcome::Done(reply)) => Ok(reply),
             Ok(outcome) => self.run_by_size(statement, offset, matches!(outcome, OptimisticOutcome::Slow)).await,
             Err(stop) => Err(stop),
         };
-        self.channel.client_has_parsed = false;
+        self.channel.set_client_has_parsed(false);
         self.executed(result).await
     }
 
@@ -290,8 +290,8 @@ impl Session {
     pub(super) async fn executed(&mut self, result: Result<Reply, RunError>) -> Result<FrameOutcome, BackendLost> {
         match result {
             Ok(reply) => {
-                self.channel.link.send_to_client(&reply.frames);
-                self.channel.link.executes = self.channel.link.executes.saturating_add(1);
+                self.channel.send_to_client(&reply.frames);
+                self.channel.set_executes(self.channel.executes().saturating_add(1));
                 self.answer_sync();
             }
             Err(RunError::ClientGone | RunError::Slow | RunError::Lost) => return Err(BackendLost),
@@ -310,8 +310,8 @@ impl Session {
             Some(TransactionControl::Begin) => false,
             // Whether a block is open now only the server knows: its answer to BEGIN tells.
             Some(_) => true,
-            None if self.channel.link.status != b'I' => false,
-            None => self.channel.link.executes > 0 || self.channel.link.tag_after_next().await != Some(b'S'),
+            None if self.channel.status() != b'I' => false,
+            None => self.channel.executes() > 0 || self.channel.tag_after_next().await != Some(b'S'),
         }
     }
 
@@ -322,7 +322,7 @@ impl Session {
         statement: &Statement,
     ) -> Result<FrameOutcome, BackendLost> {
         if !std::mem::take(&mut self.owns_block) {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return Ok(FrameOutcome::Continue);
         }
         match control {
@@ -330,17 +330,17 @@ impl Session {
             | TransactionControl::Rollback { chain: false }
             | TransactionControl::Prepare => {
                 self.channel.notify(&no_transaction());
-                self.channel.link.pass_frame();
+                self.channel.pass_frame();
             }
             TransactionControl::Begin => {
-                self.channel.link.take_frame();
+                self.channel.take_frame();
                 if matches!(self.hushed_begin(statement).await?, StatementOutcome::Failed) {
                     self.owns_block = true;
                     self.skip_to_sync().await?;
                 }
             }
             TransactionControl::Savepoint | TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
-                self.channel.link.take_frame();
+                self.channel.take_frame();
                 self.refuse_outside_block(control, statement).await?;
                 self.skip_to_sync().await?;
             }
@@ -367,33 +367,32 @@ impl Session {
              WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
         let mut batch = Batch::new();
         batch.statement(SQL, &[portal]);
-        self.channel.link.account(b'P');
+        self.channel.account(b'P');
         self.channel.send(batch);
-        self.channel.link.send_to_server(&FLUSH);
-        let mut gone = self.channel.canceller();
+        self.channel.send_to_server(&FLUSH);
         let mut held: Vec<Bytes> = Vec::new();
         let mut found = None;
         // After our row: CommandComplete and the answers to two Close.
         let mut left = 3;
         while left > 0 {
-            let frame = self.channel.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.next_server_frame().await?;
             match frame.first().copied().unwrap_or_default() {
-                b'S' | b'A' | b'N' => self.channel.link.send_to_client(&frame),
+                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
                 _ if found.is_some() => left -= 1,
                 b'1' | b'2' | b'3' => held.push(frame),
                 b'D' if frame.ends_with(MARK.as_bytes()) => {
                     // The last four are the answers to our Close, Close, Parse and Bind.
                     let clients = held.len().saturating_sub(4);
-                    held.drain(..clients).for_each(|frame| self.channel.link.send_to_client(&frame));
-                    let speech = self.channel.link.speech;
+                    held.drain(..clients).for_each(|frame| self.channel.send_to_client(&frame));
+                    let speech = self.channel.speech();
                     let read = |text: &[u8]| String::from_utf8_lossy(&speech.readable(text)).into_owned();
                     let row = data_row(&frame[5..], read).unwrap_or_default();
                     found = Some(row.into_iter().next().flatten());
                 }
                 tag => {
-                    held.drain(..).for_each(|frame| self.channel.link.send_to_client(&frame));
-                    self.channel.link.send_to_client(&frame);
-                    self.channel.link.owed.received(tag);
+                    held.drain(..).for_each(|frame| self.channel.send_to_client(&frame));
+                    self.channel.send_to_client(&frame);
+                    self.channel.received(tag);
                     if tag == b'E' {
                         return Ok(None);
                     }
@@ -414,24 +413,23 @@ impl Session {
         if block {
             batch.statement("BEGIN", &[]);
         }
-        let executes = self.channel.link.executes;
-        self.channel.link.account(b'S');
-        self.channel.link.executes = executes;
+        let executes = self.channel.executes();
+        self.channel.account(b'S');
+        self.channel.set_executes(executes);
         self.channel.send(batch.sync());
-        let mut gone = self.channel.canceller();
         let mut failed = false;
         let mut explicit = false;
         loop {
-            let frame = self.channel.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.next_server_frame().await?;
             let tag = frame.first().copied().unwrap_or_default();
-            self.channel.link.owed.received(tag);
+            self.channel.received(tag);
             match tag {
                 b'Z' => break,
                 b'N' if block && ServerError::new(frame.clone()).sqlstate() == "25001" => explicit = true,
-                b'S' | b'A' | b'N' => self.channel.link.send_to_client(&frame),
+                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
                 b'E' => {
                     failed = true;
-                    self.channel.link.send_to_client(&frame);
+                    self.channel.send_to_client(&frame);
                 }
                 _ => {}
             }
@@ -451,22 +449,21 @@ impl Session {
             b.put_slice(b"\0pgsluice: skipping to Sync after the error before\0");
             b.put_slice(&[0; 6]);
         });
-        self.channel.link.account(b'B');
-        self.channel.link.send_to_server(&bind);
-        let mut gone = self.channel.canceller();
+        self.channel.account(b'B');
+        self.channel.send_to_server(&bind);
         loop {
-            let frame = self.channel.link.next_back_frame(&mut gone).await?;
+            let frame = self.channel.next_server_frame().await?;
             match frame.first() {
                 Some(b'E') => {
                     let error = ServerError::new(frame);
                     if error.is_fatal() {
-                        self.channel.link.send_to_client(&error.frame);
+                        self.channel.send_to_client(&error.frame);
                         return Err(BackendLost);
                     }
-                    self.channel.link.owed.received(b'E');
+                    self.channel.received(b'E');
                     return Ok(());
                 }
-                Some(b'S' | b'A' | b'N') => self.channel.link.send_to_client(&frame),
+                Some(b'S' | b'A' | b'N') => self.channel.send_to_client(&frame),
                 _ => {}
             }
         }
@@ -475,13 +472,13 @@ impl Session {
     /// A Sync right behind what the proxy has done has nothing to end, and the server has just said how it stands: it needs no
     /// round trip of its own.
     fn answer_sync(&mut self) {
-        let link = &mut self.channel.link;
-        let next = link.peek_frame().is_some_and(|(header, body)| header.tag == b'S' && body.is_empty());
-        if self.owns_block || !next || link.owed.owed() > 0 || link.owed.unsynced() {
+        let channel = &mut self.channel;
+        let next = channel.peek_frame().is_some_and(|(header, body)| header.tag == b'S' && body.is_empty());
+        if self.owns_block || !next || channel.owes() > 0 || channel.is_unsynced() {
             return;
         }
-        link.take_frame();
-        link.executes = 0;
+        channel.take_frame();
+        channel.set_executes(0);
         self.interceptor.synced();
         self.send_ready();
     }

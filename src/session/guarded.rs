@@ -40,7 +40,7 @@ impl Session {
             self.guard_only = GuardOnly::No;
             return Ok(false);
         }
-        let inside = self.channel.link.status == b'T';
+        let inside = self.channel.status() == b'T';
         let mut batch = Batch::new();
         if inside {
             batch.statement("SAVEPOINT pgsluice", &[]);
@@ -60,7 +60,7 @@ impl Session {
         let mut values = row.into_iter();
         let pid: Option<i32> = values.next().flatten().and_then(|pid| pid.parse().ok());
         let refused = values.next().flatten();
-        if pid_of(&self.channel.link.key).is_some_and(|given| Some(given) != pid) {
+        if pid_of(self.channel.backend_key()).is_some_and(|given| Some(given) != pid) {
             self.only_guard(&behind_a_pooler()).await?;
         } else if let Some(names) = refused {
             self.only_guard(&not_permitted(&format!("The role may not use {names} of pg_catalog."))).await?;
@@ -78,7 +78,7 @@ impl Session {
         let (database, role) = self.database_and_role();
         let place = (database.to_owned(), role.to_owned());
         self.shared.may_plan.remove(&place);
-        if self.channel.link.status == b'E' {
+        if self.channel.status() == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
@@ -89,7 +89,7 @@ impl Session {
 
     fn cancelled(&self, error: ServerError) -> RunError {
         self.channel.take_cancelled();
-        if self.channel.link.front_gone() { RunError::ClientGone } else { RunError::Server(error) }
+        if self.channel.client_gone() { RunError::ClientGone } else { RunError::Server(error) }
     }
 
     async fn only_guard(&mut self, report: &Report) -> Result<(), RunError> {

@@ -38,7 +38,6 @@ use interceptor::Interceptor;
 use slow::TryHistory;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -147,21 +146,8 @@ impl Session {
             (true, true) => Login::Encrypted,
             _ => Login::Plain,
         };
-        let channel = ServerChannel {
-            link,
-            target: Arc::clone(&shared.target),
-            client_has_parsed: false,
-            ends_unnamed: false,
-            cancels: Arc::default(),
-            cancel_task: Arc::default(),
-            nap_pending: false,
-            rows_before_loss: Vec::new(),
-            server_has_ended: false,
-            notifications: None,
-            notifications_limit: u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX),
-            sent_notices: None,
-            unsayable: AtomicBool::new(false),
-        };
+        let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
+        let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
         let interceptor = Interceptor::new(&shared, &hello.parameters);
         Self {
             shared,
@@ -191,14 +177,14 @@ impl Session {
     /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
     async fn login(&mut self) -> FrameOutcome {
         loop {
-            let event = self.channel.link.pump_settling(&mut self.interceptor).await;
+            let event = self.channel.pump_settling(&mut self.interceptor).await;
             match event {
                 Event::Settled => {
-                    self.channel.link.login = Login::Plain;
+                    self.channel.set_login(Login::Plain);
                     return FrameOutcome::Continue;
                 }
                 // No frame is looked at before the session is ready.
-                Event::Frame => self.channel.link.pass_frame(),
+                Event::Frame => self.channel.pass_frame(),
                 other => return self.end(other).await,
             }
         }
@@ -214,9 +200,9 @@ impl Session {
                 biased;
                 event = async {
                     if draining == Drain::Idle {
-                        self.channel.link.pump_settling(&mut self.interceptor).await
+                        self.channel.pump_settling(&mut self.interceptor).await
                     } else {
-                        self.channel.link.pump(&mut self.interceptor).await
+                        self.channel.pump(&mut self.interceptor).await
                     }
                 } => event,
                 _ = drain.changed() => continue,
@@ -235,21 +221,20 @@ impl Session {
 
     /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> FrameOutcome {
-        let cancels = Arc::clone(&self.channel.cancels);
-        let mut cancel = self.channel.canceller();
-        let key = self.channel.link.key.clone();
+        let cancels = self.channel.cancels().clone();
+        let key = self.channel.backend_key().clone();
         let mut attending = Box::pin(self.attend());
         tokio::select! {
             flow = &mut attending => return flow,
             () = drained(drain) => {}
         }
-        cancels.cancel(cancels.current());
-        cancel(&key);
+        cancels.requests().cancel(cancels.requests().current());
+        cancels.cancel_work(&key);
         tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(FrameOutcome::End)
     }
 
     fn is_idle(&self) -> bool {
-        self.channel.link.status == b'I' && self.channel.link.owed.owed() == 0 && !self.channel.link.owed.unsynced()
+        self.channel.status() == b'I' && self.channel.owes() == 0 && !self.channel.is_unsynced()
     }
 
     /// The proxy goes away: the client is told as the server would tell it.
@@ -263,7 +248,7 @@ impl Session {
 
     /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
     async fn last_word(&mut self, report: &Report) {
-        if self.channel.link.between_messages() {
+        if self.channel.between_messages() {
             self.channel.notify(report);
         }
         self.close().await;
@@ -271,8 +256,8 @@ impl Session {
 
     /// One frame of the client's that needs a look.
     async fn attend(&mut self) -> FrameOutcome {
-        let Some(header) = self.channel.link.peek_header() else { return FrameOutcome::End };
-        self.channel.cancels.begin();
+        let Some(header) = self.channel.peek_header() else { return FrameOutcome::End };
+        self.channel.cancels().requests().begin();
         let flow = match header.tag {
             b'Q' => self.query().await,
             b'P' => self.parse().await,
@@ -280,19 +265,13 @@ impl Session {
             b'S' => self.sync().await,
             b'B' => self.refuse_session(&extended::prepared_too_much()).await,
             _ => {
-                self.channel.link.pass_frame();
+                self.channel.pass_frame();
                 FrameOutcome::Continue
             }
         };
-        self.send_notifications();
+        // The server delivers notifications between two commands of the client's, not amid one.
+        self.channel.send_notifications();
         flow
-    }
-
-    /// The server delivers notifications between two commands of the client's, not amid one.
-    fn send_notifications(&mut self) {
-        if let Some(held) = self.channel.notifications.take() {
-            self.channel.link.send_to_client(&held);
-        }
     }
 
     /// An event that ends the session.
@@ -313,7 +292,7 @@ impl Session {
 
     /// Gives the client what is still on its way, for a short while.
     async fn close(&mut self) {
-        let _ = tokio::time::timeout(LAST_WORDS, self.channel.link.finish_front()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.channel.finish_client()).await;
     }
 }
 
@@ -338,11 +317,11 @@ struct Registered {
 }
 
 impl Registered {
-    fn new(shared: &Arc<Shared>, talk: &ServerChannel) -> Self {
-        let key = talk.link.key.clone();
+    fn new(shared: &Arc<Shared>, channel: &ServerChannel) -> Self {
+        let key = channel.backend_key().clone();
         let place = pid_of(&key).map(|pid| (pid, key.clone()));
         if let Some((pid, _)) = place {
-            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(&talk.cancels) });
+            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
         }
         Self { shared: Arc::clone(shared), place }
     }

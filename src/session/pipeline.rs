@@ -34,7 +34,7 @@ impl Session {
         let found = if is_of(&bound.statement, &text) {
             Some(Arc::clone(&bound))
         } else if let TextVerdict::Act(mut statements) = self.judge_text(text.as_bytes()).await {
-            let speech = self.channel.link.speech;
+            let speech = self.channel.speech();
             let one = statements.pop().filter(|_| statements.is_empty());
             // The types of its parameters are not known: such a call is the server's to serve.
             let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
@@ -51,9 +51,9 @@ impl Session {
 
     /// The client's Sync ends the pipeline that the proxy keeps in a block.
     pub(super) async fn sync(&mut self) -> FrameOutcome {
-        self.channel.link.pass_frame();
+        self.channel.pass_frame();
         self.interceptor.synced();
-        match self.channel.link.settle(true).await {
+        match self.channel.settle(true).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
@@ -73,7 +73,7 @@ impl Session {
         self.interceptor.watch_sync = false;
         self.channel.ask_one("ROLLBACK", &[]).await?;
         let in_block = self.refusal_behind("BEGIN").await?;
-        if self.channel.link.status != b'I' {
+        if self.channel.status() != b'I' {
             self.channel.ask_one("ROLLBACK", &[]).await?;
         }
         let in_pipeline = self.refusal_behind("SELECT 1").await?;

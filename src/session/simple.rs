@@ -38,11 +38,11 @@ impl Session {
         if self.interceptor.oversize {
             return self.refuse_oversize().await;
         }
-        let Some((_, body)) = self.channel.link.peek_frame() else { return FrameOutcome::End };
-        let speech = self.channel.link.speech;
+        let Some((_, body)) = self.channel.peek_frame() else { return FrameOutcome::End };
+        let speech = self.channel.speech();
         let text = message::query(body).map(|text| speech.readable(text).into_owned()).unwrap_or_default();
         // After an error in a pipeline the server skips even a Query.
-        if self.channel.link.owed.skipping() {
+        if self.channel.is_skipping() {
             return self.pass();
         }
         if self.owns_block {
@@ -58,32 +58,32 @@ impl Session {
             TextVerdict::Act(_) => {
                 self.shared.metrics.ddl_uninterceptable.add();
                 self.interceptor.block = None;
-                self.channel.link.pass_frame();
+                self.channel.pass_frame();
                 return FrameOutcome::Continue;
             }
             TextVerdict::Relay(statements) => {
                 self.passed(&statements);
-                self.channel.link.pass_frame();
+                self.channel.pass_frame();
                 return FrameOutcome::Continue;
             }
         };
         if self.is_held(&statements) {
             return self.pass();
         }
-        match self.channel.link.settle(false).await {
+        match self.channel.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         // The frame went to a copy that it made fail.
-        if !self.channel.link.owed.certain() {
+        if !self.channel.owed_is_certain() {
             return FrameOutcome::Continue;
         }
         // What came before it has changed how it is read.
-        if self.channel.link.speech != speech {
+        if self.channel.speech() != speech {
             return Box::pin(self.query()).await;
         }
         // In a failed block every statement is refused, by the server.
-        if self.channel.link.status == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
+        if self.channel.status() == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
             return self.pass();
         }
         let result = match self.server_reads(&statements).await {
@@ -102,7 +102,7 @@ impl Session {
 
     /// The frame goes to the server as it came.
     fn pass(&mut self) -> FrameOutcome {
-        self.channel.link.pass_frame();
+        self.channel.pass_frame();
         FrameOutcome::Continue
     }
 
@@ -121,7 +121,7 @@ impl Session {
 
     /// Where nothing had to be asked for the Query, so that nothing of it has come to the server.
     async fn end_unnamed(&mut self) -> Result<(), BackendLost> {
-        if self.channel.ends_unnamed {
+        if self.channel.ends_unnamed() {
             self.channel.ask(message::Batch::new(), None).await?;
         }
         Ok(())
@@ -131,7 +131,7 @@ impl Session {
     /// string belongs to that transaction, and ends it.
     async fn query_ends_pipeline(&mut self, text: &[u8]) -> Result<FrameOutcome, BackendLost> {
         if !self.catch_up().await? {
-            self.channel.link.pass_frame();
+            self.channel.pass_frame();
             return Ok(FrameOutcome::Continue);
         }
         self.take_query();
@@ -150,8 +150,8 @@ impl Session {
 
     /// The Query is answered here, and ends what it would have ended on the server.
     fn take_query(&mut self) {
-        self.channel.link.take_frame();
-        self.channel.ends_unnamed = true;
+        self.channel.take_frame();
+        self.channel.set_ends_unnamed(true);
         self.interceptor.forget(b"");
         self.interceptor.forget_portal(b"");
     }
@@ -160,10 +160,10 @@ impl Session {
     /// (nested comments): those are read aside, so that the other sessions of this worker need not wait.
     pub(super) async fn parsed(&mut self, text: &[u8]) -> Option<Vec<Statement>> {
         const SURELY_QUICK: usize = 16 << 10;
-        let speech = self.channel.link.speech;
+        let speech = self.channel.speech();
         let options = sql::ParseOptions {
             standard_conforming_strings: speech.conforming(),
-            newer: self.channel.link.server > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
+            newer: self.channel.server_major() > sql::GRAMMAR && self.shared.config.ddl.unparsable == Fallback::Relay,
         };
         let text = std::str::from_utf8(text).ok()?;
         let mut statements = if text.len() <= SURELY_QUICK {
@@ -238,17 +238,17 @@ impl Session {
         if !self.interceptable() {
             return self.refuse_session(report).await;
         }
-        match self.channel.link.settle(false).await {
+        match self.channel.settle(false).await {
             Event::Settled => {}
             other => return self.end(other).await,
         }
         // The frame went to a copy that it made fail.
-        if !self.channel.link.owed.certain() {
+        if !self.channel.owed_is_certain() {
             return FrameOutcome::Continue;
         }
         self.take_query();
         self.shared.metrics.ddl_refused.add();
-        let failed = self.channel.link.status == b'T' && self.fail_block().await.is_err();
+        let failed = self.channel.status() == b'T' && self.fail_block().await.is_err();
         if failed || self.end_unnamed().await.is_err() {
             return self.end(Event::BackendClosed).await;
         }
@@ -272,14 +272,14 @@ impl Session {
 
     /// ReadyForQuery, for a Query that the server did not see.
     pub(super) fn send_ready(&mut self) {
-        self.send_notifications();
+        self.channel.send_notifications();
         let mut ready = BytesMut::new();
-        reply::put_ready(&mut ready, self.channel.link.status);
-        self.channel.link.send_to_client(&ready);
+        reply::put_ready(&mut ready, self.channel.status());
+        self.channel.send_to_client(&ready);
     }
 
     fn interceptable(&self) -> bool {
-        self.channel.link.owed.certain() && !self.channel.link.owed.unsynced()
+        self.channel.owed_is_certain() && !self.channel.is_unsynced()
     }
 
     async fn refuse_oversize(&mut self) -> FrameOutcome {
@@ -299,7 +299,7 @@ impl Session {
         }
         match self.run_ddl(statement, offset).await {
             Ok(reply) => {
-                self.channel.link.send_to_client(&reply.frames);
+                self.channel.send_to_client(&reply.frames);
                 Ok(StatementOutcome::Done)
             }
             Err(stop) => {
@@ -324,18 +324,18 @@ impl Session {
             }
         };
         let Some(error) = self.channel.ask_one("COMMIT", &[]).await?.error else {
-            self.channel.link.send_to_client(&reply.frames);
+            self.channel.send_to_client(&reply.frames);
             return Ok(StatementOutcome::Done);
         };
-        self.channel.link.send_to_client(&reply.notices());
-        self.channel.link.send_to_client(&error.frame);
+        self.channel.send_to_client(&reply.notices());
+        self.channel.send_to_client(&error.frame);
         Ok(StatementOutcome::Failed)
     }
 
     /// The client's ErrorResponse.
     pub(super) fn send_error(&mut self, stop: RunError) -> Result<(), BackendLost> {
         match &stop {
-            RunError::Server(error) => self.channel.link.send_to_client(&error.frame),
+            RunError::Server(error) => self.channel.send_to_client(&error.frame),
             RunError::Report(report) => self.channel.notify(report),
             RunError::Stale | RunError::Slow => {
                 self.channel.notify(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again."));
@@ -348,17 +348,17 @@ impl Session {
     /// A piece of a string as a Query of its own; its ReadyForQuery is kept back.
     pub(super) async fn piece(&mut self, sql: &[u8]) -> Result<StatementOutcome, BackendLost> {
         let mut query = BytesMut::with_capacity(sql.len() + 8);
-        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.channel.link.speech.say(sql));
+        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.channel.speech().say(sql));
         put_query(&mut query, said.as_deref().unwrap_or(sql));
-        let before = self.channel.link.errors;
-        self.channel.ends_unnamed = false;
-        self.channel.link.account(b'Q');
-        self.channel.link.send_to_server(&query);
-        match self.channel.link.settle(true).await {
+        let before = self.channel.errors_passed();
+        self.channel.set_ends_unnamed(false);
+        self.channel.account(b'Q');
+        self.channel.send_to_server(&query);
+        match self.channel.settle(true).await {
             Event::Settled => {}
             _ => return Err(BackendLost),
         }
-        Ok(if self.channel.link.errors == before { StatementOutcome::Done } else { StatementOutcome::Failed })
+        Ok(if self.channel.errors_passed() == before { StatementOutcome::Done } else { StatementOutcome::Failed })
     }
 }
 

@@ -32,14 +32,14 @@ impl Session {
         text: &[u8],
         mut owned: bool,
     ) -> Result<(), BackendLost> {
-        let speech = self.channel.link.speech;
+        let speech = self.channel.speech();
         let mut at = 0;
         // One that is to go by itself, as others could not be tried together with it.
         let mut alone = None;
         while let Some(statement) = statements.get(at) {
             let run = &statements[at..];
             let last = run.len() == 1;
-            if self.channel.link.speech != speech && !text[statement.range.start..].is_ascii() {
+            if self.channel.speech() != speech && !text[statement.range.start..].is_ascii() {
                 self.refuse_rest().await?;
                 break;
             }
@@ -51,7 +51,7 @@ impl Session {
             } else {
                 // The last statement alone is a transaction of its own, unless it is one that the server refuses behind others;
                 // anything before it keeps it in a block.
-                if self.channel.link.status == b'I' && (!last || is_refused_in_blocks(statement)) {
+                if self.channel.status() == b'I' && (!last || is_refused_in_blocks(statement)) {
                     owned = self.channel.ask_one("BEGIN", &[]).await?.error.is_none();
                 }
                 self.look_at_block();
@@ -119,15 +119,15 @@ impl Session {
             "client_encoding has changed amid a string that goes on with characters beyond ASCII",
         );
         self.channel.notify(&report.hint("Send what changes it by itself."));
-        if self.channel.link.status == b'T' { self.fail_block().await } else { Ok(()) }
+        if self.channel.status() == b'T' { self.fail_block().await } else { Ok(()) }
     }
 
     /// Ends the block that stands for an implicit transaction.
     pub(super) async fn close_block(&mut self) -> Result<(), BackendLost> {
-        match self.channel.link.status {
+        match self.channel.status() {
             b'T' => {
                 if let Some(error) = self.channel.ask_one("COMMIT", &[]).await?.error {
-                    self.channel.link.send_to_client(&error.frame);
+                    self.channel.send_to_client(&error.frame);
                 }
             }
             b'E' => {
@@ -140,9 +140,9 @@ impl Session {
 
     /// A run of statements nobody acts on, error positions in the terms of the whole string.
     async fn shifted_piece(&mut self, text: &[u8], start: usize, end: usize) -> Result<StatementOutcome, BackendLost> {
-        self.channel.link.shift_errors = u32::try_from(characters(&text[..start])).unwrap_or_default();
+        self.channel.shift_errors(u32::try_from(characters(&text[..start])).unwrap_or_default());
         let result = self.piece(&text[start..end]).await;
-        self.channel.link.shift_errors = 0;
+        self.channel.shift_errors(0);
         result
     }
 
@@ -154,7 +154,7 @@ impl Session {
         text: &[u8],
         owned: &mut bool,
     ) -> Result<StatementOutcome, BackendLost> {
-        if *owned && self.channel.link.status == b'T' {
+        if *owned && self.channel.status() == b'T' {
             match control {
                 // The implicit transaction becomes an explicit one, with what was done so far; options apply.
                 TransactionControl::Begin => {
@@ -209,11 +209,11 @@ impl Session {
         // Its only notice would be that a transaction is in progress already: ours.
         match answer.error {
             None => {
-                self.channel.link.send_to_client(&answer.completion);
+                self.channel.send_to_client(&answer.completion);
                 Ok(StatementOutcome::Done)
             }
             Some(error) => {
-                self.channel.link.send_to_client(&error.frame);
+                self.channel.send_to_client(&error.frame);
                 Ok(StatementOutcome::Failed)
             }
         }

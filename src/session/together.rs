@@ -46,7 +46,7 @@ impl Session {
                 if let Some(block) = &mut self.interceptor.block {
                     block.held = held;
                 }
-                self.channel.link.send_to_client(&frames);
+                self.channel.send_to_client(&frames);
                 Ok(BatchTryOutcome::Done(tries.len()))
             }
             Ok(BatchOutcome::Failed { at, why }) => {

@@ -31,7 +31,7 @@ impl Session {
         }
         let mut names = query::relations_of(statement);
         // What cannot be said in this session's encoding is not asked for; of very many the server would have to keep too much.
-        if names.len() > MOST || self.channel.link.speech.is_in_private(&statement.text) {
+        if names.len() > MOST || self.channel.speech().is_in_private(&statement.text) {
             names.clear();
         }
         let mut turn = Turn::default();
@@ -152,7 +152,7 @@ impl Session {
             Ok(plan) => Ok(plan),
             Err(refusal) => {
                 self.shared.metrics.ddl_refused.add();
-                if self.channel.link.status == b'T' {
+                if self.channel.status() == b'T' {
                     self.fail_block().await?;
                 }
                 Err(RunError::Report(refusal.report))

@@ -4,7 +4,7 @@
 //! [`HELD`] bytes are kept, nor for longer than [`MOMENT`]; what has gone to the client does not go again when the next try says the
 //! same.
 
-use super::{Answer, ServerChannel};
+use super::answer::Answer;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use bytes::Bytes;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,7 +25,7 @@ const KNOWN: usize = 1 << 16;
 
 /// What the client has heard of its statement, whatever try of it said so.
 #[derive(Debug)]
-pub struct SentNotices {
+pub(super) struct SentNotices {
     sent: Vec<u64>,
     /// How many of these the present try has said; `None`: it has said something else.
     said: Option<usize>,
@@ -38,6 +38,30 @@ impl Default for SentNotices {
 }
 
 impl SentNotices {
+    /// A notice of the visible statement. What is returned goes to the client now.
+    pub(super) fn hear(&mut self, answer: &mut Answer, notice: &Bytes) -> Option<Bytes> {
+        if self.knows(notice) {
+            return None;
+        }
+        answer.notices.extend_from_slice(notice);
+        answer.held_until.get_or_insert_with(|| Instant::now() + MOMENT);
+        (answer.notices.len() > HELD).then(|| self.release(answer))
+    }
+
+    /// The notices of the answer that are still held. The caller sends them to the client.
+    pub(super) fn release(&mut self, answer: &mut Answer) -> Bytes {
+        answer.held_until = None;
+        let notices = answer.notices.split().freeze();
+        let mut rest = &notices[..];
+        while let Ok(Some(header)) = Header::read(rest, BACKEND_LIMIT)
+            && let Some((notice, behind)) = rest.split_at_checked(header.total())
+        {
+            self.sent(notice);
+            rest = behind;
+        }
+        notices
+    }
+
     /// Another try.
     pub(super) fn again(&mut self) {
         self.said = Some(0);
@@ -66,34 +90,6 @@ fn hash(notice: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     notice.hash(&mut hasher);
     hasher.finish()
-}
-
-impl ServerChannel {
-    /// A notice of the visible statement.
-    pub(super) fn hear(&mut self, answer: &mut Answer, notice: &Bytes) {
-        if self.sent_notices.get_or_insert_default().knows(notice) {
-            return;
-        }
-        answer.notices.extend_from_slice(notice);
-        answer.held_until.get_or_insert_with(|| Instant::now() + MOMENT);
-        if answer.notices.len() > HELD {
-            self.pass_notices(answer);
-        }
-    }
-
-    /// They have been held for long enough.
-    pub(super) fn pass_notices(&mut self, answer: &mut Answer) {
-        answer.held_until = None;
-        let notices = answer.notices.split().freeze();
-        let mut rest = &notices[..];
-        while let Ok(Some(header)) = Header::read(rest, BACKEND_LIMIT)
-            && let Some((notice, behind)) = rest.split_at_checked(header.total())
-        {
-            self.sent_notices.get_or_insert_default().sent(notice);
-            rest = behind;
-        }
-        self.link.send_to_client(&notices);
-    }
 }
 
 /// When what is held is to go; never, if nothing is.

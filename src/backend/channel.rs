@@ -1,0 +1,484 @@
+//! The server channel: the proxy asks PostgreSQL something on the session's own backend, unseen by the client.
+//!
+//! It owns the two ends of the session ([`Link`]), the naps that are under way, and the messages of the server's that wait for the end of a
+//! statement. It keeps true:
+//!
+//! - The backend is asked only while it is idle and nothing is owed to the client.
+//! - The proxy uses the extended protocol with a name of its own, so that the client's unnamed statement and portal stay what they were.
+//! - An answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
+//! - All that the proxy sends of its own goes through [`ServerChannel::send`], which says it in the session's encodings (`wire/speech.rs`).
+//!   Where these turn names into something else, answers that hold names are asked for in hexadecimal; what cannot be said makes the
+//!   statement go as it is written, guarded by `lock_timeout` (`backend/words.rs`).
+
+use super::answer::{Answer, data_row, updated};
+use super::cancel::Cancels;
+use super::notices::{self, SentNotices};
+use crate::net::Target;
+use crate::pg::sqlstate;
+use crate::relay::{BackendLost, Link};
+use crate::report::Report;
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use crate::wire::reply;
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// The session's backend, as the proxy asks it: the two ends of the session, its cancels, and what has been told to the client.
+#[derive(Debug)]
+pub struct ServerChannel {
+    pub(super) link: Link,
+    cancels: Cancels,
+    /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
+    client_has_parsed: bool,
+    /// The proxy answers a Query of the client's in place of the server, which would have begun by ending the unnamed statement and
+    /// portal: that is still to be done.
+    ends_unnamed: bool,
+    /// A nap is under way, and nobody has read its end ([`ServerChannel::ask_then_nap_always`]).
+    nap_pending: bool,
+    /// The rows that came of a batch before the backend was gone.
+    rows_before_loss: Vec<Vec<Option<String>>>,
+    /// The server has said that it ends the session: all that it had to say before has come.
+    server_has_ended: bool,
+    /// NotificationResponse messages that came amid a statement, and wait for its end.
+    notifications: Option<Box<BytesMut>>,
+    /// Bytes of notifications that may wait; beyond it they go at once, as the protocol lets them come at any time.
+    notifications_limit: u32,
+    /// The notices of its statement that the client has been sent, if there were any.
+    sent_notices: Option<Box<SentNotices>>,
+    /// Something was read that cannot be said again.
+    pub(super) unsayable: AtomicBool,
+}
+
+impl ServerChannel {
+    /// `notifications_limit`: bytes.
+    pub fn new(link: Link, target: Arc<Target>, notifications_limit: u32) -> Self {
+        Self {
+            link,
+            cancels: Cancels::new(target),
+            client_has_parsed: false,
+            ends_unnamed: false,
+            nap_pending: false,
+            rows_before_loss: Vec::new(),
+            server_has_ended: false,
+            notifications: None,
+            notifications_limit,
+            sent_notices: None,
+            unsayable: AtomicBool::new(false),
+        }
+    }
+
+    /// Where the server is.
+    pub fn target(&self) -> &Target {
+        self.cancels.target()
+    }
+
+    /// The session's cancels.
+    pub fn cancels(&self) -> &Cancels {
+        &self.cancels
+    }
+
+    /// Whether a CancelRequest came for the current request, since this was last asked.
+    pub fn take_cancelled(&self) -> bool {
+        self.cancels.take_cancelled()
+    }
+
+    /// Waits until the server has acted on every CancelRequest that is under way, the client's or the proxy's own, so that none strikes what
+    /// is asked next. A server signals the backend twice for one CancelRequest (`signal_child()` in its postmaster: the process,
+    /// then its group), and the answer to the first may be here before the second.
+    pub async fn cancel_settled(&self) {
+        self.cancels.settled().await;
+    }
+
+    /// The next message of the server's, read in place of the relay. If the client leaves meanwhile, the backend's work is cancelled.
+    ///
+    /// # Errors
+    /// The backend is gone.
+    pub async fn next_server_frame(&mut self) -> Result<Bytes, BackendLost> {
+        let Self { link, cancels, .. } = self;
+        link.next_back_frame(&mut |key| cancels.cancel_work(key)).await
+    }
+
+    /// Whether the client's own Parse has brought the notices of the grammar.
+    pub fn set_client_has_parsed(&mut self, has_parsed: bool) {
+        self.client_has_parsed = has_parsed;
+    }
+
+    /// The proxy answers a Query in place of the server: before the next question the unnamed statement and portal are ended.
+    pub fn set_ends_unnamed(&mut self, ends: bool) {
+        self.ends_unnamed = ends;
+    }
+
+    /// Whether nothing has been asked since [`ServerChannel::set_ends_unnamed`].
+    pub fn ends_unnamed(&self) -> bool {
+        self.ends_unnamed
+    }
+
+    /// Another statement of the client's begins: what it says is new to the client.
+    pub fn forget_notices(&mut self) {
+        self.sent_notices = None;
+    }
+
+    /// The rows that came of the last batch before the backend was gone.
+    pub fn take_rows_before_loss(&mut self) -> Vec<Vec<Option<String>>> {
+        std::mem::take(&mut self.rows_before_loss)
+    }
+
+    /// The server has said that it ends the session: all that it had to say before has come.
+    pub fn server_has_ended(&self) -> bool {
+        self.server_has_ended
+    }
+
+    /// Sends the notifications that waited for the end of a statement.
+    pub fn send_notifications(&mut self) {
+        if let Some(held) = self.notifications.take() {
+            self.link.send_to_client(&held);
+        }
+    }
+
+    fn pass_notices(&mut self, answer: &mut Answer) {
+        let notices = self.sent_notices.get_or_insert_default().release(answer);
+        self.link.send_to_client(&notices);
+    }
+
+    fn hear(&mut self, answer: &mut Answer, notice: &Bytes) {
+        let due = self.sent_notices.get_or_insert_default().hear(answer, notice);
+        due.into_iter().for_each(|notices| self.link.send_to_client(&notices));
+    }
+
+    /// What a cancel has struck is over only when the cancel is.
+    async fn settle_cancel(&self, answer: &Answer) {
+        if answer.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
+            self.cancel_settled().await;
+        }
+    }
+
+    /// Sends the batch and reads its answers. `visible`: the statement (from 0) whose notices and
+    /// completion are kept for the client.
+    ///
+    /// # Errors
+    /// The backend is gone; what it said last has been put on the way to the client.
+    pub async fn ask(&mut self, batch: Batch, visible: Option<usize>) -> Result<Answer, BackendLost> {
+        let (_never, mut silent) = mpsc::channel(1);
+        self.ask_with(batch, visible, &mut silent).await
+    }
+
+    /// The same of several visible statements, in their order: their notices stand in `completion`, each before what it is about.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_each(&mut self, batch: Batch, visible: &[usize]) -> Result<Answer, BackendLost> {
+        let (_never, mut silent) = mpsc::channel(1);
+        self.asked(batch, visible, &mut silent).await
+    }
+
+    /// The same, with `nap` right behind it: the backend is not idle between this question and the next, so that a
+    /// cancel from anywhere strikes. The nap before it is read first: an error of that one is the second value.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_then_nap_always(
+        &mut self,
+        batch: Batch,
+        nap: &str,
+    ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        let mut cover = Batch::new();
+        cover.statement(nap, &[]);
+        self.ask_with_nap(batch, cover).await
+    }
+
+    /// `cover` ends with a nap.
+    async fn ask_with_nap(&mut self, batch: Batch, cover: Batch) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.send_request(batch);
+        self.send(cover.sync());
+        let struck = self.finish_nap().await?;
+        let answer = self.read_answer().await?;
+        self.nap_pending = true;
+        Ok((answer, struck))
+    }
+
+    /// The same of a batch that begins a transaction, and may fail amid it: it is rolled back before the nap.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_then_roll_back_and_nap(
+        &mut self,
+        batch: Batch,
+        nap: &str,
+    ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        let mut cover = Batch::new();
+        // Behind a COMMIT it has a WARNING for nobody.
+        cover.statement("ROLLBACK", &[]);
+        cover.statement(nap, &[]);
+        self.ask_with_nap(batch, cover).await
+    }
+
+    /// As [`ServerChannel::ask_then_nap_always`], but with no nap where a statement of the batch fails: a transaction that has failed
+    /// is left as it is.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_then_nap(
+        &mut self,
+        batch: Batch,
+        nap: &str,
+    ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        let statements = batch.statements;
+        let mut batch = batch.flush();
+        batch.statement(nap, &[]);
+        self.send_request(batch);
+        let struck = self.finish_nap().await?;
+        let answer = self.read_statements(statements).await?;
+        self.nap_pending = answer.error.is_none();
+        Ok((answer, struck))
+    }
+
+    /// Puts a batch on its way, with a Sync.
+    fn send_request(&mut self, batch: Batch) {
+        if std::mem::take(&mut self.ends_unnamed) {
+            self.link.send_to_server(&Batch::end_unnamed());
+        }
+        self.send(batch.sync());
+    }
+
+    /// Waits for the end of the nap that [`ServerChannel::ask_then_nap_always`] left, and gives its error: a cancel, or a timeout.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn finish_nap(&mut self) -> Result<Option<ServerError>, BackendLost> {
+        if !std::mem::take(&mut self.nap_pending) {
+            return Ok(None);
+        }
+        Ok(self.read_answer().await?.error)
+    }
+
+    /// Up to ReadyForQuery.
+    async fn read_answer(&mut self) -> Result<Answer, BackendLost> {
+        self.read_statements(usize::MAX).await
+    }
+
+    /// Up to the completion of so many statements, or to ReadyForQuery.
+    async fn read_statements(&mut self, statements: usize) -> Result<Answer, BackendLost> {
+        let mut answer = Answer::default();
+        let begun = Instant::now();
+        loop {
+            let frame = self.next_server_frame().await?;
+            if self.read_frame(&mut answer, frame, &[])? || answer.done >= statements {
+                answer.took = begun.elapsed();
+                self.settle_cancel(&answer).await;
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The same as [`ServerChannel::ask`]; reports that come in `progress` meanwhile go to the client.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_with(
+        &mut self,
+        batch: Batch,
+        visible: Option<usize>,
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<Answer, BackendLost> {
+        self.asked(batch, visible.as_slice(), progress).await
+    }
+
+    async fn asked(
+        &mut self,
+        batch: Batch,
+        visible: &[usize],
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<Answer, BackendLost> {
+        self.finish_nap().await?;
+        self.send_request(batch);
+        self.read_on(Answer::default(), visible, progress).await
+    }
+
+    /// As [`ServerChannel::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
+    /// without a Sync in between: where that fails, nothing of the batch, which begins as [`Batch::behind`], is done.
+    /// `None`: so it was; the client has the error.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_in_pipeline(
+        &mut self,
+        batch: Batch,
+        visible: Option<usize>,
+    ) -> Result<Option<Answer>, BackendLost> {
+        self.link.account(b'S');
+        self.send(batch.sync());
+        let answer = match self.read_until_own_answer().await? {
+            Some(begun) => {
+                let (_never, mut silent) = mpsc::channel(1);
+                Some(self.read_on(begun, visible.as_slice(), &mut silent).await?)
+            }
+            None => None,
+        };
+        self.link.owed.received(b'Z');
+        Ok(answer)
+    }
+
+    /// Passes on the answers to the client's messages, up to the end of our first statement, with which our answer begins: before it
+    /// nothing was executed, so it is the first that is complete. `None`: one of them is an error, and the server has skipped all up to
+    /// our Sync.
+    async fn read_until_own_answer(&mut self) -> Result<Option<Answer>, BackendLost> {
+        /// The answers to what a batch begins with: three Close, and Parse and Bind of its first statement.
+        const OWN: [u8; 5] = *b"33312";
+        let mut held: Vec<Bytes> = Vec::new();
+        let mut failed = false;
+        loop {
+            let frame = self.next_server_frame().await?;
+            match frame.first().copied().unwrap_or_default() {
+                b'Z' if failed => return Ok(None),
+                b'A' => self.hold_notification(&frame),
+                b'S' | b'N' => self.link.send_to_client(&frame),
+                b'1' | b'2' | b'3' => held.push(frame),
+                b'C' => {
+                    let clients = held.len().saturating_sub(OWN.len());
+                    held.drain(..clients).for_each(|frame| self.link.send_to_client(&frame));
+                    return Ok(Some(Answer { parsed: 1, done: 1, ..Answer::default() }));
+                }
+                tag => {
+                    let mut clients = held.len();
+                    if tag == b'E' {
+                        failed = true;
+                        self.link.owed.received(tag);
+                        // Nothing but a cancel can strike our own part.
+                        if ServerError::new(frame.clone()).sqlstate() == sqlstate::QUERY_CANCELED {
+                            clients -= own_at_the_end(&held, &OWN);
+                        }
+                    }
+                    held.drain(..).take(clients).for_each(|frame| self.link.send_to_client(&frame));
+                    self.link.send_to_client(&frame);
+                }
+            }
+        }
+    }
+
+    /// Reads the rest of an answer. Of a backend that is lost the rows are kept.
+    async fn read_on(
+        &mut self,
+        mut answer: Answer,
+        visible: &[usize],
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<Answer, BackendLost> {
+        if self.read_into(&mut answer, visible, progress).await.is_err() {
+            self.rows_before_loss = self.decoded(answer.rows);
+            return Err(BackendLost);
+        }
+        self.settle_cancel(&answer).await;
+        Ok(answer)
+    }
+
+    async fn read_into(
+        &mut self,
+        answer: &mut Answer,
+        visible: &[usize],
+        progress: &mut mpsc::Receiver<Report>,
+    ) -> Result<(), BackendLost> {
+        let mut tidied = false;
+        if let Some(heard) = self.sent_notices.as_mut().filter(|_| !visible.is_empty()) {
+            heard.again();
+        }
+        loop {
+            let frame = tokio::select! {
+                frame = self.next_server_frame() => frame?,
+                Some(report) = progress.recv() => {
+                    self.notify(&report);
+                    continue;
+                }
+                () = notices::held_long(answer.held_until) => {
+                    self.pass_notices(answer);
+                    continue;
+                }
+            };
+            if !self.read_frame(answer, frame, visible)? {
+                continue;
+            }
+            if answer.error.is_none() || tidied {
+                return Ok(());
+            }
+            // What failed has not closed its statement, and a client may look at pg_prepared_statements.
+            tidied = true;
+            self.send(Batch::new().sync());
+        }
+    }
+
+    /// Reads one frame into the answer; true at its end.
+    fn read_frame(&mut self, answer: &mut Answer, frame: Bytes, visible: &[usize]) -> Result<bool, BackendLost> {
+        let shown = visible.contains(&answer.done);
+        match frame.first() {
+            Some(b'Z') => return Ok(true),
+            Some(b'1') => answer.parsed += 1,
+            Some(b'N') if shown && self.client_has_parsed && answer.parsed == answer.done => {}
+            Some(b'D') => answer.rows.extend(data_row(&frame[5..], |value| self.link.speech.heard(value))),
+            Some(b'C' | b'I') => {
+                answer.updated += updated(&frame);
+                if shown {
+                    answer.completion.extend_from_slice(&frame);
+                }
+                answer.done += 1;
+            }
+            Some(b'N') if shown && visible.len() > 1 && answer.completion.len() < notices::TOGETHER => {
+                answer.completion.extend_from_slice(&frame);
+            }
+            Some(b'N') if shown && visible.len() > 1 => self.link.send_to_client(&frame),
+            Some(b'N') if shown => self.hear(answer, &frame),
+            // These come at any time and are the client's.
+            Some(b'S') => self.link.send_to_client(&frame),
+            Some(b'A') => self.hold_notification(&frame),
+            Some(b'E') => {
+                let error = ServerError::new(frame);
+                if error.is_fatal() {
+                    self.server_has_ended = error.sqlstate() == sqlstate::ADMIN_SHUTDOWN;
+                    self.link.send_to_client(&error.frame);
+                    return Err(BackendLost);
+                }
+                answer.error = Some(error);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    pub(crate) fn hold_notification(&mut self, frame: &[u8]) {
+        let held = self.notifications.get_or_insert_default();
+        held.extend_from_slice(frame);
+        if held.len() > self.notifications_limit as usize {
+            self.link.send_to_client(held);
+            self.notifications = None;
+        }
+    }
+
+    /// One statement of our own.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_one(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
+        let mut batch = Batch::new();
+        batch.statement(sql, parameters);
+        self.ask(batch, None).await
+    }
+
+    /// Puts a report on the way to the client.
+    pub fn notify(&mut self, report: &Report) {
+        let report = reply::report(&self.worded(report));
+        self.link.send_to_client(&report);
+    }
+
+    /// The report as the client's encoding can carry it.
+    pub fn worded(&self, report: &Report) -> Report {
+        let words = |text: &String| self.words(text).into_owned();
+        let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));
+        Report { message: words(&report.message), detail, hint, ..report.clone() }
+    }
+}
+
+/// How many of the frames, at their end, are as the first of our own answers are.
+fn own_at_the_end(held: &[Bytes], own: &[u8]) -> usize {
+    let tags: Vec<u8> = held.iter().filter_map(|frame| frame.first().copied()).collect();
+    (0..=own.len()).rev().find(|count| tags.ends_with(&own[..*count])).unwrap_or_default()
+}

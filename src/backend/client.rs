@@ -1,0 +1,164 @@
+//! The client's end of the session, as those see it who answer the client in place of the server.
+//!
+//! It owns nothing: each function is a narrow door to the [`crate::relay::Link`] of the channel. It keeps true that nothing outside
+//! `relay` and `backend` touches the link itself.
+
+use super::channel::ServerChannel;
+use crate::relay::{Event, Inspect, Login};
+use crate::wire::frame::Header;
+use crate::wire::speech::Speech;
+use bytes::Bytes;
+use std::io;
+
+impl ServerChannel {
+    /// Relays in both directions until something needs the session. Can be dropped and called again.
+    pub fn pump<I: Inspect>(&mut self, inspect: &mut I) -> impl Future<Output = Event> {
+        self.link.pump(inspect)
+    }
+
+    /// Relays until something needs the session, or until the backend has answered all that it owed.
+    pub fn pump_settling<I: Inspect>(&mut self, inspect: &mut I) -> impl Future<Output = Event> {
+        self.link.pump_settling(inspect)
+    }
+
+    /// Relays until the backend owes nothing; the client's further messages wait ([`crate::relay::Link::settle`]).
+    pub fn settle(&mut self, keep_ready: bool) -> impl Future<Output = Event> {
+        self.link.settle(keep_ready)
+    }
+
+    /// The status of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
+    pub fn status(&self) -> u8 {
+        self.link.status
+    }
+
+    /// What the server has reported of its encodings and the session's.
+    pub fn speech(&self) -> Speech {
+        self.link.speech
+    }
+
+    /// The server's major version, as it reported; 0 before.
+    pub fn server_major(&self) -> u16 {
+        self.link.server
+    }
+
+    /// BackendKeyData's body as it came: pid and key.
+    pub fn backend_key(&self) -> &Bytes {
+        &self.link.key
+    }
+
+    /// What the encryption of the two ends means for the login.
+    pub fn set_login(&mut self, login: Login) {
+        self.link.login = login;
+    }
+
+    /// How many answers the backend owes.
+    pub fn owes(&self) -> u32 {
+        self.link.owed.owed()
+    }
+
+    /// Whether it is certain what the backend owes.
+    pub fn owed_is_certain(&self) -> bool {
+        self.link.owed.certain()
+    }
+
+    /// Whether the client has sent messages of the extended protocol, and no Sync behind them.
+    pub fn is_unsynced(&self) -> bool {
+        self.link.owed.unsynced()
+    }
+
+    /// Whether the server skips all messages up to the next Sync, after an error.
+    pub fn is_skipping(&self) -> bool {
+        self.link.owed.skipping()
+    }
+
+    /// Nothing is owed to the client, and it is outside a transaction block.
+    pub fn is_idle(&self) -> bool {
+        self.status() == b'I' && self.owes() == 0 && !self.is_unsynced()
+    }
+
+    /// An answer of this tag was read in place of the relay.
+    pub fn received(&mut self, tag: u8) {
+        self.link.owed.received(tag);
+    }
+
+    /// Accounts for the answers to a message that the proxy sends in the client's name.
+    pub fn account(&mut self, tag: u8) {
+        self.link.account(tag);
+    }
+
+    /// Execute messages since the last Sync or Query.
+    pub fn executes(&self) -> u32 {
+        self.link.executes
+    }
+
+    pub fn set_executes(&mut self, executes: u32) {
+        self.link.executes = executes;
+    }
+
+    /// ErrorResponse messages that were passed to the client so far.
+    pub fn errors_passed(&self) -> u32 {
+        self.link.errors
+    }
+
+    /// Characters to be added to the positions of errors that are passed.
+    pub fn shift_errors(&mut self, characters: u32) {
+        self.link.shift_errors = characters;
+    }
+
+    /// The client has got whole messages only, so that one of the proxy's can follow.
+    pub fn between_messages(&self) -> bool {
+        self.link.between_messages()
+    }
+
+    /// The client's connection has ended without a goodbye ([`crate::relay::Link::front_gone`]).
+    pub fn client_gone(&self) -> bool {
+        self.link.front_gone()
+    }
+
+    /// Waits for the client to leave.
+    pub fn client_leaves(&mut self) -> impl Future<Output = ()> {
+        self.link.front_leaves()
+    }
+
+    /// Sends what waits for the client, and says that nothing more will come.
+    ///
+    /// # Errors
+    /// The client does not take it.
+    pub fn finish_client(&mut self) -> impl Future<Output = io::Result<()>> {
+        self.link.finish_front()
+    }
+
+    /// The client's frame that needs attention, if it is here as a whole.
+    pub fn peek_frame(&self) -> Option<(Header, &[u8])> {
+        self.link.peek_frame()
+    }
+
+    pub fn peek_header(&self) -> Option<Header> {
+        self.link.peek_header()
+    }
+
+    /// Takes the frame: the proxy answers it.
+    pub fn take_frame(&mut self) -> Option<Bytes> {
+        self.link.take_frame()
+    }
+
+    /// Lets the frame go to the server as it came.
+    pub fn pass_frame(&mut self) {
+        self.link.pass_frame();
+    }
+
+    /// The tag of the client's message behind the frame, waited for.
+    pub fn tag_after_next(&mut self) -> impl Future<Output = Option<u8>> {
+        self.link.tag_after_next()
+    }
+
+    /// Puts bytes on the way to the client, behind all that was put there before.
+    pub fn send_to_client(&mut self, bytes: &[u8]) {
+        self.link.send_to_client(bytes);
+    }
+
+    /// Puts bytes on the way to the backend. Whoever does so accounts for the answers.
+    pub fn send_to_server(&mut self, bytes: &[u8]) {
+        self.link.send_to_server(bytes);
+    }
+}

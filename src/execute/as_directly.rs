@@ -5,8 +5,11 @@
 //! may be made to wait, and rolled back whatever it comes to. Only what has failed pays for it. What the server has not told in that time
 //! (it reads a large table) is told as the phases met it: `docs/forms/constraints.md` lists what that may be.
 
-use super::attempt::{is_lock_failure, nap, set_local};
-use super::{Reply, Run, RunError};
+use crate::execute::context::Context;
+use crate::execute::outcome::{Reply, RunError};
+use crate::execute::server_error::is_lock_failure;
+use crate::execute::state::RunState;
+use crate::execute::timing::set_local;
 use crate::lanes::lock_sql;
 use crate::plan::{Plan, Step};
 use crate::sql::form::Form;
@@ -17,49 +20,52 @@ use std::time::Duration;
 /// How often the locks are asked for.
 const TRIES: usize = 5;
 
-impl Run<'_> {
-    /// What the client is told in place of `stop`, perhaps.
-    pub(super) async fn as_directly(&mut self, plan: &Plan, stop: RunError) -> Result<RunError, RunError> {
-        let undone = !self.in_transaction() && self.state.pending_undo.is_none();
-        let asks = may_be_wrong_twice(plan) && undone;
-        match &stop {
-            RunError::Server(error) if asks && is_of_the_statement(error) && !self.channel.client_gone() => {}
-            _ => return Ok(stop),
-        }
-        for _ in 0..TRIES {
-            let Some(error) = self.once_more(plan).await? else { break };
-            if is_lock_failure(&error) {
-                self.channel.ask_one(&nap(self.config.locks.poll), &[]).await?;
-                continue;
-            }
-            if is_of_the_statement(&error) {
-                let reply = Reply::default();
-                return Ok(self.failed(&Step::as_written(&plan.statement), error, &reply));
-            }
-            break;
-        }
-        Ok(stop)
+/// What the client is told in place of `stop`, perhaps.
+pub(super) async fn error_of(
+    context: &mut Context<'_>,
+    state: &RunState,
+    plan: &Plan,
+    stop: RunError,
+) -> Result<RunError, RunError> {
+    let undone = !context.in_transaction() && !state.has_pending_undo();
+    let asks = may_be_wrong_twice(plan) && undone;
+    match &stop {
+        RunError::Server(error) if asks && is_of_the_statement(error) && !context.channel().client_gone() => {}
+        _ => return Ok(stop),
     }
+    for _ in 0..TRIES {
+        let Some(error) = once_more(context, plan).await? else { break };
+        if is_lock_failure(&error) {
+            context.nap_to_undo(context.config().locks.poll).await?;
+            continue;
+        }
+        if is_of_the_statement(&error) {
+            let reply = Reply::default();
+            return Ok(context.failed(&Step::as_written(&plan.statement), error, &reply));
+        }
+        break;
+    }
+    Ok(stop)
+}
 
-    async fn once_more(&mut self, plan: &Plan) -> Result<Option<ServerError>, RunError> {
-        let locks = &self.config.locks;
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement(&set_local("lock_timeout", locks.fallback_timeout), &[]);
-        let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
-        let time = if own.is_zero() { locks.stall_budget } else { locks.stall_budget.min(own) };
-        batch.statement(&set_local("statement_timeout", time), &[]);
-        let locks_sql = plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default();
-        locks_sql.nowait.iter().chain(&locks_sql.queued).for_each(|sql| batch.statement(sql, &[]));
-        batch.statement(&plan.statement, &[]);
-        // With an error the locks are gone already; without one they go at once.
-        batch.statement("ROLLBACK", &[]);
-        let answer = self.channel.ask(batch, None).await?;
-        if answer.error.is_some() {
-            self.channel.ask_one("ROLLBACK", &[]).await?;
-        }
-        Ok(answer.error)
+async fn once_more(context: &mut Context<'_>, plan: &Plan) -> Result<Option<ServerError>, RunError> {
+    let locks = &context.config().locks;
+    let mut batch = Batch::new();
+    batch.statement("BEGIN", &[]);
+    batch.statement(&set_local("lock_timeout", locks.fallback_timeout), &[]);
+    let own = Duration::from_millis(context.facts().session.statement_timeout_ms);
+    let time = if own.is_zero() { locks.stall_budget } else { locks.stall_budget.min(own) };
+    batch.statement(&set_local("statement_timeout", time), &[]);
+    let locks_sql = plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default();
+    locks_sql.nowait.iter().chain(&locks_sql.queued).for_each(|sql| batch.statement(sql, &[]));
+    batch.statement(&plan.statement, &[]);
+    // With an error the locks are gone already; without one they go at once.
+    batch.statement("ROLLBACK", &[]);
+    let answer = context.channel_mut().ask(batch, None).await?;
+    if answer.error.is_some() {
+        context.channel_mut().ask_one("ROLLBACK", &[]).await?;
     }
+    Ok(answer.error)
 }
 
 /// Whether there is more than one thing that its rows or the catalogue may refuse.

@@ -5,27 +5,21 @@
 //! transactions; then it queues for a few milliseconds (the ladder), never longer than the stall
 //! budget. In a transaction block the same happens in a savepoint.
 
-use super::wait::{AttemptMode, LockWait};
-use super::{AttemptOutcome, Basis, Reply, Run, RunError};
-use crate::backend::Answer;
+use crate::backend::{Answer, BackendLost};
 use crate::catalog::naming;
-use crate::lanes::nap_sql;
+use crate::execute::budget::{self, AttemptMode};
+use crate::execute::context::Context;
+use crate::execute::lock_wait::LockWait;
+use crate::execute::outcome::{AttemptOutcome, Reply, RunError};
+use crate::execute::server_error::is_lock_failure;
+use crate::execute::state::RunState;
+use crate::execute::timing::set_local;
 use crate::pg::sqlstate;
-use crate::plan::{LockNeed, Phase, PhaseKind, Step, Undo};
-use crate::report::Report;
+use crate::plan::{LockNeed, Phase, Step};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
-
-/// How it ended to bring something back.
-pub(super) enum UndoOutcome {
-    Undone,
-    /// It never will be; a WARNING has said so.
-    Reported,
-    /// Not now; why.
-    NotNow(String),
-}
 
 /// Where things stand in the batch of one try.
 struct AttemptBatch {
@@ -34,330 +28,210 @@ struct AttemptBatch {
     steps_at: usize,
 }
 
-impl Run<'_> {
-    /// Tries until the phase is done, or gives up.
-    pub(super) async fn attempts(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
-        let mut waiting = LockWait::new(phase, self);
-        let result = self.attempt_loop(phase, reply, &mut waiting).await;
-        if !matches!(result, Err(RunError::Lost)) {
-            self.release_wait_lanes(&mut waiting).await?;
-        }
-        result
+/// Tries until the phase is done, or gives up. `may_wait`: else it stops with [`RunError::Stale`] where it would have to wait.
+pub(super) async fn until_done(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    may_wait: bool,
+    phase: &Phase,
+    reply: &mut Reply,
+) -> Result<(), RunError> {
+    let mut waiting = LockWait::new(phase, context);
+    let result = attempt_loop(context, state, may_wait, phase, reply, &mut waiting).await;
+    if !matches!(result, Err(RunError::Lost)) {
+        waiting.release_lanes(context).await?;
     }
+    result
+}
 
-    async fn attempt_loop(&mut self, phase: &Phase, reply: &mut Reply, waiting: &mut LockWait) -> Result<(), RunError> {
-        let mut phase = Cow::Borrowed(phase);
-        let mut next = if waiting.lane_is_taken() { self.wait(&phase, waiting).await? } else { AttemptMode::Poll };
-        loop {
-            if let Some(stop) = self.interrupted() {
-                return Err(self.give_up_block(stop).await);
+async fn attempt_loop(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    may_wait: bool,
+    phase: &Phase,
+    reply: &mut Reply,
+    waiting: &mut LockWait,
+) -> Result<(), RunError> {
+    let mut phase = Cow::Borrowed(phase);
+    let mut next = if waiting.lane_is_taken() { waiting.wait(context, &phase).await? } else { AttemptMode::Poll };
+    loop {
+        if let Some(stop) = context.interrupted() {
+            return Err(context.give_up_block(stop).await);
+        }
+        match once(context, state, &phase, next, reply).await? {
+            AttemptOutcome::Done => return Ok(()),
+            AttemptOutcome::Failed(stop) => return Err(stop),
+            AttemptOutcome::Slow => phase = Cow::Owned(budget::outlived(context, &phase)?),
+            // LOCK TABLE could not (the relation is gone, a privilege is missing): the statement itself will say why.
+            AttemptOutcome::Unlockable => {
+                phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() });
             }
-            match self.attempt(&phase, next, reply).await? {
-                AttemptOutcome::Done => return Ok(()),
-                AttemptOutcome::Failed(stop) => return Err(stop),
-                AttemptOutcome::Slow => phase = Cow::Owned(self.outlived(&phase)?),
-                // LOCK TABLE could not (the relation is gone, a privilege is missing): the statement itself will say why.
-                AttemptOutcome::Unlockable => {
-                    phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() });
+            AttemptOutcome::Locked => {
+                context.metrics().lock_attempts_failed.add();
+                if !may_wait {
+                    return Err(RunError::Stale);
                 }
-                AttemptOutcome::Locked => {
-                    self.metrics.lock_attempts_failed.add();
-                    if self.basis == Basis::Fresh {
-                        return Err(RunError::Stale);
-                    }
-                    waiting.failed(next);
-                    next = self.wait(&phase, waiting).await?;
-                }
+                waiting.failed(next);
+                next = waiting.wait(context, &phase).await?;
             }
         }
     }
+}
 
-    /// One try. A lock that is not to be had leaves everything as it was.
-    pub(super) async fn attempt(
-        &mut self,
-        phase: &Phase,
-        how: AttemptMode,
-        reply: &mut Reply,
-    ) -> Result<AttemptOutcome, RunError> {
-        self.metrics.lock_attempts.add();
-        if !phase.in_transaction && !self.in_transaction() {
-            return self.attempt_alone(phase, how, reply).await;
+/// One try. A lock that is not to be had leaves everything as it was.
+pub(super) async fn once(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    how: AttemptMode,
+    reply: &mut Reply,
+) -> Result<AttemptOutcome, RunError> {
+    context.metrics().lock_attempts.add();
+    if !phase.in_transaction && !context.in_transaction() {
+        return once_alone(context, state, phase, how, reply).await;
+    }
+    let AttemptBatch { batch, steps_at } = layout(context, state, phase, how);
+    let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + place(phase, i));
+    let begun = Instant::now();
+    let answer = context.channel_mut().ask(batch, visible).await?;
+    let took = begun.elapsed();
+    let Answer { mut error, notices, completion, done, rows, .. } = answer;
+    if error.is_none() {
+        let rows = context.channel().decoded(rows);
+        state.learn_names(phase, rows);
+        if state.record().records(phase) {
+            error = commit(context, state).await?.error;
         }
-        let AttemptBatch { batch, steps_at } = self.layout(phase, how);
-        let visible = phase.steps.iter().position(|step| step.visible).map(|i| steps_at + place(phase, i));
-        let begun = Instant::now();
-        let answer = self.channel.ask(batch, visible).await?;
-        let took = begun.elapsed();
-        let Answer { mut error, notices, completion, done, rows, .. } = answer;
-        if error.is_none() {
-            let rows = self.channel.decoded(rows);
-            self.learn_names(phase, rows);
-            if self.records(phase) {
-                error = self.commit_recorded().await?.error;
-            }
-        }
-        let Some(error) = error else {
-            reply.frames.unsplit(notices);
-            reply.frames.unsplit(completion);
-            return Ok(AttemptOutcome::Done);
-        };
-        let step = done.checked_sub(steps_at).and_then(|i| step_at(phase, i));
-        // A deadlock of the step's in a block may be about what the transaction held before: it would be found each time.
-        let hopeless = step.is_some() && self.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
-        // The locks of an attempt have one time together.
-        let in_queue =
-            done < steps_at && self.was_queue_budget(phase, how, &error, took) && !self.channel.client_gone();
-        if (is_lock_failure(&error) && !hopeless) || (in_queue && !self.channel.take_cancelled()) {
-            self.rollback_attempt().await?;
-            return Ok(AttemptOutcome::Locked);
-        }
-        if done < steps_at && phase.locks.iter().any(|lock| lock.lockable) && !self.interrupts(&error) {
-            self.rollback_attempt().await?;
-            return Ok(AttemptOutcome::Unlockable);
-        }
-        if step.is_some() && self.was_hold_budget(phase, &error, took) {
-            self.rollback_attempt().await?;
-            return Ok(AttemptOutcome::Slow);
-        }
+    }
+    let Some(error) = error else {
         reply.frames.unsplit(notices);
-        // At COMMIT the error of a deferred constraint comes: it is the last step's.
-        let step = step.or_else(|| phase.steps.last());
-        let stop = match step {
-            Some(step) => self.failed(step, error, reply),
-            None => RunError::Server(error),
-        };
-        // Not only the savepoint fails: the client's own block does, which gives back what it held.
-        self.rollback_attempt().await?;
-        Ok(AttemptOutcome::Failed(self.give_up_block(stop).await))
+        reply.frames.unsplit(completion);
+        return Ok(AttemptOutcome::Done);
+    };
+    let step = done.checked_sub(steps_at).and_then(|i| step_at(phase, i));
+    // A deadlock of the step's in a block may be about what the transaction held before: it would be found each time.
+    let hopeless = step.is_some() && context.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
+    // The locks of an attempt have one time together.
+    let in_queue = done < steps_at
+        && budget::was_queue_budget(context, phase, how, &error, took)
+        && !context.channel().client_gone();
+    if (is_lock_failure(&error) && !hopeless) || (in_queue && !context.channel().take_cancelled()) {
+        context.rollback_attempt().await?;
+        return Ok(AttemptOutcome::Locked);
     }
+    if done < steps_at && phase.locks.iter().any(|lock| lock.lockable) && !interrupts(context, &error) {
+        context.rollback_attempt().await?;
+        return Ok(AttemptOutcome::Unlockable);
+    }
+    if step.is_some() && budget::was_hold_budget(context, phase, &error, took) {
+        context.rollback_attempt().await?;
+        return Ok(AttemptOutcome::Slow);
+    }
+    reply.frames.unsplit(notices);
+    // At COMMIT the error of a deferred constraint comes: it is the last step's.
+    let step = step.or_else(|| phase.steps.last());
+    let stop = match step {
+        Some(step) => context.failed(step, error, reply),
+        None => RunError::Server(error),
+    };
+    // Not only the savepoint fails: the client's own block does, which gives back what it held.
+    context.rollback_attempt().await?;
+    Ok(AttemptOutcome::Failed(context.give_up_block(stop).await))
+}
 
-    /// Keeps the names that the server chose: a row for each step that makes a constraint.
-    pub(super) fn learn_names(&mut self, phase: &Phase, rows: Vec<Vec<Option<String>>>) {
-        if self.state.notes_created {
-            self.note_created(phase, &rows);
-        }
-        // But for what is asked for last, nothing else in such a phase gives rows.
-        let made = phase.steps.iter().filter_map(|step| step.learns);
-        for (made, row) in made.zip(rows) {
-            let mut values = row.into_iter();
-            self.learned_at(made.slot, values.next().flatten());
-            self.note_named(made.table, made.slot, values.next().flatten().as_deref());
+fn layout(context: &Context<'_>, state: &RunState, phase: &Phase, how: AttemptMode) -> AttemptBatch {
+    let inside = context.in_transaction();
+    let mut batch = Batch::new();
+    if inside {
+        batch.statement(SETTLE, &[]);
+    }
+    batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+    batch.statement(&set_local("lock_timeout", budget::lock_timeout(context, phase, how)), &[]);
+    let hold = budget::hold_timeout(context, phase);
+    // COMMIT is sent when the record can be written: should this proxy be frozen, or its machine die, nobody else would end that.
+    if let Some(budget) = budget::hold_budget(context, phase).filter(|_| state.record().records(phase)) {
+        batch.statement(&set_local("idle_in_transaction_session_timeout", budget), &[]);
+    }
+    let waited = budget::put_locks(context, &mut batch, phase, how);
+    let own = Duration::from_millis(context.facts().session.statement_timeout_ms);
+    if hold.is_some() || waited {
+        batch.statement(&set_local("statement_timeout", hold.unwrap_or(own)), &[]);
+    }
+    if waited && matches!(how, AttemptMode::Queue(_) | AttemptMode::Each(_)) {
+        batch.statement(&set_local("lock_timeout", budget::lock_timeout(context, phase, AttemptMode::Poll)), &[]);
+    }
+    let steps_at = batch.statements;
+    for step in &phase.steps {
+        batch.statement(&step.named(state.names()), &[]);
+        if let Some(made) = &step.learns {
+            batch.statement(
+                &context.channel().in_json(naming::LEARN_SQL),
+                &[&made.table.to_string(), &made.kind.to_string()],
+            );
         }
     }
-
-    /// A name that the server chose, quoted; `None`: it made nothing.
-    pub(super) fn learned_at(&mut self, slot: usize, name: Option<String>) {
-        if self.learned_names.len() <= slot {
-            self.learned_names.resize(slot + 1, String::new());
-        }
-        self.learned_names[slot] = name.unwrap_or_default();
-    }
-
-    fn layout(&self, phase: &Phase, how: AttemptMode) -> AttemptBatch {
-        let inside = self.in_transaction();
-        let mut batch = Batch::new();
-        if inside {
-            batch.statement(SETTLE, &[]);
-        }
-        batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-        batch.statement(&set_local("lock_timeout", self.lock_timeout(phase, how)), &[]);
-        let hold = self.hold_timeout(phase);
-        // COMMIT is sent when the record can be written: should this proxy be frozen, or its machine die, nobody else would end that.
-        if let Some(budget) = self.hold_budget(phase).filter(|_| self.records(phase)) {
-            batch.statement(&set_local("idle_in_transaction_session_timeout", budget), &[]);
-        }
-        let waited = self.put_locks(&mut batch, phase, how);
-        let own = Duration::from_millis(self.facts.session.statement_timeout_ms);
+    if inside {
+        let session = &context.facts().session;
+        batch.statement(&set_local("lock_timeout", Duration::from_millis(session.lock_timeout_ms)), &[]);
         if hold.is_some() || waited {
-            batch.statement(&set_local("statement_timeout", hold.unwrap_or(own)), &[]);
+            batch.statement(&set_local("statement_timeout", own), &[]);
         }
-        if waited && matches!(how, AttemptMode::Queue(_) | AttemptMode::Each(_)) {
-            batch.statement(&set_local("lock_timeout", self.lock_timeout(phase, AttemptMode::Poll)), &[]);
+        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+    } else {
+        if state.notes_created() {
+            batch = state.put_identity_question(phase, batch);
         }
-        let steps_at = batch.statements;
-        for step in &phase.steps {
-            batch.statement(&step.named(&self.learned_names), &[]);
-            if let Some(made) = &step.learns {
-                batch.statement(
-                    &self.channel.in_json(naming::LEARN_SQL),
-                    &[&made.table.to_string(), &made.kind.to_string()],
-                );
-            }
-        }
-        if inside {
-            let session = &self.facts.session;
-            batch.statement(&set_local("lock_timeout", Duration::from_millis(session.lock_timeout_ms)), &[]);
-            if hold.is_some() || waited {
-                batch.statement(&set_local("statement_timeout", own), &[]);
-            }
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-        } else {
-            if self.state.notes_created {
-                batch = self.put_identity_question(phase, batch);
-            }
-            if !self.records(phase) {
-                batch.statement("COMMIT", &[]);
-            }
-        }
-        AttemptBatch { batch, steps_at }
-    }
-
-    /// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
-    pub(super) async fn attempt_alone(
-        &mut self,
-        phase: &Phase,
-        how: AttemptMode,
-        reply: &mut Reply,
-    ) -> Result<AttemptOutcome, RunError> {
-        let own = self.facts.session.lock_timeout_ms;
-        let timeout = self.lock_timeout(phase, how).as_millis();
-        self.channel.ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
-        let mut tried = AttemptOutcome::Done;
-        for step in &phase.steps {
-            let mut batch = Batch::new();
-            batch.statement(&step.named(&self.learned_names), &[]);
-            let answer = self.channel.ask(batch, step.visible.then_some(0)).await?;
-            match answer.error {
-                Some(error) if is_lock_failure(&error) => tried = AttemptOutcome::Locked,
-                Some(error) => {
-                    reply.frames.unsplit(answer.notices);
-                    tried = AttemptOutcome::Failed(self.failed(step, error, reply));
-                }
-                None => {
-                    reply.frames.unsplit(answer.notices);
-                    reply.frames.unsplit(answer.completion);
-                    continue;
-                }
-            }
-            break;
-        }
-        self.channel.cancel_settled().await;
-        self.channel.ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
-        Ok(tried)
-    }
-
-    /// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
-    /// the locks are not to be had for long.
-    pub(super) async fn undo_by_phase(&mut self, phase: &Phase) -> Result<UndoOutcome, RunError> {
-        let planned = &*self.with_names(phase);
-        let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
-        let (mut by_name, mut kind) = (true, planned.kind);
-        loop {
-            let mut phase = match self.as_it_is_now(planned).await {
-                Ok(phase) => phase,
-                Err(RunError::Lost) => return Err(RunError::Lost),
-                Err(_) => planned.clone(),
-            };
-            if phase.steps.is_empty() {
-                return Ok(UndoOutcome::Undone);
-            }
-            if !by_name {
-                phase.locks = unnamed(&phase.locks);
-            }
-            phase.kind = kind;
-            let reason = match self.attempt(&phase, AttemptMode::Poll, &mut Reply::default()).await? {
-                AttemptOutcome::Done => return Ok(UndoOutcome::Undone),
-                // Somebody has dropped or renamed the table: the statement itself will say so.
-                AttemptOutcome::Unlockable if by_name => {
-                    by_name = false;
-                    continue;
-                }
-                // It takes as long as it takes: what is left would stay.
-                AttemptOutcome::Slow => {
-                    kind = PhaseKind::Guarded;
-                    continue;
-                }
-                AttemptOutcome::Locked | AttemptOutcome::Unlockable => "its locks were not to be had".to_owned(),
-                // It has been changed since it was looked at.
-                AttemptOutcome::Failed(RunError::Report(report))
-                    if report.sqlstate == sqlstate::SERIALIZATION_FAILURE =>
-                {
-                    report.message
-                }
-                // What a cancel struck is tried again.
-                AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                    error.message().to_owned()
-                }
-                AttemptOutcome::Failed(stop) => {
-                    self.warn_left(&phase, &stop.reason());
-                    return Ok(UndoOutcome::Reported);
-                }
-            };
-            if tokio::time::Instant::now() >= deadline {
-                return Ok(UndoOutcome::NotNow(reason));
-            }
-            self.channel.ask_one(&nap(self.config.locks.poll), &[]).await?;
+        if !state.record().records(phase) {
+            batch.statement("COMMIT", &[]);
         }
     }
+    AttemptBatch { batch, steps_at }
+}
 
-    /// The statements that undo a phase.
-    fn remedy(&self, phase: &Phase) -> String {
-        let steps = phase.steps.iter().filter(|step| step.must_hold.is_none());
-        steps.map(|step| step.named(&self.learned_names)).collect::<Vec<_>>().join("; ")
-    }
-
-    /// The server has ended the session: what a phase has left stays.
-    pub(super) fn log_left(&self, phase: &Phase) {
-        if let Some(Undo::Run(undo)) = &phase.undo {
-            let remedy = self.remedy(&self.with_names(undo));
-            tracing::warn!(remedy, "the session of a schema change has ended; what it had begun stays");
-        }
-    }
-
-    /// The same, where nobody else will try it later.
-    pub(super) async fn undo_by_phase_or_warn(&mut self, phase: &Phase) -> Result<(), RunError> {
-        if let UndoOutcome::NotNow(reason) = self.undo_by_phase(phase).await? {
-            let phase = self.with_names(phase).into_owned();
-            self.warn_left(&phase, &reason);
-        }
-        Ok(())
-    }
-
-    /// The same of a phase that was done.
-    pub(super) fn warn_not_undone(&mut self, phase: &Phase, reason: &str) {
-        if let Some(Undo::Run(undo)) = &phase.undo {
-            let undo = self.with_names(undo).into_owned();
-            self.warn_left(&undo, reason);
-        }
-    }
-
-    pub(super) fn warn_left(&mut self, phase: &Phase, reason: &str) {
-        let remedy = self.remedy(phase);
-        tracing::warn!(reason, remedy, "what a schema change had begun could not be finished or brought back");
-        let message = format!("what this statement had begun could not be finished or brought back: {reason}");
-        let report = Report::warning(sqlstate::WARNING, message).hint(format!("Do it by hand: {remedy}"));
-        self.notify(&report);
-    }
-
-    /// A cancel or a timeout, not a fault of the statement that met it.
-    fn interrupts(&self, error: &ServerError) -> bool {
-        error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.client_gone()
-    }
-
-    /// Takes back a failed try: its transaction, or its savepoint.
-    pub(super) async fn rollback_attempt(&mut self) -> Result<(), RunError> {
+/// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
+pub(super) async fn once_alone(
+    context: &mut Context<'_>,
+    state: &RunState,
+    phase: &Phase,
+    how: AttemptMode,
+    reply: &mut Reply,
+) -> Result<AttemptOutcome, RunError> {
+    let own = context.facts().session.lock_timeout_ms;
+    let timeout = budget::lock_timeout(context, phase, how).as_millis();
+    context.channel_mut().ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
+    let mut tried = AttemptOutcome::Done;
+    for step in &phase.steps {
         let mut batch = Batch::new();
-        if self.in_transaction() {
-            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-        } else {
-            batch.statement("ROLLBACK", &[]);
-        }
-        self.channel.ask(batch, None).await?;
-        Ok(())
-    }
-
-    /// Gives up for a reason of the proxy's: a transaction block is failed, as an error of the server's would have.
-    pub(super) async fn give_up_block(&mut self, stop: RunError) -> RunError {
-        if self.in_transaction() && self.channel.status() == b'T' {
-            let fail =
-                self.channel.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before has failed\"", &[]).await;
-            if fail.is_err() {
-                return RunError::Lost;
+        batch.statement(&step.named(state.names()), &[]);
+        let answer = context.channel_mut().ask(batch, step.visible.then_some(0)).await?;
+        match answer.error {
+            Some(error) if is_lock_failure(&error) => tried = AttemptOutcome::Locked,
+            Some(error) => {
+                reply.frames.unsplit(answer.notices);
+                tried = AttemptOutcome::Failed(context.failed(step, error, reply));
+            }
+            None => {
+                reply.frames.unsplit(answer.notices);
+                reply.frames.unsplit(answer.completion);
+                continue;
             }
         }
-        stop
+        break;
     }
+    context.channel().cancel_settled().await;
+    context.channel_mut().ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
+    Ok(tried)
+}
+
+/// A cancel or a timeout, not a fault of the statement that met it.
+fn interrupts(context: &Context<'_>, error: &ServerError) -> bool {
+    error.sqlstate() == sqlstate::QUERY_CANCELED || context.channel().client_gone()
+}
+
+/// COMMIT, with what the record is to say of the phase.
+async fn commit(context: &mut Context<'_>, state: &mut RunState) -> Result<Answer, BackendLost> {
+    state.advance_record();
+    state.record_mut().commit(context).await
 }
 
 /// Where the `nth` step stands among the statements of its phase: behind those that make a constraint the server is asked
@@ -378,23 +252,7 @@ fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
 /// unprocessed inval messages*). To the server this is such a command, though it names no relation, locks nothing and needs no privilege.
 const SETTLE: &str = "/* pgsluice: before a savepoint */ SELECT FROM (SELECT 1 OFFSET 0) AS nothing LIMIT 0 FOR UPDATE";
 
-/// How long the locks are asked for that undoing takes.
-pub(super) const UNDO_PATIENCE: Duration = Duration::from_secs(10);
-
-pub(super) fn nap(time: Duration) -> String {
-    nap_sql(time, "waiting to finish or undo")
-}
-
 /// The same locks, guarded by `lock_timeout` alone.
-fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
+pub(super) fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
     locks.iter().map(|lock| LockNeed { lockable: false, ..lock.clone() }).collect()
-}
-
-/// 55P03, by NOWAIT or by `lock_timeout`; and the victim of a deadlock, which may try again.
-pub(super) fn is_lock_failure(error: &ServerError) -> bool {
-    matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
-}
-
-pub(super) fn set_local(setting: &str, time: Duration) -> String {
-    format!("SET LOCAL {setting} = {}", time.as_millis())
 }

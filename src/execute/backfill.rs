@@ -19,11 +19,14 @@ mod watch;
 use self::pace::{BatchSize, Progress};
 use self::range::{PageLayout, Walk};
 use self::throttle::Throttle;
-use super::record::Place;
-use super::wait::LockWait;
-use super::{Run, RunError};
 use crate::backend::Answer;
 use crate::catalog::trust;
+use crate::execute::context::Context;
+use crate::execute::lock_wait::LockWait;
+use crate::execute::outcome::RunError;
+use crate::execute::record::BackfillPosition;
+use crate::execute::state::RunState;
+use crate::execute::timing::set_local;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{Backfill, Filled, Phase};
@@ -62,7 +65,7 @@ struct Leaf {
 
 impl Leaf {
     /// The pages to be done if the backfill had come to this place. The tables are in the order of their oids.
-    fn left(&self, place: Option<Place>) -> Range<u64> {
+    fn left(&self, place: Option<BackfillPosition>) -> Range<u64> {
         let Some(place) = place else { return 0..self.pages };
         match self.oid.cmp(&place.table) {
             Ordering::Less => self.pages..self.pages,
@@ -126,7 +129,7 @@ struct BackfillRun<'a> {
 
 impl BackfillRun<'_> {
     /// What another session had done is no work of this one's. The pages that are left, of each table.
-    fn go_on(&mut self, from: Option<Place>) -> Vec<Range<u64>> {
+    fn go_on(&mut self, from: Option<BackfillPosition>) -> Vec<Range<u64>> {
         let progress = &mut self.progress;
         progress.rows = from.map_or(0, |place| place.rows);
         let mut all = Vec::with_capacity(self.leaves.len());
@@ -168,10 +171,10 @@ impl BackfillRun<'_> {
     }
 
     /// For the record: whole pages.
-    fn reached(&self) -> Option<Place> {
+    fn reached(&self) -> Option<BackfillPosition> {
         let (leaf, place) = self.at?;
         let Leaf { oid: table, file, pages: end, .. } = *self.leaves.get(leaf)?;
-        Some(Place { table, file, page: place / self.places.lines, end, rows: self.progress.rows })
+        Some(BackfillPosition { table, file, page: place / self.places.lines, end, rows: self.progress.rows })
     }
 
     /// A batch of this many places is done.
@@ -185,97 +188,99 @@ impl BackfillRun<'_> {
     }
 }
 
-impl Run<'_> {
-    /// Fills all rows that want it. The lanes are held by the caller.
-    pub(super) async fn backfill(
-        &mut self,
-        phase: &Phase,
-        what: &Backfill,
-        waiting: &mut LockWait,
-    ) -> Result<(), RunError> {
-        let listing = self.listing(what, phase, waiting).await?;
-        let places = PageLayout::new(listing.block_size, self.facts.session.server_version);
-        let of_rows: Option<f64> = listing.leaves.iter().map(|leaf| leaf.rows).sum();
-        let of_pages = listing.leaves.iter().map(|leaf| leaf.pages as f64).sum();
-        let now = Instant::now();
-        let mut filling = BackfillRun {
-            what,
-            phase,
-            waiting,
-            leaves: listing.leaves,
-            places,
-            pace: BatchSize::new(places.lines, places.most(), self.config.backfill.batch_time),
-            longest: self.longest(),
-            progress: Progress { of_rows, of_pages, ..Progress::default() },
-            throttle: Throttle::default(),
-            begun: now,
-            told: now,
-            at: None,
-            still: 0,
-        };
-        for (leaf, left) in filling.go_on(self.recorded_place()).into_iter().enumerate() {
-            let mut walk = Walk::new(left.start * places.lines..left.end * places.lines);
-            self.walk(&mut filling, leaf, &what.columns, &mut walk, BatchKind::Plain).await?;
-            filling.at = Some((leaf, walk.at()));
-        }
-        self.sweep(&mut filling).await?;
-        self.analyze(&filling).await?;
-        let BackfillRun { progress, begun, .. } = filling;
-        tracing::info!(rows = progress.rows, seconds = begun.elapsed().as_secs_f64(), table = %what.table, "backfilled");
-        Ok(())
+/// Fills all rows that want it. The lanes are held by the caller.
+pub(super) async fn backfill(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    what: &Backfill,
+    waiting: &mut LockWait,
+) -> Result<(), RunError> {
+    let listing = listing(context, what, phase, waiting).await?;
+    let places = PageLayout::new(listing.block_size, context.facts().session.server_version);
+    let of_rows: Option<f64> = listing.leaves.iter().map(|leaf| leaf.rows).sum();
+    let of_pages = listing.leaves.iter().map(|leaf| leaf.pages as f64).sum();
+    let now = Instant::now();
+    let mut filling = BackfillRun {
+        what,
+        phase,
+        waiting,
+        leaves: listing.leaves,
+        places,
+        pace: BatchSize::new(places.lines, places.most(), context.config().backfill.batch_time),
+        longest: longest(context),
+        progress: Progress { of_rows, of_pages, ..Progress::default() },
+        throttle: Throttle::default(),
+        begun: now,
+        told: now,
+        at: None,
+        still: 0,
+    };
+    for (leaf, left) in filling.go_on(state.record().position()).into_iter().enumerate() {
+        let mut walk = Walk::new(left.start * places.lines..left.end * places.lines);
+        filling.walk(context, state, leaf, &what.columns, &mut walk, BatchKind::Plain).await?;
+        filling.at = Some((leaf, walk.at()));
     }
+    filling.sweep(context, state).await?;
+    filling.analyze(context).await?;
+    let BackfillRun { progress, begun, .. } = filling;
+    tracing::info!(rows = progress.rows, seconds = begun.elapsed().as_secs_f64(), table = %what.table, "backfilled");
+    Ok(())
+}
 
+impl BackfillRun<'_> {
     /// Batch by batch through a range of one table, to its end. With `Counting` only up to a lock that is not to be had.
     async fn walk(
         &mut self,
-        filling: &mut BackfillRun<'_>,
+        context: &mut Context<'_>,
+        state: &mut RunState,
         leaf: usize,
         columns: &[Filled],
         walk: &mut Walk,
         how: BatchKind,
     ) -> Result<(), RunError> {
-        while let Some(batch) = walk.next(filling.pace.size()) {
-            if !filling.progress.sweeping {
-                filling.at = Some((leaf, batch.start));
+        while let Some(batch) = walk.next(self.pace.size()) {
+            if !self.progress.sweeping {
+                self.at = Some((leaf, batch.start));
             }
-            self.between(filling).await?;
+            self.between(context, state).await?;
             let skips = how == BatchKind::Plain && walk.locked >= SKIP_AFTER;
-            let sql = filling.update(leaf, &batch, if skips { BatchKind::Skipping } else { how }, columns);
+            let sql = self.update(leaf, &batch, if skips { BatchKind::Skipping } else { how }, columns);
             let places = batch.end - batch.start;
-            let ended = match self.look_whose_code(filling, leaf).await? {
+            let ended = match self.look_whose_code(context, leaf).await? {
                 Some(ended) => ended,
-                None => self.batch(filling, leaf, &sql).await?,
+                None => self.batch(context, leaf, &sql).await?,
             };
             match ended {
                 BatchOutcome::Done(answer) => {
-                    filling.done(places, &answer);
-                    filling.longest = self.longest();
+                    self.done(places, &answer);
+                    self.longest = longest(context);
                     walk.done(&batch);
-                    if !filling.progress.sweeping {
-                        filling.progress.pages += places as f64 / filling.places.lines as f64;
+                    if !self.progress.sweeping {
+                        self.progress.pages += places as f64 / self.places.lines as f64;
                     }
                 }
                 BatchOutcome::Locked => {
                     walk.locked += 1;
-                    filling.pace.too_much(places);
+                    self.pace.too_much(places);
                     if how == BatchKind::Counting {
                         return Ok(());
                     }
-                    self.locked(filling, walk.locked).await?;
+                    self.locked(context, walk.locked).await?;
                 }
-                BatchOutcome::TooLong if filling.pace.is_least() => filling.longest *= 2,
-                BatchOutcome::TooLong => filling.pace.too_much(places),
-                BatchOutcome::Refused(error) if filling.what.watched && trust::untrue(error.message()).is_some() => {
-                    filling.leaves.iter_mut().for_each(|leaf| leaf.known = None);
+                BatchOutcome::TooLong if self.pace.is_least() => self.longest *= 2,
+                BatchOutcome::TooLong => self.pace.too_much(places),
+                BatchOutcome::Refused(error) if self.what.watched && trust::untrue(error.message()).is_some() => {
+                    self.leaves.iter_mut().for_each(|leaf| leaf.known = None);
                 }
                 BatchOutcome::Refused(error) | BatchOutcome::Moved(error) if is_elsewhere(&error) => {
-                    if !self.still_there(filling, leaf, error).await? {
+                    if !self.still_there(context, leaf, error).await? {
                         walk.leave();
                     }
                 }
                 BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
                     if !fault::is_of_a_row(error.sqlstate()) || !walk.narrow(&batch) {
-                        return Err(self.at_fault(filling, leaf, &batch, error).await?);
+                        return Err(self.at_fault(context, leaf, &batch, error).await?);
                     }
                 }
             }
@@ -284,191 +289,210 @@ impl Run<'_> {
     }
 
     /// One batch, with its pause.
-    async fn batch(&mut self, filling: &BackfillRun<'_>, leaf: usize, sql: &str) -> Result<BatchOutcome, RunError> {
-        self.metrics.backfill_batches.add();
-        let ratio = filling.throttle.ratio(&self.config.backfill).max(LEAST_PAUSE);
-        let pause = filling.pace.last.mul_f64(ratio);
-        let pause = self.time_left()?.map_or(pause, |left| pause.min(left)).max(COVER);
+    async fn batch(&self, context: &mut Context<'_>, leaf: usize, sql: &str) -> Result<BatchOutcome, RunError> {
+        context.metrics().backfill_batches.add();
+        let ratio = self.throttle.ratio(&context.config().backfill).max(LEAST_PAUSE);
+        let pause = self.pace.last.mul_f64(ratio);
+        let pause = time_left(context)?.map_or(pause, |left| pause.min(left)).max(COVER);
         let nap =
-            nap_sql(pause, &self.channel.words(&format!("backfill of {}, between two batches", filling.what.table)));
-        let mut batch = self.open_batch(filling, leaf)?;
+            nap_sql(pause, &context.channel().words(&format!("backfill of {}, between two batches", self.what.table)));
+        let mut batch = self.open_batch(context, leaf)?;
         batch.statement(sql, &[]);
         batch.statement("COMMIT", &[]);
-        let ended = self.short(batch, &nap, Some(filling.longest)).await?;
+        let ended = short(context, batch, &nap, Some(self.longest)).await?;
         if !matches!(ended, BatchOutcome::Done(_)) {
-            self.metrics.backfill_batches_failed.add();
+            context.metrics().backfill_batches_failed.add();
         }
         Ok(ended)
     }
+}
 
-    /// The beginning of a short transaction. `longest`: for each of its statements; none: as the session allows.
-    fn open(&self, longest: Option<Duration>, quiet: bool) -> Result<Batch, RunError> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
-        self.put_settings(&mut batch, longest, quiet)?;
-        Ok(batch)
+/// The beginning of a short transaction. `longest`: for each of its statements; none: as the session allows.
+fn open(context: &Context<'_>, longest: Option<Duration>, quiet: bool) -> Result<Batch, RunError> {
+    let mut batch = Batch::new();
+    batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
+    put_settings(context, &mut batch, longest, quiet)?;
+    Ok(batch)
+}
+
+/// What holds in it.
+fn put_settings(
+    context: &Context<'_>,
+    batch: &mut Batch,
+    longest: Option<Duration>,
+    quiet: bool,
+) -> Result<(), RunError> {
+    let version = context.facts().session.server_version;
+    batch.statement(&set_local("lock_timeout", row_timeout(context)), &[]);
+    let timeout = match (longest, time_left(context)?) {
+        (Some(longest), Some(left)) => Some(longest.min(left)),
+        (longest, left) => longest.or(left),
+    };
+    if let Some(timeout) = timeout {
+        batch.statement(&set_local("statement_timeout", timeout), &[]);
+        // There the clock of a statement is set by the first one behind a change of the transaction's state.
+        if version < 110_000 {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
     }
+    batch.statement("SET LOCAL enable_tidscan = on", &[]);
+    if quiet {
+        batch.statement("SET LOCAL session_replication_role = replica", &[]);
+    }
+    Ok(())
+}
 
-    /// What holds in it.
-    fn put_settings(&self, batch: &mut Batch, longest: Option<Duration>, quiet: bool) -> Result<(), RunError> {
-        let version = self.facts.session.server_version;
-        batch.statement(&super::attempt::set_local("lock_timeout", self.row_timeout()), &[]);
-        let timeout = match (longest, self.time_left()?) {
-            (Some(longest), Some(left)) => Some(longest.min(left)),
-            (longest, left) => longest.or(left),
-        };
-        if let Some(timeout) = timeout {
-            batch.statement(&super::attempt::set_local("statement_timeout", timeout), &[]);
-            // There the clock of a statement is set by the first one behind a change of the transaction's state.
-            if version < 110_000 {
-                batch.statement("SAVEPOINT pgsluice", &[]);
+/// Runs a short transaction, with a nap right behind it; what fails is taken back.
+async fn short(
+    context: &mut Context<'_>,
+    batch: Batch,
+    nap: &str,
+    longest: Option<Duration>,
+) -> Result<BatchOutcome, RunError> {
+    let (answer, struck) = context.channel_mut().ask_then_nap(batch, nap).await?;
+    let took = answer.took;
+    // Whatever struck the nap before: no failed transaction is left open.
+    if answer.error.is_some() && context.channel().status() != b'I' {
+        let mut rollback = Batch::new();
+        rollback.statement("ROLLBACK", &[]);
+        nap_behind(context, rollback, COVER, "backfill: after a batch that failed").await?;
+    }
+    context.cancelled_by(struck)?;
+    let error = match answer.ok() {
+        Ok(answer) => return Ok(BatchOutcome::Done(answer)),
+        Err(error) => error,
+    };
+    if context.channel().client_gone() {
+        return Err(RunError::ClientGone);
+    }
+    match error.sqlstate() {
+        sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED => Ok(BatchOutcome::Locked),
+        sqlstate::QUERY_CANCELED => {
+            if longest.is_some_and(|longest| is_timeout(&error, took, longest)) && !context.channel().take_cancelled() {
+                return Ok(BatchOutcome::TooLong);
             }
+            context.cancelled_by(Some(error))?;
+            Ok(BatchOutcome::TooLong)
         }
-        batch.statement("SET LOCAL enable_tidscan = on", &[]);
-        if quiet {
-            batch.statement("SET LOCAL session_replication_role = replica", &[]);
-        }
-        Ok(())
+        _ => Ok(BatchOutcome::Refused(error)),
     }
+}
 
-    /// Runs a short transaction, with a nap right behind it; what fails is taken back.
-    async fn short(&mut self, batch: Batch, nap: &str, longest: Option<Duration>) -> Result<BatchOutcome, RunError> {
-        let (answer, struck) = self.channel.ask_then_nap(batch, nap).await?;
-        let took = answer.took;
-        // Whatever struck the nap before: no failed transaction is left open.
-        if answer.error.is_some() && self.channel.status() != b'I' {
-            let mut rollback = Batch::new();
-            rollback.statement("ROLLBACK", &[]);
-            self.nap_behind(rollback, COVER, "backfill: after a batch that failed").await?;
-        }
-        self.cancelled_by(struck)?;
-        let error = match answer.ok() {
-            Ok(answer) => return Ok(BatchOutcome::Done(answer)),
-            Err(error) => error,
-        };
-        if self.channel.client_gone() {
-            return Err(RunError::ClientGone);
-        }
-        match error.sqlstate() {
-            sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED => Ok(BatchOutcome::Locked),
-            sqlstate::QUERY_CANCELED => {
-                if longest.is_some_and(|longest| is_timeout(&error, took, longest)) && !self.channel.take_cancelled() {
-                    return Ok(BatchOutcome::TooLong);
-                }
-                self.cancelled_by(Some(error))?;
-                Ok(BatchOutcome::TooLong)
-            }
-            _ => Ok(BatchOutcome::Refused(error)),
-        }
-    }
-
+impl BackfillRun<'_> {
     /// What is looked at between two batches.
-    async fn between(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
-        if let Some(stop) = self.interrupted() {
+    async fn between(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+        if let Some(stop) = context.interrupted() {
             return Err(stop);
         }
-        self.record_place(|| filling.reached()).await?;
-        self.throttle(filling).await?;
-        self.tell_progress(filling);
+        state.record_mut().note_position(context, || self.reached()).await?;
+        self.throttle(context).await?;
+        self.tell_progress(context);
         Ok(())
     }
 
     /// A lock was not to be had, for the `times`th time at this place: waits until it may be.
-    async fn locked(&mut self, filling: &mut BackfillRun<'_>, times: u32) -> Result<(), RunError> {
+    async fn locked(&mut self, context: &mut Context<'_>, times: u32) -> Result<(), RunError> {
         if times == 1 {
-            filling.waiting.begin_anew();
+            self.waiting.begin_anew();
         }
         // Where rows are in the way, nobody is seen to be: the pauses grow.
         if let Some(more) = times.checked_sub(SKIP_AFTER).filter(|more| *more > 0) {
-            let pause = (self.config.locks.poll * more).min(Duration::from_secs(1));
-            let why = format!("backfill of {}, waiting for rows that others have locked", filling.what.table);
-            self.nap(pause, &why).await?;
+            let pause = (context.config().locks.poll * more).min(Duration::from_secs(1));
+            let why = format!("backfill of {}, waiting for rows that others have locked", self.what.table);
+            nap(context, pause, &why).await?;
         }
-        self.wait(filling.phase, filling.waiting).await.map(|_| ())
+        self.waiting.wait(context, self.phase).await.map(|_| ())
     }
+}
 
-    /// The next question is sent while it lasts, and answered when it is over.
-    async fn nap(&mut self, time: Duration, why: &str) -> Result<(), RunError> {
-        self.nap_behind(Batch::new(), time, why).await
+/// The next question is sent while it lasts, and answered when it is over.
+async fn nap(context: &mut Context<'_>, time: Duration, why: &str) -> Result<(), RunError> {
+    nap_behind(context, Batch::new(), time, why).await
+}
+
+/// A nap behind what needs no answer.
+async fn nap_behind(context: &mut Context<'_>, batch: Batch, time: Duration, why: &str) -> Result<(), RunError> {
+    let nap = nap_sql(time, &context.channel().words(why));
+    let (_, struck) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
+    context.cancelled_by(struck)
+}
+
+/// The longest that a batch waits for a lock: less than after which the server looks for a deadlock.
+fn row_timeout(context: &Context<'_>) -> Duration {
+    let session = &context.facts().session;
+    let deadlock = Duration::from_millis(session.deadlock_timeout_ms) / 2;
+    let mut timeout = context.config().backfill.lock_timeout.min(context.config().locks.stall_budget).min(deadlock);
+    if session.lock_timeout_ms > 0 {
+        timeout = timeout.min(Duration::from_millis(session.lock_timeout_ms));
     }
+    timeout.max(Duration::from_millis(1))
+}
 
-    /// A nap behind what needs no answer.
-    async fn nap_behind(&mut self, batch: Batch, time: Duration, why: &str) -> Result<(), RunError> {
-        let nap = nap_sql(time, &self.channel.words(why));
-        let (_, struck) = self.channel.ask_then_nap_always(batch, &nap).await?;
-        self.cancelled_by(struck)
+/// The longest that a batch may take, as long as it is more than one row.
+fn longest(context: &Context<'_>) -> Duration {
+    context.config().locks.stall_budget.max(context.config().backfill.batch_time * 2)
+}
+
+/// Of the session's `statement_timeout`, which counts from the statement's begin; none: there is none.
+fn time_left(context: &Context<'_>) -> Result<Option<Duration>, RunError> {
+    let limit = match context.facts().session.statement_timeout_ms {
+        0 => return Ok(None),
+        ms => Duration::from_millis(ms),
+    };
+    match limit.checked_sub(context.begun().elapsed()).filter(|left| *left >= Duration::from_millis(1)) {
+        Some(left) => Ok(Some(left)),
+        None => Err(RunError::Report(Report::error(
+            sqlstate::QUERY_CANCELED,
+            "canceling statement due to statement timeout",
+        ))),
     }
+}
 
-    /// The longest that a batch waits for a lock: less than after which the server looks for a deadlock.
-    fn row_timeout(&self) -> Duration {
-        let session = &self.facts.session;
-        let deadlock = Duration::from_millis(session.deadlock_timeout_ms) / 2;
-        let mut timeout = self.config.backfill.lock_timeout.min(self.config.locks.stall_budget).min(deadlock);
-        if session.lock_timeout_ms > 0 {
-            timeout = timeout.min(Duration::from_millis(session.lock_timeout_ms));
-        }
-        timeout.max(Duration::from_millis(1))
-    }
-
-    /// The longest that a batch may take, as long as it is more than one row.
-    fn longest(&self) -> Duration {
-        self.config.locks.stall_budget.max(self.config.backfill.batch_time * 2)
-    }
-
-    /// Of the session's `statement_timeout`, which counts from the statement's begin; none: there is none.
-    fn time_left(&self) -> Result<Option<Duration>, RunError> {
-        let limit = match self.facts.session.statement_timeout_ms {
-            0 => return Ok(None),
-            ms => Duration::from_millis(ms),
-        };
-        match limit.checked_sub(self.begun.elapsed()).filter(|left| *left >= Duration::from_millis(1)) {
-            Some(left) => Ok(Some(left)),
-            None => Err(RunError::Report(Report::error(
-                sqlstate::QUERY_CANCELED,
-                "canceling statement due to statement timeout",
-            ))),
-        }
-    }
-
-    /// The tables that have rows, as they are now.
-    async fn listing(&mut self, what: &Backfill, phase: &Phase, waiting: &mut LockWait) -> Result<Listing, RunError> {
-        let nap = nap_sql(COVER, &self.channel.words(&format!("backfill of {}", what.table)));
-        let mut times = 0;
-        loop {
-            let mut batch = self.open(None, false)?;
-            self.channel.put_question(&mut batch, include_str!("backfill/leaves.sql"), &[&what.oid.to_string()]);
-            batch.statement("COMMIT", &[]);
-            match self.short(batch, &nap, None).await? {
-                BatchOutcome::Done(answer) => {
-                    let json = answer.rows.first().and_then(|row| row.first()?.clone()).unwrap_or_default();
-                    return serde_json::from_str(&self.channel.text(&json)).map_err(|error| {
-                        let message = format!("cannot read what tables there are to fill: {error}");
-                        RunError::Report(Report::error(sqlstate::INTERNAL_ERROR, message))
-                    });
+/// The tables that have rows, as they are now.
+async fn listing(
+    context: &mut Context<'_>,
+    what: &Backfill,
+    phase: &Phase,
+    waiting: &mut LockWait,
+) -> Result<Listing, RunError> {
+    let nap = nap_sql(COVER, &context.channel().words(&format!("backfill of {}", what.table)));
+    let mut times = 0;
+    loop {
+        let mut batch = open(context, None, false)?;
+        context.channel().put_question(&mut batch, include_str!("backfill/leaves.sql"), &[&what.oid.to_string()]);
+        batch.statement("COMMIT", &[]);
+        match short(context, batch, &nap, None).await? {
+            BatchOutcome::Done(answer) => {
+                let json = answer.rows.first().and_then(|row| row.first()?.clone()).unwrap_or_default();
+                return serde_json::from_str(&context.channel().text(&json)).map_err(|error| {
+                    let message = format!("cannot read what tables there are to fill: {error}");
+                    RunError::Report(Report::error(sqlstate::INTERNAL_ERROR, message))
+                });
+            }
+            BatchOutcome::Locked | BatchOutcome::TooLong => {
+                times += 1;
+                if times == 1 {
+                    waiting.begin_anew();
                 }
-                BatchOutcome::Locked | BatchOutcome::TooLong => {
-                    times += 1;
-                    if times == 1 {
-                        waiting.begin_anew();
-                    }
-                    self.wait(phase, waiting).await?;
-                }
-                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
-                    return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
-                }
+                waiting.wait(context, phase).await?;
+            }
+            BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
+                return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
             }
         }
     }
+}
 
+impl BackfillRun<'_> {
     /// Whether a table that its name does not find is still part of the whole; if so, by its new name.
     async fn still_there(
         &mut self,
-        filling: &mut BackfillRun<'_>,
+        context: &mut Context<'_>,
         leaf: usize,
         error: ServerError,
     ) -> Result<bool, RunError> {
-        let listing = self.listing(filling.what, filling.phase, filling.waiting).await?;
-        let Some(old) = filling.leaves.get_mut(leaf) else { return Ok(false) };
+        let listing = listing(context, self.what, self.phase, self.waiting).await?;
+        let Some(old) = self.leaves.get_mut(leaf) else { return Ok(false) };
         let Some(now) = listing.leaves.into_iter().find(|now| now.oid == old.oid) else { return Ok(false) };
         if now.name == old.name {
             return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
@@ -478,20 +502,20 @@ impl Run<'_> {
     }
 
     /// At most once per `progress_interval`, but soon once.
-    fn tell_progress(&mut self, filling: &mut BackfillRun<'_>) {
+    fn tell_progress(&mut self, context: &mut Context<'_>) {
         let now = Instant::now();
-        let interval = self.config.ddl.progress_interval;
-        let first = filling.told == filling.begun;
-        if now - filling.told < if first { interval.min(Duration::from_secs(1)) } else { interval } {
+        let interval = context.config().ddl.progress_interval;
+        let first = self.told == self.begun;
+        if now - self.told < if first { interval.min(Duration::from_secs(1)) } else { interval } {
             return;
         }
-        filling.told = now;
-        let words = filling.progress.words(now - filling.begun);
-        let throttle = filling.throttle.words(&self.config.backfill);
-        let message = format!("backfilling {}: {words}; {throttle}", filling.what.table);
+        self.told = now;
+        let words = self.progress.words(now - self.begun);
+        let throttle = self.throttle.words(&context.config().backfill);
+        let message = format!("backfilling {}: {words}; {throttle}", self.what.table);
         tracing::info!("{message}");
-        if self.config.ddl.notices {
-            self.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
+        if context.config().ddl.notices {
+            context.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));
         }
     }
 }

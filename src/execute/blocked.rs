@@ -1,52 +1,49 @@
 //! What a person is told of a wait: for what, who was in the way, what was given up, and for what it was traded.
 
-use super::Run;
-use super::wait::LockWait;
+use crate::execute::context::Context;
+use crate::execute::lock_wait::LockWait;
 use crate::lanes::{Blocker, View};
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
 use crate::report::{Report, in_words};
-use std::time::Duration;
 
 /// What is traded where a transaction gives up.
 const IN_TRANSACTION: &str = " The transaction holds a lock that makes others wait, and they wait for as long as it does: after \
     in_transaction_wait ([locks] in proxy.toml) the statement fails rather than that they wait on.";
 
-impl Run<'_> {
-    pub(super) fn gave_up(&self, phase: &Phase, waiting: &LockWait, waited: Duration) -> Report {
-        let session = &self.facts.session;
-        let ms = u64::try_from(waiting.limit.as_millis()).unwrap_or(u64::MAX);
-        if ms == session.statement_timeout_ms {
-            return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
-                .detail(in_the_way(&waiting.last));
-        }
-        let why = match waiting.limit < self.config.locks.deadline && ms != session.lock_timeout_ms {
-            true => IN_TRANSACTION,
-            false => "",
-        };
-        let report =
-            Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
-                "Waited {} {}. {}{why}",
-                in_words(waited),
-                waiting_for_lock(&phase.locks),
-                who_was(phase, &waiting.last)
-            ));
-        if ms == session.lock_timeout_ms {
-            return report;
-        }
-        if !why.is_empty() {
-            return report.hint("Roll back and try again, or run this statement first or in a transaction of its own.");
-        }
-        report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
+pub(super) fn gave_up(context: &Context<'_>, phase: &Phase, waiting: &LockWait) -> Report {
+    let session = &context.facts().session;
+    let ms = u64::try_from(waiting.limit().as_millis()).unwrap_or(u64::MAX);
+    if ms == session.statement_timeout_ms {
+        return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
+            .detail(in_the_way(waiting.last()));
     }
-
-    pub(super) fn deadlock(&self, phase: &Phase, waiting: &LockWait) -> Report {
-        Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
-            "This transaction waits {}, and what blocks it waits for this transaction. {}",
+    let why = match waiting.limit() < context.config().locks.deadline && ms != session.lock_timeout_ms {
+        true => IN_TRANSACTION,
+        false => "",
+    };
+    let report =
+        Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
+            "Waited {} {}. {}{why}",
+            in_words(waiting.waited()),
             waiting_for_lock(&phase.locks),
-            in_the_way(&waiting.last)
-        ))
+            who_was(phase, waiting.last())
+        ));
+    if ms == session.lock_timeout_ms {
+        return report;
     }
+    if !why.is_empty() {
+        return report.hint("Roll back and try again, or run this statement first or in a transaction of its own.");
+    }
+    report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
+}
+
+pub(super) fn deadlock(phase: &Phase, waiting: &LockWait) -> Report {
+    Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
+        "This transaction waits {}, and what blocks it waits for this transaction. {}",
+        waiting_for_lock(&phase.locks),
+        in_the_way(waiting.last())
+    ))
 }
 
 /// `for ACCESS EXCLUSIVE on public.orders`

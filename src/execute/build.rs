@@ -8,11 +8,13 @@
 //! How long a plain build takes is judged by the table's size; should it take longer than the stall budget all the same, it is ended
 //! there, and the concurrent way is taken.
 
-use super::attempt::{is_lock_failure, set_local};
-use super::budget::is_statement_timeout;
-use super::wait::jitter;
-use super::{Reply, Run, RunError, UndoneAfter, progress};
 use crate::backend::Answer;
+use crate::execute::context::Context;
+use crate::execute::outcome::{Reply, RunError, UndoneAfter};
+use crate::execute::server_error::{is_lock_failure, is_statement_timeout};
+use crate::execute::state::RunState;
+use crate::execute::timing::{jitter, set_local};
+use crate::execute::{progress, undo};
 use crate::lanes::{lock_sql, nap_sql};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{LockMode, sqlstate};
@@ -69,221 +71,238 @@ impl OldestSnapshot {
     }
 }
 
-impl Run<'_> {
-    pub(super) async fn long_steps(&mut self, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
-        for step in &phase.steps {
-            if let Some(stop) = self.interrupted() {
-                return Err(stop);
+pub(super) async fn long_steps(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    reply: &mut Reply,
+) -> Result<(), RunError> {
+    for step in &phase.steps {
+        if let Some(stop) = context.interrupted() {
+            return Err(stop);
+        }
+        match plain(phase, step) {
+            Some((table, plain)) => build(context, state, phase, step, (&table, &plain), reply).await?,
+            None => {
+                let answer = long_step(context, state, step, None).await?;
+                over(context, step, answer, reply)?;
             }
-            match plain(phase, step) {
-                Some((table, plain)) => self.build(phase, step, (&table, &plain), reply).await?,
-                None => {
-                    let answer = self.long_step(step, None).await?;
-                    self.over(step, answer, reply)?;
-                }
-            }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// `limit`: how long it may wait for others each time.
-    async fn long_step(&mut self, step: &Step, limit: Option<Duration>) -> Result<Answer, RunError> {
-        let own = self.facts.session.lock_timeout_ms;
-        let limit = limit.filter(|limit| own == 0 || limit.as_millis() < u128::from(own));
-        if let Some(limit) = limit {
-            self.channel.ask_one(&format!("SET lock_timeout = {}", limit.as_millis()), &[]).await?;
-        }
-        let (tell, mut progress) = mpsc::channel(4);
-        let watch = progress::watch(self.config, self.channel.target(), &self.facts.session, tell);
-        let mut batch = Batch::new();
-        batch.statement(&step.named(&self.learned_names), &[]);
-        let answer = self.channel.ask_with(batch, step.visible.then_some(0), &mut progress).await;
-        drop(watch);
-        let answer = answer?;
-        if limit.is_some() {
-            self.channel.cancel_settled().await;
-            self.channel.ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
-        }
-        Ok(answer)
+/// `limit`: how long it may wait for others each time.
+async fn long_step(
+    context: &mut Context<'_>,
+    state: &RunState,
+    step: &Step,
+    limit: Option<Duration>,
+) -> Result<Answer, RunError> {
+    let own = context.facts().session.lock_timeout_ms;
+    let limit = limit.filter(|limit| own == 0 || limit.as_millis() < u128::from(own));
+    if let Some(limit) = limit {
+        context.channel_mut().ask_one(&format!("SET lock_timeout = {}", limit.as_millis()), &[]).await?;
     }
+    let (tell, mut progress) = mpsc::channel(4);
+    let watch = progress::watch(context.config(), context.channel().target(), &context.facts().session, tell);
+    let mut batch = Batch::new();
+    batch.statement(&step.named(state.names()), &[]);
+    let answer = context.channel_mut().ask_with(batch, step.visible.then_some(0), &mut progress).await;
+    drop(watch);
+    let answer = answer?;
+    if limit.is_some() {
+        context.channel().cancel_settled().await;
+        context.channel_mut().ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
+    }
+    Ok(answer)
+}
 
-    fn over(&mut self, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), RunError> {
-        reply.frames.unsplit(answer.notices);
-        let Some(error) = answer.error else {
+fn over(context: &mut Context<'_>, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), RunError> {
+    reply.frames.unsplit(answer.notices);
+    let Some(error) = answer.error else {
+        reply.frames.unsplit(answer.completion);
+        return Ok(());
+    };
+    let gone = context.channel().client_gone();
+    context.channel().take_cancelled();
+    let stop = context.failed(step, error, reply);
+    Err(if gone { RunError::ClientGone } else { stop })
+}
+
+/// `plain`: the table, and the step without CONCURRENTLY.
+async fn build(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    step: &Step,
+    plain: (&LockNeed, &Step),
+    reply: &mut Reply,
+) -> Result<(), RunError> {
+    let before = before_build(context, plain.0.oid).await?;
+    let quick = before.bytes.is_some_and(|bytes| is_quick(context, bytes));
+    let settled = before.oldest.filter(OldestSnapshot::is_settled);
+    let stuck = settled.as_ref().is_some_and(|oldest| oldest.same_client);
+    if let Some(oldest) = &settled {
+        tell_of(context, plain.0, oldest, quick);
+    }
+    let limit = match (quick, stuck) {
+        (true, _) => Some(PATIENCE),
+        // For ever would be too long.
+        (false, true) => Some(context.config().locks.deadline),
+        (false, false) => None,
+    };
+    if !(quick && settled.is_some()) {
+        let answer = long_step(context, state, step, limit).await?;
+        let waited = quick && answer.error.as_ref().is_some_and(is_lock_failure) && !context.channel().client_gone();
+        if !waited {
+            return over(context, step, answer, reply);
+        }
+        undo::undo_phase(context, state, phase, UndoneAfter::Failed).await?;
+        if let Some(oldest) = before_build(context, plain.0.oid).await?.oldest {
+            tell_of(context, plain.0, &oldest, true);
+        }
+    }
+    if build_plainly(context, state, plain, reply).await? {
+        return Ok(());
+    }
+    let answer = long_step(context, state, step, stuck.then_some(context.config().locks.deadline)).await?;
+    over(context, step, answer, reply)
+}
+
+/// Whether a plain build is over within the stall budget, most likely, of which half may go by in the queue for its lock. An operator
+/// who wants none at all says so of small tables.
+fn is_quick(context: &Context<'_>, bytes: u64) -> bool {
+    let budget = u64::try_from(context.config().locks.stall_budget.as_millis() / 2).unwrap_or(u64::MAX);
+    context.config().ddl.small_table > 0 && bytes / (PACE / 1000) <= budget
+}
+
+/// Under lock attempts, for no longer than the stall budget. False: it takes longer.
+async fn build_plainly(
+    context: &mut Context<'_>,
+    state: &RunState,
+    (table, step): (&LockNeed, &Step),
+    reply: &mut Reply,
+) -> Result<bool, RunError> {
+    let (limit, begun) = (context.wait_limit(), Instant::now());
+    let mut patience = None;
+    loop {
+        if let Some(stop) = context.interrupted() {
+            return Err(stop);
+        }
+        let answer = try_plainly(context, state, table, step, patience).await?;
+        let Some(error) = &answer.error else {
+            reply.frames.unsplit(answer.notices);
             reply.frames.unsplit(answer.completion);
-            return Ok(());
+            return Ok(true);
         };
-        let gone = self.channel.client_gone();
-        self.channel.take_cancelled();
-        let stop = self.failed(step, error, reply);
-        Err(if gone { RunError::ClientGone } else { stop })
+        let too_long = is_statement_timeout(error, answer.took, build_budget(context, patience.unwrap_or_default()));
+        if too_long && !context.channel().take_cancelled() && !context.channel().client_gone() {
+            return Ok(false);
+        }
+        if !is_lock_failure(error) || begun.elapsed() >= limit {
+            return over(context, step, answer, reply).map(|()| true);
+        }
+        context.metrics().lock_attempts_failed.add();
+        let queued = patience.unwrap_or_default();
+        let nap = (queued * PAUSE).max(context.config().locks.poll).mul_f64(0.75 + jitter() / 2.0);
+        let words = format!("waiting for SHARE on {}", table.relation);
+        let nap = nap_sql(nap, &context.channel().words(&words));
+        let napped = context.channel_mut().ask_one(&nap, &[]).await?;
+        context.cancelled_by(napped.error)?;
+        if begun.elapsed() >= context.config().locks.starve_after {
+            let next = if queued.is_zero() { context.config().locks.ladder_start } else { queued * 2 };
+            // 0 would be no limit at all.
+            patience = Some(next.min(context.config().locks.stall_budget / 2).max(Duration::from_millis(1)));
+        }
     }
+}
 
-    /// `plain`: the table, and the step without CONCURRENTLY.
-    async fn build(
-        &mut self,
-        phase: &Phase,
-        step: &Step,
-        plain: (&LockNeed, &Step),
-        reply: &mut Reply,
-    ) -> Result<(), RunError> {
-        let before = self.before_build(plain.0.oid).await?;
-        let quick = before.bytes.is_some_and(|bytes| self.is_quick(bytes));
-        let settled = before.oldest.filter(OldestSnapshot::is_settled);
-        let stuck = settled.as_ref().is_some_and(|oldest| oldest.same_client);
-        if let Some(oldest) = &settled {
-            self.tell_of(plain.0, oldest, quick);
-        }
-        let limit = match (quick, stuck) {
-            (true, _) => Some(PATIENCE),
-            // For ever would be too long.
-            (false, true) => Some(self.config.locks.deadline),
-            (false, false) => None,
-        };
-        if !(quick && settled.is_some()) {
-            let answer = self.long_step(step, limit).await?;
-            let waited = quick && answer.error.as_ref().is_some_and(is_lock_failure) && !self.channel.client_gone();
-            if !waited {
-                return self.over(step, answer, reply);
-            }
-            self.undo(phase, UndoneAfter::Failed).await?;
-            if let Some(oldest) = self.before_build(plain.0.oid).await?.oldest {
-                self.tell_of(plain.0, &oldest, true);
-            }
-        }
-        if self.build_plainly(plain, reply).await? {
-            return Ok(());
-        }
-        let answer = self.long_step(step, stuck.then_some(self.config.locks.deadline)).await?;
-        self.over(step, answer, reply)
+/// `patience`: in the server's queue for so long; else NOWAIT.
+async fn try_plainly(
+    context: &mut Context<'_>,
+    state: &RunState,
+    table: &LockNeed,
+    step: &Step,
+    patience: Option<Duration>,
+) -> Result<Answer, RunError> {
+    context.metrics().lock_attempts.add();
+    let mut batch = Batch::new();
+    batch.statement("BEGIN", &[]);
+    let timeout = patience.unwrap_or_else(|| context.config().locks.fallback_timeout);
+    batch.statement(&set_local("lock_timeout", timeout), &[]);
+    let locks = lock_sql(std::slice::from_ref(table), patience.is_some());
+    locks.nowait.iter().chain(&locks.queued).for_each(|sql| batch.statement(sql, &[]));
+    // It holds its lock from here on.
+    batch.statement(&set_local("statement_timeout", build_budget(context, patience.unwrap_or_default())), &[]);
+    let visible = batch.statements;
+    batch.statement(&step.named(state.names()), &[]);
+    batch.statement("COMMIT", &[]);
+    let answer = context.channel_mut().ask(batch, step.visible.then_some(visible)).await?;
+    if answer.error.is_some() {
+        context.rollback_attempt().await?;
     }
+    Ok(answer)
+}
 
-    /// Whether a plain build is over within the stall budget, most likely, of which half may go by in the queue for its lock. An operator
-    /// who wants none at all says so of small tables.
-    fn is_quick(&self, bytes: u64) -> bool {
-        let budget = u64::try_from(self.config.locks.stall_budget.as_millis() / 2).unwrap_or(u64::MAX);
-        self.config.ddl.small_table > 0 && bytes / (PACE / 1000) <= budget
+/// What is left of the stall budget behind the wait for the lock, or the session's own limit if that is stricter.
+fn build_budget(context: &Context<'_>, queued: Duration) -> Duration {
+    let budget = context.config().locks.stall_budget.saturating_sub(queued).max(Duration::from_millis(1));
+    match context.facts().session.statement_timeout_ms {
+        0 => budget,
+        own => budget.min(Duration::from_millis(own)),
     }
+}
 
-    /// Under lock attempts, for no longer than the stall budget. False: it takes longer.
-    async fn build_plainly(&mut self, (table, step): (&LockNeed, &Step), reply: &mut Reply) -> Result<bool, RunError> {
-        let (limit, begun) = (self.wait_limit(), Instant::now());
-        let mut patience = None;
-        loop {
-            if let Some(stop) = self.interrupted() {
-                return Err(stop);
-            }
-            let answer = self.try_plainly(table, step, patience).await?;
-            let Some(error) = &answer.error else {
-                reply.frames.unsplit(answer.notices);
-                reply.frames.unsplit(answer.completion);
-                return Ok(true);
-            };
-            let over = is_statement_timeout(error, answer.took, self.build_budget(patience.unwrap_or_default()));
-            if over && !self.channel.take_cancelled() && !self.channel.client_gone() {
-                return Ok(false);
-            }
-            if !is_lock_failure(error) || begun.elapsed() >= limit {
-                return self.over(step, answer, reply).map(|()| true);
-            }
-            self.metrics.lock_attempts_failed.add();
-            let queued = patience.unwrap_or_default();
-            let nap = (queued * PAUSE).max(self.config.locks.poll).mul_f64(0.75 + jitter() / 2.0);
-            let words = format!("waiting for SHARE on {}", table.relation);
-            let napped = self.channel.ask_one(&nap_sql(nap, &self.channel.words(&words)), &[]).await?;
-            self.cancelled_by(napped.error)?;
-            if begun.elapsed() >= self.config.locks.starve_after {
-                let next = if queued.is_zero() { self.config.locks.ladder_start } else { queued * 2 };
-                // 0 would be no limit at all.
-                patience = Some(next.min(self.config.locks.stall_budget / 2).max(Duration::from_millis(1)));
-            }
+/// What cannot be told is not known.
+async fn before_build(context: &mut Context<'_>, oid: u32) -> Result<BuildForecast, RunError> {
+    let answer = context.channel_mut().ask_one(BEFORE_SQL, &[&oid.to_string()]).await?;
+    if let Some(error) = answer.error {
+        if error.sqlstate() == sqlstate::QUERY_CANCELED {
+            return context.cancelled_by(Some(error)).map(|()| BuildForecast::default());
         }
+        tracing::debug!(sqlstate = error.sqlstate(), "who a build would wait for could not be asked");
+        return Ok(BuildForecast::default());
     }
+    let row = answer.rows.into_iter().next().unwrap_or_default();
+    let value = |nth: usize| row.get(nth).and_then(|value| value.as_deref()).filter(|value| !value.is_empty());
+    let milliseconds = value(5).and_then(|age| age.parse().ok()).unwrap_or_default();
+    let age = Duration::from_millis(milliseconds);
+    let oldest = value(1).map(|pid| {
+        let role = value(3).map(|role| format!("user {}", quote_identifier(role)));
+        let age = (milliseconds > 0).then(|| format!("for {}", in_words(age)));
+        let words = [value(2).map(str::to_owned), role, value(4).map(str::to_owned), age];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        OldestSnapshot {
+            who: format!("pid {pid} ({})", words.join(", ")),
+            pid: pid.to_owned(),
+            age: Duration::from_millis(milliseconds),
+            same_client: value(6) == Some("t"),
+        }
+    });
+    Ok(BuildForecast { bytes: value(0).and_then(|bytes| bytes.parse().ok()), oldest })
+}
 
-    /// `patience`: in the server's queue for so long; else NOWAIT.
-    async fn try_plainly(
-        &mut self,
-        table: &LockNeed,
-        step: &Step,
-        patience: Option<Duration>,
-    ) -> Result<Answer, RunError> {
-        self.metrics.lock_attempts.add();
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        batch.statement(&set_local("lock_timeout", patience.unwrap_or(self.config.locks.fallback_timeout)), &[]);
-        let locks = lock_sql(std::slice::from_ref(table), patience.is_some());
-        locks.nowait.iter().chain(&locks.queued).for_each(|sql| batch.statement(sql, &[]));
-        // It holds its lock from here on.
-        batch.statement(&set_local("statement_timeout", self.build_budget(patience.unwrap_or_default())), &[]);
-        let visible = batch.statements;
-        batch.statement(&step.named(&self.learned_names), &[]);
-        batch.statement("COMMIT", &[]);
-        let answer = self.channel.ask(batch, step.visible.then_some(visible)).await?;
-        if answer.error.is_some() {
-            self.rollback_attempt().await?;
-        }
-        Ok(answer)
+fn tell_of(context: &mut Context<'_>, table: &LockNeed, oldest: &OldestSnapshot, quick: bool) {
+    let OldestSnapshot { who, pid, .. } = oldest;
+    tracing::info!(waits_for = who, quick, "a build would wait for an old snapshot");
+    if !context.config().ddl.notices {
+        return;
     }
-
-    /// What is left of the stall budget behind the wait for the lock, or the session's own limit if that is stricter.
-    fn build_budget(&self, queued: Duration) -> Duration {
-        let budget = self.config.locks.stall_budget.saturating_sub(queued).max(Duration::from_millis(1));
-        match self.facts.session.statement_timeout_ms {
-            0 => budget,
-            own => budget.min(Duration::from_millis(own)),
-        }
-    }
-
-    /// What cannot be told is not known.
-    async fn before_build(&mut self, oid: u32) -> Result<BuildForecast, RunError> {
-        let answer = self.channel.ask_one(BEFORE_SQL, &[&oid.to_string()]).await?;
-        if let Some(error) = answer.error {
-            if error.sqlstate() == sqlstate::QUERY_CANCELED {
-                return self.cancelled_by(Some(error)).map(|()| BuildForecast::default());
-            }
-            tracing::debug!(sqlstate = error.sqlstate(), "who a build would wait for could not be asked");
-            return Ok(BuildForecast::default());
-        }
-        let row = answer.rows.into_iter().next().unwrap_or_default();
-        let value = |nth: usize| row.get(nth).and_then(|value| value.as_deref()).filter(|value| !value.is_empty());
-        let milliseconds = value(5).and_then(|age| age.parse().ok()).unwrap_or_default();
-        let age = Duration::from_millis(milliseconds);
-        let oldest = value(1).map(|pid| {
-            let role = value(3).map(|role| format!("user {}", quote_identifier(role)));
-            let age = (milliseconds > 0).then(|| format!("for {}", in_words(age)));
-            let words = [value(2).map(str::to_owned), role, value(4).map(str::to_owned), age];
-            let words: Vec<String> = words.into_iter().flatten().collect();
-            OldestSnapshot {
-                who: format!("pid {pid} ({})", words.join(", ")),
-                pid: pid.to_owned(),
-                age: Duration::from_millis(milliseconds),
-                same_client: value(6) == Some("t"),
-            }
-        });
-        Ok(BuildForecast { bytes: value(0).and_then(|bytes| bytes.parse().ok()), oldest })
-    }
-
-    fn tell_of(&mut self, table: &LockNeed, oldest: &OldestSnapshot, quick: bool) {
-        let OldestSnapshot { who, pid, .. } = oldest;
-        tracing::info!(waits_for = who, quick, "a build would wait for an old snapshot");
-        if !self.config.ddl.notices {
-            return;
-        }
-        let report = if quick {
-            let message = format!("the index on {} is built at once, not concurrently", table.relation);
-            Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-                .detail(format!("A concurrent build would wait for the snapshot of {who}; the table is small enough."))
-        } else {
-            let whose = if oldest.same_client { " It is another session of the same client." } else { "" };
-            let message = format!("the concurrent build on {} waits for an older snapshot", table.relation);
-            Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-                .detail(format!("It is held by {who}.{whose}"))
-                .hint(format!(
-                    "Nobody else waits meanwhile. The build ends when that transaction does: close its cursor or end it, or SELECT pg_terminate_backend({pid})."
-                ))
-        };
-        self.notify(&report);
-    }
+    let report = if quick {
+        let message = format!("the index on {} is built at once, not concurrently", table.relation);
+        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
+            .detail(format!("A concurrent build would wait for the snapshot of {who}; the table is small enough."))
+    } else {
+        let whose = if oldest.same_client { " It is another session of the same client." } else { "" };
+        let message = format!("the concurrent build on {} waits for an older snapshot", table.relation);
+        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
+            .detail(format!("It is held by {who}.{whose}"))
+            .hint(format!(
+                "Nobody else waits meanwhile. The build ends when that transaction does: close its cursor or end it, or SELECT pg_terminate_backend({pid})."
+            ))
+    };
+    context.notify(&report);
 }
 
 /// The table that a step builds on concurrently though its author has not written so, as a plain build locks it, and that build.

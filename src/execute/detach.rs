@@ -8,10 +8,14 @@
 //! What it promises: when it is over, the partition is attached as before or detached. Otherwise (FINALIZE had no chance
 //! for long, the server ended the session) a WARNING or the log tells how to finish it, and the next DETACH does.
 
-use super::attempt::{UNDO_PATIENCE, nap};
-use super::wait::{AttemptMode, LockWait};
-use super::{AttemptOutcome, Reply, Run, RunError};
 use crate::catalog::naming;
+use crate::execute::budget::AttemptMode;
+use crate::execute::context::Context;
+use crate::execute::lock_wait::LockWait;
+use crate::execute::outcome::{AttemptOutcome, Reply, RunError};
+use crate::execute::state::RunState;
+use crate::execute::timing::UNDO_PATIENCE;
+use crate::execute::{attempt, undo, wait};
 use crate::pg::{LockMode, sqlstate};
 use crate::plan::{Detach, LockNeed, Phase, Undo};
 use crate::report::Report;
@@ -42,159 +46,176 @@ const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname), k
 /// have it to themselves.
 const PAUSE: u32 = 10;
 
-impl Run<'_> {
-    pub(super) async fn detach(&mut self, phase: &Phase, what: &Detach, reply: &mut Reply) -> Result<(), RunError> {
-        let mut waiting = self.take_lanes(phase).await?;
-        let result = self.detach_in_its_lane(phase, what, reply, &mut waiting).await;
-        if !matches!(result, Err(RunError::Lost)) {
-            self.release_wait_lanes(&mut waiting).await?;
-        }
-        result
+pub(super) async fn run(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    what: &Detach,
+    reply: &mut Reply,
+) -> Result<(), RunError> {
+    let mut waiting = wait::take_lanes(context, phase).await?;
+    let result = detach_in_its_lane(context, state, phase, what, reply, &mut waiting).await;
+    if !matches!(result, Err(RunError::Lost)) {
+        waiting.release_lanes(context).await?;
     }
+    result
+}
 
-    async fn detach_in_its_lane(
-        &mut self,
-        phase: &Phase,
-        what: &Detach,
-        reply: &mut Reply,
-        waiting: &mut LockWait,
-    ) -> Result<(), RunError> {
-        if self.is_half_way(what).await? {
-            if phase.undo.is_some() {
-                return Err(RunError::Report(begun_by_another(what)));
-            }
-            return self.finish_and_stop(phase, what, None, reply).await;
+async fn detach_in_its_lane(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    what: &Detach,
+    reply: &mut Reply,
+    waiting: &mut LockWait,
+) -> Result<(), RunError> {
+    if is_half_way(context, state, what).await? {
+        if phase.undo.is_some() {
+            return Err(RunError::Report(begun_by_another(what)));
         }
-        let users = Phase { locks: users(phase, what), ..phase.clone() };
-        waiting.begin_anew();
-        loop {
-            let how = self.wait_for_old_transactions(&users, waiting).await?;
-            let answer = self.channel.ask_one(NOW, &[]).await?;
-            let since = answer.value().unwrap_or_default().to_owned();
-            self.cancelled_by(answer.error)?;
-            let interrupted = match self.attempt_alone(phase, how, reply).await? {
-                AttemptOutcome::Done => {
-                    self.note_detached(phase, what.partition.oid);
-                    return self.learn_copy(what, &since).await;
-                }
-                AttemptOutcome::Failed(stop) => Some(stop),
-                AttemptOutcome::Locked | AttemptOutcome::Unlockable | AttemptOutcome::Slow => None,
-            };
-            // A cancel that has not struck yet is still to be heard.
-            if interrupted.is_some() {
-                self.channel.take_cancelled();
-            }
-            if self.is_half_way(what).await? {
-                tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
-                return self.finish_and_stop(phase, what, interrupted, reply).await;
-            }
-            if let Some(stop) = interrupted {
-                return Err(stop);
-            }
-            self.metrics.lock_attempts_failed.add();
-        }
+        return finish_and_stop(context, state, phase, what, None, reply).await;
     }
-
-    /// What came when it was too late ends the statement if it goes on behind this phase; else the statement is done.
-    async fn finish_and_stop(
-        &mut self,
-        phase: &Phase,
-        what: &Detach,
-        interrupted: Option<RunError>,
-        reply: &mut Reply,
-    ) -> Result<(), RunError> {
-        match (self.finish(what, interrupted, reply).await?, &phase.undo) {
-            (None, _) => self.note_detached(phase, what.partition.oid),
-            (Some(stop), Some(Undo::Run(back))) => {
-                self.undo_by_phase_or_warn(back).await?;
-                return Err(stop);
+    let users = Phase { locks: users(phase, what), ..phase.clone() };
+    waiting.begin_anew();
+    loop {
+        let how = waiting.wait_for_old_transactions(context, &users).await?;
+        let answer = context.channel_mut().ask_one(NOW, &[]).await?;
+        let since = answer.value().unwrap_or_default().to_owned();
+        context.cancelled_by(answer.error)?;
+        let interrupted = match attempt::once_alone(context, state, phase, how, reply).await? {
+            AttemptOutcome::Done => {
+                state.note_detached(phase, what.partition.oid);
+                return learn_copy(context, state, what, &since).await;
             }
-            (Some(_), _) => self.notify(&too_late(what)),
+            AttemptOutcome::Failed(stop) => Some(stop),
+            AttemptOutcome::Locked | AttemptOutcome::Unlockable | AttemptOutcome::Slow => None,
+        };
+        // A cancel that has not struck yet is still to be heard.
+        if interrupted.is_some() {
+            context.channel().take_cancelled();
         }
-        Ok(())
+        if is_half_way(context, state, what).await? {
+            tracing::info!(partition = %what.partition.full_name(), "a partition is half detached: finishing that");
+            return finish_and_stop(context, state, phase, what, interrupted, reply).await;
+        }
+        if let Some(stop) = interrupted {
+            return Err(stop);
+        }
+        context.metrics().lock_attempts_failed.add();
     }
+}
 
-    /// FINALIZE, until it is done. `interrupted`: by what; then it may not take long. Gives what has interrupted it.
-    async fn finish(
-        &mut self,
-        what: &Detach,
-        mut interrupted: Option<RunError>,
-        reply: &mut Reply,
-    ) -> Result<Option<RunError>, RunError> {
-        let begun = Instant::now();
-        let mut limit = if interrupted.is_some() { UNDO_PATIENCE } else { self.wait_limit() };
-        let mut told = false;
-        loop {
-            if interrupted.is_none()
-                && let Some(stop) = self.interrupted()
-            {
-                (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
-            }
-            match self.attempt(&what.finish, AttemptMode::Poll, reply).await? {
-                AttemptOutcome::Done => return Ok(interrupted),
-                AttemptOutcome::Failed(stop) if is_cancel(&stop) => {
-                    self.channel.take_cancelled();
-                    if interrupted.is_none() {
-                        (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
-                    }
-                }
-                // The hold budget: too many were waited for, one after another.
-                AttemptOutcome::Failed(RunError::Report(_))
-                | AttemptOutcome::Locked
-                | AttemptOutcome::Unlockable
-                | AttemptOutcome::Slow => {}
-                AttemptOutcome::Failed(stop) => {
-                    self.warn_left(&what.finish, &stop.reason());
-                    return Err(stop);
-                }
-            }
-            if begun.elapsed() >= limit {
-                self.warn_left(&what.finish, "transactions that may have seen the partition are still under way");
-                return Err(interrupted.unwrap_or_else(|| RunError::Report(still_in_use(what, begun.elapsed()))));
-            }
-            if !told && self.config.ddl.notices {
-                told = true;
-                self.notify(&waits(what));
-            }
-            if let Some(error) = self.channel.ask_one(&nap(self.config.locks.poll * PAUSE), &[]).await?.error {
-                self.channel.take_cancelled();
+/// What came when it was too late ends the statement if it goes on behind this phase; else the statement is done.
+async fn finish_and_stop(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    what: &Detach,
+    interrupted: Option<RunError>,
+    reply: &mut Reply,
+) -> Result<(), RunError> {
+    match (finish(context, state, what, interrupted, reply).await?, &phase.undo) {
+        (None, _) => state.note_detached(phase, what.partition.oid),
+        (Some(stop), Some(Undo::Run(back))) => {
+            undo::by_phase_or_warn(context, state, back).await?;
+            return Err(stop);
+        }
+        (Some(_), _) => context.notify(&too_late(what)),
+    }
+    Ok(())
+}
+
+/// FINALIZE, until it is done. `interrupted`: by what; then it may not take long. Gives what has interrupted it.
+async fn finish(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    what: &Detach,
+    mut interrupted: Option<RunError>,
+    reply: &mut Reply,
+) -> Result<Option<RunError>, RunError> {
+    let begun = Instant::now();
+    let mut limit = if interrupted.is_some() { UNDO_PATIENCE } else { context.wait_limit() };
+    let mut told = false;
+    loop {
+        if interrupted.is_none()
+            && let Some(stop) = context.interrupted()
+        {
+            (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
+        }
+        match attempt::once(context, state, &what.finish, AttemptMode::Poll, reply).await? {
+            AttemptOutcome::Done => return Ok(interrupted),
+            AttemptOutcome::Failed(stop) if is_cancel(&stop) => {
+                context.channel().take_cancelled();
                 if interrupted.is_none() {
-                    (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(RunError::Server(error)));
+                    (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
                 }
+            }
+            // The hold budget: too many were waited for, one after another.
+            AttemptOutcome::Failed(RunError::Report(_))
+            | AttemptOutcome::Locked
+            | AttemptOutcome::Unlockable
+            | AttemptOutcome::Slow => {}
+            AttemptOutcome::Failed(stop) => {
+                undo::warn_left(context, state, &what.finish, &stop.reason());
+                return Err(stop);
+            }
+        }
+        if begun.elapsed() >= limit {
+            undo::warn_left(
+                context,
+                state,
+                &what.finish,
+                "transactions that may have seen the partition are still under way",
+            );
+            return Err(interrupted.unwrap_or_else(|| RunError::Report(still_in_use(what, begun.elapsed()))));
+        }
+        if !told && context.config().ddl.notices {
+            told = true;
+            context.notify(&waits(what));
+        }
+        if let Some(error) = context.nap_to_undo(context.config().locks.poll * PAUSE).await?.error {
+            context.channel().take_cancelled();
+            if interrupted.is_none() {
+                (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(RunError::Server(error)));
             }
         }
     }
+}
 
-    /// Whether the first transaction has committed and the second has not. Then the CHECK's name is known.
-    async fn is_half_way(&mut self, what: &Detach) -> Result<bool, RunError> {
-        let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
-        let rows = self.surely(HALF_WAY, &[&partition, &table]).await?;
-        let Some(row) = rows.into_iter().next() else { return Ok(false) };
-        let mut row = row.into_iter();
-        self.learned_at(what.slot, row.next().flatten());
-        self.note_named(what.partition.oid, what.slot, row.next().flatten().as_deref());
-        Ok(true)
-    }
+/// Whether the first transaction has committed and the second has not. Then the CHECK's name is known.
+async fn is_half_way(context: &mut Context<'_>, state: &mut RunState, what: &Detach) -> Result<bool, RunError> {
+    let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
+    let rows = context.surely(HALF_WAY, &[&partition, &table]).await?;
+    let Some(row) = rows.into_iter().next() else { return Ok(false) };
+    let mut row = row.into_iter();
+    state.learned_at(what.slot, row.next().flatten());
+    state.note_named(what.partition.oid, what.slot, row.next().flatten().as_deref());
+    Ok(true)
+}
 
-    /// The CHECK that the server made: a new one, with a name as it chooses them. Of two nobody can tell.
-    async fn learn_copy(&mut self, what: &Detach, since: &str) -> Result<(), RunError> {
-        let rows = self.surely(NEW_CHECKS, &[&what.partition.oid.to_string(), since]).await?;
-        let chosen = |row: &Vec<Option<String>>| {
-            row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
-        };
-        let named = |row: Vec<Option<String>>| {
-            let mut values = row.into_iter().skip(1);
-            Some((values.next()??, values.next().flatten()))
-        };
-        let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(named).collect();
-        if copies.len() > 1 {
-            self.notify(&which_copy(what, copies.drain(..).map(|(name, _)| name)));
-        }
-        let (name, oid) = copies.pop().unzip();
-        self.learned_at(what.slot, name);
-        self.note_named(what.partition.oid, what.slot, oid.flatten().as_deref());
-        Ok(())
+/// The CHECK that the server made: a new one, with a name as it chooses them. Of two nobody can tell.
+async fn learn_copy(
+    context: &mut Context<'_>,
+    state: &mut RunState,
+    what: &Detach,
+    since: &str,
+) -> Result<(), RunError> {
+    let rows = context.surely(NEW_CHECKS, &[&what.partition.oid.to_string(), since]).await?;
+    let chosen = |row: &Vec<Option<String>>| {
+        row.first().and_then(Option::as_deref).is_some_and(|name| naming::is_of_check(name, &what.partition.name))
+    };
+    let named = |row: Vec<Option<String>>| {
+        let mut values = row.into_iter().skip(1);
+        Some((values.next()??, values.next().flatten()))
+    };
+    let mut copies: Vec<_> = rows.into_iter().filter(chosen).filter_map(named).collect();
+    if copies.len() > 1 {
+        context.notify(&which_copy(what, copies.drain(..).map(|(name, _)| name)));
     }
+    let (name, oid) = copies.pop().unzip();
+    state.learned_at(what.slot, name);
+    state.note_named(what.partition.oid, what.slot, oid.flatten().as_deref());
+    Ok(())
 }
 
 /// All that may be in the way of either transaction: the first takes the locks, the second waits for the table's users.

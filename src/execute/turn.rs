@@ -1,95 +1,6 @@
-//! A schema change's turn: the lanes of the relations that it names, held from before its facts are read until it is over.
+//! A schema change's turn: the lanes that it has.
 //!
-//! Facts are true for as long as nobody changes what they are about, and a plan in several phases leaves its table unlocked between
-//! two of them. So a statement first takes the lanes of what it names, then reads the facts, then plans. Whoever has waited for a lane
-//! therefore sees what the one before has made, and nothing that is still under way, or about to be undone, is taken for done.
-//!
-//! It promises: lanes are taken all or none, so that no two statements wait for each other's; they are tried, never waited for in
-//! PostgreSQL; whoever waits has no lane, looks ever more rarely, and is told for whom.
-//!
-//! In a transaction of the client's lanes could be given back only with it, one more lock for each of its tables. There the statement waits until they are
-//! free, and takes none. Where that transaction holds locks already, the one ahead may be waiting for them: then the turn is waited for no longer
-//! than others may be made to wait, and the statement goes on.
-
-use super::lane::LONGEST_NAP;
-use super::wait::jitter;
-use super::{Run, RunError};
-use crate::catalog::query::{LANE_CLASS, array, may_change};
-use crate::lanes::{self, nap_sql};
-use crate::pg::{RelationName, sqlstate};
-use crate::report::{Report, in_words};
-use crate::wire::error_response::ServerError;
-use crate::wire::message::Batch;
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
-
-/// The relations whose lanes are wanted: parameters `$1` names (`text[]`), `$2` oids (`oid[]`), each in its text form.
-const WANTED_SQL: &str = include_str!("../lanes/wanted.sql");
-
-/// Who has one of their lanes: a session whose role may change the relation, as any other can have nothing to do with it.
-fn holder_sql() -> String {
-    let counts = may_change("a.usesysid");
-    HOLDER_SQL.replace("holder_counts", &counts).replace("wanted", WANTED_SQL)
-}
-
-const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
-     SELECT pg_catalog.min(l.pid)::pg_catalog.text FROM pg_catalog.pg_locks l \
-     JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.objid \
-     JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid AND holder_counts \
-     WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted \
-     AND l.classid OPERATOR(pg_catalog.=) 1885827948::pg_catalog.oid AND l.objsubid OPERATOR(pg_catalog.=) 2::pg_catalog.int2 \
-     AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d \
-       WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
-     AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND l.objid OPERATOR(pg_catalog.=) ANY (ARRAY(wanted))";
-
-/// How a lane is had.
-#[derive(Clone, Copy)]
-enum LaneHold {
-    /// By the session.
-    Session,
-    /// By the transaction, all or none: an error takes back what there is.
-    Transaction,
-    /// For a moment: it is free.
-    Moment,
-}
-
-/// A row for each lane: its oid, and whether it is had now.
-fn turn_sql(had: LaneHold) -> String {
-    // The second key takes signed numbers: the lane of an oid is that of its 32 bits.
-    let lane = format!(
-        "({LANE_CLASS}, (w.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4)"
-    );
-    let taken = match had {
-        LaneHold::Session => format!("pg_catalog.pg_try_advisory_lock{lane}"),
-        LaneHold::Transaction => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
-        LaneHold::Moment => format!(
-            "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
-        ),
-    };
-    let tries =
-        format!("SELECT w.oid::pg_catalog.int8::pg_catalog.text AS oid, {taken} AS taken FROM (\n{WANTED_SQL}\n) AS w");
-    if !matches!(had, LaneHold::Transaction) {
-        return format!("/* pgsluice: a schema change's turn */ {tries}");
-    }
-    format!(
-        "/* pgsluice: a schema change's turn */ SELECT t.oid, t.taken FROM (\
-         SELECT q.oid, q.taken, pg_catalog.bool_and(q.taken) OVER () AS complete FROM ({tries}) AS q) AS t \
-         WHERE (1 OPERATOR(pg_catalog./) CASE WHEN t.complete THEN 1 ELSE 0 END) OPERATOR(pg_catalog.=) 1"
-    )
-}
-
-/// The first notice comes when a wait is long enough for a person to notice it.
-const FIRST_NOTICE: Duration = Duration::from_millis(250);
-
-/// Whoever waits naps for a tenth of what it has waited, from this to [`LONGEST_NAP`]: the one ahead may take an hour, and each look costs
-/// the server.
-const SHORTEST_NAP: Duration = Duration::from_millis(10);
-
-/// The lanes of more relations than this are taken phase by phase: each is an entry in the server's table of locks.
-pub const MOST: usize = 64;
-
-/// Nobody cancels the same session more often, unless by a program.
-const GIVE_TRIES: usize = 100;
+//! It owns which lanes they are. `take_turn.rs` takes them and gives them back.
 
 /// The lanes that a statement has.
 #[derive(Debug, Default)]
@@ -99,17 +10,53 @@ pub struct Turn {
     /// In a transaction of the client's there are none.
     in_transaction: bool,
     /// They are all had: nobody else's schema change is under way on what the statement names.
-    pub complete: bool,
+    complete: bool,
     /// Somebody else has one of them.
-    pub busy: bool,
+    busy: bool,
     /// One is held by somebody who can have nothing to do with the relation, so that none is waited for.
     of_strangers: bool,
 }
 
 impl Turn {
-    fn of(mut lanes: Vec<u32>, in_transaction: bool) -> Self {
+    /// A statement that names no relation needs no lane.
+    pub fn of_nothing() -> Self {
+        Self { complete: true, ..Self::default() }
+    }
+
+    /// No lanes, as it is not known whether they are free.
+    pub(super) fn unknown(in_transaction: bool) -> Self {
+        Self { in_transaction, ..Self::default() }
+    }
+
+    /// No lanes, as somebody else has one of them.
+    pub(super) fn taken(in_transaction: bool) -> Self {
+        Self { in_transaction, busy: true, ..Self::default() }
+    }
+
+    /// No lanes, as one is held by somebody who can have nothing to do with the relation.
+    pub(super) fn of_strangers(in_transaction: bool) -> Self {
+        Self { of_strangers: true, ..Self::of(Vec::new(), in_transaction) }
+    }
+
+    /// All lanes are had.
+    pub(super) fn of(mut lanes: Vec<u32>, in_transaction: bool) -> Self {
         lanes.sort_unstable();
         Self { lanes, in_transaction, complete: true, ..Self::default() }
+    }
+
+    /// Whether all lanes are had: nobody else's schema change is under way on what the statement names.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether somebody else has one of the lanes.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Somebody else has one of the lanes.
+    pub(super) fn set_busy(&mut self) {
+        self.busy = true;
     }
 
     /// Nobody who could be at work on what the statement names has a lane of it.
@@ -117,332 +64,23 @@ impl Turn {
         self.complete && !self.of_strangers
     }
 
+    /// Whether the client is in a transaction: then the turn has no lanes.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// More lanes are had. One may be there twice, as an index has its table's: then it is given back twice.
+    pub(super) fn extend(&mut self, lanes: Vec<u32>) {
+        self.lanes.extend(lanes);
+        self.lanes.sort_unstable();
+    }
+
+    /// The lanes, which the caller gives back; the turn is as at its begin.
+    pub(super) fn take_lanes(&mut self) -> Vec<u32> {
+        std::mem::take(self).lanes
+    }
+
     pub fn has(&self, lane: u32) -> bool {
         self.lanes.binary_search(&lane).is_ok()
-    }
-}
-
-/// What one look at the lanes brought.
-enum LanesOutcome {
-    Taken(Vec<u32>),
-    /// None is.
-    Busy,
-    /// The server does not say.
-    Unknown,
-}
-
-impl Run<'_> {
-    /// One try for the lanes of these relations. What is not there, is temporary, or is the system's own has none.
-    ///
-    /// # Errors
-    /// It is cancelled, or the backend is gone.
-    pub async fn try_turn(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Turn, RunError> {
-        let in_transaction = self.in_transaction();
-        Ok(match self.look_at_lanes(names, oids).await? {
-            LanesOutcome::Taken(lanes) => Turn::of(lanes, in_transaction),
-            LanesOutcome::Busy => Turn { in_transaction, busy: true, ..Turn::default() },
-            LanesOutcome::Unknown => Turn { in_transaction, ..Turn::default() },
-        })
-    }
-
-    /// Waits for the lanes, for as long as the session's own timeouts allow; `patience`: no longer than that, and then on without.
-    ///
-    /// # Errors
-    /// It has waited too long, it is cancelled, or the backend is gone.
-    pub async fn wait_for_turn(
-        &mut self,
-        names: &[RelationName],
-        oids: &[u32],
-        patience: Option<Duration>,
-    ) -> Result<Turn, RunError> {
-        let begun = Instant::now();
-        let in_transaction = self.in_transaction();
-        let (mut told, mut holder) = (None::<Instant>, None);
-        let mut by_strangers = 0;
-        let mut look = self.look_at_lanes(names, oids).await?;
-        loop {
-            match look {
-                LanesOutcome::Taken(lanes) => return self.awake(Turn::of(lanes, in_transaction)).await,
-                LanesOutcome::Unknown => return self.awake(Turn { in_transaction, ..Turn::default() }).await,
-                LanesOutcome::Busy => {}
-            }
-            let waited = begun.elapsed();
-            if patience.is_some_and(|patience| waited >= patience) {
-                return self.awake(Turn { in_transaction, ..Turn::default() }).await;
-            }
-            let due = told.map_or(waited >= FIRST_NOTICE, |at| at.elapsed() >= self.config.ddl.progress_interval);
-            if due || holder.is_none() {
-                self.finish_nap().await?;
-                let found = self.holder_of(names, oids).await?;
-                by_strangers = if found.is_none() { by_strangers + 1 } else { 0 };
-                holder = found.or(holder);
-            }
-            // Whoever has it was asked twice, as it may have been given back, or taken, between the two questions.
-            if holder.is_none() && by_strangers > 1 {
-                tracing::warn!(
-                    "the lane of a relation is held by a session whose role may not change it: going on without"
-                );
-                return Ok(Turn { of_strangers: true, ..Turn::of(Vec::new(), in_transaction) });
-            }
-            if due {
-                told = Some(Instant::now());
-                self.tell_turn(names, holder);
-            }
-            if let Some(report) = self.turn_timed_out(waited, names, holder) {
-                self.finish_nap().await?;
-                return Err(self.give_up_block(RunError::Report(report)).await);
-            }
-            let spread = 1.0 + self.config.locks.poll_jitter * (jitter() * 2.0 - 1.0);
-            let nap = (waited / 10).clamp(SHORTEST_NAP, LONGEST_NAP).mul_f64(spread.max(0.1));
-            let nap = patience.map_or(nap, |patience| nap.min(patience));
-            let nap = nap_sql(nap, &self.channel.words(&behind(names, holder)));
-            look = self.look_and_nap(names, oids, &nap).await?;
-            if let Some(stop) = self.interrupted() {
-                if let LanesOutcome::Taken(lanes) = look {
-                    self.give_awake(lanes).await?;
-                }
-                return Err(self.give_up_block(stop).await);
-            }
-        }
-    }
-
-    /// The end of the last nap, where a cancel may have struck: then nothing is kept.
-    async fn awake(&mut self, mut turn: Turn) -> Result<Turn, RunError> {
-        let struck = self.channel.finish_nap().await?;
-        if struck.is_some() {
-            self.end_turn(&mut turn).await?;
-        }
-        self.cancelled_by(struck).map(|()| turn)
-    }
-
-    async fn give_awake(&mut self, lanes: Vec<u32>) -> Result<(), RunError> {
-        self.channel.finish_nap().await?;
-        self.release_lanes(lanes).await
-    }
-
-    /// One look, and a nap. Outside a transaction the backend is never idle meanwhile, so that a cancel from anywhere ends one of the naps.
-    async fn look_and_nap(
-        &mut self,
-        names: &[RelationName],
-        oids: &[u32],
-        nap: &str,
-    ) -> Result<LanesOutcome, RunError> {
-        if self.in_transaction() {
-            let answer = self.channel.ask_one(nap, &[]).await?;
-            self.cancelled_by(answer.error)?;
-            return self.look_at_lanes(names, oids).await;
-        }
-        let wanted = wanted(names, oids);
-        let wanted = wanted.each_ref().map(String::as_str);
-        let mut batch = Batch::new();
-        batch.statement("BEGIN", &[]);
-        // With the transaction's locks no other session has the session's.
-        batch.statement(&turn_sql(LaneHold::Transaction), &wanted);
-        batch.statement(&turn_sql(LaneHold::Session), &wanted);
-        batch.statement("COMMIT", &[]);
-        let (answer, struck) = self.channel.ask_then_roll_back_and_nap(batch, nap).await?;
-        let taken: BTreeSet<u32> = answer.rows.iter().filter_map(|row| lane(row)).map(|(oid, _)| oid).collect();
-        let look = match answer.error {
-            None => LanesOutcome::Taken(taken.into_iter().collect()),
-            Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => LanesOutcome::Busy,
-            // A cancel that meant the nap.
-            Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                self.channel.finish_nap().await?;
-                // It may have had some of them already: of the others giving back does nothing.
-                self.release_lanes(taken.into_iter().collect()).await?;
-                return Err(self.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone));
-            }
-            Some(_) => LanesOutcome::Unknown,
-        };
-        if struck.is_some() {
-            if let LanesOutcome::Taken(lanes) = look {
-                self.give_awake(lanes).await?;
-            }
-            return Err(self.cancelled_by(struck).err().unwrap_or(RunError::ClientGone));
-        }
-        Ok(look)
-    }
-
-    /// All of them, or none.
-    async fn look_at_lanes(&mut self, names: &[RelationName], oids: &[u32]) -> Result<LanesOutcome, RunError> {
-        let inside = self.in_transaction();
-        let wanted = wanted(names, oids);
-        let mut batch = Batch::new();
-        if inside {
-            batch.statement("SAVEPOINT pgsluice", &[]);
-        }
-        let had = if inside { LaneHold::Moment } else { LaneHold::Session };
-        batch.statement(&turn_sql(had), &wanted.each_ref().map(String::as_str));
-        if inside {
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-        }
-        let answer = self.channel.ask(batch, None).await?;
-        let lanes: Vec<(u32, bool)> = answer.rows.iter().filter_map(|row| lane(row)).collect();
-        let had: Vec<u32> = lanes.iter().filter(|(_, taken)| *taken).map(|(oid, _)| *oid).collect();
-        let Some(error) = answer.error else {
-            let all = had.len() == lanes.len();
-            if inside {
-                return Ok(if all { LanesOutcome::Taken(Vec::new()) } else { LanesOutcome::Busy });
-            }
-            if all {
-                return Ok(LanesOutcome::Taken(had));
-            }
-            self.release_lanes(had).await?;
-            return Ok(LanesOutcome::Busy);
-        };
-        if inside {
-            self.rollback_attempt().await?;
-        } else {
-            self.release_lanes(had).await?;
-        }
-        if error.sqlstate() == sqlstate::QUERY_CANCELED || self.channel.client_gone() {
-            let stop = self.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone);
-            return Err(self.give_up_block(stop).await);
-        }
-        tracing::debug!(sqlstate = error.sqlstate(), "the lanes of a schema change could not be asked for");
-        Ok(LanesOutcome::Unknown)
-    }
-
-    /// Takes the lanes of what a plan locks besides, if it can have them all at once; else it gives all of them back.
-    ///
-    /// # Errors
-    /// It is cancelled, or the backend is gone.
-    pub async fn extend_turn(&mut self, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), RunError> {
-        let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
-        if more.is_empty() || turn.in_transaction || !turn.is_free() {
-            return Ok(());
-        }
-        match self.look_at_lanes(&[], &more).await? {
-            LanesOutcome::Taken(lanes) => {
-                // One may be there twice, as an index has its table's: then it is given back twice.
-                turn.lanes.extend(lanes);
-                turn.lanes.sort_unstable();
-            }
-            LanesOutcome::Busy => {
-                self.end_turn(turn).await?;
-                turn.busy = true;
-            }
-            LanesOutcome::Unknown => {}
-        }
-        Ok(())
-    }
-
-    /// Gives the lanes back.
-    ///
-    /// # Errors
-    /// The backend is gone.
-    pub async fn end_turn(&mut self, turn: &mut Turn) -> Result<(), RunError> {
-        self.release_lanes(std::mem::take(turn).lanes).await
-    }
-
-    /// A second cancel may strike this too; what was given is not given twice.
-    pub(super) async fn release_lanes(&mut self, mut lanes: Vec<u32>) -> Result<(), RunError> {
-        for _ in 0..GIVE_TRIES {
-            if lanes.is_empty() {
-                return Ok(());
-            }
-            let mut batch = Batch::new();
-            lanes.iter().for_each(|lane| batch.statement(&lanes::give_lane_sql(*lane), &[]));
-            let done = self.channel.ask(batch, None).await?.done;
-            lanes.drain(..done.min(lanes.len()));
-        }
-        tracing::warn!("a lane was not given back: it is when its session ends");
-        Ok(())
-    }
-
-    async fn holder_of(&mut self, names: &[RelationName], oids: &[u32]) -> Result<Option<i32>, RunError> {
-        let wanted = wanted(names, oids);
-        let mut batch = Batch::new();
-        let inside = self.in_transaction();
-        if inside {
-            batch.statement("SAVEPOINT pgsluice", &[]);
-        }
-        batch.statement(&holder_sql(), &wanted.each_ref().map(String::as_str));
-        let answer = self.channel.ask(batch, None).await?;
-        if inside {
-            self.rollback_attempt().await?;
-        }
-        if let Some(error) = answer.error.as_ref().filter(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
-            self.cancelled_by(Some(ServerError::new(error.frame.clone())))?;
-        }
-        Ok(answer.value().and_then(|pid| pid.parse().ok()))
-    }
-
-    fn tell_turn(&mut self, names: &[RelationName], holder: Option<i32>) {
-        let message = format!("waiting for {}", ahead(names, holder));
-        tracing::info!("{message}");
-        if self.config.ddl.notices {
-            let mut report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-                .detail("Another schema change of the same relation is under way. What this statement has to do is decided when that is over.");
-            if let Some(pid) = holder {
-                report = report.hint(format!(
-                    "Nobody else waits meanwhile. To end the wait: cancel this statement, or SELECT pg_terminate_backend({pid})."
-                ));
-            }
-            self.notify(&report);
-        }
-    }
-
-    /// What the server would have said of a wait for the lock that the one ahead has.
-    fn turn_timed_out(&self, waited: Duration, names: &[RelationName], holder: Option<i32>) -> Option<Report> {
-        let session = &self.facts.session;
-        let over = |ms: u64| ms > 0 && waited >= Duration::from_millis(ms);
-        let detail = || format!("Waited {} for {}.", in_words(waited), ahead(names, holder));
-        if over(session.lock_timeout_ms) {
-            let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
-            return Some(report.detail(detail()));
-        }
-        if over(session.statement_timeout_ms) {
-            let report = Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout");
-            return Some(report.detail(detail()));
-        }
-        (waited >= self.turn_limit()).then(|| {
-            let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
-            report.detail(detail()).hint("Try again when it is over, or raise turn_limit in [locks] of proxy.toml.")
-        })
-    }
-
-    /// In a transaction that makes others wait itself, as every wait.
-    fn turn_limit(&self) -> Duration {
-        let holds = self.facts.session.strongest_lock.is_some_and(|mode| mode.blocks_application());
-        if self.in_transaction() && holds { self.wait_limit() } else { self.config.locks.turn_limit }
-    }
-}
-
-/// The parameters of [`WANTED_SQL`].
-fn wanted(names: &[RelationName], oids: &[u32]) -> [String; 2] {
-    let names: Vec<String> = names.iter().map(RelationName::quoted).collect();
-    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
-    [names, oids].map(|words| array(words.iter().map(|word| Some(word.as_str()))))
-}
-
-/// A row of [`turn_sql`].
-fn lane(row: &[Option<String>]) -> Option<(u32, bool)> {
-    let [oid, taken] = row else { return None };
-    Some((oid.as_deref()?.parse().ok()?, taken.as_deref()? == "t"))
-}
-
-fn ahead(names: &[RelationName], holder: Option<i32>) -> String {
-    let names: Vec<String> = names.iter().take(3).map(ToString::to_string).collect();
-    let of = if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) };
-    match holder {
-        Some(pid) => format!("the schema change{of} by pid {pid}"),
-        None => format!("another schema change{of}"),
-    }
-}
-
-/// For `pg_stat_activity`.
-fn behind(names: &[RelationName], holder: Option<i32>) -> String {
-    let behind = holder.map(|pid| format!(", behind the DDL of pid {pid}")).unwrap_or_default();
-    format!("waiting for {}{behind}", ahead(names, None))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_question_knows_the_lane() {
-        assert!(HOLDER_SQL.contains(&LANE_CLASS.to_string()));
     }
 }

@@ -8,9 +8,11 @@
 //! Not held: that no long phase, which locks by itself, begins on another table in the moment behind the look. What it builds
 //! or validates there is taken back, or was said of that table already.
 
-use super::{Run, RunError};
-use crate::catalog::identity::{self, IDENTITY_SQL, NAMES_SQL};
-use crate::catalog::query::array;
+use crate::catalog::identity::{self, IDENTITY_SQL};
+use crate::execute::context::Context;
+use crate::execute::objects::known;
+use crate::execute::outcome::RunError;
+use crate::execute::state::RunState;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{CreatedObject, LockNeed, ObjectKind, Phase, PhaseKind, Step};
 use crate::report::Report;
@@ -19,138 +21,109 @@ use std::borrow::Cow;
 /// What the client hears; it may try again.
 const CHANGED: &str = "the table has been renamed, replaced or changed meanwhile";
 
-impl Run<'_> {
-    /// The phase, with a step ahead that holds it to what the plan is about.
-    pub(super) fn guarded<'p>(&self, phase: &'p Phase) -> Cow<'p, Phase> {
-        let held = phase.in_transaction && matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded);
-        match self.condition(&phase.locks).filter(|_| held) {
-            Some(condition) => {
-                let mut guarded = phase.clone();
-                guarded.steps.insert(0, Step::assertion(&condition, CHANGED));
-                Cow::Owned(guarded)
-            }
-            None => Cow::Borrowed(phase),
+/// The phase, with a step ahead that holds it to what the plan is about.
+pub(super) fn guarded<'p>(context: &Context<'_>, state: &RunState, phase: &'p Phase) -> Cow<'p, Phase> {
+    let held = phase.in_transaction && matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded);
+    match condition(context, state, &phase.locks).filter(|_| held) {
+        Some(condition) => {
+            let mut guarded = phase.clone();
+            guarded.steps.insert(0, Step::assertion(&condition, CHANGED));
+            Cow::Owned(guarded)
         }
+        None => Cow::Borrowed(phase),
     }
+}
 
-    /// The same for a phase that locks by itself: asked before it.
-    pub(super) async fn look_before(&mut self, phase: &Phase) -> Result<(), RunError> {
-        let Some(condition) = self.condition(&phase.locks) else { return Ok(()) };
-        let answer = self.channel.ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
-        match answer.error {
-            None => Ok(()),
-            Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => {
-                Err(RunError::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, CHANGED).hint("Try again.")))
-            }
-            Some(error) => Err(RunError::Server(error)),
+/// The same for a phase that locks by itself: asked before it.
+pub(super) async fn look_before(context: &mut Context<'_>, state: &RunState, phase: &Phase) -> Result<(), RunError> {
+    let Some(condition) = condition(context, state, &phase.locks) else { return Ok(()) };
+    let answer = context.channel_mut().ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
+    match answer.error {
+        None => Ok(()),
+        Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => {
+            Err(RunError::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, CHANGED).hint("Try again.")))
         }
+        Some(error) => Err(RunError::Server(error)),
     }
+}
 
-    /// That all relations have their names, and the columns that the plan has made theirs. `None`: nobody could know.
-    fn condition(&self, locks: &[LockNeed]) -> Option<String> {
-        let locks = locks.iter().filter(|lock| self.state.notes_created && lock.oid != 0);
-        let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
-        // A statement that runs as it was written says no more than its author did.
-        let written = self.facts.relations.iter().filter(|asked| asked.name.schema.is_none());
-        for (name, found) in written.filter_map(|asked| Some((&asked.name, asked.found.as_ref()?))) {
-            let locked = locks.clone().any(|lock| lock.oid == found.id.oid);
-            all.extend(locked.then(|| identity::is_called(name, found.id.oid)));
-        }
-        for lock in locks {
-            all.extend(
-                self.state
-                    .columns_of(lock.oid)
-                    .map(|(column, number)| identity::still("column", &lock.relation, lock.oid, column, number)),
-            );
-        }
-        all.dedup();
-        (!all.is_empty()).then(|| all.join(" AND "))
+/// That all relations have their names, and the columns that the plan has made theirs. `None`: nobody could know.
+fn condition(context: &Context<'_>, state: &RunState, locks: &[LockNeed]) -> Option<String> {
+    let locks = locks.iter().filter(|lock| state.notes_created() && lock.oid != 0);
+    let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
+    // A statement that runs as it was written says no more than its author did.
+    let written = context.facts().relations.iter().filter(|asked| asked.name.schema.is_none());
+    for (name, found) in written.filter_map(|asked| Some((&asked.name, asked.found.as_ref()?))) {
+        let locked = locks.clone().any(|lock| lock.oid == found.id.oid);
+        all.extend(locked.then(|| identity::is_called(name, found.id.oid)));
     }
-
-    /// What undoes a phase, as far as there still is what it made, by the names of now.
-    pub(super) async fn as_it_is_now(&mut self, undo: &Phase) -> Result<Phase, RunError> {
-        let about = |step: &Step| step.about.clone();
-        let is_partition = |thing: CreatedObject| thing.kind == ObjectKind::Partition;
-        // A partition's place is another matter: that it is still free the server says.
-        if !self.state.notes_created || undo.steps.iter().filter_map(about).any(is_partition) {
-            return Ok(undo.clone());
-        }
-        let locks = self.called_now(&undo.locks).await?;
-        let steps = undo.steps.iter().map(|step| Step {
-            sql: step.named(&self.learned_names).into_owned(),
-            name_at: None,
-            about: step.about.as_ref().map(|thing| self.with_name(thing)),
-            ..step.clone()
-        });
-        let steps: Vec<Step> = steps.collect();
-        let there = self.there_now(&steps).await?;
-        let mut now =
-            Phase { locks: locks.iter().map(|(_, now)| now.clone()).collect(), steps: Vec::new(), ..undo.clone() };
-        for ((step, there), planned) in steps.into_iter().zip(there).zip(&undo.steps) {
-            let Some(thing) = &planned.about else {
-                now.steps.push(step);
-                continue;
-            };
-            let Some((was, lock)) = locks.iter().find(|(_, lock)| lock.oid == thing.table) else { continue };
-            match self.identity(thing) {
-                Some(made) if there != Some(made) => continue,
-                Some(made) => {
-                    let Some((kind, oid, name)) = step.about.as_ref().and_then(super::pending_undo::known) else {
-                        continue;
-                    };
-                    let condition = identity::still(kind, &lock.relation, oid, name, made);
-                    now.steps.push(Step::assertion(&condition, CHANGED));
-                }
-                None => now.steps.push(Step::assertion(&identity::is_called(&lock.relation, lock.oid), CHANGED)),
-            }
-            let sql = step.sql.replacen(&was.quoted(), &lock.relation.quoted(), 1);
-            now.steps.push(Step { sql, ..step });
-        }
-        Ok(now)
+    for lock in locks {
+        all.extend(
+            state
+                .columns_of(lock.oid)
+                .map(|(column, number)| identity::still("column", &lock.relation, lock.oid, column, number)),
+        );
     }
+    all.dedup();
+    (!all.is_empty()).then(|| all.join(" AND "))
+}
 
-    /// The locks on relations that are still there, by their names of now, each with its name in the plan.
-    async fn called_now(&mut self, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, RunError> {
-        let oids: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
-        let names = self.names_now(&oids).await?;
-        let name = |lock: &LockNeed| names.iter().find(|(oid, _)| *oid == lock.oid).map(|(_, name)| name.clone());
-        let now = |lock: &LockNeed| Some((lock.relation.clone(), LockNeed { relation: name(lock)?, ..lock.clone() }));
-        Ok(locks.iter().filter_map(now).collect())
+/// What undoes a phase, as far as there still is what it made, by the names of now.
+pub(super) async fn as_it_is_now(context: &mut Context<'_>, state: &RunState, undo: &Phase) -> Result<Phase, RunError> {
+    let about = |step: &Step| step.about.clone();
+    let is_partition = |thing: CreatedObject| thing.kind == ObjectKind::Partition;
+    // A partition's place is another matter: that it is still free the server says.
+    if !state.notes_created() || undo.steps.iter().filter_map(about).any(is_partition) {
+        return Ok(undo.clone());
     }
-
-    /// The relations that are still there, by their names of now.
-    pub(super) async fn names_now(&mut self, oids: &[u32]) -> Result<Vec<(u32, RelationName)>, RunError> {
-        let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
-        let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
-        let named = |row: &Vec<Option<String>>| {
-            let name = RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? };
-            Some((row.first()?.as_deref()?.parse().ok()?, name))
+    let locks = called_now(context, &undo.locks).await?;
+    let steps = undo.steps.iter().map(|step| Step {
+        sql: step.named(state.names()).into_owned(),
+        name_at: None,
+        about: step.about.as_ref().map(|thing| state.with_name(thing)),
+        ..step.clone()
+    });
+    let steps: Vec<Step> = steps.collect();
+    let there = there_now(context, &steps).await?;
+    let mut now =
+        Phase { locks: locks.iter().map(|(_, now)| now.clone()).collect(), steps: Vec::new(), ..undo.clone() };
+    for ((step, there), planned) in steps.into_iter().zip(there).zip(&undo.steps) {
+        let Some(thing) = &planned.about else {
+            now.steps.push(step);
+            continue;
         };
-        Ok(rows.iter().filter_map(named).collect())
-    }
-
-    /// For each step what its thing's name tells now: an oid, a column's number.
-    async fn there_now(&mut self, steps: &[Step]) -> Result<Vec<Option<u32>>, RunError> {
-        let things: Vec<_> =
-            steps.iter().map(|step| step.about.as_ref().and_then(super::pending_undo::known)).collect();
-        let parameters = identity::parameters(things.iter().flatten().copied());
-        let rows = self.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
-        let mut now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse().ok()));
-        Ok(things.iter().map(|thing| thing.and_then(|_| now.next().flatten())).collect())
-    }
-
-    /// The index that a phase has built on a table, by its name of now; one that nobody could tell the oid of, by the plan's.
-    pub(super) async fn built_by(
-        &mut self,
-        at: usize,
-        table: u32,
-        planned: &RelationName,
-    ) -> Result<Vec<RelationName>, RunError> {
-        let table = table.to_string();
-        match (self.state.built_at(at), &planned.schema) {
-            (Some(oid), _) => self.names(identity::INDEX_SQL, &[&oid.to_string(), &table]).await,
-            (None, Some(schema)) => self.names(identity::NAMED_INDEX_SQL, &[&table, schema, &planned.name]).await,
-            (None, None) => Ok(vec![planned.clone()]),
+        let Some((was, lock)) = locks.iter().find(|(_, lock)| lock.oid == thing.table) else { continue };
+        match state.identity(thing) {
+            Some(made) if there != Some(made) => continue,
+            Some(made) => {
+                let Some((kind, oid, name)) = step.about.as_ref().and_then(known) else {
+                    continue;
+                };
+                let condition = identity::still(kind, &lock.relation, oid, name, made);
+                now.steps.push(Step::assertion(&condition, CHANGED));
+            }
+            None => now.steps.push(Step::assertion(&identity::is_called(&lock.relation, lock.oid), CHANGED)),
         }
+        let sql = step.sql.replacen(&was.quoted(), &lock.relation.quoted(), 1);
+        now.steps.push(Step { sql, ..step });
     }
+    Ok(now)
+}
+
+/// The locks on relations that are still there, by their names of now, each with its name in the plan.
+async fn called_now(context: &mut Context<'_>, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, RunError> {
+    let oids: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
+    let names = context.names_now(&oids).await?;
+    let name = |lock: &LockNeed| names.iter().find(|(oid, _)| *oid == lock.oid).map(|(_, name)| name.clone());
+    let now = |lock: &LockNeed| Some((lock.relation.clone(), LockNeed { relation: name(lock)?, ..lock.clone() }));
+    Ok(locks.iter().filter_map(now).collect())
+}
+
+/// For each step what its thing's name tells now: an oid, a column's number.
+async fn there_now(context: &mut Context<'_>, steps: &[Step]) -> Result<Vec<Option<u32>>, RunError> {
+    let things: Vec<_> = steps.iter().map(|step| step.about.as_ref().and_then(known)).collect();
+    let parameters = identity::parameters(things.iter().flatten().copied());
+    let rows = context.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+    let mut now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse().ok()));
+    Ok(things.iter().map(|thing| thing.and_then(|_| now.next().flatten())).collect())
 }

@@ -6,6 +6,7 @@
 use super::{FrameOutcome, Session};
 use crate::backend::BackendLost;
 use crate::config::{AdvisoryLocks, Mode};
+use crate::execute::advisory;
 use crate::execute::advisory::ClientCall;
 use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
@@ -39,7 +40,7 @@ impl Session {
         self.interceptor.block = None;
         let session = self.unasked();
         let backend = super::pid_of(self.channel.backend_key());
-        self.execution(&session, offset).advisory_lock(lock, &own, backend).await
+        advisory::advisory_lock(&mut self.context(&session, offset), lock, &own, backend).await
     }
 
     /// What Parse says of the parameters, where it is to be known; the frame is still there.

@@ -2,9 +2,9 @@
 //!
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
+use super::Session;
 use super::guarded::GuardOnly;
 use super::turn::PlannedRun;
-use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{FactsNeeded, Question};
 use crate::catalog::tree::ProbeRound;
@@ -12,10 +12,14 @@ use crate::catalog::{Facts, NamesUnknown, RelationRef, SessionFacts, building, q
 use crate::config::{Mode, Unsafe};
 use crate::execute::advisory::ClientCall;
 use crate::execute::budget::SizeGuess;
+use crate::execute::context::Context;
+use crate::execute::lost_session::{self, UndoResult};
 use crate::execute::optimistic::OptimisticOutcome;
-use crate::execute::pending_undo::{PendingUndo, RunState, UndoResult};
+use crate::execute::optimistic::{optimistic_try, optimistic_try_in_pipeline};
+use crate::execute::pending_undo::PendingUndo;
 use crate::execute::record::Record;
-use crate::execute::{Basis, Reply, Run, RunError};
+use crate::execute::run::{Basis, Run};
+use crate::execute::{Reply, RunError};
 use crate::lanes;
 use crate::learn::{CatalogQueries, ProbeFailure, Rows, learn, learn_of_types, read};
 use crate::pg::relation::quote_literal;
@@ -27,7 +31,7 @@ use crate::sql::{Class, Statement};
 use crate::wire::message::Batch;
 use crate::wire::speech::Sayable;
 use crate::wire::{error_response::ServerError, reply};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
 const LOOKS: usize = 100;
@@ -56,7 +60,7 @@ impl Session {
             return self.run_by_size(statement, offset, slow).await;
         };
         let session = self.unasked();
-        let result = self.execution(&session, offset).optimistic_try(&first).await;
+        let result = optimistic_try(&mut self.context(&session, offset), &first).await;
         match self.first_result(statement, &first, result)? {
             OptimisticOutcome::Done(reply) => Ok(reply),
             outcome => self.run_by_size(statement, offset, matches!(outcome, OptimisticOutcome::Slow)).await,
@@ -81,7 +85,7 @@ impl Session {
     ) -> Result<OptimisticOutcome, RunError> {
         self.channel.forget_notices();
         let session = self.unasked();
-        let result = self.execution(&session, offset).optimistic_try_in_pipeline(first, portal).await;
+        let result = optimistic_try_in_pipeline(&mut self.context(&session, offset), first, portal).await;
         if !matches!(result, Ok(OptimisticOutcome::ClientFailed)) {
             self.shared.metrics.ddl_seen.add();
         }
@@ -125,24 +129,10 @@ impl Session {
         result
     }
 
-    pub(super) fn execution<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Run<'a> {
-        let Shared { config, metrics, .. } = &*self.shared;
-        let (begun, learned, memory) = (Instant::now(), Vec::new(), RunState::default());
-        let pace = if self.nothing_is_small() { SizeGuess::Slow } else { SizeGuess::Any };
-        let (turn, basis) = (None, Basis::Any);
-        Run {
-            channel: &mut self.channel,
-            config,
-            metrics,
-            facts,
-            offset,
-            begun,
-            learned_names: learned,
-            state: memory,
-            turn,
-            basis,
-            size_guess: pace,
-        }
+    pub(super) fn context<'a>(&'a mut self, facts: &'a Facts, offset: usize) -> Context<'a> {
+        let guess = if self.nothing_is_small() { SizeGuess::Slow } else { SizeGuess::Any };
+        let Self { channel, shared, .. } = self;
+        Context::new(channel, &shared.config, &shared.metrics, facts).at(offset).guessing(guess)
     }
 
     pub(super) fn not_done(&self, plan: &Plan, stop: &RunError) {
@@ -159,16 +149,16 @@ impl Session {
     ) -> Result<Reply, RunError> {
         let PlannedRun { plan, facts, offset, told, turn } = run;
         let small = self.limits().small_table > 0 && plan.phases.len() == 1;
-        let mut execution = self.execution(facts, offset);
-        (execution.turn, execution.basis) = (turn, basis);
+        let mut context = self.context(facts, offset).in_turn(turn);
         if small {
-            execution.size_guess = SizeGuess::Small;
+            context = context.guessing(SizeGuess::Small);
         }
-        if let Some((record, table, quiet)) = unfinished {
-            execution.resume(record, plan, table, quiet);
-        }
-        let result = execution.run(plan, told).await;
-        if let Some(pending) = execution.state.pending_undo.take() {
+        let mut running = match unfinished {
+            Some((record, table, quiet)) => Run::resumed(context, record, plan, table, quiet),
+            None => Run::new(context, basis),
+        };
+        let result = running.run(plan, told).await;
+        if let Some(pending) = running.take_pending_undo() {
             let (database, role) = self.database_and_role();
             self.shared.pending_undos.keep(database, role, pending);
         }
@@ -207,7 +197,7 @@ impl Session {
         while self.channel.status() == b'I' && self.channel.speech().sayable() != Sayable::Ascii {
             let (database, role) = self.database_and_role();
             let Some(pending) = self.shared.pending_undos.take(database, role) else { break };
-            if pending.job.as_ref().is_some_and(|job| job.statement == statement.text) {
+            if pending.key().is_some_and(|key| key.statement == statement.text) {
                 continued.push(pending);
                 continue;
             }
@@ -239,7 +229,7 @@ impl Session {
 
     async fn clear(&mut self, pending: &PendingUndo) -> Result<UndoResult, RunError> {
         let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
-        self.execution(&facts, 0).undo_pending(pending).await
+        lost_session::undo_pending(&mut self.context(&facts, 0), pending).await
     }
 
     pub(super) fn log(&self, statement: &Statement, plan: &Plan) {

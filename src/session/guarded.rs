@@ -7,6 +7,7 @@
 use super::ddl::shown;
 use super::{Session, pid_of};
 use crate::catalog::may_ask;
+use crate::execute::as_written;
 use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -116,7 +117,7 @@ impl Session {
             _ => false,
         };
         let session = self.unasked();
-        let result = self.execution(&session, offset).as_written(statement, alone).await;
+        let result = as_written::as_written(&mut self.context(&session, offset), statement, alone).await;
         match &result {
             Ok(_) => self.done(statement, None),
             Err(stop) => {

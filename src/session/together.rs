@@ -8,6 +8,7 @@ use super::Session;
 use super::simple::acts;
 use crate::backend::BackendLost;
 use crate::execute::RunError;
+use crate::execute::optimistic;
 use crate::execute::optimistic::{BatchOutcome, NotDoneReason, OptimisticTry};
 use crate::plan::PhaseKind;
 use crate::plan::block_locks::{BlockLocks, makes_relations};
@@ -40,7 +41,7 @@ impl Session {
             return Ok(BatchTryOutcome::No);
         }
         let session = self.unasked();
-        match self.execution(&session, 0).optimistic_tries(&tries).await {
+        match optimistic::optimistic_tries(&mut self.context(&session, 0), &tries).await {
             Ok(BatchOutcome::Done(frames)) => {
                 tries.iter().for_each(|one| self.note(one));
                 if let Some(block) = &mut self.interceptor.block {

@@ -10,8 +10,10 @@ use crate::catalog::reading::FactsNeeded;
 use crate::catalog::{Facts, query, version};
 use crate::config::Mode;
 use crate::execute::record::Record;
-use crate::execute::turn::{MOST, Turn};
-use crate::execute::{Basis, Reply, RunError};
+use crate::execute::run::Basis;
+use crate::execute::take_turn::{self, MOST};
+use crate::execute::turn::Turn;
+use crate::execute::{Reply, RunError};
 use crate::lanes::lanes_of;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{self, Plan};
@@ -41,7 +43,7 @@ impl Session {
         };
         if !matches!(result, Err(RunError::Lost)) {
             let session = self.unasked();
-            self.execution(&session, 0).end_turn(&mut turn).await?;
+            take_turn::end_turn(&mut self.context(&session, 0), &mut turn).await?;
         }
         result
     }
@@ -54,20 +56,20 @@ impl Session {
         turn: &mut Turn,
     ) -> Result<(), RunError> {
         if names.is_empty() {
-            turn.complete = true;
+            *turn = Turn::of_nothing();
             return Ok(());
         }
         let more: Vec<u32> = more.iter().copied().collect();
         let session = self.unasked();
-        *turn = self.execution(&session, 0).try_turn(names, &more).await?;
-        if !turn.busy {
+        *turn = take_turn::try_turn(&mut self.context(&session, 0), names, &more).await?;
+        if !turn.is_busy() {
             return Ok(());
         }
         // What the session's timeouts are, and what its transaction holds.
         let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
         let inside = facts.session.in_transaction && facts.session.holds;
         let patience = inside.then_some(self.shared.config.locks.stall_budget);
-        *turn = self.execution(&facts, 0).wait_for_turn(names, &more, patience).await?;
+        *turn = take_turn::wait_for_turn(&mut self.context(&facts, 0), names, &more, patience).await?;
         Ok(())
     }
 
@@ -116,8 +118,8 @@ impl Session {
                 return Ok(elided(&plan, heard.iter().map(|report| self.channel.worded(report))));
             }
             let wanted = lanes_besides(&plan, turn);
-            self.execution(&facts, 0).extend_turn(turn, &wanted).await?;
-            if turn.busy && !facts.session.in_transaction {
+            take_turn::extend_turn(&mut self.context(&facts, 0), turn, &wanted).await?;
+            if turn.is_busy() && !facts.session.in_transaction {
                 self.take_turn(names, &wanted, turn).await?;
                 basis = Basis::Fresh;
                 continue;
@@ -192,11 +194,11 @@ impl Session {
     /// waited for its turn: now it has, for as long as for any lock.
     async fn has_to_wait(&mut self, names: &[RelationName]) -> Result<bool, RunError> {
         let session = self.unasked();
-        if names.is_empty() || !self.execution(&session, 0).try_turn(names, &[]).await?.busy {
+        if names.is_empty() || !take_turn::try_turn(&mut self.context(&session, 0), names, &[]).await?.is_busy() {
             return Ok(false);
         }
         let facts = self.facts_of(&[], FactsNeeded::Itself).await?;
-        let turn = self.execution(&facts, 0).wait_for_turn(names, &[], None).await?;
+        let turn = take_turn::wait_for_turn(&mut self.context(&facts, 0), names, &[], None).await?;
         Ok(turn.is_free())
     }
 
@@ -220,7 +222,7 @@ impl Session {
             AbandonOutcome::Undone => Ok(true),
             AbandonOutcome::NotNow if begun.elapsed() < self.shared.config.locks.deadline => {
                 // Undoing is not ended by a cancel: what is to come of it is.
-                self.execution(facts, 0).interrupted().map_or(Ok(true), Err)
+                self.context(facts, 0).interrupted().map_or(Ok(true), Err)
             }
             AbandonOutcome::NotNow => Err(RunError::Report(
                 Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")

@@ -9,7 +9,8 @@ use super::turn::PlannedRun;
 use crate::catalog::{Facts, RelationRef};
 use crate::config::Mode;
 use crate::execute::record::{self, Record, UnfinishedChange};
-use crate::execute::{Basis, Reply, RunError};
+use crate::execute::run::{Basis, Run};
+use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
 use crate::plan;
 use crate::report::Report;
@@ -41,8 +42,8 @@ impl Session {
         offset: usize,
     ) -> Result<Result<Reply, Facts>, RunError> {
         let limits = self.limits();
-        let mut execution = self.execution(&facts, offset);
-        let (record, quiet) = match execution.unfinished(table.oid, &statement.text).await? {
+        let mut context = self.context(&facts, offset);
+        let (record, quiet) = match record::unfinished(&mut context, table.oid, &statement.text).await? {
             UnfinishedChange::Nothing => return Ok(Err(facts)),
             UnfinishedChange::Over => return self.facts(statement).await.map(Err),
             UnfinishedChange::Here(record, quiet) => (record, quiet),
@@ -51,12 +52,12 @@ impl Session {
         let mut plan = match plan::plan(statement, &then, &limits) {
             Ok(plan) => plan,
             Err(refusal) => {
-                execution.release_record(table.oid).await?;
+                record::release_record(&mut context, table.oid).await?;
                 return Err(RunError::Report(refusal.report));
             }
         };
         let same = record.is_of(&plan, &facts);
-        if !execution.can_resume(&record, table.oid, same, &mut plan).await? {
+        if !record::can_resume(&mut context, &record, table.oid, same, &mut plan).await? {
             return Ok(Err(facts));
         }
         let report = record.report(&plan);
@@ -82,20 +83,19 @@ impl Session {
         wanted: impl Fn(&Record) -> bool,
     ) -> Result<AbandonOutcome, RunError> {
         let limits = self.limits();
-        let mut execution = self.execution(facts, 0);
-        let Some((record, quiet)) = execution.take_record(table.oid, wanted).await? else {
+        let mut context = self.context(facts, 0);
+        let Some((record, quiet)) = record::take_record(&mut context, table.oid, wanted).await? else {
             return Ok(AbandonOutcome::Nothing);
         };
         let then = record.facts(&facts.session);
         let begun = sql::parse(record.statement()).ok().and_then(|statements| statements.into_iter().next());
         let plan = begun.and_then(|begun| plan::plan(&begun, &then, &limits).ok());
         let Some(plan) = plan.filter(|plan| record.is_plan(plan)) else {
-            execution.release_record(table.oid).await?;
+            record::release_record(&mut context, table.oid).await?;
             return Ok(AbandonOutcome::Nothing);
         };
-        let mut execution = self.execution(&then, 0);
-        execution.resume(record, &plan, table, quiet);
-        Ok(if execution.abandon(&plan).await? { AbandonOutcome::Undone } else { AbandonOutcome::NotNow })
+        let mut run = Run::resumed(self.context(&then, 0), record, &plan, table, quiet);
+        Ok(if run.abandon(&plan).await? { AbandonOutcome::Undone } else { AbandonOutcome::NotNow })
     }
 
     /// In a transaction of the client's nothing of that can be done; what the statement would find there is not told to be there
@@ -108,7 +108,7 @@ impl Session {
         let plans = self.shared.config.proxy.mode == Mode::Plan && facts.session.in_transaction;
         let Class::Ddl(ddl) = &statement.class else { return Ok(None) };
         let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(None) };
-        let record = self.execution(facts, 0).any_record(table.id.oid).await?;
+        let record = record::any_record(&mut self.context(facts, 0), table.id.oid).await?;
         // Any other statement fails by what it finds, or takes it away.
         let may_skip = ddl.if_exists || ddl.if_not_exists || ddl.parts.iter().any(|part| part.missing_ok);
         if !may_skip || !record.is_some_and(|record| record.touches(ddl)) {
@@ -126,7 +126,7 @@ impl Session {
     pub(super) async fn explained(&mut self, statement: &Statement, facts: &Facts) -> Result<Option<String>, RunError> {
         let Some(table) = self.may_be_unfinished(statement, facts) else { return Ok(None) };
         let limits = self.limits();
-        let Some(record) = self.execution(facts, 0).on_record(table.oid, &statement.text).await? else {
+        let Some(record) = record::on_record(&mut self.context(facts, 0), table.oid, &statement.text).await? else {
             return Ok(None);
         };
         let plan = plan::plan(statement, &record.facts(&facts.session), &limits).ok();

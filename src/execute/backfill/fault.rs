@@ -2,8 +2,9 @@
 //!
 //! Invariant: SQLSTATE and message stay the server's; the log sees neither the row nor its key.
 
-use super::{BackfillRun, BatchOutcome};
-use crate::execute::{Reply, Run, RunError};
+use crate::execute::backfill::{self, BackfillRun, BatchOutcome};
+use crate::execute::context::Context;
+use crate::execute::outcome::{Reply, RunError};
 use crate::lanes::nap_sql;
 use crate::wire::error_response::ServerError;
 use std::ops::Range;
@@ -22,59 +23,59 @@ const KEY_SQL: &str = "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.quote_ide
      pg_catalog.pg_attribute a WHERE i.indisprimary AND i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
      AND a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.number";
 
-impl Run<'_> {
+impl BackfillRun<'_> {
     /// The server's error, in the client's terms; with the row's place and key, if a batch of one row met it.
     pub(super) async fn at_fault(
-        &mut self,
-        filling: &BackfillRun<'_>,
+        &self,
+        context: &mut Context<'_>,
         leaf: usize,
         batch: &Range<u64>,
         error: ServerError,
     ) -> Result<RunError, RunError> {
         let single = batch.end - batch.start == 1 && is_of_a_row(error.sqlstate());
-        let (Some(leaf), Some(step), true) = (filling.leaves.get(leaf), filling.phase.steps.first(), single) else {
+        let (Some(leaf), Some(step), true) = (self.leaves.get(leaf), self.phase.steps.first(), single) else {
             return Ok(RunError::Server(ServerError::new(error.with_position(|_| None))));
         };
-        let tid = filling.places.tid(batch.start);
+        let tid = self.places.tid(batch.start);
         let mut detail = error.field(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
         detail.push_str(&format!("It is the row at ctid {tid} of {}", leaf.name));
         // To read it would be to plan a query of somebody else's table, which may call code of his.
-        let watched = filling.what.watched;
-        if !watched && let Some(key) = self.key_of(leaf.oid, &leaf.name.quoted(), &tid).await? {
+        let watched = self.what.watched;
+        if !watched && let Some(key) = key_of(context, leaf.oid, &leaf.name.quoted(), &tid).await? {
             detail.push_str(&format!(", {key}"));
         }
         detail.push('.');
-        let detail = self.channel.words(&detail).into_owned();
+        let detail = context.channel().words(&detail).into_owned();
         let error = ServerError::new(error.restated(&[(b'D', &detail)], b""));
-        Ok(self.failed(step, error, &Reply::default()))
+        Ok(context.failed(step, error, &Reply::default()))
     }
+}
 
-    /// `key (id)=(17)`, as the server writes keys; none: there is none, or it cannot be read.
-    async fn key_of(&mut self, oid: u32, name: &str, tid: &str) -> Result<Option<String>, RunError> {
-        let Some(json) = self.said(KEY_SQL, &[&oid.to_string()]).await? else { return Ok(None) };
-        let columns: Vec<String> = serde_json::from_str(&json).unwrap_or_default();
-        if columns.is_empty() {
-            return Ok(None);
-        }
-        let values: Vec<String> = columns.iter().map(|column| format!("{column}::pg_catalog.text")).collect();
-        let sql = format!(
-            "SELECT pg_catalog.concat_ws(', ', {}) FROM ONLY {name} \
-             WHERE ctid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.tid",
-            values.join(", ")
-        );
-        let values = self.said(&sql, &[tid]).await?;
-        Ok(values.map(|values| format!("key ({})=({values})", columns.join(", "))))
+/// `key (id)=(17)`, as the server writes keys; none: there is none, or it cannot be read.
+async fn key_of(context: &mut Context<'_>, oid: u32, name: &str, tid: &str) -> Result<Option<String>, RunError> {
+    let Some(json) = said(context, KEY_SQL, &[&oid.to_string()]).await? else { return Ok(None) };
+    let columns: Vec<String> = serde_json::from_str(&json).unwrap_or_default();
+    if columns.is_empty() {
+        return Ok(None);
     }
+    let values: Vec<String> = columns.iter().map(|column| format!("{column}::pg_catalog.text")).collect();
+    let sql = format!(
+        "SELECT pg_catalog.concat_ws(', ', {}) FROM ONLY {name} \
+         WHERE ctid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.tid",
+        values.join(", ")
+    );
+    let values = said(context, &sql, &[tid]).await?;
+    Ok(values.map(|values| format!("key ({})=({values})", columns.join(", "))))
+}
 
-    /// The one text that a question is answered with, in a short transaction.
-    async fn said(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
-        let mut batch = self.open(None, false)?;
-        self.channel.put_question(&mut batch, sql, parameters);
-        batch.statement("COMMIT", &[]);
-        let nap = nap_sql(super::COVER, "backfill: which row cannot be filled");
-        let BatchOutcome::Done(answer) = self.short(batch, &nap, None).await? else { return Ok(None) };
-        Ok(answer.value().map(|value| self.channel.text(value)))
-    }
+/// The one text that a question is answered with, in a short transaction.
+async fn said(context: &mut Context<'_>, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
+    let mut batch = backfill::open(context, None, false)?;
+    context.channel().put_question(&mut batch, sql, parameters);
+    batch.statement("COMMIT", &[]);
+    let nap = nap_sql(super::COVER, "backfill: which row cannot be filled");
+    let BatchOutcome::Done(answer) = backfill::short(context, batch, &nap, None).await? else { return Ok(None) };
+    Ok(answer.value().map(|value| context.channel().text(value)))
 }
 
 #[cfg(test)]

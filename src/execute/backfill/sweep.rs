@@ -5,12 +5,15 @@
 //! want; these are filled, until a look brings none: that look is the proof that nothing was forgotten. Nobody makes new
 //! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
 
+use super::COVER;
 use super::range::Walk;
 use super::watch::not_any_more;
-use super::{BackfillRun, BatchKind, BatchOutcome, COVER};
 use crate::catalog::trust;
-use crate::execute::attempt::set_local;
-use crate::execute::{Run, RunError};
+use crate::execute::backfill::{self, BackfillRun, BatchKind, BatchOutcome, watch};
+use crate::execute::context::Context;
+use crate::execute::outcome::RunError;
+use crate::execute::state::RunState;
+use crate::execute::timing::set_local;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::plan::Filled;
@@ -32,36 +35,41 @@ struct SweepFinding {
     whole: bool,
 }
 
-impl Run<'_> {
-    pub(super) async fn sweep(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
-        filling.progress.sweeping = true;
+impl BackfillRun<'_> {
+    pub(super) async fn sweep(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+        self.progress.sweeping = true;
         let mut whole_looks = 0;
         loop {
-            self.between(filling).await?;
-            let found = self.look(filling).await?;
+            self.between(context, state).await?;
+            let found = self.look(context).await?;
             if found.pages.is_empty() {
                 return Ok(());
             }
-            filling.still = 0;
-            self.fill_pages(filling, &found.pages).await?;
+            self.still = 0;
+            self.fill_pages(context, state, &found.pages).await?;
             whole_looks += u32::from(found.whole);
-            if found.whole && (filling.still > 0 || whole_looks >= MOST_WHOLE_LOOKS) {
-                tracing::info!(table = %filling.what.table, "rows without a value remain: it is what they were given");
+            if found.whole && (self.still > 0 || whole_looks >= MOST_WHOLE_LOOKS) {
+                tracing::info!(table = %self.what.table, "rows without a value remain: it is what they were given");
                 return Ok(());
             }
-            if filling.still > 0 {
+            if self.still > 0 {
                 // Every row gets its chance once, those of which the look has not told too.
-                return self.all_pages_again(filling).await;
+                return self.all_pages_again(context, state).await;
             }
         }
     }
 
     /// Those with locked rows come last, and are waited for only when there is nothing else to do.
-    async fn fill_pages(&mut self, filling: &mut BackfillRun<'_>, pages: &[(usize, Vec<u64>)]) -> Result<(), RunError> {
-        let what = filling.what;
+    async fn fill_pages(
+        &mut self,
+        context: &mut Context<'_>,
+        state: &mut RunState,
+        pages: &[(usize, Vec<u64>)],
+    ) -> Result<(), RunError> {
+        let what = self.what;
         let mut queue: VecDeque<(usize, &[Filled], Walk)> = VecDeque::new();
         for (leaf, pages) in pages {
-            for range in filling.places.of_pages(pages) {
+            for range in self.places.of_pages(pages) {
                 let walks = subsets(&what.columns).map(|columns| (*leaf, columns, Walk::new(range.clone())));
                 queue.extend(walks);
             }
@@ -69,7 +77,7 @@ impl Run<'_> {
         let (mut in_vain, mut times) = (0, 0);
         while let Some((leaf, columns, mut walk)) = queue.pop_front() {
             let before = walk.at();
-            self.walk(filling, leaf, columns, &mut walk, BatchKind::Counting).await?;
+            self.walk(context, state, leaf, columns, &mut walk, BatchKind::Counting).await?;
             if walk.at() > before {
                 (in_vain, times) = (0, 0);
             } else {
@@ -80,30 +88,30 @@ impl Run<'_> {
             }
             if in_vain > 0 && in_vain >= queue.len() {
                 (in_vain, times) = (0, times + 1);
-                self.locked(filling, times).await?;
+                self.locked(context, times).await?;
             }
         }
         Ok(())
     }
 
-    async fn all_pages_again(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
-        let what = filling.what;
-        let listing = self.listing(what, filling.phase, filling.waiting).await?;
-        for leaf in 0..filling.leaves.len() {
-            let known = filling.leaves.get(leaf).map(|leaf| leaf.oid);
+    async fn all_pages_again(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+        let what = self.what;
+        let listing = backfill::listing(context, what, self.phase, self.waiting).await?;
+        for leaf in 0..self.leaves.len() {
+            let known = self.leaves.get(leaf).map(|leaf| leaf.oid);
             let now = listing.leaves.iter().find(|now| Some(now.oid) == known);
-            let end = now.map_or(0, |now| now.pages) * filling.places.lines;
+            let end = now.map_or(0, |now| now.pages) * self.places.lines;
             for columns in subsets(&what.columns) {
-                self.walk(filling, leaf, columns, &mut Walk::new(0..end), BatchKind::Plain).await?;
+                self.walk(context, state, leaf, columns, &mut Walk::new(0..end), BatchKind::Plain).await?;
             }
         }
         Ok(())
     }
 
     /// Reads all tables, in one snapshot.
-    async fn look(&mut self, filling: &mut BackfillRun<'_>) -> Result<SweepFinding, RunError> {
-        let what = filling.what;
-        let oids: Vec<String> = filling.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
+    async fn look(&mut self, context: &mut Context<'_>) -> Result<SweepFinding, RunError> {
+        let what = self.what;
+        let oids: Vec<String> = self.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
         // A table that has come meanwhile has no old rows of ours.
         let sql = format!(
             "/* pgsluice: looking for old rows that were moved */ \
@@ -115,17 +123,17 @@ impl Run<'_> {
             what.wanting(),
             oids.join(",")
         );
-        let nap = nap_sql(COVER, &self.channel.words(&format!("backfill of {}", what.table)));
+        let nap = nap_sql(COVER, &context.channel().words(&format!("backfill of {}", what.table)));
         let mut times = 0;
         loop {
-            let mut batch = self.open_look(what)?;
+            let mut batch = watch::open_look(context, what)?;
             batch.statement(&sql, &[]);
             batch.statement("COMMIT", &[]);
-            match self.short(batch, &nap, None).await? {
-                BatchOutcome::Done(answer) => return Ok(found(filling, &answer.rows)),
+            match backfill::short(context, batch, &nap, None).await? {
+                BatchOutcome::Done(answer) => return Ok(found(self, &answer.rows)),
                 BatchOutcome::Locked | BatchOutcome::TooLong => {
                     times += 1;
-                    self.locked(filling, times).await?;
+                    self.locked(context, times).await?;
                 }
                 BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
                     if let Some(reason) = trust::untrue(error.message()).filter(|_| what.watched) {
@@ -138,50 +146,51 @@ impl Run<'_> {
     }
 
     /// Statistics of what was filled. Who keeps it from that (a VACUUM, say) will make them himself.
-    pub(super) async fn analyze(&mut self, filling: &BackfillRun<'_>) -> Result<(), RunError> {
-        if !self.config.backfill.analyze {
+    pub(super) async fn analyze(&self, context: &mut Context<'_>) -> Result<(), RunError> {
+        if !context.config().backfill.analyze {
             return Ok(());
         }
-        let what = filling.what;
+        let what = self.what;
         let mut tables: Vec<RelationName> = vec![what.table.clone()];
         // A partitioned table's takes its partitions along; an inheritance parent's knows of its children only as a whole.
-        let root = self.facts.relations.iter().filter_map(|asked| asked.found.as_ref()).find(|r| r.id.oid == what.oid);
+        let root =
+            context.facts().relations.iter().filter_map(|asked| asked.found.as_ref()).find(|r| r.id.oid == what.oid);
         if root.is_none_or(|root| root.kind != RelationKind::PartitionedTable) {
-            tables.extend(filling.leaves.iter().filter(|leaf| leaf.oid != what.oid).map(|leaf| leaf.name.clone()));
+            tables.extend(self.leaves.iter().filter(|leaf| leaf.oid != what.oid).map(|leaf| leaf.name.clone()));
         }
         let columns: Vec<&str> = what.columns.iter().map(|filled| filled.column.as_str()).collect();
         for table in tables {
-            if let Some(stop) = self.interrupted() {
+            if let Some(stop) = context.interrupted() {
                 return Err(stop);
             }
             let analyze = format!("ANALYZE {} ({})", table.quoted(), columns.join(", "));
-            self.analyze_table(&table, &analyze).await?;
+            analyze_table(context, &table, &analyze).await?;
         }
         Ok(())
     }
+}
 
-    /// Outside a transaction, so that the locks of a partitioned table's parts are not held together.
-    async fn analyze_table(&mut self, table: &RelationName, analyze: &str) -> Result<(), RunError> {
-        let own = Duration::from_millis(self.facts.session.lock_timeout_ms);
-        let mut before = Batch::new();
-        before.statement(&session_wide(self.row_timeout()), &[]);
-        self.channel.ask(before, None).await?;
-        let error = self.channel.ask_one(analyze, &[]).await?.error;
-        self.channel.cancel_settled().await;
-        self.channel.ask_one(&session_wide(own), &[]).await?;
-        match error {
-            // The session's timeout is no reason to undo what is done.
-            Some(error)
-                if error.sqlstate() == sqlstate::QUERY_CANCELED && !error.message().contains("statement timeout") =>
-            {
-                self.cancelled_by(Some(error))
-            }
-            Some(error) => {
-                tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
-                Ok(())
-            }
-            None => Ok(()),
+/// Outside a transaction, so that the locks of a partitioned table's parts are not held together.
+async fn analyze_table(context: &mut Context<'_>, table: &RelationName, analyze: &str) -> Result<(), RunError> {
+    let own = Duration::from_millis(context.facts().session.lock_timeout_ms);
+    let mut before = Batch::new();
+    before.statement(&session_wide(backfill::row_timeout(context)), &[]);
+    context.channel_mut().ask(before, None).await?;
+    let error = context.channel_mut().ask_one(analyze, &[]).await?.error;
+    context.channel().cancel_settled().await;
+    context.channel_mut().ask_one(&session_wide(own), &[]).await?;
+    match error {
+        // The session's timeout is no reason to undo what is done.
+        Some(error)
+            if error.sqlstate() == sqlstate::QUERY_CANCELED && !error.message().contains("statement timeout") =>
+        {
+            context.cancelled_by(Some(error))
         }
+        Some(error) => {
+            tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 

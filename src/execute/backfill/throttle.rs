@@ -5,13 +5,14 @@
 //! line. While one of them says so the backfill naps, with the reason in the nap's comment. What cannot be seen (a lag
 //! that the role may not read) holds nothing up; a condition that fails does, as nobody knows what it would have said.
 
-use super::{BackfillRun, BatchOutcome, COVER};
+use super::COVER;
 use crate::config::Backfill as Settings;
-use crate::execute::{Run, RunError};
+use crate::execute::backfill::{self, BackfillRun, BatchOutcome};
+use crate::execute::context::Context;
+use crate::execute::outcome::RunError;
 use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
-use crate::report::Report;
-use crate::report::in_words;
+use crate::report::{Report, in_words};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
@@ -171,86 +172,88 @@ fn question(settings: &Settings) -> Option<String> {
         .then(|| format!("SELECT pg_catalog.jsonb_build_object({})::pg_catalog.text", fields.join(", ")))
 }
 
-impl Run<'_> {
+impl BackfillRun<'_> {
     /// Comes back when nothing says that the backfill is to pause.
-    pub(super) async fn throttle(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
-        filling.throttle.others.own += OWN;
-        if filling.throttle.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+    pub(super) async fn throttle(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
+        self.throttle.others.own += OWN;
+        if self.throttle.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
         loop {
-            self.look_at_load(filling).await?;
-            filling.throttle.looked = Some(Instant::now());
-            if filling.throttle.reason(&self.config.backfill).is_none() {
-                filling.throttle.paused = None;
+            self.look_at_load(context).await?;
+            self.throttle.looked = Some(Instant::now());
+            if self.throttle.reason(&context.config().backfill).is_none() {
+                self.throttle.paused = None;
                 return Ok(());
             }
-            let since = *filling.throttle.paused.get_or_insert_with(Instant::now);
-            if since.elapsed() >= self.config.backfill.pause_limit {
-                return Err(self.paused_too_long(filling));
+            let since = *self.throttle.paused.get_or_insert_with(Instant::now);
+            if since.elapsed() >= context.config().backfill.pause_limit {
+                return Err(self.paused_too_long(context));
             }
-            if let Some(stop) = self.interrupted() {
+            if let Some(stop) = context.interrupted() {
                 return Err(stop);
             }
-            self.time_left()?;
-            self.tell_progress(filling);
+            backfill::time_left(context)?;
+            self.tell_progress(context);
         }
     }
 
     /// With a nap behind each question: a short one, or one as long as a look is good for while it pauses.
-    async fn look_at_load(&mut self, filling: &mut BackfillRun<'_>) -> Result<(), RunError> {
-        let settings = &self.config.backfill;
-        let table = &filling.what.table;
-        let (nap, why) = match filling.throttle.reason(settings) {
+    async fn look_at_load(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
+        let settings = &context.config().backfill;
+        let table = &self.what.table;
+        let (nap, why) = match self.throttle.reason(settings) {
             Some(reason) => (PAUSED_LOOK_EVERY, format!("backfill of {table}, paused: {reason}")),
             None => (COVER, format!("backfill of {table}, between two batches")),
         };
-        let nap = nap_sql(nap, &self.channel.words(&why));
+        let nap = nap_sql(nap, &context.channel().words(&why));
         if let Some(question) = question(settings) {
-            let mut batch = self.open(None, false)?;
-            self.channel.put_question(&mut batch, &question, &[]);
+            let mut batch = backfill::open(context, None, false)?;
+            context.channel().put_question(&mut batch, &question, &[]);
             batch.statement("COMMIT", &[]);
-            let ended = self.short(batch, &nap, None).await?;
-            filling.throttle.others.own += OWN;
-            filling.throttle.seen = match ended {
+            let ended = backfill::short(context, batch, &nap, None).await?;
+            self.throttle.others.own += OWN;
+            self.throttle.seen = match ended {
                 BatchOutcome::Done(answer) => {
-                    serde_json::from_str(&self.channel.text(answer.value().unwrap_or_default())).unwrap_or_default()
+                    serde_json::from_str(&context.channel().text(answer.value().unwrap_or_default()))
+                        .unwrap_or_default()
                 }
                 _ => Seen::default(),
             };
-            if let Some(ended) = filling.throttle.seen.ended {
-                filling.throttle.others.counted(ended, Instant::now());
+            if let Some(ended) = self.throttle.seen.ended {
+                self.throttle.others.counted(ended, Instant::now());
             }
         }
         if let Some(condition) = &settings.condition {
-            let mut batch = self.open(Some(CONDITION_TIMEOUT), false)?;
+            let mut batch = backfill::open(context, Some(CONDITION_TIMEOUT), false)?;
             batch.statement("SET TRANSACTION READ ONLY", &[]);
             // The line ends a comment that the condition may end with.
             batch.statement(&format!("SELECT CASE WHEN (\n{condition}\n) THEN 1 ELSE 0 END"), &[]);
             batch.statement("COMMIT", &[]);
-            filling.throttle.others.own += OWN;
-            filling.throttle.condition = Some(match self.short(batch, &nap, Some(CONDITION_TIMEOUT)).await? {
-                BatchOutcome::Done(answer) if answer.value() == Some("1") => Condition::True,
-                BatchOutcome::Done(_) => Condition::NotTrue,
-                BatchOutcome::Locked => Condition::Failed("it waits for a lock".to_owned()),
-                BatchOutcome::TooLong => {
-                    Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT)))
-                }
-                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
-                    Condition::Failed(error.message().to_owned())
-                }
-            });
+            self.throttle.others.own += OWN;
+            self.throttle.condition =
+                Some(match backfill::short(context, batch, &nap, Some(CONDITION_TIMEOUT)).await? {
+                    BatchOutcome::Done(answer) if answer.value() == Some("1") => Condition::True,
+                    BatchOutcome::Done(_) => Condition::NotTrue,
+                    BatchOutcome::Locked => Condition::Failed("it waits for a lock".to_owned()),
+                    BatchOutcome::TooLong => {
+                        Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT)))
+                    }
+                    BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
+                        Condition::Failed(error.message().to_owned())
+                    }
+                });
             // There was no nap behind it.
-            if matches!(filling.throttle.condition, Some(Condition::Failed(_))) {
-                self.nap(PAUSED_LOOK_EVERY, &why).await?;
+            if matches!(self.throttle.condition, Some(Condition::Failed(_))) {
+                backfill::nap(context, PAUSED_LOOK_EVERY, &why).await?;
             }
         }
         Ok(())
     }
 
-    fn paused_too_long(&self, filling: &BackfillRun<'_>) -> RunError {
-        let limit = in_words(self.config.backfill.pause_limit);
-        let reason = filling.throttle.reason(&self.config.backfill).unwrap_or_default();
+    fn paused_too_long(&self, context: &Context<'_>) -> RunError {
+        let limit = in_words(context.config().backfill.pause_limit);
+        let reason = self.throttle.reason(&context.config().backfill).unwrap_or_default();
         RunError::Report(
             Report::error(sqlstate::QUERY_CANCELED, format!("canceling a backfill that has paused for {limit}"))
                 .detail(format!("It paused because {reason}."))

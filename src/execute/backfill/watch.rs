@@ -9,11 +9,13 @@
 //! Limit: a schema can be renamed, and another take its name, in the instant between the question and the UPDATE, by its owner if
 //! he may create schemas.
 
-use super::{BackfillRun, BatchOutcome};
 use crate::catalog::trust::{self, Watch};
 use crate::config::Autovacuum;
-use crate::execute::attempt::set_local;
-use crate::execute::{Run, RunError};
+use crate::execute::backfill::{self, BackfillRun, BatchOutcome};
+use crate::execute::context::Context;
+use crate::execute::objects::unquoted;
+use crate::execute::outcome::RunError;
+use crate::execute::timing::set_local;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::Backfill;
@@ -21,51 +23,51 @@ use crate::report::Report;
 use crate::wire::message::Batch;
 use std::time::Duration;
 
-impl Run<'_> {
-    /// The beginning of a short transaction that is sure of what it works on. `only`: without what is under it.
-    pub(super) fn open_on(
-        &self,
-        table: &RelationName,
-        only: bool,
-        longest: Option<Duration>,
-        quiet: bool,
-    ) -> Result<Batch, RunError> {
-        let mut batch = Batch::new();
-        batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
-        batch.statement(&set_local("lock_timeout", self.table_timeout()), &[]);
-        let only = if only { "ONLY " } else { "" };
-        batch.statement(&format!("LOCK TABLE {only}{} IN SHARE UPDATE EXCLUSIVE MODE", table.quoted()), &[]);
-        self.put_settings(&mut batch, longest, quiet)?;
-        Ok(batch)
-    }
+/// The beginning of a short transaction that is sure of what it works on. `only`: without what is under it.
+pub(super) fn open_on(
+    context: &Context<'_>,
+    table: &RelationName,
+    only: bool,
+    longest: Option<Duration>,
+    quiet: bool,
+) -> Result<Batch, RunError> {
+    let mut batch = Batch::new();
+    batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
+    batch.statement(&set_local("lock_timeout", table_timeout(context)), &[]);
+    let only = if only { "ONLY " } else { "" };
+    batch.statement(&format!("LOCK TABLE {only}{} IN SHARE UPDATE EXCLUSIVE MODE", table.quoted()), &[]);
+    backfill::put_settings(context, &mut batch, longest, quiet)?;
+    Ok(batch)
+}
 
-    /// A little longer than after which an autovacuum gives way, if it is to.
-    fn table_timeout(&self) -> Duration {
-        let deadlock = Duration::from_millis(self.facts.session.deadlock_timeout_ms);
-        match self.config.locks.autovacuum {
-            Autovacuum::Wait => self.row_timeout(),
-            Autovacuum::Cancel | Autovacuum::Outwait => self.row_timeout().max(deadlock + deadlock / 5),
-        }
+/// A little longer than after which an autovacuum gives way, if it is to.
+fn table_timeout(context: &Context<'_>) -> Duration {
+    let deadlock = Duration::from_millis(context.facts().session.deadlock_timeout_ms);
+    match context.config().locks.autovacuum {
+        Autovacuum::Wait => backfill::row_timeout(context),
+        Autovacuum::Cancel | Autovacuum::Outwait => backfill::row_timeout(context).max(deadlock + deadlock / 5),
     }
+}
 
+impl BackfillRun<'_> {
     /// Whose code an UPDATE of a table would run, unless that is known. `None`: none that may not.
     pub(super) async fn look_whose_code(
         &mut self,
-        filling: &mut BackfillRun<'_>,
+        context: &mut Context<'_>,
         leaf: usize,
     ) -> Result<Option<BatchOutcome>, RunError> {
-        let Some(table) = filling.leaves.get(leaf).filter(|leaf| filling.what.watched && leaf.known.is_none()) else {
+        let Some(table) = self.leaves.get(leaf).filter(|leaf| self.what.watched && leaf.known.is_none()) else {
             return Ok(None);
         };
         let (name, oid) = (table.name.clone(), table.oid);
-        let columns = column_names(filling.what);
-        let watch = Watch { columns: &columns, quiet: filling.what.quiet };
-        let mut batch = self.open_on(&name, true, None, false)?;
+        let columns = column_names(self.what);
+        let watch = Watch { columns: &columns, quiet: self.what.quiet };
+        let mut batch = open_on(context, &name, true, None, false)?;
         batch.statement(&trust::called(&name, oid), &[]);
         batch.statement(&watch.question(), &[&oid.to_string()]);
         batch.statement("COMMIT", &[]);
-        let nap = nap_sql(super::COVER, &self.channel.words(&format!("backfill of {}", filling.what.table)));
-        let answer = match self.short(batch, &nap, None).await? {
+        let nap = nap_sql(super::COVER, &context.channel().words(&format!("backfill of {}", self.what.table)));
+        let answer = match backfill::short(context, batch, &nap, None).await? {
             BatchOutcome::Done(answer) => answer,
             BatchOutcome::Refused(error) if trust::untrue(error.message()).is_some() => {
                 return Ok(Some(BatchOutcome::Moved(error)));
@@ -75,7 +77,7 @@ impl Run<'_> {
         let mut values = answer.rows.into_iter().next().unwrap_or_default().into_iter();
         match (values.next().flatten(), values.next().flatten()) {
             (Some(code), Some(known)) if trust::may_run(&code) => {
-                if let Some(leaf) = filling.leaves.get_mut(leaf) {
+                if let Some(leaf) = self.leaves.get_mut(leaf) {
                     leaf.known = Some(known);
                 }
                 Ok(None)
@@ -87,33 +89,33 @@ impl Run<'_> {
     }
 
     /// What a batch has before its UPDATE.
-    pub(super) fn open_batch(&self, filling: &BackfillRun<'_>, leaf: usize) -> Result<Batch, RunError> {
-        let (longest, quiet) = (Some(filling.longest), filling.what.quiet);
-        let Some(leaf) = filling.leaves.get(leaf).filter(|_| filling.what.watched) else {
-            return self.open(longest, quiet);
+    pub(super) fn open_batch(&self, context: &Context<'_>, leaf: usize) -> Result<Batch, RunError> {
+        let (longest, quiet) = (Some(self.longest), self.what.quiet);
+        let Some(leaf) = self.leaves.get(leaf).filter(|_| self.what.watched) else {
+            return backfill::open(context, longest, quiet);
         };
-        let mut batch = self.open_on(&leaf.name, true, longest, quiet)?;
+        let mut batch = open_on(context, &leaf.name, true, longest, quiet)?;
         batch.statement(&trust::unchanged(&leaf.name, leaf.oid, leaf.known.as_deref().unwrap_or_default()), &[]);
-        Ok(batch)
-    }
-
-    /// What a look at all tables has before its SELECT.
-    pub(super) fn open_look(&self, what: &Backfill) -> Result<Batch, RunError> {
-        if !what.watched {
-            return self.open(None, false);
-        }
-        let columns = column_names(what);
-        let watch = Watch { columns: &columns, quiet: what.quiet };
-        let mut batch = self.open_on(&what.table, false, None, false)?;
-        batch.statement(&trust::called(&what.table, what.oid), &[]);
-        batch.statement(&watch.assertion_of_tree(), &[&what.oid.to_string()]);
         Ok(batch)
     }
 }
 
+/// What a look at all tables has before its SELECT.
+pub(super) fn open_look(context: &Context<'_>, what: &Backfill) -> Result<Batch, RunError> {
+    if !what.watched {
+        return backfill::open(context, None, false);
+    }
+    let columns = column_names(what);
+    let watch = Watch { columns: &columns, quiet: what.quiet };
+    let mut batch = open_on(context, &what.table, false, None, false)?;
+    batch.statement(&trust::called(&what.table, what.oid), &[]);
+    batch.statement(&watch.assertion_of_tree(), &[&what.oid.to_string()]);
+    Ok(batch)
+}
+
 /// As the catalogue has them.
 fn column_names(what: &Backfill) -> Vec<String> {
-    what.columns.iter().map(|filled| crate::execute::pending_undo::unquoted(&filled.column)).collect()
+    what.columns.iter().map(|filled| unquoted(&filled.column)).collect()
 }
 
 /// Why the rows are not filled to the end.

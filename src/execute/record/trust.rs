@@ -6,8 +6,8 @@
 //!
 //! The lock of who works on it is an advisory lock, which anybody can take: a session whose role may not change the table has none.
 
-use super::Record;
 use crate::catalog::record::RecordRow;
+use crate::execute::record::Record;
 use crate::pg::sqlstate;
 use crate::report::Report;
 

@@ -1,0 +1,325 @@
+//! What a statement is run with: the server channel, the settings, the facts, and when it began.
+//!
+//! It owns nothing that a run changes. It keeps true that every error of the server's reaches the client in the terms of the client's own
+//! statement, and that a cancel is heard wherever the proxy waits.
+
+use crate::backend::{Answer, BackendLost, ServerChannel};
+use crate::catalog::Facts;
+use crate::catalog::identity::NAMES_SQL;
+use crate::catalog::query::array;
+use crate::config::Config;
+use crate::execute::budget::SizeGuess;
+use crate::execute::outcome::{Reply, RunError, STALE};
+use crate::execute::server_error::{contains_nulls, outside_bounds, with_name};
+use crate::execute::timing::jitter;
+use crate::execute::turn::Turn;
+use crate::lanes;
+use crate::metrics::Metrics;
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::Step;
+use crate::report::{Report, Severity};
+use crate::wire::error_response::ServerError;
+use crate::wire::message::Batch;
+use std::time::{Duration, Instant};
+
+/// A question is put again if a cancel struck it.
+const QUESTIONS: usize = 100;
+
+/// Nobody cancels the same session more often, unless by a program.
+const GIVE_TRIES: usize = 100;
+
+/// Everything that running a statement needs, and nothing that it may choose.
+#[derive(Debug)]
+pub struct Context<'a> {
+    channel: &'a mut ServerChannel,
+    config: &'a Config,
+    metrics: &'a Metrics,
+    facts: &'a Facts,
+    /// Where the client's text stands in the string it sent: characters before it, for error positions.
+    offset: usize,
+    /// When the statement began: the session's `statement_timeout` counts from here.
+    begun: Instant,
+    /// The lanes that the statement has until it is over.
+    turn: Option<&'a Turn>,
+    size_guess: SizeGuess,
+}
+
+impl<'a> Context<'a> {
+    /// The statement begins now.
+    pub fn new(channel: &'a mut ServerChannel, config: &'a Config, metrics: &'a Metrics, facts: &'a Facts) -> Self {
+        Self {
+            channel,
+            config,
+            metrics,
+            facts,
+            offset: 0,
+            begun: Instant::now(),
+            turn: None,
+            size_guess: SizeGuess::Any,
+        }
+    }
+
+    /// `offset`: the characters before the client's statement in the string that it sent.
+    #[must_use]
+    pub fn at(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+
+    /// `turn`: the lanes that the statement has until it is over.
+    #[must_use]
+    pub fn in_turn(self, turn: Option<&'a Turn>) -> Self {
+        Self { turn, ..self }
+    }
+
+    /// What is known of the statement's time.
+    #[must_use]
+    pub fn guessing(self, size_guess: SizeGuess) -> Self {
+        Self { size_guess, ..self }
+    }
+
+    pub(super) fn channel(&self) -> &ServerChannel {
+        self.channel
+    }
+
+    pub(super) fn channel_mut(&mut self) -> &mut ServerChannel {
+        self.channel
+    }
+
+    pub(super) fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    pub(super) fn metrics(&self) -> &'a Metrics {
+        self.metrics
+    }
+
+    pub(super) fn facts(&self) -> &'a Facts {
+        self.facts
+    }
+
+    pub(super) fn turn(&self) -> Option<&'a Turn> {
+        self.turn
+    }
+
+    /// A nap before the next try to undo or finish something; its answer holds the error of a cancel.
+    pub(super) async fn nap_to_undo(&mut self, time: Duration) -> Result<Answer, BackendLost> {
+        self.channel.ask_one(&lanes::nap_sql(time, "waiting to finish or undo"), &[]).await
+    }
+
+    pub(super) fn size_guess(&self) -> SizeGuess {
+        self.size_guess
+    }
+
+    /// When the statement began.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// An error of the client's statement, in its terms.
+    pub(super) fn ended(&self, error: ServerError) -> RunError {
+        if self.channel().client_gone() {
+            return RunError::ClientGone;
+        }
+        self.channel().take_cancelled();
+        let offset = self.offset;
+        RunError::Server(ServerError::new(error.with_position(|position| Some(position + offset))))
+    }
+
+    /// Takes back a failed try: its transaction, or its savepoint.
+    pub(super) async fn rollback_attempt(&mut self) -> Result<(), RunError> {
+        let mut batch = Batch::new();
+        if self.in_transaction() {
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        } else {
+            batch.statement("ROLLBACK", &[]);
+        }
+        self.channel_mut().ask(batch, None).await?;
+        Ok(())
+    }
+
+    /// Gives up for a reason of the proxy's: a transaction block is failed, as an error of the server's would have.
+    pub(super) async fn give_up_block(&mut self, stop: RunError) -> RunError {
+        if self.in_transaction() && self.channel().status() == b'T' {
+            let fail = self
+                .channel_mut()
+                .ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before has failed\"", &[])
+                .await;
+            if fail.is_err() {
+                return RunError::Lost;
+            }
+        }
+        stop
+    }
+
+    pub(super) async fn names(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<RelationName>, RunError> {
+        let rows = match self.surely(sql, parameters).await {
+            Ok(rows) => rows,
+            Err(RunError::Lost) => return Err(RunError::Lost),
+            Err(stop) => {
+                tracing::warn!(reason = stop.reason(), "what a schema change has left could not be asked for");
+                Vec::new()
+            }
+        };
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                let mut values = row.into_iter();
+                Some(RelationName { schema: values.next()?, name: values.next()?? })
+            })
+            .collect())
+    }
+
+    /// A question that no cancel keeps from being answered.
+    pub(super) async fn surely(
+        &mut self,
+        sql: &str,
+        parameters: &[&str],
+    ) -> Result<Vec<Vec<Option<String>>>, RunError> {
+        self.channel().cancel_settled().await;
+        for _ in 0..QUESTIONS {
+            let answer = self.channel_mut().ask_rows(sql, parameters).await?;
+            match answer.error {
+                None => return Ok(answer.rows),
+                Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {}
+                Some(error) => return Err(RunError::Server(error)),
+            }
+        }
+        Err(RunError::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
+    }
+
+    /// A NOTICE or WARNING of the proxy's, if the session wants to hear it.
+    pub(super) fn notify(&mut self, report: &Report) {
+        if !(self.facts().session.hushed && report.severity == Severity::Notice) {
+            self.channel_mut().notify(report);
+        }
+    }
+
+    pub(super) fn in_transaction(&self) -> bool {
+        self.facts().session.in_transaction
+    }
+
+    /// A step's error, as the client would have got it; the notices that came before it go first.
+    pub(super) fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> RunError {
+        self.channel_mut().send_to_client(&reply.notices());
+        let error = match &step.renamed {
+            Some(renamed) => with_name(&error, renamed),
+            None => error,
+        };
+        if let Some(column) = &step.not_null
+            && error.sqlstate() == sqlstate::CHECK_VIOLATION
+        {
+            return RunError::Server(contains_nulls(&error, column, self.facts().session.server_version));
+        }
+        if let Some(of) = step.bounds
+            && error.sqlstate() == sqlstate::CHECK_VIOLATION
+        {
+            return RunError::Server(outside_bounds(&error, of, self.facts().session.server_version));
+        }
+        if let Some(otherwise) = step.must_hold
+            && error.sqlstate() == sqlstate::DIVISION_BY_ZERO
+        {
+            if otherwise == STALE {
+                return RunError::Stale;
+            }
+            return RunError::Report(Report::error(sqlstate::SERIALIZATION_FAILURE, otherwise).hint("Try again."));
+        }
+        let offset = self.offset;
+        let frame = error.with_position(|position| {
+            if step.own {
+                return None;
+            }
+            let mapped = match step.inserted {
+                // PostgreSQL counts characters, from 1.
+                Some(inserted) => {
+                    let before = step.sql.get(..inserted.at)?.chars().count();
+                    let behind = (position + inserted.instead_of).saturating_sub(inserted.len);
+                    if position <= before { position } else { behind.max(1) }
+                }
+                None => position,
+            };
+            Some(mapped + offset)
+        });
+        RunError::Server(ServerError::new(frame))
+    }
+
+    /// What ends a run from outside, looked at between two statements.
+    pub fn interrupted(&self) -> Option<RunError> {
+        if self.channel().client_gone() {
+            return Some(RunError::ClientGone);
+        }
+        self.channel().take_cancelled().then(|| {
+            RunError::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request"))
+        })
+    }
+
+    /// A second cancel may strike this too; what was given is not given twice.
+    pub(super) async fn release_lanes(&mut self, mut lanes: Vec<u32>) -> Result<(), RunError> {
+        for _ in 0..GIVE_TRIES {
+            if lanes.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            lanes.iter().for_each(|lane| batch.statement(&lanes::give_lane_sql(*lane), &[]));
+            let done = self.channel_mut().ask(batch, None).await?.done;
+            lanes.drain(..done.min(lanes.len()));
+        }
+        tracing::warn!("a lane was not given back: it is when its session ends");
+        Ok(())
+    }
+
+    /// The relations that are still there, by their names of now.
+    pub(super) async fn names_now(&mut self, oids: &[u32]) -> Result<Vec<(u32, RelationName)>, RunError> {
+        let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+        let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
+        let named = |row: &Vec<Option<String>>| {
+            let name = RelationName { schema: row.get(1)?.clone(), name: row.get(2)?.clone()? };
+            Some((row.first()?.as_deref()?.parse().ok()?, name))
+        };
+        Ok(rows.iter().filter_map(named).collect())
+    }
+    /// The longest that this phase may wait.
+    pub(super) fn wait_limit(&self) -> Duration {
+        let session = &self.facts().session;
+        let mut limit = self.config().locks.deadline;
+        if session.lock_timeout_ms > 0 {
+            limit = limit.min(Duration::from_millis(session.lock_timeout_ms));
+        }
+        if session.statement_timeout_ms > 0 {
+            limit = limit.min(Duration::from_millis(session.statement_timeout_ms));
+        }
+        if self.holds_strong_lock() {
+            limit = limit.min(self.config().locks.in_transaction_wait);
+        }
+        limit
+    }
+
+    /// Others wait for what the client's transaction holds, for as long as that waits itself.
+    pub(super) fn holds_strong_lock(&self) -> bool {
+        let session = &self.facts().session;
+        session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application())
+    }
+
+    /// A nap moved at random, so that several proxies do not ask in step.
+    pub(super) fn spread(&self, nap: Duration) -> Duration {
+        nap.mul_f64((1.0 + self.config().locks.poll_jitter * (jitter() * 2.0 - 1.0)).max(0.0))
+    }
+
+    /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
+    pub(super) fn cancelled_by(&self, error: Option<ServerError>) -> Result<(), RunError> {
+        match error {
+            None => Ok(()),
+            Some(_) if self.channel().client_gone() => Err(RunError::ClientGone),
+            Some(error) => {
+                self.channel().take_cancelled();
+                Err(RunError::Server(error))
+            }
+        }
+    }
+
+    /// The end of the last nap.
+    pub(super) async fn finish_nap(&mut self) -> Result<(), RunError> {
+        let struck = self.channel_mut().finish_nap().await?;
+        self.cancelled_by(struck)
+    }
+}

@@ -1,0 +1,153 @@
+//! The record in the database: read, written and removed, and the lock of the session that is at work on it.
+//!
+//! It owns the SQL of a table's record. It keeps true that a record is written only on the table that it is about, by oid; and that no lock of
+//! a record is left behind, whatever a cancel does.
+
+use crate::backend::Answer;
+use crate::catalog::identity::{self, IDENTITY_SQL};
+use crate::catalog::record::{JOB_CLASS, RecordRow, question};
+use crate::execute::context::Context;
+use crate::execute::objects::known;
+use crate::execute::outcome::RunError;
+use crate::execute::record::Record;
+use crate::execute::timing::set_local;
+use crate::lanes;
+use crate::pg::relation::quote_literal;
+use crate::pg::{RelationName, sqlstate};
+use crate::plan::{CreatedObject, ObjectKind, ObjectName, Step};
+use crate::wire::message::Batch;
+use std::time::Duration;
+
+/// As long as others do not wait for it to be written.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Nobody cancels the same session more often, unless by a program.
+pub(super) const TRIES: usize = 20;
+
+pub(super) fn comment_sql(table: &RelationName, text: Option<&str>) -> String {
+    let text = text.map_or_else(|| "NULL".to_owned(), quote_literal);
+    format!("COMMENT ON TYPE {} IS {text}", table.quoted())
+}
+
+/// Tries to take the lock of who works on a table's record (`t` or `f`), or gives it back.
+pub(super) fn lock_sql(function: &str, oid: u32) -> String {
+    format!("SELECT pg_catalog.{function}({JOB_CLASS}, {})", lanes::signed(oid))
+}
+
+pub(super) async fn write_record_of(
+    context: &mut Context<'_>,
+    oid: u32,
+    quiet: bool,
+    text: Option<&str>,
+) -> Result<bool, RunError> {
+    // With the table its record is gone.
+    let Some((_, table)) = context.names_now(&[oid]).await?.pop() else { return Ok(true) };
+    let mut batch = Batch::new();
+    batch.statement("BEGIN", &[]);
+    batch.statement(&set_local("lock_timeout", PATIENCE), &[]);
+    if quiet {
+        batch.statement("SET LOCAL session_replication_role = replica", &[]);
+    }
+    let assertion = Step::assertion(&identity::is_called(&table, oid), "");
+    batch.statement(&assertion.sql, &[]);
+    batch.statement(&comment_sql(&table, text), &[]);
+    batch.statement("COMMIT", &[]);
+    let Some(error) = context.channel_mut().ask(batch, None).await?.error else { return Ok(true) };
+    context.channel_mut().ask_one("ROLLBACK", &[]).await?;
+    if error.sqlstate() == sqlstate::QUERY_CANCELED && text.is_some() {
+        context.cancelled_by(Some(error))?;
+    } else {
+        tracing::debug!(sqlstate = error.sqlstate(), "a record could not be written just now");
+    }
+    Ok(false)
+}
+
+pub(super) async fn forget(context: &mut Context<'_>, oid: u32, quiet: bool) -> Result<(), RunError> {
+    for _ in 0..TRIES {
+        context.channel().cancel_settled().await;
+        if write_record_of(context, oid, quiet, None).await? {
+            return Ok(());
+        }
+    }
+    tracing::warn!(
+        oid,
+        "the record of a schema change that is over could not be removed: COMMENT ON TYPE … IS NULL does it"
+    );
+    Ok(())
+}
+
+/// Gives the lock of a table's record back.
+///
+/// # Errors
+/// The backend is gone.
+pub async fn release_record(context: &mut Context<'_>, oid: u32) -> Result<(), RunError> {
+    context.surely(&lock_sql("pg_advisory_unlock", oid), &[]).await.map(|_| ())
+}
+
+/// What is on record of a table; with `lock`, its lock if nobody has it.
+pub(super) async fn look_at_record(
+    context: &mut Context<'_>,
+    oid: u32,
+    lock: bool,
+) -> Result<(bool, Option<RecordRow>), RunError> {
+    let mut batch = Batch::new();
+    if lock {
+        batch.statement(&lock_sql("pg_try_advisory_lock", oid), &[]);
+    }
+    let question = question(context.facts().session.server_version);
+    context.channel().put_question(&mut batch, &question, &[&oid.to_string()]);
+    let Answer { rows, error, .. } = context.channel_mut().ask(batch, None).await?;
+    let mut values = rows.into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_default());
+    let locked = lock && values.next().is_some_and(|value| value == "t");
+    if let Some(error) = error {
+        if locked {
+            release_record(context, oid).await?;
+        }
+        if error.sqlstate() == sqlstate::QUERY_CANCELED {
+            context.cancelled_by(Some(error))?;
+        }
+        return Ok((false, None));
+    }
+    let recorded = values.next().and_then(|json| serde_json::from_str(&context.channel().text(&json)).ok());
+    Ok((locked, recorded))
+}
+
+/// Whether the comment may be written over: there is none, or one of a change of which nothing is left.
+pub(super) async fn may_overwrite(context: &mut Context<'_>, text: Option<&str>) -> Result<bool, RunError> {
+    let Some(text) = text else { return Ok(true) };
+    let Some(record) = Record::from_text(text) else { return Ok(false) };
+    let things = objects_now(context, &record, |_| true).await?;
+    Ok(!things.contains(&true) && indexes_now(context, &record).await?.is_empty())
+}
+
+/// The indexes that a recorded plan has built, or is about to have built, and that are there.
+pub(super) async fn indexes_now(context: &mut Context<'_>, record: &Record) -> Result<Vec<u32>, RunError> {
+    let named = record.builds.iter().map(|(table, name)| ("index", *table, name.as_str()));
+    let parameters = identity::parameters(named);
+    let rows = context.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+    Ok(rows.iter().filter_map(|row| row.get(1)?.as_deref()?.parse().ok()).collect())
+}
+
+/// Whether the things that were made, of these kinds, are those of their names still.
+pub(super) async fn objects_now(
+    context: &mut Context<'_>,
+    record: &Record,
+    of: impl Fn(ObjectKind) -> bool,
+) -> Result<Vec<bool>, RunError> {
+    let named = |thing: &CreatedObject| match &thing.name {
+        ObjectName::Known(_) => thing.clone(),
+        ObjectName::Learned(slot) => {
+            let name = record.learned.get(*slot).cloned().unwrap_or_default();
+            CreatedObject { name: ObjectName::Known(name), ..thing.clone() }
+        }
+    };
+    let things: Vec<(CreatedObject, u32)> =
+        record.things.iter().filter(|(thing, _)| of(thing.kind)).map(|(thing, id)| (named(thing), *id)).collect();
+    if things.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parameters = identity::parameters(things.iter().filter_map(|(thing, _)| known(thing)));
+    let rows = context.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
+    let now = rows.iter().map(|row| row.get(1).and_then(|value| value.as_deref()?.parse::<u32>().ok()));
+    Ok(now.zip(&things).map(|(now, (_, made))| now == Some(*made)).collect())
+}

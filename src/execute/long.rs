@@ -17,7 +17,7 @@ pub(super) async fn run(
 ) -> Result<(), RunError> {
     let mut waiting = wait::take_lanes(context, phase).await?;
     let result = match &phase.backfill {
-        Some(what) => backfill::backfill(context, state, phase, what, &mut waiting).await,
+        Some(what) => backfill::fill(context, state, phase, what, &mut waiting).await,
         None => build::long_steps(context, state, phase, reply).await,
     };
     if !matches!(result, Err(RunError::Lost)) {

@@ -2,7 +2,8 @@
 //!
 //! Invariant: SQLSTATE and message stay the server's; the log sees neither the row nor its key.
 
-use crate::execute::backfill::{self, BackfillRun, BatchOutcome};
+use super::filling::BackfillRun;
+use super::short::{BatchOutcome, COVER, open, short};
 use crate::execute::context::Context;
 use crate::execute::outcome::{Reply, RunError};
 use crate::lanes::nap_sql;
@@ -70,11 +71,11 @@ async fn key_of(context: &mut Context<'_>, oid: u32, name: &str, tid: &str) -> R
 
 /// The one text that a question is answered with, in a short transaction.
 async fn said(context: &mut Context<'_>, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
-    let mut batch = backfill::open(context, None, false)?;
+    let mut batch = open(context, None, false)?;
     context.channel().put_question(&mut batch, sql, parameters);
     batch.statement("COMMIT", &[]);
-    let nap = nap_sql(super::COVER, "backfill: which row cannot be filled");
-    let BatchOutcome::Done(answer) = backfill::short(context, batch, &nap, None).await? else { return Ok(None) };
+    let nap = nap_sql(COVER, "backfill: which row cannot be filled");
+    let BatchOutcome::Done(answer) = short(context, batch, &nap, None).await? else { return Ok(None) };
     Ok(answer.value().map(|value| context.channel().text(value)))
 }
 

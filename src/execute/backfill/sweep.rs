@@ -5,11 +5,12 @@
 //! want; these are filled, until a look brings none: that look is the proof that nothing was forgotten. Nobody makes new
 //! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
 
-use super::COVER;
+use super::filling::{BackfillRun, BatchKind};
 use super::range::Walk;
-use super::watch::not_any_more;
+use super::short::{BatchOutcome, COVER, row_timeout, short};
+use super::tables::listing;
+use super::watch::{not_any_more, open_look};
 use crate::catalog::trust;
-use crate::execute::backfill::{self, BackfillRun, BatchKind, BatchOutcome, watch};
 use crate::execute::context::Context;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
@@ -96,7 +97,7 @@ impl BackfillRun<'_> {
 
     async fn all_pages_again(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
         let what = self.what;
-        let listing = backfill::listing(context, what, self.phase, self.waiting).await?;
+        let listing = listing(context, what, self.phase, self.waiting).await?;
         for leaf in 0..self.leaves.len() {
             let known = self.leaves.get(leaf).map(|leaf| leaf.oid);
             let now = listing.leaves.iter().find(|now| Some(now.oid) == known);
@@ -126,10 +127,10 @@ impl BackfillRun<'_> {
         let nap = nap_sql(COVER, &context.channel().words(&format!("backfill of {}", what.table)));
         let mut times = 0;
         loop {
-            let mut batch = watch::open_look(context, what)?;
+            let mut batch = open_look(context, what)?;
             batch.statement(&sql, &[]);
             batch.statement("COMMIT", &[]);
-            match backfill::short(context, batch, &nap, None).await? {
+            match short(context, batch, &nap, None).await? {
                 BatchOutcome::Done(answer) => return Ok(found(self, &answer.rows)),
                 BatchOutcome::Locked | BatchOutcome::TooLong => {
                     times += 1;
@@ -174,7 +175,7 @@ impl BackfillRun<'_> {
 async fn analyze_table(context: &mut Context<'_>, table: &RelationName, analyze: &str) -> Result<(), RunError> {
     let own = Duration::from_millis(context.facts().session.lock_timeout_ms);
     let mut before = Batch::new();
-    before.statement(&session_wide(backfill::row_timeout(context)), &[]);
+    before.statement(&session_wide(row_timeout(context)), &[]);
     context.channel_mut().ask(before, None).await?;
     let error = context.channel_mut().ask_one(analyze, &[]).await?.error;
     context.channel().cancel_settled().await;

@@ -5,13 +5,12 @@
 //! line. While one of them says so the backfill naps, with the reason in the nap's comment. What cannot be seen (a lag
 //! that the role may not read) holds nothing up; a condition that fails does, as nobody knows what it would have said.
 
-use super::COVER;
+use super::short::{self, BatchOutcome, COVER, open, short, time_left};
 use crate::config::Backfill as Settings;
-use crate::execute::backfill::{self, BackfillRun, BatchOutcome};
 use crate::execute::context::Context;
 use crate::execute::outcome::RunError;
 use crate::lanes::nap_sql;
-use crate::pg::sqlstate;
+use crate::pg::{RelationName, sqlstate};
 use crate::report::{Report, in_words};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -172,80 +171,83 @@ fn question(settings: &Settings) -> Option<String> {
         .then(|| format!("SELECT pg_catalog.jsonb_build_object({})::pg_catalog.text", fields.join(", ")))
 }
 
-impl BackfillRun<'_> {
-    /// Comes back when nothing says that the backfill is to pause.
-    pub(super) async fn throttle(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
-        self.throttle.others.own += OWN;
-        if self.throttle.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+impl Throttle {
+    /// Returns when nothing says that the backfill is to pause. `tell` is called while it pauses, to tell the client.
+    pub(super) async fn pause(
+        &mut self,
+        context: &mut Context<'_>,
+        table: &RelationName,
+        mut tell: impl FnMut(&Self, &mut Context<'_>),
+    ) -> Result<(), RunError> {
+        self.others.own += OWN;
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return Ok(());
         }
         loop {
-            self.look_at_load(context).await?;
-            self.throttle.looked = Some(Instant::now());
-            if self.throttle.reason(&context.config().backfill).is_none() {
-                self.throttle.paused = None;
+            self.look_at_load(context, table).await?;
+            self.looked = Some(Instant::now());
+            if self.reason(&context.config().backfill).is_none() {
+                self.paused = None;
                 return Ok(());
             }
-            let since = *self.throttle.paused.get_or_insert_with(Instant::now);
+            let since = *self.paused.get_or_insert_with(Instant::now);
             if since.elapsed() >= context.config().backfill.pause_limit {
                 return Err(self.paused_too_long(context));
             }
             if let Some(stop) = context.interrupted() {
                 return Err(stop);
             }
-            backfill::time_left(context)?;
-            self.tell_progress(context);
+            time_left(context)?;
+            tell(self, context);
         }
     }
 
     /// With a nap behind each question: a short one, or one as long as a look is good for while it pauses.
-    async fn look_at_load(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
+    async fn look_at_load(&mut self, context: &mut Context<'_>, table: &RelationName) -> Result<(), RunError> {
         let settings = &context.config().backfill;
-        let table = &self.what.table;
-        let (nap, why) = match self.throttle.reason(settings) {
+        let (nap, why) = match self.reason(settings) {
             Some(reason) => (PAUSED_LOOK_EVERY, format!("backfill of {table}, paused: {reason}")),
             None => (COVER, format!("backfill of {table}, between two batches")),
         };
         let nap = nap_sql(nap, &context.channel().words(&why));
         if let Some(question) = question(settings) {
-            let mut batch = backfill::open(context, None, false)?;
+            let mut batch = open(context, None, false)?;
             context.channel().put_question(&mut batch, &question, &[]);
             batch.statement("COMMIT", &[]);
-            let ended = backfill::short(context, batch, &nap, None).await?;
-            self.throttle.others.own += OWN;
-            self.throttle.seen = match ended {
+            let ended = short(context, batch, &nap, None).await?;
+            self.others.own += OWN;
+            self.seen = match ended {
                 BatchOutcome::Done(answer) => {
                     serde_json::from_str(&context.channel().text(answer.value().unwrap_or_default()))
                         .unwrap_or_default()
                 }
                 _ => Seen::default(),
             };
-            if let Some(ended) = self.throttle.seen.ended {
-                self.throttle.others.counted(ended, Instant::now());
+            if let Some(ended) = self.seen.ended {
+                self.others.counted(ended, Instant::now());
             }
         }
         if let Some(condition) = &settings.condition {
-            let mut batch = backfill::open(context, Some(CONDITION_TIMEOUT), false)?;
+            let mut batch = open(context, Some(CONDITION_TIMEOUT), false)?;
             batch.statement("SET TRANSACTION READ ONLY", &[]);
             // The line ends a comment that the condition may end with.
             batch.statement(&format!("SELECT CASE WHEN (\n{condition}\n) THEN 1 ELSE 0 END"), &[]);
             batch.statement("COMMIT", &[]);
-            self.throttle.others.own += OWN;
-            self.throttle.condition =
-                Some(match backfill::short(context, batch, &nap, Some(CONDITION_TIMEOUT)).await? {
-                    BatchOutcome::Done(answer) if answer.value() == Some("1") => Condition::True,
-                    BatchOutcome::Done(_) => Condition::NotTrue,
-                    BatchOutcome::Locked => Condition::Failed("it waits for a lock".to_owned()),
-                    BatchOutcome::TooLong => {
-                        Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT)))
-                    }
-                    BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
-                        Condition::Failed(error.message().to_owned())
-                    }
-                });
+            self.others.own += OWN;
+            self.condition = Some(match short(context, batch, &nap, Some(CONDITION_TIMEOUT)).await? {
+                BatchOutcome::Done(answer) if answer.value() == Some("1") => Condition::True,
+                BatchOutcome::Done(_) => Condition::NotTrue,
+                BatchOutcome::Locked => Condition::Failed("it waits for a lock".to_owned()),
+                BatchOutcome::TooLong => {
+                    Condition::Failed(format!("it takes longer than {}", in_words(CONDITION_TIMEOUT)))
+                }
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
+                    Condition::Failed(error.message().to_owned())
+                }
+            });
             // There was no nap behind it.
-            if matches!(self.throttle.condition, Some(Condition::Failed(_))) {
-                backfill::nap(context, PAUSED_LOOK_EVERY, &why).await?;
+            if matches!(self.condition, Some(Condition::Failed(_))) {
+                short::nap(context, PAUSED_LOOK_EVERY, &why).await?;
             }
         }
         Ok(())
@@ -253,7 +255,7 @@ impl BackfillRun<'_> {
 
     fn paused_too_long(&self, context: &Context<'_>) -> RunError {
         let limit = in_words(context.config().backfill.pause_limit);
-        let reason = self.throttle.reason(&context.config().backfill).unwrap_or_default();
+        let reason = self.reason(&context.config().backfill).unwrap_or_default();
         RunError::Report(
             Report::error(sqlstate::QUERY_CANCELED, format!("canceling a backfill that has paused for {limit}"))
                 .detail(format!("It paused because {reason}."))

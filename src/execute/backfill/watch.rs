@@ -9,9 +9,10 @@
 //! Limit: a schema can be renamed, and another take its name, in the instant between the question and the UPDATE, by its owner if
 //! he may create schemas.
 
+use super::filling::BackfillRun;
+use super::short::{BatchOutcome, COVER, open, put_settings, row_timeout, short};
 use crate::catalog::trust::{self, Watch};
 use crate::config::Autovacuum;
-use crate::execute::backfill::{self, BackfillRun, BatchOutcome};
 use crate::execute::context::Context;
 use crate::execute::objects::unquoted;
 use crate::execute::outcome::RunError;
@@ -36,7 +37,7 @@ pub(super) fn open_on(
     batch.statement(&set_local("lock_timeout", table_timeout(context)), &[]);
     let only = if only { "ONLY " } else { "" };
     batch.statement(&format!("LOCK TABLE {only}{} IN SHARE UPDATE EXCLUSIVE MODE", table.quoted()), &[]);
-    backfill::put_settings(context, &mut batch, longest, quiet)?;
+    put_settings(context, &mut batch, longest, quiet)?;
     Ok(batch)
 }
 
@@ -44,8 +45,8 @@ pub(super) fn open_on(
 fn table_timeout(context: &Context<'_>) -> Duration {
     let deadlock = Duration::from_millis(context.facts().session.deadlock_timeout_ms);
     match context.config().locks.autovacuum {
-        Autovacuum::Wait => backfill::row_timeout(context),
-        Autovacuum::Cancel | Autovacuum::Outwait => backfill::row_timeout(context).max(deadlock + deadlock / 5),
+        Autovacuum::Wait => row_timeout(context),
+        Autovacuum::Cancel | Autovacuum::Outwait => row_timeout(context).max(deadlock + deadlock / 5),
     }
 }
 
@@ -66,8 +67,8 @@ impl BackfillRun<'_> {
         batch.statement(&trust::called(&name, oid), &[]);
         batch.statement(&watch.question(), &[&oid.to_string()]);
         batch.statement("COMMIT", &[]);
-        let nap = nap_sql(super::COVER, &context.channel().words(&format!("backfill of {}", self.what.table)));
-        let answer = match backfill::short(context, batch, &nap, None).await? {
+        let nap = nap_sql(COVER, &context.channel().words(&format!("backfill of {}", self.what.table)));
+        let answer = match short(context, batch, &nap, None).await? {
             BatchOutcome::Done(answer) => answer,
             BatchOutcome::Refused(error) if trust::untrue(error.message()).is_some() => {
                 return Ok(Some(BatchOutcome::Moved(error)));
@@ -92,7 +93,7 @@ impl BackfillRun<'_> {
     pub(super) fn open_batch(&self, context: &Context<'_>, leaf: usize) -> Result<Batch, RunError> {
         let (longest, quiet) = (Some(self.longest), self.what.quiet);
         let Some(leaf) = self.leaves.get(leaf).filter(|_| self.what.watched) else {
-            return backfill::open(context, longest, quiet);
+            return open(context, longest, quiet);
         };
         let mut batch = open_on(context, &leaf.name, true, longest, quiet)?;
         batch.statement(&trust::unchanged(&leaf.name, leaf.oid, leaf.known.as_deref().unwrap_or_default()), &[]);
@@ -103,7 +104,7 @@ impl BackfillRun<'_> {
 /// What a look at all tables has before its SELECT.
 pub(super) fn open_look(context: &Context<'_>, what: &Backfill) -> Result<Batch, RunError> {
     if !what.watched {
-        return backfill::open(context, None, false);
+        return open(context, None, false);
     }
     let columns = column_names(what);
     let watch = Watch { columns: &columns, quiet: what.quiet };

@@ -1,0 +1,168 @@
+//! Batch by batch through the pages of one table.
+//!
+//! It keeps true: no writer waits for a batch longer than the batch takes, whose size follows `batch_time` and whose `statement_timeout` is the
+//! stall budget; a batch that fails leaves nothing; a row that cannot be filled is found by halves, and named.
+
+use super::fault;
+use super::filling::{BackfillRun, BatchKind};
+use super::range::Walk;
+use super::short::{BatchOutcome, COVER, nap, short, time_left};
+use super::tables::listing;
+use crate::catalog::trust;
+use crate::execute::context::Context;
+use crate::execute::outcome::RunError;
+use crate::execute::state::RunState;
+use crate::lanes::nap_sql;
+use crate::pg::sqlstate;
+use crate::plan::Filled;
+use crate::wire::error_response::ServerError;
+use std::time::Duration;
+
+/// The same, as a share of the batch before: on a busy machine the proxy may be slow, too.
+const LEAST_PAUSE: f64 = 0.05;
+
+/// A batch that has met locks so often leaves the rows that are locked to the sweep.
+const SKIP_AFTER: u32 = 3;
+
+impl BackfillRun<'_> {
+    /// Batch by batch through a range of one table, to its end. With `Counting` only up to a lock that is not to be had.
+    pub(super) async fn walk(
+        &mut self,
+        context: &mut Context<'_>,
+        state: &mut RunState,
+        leaf: usize,
+        columns: &[Filled],
+        walk: &mut Walk,
+        how: BatchKind,
+    ) -> Result<(), RunError> {
+        while let Some(batch) = walk.next(self.pace.size()) {
+            if !self.progress.sweeping {
+                self.at = Some((leaf, batch.start));
+            }
+            self.between(context, state).await?;
+            let skips = how == BatchKind::Plain && walk.locked >= SKIP_AFTER;
+            let sql = self.update(leaf, &batch, if skips { BatchKind::Skipping } else { how }, columns);
+            let places = batch.end - batch.start;
+            let ended = match self.look_whose_code(context, leaf).await? {
+                Some(ended) => ended,
+                None => self.batch(context, leaf, &sql).await?,
+            };
+            match ended {
+                BatchOutcome::Done(answer) => {
+                    self.done(places, &answer);
+                    self.longest = longest(context);
+                    walk.done(&batch);
+                    if !self.progress.sweeping {
+                        self.progress.pages += places as f64 / self.places.lines as f64;
+                    }
+                }
+                BatchOutcome::Locked => {
+                    walk.locked += 1;
+                    self.pace.too_much(places);
+                    if how == BatchKind::Counting {
+                        return Ok(());
+                    }
+                    self.locked(context, walk.locked).await?;
+                }
+                BatchOutcome::TooLong if self.pace.is_least() => self.longest *= 2,
+                BatchOutcome::TooLong => self.pace.too_much(places),
+                BatchOutcome::Refused(error) if self.what.watched && trust::untrue(error.message()).is_some() => {
+                    self.leaves.iter_mut().for_each(|leaf| leaf.known = None);
+                }
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) if is_elsewhere(&error) => {
+                    if !self.still_there(context, leaf, error).await? {
+                        walk.leave();
+                    }
+                }
+                BatchOutcome::Refused(error) | BatchOutcome::Moved(error) => {
+                    if !fault::is_of_a_row(error.sqlstate()) || !walk.narrow(&batch) {
+                        return Err(self.at_fault(context, leaf, &batch, error).await?);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch, with its pause.
+    pub(super) async fn batch(
+        &self,
+        context: &mut Context<'_>,
+        leaf: usize,
+        sql: &str,
+    ) -> Result<BatchOutcome, RunError> {
+        context.metrics().backfill_batches.add();
+        let ratio = self.throttle.ratio(&context.config().backfill).max(LEAST_PAUSE);
+        let pause = self.pace.last.mul_f64(ratio);
+        let pause = time_left(context)?.map_or(pause, |left| pause.min(left)).max(COVER);
+        let nap =
+            nap_sql(pause, &context.channel().words(&format!("backfill of {}, between two batches", self.what.table)));
+        let mut batch = self.open_batch(context, leaf)?;
+        batch.statement(sql, &[]);
+        batch.statement("COMMIT", &[]);
+        let ended = short(context, batch, &nap, Some(self.longest)).await?;
+        if !matches!(ended, BatchOutcome::Done(_)) {
+            context.metrics().backfill_batches_failed.add();
+        }
+        Ok(ended)
+    }
+}
+
+impl BackfillRun<'_> {
+    /// What is looked at between two batches.
+    pub(super) async fn between(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+        if let Some(stop) = context.interrupted() {
+            return Err(stop);
+        }
+        state.record_mut().note_position(context, || self.reached()).await?;
+        let Self { throttle, notices, progress, what, .. } = self;
+        throttle
+            .pause(context, &what.table, |throttle, context| notices.tell(context, &what.table, progress, throttle))
+            .await?;
+        notices.tell(context, &what.table, progress, throttle);
+        Ok(())
+    }
+
+    /// A lock was not to be had, for the `times`th time at this place: waits until it may be.
+    pub(super) async fn locked(&mut self, context: &mut Context<'_>, times: u32) -> Result<(), RunError> {
+        if times == 1 {
+            self.waiting.begin_anew();
+        }
+        // Where rows are in the way, nobody is seen to be: the pauses grow.
+        if let Some(more) = times.checked_sub(SKIP_AFTER).filter(|more| *more > 0) {
+            let pause = (context.config().locks.poll * more).min(Duration::from_secs(1));
+            let why = format!("backfill of {}, waiting for rows that others have locked", self.what.table);
+            nap(context, pause, &why).await?;
+        }
+        self.waiting.wait(context, self.phase).await.map(|_| ())
+    }
+}
+
+impl BackfillRun<'_> {
+    /// Whether a table that its name does not find is still part of the whole; if so, by its new name.
+    pub(super) async fn still_there(
+        &mut self,
+        context: &mut Context<'_>,
+        leaf: usize,
+        error: ServerError,
+    ) -> Result<bool, RunError> {
+        let listing = listing(context, self.what, self.phase, self.waiting).await?;
+        let Some(old) = self.leaves.get_mut(leaf) else { return Ok(false) };
+        let Some(now) = listing.leaves.into_iter().find(|now| now.oid == old.oid) else { return Ok(false) };
+        if now.name == old.name {
+            return Err(RunError::Server(ServerError::new(error.with_position(|_| None))));
+        }
+        old.name = now.name;
+        Ok(true)
+    }
+}
+
+/// The name of a table finds none, or another one.
+fn is_elsewhere(error: &ServerError) -> bool {
+    error.sqlstate() == sqlstate::UNDEFINED_TABLE || trust::untrue(error.message()).is_some()
+}
+
+/// The longest that a batch may take, as long as it is more than one row.
+pub(super) fn longest(context: &Context<'_>) -> Duration {
+    context.config().locks.stall_budget.max(context.config().backfill.batch_time * 2)
+}

@@ -4,7 +4,7 @@
 //! is taken back once, as it may be an outage; then it goes another way, or it is run without that budget, as it would be directly. It is
 //! never refused for the time it takes.
 
-use crate::execute::context::Context;
+use crate::execute::context::{Context, SizeGuess};
 use crate::execute::outcome::RunError;
 use crate::execute::server_error::is_statement_timeout;
 use crate::execute::timing::set_local;
@@ -140,16 +140,6 @@ fn unhurried_warning(context: &Context<'_>, phase: &Phase) -> Report {
 /// The phase without a hold budget.
 fn unhurried(phase: &Phase) -> Phase {
     Phase { kind: PhaseKind::Guarded, ..phase.clone() }
-}
-
-/// What is known of a statement's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SizeGuess {
-    /// It is one step, perhaps since its table is small: if it takes long, another plan may be better.
-    Small,
-    Any,
-    /// It has outlived its hold budget as one step.
-    Slow,
 }
 
 /// How to try next.

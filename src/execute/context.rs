@@ -8,7 +8,6 @@ use crate::catalog::Facts;
 use crate::catalog::identity::NAMES_SQL;
 use crate::catalog::query::array;
 use crate::config::Config;
-use crate::execute::budget::SizeGuess;
 use crate::execute::outcome::{Reply, RunError, STALE};
 use crate::execute::server_error::{contains_nulls, outside_bounds, with_name};
 use crate::execute::timing::jitter;
@@ -27,6 +26,16 @@ const QUESTIONS: usize = 100;
 
 /// Nobody cancels the same session more often, unless by a program.
 const GIVE_TRIES: usize = 100;
+
+/// What is known of a statement's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeGuess {
+    /// It is one step, perhaps since its table is small: if it takes long, another plan may be better.
+    Small,
+    Any,
+    /// It has outlived its hold budget as one step.
+    Slow,
+}
 
 /// Everything that running a statement needs, and nothing that it may choose.
 #[derive(Debug)]

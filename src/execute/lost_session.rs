@@ -11,23 +11,17 @@
 
 use crate::backend::BackendLost;
 use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
-use crate::execute::budget::AttemptMode;
 use crate::execute::context::Context;
+use crate::execute::invalid;
 use crate::execute::objects::{known, made};
-use crate::execute::outcome::{AttemptOutcome, Reply, RunError, UndoneAfter};
+use crate::execute::outcome::{RunError, UndoOutcome, UndoneAfter};
 use crate::execute::pending_undo::{Completed, PendingReason, PendingUndo, UndoItem};
 use crate::execute::record::resume::{self, TakeRecordOutcome};
 use crate::execute::state::RunState;
-use crate::execute::{attempt, invalid, undo};
-use crate::lanes;
+use crate::execute::undo::{self, Undoer};
 use crate::pg::sqlstate;
 use crate::plan::{Detach, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use crate::report::Report;
-use std::borrow::Cow;
-use std::time::{Duration, Instant};
-
-/// How long the next schema change may be kept waiting for this.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How an attempt to undo ended.
 #[derive(Debug)]
@@ -38,14 +32,6 @@ pub enum UndoResult {
     Undone(Vec<String>),
     /// Not now.
     Later,
-}
-
-/// How it ended for one phase.
-enum UndoAttempt {
-    Done,
-    /// Nor will it ever be done; why.
-    Refused(String),
-    NotNow,
 }
 
 /// Asks for the oid of an index that a phase has built, and that may have to be dropped.
@@ -267,41 +253,11 @@ async fn undo_steps(
         return Ok(Some(Vec::new()));
     }
     let phase = Phase { steps, ..undo.clone() };
-    Ok(match run_undo(context, state, &phase).await? {
-        UndoAttempt::Done => Some(words),
-        UndoAttempt::Refused(reason) => {
-            undo::warn_left(context, state, undo, &reason);
-            Some(Vec::new())
-        }
-        UndoAttempt::NotNow => None,
+    Ok(match undo::by_phase(context, state, &phase, Undoer::Another).await? {
+        UndoOutcome::Undone => Some(words),
+        UndoOutcome::Reported => Some(Vec::new()),
+        UndoOutcome::NotNow(_) => None,
     })
-}
-
-async fn run_undo(context: &mut Context<'_>, state: &mut RunState, phase: &Phase) -> Result<UndoAttempt, RunError> {
-    let begun = Instant::now();
-    let mut phase = Cow::Borrowed(phase);
-    loop {
-        match attempt::once(context, state, &phase, AttemptMode::Poll, &mut Reply::default()).await? {
-            AttemptOutcome::Done => return Ok(UndoAttempt::Done),
-            AttemptOutcome::Locked => {}
-            AttemptOutcome::Slow => phase.to_mut().kind = PhaseKind::Guarded,
-            AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                return Err(RunError::Server(error));
-            }
-            AttemptOutcome::Failed(RunError::Server(error)) if is_for_good(error.sqlstate()) => {
-                return Ok(UndoAttempt::Refused(RunError::Server(error).reason()));
-            }
-            AttemptOutcome::Unlockable | AttemptOutcome::Failed(_) => return Ok(UndoAttempt::NotNow),
-        }
-        if let Some(stop) = context.interrupted() {
-            return Err(stop);
-        }
-        if begun.elapsed() >= PATIENCE {
-            return Ok(UndoAttempt::NotNow);
-        }
-        let nap = lanes::nap_sql(context.config().locks.poll, "waiting to undo what a lost session has left");
-        context.channel_mut().ask_one(&nap, &[]).await?;
-    }
 }
 
 async fn drop_built_index(
@@ -324,9 +280,4 @@ async fn drop_built_index(
         invalid::drop_leftover(context, index).await?;
     }
     Ok(leftovers.iter().map(|index| format!("DROP INDEX {}", index.quoted())).collect())
-}
-
-/// What the schema or the rows have become meanwhile is in the way: it would be tried again and again.
-fn is_for_good(sqlstate: &str) -> bool {
-    sqlstate.starts_with("42") || sqlstate.starts_with("23")
 }

@@ -11,19 +11,60 @@ use crate::execute::outcome::{AttemptOutcome, Reply, RunError, UndoOutcome, Undo
 use crate::execute::state::RunState;
 use crate::execute::timing::UNDO_PATIENCE;
 use crate::execute::{invalid, unchanged};
+use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{Phase, PhaseKind, Undo};
 use crate::report::Report;
+use std::time::{Duration, Instant};
 
-/// Undoes by a phase of its own what was done. Neither a cancel nor a client that left ends it, but it gives up when
-/// the locks are not to be had for long.
+/// Who undoes a phase, and so what ends the undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undoer {
+    /// The statement that failed. Neither a cancel nor a client that left ends its undo.
+    Author,
+    /// A later statement of the same role, whose client waits meanwhile.
+    Another,
+}
+
+impl Undoer {
+    /// How long the locks are asked for.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Author => UNDO_PATIENCE,
+            Self::Another => Duration::from_secs(2),
+        }
+    }
+
+    /// For `pg_stat_activity`.
+    fn waits_for(self) -> &'static str {
+        match self {
+            Self::Author => "waiting to finish or undo",
+            Self::Another => "waiting to undo what a lost session has left",
+        }
+    }
+
+    /// Whether the same error would come again at the next try. What has failed at its author's hand is left to people; another one
+    /// tries again later, unless the schema or the rows have become something else meanwhile.
+    fn is_final(self, stop: &RunError) -> bool {
+        match (self, stop) {
+            (Self::Author, _) => true,
+            (Self::Another, RunError::Server(error)) => {
+                error.sqlstate().starts_with("42") || error.sqlstate().starts_with("23")
+            }
+            (Self::Another, _) => false,
+        }
+    }
+}
+
+/// Undoes by a phase of its own what was done. It gives up when the locks are not to be had for long.
 pub(super) async fn by_phase(
     context: &mut Context<'_>,
     state: &mut RunState,
     phase: &Phase,
+    undoer: Undoer,
 ) -> Result<UndoOutcome, RunError> {
     let planned = &*state.with_names(phase);
-    let deadline = tokio::time::Instant::now() + UNDO_PATIENCE;
+    let deadline = Instant::now() + undoer.patience();
     let (mut by_name, mut kind) = (true, planned.kind);
     loop {
         let mut phase = match unchanged::as_it_is_now(context, state, planned).await {
@@ -41,33 +82,52 @@ pub(super) async fn by_phase(
         let reason = match attempt::once(context, state, &phase, AttemptMode::Poll, &mut Reply::default()).await? {
             AttemptOutcome::Done => return Ok(UndoOutcome::Undone),
             // Somebody has dropped or renamed the table: the statement itself will say so.
-            AttemptOutcome::Unlockable if by_name => {
+            AttemptOutcome::Unlockable if by_name && undoer == Undoer::Author => {
                 by_name = false;
                 continue;
             }
+            AttemptOutcome::Unlockable if undoer == Undoer::Another => {
+                return Ok(UndoOutcome::NotNow("its table cannot be locked".to_owned()));
+            }
             // It takes as long as it takes: what is left would stay.
-            AttemptOutcome::Slow => {
+            AttemptOutcome::Slow if undoer == Undoer::Author => {
                 kind = PhaseKind::Guarded;
                 continue;
             }
+            AttemptOutcome::Slow => {
+                kind = PhaseKind::Guarded;
+                "it took longer than hold_budget".to_owned()
+            }
             AttemptOutcome::Locked | AttemptOutcome::Unlockable => "its locks were not to be had".to_owned(),
+            AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                match undoer {
+                    // What a cancel has ended is tried again.
+                    Undoer::Author => error.message().to_owned(),
+                    Undoer::Another => return Err(RunError::Server(error)),
+                }
+            }
             // It has been changed since it was looked at.
-            AttemptOutcome::Failed(RunError::Report(report)) if report.sqlstate == sqlstate::SERIALIZATION_FAILURE => {
+            AttemptOutcome::Failed(RunError::Report(report))
+                if report.sqlstate == sqlstate::SERIALIZATION_FAILURE && undoer == Undoer::Author =>
+            {
                 report.message
             }
-            // What a cancel struck is tried again.
-            AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                error.message().to_owned()
-            }
-            AttemptOutcome::Failed(stop) => {
+            AttemptOutcome::Failed(stop) if undoer.is_final(&stop) => {
                 warn_left(context, state, &phase, &stop.reason());
                 return Ok(UndoOutcome::Reported);
             }
+            AttemptOutcome::Failed(stop) => return Ok(UndoOutcome::NotNow(stop.reason())),
         };
-        if tokio::time::Instant::now() >= deadline {
+        if undoer == Undoer::Another
+            && let Some(stop) = context.interrupted()
+        {
+            return Err(stop);
+        }
+        if Instant::now() >= deadline {
             return Ok(UndoOutcome::NotNow(reason));
         }
-        context.nap_to_undo(context.config().locks.poll).await?;
+        let nap = nap_sql(context.config().locks.poll, undoer.waits_for());
+        context.channel_mut().ask_one(&nap, &[]).await?;
     }
 }
 
@@ -77,7 +137,7 @@ pub(super) async fn by_phase_or_warn(
     state: &mut RunState,
     phase: &Phase,
 ) -> Result<(), RunError> {
-    if let UndoOutcome::NotNow(reason) = by_phase(context, state, phase).await? {
+    if let UndoOutcome::NotNow(reason) = by_phase(context, state, phase, Undoer::Author).await? {
         let phase = state.with_names(phase).into_owned();
         warn_left(context, state, &phase, &reason);
     }
@@ -108,7 +168,7 @@ pub(super) async fn undo_phase(
     how: UndoneAfter,
 ) -> Result<UndoOutcome, RunError> {
     if let (Some(Undo::Run(undo)), UndoneAfter::Done(_)) = (&phase.undo, how) {
-        return by_phase(context, state, undo).await;
+        return by_phase(context, state, undo, Undoer::Author).await;
     }
     for index in leftover_indexes(context, state, phase, how).await? {
         invalid::drop_leftover(context, &index).await?;

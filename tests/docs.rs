@@ -1,4 +1,4 @@
-//! Documentation that is made from code: it is compared here, and written anew with `make golden`.
+//! Documentation that is made from code. The tests compare it with the code; `make golden` writes it anew.
 
 use pgsluice::sql::form::{Cost, ExecutionKind, FORMS, Form, FormRow};
 use std::fmt::Write;
@@ -40,13 +40,14 @@ fn inside(row: &FormRow) -> &'static str {
 fn table() -> String {
     let mut text = String::from(
         "# Forms of DDL\n\n\
-         Made from the table in `src/sql/form.rs` by `make golden`; `tests/locks.rs` checks the locks against a server.\n\n\
-         *Lock* is on the statement's relation, then on further ones (the referenced table of a foreign key, a partition).\n\
-         *Directly* is what the statement costs while that lock is held, if it runs as written on a table that is not small.\n\
-         A *brief step* runs under a lock attempt, with the hold budget; a *guarded* one without it, as it may be long.\n\
-         *In a transaction* nothing is done in phases: there what is guarded gets its locks by attempts, and holds them for as long as\n\
-         it takes, unless the table is small. Locks are kept to the end of the block in any case.\n\
-         `docs/forms/` says of each family what is done in which phases, what others see meanwhile, and what a failure leaves.\n\n\
+         `make golden` makes this page from the table in `src/sql/form.rs`. `tests/locks.rs` checks the locks against a server.\n\n\
+         - *Lock* is the lock on the statement's relation, then the lock on further relations (the referenced table of a foreign key, a partition).\n\
+         - *Directly* is what the statement costs while that lock is held, if it runs as written on a table that is not small.\n\
+         - A *brief step* runs under a lock attempt and the hold budget. A *guarded* step runs under a lock attempt without the hold budget, because it may be long.\n\
+         - *In a transaction* nothing is done in phases. A guarded step gets its locks by lock attempts there too, and holds them for as long as\n  \
+         it runs, unless the table is small. Every lock is kept to the end of the block.\n\n\
+         The pages by family say which phases a statement has, what others see meanwhile, and what a failure leaves: [columns](forms/columns.md), [constraints](forms/constraints.md),\n\
+         [indexes](forms/indexes.md), [partitioned tables](forms/partitions.md), [views, drops and rewrites](forms/maintenance.md). [words.md](words.md) explains the terms.\n\n\
          | form | lock | directly | in a transaction | outside of one |\n|---|---|---|---|---|\n",
     );
     for row in FORMS {
@@ -62,7 +63,7 @@ fn table() -> String {
             Cost::Scan => "reads the table",
             Cost::Build => "builds",
             Cost::Rewrite => "rewrites the table",
-            Cost::Unknown => "not to be told",
+            Cost::Unknown => "unknown",
         };
         writeln!(text, "| {} | {lock} | {cost} | {} | {} |", row.title, inside(row), way(row)).expect("a string");
     }

@@ -43,17 +43,42 @@ impl Undoer {
         }
     }
 
-    /// Whether the same error would come again at the next try. What has failed at its author's hand is left to people; another one
-    /// tries again later, unless the schema or the rows have become something else meanwhile.
-    fn is_final(self, stop: &RunError) -> bool {
+    /// What an error of a try means. What has failed at its author's hand is left to people; another statement leaves it to a later one,
+    /// unless the schema or the rows have become something else meanwhile: then it would fail again and again.
+    fn judge(self, stop: RunError) -> Failure {
         match (self, stop) {
-            (Self::Author, _) => true,
-            (Self::Another, RunError::Server(error)) => {
-                error.sqlstate().starts_with("42") || error.sqlstate().starts_with("23")
+            // A cancel.
+            (Self::Author, RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                Failure::Again(error.message().to_owned())
             }
-            (Self::Another, _) => false,
+            (Self::Another, RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
+                Failure::Ends(RunError::Server(error))
+            }
+            // The table has been changed since it was looked at.
+            (Self::Author, RunError::Report(report)) if report.sqlstate == sqlstate::SERIALIZATION_FAILURE => {
+                Failure::Again(report.message)
+            }
+            (Self::Author, stop) => Failure::Final(stop.reason()),
+            (Self::Another, RunError::Server(error))
+                if error.sqlstate().starts_with("42") || error.sqlstate().starts_with("23") =>
+            {
+                Failure::Final(RunError::Server(error).reason())
+            }
+            (Self::Another, stop) => Failure::Later(stop.reason()),
         }
     }
+}
+
+/// What an error of a try to undo means.
+enum Failure {
+    /// It is tried again; why it failed.
+    Again(String),
+    /// A later statement tries again.
+    Later(String),
+    /// It would fail each time.
+    Final(String),
+    /// This statement ends.
+    Ends(RunError),
 }
 
 /// Undoes by a phase of its own what was done. It gives up when the locks are not to be had for long.
@@ -99,24 +124,15 @@ pub(super) async fn by_phase(
                 "it took longer than hold_budget".to_owned()
             }
             AttemptOutcome::Locked | AttemptOutcome::Unlockable => "its locks were not to be had".to_owned(),
-            AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
-                match undoer {
-                    // What a cancel has ended is tried again.
-                    Undoer::Author => error.message().to_owned(),
-                    Undoer::Another => return Err(RunError::Server(error)),
+            AttemptOutcome::Failed(stop) => match undoer.judge(stop) {
+                Failure::Again(reason) => reason,
+                Failure::Later(reason) => return Ok(UndoOutcome::NotNow(reason)),
+                Failure::Final(reason) => {
+                    warn_left(context, state, &phase, &reason);
+                    return Ok(UndoOutcome::Reported);
                 }
-            }
-            // It has been changed since it was looked at.
-            AttemptOutcome::Failed(RunError::Report(report))
-                if report.sqlstate == sqlstate::SERIALIZATION_FAILURE && undoer == Undoer::Author =>
-            {
-                report.message
-            }
-            AttemptOutcome::Failed(stop) if undoer.is_final(&stop) => {
-                warn_left(context, state, &phase, &stop.reason());
-                return Ok(UndoOutcome::Reported);
-            }
-            AttemptOutcome::Failed(stop) => return Ok(UndoOutcome::NotNow(stop.reason())),
+                Failure::Ends(stop) => return Err(stop),
+            },
         };
         if undoer == Undoer::Another
             && let Some(stop) = context.interrupted()

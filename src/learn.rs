@@ -4,10 +4,9 @@
 //! nothing that stays.
 
 use crate::catalog::reading::{FactsNeeded, Question, Reading};
-use crate::catalog::tree::{self, Inquire, ProbeRound};
 use crate::catalog::trust::{self, CopyExtent};
 use crate::catalog::{
-    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, coercion, detachable, domain, leaves, matview,
+    Facts, FreeName, Inquire, ProbeAnswer, ProbeRound, RelationFacts, backfill, coercion, domain, inquiry, matview,
     naming, probe, query, volatility,
 };
 use crate::pg::RelationName;
@@ -171,16 +170,16 @@ async fn ask_partitions<A: CatalogQueries>(
     facts: &mut Facts,
     limits: &Limits,
 ) -> Result<(), A::Error> {
-    if let Some(mut inquiry) = tree::IndexInquiry::new(statement, facts, limits.small_table) {
+    if let Some(mut inquiry) = inquiry::index::IndexInquiry::new(statement, facts, limits.small_table) {
         facts.tree = if inquire(asking, &mut inquiry).await? { inquiry.tree() } else { None };
     }
-    if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
+    if let Some(mut inquiry) = inquiry::attach::AttachInquiry::new(statement, facts, limits.small_table) {
         facts.attach = if inquire(asking, &mut inquiry).await? { inquiry.facts() } else { None };
     }
-    if let Some(round) = leaves::round(statement, facts, limits.small_table) {
+    if let Some(round) = inquiry::leaves::round(statement, facts, limits.small_table) {
         facts.leaves = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());
     }
-    if let Some(round) = detachable::round(statement, facts) {
+    if let Some(round) = inquiry::detachable::round(statement, facts) {
         facts.detachable = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());
     }
     Ok(())

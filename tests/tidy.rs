@@ -45,19 +45,8 @@ const MOST_LINES: usize = 800;
 const FEW_LINES: usize = 400;
 const MOST_FUNCTION_LINES: usize = 70;
 /// Circles of files (paths below `src`, in alphabetical order) that are still to be broken. The list may only shrink.
-const KNOWN_CIRCLES: [&[&str]; 12] = [
+const KNOWN_CIRCLES: [&[&str]; 11] = [
     &["backend.rs", "backend/heard.rs"],
-    &[
-        "catalog/attach.rs",
-        "catalog/detachable.rs",
-        "catalog/facts.rs",
-        "catalog/leaves.rs",
-        "catalog/naming.rs",
-        "catalog/places.rs",
-        "catalog/probe.rs",
-        "catalog/tree.rs",
-        "catalog/trust.rs",
-    ],
     &["cli.rs", "cli/backend.rs", "cli/plan.rs"],
     &["config/keys.rs", "config/mod.rs"],
     &[

@@ -39,7 +39,7 @@ pub struct Probe {
 
 /// Whether the answer could change the plan: a small table, and one that this session alone sees, is brief anyway.
 pub fn worth_asking(table: &RelationFacts, small_table: u64) -> bool {
-    table.weight() > small_table && table.persistence != 't' && !table.created_here
+    table.weight() > 0 && table.is_large(small_table)
 }
 
 /// One answer of `files`: a relation's name and the file it stands in.

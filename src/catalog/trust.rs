@@ -10,8 +10,8 @@
 //!
 //! Invariants: as those of the facts (`reading.rs`).
 
+use super::inquiry::ProbeRound;
 use super::query::array;
-use super::tree::ProbeRound;
 use crate::pg::RelationName;
 use serde::Deserialize;
 

@@ -2,9 +2,9 @@
 
 use super::Failure;
 use crate::catalog::Facts;
+use crate::catalog::ProbeRound;
 use crate::catalog::query::relations_of;
 use crate::catalog::reading::Question;
-use crate::catalog::tree::ProbeRound;
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::learn::{CatalogQueries, ProbeFailure, Rows, learn, read};
 use crate::net::{Keepalive, Target};

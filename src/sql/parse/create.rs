@@ -3,7 +3,7 @@
 //! Invariant: a table that a CREATE TABLE locks beside the new one is in the `others` of the part whose form
 //! says how.
 
-use super::column::{definition, references};
+use super::definition::{definition, references};
 use super::names::{relation, relations};
 use crate::pg::RelationName;
 use crate::sql::form::Form;

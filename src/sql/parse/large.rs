@@ -7,15 +7,16 @@
 //! ([`Class::MayHideDdl`]), which is guarded; where the server would do nothing of a text because a statement in it is wrong,
 //! and the proxy could have done a part and committed it, the text is not understood at all.
 
+use super::grammar::{Unparsable, grammar, statements};
+use super::options::ParseOptions;
 use super::tokens::conforming;
-use super::{ParseOptions, Unparsable, grammar, statements};
 use crate::sql::prefilter::{first_word, is_keyword};
 use crate::sql::transaction::skip_blank;
 use crate::sql::{Class, Statement};
 use std::ops::Range;
 
 /// Bytes of a text that is parsed as it is.
-pub(super) const LARGE: usize = 64 << 10;
+const LARGE: usize = 64 << 10;
 
 /// Words of one statement: some 50 MB of the grammar's tree. The widest table has 1,600 columns.
 const MOST_TOKENS: usize = 50_000;
@@ -24,14 +25,21 @@ const MOST_TOKENS: usize = 50_000;
 /// fraction of a second.
 const MOST_STEPS: usize = 1 << 27;
 
-pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
+/// The statements of a large text; `None`: the text is not large, or it is one statement that can be parsed as a whole.
+///
+/// # Errors
+/// The text is too large to be understood, or one of its statements is wrong.
+pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Statement>>, Unparsable> {
+    if text.len() <= LARGE {
+        return Ok(None);
+    }
     let not = |message: &str| Unparsable { message: message.to_owned() };
     if steps(text) > MOST_STEPS {
         return Err(not("a row of operators or comments is too long to be read"));
     }
     let ranges = split(text, options).ok_or_else(|| not("the text does not part into statements"))?;
     if ranges.len() == 1 && has_few_tokens(text, options) {
-        return super::parse_whole(text, options);
+        return Ok(None);
     }
     let mut all = Vec::with_capacity(ranges.len());
     let mut unread = false;
@@ -59,7 +67,7 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Vec<Statement>,
     if unread && all.iter().any(|statement| matches!(statement.class, Class::Transaction(_))) {
         return Err(not("what is not parsed stands beside the end of a transaction"));
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 /// How often the scanner looks at a character of such a row, in all.

@@ -5,8 +5,10 @@
 //! statements around it are what they are without it. Invariant: a text that the grammar knows never comes here, and where the
 //! rest is not understood either, nothing is.
 
+use super::grammar::{grammar, statements};
+use super::logged;
+use super::options::ParseOptions;
 use super::tokens::{Scanned, Word, scan};
-use super::{ParseOptions, after_explain, grammar, logged, statements};
 use crate::sql::{Class, Statement};
 use pg_query::protobuf::Token;
 use std::ops::Range;
@@ -72,6 +74,16 @@ fn cover(text: &str, piece: &[Word], options: ParseOptions) -> Option<Covered> {
     }
     let inner = piece.get(after_explain(piece))?.range.start;
     Some(Covered::Explain { start: range.start, inner })
+}
+
+/// The index of the first token behind EXPLAIN and its options.
+fn after_explain(words: &[Word]) -> usize {
+    if words.get(1).is_some_and(|word| word.token == Token::Ascii40) {
+        let close = words.iter().position(|word| word.token == Token::Ascii41);
+        return close.map_or(words.len(), |close| close + 1);
+    }
+    let option = |word: &&Word| matches!(word.token, Token::Analyze | Token::Analyse | Token::Verbose);
+    1 + words.iter().skip(1).take_while(option).count()
 }
 
 /// Makes of what was read in its place what it is.

@@ -4,7 +4,7 @@
 //! `standard_conforming_strings` is off, there are no words, and a statement keeps the range that the
 //! grammar gave it, less its outer white space.
 
-use super::ParseOptions;
+use super::options::ParseOptions;
 use crate::sql::PartitionOf;
 use crate::sql::transaction::skip_blank;
 use pg_query::protobuf::Token;

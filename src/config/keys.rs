@@ -2,8 +2,11 @@
 //!
 //! The reader, the errors, the near matches and the test of `proxy.toml` all read this list.
 
+use super::secret::Secret;
+use super::settings::Config;
 use super::units::{format_size, format_time, parse_size, parse_time};
-use super::{Address, Config, Fault, Network, Secret};
+use super::words::Word;
+use super::{Address, Fault, Network};
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,13 +23,6 @@ pub(super) struct Key<'a> {
     section: &'static str,
     name: &'static str,
     slot: Slot<'a>,
-}
-
-/// A setting that is one of a few words.
-pub(super) trait Word {
-    fn words(&self) -> &'static [&'static str];
-    /// False: not one of the words.
-    fn set(&mut self, word: &str) -> bool;
 }
 
 /// The place of a value, with its bounds.

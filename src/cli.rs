@@ -1,16 +1,16 @@
-//! The command line: arguments to a call, and a [`Report`] to standard error.
+//! The command line: arguments to a call, and a failure to standard error.
 //!
 //! Nothing is decided here that `proxy.toml` could say too: flags become [`Overrides`].
 
 mod backend;
+mod failure;
 mod plan;
 
 use crate::config::{Address, Config, Log, LogFormat, LogLevel, Mode, Overrides};
-use crate::report::Report;
 use crate::{dev, server};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use std::fmt;
+use failure::Failure;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -89,27 +89,6 @@ impl Run {
         let config = Config::load(self.config.as_deref(), overrides).map_err(|error| Failure(error.to_string()))?;
         start_log(&config.log);
         server::run(config).map_err(Failure::from)
-    }
-}
-
-/// What is printed before the process ends with status 1.
-struct Failure(String);
-
-impl From<Report> for Failure {
-    fn from(report: Report) -> Self {
-        Self(report.to_string())
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self(format!("could not write JSON: {error}"))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -4,15 +4,17 @@
 //! plain text before a handshake is taken for what came after it, as both handshakes begin on the bare
 //! socket; keys are never shown.
 
+mod files;
 mod verify;
 
+pub use files::SettingError;
+
 use crate::config::{BackendTls, BackendTlsMode, ListenTls, ListenTlsMode};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use files::{certificates, no_certificate, private_key, provider, roots};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
@@ -68,9 +70,6 @@ impl Stream {
     }
 }
 
-/// What a setting of TLS is wrong with: the file, and why.
-pub type Wrong = String;
-
 /// The proxy's part as a server: towards clients.
 #[derive(Debug)]
 pub struct Front {
@@ -93,7 +92,7 @@ impl std::fmt::Debug for Acceptor {
 impl Front {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
-    pub fn new(settings: ListenTls) -> Result<Self, Wrong> {
+    pub fn new(settings: ListenTls) -> Result<Self, SettingError> {
         let front = Self { settings, current: RwLock::new(None) };
         front.reload()?;
         Ok(front)
@@ -103,7 +102,7 @@ impl Front {
     ///
     /// # Errors
     /// As [`Front::new`]; then all stays as it was.
-    pub fn reload(&self) -> Result<(), Wrong> {
+    pub fn reload(&self) -> Result<(), SettingError> {
         if self.settings.mode == ListenTlsMode::Disable {
             return Ok(());
         }
@@ -137,7 +136,7 @@ impl Front {
 }
 
 impl Acceptor {
-    fn new(settings: &ListenTls) -> Result<Self, Wrong> {
+    fn new(settings: &ListenTls) -> Result<Self, SettingError> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
             return Err("listen.tls: certificate and key are needed".to_owned());
         };
@@ -176,7 +175,7 @@ pub struct Back {
 impl Back {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
-    pub fn new(settings: BackendTls) -> Result<Self, Wrong> {
+    pub fn new(settings: BackendTls) -> Result<Self, SettingError> {
         let back = Self { settings, current: RwLock::new(None) };
         back.reload()?;
         Ok(back)
@@ -186,7 +185,7 @@ impl Back {
     ///
     /// # Errors
     /// As [`Back::new`]; then all stays as it was.
-    pub fn reload(&self) -> Result<(), Wrong> {
+    pub fn reload(&self) -> Result<(), SettingError> {
         if self.settings.mode == BackendTlsMode::Disable {
             return Ok(());
         }
@@ -220,7 +219,7 @@ impl Back {
     }
 }
 
-fn client_config(settings: &BackendTls) -> Result<ClientConfig, Wrong> {
+fn client_config(settings: &BackendTls) -> Result<ClientConfig, SettingError> {
     let builder = ClientConfig::builder_with_provider(provider());
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| format!("backend.tls: {error}"))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verify::verifier(settings)?);
@@ -252,37 +251,6 @@ pub fn binding(front: &Front, back: &Stream) -> Option<Binding> {
     let own = front.current()?;
     let same = back.peer_certificate()? == own.certificate.as_ref();
     Some(if same { Binding::Same } else { Binding::Different })
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{key}: {}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
-    let all: Vec<_> =
-        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
-    if all.is_empty() { Err(no_certificate(key, path)) } else { Ok(all) }
-}
-
-fn no_certificate(key: &str, path: &Path) -> Wrong {
-    format!("{key}: {}: no certificate (PEM) in it", path.display())
-}
-
-/// No part of the file goes into the error.
-fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| format!("{key}: {}: no private key (PEM, without a passphrase) in it", path.display()))
-}
-
-fn roots(key: &str, path: &Path) -> Result<RootCertStore, Wrong> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
-        roots.add(certificate).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
-    }
-    Ok(roots)
 }
 
 fn other(text: &str) -> io::Error {

@@ -1,6 +1,6 @@
 //! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
 
-use super::Failure;
+use super::failure::Failure;
 use crate::catalog::Facts;
 use crate::catalog::ProbeRound;
 use crate::catalog::query::relations_of;

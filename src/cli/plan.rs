@@ -4,8 +4,8 @@
 //! supposed facts, which are those of a large table in use: the plan to fear. The text is not run,
 //! so what an earlier statement creates is supposed to be there, and empty, for a later one.
 
-use super::Failure;
 use super::backend::Backend;
+use super::failure::Failure;
 use crate::catalog::Facts;
 use crate::catalog::query::relations_of;
 use crate::catalog::supposed::{self, SupposedSize};

@@ -3,7 +3,7 @@
 //! Invariant: whatever is not checked about the certificate, the handshake's signature is, so that the
 //! peer holds the key of the certificate it shows.
 
-use super::{Wrong, certificates, provider, roots};
+use super::files::{SettingError, certificates, provider, roots};
 use crate::config::{BackendTls, BackendTlsMode};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -27,7 +27,7 @@ struct Verifier {
 
 /// # Errors
 /// The roots cannot be read, or the system has none.
-pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifier>, Wrong> {
+pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifier>, SettingError> {
     let provider = provider();
     let chain = match settings.mode {
         BackendTlsMode::VerifyCa | BackendTlsMode::VerifyFull => true,
@@ -49,7 +49,7 @@ pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifi
     Ok(Arc::new(Verifier { provider, chain: Some(chain), trusted, name }))
 }
 
-fn system_roots() -> Result<RootCertStore, Wrong> {
+fn system_roots() -> Result<RootCertStore, SettingError> {
     let mut store = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     store.add_parsable_certificates(found.certs);

@@ -290,6 +290,11 @@ impl RelationFacts {
         self.constraints.iter().find(|constraint| constraint.name == name)
     }
 
+    /// The NOT NULL constraint of a column (18).
+    pub fn not_null(&self, column: &str) -> Option<&ConstraintFacts> {
+        self.constraints.iter().find(|constraint| constraint.kind == 'n' && constraint.columns == [column])
+    }
+
     pub fn lock_facts(&self) -> RelatedFacts {
         RelatedFacts {
             relation: self.id.clone(),

@@ -3,7 +3,6 @@
 //! Invariant: what may be long under a lock that blocks the application is never silent: it is a guarded phase with a
 //! WARNING, unless the table is small.
 
-use super::constraint::not_null_of;
 use super::context::{PlanContext, heaviest, table_bytes};
 use super::hint;
 use super::locks;
@@ -153,7 +152,7 @@ fn rechecks(context: &PlanContext<'_>, part: &Part) -> Option<&'static str> {
 /// Since 18 NOT NULL is a constraint: one that is there and valid may become the table's own, without a look at any row, and one
 /// that no child inherits may be in the way. `None`: there is none.
 fn has_not_null(context: &PlanContext<'_>, part: &Part) -> Option<bool> {
-    let there = not_null_of(context.target()?, part.column.as_deref()?)?;
+    let there = context.target()?.not_null(part.column.as_deref()?)?;
     Some(there.validated || (there.no_inherit && !context.ddl.only))
 }
 

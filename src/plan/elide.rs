@@ -4,7 +4,6 @@
 //! The messages and SQLSTATEs are those of PostgreSQL (10 to 19 agree); where its answer depends on more than the facts
 //! tell, the statement is left to it.
 
-use super::constraint::not_null_of;
 use super::context::PlanContext;
 use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::{RelationKind, RelationName, sqlstate};
@@ -118,7 +117,7 @@ fn no_op(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Optio
             // Since 18 it is a constraint, which SET NOT NULL validates, and makes the table's own if it is only its parent's; of
             // one that no child inherits it is refused.
             let is_all = |there: &ConstraintFacts| there.validated && there.local && !there.no_inherit;
-            let stays = context.version() < 180_000 || not_null_of(table, &column.name).is_some_and(is_all);
+            let stays = context.version() < 180_000 || table.not_null(&column.name).is_some_and(is_all);
             (column.not_null && stays).then_some(None)
         }
         Form::DropNotNull => {

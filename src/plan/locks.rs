@@ -54,6 +54,16 @@ pub(super) fn needs(
     set.by_oid.into_values().collect()
 }
 
+/// Whether nobody else can see any relation that the statement touches: each is temporary, or made in this very transaction.
+pub(super) fn touches_own_relations_only(context: &PlanContext<'_>) -> bool {
+    let unseen = |relation: &RelationFacts| relation.persistence == 't' || relation.created_here;
+    let others = context.ddl.parts.iter().flat_map(|part| &part.others);
+    let others = others.filter_map(|name| context.facts.relation(name));
+    context.targets().next().is_some()
+        && context.targets().chain(others).all(unseen)
+        && needs(context, as_written).is_empty()
+}
+
 /// What a new partition locks that is made apart and attached.
 pub(super) fn as_attached(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (None, Some(LockMode::ShareUpdateExclusive))

@@ -42,6 +42,8 @@ pub mod print;
 mod refresh;
 mod reindex;
 mod replace;
+mod replaced;
+mod subcommands;
 
 pub use model::*;
 
@@ -171,7 +173,7 @@ fn plan_ddl(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     if !context.all_there() || context.must_leave_transaction() {
         return Ok(context.refused_by_the_server());
     }
-    if context.is_private() {
+    if locks::touches_own_relations_only(context) {
         return Ok(context.relayed("only this session can see it"));
     }
     let rerouted = match context.ddl.form() {

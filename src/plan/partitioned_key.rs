@@ -7,11 +7,11 @@
 //! Limit: since 18 NOT NULL is a constraint, and one that a partition has from its parent becomes its own too with a key
 //! USING INDEX, for ever: it would outlive its parent's. There only partitions whose NOT NULL is their own already go this way.
 
-use super::alter_table::{Proofs, Subcommands};
 use super::constraint;
 use super::context::PlanContext;
 use super::model::{LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::partitioned_index::{as_written, build, buildable, holds_key, new_ones};
+use super::subcommands::{Proofs, Subcommands};
 use crate::catalog::tree::Member;
 use crate::pg::relation::quote_identifier;
 use crate::pg::{LockMode, RelationKind, RelationName};
@@ -63,7 +63,7 @@ fn is_its_own(leaf: &Member) -> bool {
 /// That a primary key's columns are not null, where the server would read rows for it. `None`: it cannot be proved.
 fn proofs(context: &PlanContext<'_>, key: &NewKey) -> Option<Proofs> {
     let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
-    let mut work = Subcommands::new(context, table);
+    let mut work = Subcommands::new(context, table, Vec::new());
     let reads = |column: &&String| {
         tree.members.iter().any(|member| member.kind == RelationKind::Table && member.nullable.contains(column))
     };

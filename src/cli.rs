@@ -1,6 +1,6 @@
-//! The command line: arguments to a call, and a failure to standard error.
+//! The command line: its arguments become a call, and a failure goes to standard error.
 //!
-//! Nothing is decided here that `proxy.toml` could say too: flags become [`Overrides`].
+//! Invariant: a flag never says what `proxy.toml` could not say too. Flags become [`Overrides`] of the file.
 
 mod backend;
 mod failure;

@@ -1,7 +1,9 @@
-//! What is asked of the server, besides the facts, before a plan is made: the same for the proxy and for `pgsluice plan`.
+//! The questions that are asked of the server beside the facts, before a plan is made. The proxy and `pgsluice plan`
+//! share them.
 //!
-//! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
-//! nothing that stays.
+//! This file chooses the questions and reads the answers. The owner of a connection sends them ([`CatalogQueries`]).
+//!
+//! Invariant: a question changes nothing that stays.
 
 use crate::catalog::reading::{FactsNeeded, Question, Reading};
 use crate::catalog::trust::{self, CopyExtent};

@@ -1,7 +1,7 @@
-//! Sockets: TCP and Unix, on both sides, with the options a relay needs.
+//! Sockets: TCP and Unix, towards clients and the server, with the options that a relay needs.
 //!
-//! `Stream` is the one type the relay reads and writes; TLS is a variant of it, and so is a socket on a worker's
-//! io_uring ([`ring`]).
+//! [`Stream`] is the one type that the relay reads and writes. A TLS connection is a variant of it, and so is a socket on
+//! a worker's io_uring ([`ring`]).
 
 #[cfg(all(target_os = "linux", feature = "io_uring"))]
 pub mod ring;

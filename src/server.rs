@@ -1,7 +1,7 @@
-//! Listeners, workers, drain.
+//! The server process: listeners, workers, and the drain at its end.
 //!
-//! One single-threaded runtime per core; a connection never leaves its worker. One acceptor hands
-//! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
+//! Each core has a worker with a single-threaded runtime, and a connection never leaves its worker. One acceptor hands
+//! each new client to the worker that has the fewest. SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
 mod refused;

@@ -1,8 +1,8 @@
-//! TLS on both sides, by rustls: what is configured becomes handshakes and one kind of stream.
+//! TLS on both sides, by rustls: settings become handshakes, and both sides get one kind of stream.
 //!
-//! Invariants: a session keeps what it began with when the files are read anew; nothing that came in
-//! plain text before a handshake is taken for what came after it, as both handshakes begin on the bare
-//! socket; keys are never shown.
+//! Invariants: a session keeps the certificates with which it began when the files are read anew. Bytes that came in
+//! plain text before a handshake are never taken for bytes that came after it, since both handshakes begin on the bare
+//! socket. Keys are never shown.
 
 mod files;
 mod verify;

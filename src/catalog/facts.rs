@@ -1,4 +1,8 @@
-//! The facts a plan is made from: plain data, as [`super::reading`] puts it together, or as one JSON document.
+//! The facts from which a plan is made: what is true of the session, of the relations that the statement names, and of
+//! what the plan may need beside them.
+//!
+//! [`Facts`] is plain data. [`super::reading`] puts it together, [`crate::learn`] completes it, and a test can write it
+//! as one JSON document.
 //!
 //! Invariant: reading facts takes no lock stronger than ACCESS SHARE on catalogue tables.
 

@@ -1,6 +1,7 @@
-//! The names that PostgreSQL chooses for constraints and indexes.
+//! The names that PostgreSQL chooses for constraints, indexes and sequences.
 //!
-//! As `makeObjectName` and `ChooseRelationName` do (`commands/indexcmds.c`): held by a test against a server.
+//! The functions follow `makeObjectName` and `ChooseRelationName` (`commands/indexcmds.c`). A test compares them with a
+//! server.
 
 use super::tree::Member;
 use super::{FreeName, NameSuffix, RelationFacts};

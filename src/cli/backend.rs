@@ -1,4 +1,4 @@
-//! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
+//! The server that `pgsluice plan` asks for facts. Everything that the command does on it is rolled back.
 
 use super::failure::Failure;
 use crate::catalog::Facts;

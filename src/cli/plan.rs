@@ -1,8 +1,8 @@
-//! `pgsluice plan`: for each statement of a text, what the proxy would do. Changes nothing.
+//! `pgsluice plan`: what the proxy would do for each statement of a text. It changes nothing.
 //!
-//! With a backend, the plan is made from its facts, as the proxy makes it; without one, from
-//! supposed facts, which are those of a large table in use: the plan to fear. The text is not run,
-//! so what an earlier statement creates is supposed to be there, and empty, for a later one.
+//! With a backend, a plan is made from the backend's facts, as the proxy makes it. Without a backend, a plan is made from
+//! supposed facts: those of a large table in use. The text is not run, so a table that an earlier statement creates is
+//! supposed to be there, and empty, for a later statement.
 
 use super::backend::Backend;
 use super::failure::Failure;

@@ -1,6 +1,6 @@
-//! Every key of `proxy.toml`: where it goes and what it may be, in one list.
+//! Every key of `proxy.toml` in one list: which setting it sets, and which values it may have.
 //!
-//! The reader, the errors, the near matches and the test of `proxy.toml` all read this list.
+//! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list.
 
 use super::secret::Secret;
 use super::settings::Config;

@@ -1,8 +1,10 @@
-//! `proxy.toml` and the command line's flags to [`Config`]: every setting is checked here, once.
+//! `proxy.toml` and the flags of the command line become a [`Config`].
 //!
-//! Whoever holds a `Config` need not check it again. An error names the key, its line, its value and
-//! what is allowed, and all errors of a file are told at once. The only module that names the TOML
-//! parser. It does not say what a setting does: `proxy.toml` does, one line above each.
+//! This is the only module that names the TOML parser. `proxy.toml` says what each setting does, in a line above it; this
+//! module does not.
+//!
+//! Invariants: every setting is checked here, so that whoever holds a [`Config`] need not check it again. An error names
+//! the key, its line, its value and what is allowed. All errors of a file are reported at once.
 
 mod address;
 mod fault;

@@ -1,6 +1,6 @@
-//! Where PostgreSQL's programs are, and as whom they can be run.
+//! The place of PostgreSQL's programs, and the user to run them as.
 //!
-//! PostgreSQL refuses to run as root, so for root another user is found.
+//! PostgreSQL refuses to run as root. If the process runs as root, another user is found.
 
 use crate::pg::sqlstate;
 use crate::report::Report;

@@ -1,6 +1,6 @@
-//! `pgsluice dev` and `pgsluice demo`, and the throw-away PostgreSQL they and the tests stand on.
+//! `pgsluice dev`, `pgsluice demo`, and the throw-away PostgreSQL under them and under the tests.
 //!
-//! `dev` puts the proxy in front of a fresh server, and leaves nothing behind when it ends.
+//! `dev` starts the proxy in front of a fresh server. Invariant: nothing is left behind when it ends.
 
 mod binaries;
 mod client;

@@ -1,4 +1,4 @@
-//! In place of `ring.rs` where there is no io_uring: other systems, and builds without the feature `io_uring`.
+//! The stand-in for `ring.rs` on systems without io_uring, and in builds without the feature `io_uring`.
 
 use std::convert::Infallible;
 use std::io;

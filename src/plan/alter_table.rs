@@ -1,7 +1,7 @@
 //! ALTER TABLE in phases: each subcommand gets its own safe way. [`Subcommands`] puts the phases together.
 //!
-//! Invariants: a subcommand that has no safe way, or one that another could disturb, leaves the whole statement as it was
-//! written; whatever fails, nothing is left behind, and what cannot be taken back stands in the last phase alone.
+//! Invariants: if a subcommand has no safe way, or another subcommand could disturb it, the whole statement runs as it is
+//! written. If a phase fails, nothing is left behind. A step that cannot be taken back stands in the last phase.
 
 use super::context::PlanContext;
 use super::model::{ObjectKind, Plan, Step};

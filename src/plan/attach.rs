@@ -1,12 +1,14 @@
-//! ATTACH PARTITION without a scan, a build or a check of rows under its locks: all of it is done before.
+//! ATTACH PARTITION without a scan, a build or a check of rows under its locks. All of that is done in earlier phases.
 //!
-//! - The bounds: a CHECK of the proxy's own that implies them is added to the partition and validated; likewise to the default
-//!   partition one that excludes them. They prove the rest, and go in the last step.
-//! - Indexes that the partition lacks are built concurrently, under the names that PostgreSQL would have chosen; those of keys
-//!   become constraints. Foreign keys are added NOT VALID and validated. The last step finds and attaches them.
+//! - The bounds: the partition gets a CHECK of the proxy's own that implies them, and the CHECK is validated. The default
+//!   partition gets a CHECK that excludes them. These CHECKs prove the bounds to the server, and the last step drops
+//!   them.
+//! - Indexes that the partition lacks are built concurrently, under the names that PostgreSQL would have chosen. Indexes
+//!   of keys become constraints. Foreign keys are added NOT VALID and validated. The last step finds all of them there
+//!   and attaches them.
 //!
-//! Invariant: that the server takes the CHECKs for a proof has been tried on empty copies; if it does not, or not here, the
-//! last step exceeds its hold budget, and everything is undone.
+//! Invariant: empty copies have shown that the server takes the CHECKs for a proof. If the server does not take them in
+//! the last step, the step exceeds its hold budget and everything is undone.
 
 use super::context::{PlanContext, table_bytes};
 use super::locks;

@@ -1,12 +1,12 @@
-//! Constraints on a table that is in use: new rows obey at once, old rows are checked without blocking anybody.
+//! New constraints on a table that is in use: new rows obey at once, and old rows are checked without blocking anybody.
 //!
-//! - CHECK, FOREIGN KEY, NOT NULL constraint: added NOT VALID (brief), then VALIDATE (long, weak lock).
-//! - NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
-//!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays, also of a column
-//!   that is new and was filled.
-//! - UNIQUE, PRIMARY KEY: the index is built concurrently, then made the constraint's (brief).
+//! - CHECK, FOREIGN KEY, and NOT NULL as a constraint: added NOT VALID (brief), then validated (long, under a weak lock).
+//! - NOT NULL on 12 to 17: a CHECK of the proxy's own is added and validated. It proves to the server that no row has
+//!   NULL, and is dropped. On 18 the NOT NULL constraint itself is added NOT VALID. On 10 and 11 the server takes no
+//!   proof, and the CHECK stays; so it does for a new column that was filled.
+//! - UNIQUE, PRIMARY KEY: the index is built concurrently, and then becomes the constraint's (brief).
 //!
-//! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
+//! Invariants: every name is the one that PostgreSQL would have chosen. If a phase fails, nothing is left behind.
 
 use super::index::concurrent;
 use super::model::{CreatedObject, ObjectKind, ObjectName, Phase, Step, Undo};

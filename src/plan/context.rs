@@ -1,4 +1,5 @@
-//! What is asked of the planner, and what every family of forms wants to know of it.
+//! The input of the planner: one DDL statement with its facts and limits, and the questions about them that several files
+//! ask.
 
 use super::model::{Limits, Phase, PhaseKind, Plan, Step};
 use crate::catalog::{Facts, RelationFacts};

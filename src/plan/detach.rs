@@ -1,17 +1,20 @@
-//! DETACH PARTITION without ACCESS EXCLUSIVE on the table (14 on): CONCURRENTLY.
+//! DETACH PARTITION (14 and later) without ACCESS EXCLUSIVE on the table: DETACH PARTITION … CONCURRENTLY.
 //!
-//! The server does it in two transactions of its own. The first marks the partition: no new query of the table's sees it any
-//! more, and nothing can take that back. The second takes it off, once all are gone who may have seen it. What ends the
-//! statement before the first commits leaves all as it was; what ends it between them is finished by FINALIZE. So whoever
-//! meets a partition that is half detached finishes that.
+//! The server does it in two transactions of its own. The first one marks the partition: new queries of the table no
+//! longer see it, and nothing can take the mark back. The second one detaches the partition once every session that may
+//! have seen it is gone. If the statement ends before the first transaction commits, all is as it was. If it ends between
+//! the two, FINALIZE finishes it. So whoever meets a partition that is half detached finishes it.
 //!
-//! In place of the bounds the server leaves a CHECK on the partition, which DETACH PARTITION does not: it goes again.
+//! CONCURRENTLY leaves a CHECK on the partition in place of its bounds, which DETACH PARTITION does not. The last phase
+//! drops that CHECK.
 //!
-//! DROP TABLE of a partition does so first, and drops what is a table of its own then. If that fails, the table is attached
-//! again: the CHECK that the server left proves its bounds. What else would make the server refuse the drop is known before.
+//! DROP TABLE of a partition detaches it first, and then drops a table that stands alone. If the drop fails, the table is
+//! attached again: the CHECK that the server left proves its bounds. Everything else for which the server would refuse
+//! the drop is known before.
 //!
-//! Not where there is a default partition, or another partition is on its way off: the server refuses it. Nor where foreign
-//! keys point to the partition: their tables are read under its locks, and the hold budget guards that.
+//! Limits: the statement runs as it is written if there is a default partition or if another partition is half detached,
+//! since the server refuses CONCURRENTLY then. It does so too if foreign keys point to the partition: their tables are
+//! read under its locks, and the hold budget guards that.
 
 use super::context::PlanContext;
 use super::locks;

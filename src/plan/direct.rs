@@ -1,7 +1,7 @@
 //! A statement as its author wrote it: relayed, brief, guarded, or long.
 //!
-//! Invariant: what may be long under a lock that blocks the application is never silent: it is a guarded phase with a
-//! WARNING, unless the table is small.
+//! Invariant: a statement that may be long under a lock that blocks the application is never silent. It is a guarded
+//! phase with a WARNING, unless the table is small.
 
 use super::context::{PlanContext, heaviest, table_bytes};
 use super::hint;

@@ -1,6 +1,6 @@
-//! DROP INDEX: concurrently, so that the table is never locked; one phase for each index.
+//! DROP INDEX: done concurrently, so that the table is never locked. Each index is a phase.
 //!
-//! Limit: several indexes are not dropped all or nothing: each is gone once its phase is done.
+//! Limit: several indexes are not dropped all or nothing. Each of them is gone once its phase is done.
 
 use super::context::{PlanContext, table_bytes};
 use super::index::concurrent;

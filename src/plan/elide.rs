@@ -1,8 +1,8 @@
-//! No-ops: statements that change nothing, answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
+//! Statements that change nothing. They are answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
 //!
-//! Invariant: a statement is answered only if every part of it is a no-op and the server would have let this role run it.
-//! The messages and SQLSTATEs are those of PostgreSQL (10 to 19 agree); where its answer depends on more than the facts
-//! tell, the statement is left to it.
+//! Invariant: a statement is answered only if every part of it changes nothing and the server would have let this role
+//! run it. Messages and SQLSTATEs are PostgreSQL's (10 to 19 agree). If its answer depends on more than the facts tell,
+//! the statement goes to the server.
 
 use super::context::PlanContext;
 use crate::catalog::{ConstraintFacts, RelationFacts};

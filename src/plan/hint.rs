@@ -1,4 +1,4 @@
-//! What a careful author does by hand today, for every form that is not safe as one step.
+//! Hints: what the author of a statement can do by hand today if the statement is not safe as one step.
 
 use super::context::PlanContext;
 use crate::pg::RelationKind;

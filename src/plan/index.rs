@@ -1,8 +1,8 @@
-//! CREATE INDEX: built concurrently, after an invalid leftover of the same index is out of the way.
+//! CREATE INDEX: built concurrently, after an invalid index of the same name is out of the way.
 //!
-//! A concurrent build that fails leaves an invalid index, which costs every write and serves no query, and which CREATE
-//! INDEX … IF NOT EXISTS takes for the real one. So a leftover of the wanted name is dropped if its definition is the
-//! wanted one, and is told of if it is not.
+//! A concurrent build that fails leaves an invalid index. Every write pays for such an index, no query uses it, and
+//! CREATE INDEX … IF NOT EXISTS takes it for the real one. So an invalid index of the wanted name is dropped if its
+//! definition is the wanted one. If its definition is another one, the client is told of it.
 
 use super::context::PlanContext;
 use super::model::{Phase, PhaseKind, Plan, Step, Undo};

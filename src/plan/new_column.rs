@@ -1,12 +1,14 @@
-//! ADD COLUMN taken apart: the column itself, which is over in a moment; its values for old rows; its constraints.
+//! ADD COLUMN taken apart: the column itself, which takes a moment; its values for old rows; its constraints.
 //!
-//! - A default that the server would write into every row: the default for new rows, then a backfill.
-//! - serial, identity: a sequence, its values as the default, a backfill; of an identity the sequence is only a means,
-//!   and the identity goes on where it ended. Until then it has the name that the identity's own will have, for errors name it.
+//! - A default that the server would write into every row: it becomes the default for new rows, and a backfill fills old
+//!   rows.
+//! - serial, identity: a sequence is made, its values become the default, and a backfill fills old rows. For an identity
+//!   the sequence is only a means: in the end the identity goes on where the sequence ended. Until then the sequence has
+//!   the name that the identity's own sequence will have, since errors name it.
 //! - NOT NULL of such a column, CHECK, REFERENCES beside a default, UNIQUE, PRIMARY KEY: as ALTER TABLE would add them.
 //!
-//! Not here, since the server has no way to either but to write the whole table anew: stored generated columns, and
-//! columns of a domain that has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
+//! Limits: the server has no way but to rewrite the table for stored generated columns, and for columns of a domain that
+//! has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
 
 use super::constraint;
 use super::context::PlanContext;

@@ -1,9 +1,11 @@
-//! FOREIGN KEY on a partitioned table before 18, which has no NOT VALID there: each partition gets its own first, NOT VALID and then
-//! validated, under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
+//! FOREIGN KEY on a partitioned table before 18, which has no NOT VALID there.
 //!
-//! That it reads no row then was measured on 12, 15 and 17 (`pg_stat_get_xact_numscans`): PostgreSQL takes a partition's
-//! foreign key for its part of the new one if it is the same and valid. A partition that comes meanwhile with rows and
-//! without such a key makes the last step exceed its hold budget, and everything is undone.
+//! Each partition gets its own foreign key first, NOT VALID and then validated, under the name that PostgreSQL would have
+//! chosen. Then the statement itself runs and attaches these keys.
+//!
+//! The statement then reads no row. That was measured on 12, 15 and 17 (`pg_stat_get_xact_numscans`): PostgreSQL takes a
+//! partition's foreign key for its part of the new one if it is the same and valid. If a partition with rows and without
+//! such a key comes meanwhile, the last step exceeds its hold budget and everything is undone.
 
 use super::context::PlanContext;
 use super::locks;

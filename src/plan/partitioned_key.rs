@@ -1,11 +1,13 @@
-//! UNIQUE and PRIMARY KEY on a partitioned table: each partition gets its own first (its index built concurrently, then made
-//! a constraint's), under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
+//! UNIQUE and PRIMARY KEY on a partitioned table.
 //!
-//! A primary key's columns that are not NOT NULL are proved so first (12 on), as SET NOT NULL does it: then neither a
-//! partition's key nor the table's reads a row.
+//! Each partition gets its own key first: its index is built concurrently and becomes a constraint's, under the name that
+//! PostgreSQL would have chosen. Then the statement itself runs and attaches these keys. Columns of a primary key that
+//! are not NOT NULL are proved so first (12 and later), as for SET NOT NULL. Then neither a partition's key nor the
+//! table's key reads a row.
 //!
-//! Limit: since 18 NOT NULL is a constraint, and one that a partition has from its parent becomes its own too with a key
-//! USING INDEX, for ever: it would outlive its parent's. There only partitions whose NOT NULL is their own already go this way.
+//! Limit: since 18 NOT NULL is a constraint. If a partition has one from its parent, a key USING INDEX makes it the
+//! partition's own, too, for ever, and it would outlive the parent's. So on 18 a partition goes this way only if its NOT
+//! NULL is its own already.
 
 use super::constraint;
 use super::context::PlanContext;

@@ -1,4 +1,4 @@
-//! The one printer of plans: for the command line, for EXPLAIN through the proxy, for the console, for the goldens.
+//! The one printer of plans: for the command line, for EXPLAIN through the proxy, and for the goldens.
 
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Undo};
 use crate::report::Report;

@@ -1,9 +1,10 @@
 //! The constraints that an ALTER TABLE replaces: `DROP CONSTRAINT x, ADD CONSTRAINT x …`.
 //!
-//! The server does all drops before it adds anything. So a subcommand that drops what another one names cannot be parted from it.
-//! [`replaced`] finds the one kind that can: a constraint that is dropped and made anew under its name ([`super::replace`]).
+//! The server does all drops before it adds anything. So a subcommand cannot be parted from another one that drops what
+//! it names. [`replaced`] finds the one exception: a constraint that is dropped and made anew under its name
+//! ([`super::replace`]).
 //!
-//! Invariant: if a name may be meant and it cannot be told, the statement stays whole.
+//! Invariant: if a subcommand may name what another one drops, and that cannot be told, the statement stays whole.
 
 use super::context::PlanContext;
 use super::model::Renamed;

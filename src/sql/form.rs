@@ -1,8 +1,7 @@
-//! Every form of DDL and its row: lock mode, cost, whether it may run in a transaction, the safe way.
+//! Every form of DDL with its row: lock mode, cost, whether it may run in a transaction, and its safe way.
 //!
-//! One table, so that the plans, the documentation (`docs/forms.md`) and the lock tests read the
-//! same rows. Lock modes and costs were measured on servers 11 to 18; where the rewrite probe can
-//! answer, it decides, not the row.
+//! Plans, the documentation (`docs/forms.md`) and the tests of locks read this one table. Lock modes and costs were
+//! measured on servers 11 to 18. Where the rewrite probe can answer, its answer decides and not the row.
 
 use crate::pg::LockMode;
 use serde::Serialize;

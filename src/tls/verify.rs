@@ -1,7 +1,7 @@
-//! Who the server is: libpq's `sslmode`, as checks of its certificate.
+//! The check of the server's certificate, as libpq's `sslmode` asks for it.
 //!
-//! Invariant: whatever is not checked about the certificate, the handshake's signature is, so that the
-//! peer holds the key of the certificate it shows.
+//! Invariant: the signature of the handshake is always checked, whatever else is not. So the peer holds the key of the
+//! certificate that it shows.
 
 use super::files::{SettingError, certificates, provider, roots};
 use crate::config::{BackendTls, BackendTlsMode};

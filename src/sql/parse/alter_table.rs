@@ -1,6 +1,6 @@
-//! ALTER TABLE and its kin: ALTER INDEX, VIEW, MATERIALIZED VIEW, SEQUENCE, FOREIGN TABLE, TYPE share a node.
+//! ALTER TABLE and the commands that share its node: ALTER INDEX, VIEW, MATERIALIZED VIEW, SEQUENCE, FOREIGN TABLE, TYPE.
 //!
-//! Invariant: one [`Part`] per subcommand, in the order written.
+//! Invariant: there is one [`Part`] for each subcommand, in the order in which they are written.
 
 use super::names::{is_cascade, range_var, relation, some, string};
 use super::subcommand_text::{self, SubcommandText};

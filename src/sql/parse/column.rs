@@ -1,8 +1,8 @@
-//! ADD COLUMN: which of its forms, by what the column's definition carries.
+//! ADD COLUMN: the form of a new column, by what its definition contains.
 //!
-//! Invariant: of several properties the form tells the costliest that is certain, then the costliest that is
-//! possible. A default, a generated value or a user-defined type beside it still gets its probe, so that a
-//! plan that splits the column from its constraint knows what the rest would cost.
+//! Invariant: if a column has several properties, the form is that of the costliest one that is certain, or else of the
+//! costliest one that is possible. A default, a generated value or a user-defined type beside it still gets its probe, so
+//! that a plan that splits the column from its constraint knows what the rest would cost.
 
 use super::definition::{
     constraints, definition, is_built_in, is_constant, is_null, is_stored, is_user_type, references, serial,

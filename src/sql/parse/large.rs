@@ -1,11 +1,12 @@
-//! A large text: what is not DDL is not parsed, nor what would take a gigabyte to be.
+//! Large texts. A statement that is not DDL is not parsed, and neither is one whose tree would take a gigabyte.
 //!
-//! The grammar's tree takes a kilobyte for each word, so a text of a few megabytes would take gigabytes. PostgreSQL's scanner
-//! parts a text into its statements in a few bytes for each; then each of them is parsed by itself, if it may be DDL, or is short.
+//! The tree of the grammar takes a kilobyte for each word, so a text of a few megabytes would take gigabytes.
+//! PostgreSQL's scanner splits a text into its statements in a few bytes for each word. Then each statement that may be
+//! DDL, or is short, is parsed by itself.
 //!
-//! Invariants: a statement that is not parsed is either surely no DDL ([`Class::Other`]) or one that hides what it does
-//! ([`Class::MayHideDdl`]), which is guarded; where the server would do nothing of a text because a statement in it is wrong,
-//! and the proxy could have done a part and committed it, the text is not understood at all.
+//! Invariants: a statement that is not parsed is surely no DDL ([`Class::Other`]), or it hides what it does
+//! ([`Class::MayHideDdl`]) and is guarded. If a statement of the text is wrong, the server does nothing of the whole
+//! text; where the proxy could have committed a part of it, the text is not understood at all.
 
 use super::grammar::{Unparsable, grammar, statements};
 use super::options::ParseOptions;

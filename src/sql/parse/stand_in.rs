@@ -1,9 +1,11 @@
-//! Statements that the grammar does not know, among others or alone: EXPLAIN of DDL, which PostgreSQL has not, and what a
-//! server that is newer than this grammar may have.
+//! Statements that the grammar does not know, alone or among others: EXPLAIN of DDL, which PostgreSQL does not have, and
+//! statements of a server that is newer than this grammar.
 //!
-//! Each is covered, byte for byte, by what the grammar reads in its place; then all of the text is read at once, so that the
-//! statements around it are what they are without it. Invariant: a text that the grammar knows never comes here, and where the
-//! rest is not understood either, nothing is.
+//! Each such statement is covered, byte for byte, by a text that the grammar reads in its place. Then the whole text is
+//! read at once, so that the statements around it are what they would be without it.
+//!
+//! Invariants: a text that the grammar knows never comes here. If the rest of the text is not understood either, no
+//! statement is.
 
 use super::grammar::{grammar, statements};
 use super::logged;

@@ -1,7 +1,7 @@
-//! The author's own words, cut apart: the subcommands of an ALTER TABLE, and the pieces of a new column.
+//! The author's own text, cut apart: the subcommands of an ALTER TABLE, and the clauses of a new column.
 //!
-//! Invariant: every piece is a slice of the author's text between two of its tokens, never words of the parser's; where the text does
-//! not part as the grammar's tree does, there are no pieces, and the statement stays whole.
+//! Invariant: every piece is a slice of the author's text between two of its tokens, and never the parser's words. If the
+//! text does not split as the grammar's tree does, there are no pieces and the statement stays whole.
 
 use super::names::some;
 use super::tokens::{Scanned, Word};

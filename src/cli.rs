@@ -28,23 +28,23 @@ struct Arguments {
 enum Command {
     /// Run the proxy
     Run(Run),
-    /// Try it: a throw-away PostgreSQL with tables of some size, and the proxy in front
+    /// Try the proxy: start a throw-away PostgreSQL with some tables, and the proxy in front of it
     Dev(Dev),
-    /// See it: the same schema changes directly and through the proxy, measured (under a minute)
+    /// Measure the same schema changes directly and through the proxy (takes less than a minute)
     Demo,
-    /// Say, for each statement of a text, what the proxy would do
+    /// Show what the proxy would do for each statement of a text
     Plan(plan::Arguments),
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The settings; without a file the defaults hold
+    /// The file of settings; without it, the defaults apply
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen; may be given more than once
+    /// The address to listen on; may be given more than once
     #[arg(long, value_name = "HOST:PORT|unix:DIR")]
     listen: Vec<Address>,
-    /// The server to protect
+    /// The address of the PostgreSQL server
     #[arg(long, value_name = "HOST:PORT|unix:DIR")]
     backend: Option<Address>,
     /// What to do about schema changes
@@ -54,7 +54,7 @@ struct Run {
 
 #[derive(Debug, Args)]
 struct Dev {
-    /// Where the proxy is to listen
+    /// The address that the proxy listens on
     #[arg(long, value_name = "HOST:PORT|unix:DIR", default_value = "127.0.0.1:6432")]
     listen: Address,
     /// What to do about schema changes

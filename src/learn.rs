@@ -65,7 +65,7 @@ pub async fn read<A: CatalogQueries>(
     while let Some(questions) = reading.round() {
         let texts = asking.texts(&questions).await?;
         if let Err(error) = reading.answer(&texts) {
-            return Ok(Err(format!("cannot read the facts of this statement: {error}")));
+            return Ok(Err(format!("could not read the facts of this statement: {error}")));
         }
     }
     Ok(reading.facts().ok_or_else(|| "there are no facts of this statement".to_owned()))
@@ -192,7 +192,7 @@ async fn inquire<A: CatalogQueries>(asking: &mut A, inquiry: &mut (dyn Inquire +
     while let Some(round) = inquiry.round() {
         let Some(text) = asking.behind(&round).await? else { return Ok(false) };
         if let Err(error) = inquiry.answer(&text) {
-            tracing::warn!(%error, "cannot read what was asked about partitions");
+            tracing::warn!(%error, "could not read the answer to a question about partitions");
             return Ok(false);
         }
     }

@@ -164,8 +164,8 @@ impl Target {
             match stream.read_u8().await? {
                 b'S' => {}
                 b'N' => return Ok(Stream::Tcp(stream)),
-                b'E' => return Err(io::Error::other("the server answered the request for SSL by an error")),
-                _ => return Err(io::Error::other("the answer to the request for SSL is not PostgreSQL's")),
+                b'E' => return Err(io::Error::other("the server answered the SSLRequest with an error")),
+                _ => return Err(io::Error::other("the server gave an invalid answer to the SSLRequest")),
             }
         }
         Ok(Stream::Tls(Box::new(self.tls.connect(stream, host).await.map_err(named)?)))

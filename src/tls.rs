@@ -129,7 +129,7 @@ impl Front {
         let Some(current) = self.current() else { return Err(other("TLS is not configured")) };
         let stream = current.acceptor.accept(stream).await?;
         if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(other("a direct TLS connection without the ALPN protocol \"postgresql\""));
+            return Err(other("the client opened a direct TLS connection without the ALPN protocol \"postgresql\""));
         }
         Ok(Stream::new(stream))
     }
@@ -138,7 +138,7 @@ impl Front {
 impl Acceptor {
     fn new(settings: &ListenTls) -> Result<Self, SettingError> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
-            return Err("listen.tls: certificate and key are needed".to_owned());
+            return Err("listen.tls: a certificate and a key are required".to_owned());
         };
         let chain = certificates("listen.tls.certificate", certificate)?;
         let first = chain.first().cloned().ok_or_else(|| no_certificate("listen.tls.certificate", certificate))?;
@@ -159,7 +159,7 @@ impl Acceptor {
         };
         let mut config = builder
             .with_single_cert(chain, key)
-            .map_err(|error| format!("listen.tls: certificate and key do not go together: {error}"))?;
+            .map_err(|error| format!("listen.tls: the certificate and the key do not match: {error}"))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate: first })
     }
@@ -208,7 +208,7 @@ impl Back {
         let config = self.current.read().ok().and_then(|current| current.clone());
         let Some(config) = config else { return Err(other("TLS is not configured")) };
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| other(&format!("\"{host}\" is no name that a certificate could have")))?;
+            .map_err(|_| other(&format!("\"{host}\" is not a name that a certificate can have")))?;
         let stream = TlsConnector::from(config).connect(name, stream).await?;
         if self.settings.negotiation == crate::config::Negotiation::Direct
             && stream.get_ref().1.alpn_protocol() != Some(ALPN)
@@ -229,7 +229,7 @@ fn client_config(settings: &BackendTls) -> Result<ClientConfig, SettingError> {
             let key = private_key("backend.tls.key", key)?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| format!("backend.tls: certificate and key do not go together: {error}"))?
+                .map_err(|error| format!("backend.tls: the certificate and the key do not match: {error}"))?
         }
         _ => builder.with_no_client_auth(),
     };

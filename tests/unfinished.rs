@@ -191,7 +191,7 @@ fn the_client_has_its_reply(postgres: &Postgres) {
     let lines: Vec<_> =
         stage.client().ok(&format!("EXPLAIN {NULLABLE}")).rows.into_iter().flatten().flatten().collect();
     assert!(lines[0].starts_with("continuing what this ALTER TABLE had begun at "), "{lines:?}");
-    assert!(lines[1].starts_with("  Phase 2 of 2: old rows get their values, a few at a time."), "{lines:?}");
+    assert!(lines[1].starts_with("  Phase 2 of 2: fill the old rows in batches."), "{lines:?}");
     let outcome = stage.client().ok(NULLABLE);
     assert!(continued(&outcome), "{outcome:?}");
     assert_eq!(outcome.tags, ["ALTER TABLE"]);

@@ -85,7 +85,7 @@ pub fn round(oid: u32) -> ProbeRound {
 /// Reads the answer, if there was one.
 pub fn copied(json: Option<&str>) -> CopyExtent {
     let Some(Answer { code, indexes }) = json.and_then(|json| serde_json::from_str(json).ok()) else {
-        return CopyExtent::Nothing("it cannot be told whose code that would run".to_owned());
+        return CopyExtent::Nothing("it is not known whose code that would run".to_owned());
     };
     match code.as_str() {
         "" => CopyExtent::All,
@@ -132,7 +132,7 @@ impl Watch<'_> {
 /// A statement that fails unless the relation still has its name.
 pub fn called(relation: &RelationName, oid: u32) -> String {
     let named = super::identity::is_called(relation, oid);
-    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails("its name is not its own any more"))
+    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails("its name belongs to another relation now"))
 }
 
 fn fails(words: &str) -> String {
@@ -147,7 +147,7 @@ pub fn unchanged(relation: &RelationName, oid: u32, known: &str) -> String {
     format!(
         "/* pgsluice: nothing has changed */ SELECT WHERE CASE WHEN {named} AND {digest} OPERATOR(pg_catalog.=) {known} \
          THEN false ELSE {} END",
-        fails("it is not as it was")
+        fails("it has changed meanwhile")
     )
 }
 

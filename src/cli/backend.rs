@@ -36,7 +36,7 @@ impl Backend {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure(format!("could not start a runtime: {error}")))?;
         let user = user.map(str::to_owned).or_else(|| var("PGUSER").ok()).or_else(|| var("USER").ok());
-        let user = user.ok_or_else(|| Failure("no user; expected --user or PGUSER".to_owned()))?;
+        let user = user.ok_or_else(|| Failure("no user is set; use --user or PGUSER".to_owned()))?;
         let dbname = dbname.map(str::to_owned).or_else(|| var("PGDATABASE").ok()).unwrap_or_else(|| user.clone());
         let mut config = tokio_postgres::Config::new();
         config.user(user).dbname(dbname).application_name("pgsluice plan");

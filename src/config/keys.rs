@@ -229,7 +229,7 @@ impl Slot<'_> {
                 format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
             }
             Self::Networks(_) => "a list of networks, such as \"10.0.0.0/8\" or \"::1\"".to_owned(),
-            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a text that is not empty".to_owned(),
+            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a string that is not empty".to_owned(),
             Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
         }
     }

@@ -43,7 +43,7 @@ impl Config {
         let Some(path) = path else { return Self::parse("", overrides) };
         let in_file = |error: ConfigError| error.in_file(path);
         let text = std::fs::read_to_string(path)
-            .map_err(|error| in_file(Fault::new(format!("cannot read the file: {error}")).into()))?;
+            .map_err(|error| in_file(Fault::new(format!("could not read the file: {error}")).into()))?;
         let mut config = Self::parse(&text, overrides).map_err(in_file)?;
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         config.paths_from(folder);
@@ -80,7 +80,7 @@ impl Config {
         };
         let Self { proxy, locks, operator, .. } = self;
         if let Some(address) = proxy.listen.iter().find(|address| **address == proxy.backend) {
-            wrong("proxy.backend", format!("\"{address}\""), "an address that proxy.listen does not have".to_owned());
+            wrong("proxy.backend", format!("\"{address}\""), "an address that is not in proxy.listen".to_owned());
         }
         for (key, value) in [("ladder_start", locks.ladder_start), ("fallback_timeout", locks.fallback_timeout)] {
             if value > locks.stall_budget {
@@ -97,7 +97,7 @@ impl Config {
         }
         self.check_tls(&mut wrong);
         if operator.user.is_none() && *operator != Operator::default() {
-            wrong("operator.user", "(not set)".to_owned(), "a name, as other keys of [operator] are set".to_owned());
+            wrong("operator.user", "(not set)".to_owned(), "a name, since other keys of [operator] are set".to_owned());
         }
     }
 
@@ -107,22 +107,26 @@ impl Config {
         if listen.mode != ListenTlsMode::Disable {
             for (key, path) in [("listen.tls.certificate", &listen.certificate), ("listen.tls.key", &listen.key)] {
                 missing(path).into_iter().for_each(|shown| {
-                    wrong(key, shown, format!("a file, as listen.tls.mode is \"{}\"", listen.mode));
+                    wrong(key, shown, format!("a file, since listen.tls.mode is \"{}\"", listen.mode));
                 });
             }
         }
         if listen.require_client_certificate && listen.ca.is_none() {
-            wrong("listen.tls.ca", "(not set)".to_owned(), "a file, as client certificates are required".to_owned());
+            wrong("listen.tls.ca", "(not set)".to_owned(), "a file, since client certificates are required".to_owned());
         }
         let (certificate, key) = (backend.certificate.is_some(), backend.key.is_some());
         for (name, alone) in [("key", certificate && !key), ("certificate", key && !certificate)] {
             if alone {
-                wrong(&format!("backend.tls.{name}"), "(not set)".to_owned(), "a file: both or none".to_owned());
+                wrong(
+                    &format!("backend.tls.{name}"),
+                    "(not set)".to_owned(),
+                    "a file, since certificate and key are set together or not at all".to_owned(),
+                );
             }
         }
         let encrypted = !matches!(backend.mode, BackendTlsMode::Disable | BackendTlsMode::Prefer);
         if encrypted && matches!(proxy.backend, Address::Unix { .. }) {
-            let allowed = "\"disable\" or \"prefer\": PostgreSQL does not encrypt Unix sockets".to_owned();
+            let allowed = "\"disable\" or \"prefer\", since PostgreSQL does not encrypt Unix sockets".to_owned();
             wrong("backend.tls.mode", format!("\"{}\"", backend.mode), allowed);
         }
         if backend.negotiation == Negotiation::Direct && !encrypted {
@@ -143,8 +147,9 @@ impl Config {
 
     fn read_password_file(&mut self) -> Result<(), ConfigError> {
         let Some(path) = &self.operator.password_file else { return Ok(()) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Fault::new(format!("operator.password_file: cannot read {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Fault::new(format!("operator.password_file: could not read {}: {error}", path.display()))
+        })?;
         self.operator.password = Some(Secret::new(text.lines().next().unwrap_or_default()));
         Ok(())
     }

@@ -20,7 +20,7 @@ pub struct Bell(Infallible);
 /// # Errors
 /// Always.
 pub fn start(_: u32) -> io::Result<Bell> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without it"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without io_uring"))
 }
 
 pub async fn work(bell: Bell, _: &mut LocalSet, _: &JoinHandle<()>) {

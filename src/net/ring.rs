@@ -263,7 +263,7 @@ impl Drop for RingStream {
 }
 
 fn elsewhere() -> io::Error {
-    io::Error::other("a stream away from its thread's ring")
+    io::Error::other("the stream is used outside the thread of its ring")
 }
 
 #[cfg(test)]

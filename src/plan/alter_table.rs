@@ -97,6 +97,6 @@ fn default_first(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let set = Step::hidden(format!("{}{}", work.alter(), part.text.as_ref()?));
     let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", work.alter(), quote_identifier(column)));
     let back = back.about(work.table().id.oid, ObjectKind::Default, column);
-    work.first("the default for new rows", [set], [back]);
+    work.first("set the default for new rows", [set], [back]);
     Some(())
 }

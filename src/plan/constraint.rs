@@ -20,7 +20,7 @@ use crate::report::Report;
 use crate::sql::form::Form;
 use crate::sql::{ClauseKind, NewColumn, NewKey, Part};
 
-const FROM_NOW_ON: &str = "from now on it holds for every new row";
+const FROM_NOW_ON: &str = "from now on new rows must satisfy the constraint";
 
 /// A constraint's name: the author's or ours, or the one that the server chose in that slot.
 enum Name<'a> {
@@ -132,8 +132,8 @@ pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
         return None;
     }
     work.meanwhile(match lasting {
-        true => "the column gets a CHECK for good: it refuses NULL, by SQLSTATE 23514 instead of 23502",
-        false => "for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502",
+        true => "the column gets a CHECK for good, which refuses NULL with SQLSTATE 23514 instead of 23502",
+        false => "for a time a CHECK refuses NULL, with SQLSTATE 23514 instead of 23502",
     });
     let (add, drop) = proof.add(work);
     work.then(FROM_NOW_ON, add, [drop]);
@@ -147,7 +147,7 @@ pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
     }
     work.last(subcommand.unwrap_or_else(|| format!("ALTER COLUMN {} SET NOT NULL", quote_identifier(column))));
     let drop = proof.drop(work);
-    work.after("the check proves it, and goes", [drop]);
+    work.after("set NOT NULL, and drop the CHECK that has proved it", [drop]);
     Some(())
 }
 
@@ -234,7 +234,7 @@ impl Proof {
         let message = format!("column \"{column}\" of relation \"{table}\" gets a CHECK instead of NOT NULL");
         Report::warning(sqlstate::WARNING, message)
             .detail(
-                "Before PostgreSQL 12 SET NOT NULL reads every row while nobody can read or write, whatever is proved.",
+                "Before PostgreSQL 12, SET NOT NULL reads every row while nobody else can read or write the table, even if a CHECK proves that there is no NULL.",
             )
             .hint(format!("The constraint is named \"{}\".", self.name))
     }
@@ -314,6 +314,6 @@ fn build(work: &Subcommands<'_>, key: &NewKey, name: &str) -> Phase {
     Phase {
         steps: vec![Step::hidden(sql)],
         undo: Some(Undo::DropBuiltIndex { table: on, oid: table.id.oid, known, index }),
-        ..concurrent(work.context(), table, "build its index without blocking reads or writes")
+        ..concurrent(work.context(), table, "build the index of the key without blocking reads or writes")
     }
 }

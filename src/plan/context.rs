@@ -162,7 +162,7 @@ impl<'a> PlanContext<'a> {
 }
 
 /// The purpose of a phase that is there for the server's error alone: of what it would lock nothing is known.
-pub(super) const NOT_RUN: &str = "left to the server, which will not run it";
+pub(super) const NOT_RUN: &str = "the server will not run the statement";
 
 /// Whether the statement's target need not exist before it.
 pub(super) fn creates(form: Form) -> bool {

@@ -42,7 +42,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         tidies: true,
         locks: own_locks(context, partition),
         steps: vec![drop_copy(partition)],
-        ..context.phase(PhaseKind::Brief, "the CHECK goes that the server left in place of the bounds, if it left one")
+        ..context.phase(PhaseKind::Brief, "drop the CHECK that the server left in place of the bounds, if there is one")
     };
     let notes = if partition.detach_pending { vec![half_way(partition)] } else { Vec::new() };
     Some(Plan { notes, phases: vec![detach, tidy], ..context.empty() })
@@ -95,14 +95,14 @@ pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
     let back = Phase {
         locks: locks::finalize(context, &facts.parent, partition),
         steps: vec![attach, drop_copy(partition)],
-        ..context.phase(PhaseKind::Brief, "bring it back as it was")
+        ..context.phase(PhaseKind::Brief, "restore the table as it was")
     };
     let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(context, &facts.parent, partition, step) };
     let drop = Phase {
         locks: own_locks(context, partition),
-        ..context.phase(PhaseKind::Brief, "what is dropped is a table of its own")
+        ..context.phase(PhaseKind::Brief, "drop the table, which is no partition any more")
     };
-    let meanwhile = vec!["for a moment it is a table of its own, before it is dropped"];
+    let meanwhile = vec!["for a moment the partition is a table of its own, before it is dropped"];
     Some(Plan { phases: vec![detach, drop], meanwhile, ..context.empty() })
 }
 
@@ -114,11 +114,11 @@ fn detach(context: &PlanContext<'_>, table: &RelationRef, partition: &RelationFa
     let finish = Phase {
         locks: locks.clone(),
         steps: vec![Step { visible: step.visible, ..finalize }],
-        ..context.phase(PhaseKind::Brief, "finish what was begun")
+        ..context.phase(PhaseKind::Brief, "finish the DETACH")
     };
     let purpose = match partition.detach_pending {
-        true => "finish what an earlier DETACH … CONCURRENTLY left half-way",
-        false => "detach without blocking reads or writes of the table",
+        true => "finish an earlier DETACH … CONCURRENTLY that was interrupted",
+        false => "detach the partition without blocking reads or writes of the table",
     };
     Phase {
         locks,
@@ -153,7 +153,8 @@ fn own_locks(context: &PlanContext<'_>, partition: &RelationFacts) -> Vec<LockNe
 }
 
 fn half_way(partition: &RelationFacts) -> Report {
-    let message = format!("partition {} is half detached already: that is finished", partition.id.full_name());
+    let message =
+        format!("partition {} is half detached already, and is now detached completely", partition.id.full_name());
     Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-        .detail("An earlier DETACH PARTITION … CONCURRENTLY was interrupted, which cannot be taken back.")
+        .detail("An earlier DETACH PARTITION … CONCURRENTLY was interrupted, and the server cannot take it back.")
 }

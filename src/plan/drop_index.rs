@@ -62,6 +62,6 @@ fn phase(context: &PlanContext<'_>, index: &RelationFacts, step: Step) -> Phase 
         kind: PhaseKind::Long,
         steps: vec![step],
         undo: Some(undo),
-        ..concurrent(context, index, "drop without blocking reads or writes")
+        ..concurrent(context, index, "drop the index without blocking reads or writes")
     }
 }

@@ -64,9 +64,11 @@ fn is_wanted(context: &PlanContext<'_>, index: &IndexFacts) -> bool {
 fn invalid_namesake(context: &PlanContext<'_>, index: &IndexFacts) -> Option<Report> {
     let name = index.id.full_name();
     let (state, hint) = match index.in_progress {
-        true => ("is still being built by another session", "Wait for that session, and look again.".to_owned()),
+        true => {
+            ("is still being built by another session", "Wait until that session is done, then look again.".to_owned())
+        }
         false => (
-            "is invalid: no query uses it, and if it is unique it does not hold",
+            "is invalid: no query uses it, and it does not guarantee uniqueness",
             format!("DROP INDEX {}, then create it anew.", name.quoted()),
         ),
     };
@@ -116,6 +118,6 @@ fn build(context: &PlanContext<'_>, table: &RelationFacts, dropped: &[Phase], wr
     Some(Phase {
         steps: vec![step],
         undo: Some(drop_invalid(table, dropped)),
-        ..concurrent(context, table, "build without blocking reads or writes")
+        ..concurrent(context, table, "build the index without blocking reads or writes")
     })
 }

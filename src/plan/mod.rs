@@ -176,7 +176,7 @@ fn plan_ddl(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         return Ok(context.refused_by_the_server());
     }
     if locks::touches_own_relations_only(context) {
-        return Ok(context.relayed("only this session can see it"));
+        return Ok(context.relayed("only this session can see what the statement changes"));
     }
     let rerouted = match context.ddl.form() {
         Form::CreateIndex | Form::CreateIndexConcurrently => {
@@ -206,7 +206,7 @@ fn covered(ddl: &Ddl, facts: &Facts) -> Result<(), Refusal> {
         None => Ok(()),
         Some(name) => Err(Refusal {
             report: Report::error(sqlstate::INTERNAL_ERROR, format!("no facts were read about relation {name}"))
-                .detail("A plan is made from what is known of every relation that the statement names.")
+                .detail("A plan needs facts about every relation that the statement names.")
                 .hint("This is a bug of pgsluice. Please report it."),
         }),
     }

@@ -108,7 +108,7 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
         add_filled(work, i, new, &bare, facts)?;
     } else {
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter(), new.with(kept)));
-        work.first("the column", [add], [drop_column(work, &new.name)]);
+        work.first("add the column", [add], [drop_column(work, &new.name)]);
     }
     // Before 12 no proof makes a filled column NOT NULL: it gets a CHECK for good, which does for no key or identity.
     let only_checked = (filled || computed) && work.context().version() < 120_000;
@@ -158,7 +158,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
                 vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
             }
         };
-        work.first("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
+        work.first("add the column and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
         return Some(());
     };
     if work.table().persistence != 'p' {
@@ -180,7 +180,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
     }
     steps.push(format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter()));
     steps.push(format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"));
-    work.first("the column, and values of its sequence for new rows", steps.into_iter().map(Step::hidden), [back]);
+    work.first("add the column, whose new rows get values of a sequence", steps.into_iter().map(Step::hidden), [back]);
     Some(())
 }
 
@@ -229,7 +229,7 @@ fn become_identity(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, identi
         ),
         format!("DROP SEQUENCE {sequence}"),
     ];
-    work.after("the identity goes on where its values end", steps.map(Step::hidden));
+    work.after("continue the identity where its sequence ended", steps.map(Step::hidden));
     Some(())
 }
 

@@ -34,7 +34,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         return None;
     }
     let steps = vec![create(context, of, table)?, attach(context, of, table, name)?];
-    let purpose = "made apart and attached, it does not keep anybody from the table";
+    let purpose = "create the partition apart and attach it, which keeps nobody from the table";
     let phase = Phase { locks, steps, ..context.phase(PhaseKind::Brief, purpose) };
     Some(Plan { phases: vec![phase], ..context.empty() })
 }

@@ -49,7 +49,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     phases.push(work.whole(key, &leaves)?);
     let meanwhile = match leaves.as_slice() {
         [] => Vec::new(),
-        _ => vec!["the foreign key holds for each partition before it does for the whole table"],
+        _ => vec!["the foreign key holds for single partitions before it holds for the whole table"],
     };
     Some(Plan { phases, meanwhile, ..context.empty() })
 }
@@ -75,9 +75,10 @@ impl LeafKeys<'_> {
         };
         let strong = [LockMode::AccessExclusive; 2];
         let drop = format!("{alter} DROP CONSTRAINT {name}");
-        let back = phase(PhaseKind::Brief, "bring it back as it was", strong, drop);
+        let back = phase(PhaseKind::Brief, "restore the table as it was", strong, drop);
         let weak = [LockMode::ShareRowExclusive; 2];
-        let added = phase(PhaseKind::Brief, "from now on it holds for every new row of a partition", weak, add);
+        let added =
+            phase(PhaseKind::Brief, "from now on new rows of the partition must satisfy the foreign key", weak, add);
         let modes = [LockMode::ShareUpdateExclusive, LockMode::RowShare];
         let validate = format!("{alter} VALIDATE CONSTRAINT {name}");
         let checked = phase(PhaseKind::Long, "check the old rows without blocking reads or writes", modes, validate);
@@ -110,7 +111,7 @@ impl LeafKeys<'_> {
         Some(Phase {
             locks,
             steps,
-            ..self.context.phase(PhaseKind::Brief, "each partition has its foreign key: they are attached")
+            ..self.context.phase(PhaseKind::Brief, "attach the foreign keys of the partitions")
         })
     }
 

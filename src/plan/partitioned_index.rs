@@ -51,7 +51,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         phases.push(build(context, leaf, name, tree.unique, body));
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
-    phases.extend(as_written(context, "each partition has its index: they are attached", &built).phases);
+    phases.extend(as_written(context, "attach the indexes of the partitions", &built).phases);
     Some(Plan { notes, phases, ..context.empty() })
 }
 
@@ -142,6 +142,6 @@ pub(super) fn build(context: &PlanContext<'_>, leaf: &Member, name: &str, unique
             index: RelationName::new(Some(&leaf.id.schema), name),
         }),
         locks: takes(leaf),
-        ..context.phase(PhaseKind::Long, "build on a partition without blocking reads or writes")
+        ..context.phase(PhaseKind::Long, "build the index of a partition without blocking reads or writes")
     }
 }

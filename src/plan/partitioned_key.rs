@@ -49,9 +49,9 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
     if !built.is_empty() {
-        meanwhile.push("each partition refuses duplicates before the whole table does");
+        meanwhile.push("single partitions refuse duplicates before the whole table does");
     }
-    let mut ending = as_written(context, "each partition has its key: they are attached", &built).phases;
+    let mut ending = as_written(context, "attach the keys of the partitions", &built).phases;
     ending.iter_mut().for_each(|phase| phase.steps.extend(after.iter().cloned()));
     phases.append(&mut ending);
     Some(Plan { phases, meanwhile, ..context.empty() })
@@ -93,10 +93,10 @@ fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &Ne
     let was_null = |column: &String| format!(", ALTER COLUMN {} DROP NOT NULL", quote_identifier(column));
     let as_before: String = nullable.iter().map(was_null).collect();
     let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}{as_before}"));
-    let back = brief("bring it back as it was", drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
+    let back = brief("restore the table as it was", drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
     let add = format!("{alter} ADD CONSTRAINT {name} {kind} USING INDEX {name}{}", key.deferral);
     Phase {
         undo: Some(Undo::Run(Box::new(back))),
-        ..brief("the index becomes the partition's own key", Step::hidden(add))
+        ..brief("turn the index into the partition's own key", Step::hidden(add))
     }
 }

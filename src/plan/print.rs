@@ -76,7 +76,7 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
         None => {}
         Some(Undo::Run(undo)) => steps(out, undo, ["  undo", "  undo"]),
         Some(Undo::DropBuiltIndex { index, .. }) => {
-            line(out, "  undo", &format!("drop {index}, finished or not, without blocking anybody"));
+            line(out, "  undo", &format!("drop {index}, whether it is finished or not, without blocking anybody"));
         }
         Some(Undo::DropInvalidIndexes { table, known, .. }) => {
             let but = match known.len() {

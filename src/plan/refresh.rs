@@ -18,7 +18,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     }
     let step = Step::concurrently(&context.statement.text, context.ddl.concurrently_at?)?;
     let takes = |_: Form, _: i32| (Some(LockMode::Exclusive), None);
-    let phase = context.phase(PhaseKind::Long, "exchange the rows that differ, while the old ones can be read");
+    let phase = context.phase(PhaseKind::Long, "replace the rows that differ, while the old rows can be read");
     Some(Plan {
         phases: vec![Phase { locks: locks::needs(context, takes), steps: vec![step], ..phase }],
         ..context.empty()

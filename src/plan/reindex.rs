@@ -20,7 +20,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         return None;
     }
     if context.version() < 120_000 {
-        return Some(context.relayed("left to the server, which does not know it"));
+        return Some(context.relayed("the server does not know the statement"));
     }
     let step = match written {
         true => Step::as_written(&context.statement.text),

@@ -24,9 +24,9 @@ fn beside(work: &mut Subcommands<'_>, element: &str, replaced: &Replaced) {
     let (meanwhile, name) = (quote_identifier(&replaced.meanwhile), quote_identifier(&replaced.name));
     let add = format!("{}ADD CONSTRAINT {meanwhile} {element}\nNOT VALID", work.alter());
     constraint::add_under(work, Step::hidden(add), replaced);
-    work.meanwhile("for a time the old constraint and the new hold, the new one under another name");
+    work.meanwhile("for a time the old and the new constraint hold, the new one under another name");
     let rename = Step::hidden(format!("{}RENAME CONSTRAINT {meanwhile} TO {name}", work.alter()));
-    work.after("the new constraint takes the place of the old", [rename]);
+    work.after("put the new constraint in place of the old one", [rename]);
 }
 
 /// A foreign key that is NOT ENFORCED becomes enforced (18): directly every row is checked under the lock. One that is enforced

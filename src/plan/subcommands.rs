@@ -229,7 +229,7 @@ impl<'a> Subcommands<'a> {
 
     /// `value`: as in an UPDATE.
     pub(super) fn fill(&mut self, new: &NewColumn, value: String) {
-        self.meanwhile("for a time old rows have NULL in the new column, which others see already");
+        self.meanwhile("for a time the new column is NULL in old rows, and others can see that");
         let column = quote_identifier(&new.name);
         // A row whose fields are all null is no NULL, but IS NULL.
         let test = if new.built_in { "IS NULL" } else { "IS NOT DISTINCT FROM NULL" };
@@ -249,7 +249,7 @@ impl<'a> Subcommands<'a> {
     }
 
     pub(super) fn build(&mut self, phase: Phase) {
-        self.meanwhile("the unique index is there, and refuses duplicates, before the constraint is");
+        self.meanwhile("the unique index refuses duplicates before the constraint exists");
         self.builds.push(phase);
     }
 
@@ -260,7 +260,7 @@ impl<'a> Subcommands<'a> {
 
     /// What makes a built index a key: behind all subcommands, ahead of what goes.
     pub(super) fn becomes_key(&mut self, step: Step) {
-        self.last_purposes.push("the index becomes the constraint's");
+        self.last_purposes.push("turn the index into the constraint");
         self.made_keys.push(step);
     }
 
@@ -347,7 +347,7 @@ impl<'a> Subcommands<'a> {
         if added.steps.is_empty() {
             return None;
         }
-        let undo = self.brief("bring back the table as it was", added.back.iter().rev().cloned().collect());
+        let undo = self.brief("restore the table as it was", added.back.iter().rev().cloned().collect());
         let undo = Phase { locks: locks::needs(self.context, locks::drops), ..undo };
         let phase = self.brief(&joined(&added.purposes), added.steps.clone());
         Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
@@ -365,7 +365,7 @@ impl<'a> Subcommands<'a> {
             locks: locks::needs(self.context, if watched { locks::watched_backfill } else { locks::backfill }),
             steps: vec![whole],
             backfill: Some(backfill),
-            ..self.context.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
+            ..self.context.phase(PhaseKind::Backfill, "fill the old rows in batches")
         }
     }
 

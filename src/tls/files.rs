@@ -26,14 +26,14 @@ pub(super) fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<
 }
 
 pub(super) fn no_certificate(key: &str, path: &Path) -> SettingError {
-    format!("{key}: {}: no certificate (PEM) in it", path.display())
+    format!("{key}: {}: the file contains no certificate (PEM)", path.display())
 }
 
 /// The private key of a PEM file. No part of the file goes into the error.
 pub(super) fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, SettingError> {
     let bytes = std::fs::read(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
     PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| format!("{key}: {}: no private key (PEM, without a passphrase) in it", path.display()))
+        .map_err(|_| format!("{key}: {}: the file contains no private key (PEM, without a passphrase)", path.display()))
 }
 
 /// The certificates of a PEM file, as roots to verify with.

@@ -54,7 +54,7 @@ fn system_roots() -> Result<RootCertStore, SettingError> {
     let found = rustls_native_certs::load_native_certs();
     store.add_parsable_certificates(found.certs);
     if store.is_empty() {
-        return Err("backend.tls.root: the system has no root certificates; name a file".to_owned());
+        return Err("backend.tls.root: the system has no root certificates; set a file".to_owned());
     }
     Ok(store)
 }

@@ -308,11 +308,11 @@ fn who_is_not_trusted_is_told() {
     for (statement, words) in [
         (
             COPIED,
-            "It was not tried on a copy first, because its index evil calls the function m.evil(text,integer) of the role mallory.",
+            "The statement was not tried on a copy of the table first, because its index evil calls the function m.evil(text,integer) of the role mallory.",
         ),
         (
             FILLED,
-            "Its rows cannot be filled in batches, because its index evil calls the function m.evil(text,integer) of the role mallory.",
+            "The rows of the table cannot be filled in batches, because its index evil calls the function m.evil(text,integer) of the role mallory.",
         ),
     ] {
         client.send_query(statement);

@@ -36,9 +36,9 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Stat
     }
     let not = |message: &str| Unparsable { message: message.to_owned() };
     if steps(text) > MOST_STEPS {
-        return Err(not("a row of operators or comments is too long to be read"));
+        return Err(not("a sequence of operators or comments is too long to be read"));
     }
-    let ranges = split(text, options).ok_or_else(|| not("the text does not part into statements"))?;
+    let ranges = split(text, options).ok_or_else(|| not("the text cannot be split into statements"))?;
     if ranges.len() == 1 && has_few_tokens(text, options) {
         return Ok(None);
     }
@@ -66,7 +66,7 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Stat
         all.push(Statement { range: start..start + text.len(), text: text.to_owned(), logged: String::new(), class });
     }
     if unread && all.iter().any(|statement| matches!(statement.class, Class::Transaction(_))) {
-        return Err(not("what is not parsed stands beside the end of a transaction"));
+        return Err(not("the text ends a transaction, and one of its statements is too large to be parsed"));
     }
     Ok(Some(all))
 }

@@ -1,16 +1,16 @@
-//! The command line: arguments to a call, and a [`Report`] to standard error.
+//! The command line: its arguments become a call, and a failure goes to standard error.
 //!
-//! Nothing is decided here that `proxy.toml` could say too: flags become [`Overrides`].
+//! Invariant: a flag never says what `proxy.toml` could not say too. Flags become [`Overrides`] of the file.
 
 mod backend;
+mod failure;
 mod plan;
 
 use crate::config::{Address, Config, Log, LogFormat, LogLevel, Mode, Overrides};
-use crate::report::Report;
 use crate::{dev, server};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use std::fmt;
+use failure::Failure;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,23 +28,23 @@ struct Arguments {
 enum Command {
     /// Run the proxy
     Run(Run),
-    /// Try it: a throw-away PostgreSQL with tables of some size, and the proxy in front
+    /// Try the proxy: start a throw-away PostgreSQL with some tables, and the proxy in front of it
     Dev(Dev),
-    /// See it: the same schema changes directly and through the proxy, measured (under a minute)
+    /// Measure the same schema changes directly and through the proxy (takes less than a minute)
     Demo,
-    /// Say, for each statement of a text, what the proxy would do
+    /// Show what the proxy would do for each statement of a text
     Plan(plan::Arguments),
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The settings; without a file the defaults hold
+    /// The file of settings; without it, the defaults apply
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen; may be given more than once
+    /// The address to listen on; may be given more than once
     #[arg(long, value_name = "HOST:PORT|unix:DIR")]
     listen: Vec<Address>,
-    /// The server to protect
+    /// The address of the PostgreSQL server
     #[arg(long, value_name = "HOST:PORT|unix:DIR")]
     backend: Option<Address>,
     /// What to do about schema changes
@@ -54,7 +54,7 @@ struct Run {
 
 #[derive(Debug, Args)]
 struct Dev {
-    /// Where the proxy is to listen
+    /// The address that the proxy listens on
     #[arg(long, value_name = "HOST:PORT|unix:DIR", default_value = "127.0.0.1:6432")]
     listen: Address,
     /// What to do about schema changes
@@ -89,27 +89,6 @@ impl Run {
         let config = Config::load(self.config.as_deref(), overrides).map_err(|error| Failure(error.to_string()))?;
         start_log(&config.log);
         server::run(config).map_err(Failure::from)
-    }
-}
-
-/// What is printed before the process ends with status 1.
-struct Failure(String);
-
-impl From<Report> for Failure {
-    fn from(report: Report) -> Self {
-        Self(report.to_string())
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self(format!("could not write JSON: {error}"))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -1,12 +1,11 @@
-//! Lanes and blockers: who goes next, and who is in the way.
+//! Lanes and blockers: whose turn it is to change a relation, and which sessions are in the way of a lock.
 //!
-//! A lane is one advisory lock per relation, so PostgreSQL itself gives it back when anything dies,
-//! and replicas of the proxy share it without a protocol of their own. Lanes are tried, never waited
-//! for in PostgreSQL: a session that sits in `pg_advisory_lock()` would hold a snapshot, which a
-//! concurrent index build has to wait out.
+//! A lane is one advisory lock for each relation. PostgreSQL itself releases it when a session dies, and several proxies
+//! share it without a protocol of their own. A lane is tried, never waited for in PostgreSQL: a session inside
+//! `pg_advisory_lock()` holds a snapshot, and every concurrent index build would have to wait for that.
 //!
-//! Only words and judgement here: the SQL texts, what their answers mean, and when to try again.
-//! Time comes in as an argument.
+//! The file is pure: it has the SQL, the meaning of the answers, and the times at which to try again. The caller asks,
+//! and passes the time as an argument.
 
 use crate::catalog::query::{LANE_CLASS, may_change};
 use crate::pg::LockMode;

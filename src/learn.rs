@@ -1,13 +1,14 @@
-//! What is asked of the server, besides the facts, before a plan is made: the same for the proxy and for `pgsluice plan`.
+//! The questions that are asked of the server beside the facts, before a plan is made. The proxy and `pgsluice plan`
+//! share them.
 //!
-//! Holds: it chooses the questions and reads the answers, and whoever has the connection puts them; what is asked changes
-//! nothing that stays.
+//! This file chooses the questions and reads the answers. The owner of a connection sends them ([`CatalogQueries`]).
+//!
+//! Invariant: a question changes nothing that stays.
 
 use crate::catalog::reading::{FactsNeeded, Question, Reading};
-use crate::catalog::tree::{self, Inquire, ProbeRound};
 use crate::catalog::trust::{self, CopyExtent};
 use crate::catalog::{
-    Facts, FreeName, ProbeAnswer, RelationFacts, attach, backfill, coercion, detachable, domain, leaves, matview,
+    Facts, FreeName, Inquire, ProbeAnswer, ProbeRound, RelationFacts, backfill, coercion, domain, inquiry, matview,
     naming, probe, query, volatility,
 };
 use crate::pg::RelationName;
@@ -64,7 +65,7 @@ pub async fn read<A: CatalogQueries>(
     while let Some(questions) = reading.round() {
         let texts = asking.texts(&questions).await?;
         if let Err(error) = reading.answer(&texts) {
-            return Ok(Err(format!("cannot read the facts of this statement: {error}")));
+            return Ok(Err(format!("could not read the facts of this statement: {error}")));
         }
     }
     Ok(reading.facts().ok_or_else(|| "there are no facts of this statement".to_owned()))
@@ -171,16 +172,16 @@ async fn ask_partitions<A: CatalogQueries>(
     facts: &mut Facts,
     limits: &Limits,
 ) -> Result<(), A::Error> {
-    if let Some(mut inquiry) = tree::IndexInquiry::new(statement, facts, limits.small_table) {
+    if let Some(mut inquiry) = inquiry::index::IndexInquiry::new(statement, facts, limits.small_table) {
         facts.tree = if inquire(asking, &mut inquiry).await? { inquiry.tree() } else { None };
     }
-    if let Some(mut inquiry) = attach::Inquiry::new(statement, facts, limits.small_table) {
+    if let Some(mut inquiry) = inquiry::attach::AttachInquiry::new(statement, facts, limits.small_table) {
         facts.attach = if inquire(asking, &mut inquiry).await? { inquiry.facts() } else { None };
     }
-    if let Some(round) = leaves::round(statement, facts, limits.small_table) {
+    if let Some(round) = inquiry::leaves::round(statement, facts, limits.small_table) {
         facts.leaves = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());
     }
-    if let Some(round) = detachable::round(statement, facts) {
+    if let Some(round) = inquiry::detachable::round(statement, facts) {
         facts.detachable = asking.behind(&round).await?.and_then(|json| serde_json::from_str(&json).ok());
     }
     Ok(())
@@ -191,7 +192,7 @@ async fn inquire<A: CatalogQueries>(asking: &mut A, inquiry: &mut (dyn Inquire +
     while let Some(round) = inquiry.round() {
         let Some(text) = asking.behind(&round).await? else { return Ok(false) };
         if let Err(error) = inquiry.answer(&text) {
-            tracing::warn!(%error, "cannot read what was asked about partitions");
+            tracing::warn!(%error, "could not read the answer to a question about partitions");
             return Ok(false);
         }
     }

@@ -1,4 +1,4 @@
-//! Arguments to command; nothing else.
+//! The program: it passes its arguments on to [`pgsluice::cli`].
 
 use std::process::ExitCode;
 

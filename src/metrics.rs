@@ -1,7 +1,7 @@
-//! Counters, with the same words as the log and the documentation.
+//! Counters. Their names are the words of the log and the documentation.
 //!
-//! Nothing here is touched per message: a counter moves when a client comes or goes and when a
-//! statement is intercepted.
+//! Invariant: no counter moves per message. A counter moves when a client comes or goes, and when a statement is
+//! intercepted.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
-//! Sockets: TCP and Unix, on both sides, with the options a relay needs.
+//! Sockets: TCP and Unix, towards clients and the server, with the options that a relay needs.
 //!
-//! `Stream` is the one type the relay reads and writes; TLS is a variant of it, and so is a socket on a worker's
-//! io_uring ([`ring`]).
+//! [`Stream`] is the one type that the relay reads and writes. A TLS connection is a variant of it, and so is a socket on
+//! a worker's io_uring ([`ring`]).
 
 #[cfg(all(target_os = "linux", feature = "io_uring"))]
 pub mod ring;
@@ -164,8 +164,8 @@ impl Target {
             match stream.read_u8().await? {
                 b'S' => {}
                 b'N' => return Ok(Stream::Tcp(stream)),
-                b'E' => return Err(io::Error::other("the server answered the request for SSL by an error")),
-                _ => return Err(io::Error::other("the answer to the request for SSL is not PostgreSQL's")),
+                b'E' => return Err(io::Error::other("the server answered the SSLRequest with an error")),
+                _ => return Err(io::Error::other("the server gave an invalid answer to the SSLRequest")),
             }
         }
         Ok(Stream::Tls(Box::new(self.tls.connect(stream, host).await.map_err(named)?)))

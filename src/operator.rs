@@ -1,7 +1,7 @@
-//! The operator's connection: the proxy's own, by the credentials of `[operator]`.
+//! The operator's connection: a connection of the proxy's own, with the credentials of `[operator]`.
 //!
-//! Used only to look (progress of a build, facts for `pgsluice plan`), never for the client's work.
-//! Its `search_path` is fixed, and its password is never printed.
+//! Invariants: the connection only looks (at the progress of a build, and at facts for `pgsluice plan`). It never does
+//! the client's work. Its `search_path` is fixed, and its password is never printed.
 
 use crate::config::{Address, Config};
 use crate::net::{Stream, Target, tasks};

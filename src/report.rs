@@ -1,7 +1,7 @@
-//! What a person is told: severity, SQLSTATE, message, detail, hint, in PostgreSQL's error style.
+//! A message to a person: severity, SQLSTATE, message, detail and hint, in PostgreSQL's error style.
 //!
-//! A report knows nothing of bytes (only `wire/reply.rs` turns it into a message) and nothing of
-//! where it is shown: a client, the log, the command line.
+//! A [`Report`] does not know how it is sent (`wire/reply.rs` makes a protocol message of it), nor where it is shown: to
+//! a client, in the log, or on the command line.
 
 use crate::pg::sqlstate::SqlState;
 use serde::Serialize;

@@ -1,7 +1,7 @@
-//! Listeners, workers, drain.
+//! The server process: listeners, workers, and the drain at its end.
 //!
-//! One single-threaded runtime per core; a connection never leaves its worker. One acceptor hands
-//! each new client to the worker with the fewest: SO_REUSEPORT would spread few connections unevenly
+//! Each core has a worker with a single-threaded runtime, and a connection never leaves its worker. One acceptor hands
+//! each new client to the worker that has the fewest. SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
 mod refused;
@@ -96,7 +96,7 @@ pub fn run(config: Config) -> Result<(), Report> {
         let shared = Arc::clone(&running.shared);
         tokio::spawn(async move { check_binding(&shared).await });
         signals.next(&running.shared).await;
-        tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients; sessions end when idle");
+        tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients are accepted, and sessions end when they are idle");
         running.asked.send_replace(Drain::Idle);
         let mut asked = running.asked.subscribe();
         tokio::select! {
@@ -129,7 +129,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Report> {
-        let listen = |kind| signal(kind).map_err(|error| internal("cannot listen for signals", &error));
+        let listen = |kind| signal(kind).map_err(|error| internal("could not listen for signals", &error));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -155,8 +155,8 @@ impl Signals {
 async fn reload(shared: &Shared) {
     for (section, result) in [("listen.tls", shared.front_tls.reload()), ("backend.tls", shared.target.tls.reload())] {
         match result {
-            Ok(()) => tracing::info!(section, "certificates and keys were read anew"),
-            Err(wrong) => tracing::error!("{wrong}; the ones that were read before stay in use"),
+            Ok(()) => tracing::info!(section, "certificates and keys were reloaded"),
+            Err(wrong) => tracing::error!("{wrong}; the certificates and keys that were loaded before stay in use"),
         }
     }
     check_binding(shared).await;
@@ -171,12 +171,16 @@ async fn check_binding(shared: &Shared) {
     let back = match shared.target.connect().await {
         Ok(Stream::Tls(back)) => back,
         Ok(_) => {
-            return tracing::info!("the server does not encrypt: clients cannot bind their SCRAM login to the channel");
+            return tracing::info!(
+                "the server does not encrypt connections, so clients cannot use SCRAM channel binding"
+            );
         }
         Err(error) => return tracing::warn!(%error, "could not compare the proxy's certificate with the server's"),
     };
     match tls::binding(&shared.front_tls, &back) {
-        Some(Binding::Same) => tracing::info!("the proxy shows the server's certificate: SCRAM channel binding holds"),
+        Some(Binding::Same) => {
+            tracing::info!("the proxy shows the server's certificate, so SCRAM channel binding works")
+        }
         Some(Binding::Different) => tracing::warn!(
             "the proxy's certificate is not the server's: a client that is encrypted and logs in by SCRAM will fail, unless it \
              connects with channel_binding=disable; give [listen.tls] the server's certificate and key"
@@ -225,7 +229,7 @@ fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
         let report = Report::fatal(sqlstate::CONNECTION_FAILURE, format!("could not listen on {address}: {error}"));
         if error.kind() == std::io::ErrorKind::AddrInUse {
             report.hint(
-                "Another program has this address. Stop it, or choose another with --listen or listen in [proxy].",
+                "Another program uses this address. Stop it, or choose another address with --listen or listen in [proxy].",
             )
         } else {
             report
@@ -300,7 +304,7 @@ async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
     };
     let listener = match listener {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "cannot accept clients"),
+        Err(error) => return tracing::error!(%error, "could not accept clients"),
     };
     let mut refused = Refused::default();
     loop {
@@ -352,7 +356,7 @@ async fn drain_workers(
     };
     if cut_off {
         let left: usize = workers.iter().map(|w| w.clients.load(Ordering::Relaxed)).sum();
-        tracing::info!(left, "the grace time is over: ending the sessions that are left");
+        tracing::info!(left, "the grace time is over, and the sessions that are left are ended");
     }
     drain.send_replace(Drain::Now);
     let threads = workers.into_iter().map(|worker| worker.thread);
@@ -394,12 +398,12 @@ fn with_rings(workers: Vec<Worker>, io: Io) -> Result<Vec<Worker>, Report> {
     }
     let gone = |_| Err(std::io::ErrorKind::Other.into());
     match workers.iter().map(|worker| worker.ring.recv().unwrap_or_else(gone)).find_map(Result::err) {
-        None => tracing::debug!("the relay is on io_uring"),
+        None => tracing::debug!("the relay uses io_uring"),
         Some(error) if io == Io::IoUring => {
             let report = Report::fatal(sqlstate::CONFIG_FILE_ERROR, format!("io_uring cannot be used: {error}"));
-            return Err(report.hint("It needs Linux 6.1, and containers often forbid it. With io = \"auto\" in [proxy], epoll takes its place."));
+            return Err(report.hint("io_uring needs Linux 6.1, and containers often forbid it. With io = \"auto\" in [proxy], the relay uses epoll instead."));
         }
-        Some(error) => tracing::info!(%error, "io_uring cannot be used: the relay is on epoll"),
+        Some(error) => tracing::info!(%error, "io_uring cannot be used, so the relay uses epoll"),
     }
     Ok(workers)
 }
@@ -452,14 +456,14 @@ impl Drop for Counted {
 }
 
 fn runtime() -> Result<Runtime, Report> {
-    Builder::new_current_thread().enable_all().build().map_err(|error| internal("cannot start a runtime", &error))
+    Builder::new_current_thread().enable_all().build().map_err(|error| internal("could not start a runtime", &error))
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Report> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)
-        .map_err(|error| internal("cannot start a thread", &error))
+        .map_err(|error| internal("could not start a thread", &error))
 }
 
 fn internal(what: &str, error: &std::io::Error) -> Report {

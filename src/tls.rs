@@ -1,18 +1,20 @@
-//! TLS on both sides, by rustls: what is configured becomes handshakes and one kind of stream.
+//! TLS on both sides, by rustls: settings become handshakes, and both sides get one kind of stream.
 //!
-//! Invariants: a session keeps what it began with when the files are read anew; nothing that came in
-//! plain text before a handshake is taken for what came after it, as both handshakes begin on the bare
-//! socket; keys are never shown.
+//! Invariants: a session keeps the certificates with which it began when the files are read anew. Bytes that came in
+//! plain text before a handshake are never taken for bytes that came after it, since both handshakes begin on the bare
+//! socket. Keys are never shown.
 
+mod files;
 mod verify;
 
+pub use files::SettingError;
+
 use crate::config::{BackendTls, BackendTlsMode, ListenTls, ListenTlsMode};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use files::{certificates, no_certificate, private_key, provider, roots};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
@@ -68,9 +70,6 @@ impl Stream {
     }
 }
 
-/// What a setting of TLS is wrong with: the file, and why.
-pub type Wrong = String;
-
 /// The proxy's part as a server: towards clients.
 #[derive(Debug)]
 pub struct Front {
@@ -93,7 +92,7 @@ impl std::fmt::Debug for Acceptor {
 impl Front {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
-    pub fn new(settings: ListenTls) -> Result<Self, Wrong> {
+    pub fn new(settings: ListenTls) -> Result<Self, SettingError> {
         let front = Self { settings, current: RwLock::new(None) };
         front.reload()?;
         Ok(front)
@@ -103,7 +102,7 @@ impl Front {
     ///
     /// # Errors
     /// As [`Front::new`]; then all stays as it was.
-    pub fn reload(&self) -> Result<(), Wrong> {
+    pub fn reload(&self) -> Result<(), SettingError> {
         if self.settings.mode == ListenTlsMode::Disable {
             return Ok(());
         }
@@ -130,16 +129,16 @@ impl Front {
         let Some(current) = self.current() else { return Err(other("TLS is not configured")) };
         let stream = current.acceptor.accept(stream).await?;
         if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(other("a direct TLS connection without the ALPN protocol \"postgresql\""));
+            return Err(other("the client opened a direct TLS connection without the ALPN protocol \"postgresql\""));
         }
         Ok(Stream::new(stream))
     }
 }
 
 impl Acceptor {
-    fn new(settings: &ListenTls) -> Result<Self, Wrong> {
+    fn new(settings: &ListenTls) -> Result<Self, SettingError> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else {
-            return Err("listen.tls: certificate and key are needed".to_owned());
+            return Err("listen.tls: a certificate and a key are required".to_owned());
         };
         let chain = certificates("listen.tls.certificate", certificate)?;
         let first = chain.first().cloned().ok_or_else(|| no_certificate("listen.tls.certificate", certificate))?;
@@ -160,7 +159,7 @@ impl Acceptor {
         };
         let mut config = builder
             .with_single_cert(chain, key)
-            .map_err(|error| format!("listen.tls: certificate and key do not go together: {error}"))?;
+            .map_err(|error| format!("listen.tls: the certificate and the key do not match: {error}"))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate: first })
     }
@@ -176,7 +175,7 @@ pub struct Back {
 impl Back {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
-    pub fn new(settings: BackendTls) -> Result<Self, Wrong> {
+    pub fn new(settings: BackendTls) -> Result<Self, SettingError> {
         let back = Self { settings, current: RwLock::new(None) };
         back.reload()?;
         Ok(back)
@@ -186,7 +185,7 @@ impl Back {
     ///
     /// # Errors
     /// As [`Back::new`]; then all stays as it was.
-    pub fn reload(&self) -> Result<(), Wrong> {
+    pub fn reload(&self) -> Result<(), SettingError> {
         if self.settings.mode == BackendTlsMode::Disable {
             return Ok(());
         }
@@ -209,7 +208,7 @@ impl Back {
         let config = self.current.read().ok().and_then(|current| current.clone());
         let Some(config) = config else { return Err(other("TLS is not configured")) };
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| other(&format!("\"{host}\" is no name that a certificate could have")))?;
+            .map_err(|_| other(&format!("\"{host}\" is not a name that a certificate can have")))?;
         let stream = TlsConnector::from(config).connect(name, stream).await?;
         if self.settings.negotiation == crate::config::Negotiation::Direct
             && stream.get_ref().1.alpn_protocol() != Some(ALPN)
@@ -220,7 +219,7 @@ impl Back {
     }
 }
 
-fn client_config(settings: &BackendTls) -> Result<ClientConfig, Wrong> {
+fn client_config(settings: &BackendTls) -> Result<ClientConfig, SettingError> {
     let builder = ClientConfig::builder_with_provider(provider());
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| format!("backend.tls: {error}"))?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verify::verifier(settings)?);
@@ -230,7 +229,7 @@ fn client_config(settings: &BackendTls) -> Result<ClientConfig, Wrong> {
             let key = private_key("backend.tls.key", key)?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|error| format!("backend.tls: certificate and key do not go together: {error}"))?
+                .map_err(|error| format!("backend.tls: the certificate and the key do not match: {error}"))?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -252,37 +251,6 @@ pub fn binding(front: &Front, back: &Stream) -> Option<Binding> {
     let own = front.current()?;
     let same = back.peer_certificate()? == own.certificate.as_ref();
     Some(if same { Binding::Same } else { Binding::Different })
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{key}: {}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
-    let all: Vec<_> =
-        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
-    if all.is_empty() { Err(no_certificate(key, path)) } else { Ok(all) }
-}
-
-fn no_certificate(key: &str, path: &Path) -> Wrong {
-    format!("{key}: {}: no certificate (PEM) in it", path.display())
-}
-
-/// No part of the file goes into the error.
-fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| format!("{key}: {}: no private key (PEM, without a passphrase) in it", path.display()))
-}
-
-fn roots(key: &str, path: &Path) -> Result<RootCertStore, Wrong> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
-        roots.add(certificate).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
-    }
-    Ok(roots)
 }
 
 fn other(text: &str) -> io::Error {

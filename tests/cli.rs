@@ -42,7 +42,7 @@ fn errors_name_the_value_and_what_is_allowed() {
     let error = failure(&["run", "--ddl", "yes"], "");
     assert!(error.contains("relay, observe, guard, plan"), "{error}");
     let error = failure(&["run", "--config", "no/such.toml"], "");
-    assert!(error.starts_with("no/such.toml: cannot read the file"), "{error}");
+    assert!(error.starts_with("no/such.toml: could not read the file"), "{error}");
     let error = failure(&["plan", "-"], "selec 1");
     assert!(error.contains("syntax error at or near \"selec\""), "{error}");
 }
@@ -124,7 +124,7 @@ fn sigterm_drains() {
 #[test]
 fn without_a_backend_every_table_is_supposed_to_be_large() {
     let text = plan(&["-"], "CREATE INDEX ON orders (id);\nDROP INDEX IF EXISTS i;\nREINDEX INDEX i;");
-    assert!(text.starts_with("-- Facts unknown"), "{text}");
+    assert!(text.starts_with("-- The facts are unknown"), "{text}");
     for sql in [
         "CREATE INDEX CONCURRENTLY ON orders (id)",
         "DROP INDEX CONCURRENTLY IF EXISTS i",

@@ -51,7 +51,7 @@ fn the_relay_is_on_epoll_where_io_uring_is_forbidden() {
     program.signal("TERM");
     assert!(program.wait().success());
     let log = program.log();
-    let said = log.lines().filter(|line| line.contains("io_uring cannot be used: the relay is on epoll")).count();
+    let said = log.lines().filter(|line| line.contains("io_uring cannot be used, so the relay uses epoll")).count();
     assert_eq!(said, 1, "{log}");
 }
 

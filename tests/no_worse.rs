@@ -46,5 +46,7 @@ mod stalls;
 mod strings;
 #[path = "no_worse/trust.rs"]
 mod trust;
+#[path = "no_worse/trust_records.rs"]
+mod trust_records;
 #[path = "no_worse/waiting_builds.rs"]
 mod waiting_builds;

@@ -337,10 +337,10 @@ fn files_that_do_not_fit_are_told() {
         listen(config, ListenTlsMode::Allow, "server");
         config.listen_tls.key = Some(FILES.key("other"));
     });
-    assert!(mixed.contains("do not go together"), "{mixed}");
+    assert!(mixed.contains("do not match"), "{mixed}");
     let swapped = spawned(&|config| {
         listen(config, ListenTlsMode::Allow, "server");
         config.listen_tls.certificate = Some(FILES.key("server"));
     });
-    assert!(swapped.contains("no certificate (PEM) in it"), "{swapped}");
+    assert!(swapped.contains("the file contains no certificate (PEM)"), "{swapped}");
 }

@@ -1,6 +1,9 @@
-//! Whether the rows of a table can be updated, batch by batch, as unnoticed as a rewrite would change them.
+//! The question whether the rows of a table can be updated in batches without anybody noticing more than a rewrite would
+//! change.
 //!
-//! Invariants: as those of the facts (`reading.rs`); asked only where a plan may want a backfill.
+//! The answer is a [`super::facts::BackfillFacts`]. The question is asked only where a plan may want a backfill.
+//!
+//! Invariants: those of every question to the catalogue (`reading.rs`).
 
 /// Whether the session's role may set `session_replication_role`; a superuser may.
 ///

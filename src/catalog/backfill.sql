@@ -108,15 +108,15 @@ SELECT pg_catalog.jsonb_build_object('role', pg_catalog.quote_ident(CURRENT_USER
   WHEN s.has_rule THEN 'it has rules, which change what an UPDATE does'
   WHEN s.has_policy THEN 'row security hides rows from this role'
   WHEN s.forbidden THEN 'this role may not read and update all its rows'
-  WHEN s.unidentified THEN 'it is published without a replica identity, so that it cannot be updated'
-  WHEN s.in_part THEN 'it is published in part, so that maybe it cannot be updated'
+  WHEN s.unidentified THEN 'it is published without a replica identity, and so its rows cannot be updated'
+  WHEN s.in_part THEN 'it is published in part, and so its rows possibly cannot be updated'
   WHEN s.code OPERATOR(pg_catalog.<>) ALL (ARRAY['', '-']) THEN s.code
-  WHEN s.typed_after THEN 'its row type is used by columns elsewhere'
+  WHEN s.typed_after THEN 'columns of other relations use its row type'
   WHEN s.unproven IS NOT NULL THEN pg_catalog.format(
-    'its constraint %I is NOT VALID, and rows that break it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)
+    'its constraint %I is NOT VALID, and rows that violate it cannot be updated; VALIDATE CONSTRAINT mends that', s.unproven)
   WHEN s.changing IS NOT NULL THEN pg_catalog.format(
-    'an UPDATE would check its constraint %I again, which calls a function that is not IMMUTABLE', s.changing)
+    'an UPDATE would check its constraint %I again, and that calls a function that is not IMMUTABLE', s.changing)
   WHEN s.trigger IS NOT NULL AND (s.fires_always OR NOT s.may_quiet) THEN pg_catalog.format(
-    'its trigger %I would fire for every row; a role that may set session_replication_role can keep it from that', s.trigger)
+    'its trigger %I would fire for every row; only a role that may set session_replication_role can prevent that', s.trigger)
   END)::pg_catalog.text
 FROM said s, whose w

@@ -1,7 +1,9 @@
-//! The facts of a CREATE INDEX CONCURRENTLY as a client has written it, where its plan depends on little: an ordinary table, and
-//! an index of a new name. They cost the server a quarter of what the full facts do.
+//! The facts of a CREATE INDEX CONCURRENTLY that the client has written itself.
 //!
-//! Invariants: as those of the facts (`reading.rs`).
+//! The plan of such a statement depends on little if the table is an ordinary one and no index has the new name. One
+//! short question tells that, and costs the server a quarter of what the full facts cost.
+//!
+//! Invariants: those of every question to the catalogue (`reading.rs`).
 
 use super::query::relations_of;
 use super::reading::Question;

@@ -1,8 +1,10 @@
-//! Whether a column gets a type without a look at its rows, as far as the catalogue alone tells it.
+//! Whether a column can get another type without a look at its rows, as far as the catalogue alone tells.
 //!
-//! The rewrite probe ([`super::probe`]) knows better, and cannot be put in a transaction block. Invariant: what is said here to be kept
-//! the server keeps (`ATColumnChangeRequiresRewrite` and `CheckIndexCompatible`; the functions that plan length coercions); of anything
-//! else nothing is said.
+//! The rewrite probe ([`super::probe`]) knows more, but it cannot run in a transaction block.
+//!
+//! Invariant: if this file says that the rows are kept, the server keeps them. It follows
+//! `ATColumnChangeRequiresRewrite`, `CheckIndexCompatible` and the functions that plan length coercions. About any other
+//! change of type it says nothing.
 
 use super::{ProbeAnswer, RelationFacts};
 use crate::sql::form::Form;

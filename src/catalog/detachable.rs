@@ -1,13 +1,9 @@
-//! Whether a partition that is to be dropped can be detached first, and how it would be attached again.
+//! A partition that can be detached before it is dropped, and how it would be attached again.
+//!
+//! [`Detachable`] is plain data that [`super::inquiry::detachable`] asks for.
 
-use super::tree::ProbeRound;
-use super::{Facts, RelationRef};
-use crate::sql::form::Form;
-use crate::sql::{Class, Statement};
+use super::relation::RelationRef;
 use serde::{Deserialize, Serialize};
-
-/// `$1`: the partition's oid. For servers since 14.
-pub const DETACHABLE_SQL: &str = include_str!("detachable.sql");
 
 /// A partition that DROP TABLE names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +27,4 @@ pub struct Detachable {
     /// Triggers that it has of its parent are enabled otherwise than there.
     #[serde(default)]
     pub own_triggers: bool,
-}
-
-/// The question, if the statement drops one partition.
-pub fn round(statement: &Statement, facts: &Facts) -> Option<ProbeRound> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
-    let [name] = ddl.targets.as_slice() else { return None };
-    let table = facts.relation(name)?;
-    let asks = ddl.form() == Form::DropTable && table.is_partition && facts.session.server_version >= 140_000;
-    let parameters = vec![table.id.oid.to_string()];
-    asks.then(|| ProbeRound { first: Vec::new(), question: DETACHABLE_SQL.into(), parameters })
 }

@@ -1,6 +1,7 @@
-//! Which tables hold values of a domain: ALTER DOMAIN reads them all, while nobody can write to any.
+//! The tables that hold values of a domain. ALTER DOMAIN reads all of them while nobody can write to any of them.
 //!
-//! As `get_rels_with_domain` finds them (`commands/typecmds.c`): columns of the domain, and of the domains over it.
+//! The question finds them as `get_rels_with_domain` does (`commands/typecmds.c`): by columns of the domain, and of the
+//! domains over it.
 
 use crate::pg::RelationName;
 

@@ -1,6 +1,9 @@
-//! Whether something still is what a plan made: told by oid (a column: by its number, which is not given twice), not by name.
+//! Whether an object still is the object that a plan has made.
 //!
-//! Invariants: as those of the facts (`reading.rs`).
+//! An object is known by its oid, and a column by its number, which the server never gives twice. Names prove nothing,
+//! since somebody may have dropped the object and made another one of its name.
+//!
+//! Invariants: those of every question to the catalogue (`reading.rs`).
 
 use super::query::array;
 use crate::pg::RelationName;

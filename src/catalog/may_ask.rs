@@ -1,7 +1,7 @@
-//! Whether the session may ask what the proxy asks, and whose backend answers.
+//! The question whether the session's role may use what the proxy's own questions use, and whose backend answers.
 //!
-//! Hardened servers revoke from PUBLIC what is usually everybody's. One question, asked once in a session, tells all of it, so that no
-//! plan stops half-way for the want of a privilege.
+//! A hardened server may have revoked from PUBLIC what everybody usually may use. The question is asked once in a
+//! session, before the first plan, so that no plan stops half-way for the want of a privilege.
 
 /// Relations of `pg_catalog` that facts, waits and undoing read, where the server's version has them.
 const RELATIONS: &str = "{pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_cast,pg_class,pg_constraint,pg_database,pg_default_acl,pg_depend,pg_description,\

@@ -1,6 +1,10 @@
-//! Facts: what is true now of the relations that a statement names. The only module that reads the catalogue.
+//! The facts about the relations that a statement names. This is the only module that reads the catalogue.
 //!
-//! Pure: it says what to ask ([`reading::Reading`]) and how to read the answer; the caller owns the connection.
+//! The module is pure: it says what to ask ([`reading::Reading`], [`inquiry`]) and how to read the answers. The caller
+//! owns the connection.
+//!
+//! The files build on each other in this order: [`relation`] and the plain data of partitions ([`tree`], [`attach`],
+//! [`leaves`], [`detachable`]), [`facts`] over all of these, and then the questions.
 
 pub mod attach;
 pub mod backfill;
@@ -11,6 +15,7 @@ pub mod domain;
 pub mod facts;
 pub mod leaves;
 pub mod identity;
+pub mod inquiry;
 pub mod matview;
 pub mod may_ask;
 pub mod naming;
@@ -19,6 +24,7 @@ pub mod probe;
 pub mod query;
 pub mod reading;
 pub mod record;
+mod relation;
 pub mod supposed;
 pub mod tree;
 pub mod version;
@@ -26,3 +32,5 @@ pub mod trust;
 pub mod volatility;
 
 pub use facts::*;
+pub use inquiry::{Inquire, ProbeRound};
+pub use relation::*;

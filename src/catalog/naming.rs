@@ -1,7 +1,9 @@
-//! The names that PostgreSQL chooses for constraints and indexes.
+//! The names that PostgreSQL chooses for constraints, indexes and sequences.
 //!
-//! As `makeObjectName` and `ChooseRelationName` do (`commands/indexcmds.c`): held by a test against a server.
+//! The functions follow `makeObjectName` and `ChooseRelationName` (`commands/indexcmds.c`). A test compares them with a
+//! server.
 
+use super::tree::Member;
 use super::{FreeName, NameSuffix, RelationFacts};
 use crate::sql::{Class, ClauseKind, NewKey, Statement};
 
@@ -81,7 +83,7 @@ pub struct IndexNames {
 
 impl IndexNames {
     /// The name that PostgreSQL would try as its `n`th (from 0) for the index of a table; `None`: it would try no more.
-    pub fn nth(&self, table: &super::tree::Member, columns: &[String], n: usize) -> Option<String> {
+    pub fn nth(&self, table: &Member, columns: &[String], n: usize) -> Option<String> {
         if table.id.oid == self.table
             && let Some(given) = &self.given
         {

@@ -1,7 +1,8 @@
-//! Where in the facts a relation stands, by its name and by its oid: a statement may name a thousand.
+//! An index of the facts: where a relation stands among them, by its name and by its oid. A statement may name a thousand
+//! relations.
 //!
-//! Holds as long as the relations stand where they stood when it was first asked: they are all there before anybody plans. Of few
-//! nobody asks it.
+//! Invariant: all relations are in the facts before the index is asked for the first time, and none moves afterwards. Of
+//! a few relations no index is made.
 
 use super::NamedFacts;
 use crate::pg::RelationName;

@@ -1,14 +1,15 @@
 //! The rewrite probe: what to send to learn whether a statement rewrites its table, and how to read the answers.
 //!
-//! An empty temporary copy of the table is made, the statement's subcommand runs on the copy, and the files that the copy
-//! and its indexes stand in are compared before and after: a new file is a rewrite. So the server itself answers,
-//! whatever its version, casts, typmods and time zone.
+//! The probe makes an empty temporary copy of the table, runs the statement's subcommand on the copy, and compares the
+//! files of the copy and its indexes before and after. A new file is a rewrite. So the server itself answers, with its
+//! own version, casts, type modifiers and time zone.
 //!
-//! The copy is the session's: what belongs to the table of another role is copied only as far as it calls nothing of that role's
-//! (`trust.rs`). Only where indexes matter are there any.
+//! The copy belongs to the session's role. If the table belongs to another role, the copy leaves out whatever would call
+//! code of that role (`trust.rs`). The copy has indexes only where they matter.
 //!
-//! Pure: the caller sends the questions, between BEGIN and ROLLBACK and never inside a transaction of the client's (an error
-//! would abort it). It needs TEMP on the database and SELECT on the table; without an answer, the form's row decides.
+//! The file is pure. The caller sends the commands between BEGIN and ROLLBACK, and never inside a transaction of the
+//! client's, which an error would abort. The probe needs TEMP on the database and SELECT on the table. Without an answer,
+//! the row of the statement's form decides ([`crate::sql::form`]).
 
 use super::trust::{self, CopyExtent};
 use super::{ProbeAnswer, RelationFacts, comparable_index_definition, index_definition_tail};
@@ -39,7 +40,7 @@ pub struct Probe {
 
 /// Whether the answer could change the plan: a small table, and one that this session alone sees, is brief anyway.
 pub fn worth_asking(table: &RelationFacts, small_table: u64) -> bool {
-    table.weight() > small_table && table.persistence != 't' && !table.created_here
+    table.weight() > 0 && table.is_large(small_table)
 }
 
 /// One answer of `files`: a relation's name and the file it stands in.

@@ -1,4 +1,4 @@
-//! What the facts are asked about: the relations that a statement names.
+//! The relations that the facts of a statement are about, and PostgreSQL's text form of an array.
 
 use crate::pg::RelationName;
 use crate::sql::{Class, Statement};

@@ -1,26 +1,29 @@
-//! How facts are asked for: round by round, each question short, and only those whose answer is not known to be empty.
+//! The reading of facts: short questions, asked round by round, and only those whose answer is not known to be empty.
 //!
-//! What one long question costs is its planning on the server (2.6 ms, for about 60 tables and views in it); a fifth of
-//! that are all of these for an ordinary table. A round is one round trip; the commonest statements need one, most two.
+//! One long question would cost the server 2.6 ms to plan, since it would name about 60 tables and views. The short
+//! questions about an ordinary table cost a fifth of that together. A round is one round trip. The commonest statements
+//! need one round, most statements need two.
 //!
 //! Invariants of the texts in `facts/`:
 //!
-//! - *One row, one text column* each; all parameters are text, so that no type needs to be known.
+//! - *One row, one text column.* All parameters are text, so that no type needs to be known.
 //! - *They never wait for a relation.* `pg_relation_size`, `pg_get_indexdef` and, for CHECK and EXCLUDE,
-//!   `pg_get_constraintdef` open the relation with ACCESS SHARE and would queue behind an ACCESS EXCLUSIVE, held or
-//!   waited for (`format_type` and `pg_get_constraintdef` of keys read the catalogue only). So `pg_locks` is read first,
-//!   and where such a lock is seen of another backend, sizes come from `relpages` and definitions stay empty.
-//!   A lock taken in the instant between is the session's to guard against, by `lock_timeout`.
-//! - *They mean the same under any `search_path`*: every table, function and type is qualified, every operator is written
-//!   `OPERATOR(pg_catalog.…)`, and nothing is used that looks an operator up by name behind the scenes (`IN`, `BETWEEN`,
-//!   `CASE x WHEN`, `NULLIF`, `IS DISTINCT FROM`, `USING`). DISTINCT, UNION and ORDER BY go by operator class: safe.
-//! - *Names resolve as the server resolves them*: the first schema of `current_schemas(true)` that has the name. Schemas
-//!   that the role may not use are not in it, and no error is raised for them.
-//! - *They run on servers 10 to 19*: columns that some of them lack are read through `to_jsonb(row) ->> 'column'`.
+//!   `pg_get_constraintdef` open the relation with ACCESS SHARE. They would queue behind an ACCESS EXCLUSIVE that another
+//!   session holds or waits for. (`format_type`, and `pg_get_constraintdef` of keys, read the catalogue only.) So
+//!   `pg_locks` is read first. If it shows such a lock of another backend, sizes come from `relpages` and definitions
+//!   stay empty. Against a lock that comes in the instant between, the session has its `lock_timeout`.
+//! - *They mean the same under any `search_path`.* Every table, function and type is qualified, and every operator is
+//!   written `OPERATOR(pg_catalog.…)`. Nothing is used that looks an operator up by name behind the scenes (`IN`,
+//!   `BETWEEN`, `CASE x WHEN`, `NULLIF`, `IS DISTINCT FROM`, `USING`). DISTINCT, UNION and ORDER BY go by operator class
+//!   and are safe.
+//! - *Names resolve as the server resolves them*: to the first schema of `current_schemas(true)` that has the name.
+//!   Schemas that the role may not use are not in that list, and raise no error.
+//! - *They run on servers 10 to 19.* A column that some of these versions lack is read through `to_jsonb(row) ->>
+//!   'column'`.
 //!
-//! Whether a relation was created in this transaction is told by the `xmin` of its oldest catalogue row: the row is
-//! visible and its transaction (or subtransaction) is still running, hence it is ours. That, and the locks that the
-//! session holds, is asked only of a session that holds any.
+//! The `xmin` of a relation's oldest catalogue row tells whether the relation was created in this transaction: the row is
+//! visible and its transaction (or subtransaction) is still running, so it is the session's own. That question, and the
+//! question for the locks of the session, is asked only of a session that holds locks.
 
 mod answers;
 

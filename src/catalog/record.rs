@@ -1,9 +1,10 @@
-//! Where it is kept how far a schema change is: in a comment on the row type of its table.
+//! The place of a record of a schema change: a comment on the row type of its table.
 //!
-//! That takes no lock on the table, needs no right but the owner's, goes with the table, and is in no dump
-//! (`docs/decisions/0036-where-a-position-is-recorded.md`). Only words here: what it says is `execute/record.rs`'s.
+//! Such a comment takes no lock on the table, needs no right but the owner's, is dropped with the table, and is in no
+//! dump (`docs/decisions/0036-where-a-position-is-recorded.md`). This file has the SQL that reads and writes the comment.
+//! `execute/record.rs` owns what the comment says.
 //!
-//! Invariants: as those of the facts (`reading.rs`).
+//! Invariants: those of every question to the catalogue (`reading.rs`).
 
 use super::backfill::may_set_role;
 use serde::Deserialize;

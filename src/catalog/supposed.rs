@@ -1,4 +1,6 @@
-//! Supposed facts, where no server is asked: every relation exists, and is not ours to answer for.
+//! Supposed facts, for plans that are made without a server.
+//!
+//! Every relation that a statement names is supposed to exist, and its role is supposed to be allowed what it asks for.
 
 use super::naming::{self, NameNeeded};
 use super::query::relations_of;

@@ -1,17 +1,19 @@
-//! Whose code would run with the rights of the session's user, if the rows of a table were updated or a copy of it made.
+//! Whose code would run with the rights of the session's user if the rows of a table were updated, or if a copy of the
+//! table were made.
 //!
-//! Run directly, ALTER TABLE has the server build indexes as the table's owner, in a state in which nothing can be got out of that. What the
-//! proxy does instead would call the same code as whoever has sent the statement: index expressions (as soon as a statement is
-//! planned, if they are constant), predicates, CHECKs, generated columns, statistics, keys of partitions, and what types and operators bring along.
+//! When ALTER TABLE runs directly, the server builds indexes as the table's owner, in a state that protects the session's
+//! user. The proxy's own commands would call the same code as the user who has sent the statement: index expressions (as
+//! soon as a statement is planned, if they are constant), predicates, CHECKs, generated columns, statistics, partition
+//! keys, and the functions of types and operators.
 //!
-//! Trusted is a role that may act as the one that has logged in, and so are superusers: it gains nothing by that. (The current role does not
-//! matter: what any code can do is RESET ROLE.) What belongs to others may be copied and updated only as far as nothing but PostgreSQL's own
-//! would be called, or what a trusted role wrote (`trust/code.sql`).
+//! A role is trusted if it may act as the role that has logged in, and so are superusers: such a role gains nothing. The
+//! current role does not matter, since any code can do RESET ROLE. What belongs to other roles is copied and updated only
+//! as far as that calls nothing but PostgreSQL's own code, or code that a trusted role wrote (`trust/code.sql`).
 //!
-//! Invariants: as those of the facts (`reading.rs`).
+//! Invariants: those of every question to the catalogue (`reading.rs`).
 
+use super::inquiry::ProbeRound;
 use super::query::array;
-use super::tree::ProbeRound;
 use crate::pg::RelationName;
 use serde::Deserialize;
 
@@ -83,7 +85,7 @@ pub fn round(oid: u32) -> ProbeRound {
 /// Reads the answer, if there was one.
 pub fn copied(json: Option<&str>) -> CopyExtent {
     let Some(Answer { code, indexes }) = json.and_then(|json| serde_json::from_str(json).ok()) else {
-        return CopyExtent::Nothing("it cannot be told whose code that would run".to_owned());
+        return CopyExtent::Nothing("it is not known whose code that would run".to_owned());
     };
     match code.as_str() {
         "" => CopyExtent::All,
@@ -130,7 +132,7 @@ impl Watch<'_> {
 /// A statement that fails unless the relation still has its name.
 pub fn called(relation: &RelationName, oid: u32) -> String {
     let named = super::identity::is_called(relation, oid);
-    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails("its name is not its own any more"))
+    format!("SELECT WHERE CASE WHEN {named} THEN false ELSE {} END", fails("its name belongs to another relation now"))
 }
 
 fn fails(words: &str) -> String {
@@ -145,7 +147,7 @@ pub fn unchanged(relation: &RelationName, oid: u32, known: &str) -> String {
     format!(
         "/* pgsluice: nothing has changed */ SELECT WHERE CASE WHEN {named} AND {digest} OPERATOR(pg_catalog.=) {known} \
          THEN false ELSE {} END",
-        fails("it is not as it was")
+        fails("it has changed meanwhile")
     )
 }
 

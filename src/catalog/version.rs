@@ -1,9 +1,10 @@
-//! What a relation's catalogue rows are, in one short text: another text means that somebody has changed it.
+//! The version of a relation's catalogue rows, as one short text. Another text means that somebody has changed the
+//! relation.
 //!
-//! Every change of a row gives it a newer `xmin`, so their count and their sum tell one state from the next. A false difference (rows that
-//! VACUUM FULL has frozen) costs a second look at the facts, no more.
+//! Every change of a row gives it a newer `xmin`. So the count of the rows and the sum of their `xmin` tell one state
+//! from the next. A false difference (VACUUM FULL has frozen a row) costs a second look at the facts and nothing else.
 //!
-//! Invariants: as those of the facts (`reading.rs`).
+//! Invariants: those of every question to the catalogue (`reading.rs`).
 
 use super::Facts;
 use crate::pg::relation::quote_literal;

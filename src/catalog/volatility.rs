@@ -1,7 +1,9 @@
-//! Whether a new column's default is the same for every row, so that from PostgreSQL 11 on no row is written for it.
+//! Whether a new column's default is the same for every row, so that PostgreSQL 11 and later write no row for it.
 //!
-//! The rewrite probe ([`super::probe`]) knows better, and cannot be put in a transaction block. A name may be that of several functions
-//! or operators: only if none of those that the statement could mean is volatile, the default is taken for one that is not.
+//! The rewrite probe ([`super::probe`]) knows more, but it cannot run in a transaction block.
+//!
+//! Invariant: a name may be the name of several functions or operators. The default is taken as not volatile only if none
+//! of those that the statement could mean is volatile.
 
 use super::ProbeAnswer;
 use super::query::array;

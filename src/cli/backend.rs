@@ -1,10 +1,10 @@
-//! The server that `pgsluice plan` asks for facts. Everything it does there is rolled back.
+//! The server that `pgsluice plan` asks for facts. Everything that the command does on it is rolled back.
 
-use super::Failure;
+use super::failure::Failure;
 use crate::catalog::Facts;
+use crate::catalog::ProbeRound;
 use crate::catalog::query::relations_of;
 use crate::catalog::reading::Question;
-use crate::catalog::tree::ProbeRound;
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::learn::{CatalogQueries, ProbeFailure, Rows, learn, read};
 use crate::net::{Keepalive, Target};
@@ -36,7 +36,7 @@ impl Backend {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure(format!("could not start a runtime: {error}")))?;
         let user = user.map(str::to_owned).or_else(|| var("PGUSER").ok()).or_else(|| var("USER").ok());
-        let user = user.ok_or_else(|| Failure("no user; expected --user or PGUSER".to_owned()))?;
+        let user = user.ok_or_else(|| Failure("no user is set; use --user or PGUSER".to_owned()))?;
         let dbname = dbname.map(str::to_owned).or_else(|| var("PGDATABASE").ok()).unwrap_or_else(|| user.clone());
         let mut config = tokio_postgres::Config::new();
         config.user(user).dbname(dbname).application_name("pgsluice plan");

@@ -1,11 +1,11 @@
-//! `pgsluice plan`: for each statement of a text, what the proxy would do. Changes nothing.
+//! `pgsluice plan`: what the proxy would do for each statement of a text. It changes nothing.
 //!
-//! With a backend, the plan is made from its facts, as the proxy makes it; without one, from
-//! supposed facts, which are those of a large table in use: the plan to fear. The text is not run,
-//! so what an earlier statement creates is supposed to be there, and empty, for a later one.
+//! With a backend, a plan is made from the backend's facts, as the proxy makes it. Without a backend, a plan is made from
+//! supposed facts: those of a large table in use. The text is not run, so a table that an earlier statement creates is
+//! supposed to be there, and empty, for a later statement.
 
-use super::Failure;
 use super::backend::Backend;
+use super::failure::Failure;
 use crate::catalog::Facts;
 use crate::catalog::query::relations_of;
 use crate::catalog::supposed::{self, SupposedSize};
@@ -24,16 +24,16 @@ use std::path::PathBuf;
 pub(super) struct Arguments {
     /// The SQL to plan; `-` reads standard input
     file: PathBuf,
-    /// Make plans from the facts of this server; without it, every relation is supposed to be a large table
+    /// The server whose facts the plans are made from; without it, every relation is supposed to be a large table
     #[arg(long, value_name = "HOST:PORT|unix:DIR")]
     backend: Option<Address>,
-    /// As whom to ask the server; else PGUSER, else USER. A password comes from PGPASSWORD
+    /// The user to ask the server as; the default is PGUSER, or else USER. PGPASSWORD has the password
     #[arg(long, requires = "backend")]
     user: Option<String>,
-    /// Of which database; else PGDATABASE, else the user's name
+    /// The database to ask about; the default is PGDATABASE, or else the user's name
     #[arg(long, requires = "backend")]
     dbname: Option<String>,
-    /// For people, or for programs
+    /// The format of the answer: text for people, or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -86,7 +86,7 @@ impl Arguments {
         match std::io::stdout().write_all(answer.as_bytes()) {
             // Who reads has read enough, as in `pgsluice plan … | head`.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            written => written.map_err(|error| Failure(format!("cannot write to standard output: {error}"))),
+            written => written.map_err(|error| Failure(format!("could not write to standard output: {error}"))),
         }
     }
 
@@ -95,11 +95,11 @@ impl Arguments {
             let mut text = String::new();
             return match std::io::stdin().read_to_string(&mut text) {
                 Ok(_) => Ok(text),
-                Err(error) => Err(Failure(format!("cannot read standard input: {error}"))),
+                Err(error) => Err(Failure(format!("could not read standard input: {error}"))),
             };
         }
         std::fs::read_to_string(&self.file)
-            .map_err(|error| Failure(format!("cannot read {}: {error}", self.file.display())))
+            .map_err(|error| Failure(format!("could not read {}: {error}", self.file.display())))
     }
 }
 
@@ -162,7 +162,7 @@ impl Planner {
 fn to_text(planned: &[Planned], from_facts: bool) -> String {
     let mut out = String::new();
     if !from_facts {
-        out.push_str("-- Facts unknown: every relation is supposed to be a large table (--backend asks a server).\n\n");
+        out.push_str("-- The facts are unknown: every relation is supposed to be a large table. With --backend a server is asked.\n\n");
     }
     for Planned { line, statement, plan, refusal } in planned {
         let first = statement.lines().next().unwrap_or_default();
@@ -170,7 +170,7 @@ fn to_text(planned: &[Planned], from_facts: bool) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "-- line {line}: {first}{more}");
         match (plan, refusal) {
-            (Some(plan), _) if plan.forms.is_empty() && !plan.warns() => out.push_str("relayed as it is\n"),
+            (Some(plan), _) if plan.forms.is_empty() && !plan.warns() => out.push_str("relayed as it is written\n"),
             (Some(plan), _) => out.push_str(&print::to_text(plan)),
             (None, Some(refusal)) => {
                 let _ = writeln!(out, "refused  {}", refusal.report);

@@ -1,4 +1,4 @@
-//! Where to listen, or where the backend is: `HOST:PORT` or `unix:DIR[:PORT]`.
+//! An address to listen on, or the address of the backend: `HOST:PORT` or `unix:DIR[:PORT]`.
 
 use std::fmt;
 use std::path::PathBuf;

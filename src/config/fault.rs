@@ -1,4 +1,4 @@
-//! What is wrong in `proxy.toml`: which key, on which line, which value, and what is allowed.
+//! The error of a configuration: which key, on which line, which value, and what is allowed.
 
 use crate::pg::sqlstate;
 use crate::report::Report;

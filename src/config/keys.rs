@@ -1,9 +1,12 @@
-//! Every key of `proxy.toml`: where it goes and what it may be, in one list.
+//! Every key of `proxy.toml` in one list: which setting it sets, and which values it may have.
 //!
-//! The reader, the errors, the near matches and the test of `proxy.toml` all read this list.
+//! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list.
 
+use super::secret::Secret;
+use super::settings::Config;
 use super::units::{format_size, format_time, parse_size, parse_time};
-use super::{Address, Config, Fault, Network, Secret};
+use super::words::Word;
+use super::{Address, Fault, Network};
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,13 +23,6 @@ pub(super) struct Key<'a> {
     section: &'static str,
     name: &'static str,
     slot: Slot<'a>,
-}
-
-/// A setting that is one of a few words.
-pub(super) trait Word {
-    fn words(&self) -> &'static [&'static str];
-    /// False: not one of the words.
-    fn set(&mut self, word: &str) -> bool;
 }
 
 /// The place of a value, with its bounds.
@@ -233,7 +229,7 @@ impl Slot<'_> {
                 format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
             }
             Self::Networks(_) => "a list of networks, such as \"10.0.0.0/8\" or \"::1\"".to_owned(),
-            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a text that is not empty".to_owned(),
+            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a string that is not empty".to_owned(),
             Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
         }
     }

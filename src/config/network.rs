@@ -1,4 +1,4 @@
-//! A network, as `ADDRESS/PREFIX`; an address alone is a network of one.
+//! A network, as `ADDRESS/PREFIX`. An address alone is a network of one address.
 
 use std::fmt;
 use std::net::IpAddr;

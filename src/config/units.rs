@@ -1,7 +1,7 @@
 //! Times and sizes as PostgreSQL's own settings write them: `200ms`, `1.5s`, `30min`, `64kB`, `4MB`.
 //!
-//! A unit is required: PostgreSQL's bare numbers mean milliseconds here and kilobytes there, which
-//! is how a timeout of five seconds becomes one of five milliseconds.
+//! Invariant: a number needs a unit. Bare numbers mean milliseconds in one setting of PostgreSQL and kilobytes in
+//! another, and so a timeout of five seconds becomes one of five milliseconds.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Where PostgreSQL's programs are, and as whom they can be run.
+//! The place of PostgreSQL's programs, and the user to run them as.
 //!
-//! PostgreSQL refuses to run as root, so for root another user is found.
+//! PostgreSQL refuses to run as root. If the process runs as root, another user is found.
 
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -45,15 +45,18 @@ impl Binaries {
             (None, Some(folder)) => whole(Path::new(&folder), VARIABLE)?,
             (None, None) => on_path().or_else(of_pg_config).or_else(of_distribution).ok_or_else(|| {
                 Report::error(sqlstate::CONNECTION_FAILURE, "no PostgreSQL server is installed")
-                    .detail("Looked on PATH, asked pg_config, and looked in the folders of the distributions.")
+                    .detail("pgsluice looked on PATH, asked pg_config, and looked in the folders of the distributions.")
                     .hint(format!(
-                        "Install one (Debian: apt-get install postgresql), or set {VARIABLE} to its bin folder."
+                        "Install PostgreSQL (Debian: apt-get install postgresql), or set {VARIABLE} to its bin folder."
                     ))
             })?,
         };
         let version = run(Command::new(folder.join("postgres")).arg("--version"))?;
         let version = major_version(&String::from_utf8_lossy(&version.stdout)).ok_or_else(|| {
-            Report::error(sqlstate::CONNECTION_FAILURE, format!("no version from {}", folder.display()))
+            Report::error(
+                sqlstate::CONNECTION_FAILURE,
+                format!("could not read the version of the server in {}", folder.display()),
+            )
         })?;
         Ok(Self { folder, version, run_as: unprivileged()? })
     }
@@ -87,7 +90,7 @@ pub(super) fn run(command: &mut Command) -> Result<Output, Report> {
 /// `folder`, if a server can be run from it; else `what` is wrong.
 fn whole(folder: &Path, what: &str) -> Result<PathBuf, Report> {
     complete(folder).then(|| folder.to_owned()).ok_or_else(|| {
-        let message = format!("{what} is {}, where there is no postgres and initdb", folder.display());
+        let message = format!("{what} is {}, which does not contain postgres and initdb", folder.display());
         Report::error(sqlstate::CONNECTION_FAILURE, message)
     })
 }

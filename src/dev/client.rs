@@ -1,4 +1,4 @@
-//! A client for `dev` and `demo`: one connection, one call at a time, blocking.
+//! A blocking client for `dev` and `demo`: one connection, and one call at a time.
 
 use crate::config::Address;
 use crate::operator::said;

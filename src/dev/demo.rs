@@ -1,6 +1,6 @@
-//! `pgsluice demo`: the same schema changes, run three ways, with a long transaction in the way.
+//! `pgsluice demo`: the same schema changes, run in three ways, with a long transaction in the way.
 //!
-//! What is measured is not the schema change but the application beside it.
+//! The demo measures the application beside the schema change, not the schema change.
 
 use super::client::Client;
 use super::load::{Felt, Load};

@@ -1,8 +1,7 @@
-//! An application at work: readers and writers at a steady rate, and how long each query took.
+//! An application at work: readers and writers at a steady rate, and the time that each of their queries took.
 //!
-//! The rate is fixed (an open loop), and a delay counts from the moment at which the query was due:
-//! a worker that waits four seconds for one query delays the hundreds behind it too, as the users
-//! of a real application would notice.
+//! The rate is fixed (an open loop), and a delay counts from the moment at which the query was due. A worker that waits
+//! four seconds for one query delays the hundreds of queries behind it, too, as users of a real application would notice.
 
 use super::client::Client;
 use super::shop;

@@ -1,6 +1,6 @@
-//! `pgsluice dev` and `pgsluice demo`, and the throw-away PostgreSQL they and the tests stand on.
+//! `pgsluice dev`, `pgsluice demo`, and the throw-away PostgreSQL under them and under the tests.
 //!
-//! `dev` puts the proxy in front of a fresh server, and leaves nothing behind when it ends.
+//! `dev` starts the proxy in front of a fresh server. Invariant: nothing is left behind when it ends.
 
 mod binaries;
 mod client;
@@ -48,8 +48,8 @@ fn config(postgres: &Postgres, listen: &Address, mode: Mode) -> Config {
 fn check_free(listen: &Address) -> Result<(), Report> {
     let Address::Tcp { host, port } = listen else { return Ok(()) };
     TcpListener::bind((host.as_str(), *port)).map(drop).map_err(|error| {
-        Report::error(sqlstate::CONNECTION_FAILURE, format!("cannot listen on {listen}: {error}"))
-            .hint(format!("Choose another address, e.g. --listen {}", Address::tcp(host, port.saturating_add(1))))
+        Report::error(sqlstate::CONNECTION_FAILURE, format!("could not listen on {listen}: {error}"))
+            .hint(format!("Choose another address, such as --listen {}.", Address::tcp(host, port.saturating_add(1))))
     })
 }
 
@@ -99,7 +99,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, Report> {
-        let failed = |error| Report::error(sqlstate::CONNECTION_FAILURE, format!("cannot catch signals: {error}"));
+        let failed = |error| Report::error(sqlstate::CONNECTION_FAILURE, format!("could not catch signals: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let guard = runtime.enter();
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -1,9 +1,11 @@
 //! A private, throw-away PostgreSQL for `dev`, `demo` and tests.
 //!
-//! It lives in a fresh directory, listens on 127.0.0.1 and on a Unix socket in that directory,
-//! trusts everyone, and does not care for durability. It never outlives this process, however that
-//! ends: a watchdog (a tiny shell) holds the reading end of a pipe whose writing end is ours, and on
-//! end of file stops the server and removes the directory. Synchronous: no runtime is needed.
+//! The server lives in a fresh directory, listens on 127.0.0.1 and on a Unix socket in that directory, trusts everyone,
+//! and gives up durability. The file is synchronous and needs no runtime.
+//!
+//! Invariant: the server never outlives this process, however the process ends. A watchdog (a small shell) holds the
+//! reading end of a pipe whose writing end is this process's. On end of file it stops the server and removes the
+//! directory.
 
 use super::binaries::{Binaries, run};
 use crate::pg::sqlstate;

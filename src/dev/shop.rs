@@ -1,4 +1,4 @@
-//! The database that `dev` and `demo` play with: a shop with enough orders to make a lock felt.
+//! The database of `dev` and `demo`: a shop with so many orders that a lock on them is felt.
 
 use super::client::Client;
 use super::server::Postgres;

@@ -1,4 +1,4 @@
-//! In place of `ring.rs` where there is no io_uring: other systems, and builds without the feature `io_uring`.
+//! The stand-in for `ring.rs` on systems without io_uring, and in builds without the feature `io_uring`.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,7 +20,7 @@ pub struct Bell(Infallible);
 /// # Errors
 /// Always.
 pub fn start(_: u32) -> io::Result<Bell> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without it"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without io_uring"))
 }
 
 pub async fn work(bell: Bell, _: &mut LocalSet, _: &JoinHandle<()>) {

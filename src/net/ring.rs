@@ -1,16 +1,18 @@
-//! Sockets on an io_uring: one ring per worker, on which all its sessions receive and send.
+//! Sockets on an io_uring: one ring for each worker, on which all its sessions receive and send.
 //!
-//! What epoll does in three calls per message (wait, receive, send) is gathered here: sessions leave small sends with
-//! the ring's [`Driver`], receives are armed, and one call for all of them follows when the sessions that had something
-//! to do have done it. That call sleeps, too, until there is more: the worker's tasks are a [`LocalSet`] that its loop
-//! ([`AtWork`]) runs, so it knows when nothing is left to do. The runtime's epoll, for all that is not on the ring, is watched by
-//! the ring meanwhile, and its timers are looked at every millisecond. After a millisecond in which nothing came, the worker
-//! sleeps in the runtime's epoll like any other, and an eventfd there tells of the ring.
+//! With epoll, a message takes three calls: wait, receive, send. The ring gathers them. Sessions leave small sends with
+//! the ring's [`Driver`] and arm receives, and one call for all of them follows when every session that had something to
+//! do has done it. That call also sleeps until there is more to do. The worker's tasks are a [`LocalSet`] that the
+//! worker's loop ([`AtWork`]) runs, so the loop knows when nothing is left to do. Meanwhile the ring watches the
+//! runtime's epoll, which has everything that is not on the ring, and the loop looks at the runtime's timers every
+//! millisecond. After a millisecond in which nothing came, the worker sleeps in the runtime's epoll like any other
+//! worker, and an eventfd there tells it of the ring.
 //!
-//! Invariants: bytes leave a socket in the order they were written in; a receive is armed only when the session wants to
-//! read, so a peer that does not read makes the other side wait; an idle session holds no buffer; a descriptor is
-//! closed when nothing refers to it any more; the kernel holds no address of a session's.
-//! Why, and what was tried: `docs/decisions/0013-io-uring.md`.
+//! Invariants: bytes leave a socket in the order in which they were written. A receive is armed only when the session
+//! wants to read, so a peer that does not read makes the other side wait. An idle session holds no buffer. A descriptor
+//! is closed when nothing refers to it any more. The kernel holds no address of a session's memory.
+//!
+//! `docs/decisions/0013-io-uring.md` has the reasons, and what else was tried.
 
 mod driver;
 mod kernel;
@@ -261,7 +263,7 @@ impl Drop for RingStream {
 }
 
 fn elsewhere() -> io::Error {
-    io::Error::other("a stream away from its thread's ring")
+    io::Error::other("the stream is used outside the thread of its ring")
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
-//! A worker's tasks: all on its thread, run by one loop.
+//! The tasks of a worker: all of them on its thread, run by one loop.
 //!
-//! They are a [`LocalSet`], not the runtime's own tasks, so that the loop knows when nothing is left to do and may sleep in the
-//! ring. Whatever runs on a worker is spawned here: a task of the runtime's would wait for as long as the worker sleeps.
+//! The tasks are a [`LocalSet`] and not tasks of the runtime, so that the loop knows when nothing is left to do and can
+//! sleep in the ring.
+//!
+//! Invariant: whatever runs on a worker is spawned here. A task of the runtime would wait for as long as the worker
+//! sleeps.
 
 use super::ring::{self, Bell};
 use std::cell::Cell;

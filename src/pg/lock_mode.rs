@@ -1,4 +1,4 @@
-//! The eight table-level lock modes, ordered from weakest to strongest.
+//! The eight table-level lock modes, from the weakest to the strongest.
 //!
 //! The conflict table is PostgreSQL's own ("Explicit Locking", table 13.2).
 

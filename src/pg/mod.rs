@@ -1,6 +1,6 @@
-//! PostgreSQL's vocabulary: lock modes, relation names, SQLSTATEs.
+//! PostgreSQL's vocabulary: lock modes, names of relations, SQLSTATEs.
 //!
-//! Leaves only: nothing here imports another module of this crate.
+//! Invariant: nothing here imports another module of this crate.
 
 pub mod lock_mode;
 pub mod relation;

@@ -1,7 +1,7 @@
 //! Names of relations, and their quoting.
 //!
-//! A name is kept unquoted and is quoted always when it is put into SQL: quoting too much is
-//! never wrong, quoting too little is.
+//! Invariant: a name is kept without quotes, and is always quoted when it is put into SQL. Quotes that are not needed do
+//! no harm; quotes that are missing do.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

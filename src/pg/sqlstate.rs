@@ -1,4 +1,4 @@
-//! The SQLSTATEs this proxy reads or raises, by PostgreSQL's condition names (appendix A).
+//! The SQLSTATEs that the proxy reads or raises, by PostgreSQL's condition names (appendix A of its manual).
 
 /// Five ASCII characters.
 pub type SqlState = &'static str;

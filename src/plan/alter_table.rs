@@ -1,27 +1,16 @@
-//! ALTER TABLE in phases: what its subcommands ask for, sorted so that each gets its own safe way.
+//! ALTER TABLE in phases: each subcommand gets its own safe way. [`Subcommands`] puts the phases together.
 //!
-//! 1. *First* (brief): new columns, and their defaults for new rows.
-//! 2. *Backfill*: old rows get what new rows get, all columns in one pass.
-//! 3. *Then* (brief; one with the first if nothing is filled): constraints that hold for new rows from now on.
-//! 4. *Checks* (long): old rows obey them too.
-//! 5. *Builds* (long): indexes of keys.
-//! 6. *Last* (brief): whatever else the author wrote; what is proved becomes NOT NULL, what is built becomes a key, and
-//!    what was only a means goes.
-//!
-//! Invariants: a subcommand that has no safe way, or one that another could disturb, leaves the whole statement as it was
-//! written; whatever fails, nothing is left behind, and what cannot be taken back stands in the last phase alone.
+//! Invariants: if a subcommand has no safe way, or another subcommand could disturb it, the whole statement runs as it is
+//! written. If a phase fails, nothing is left behind. A step that cannot be taken back stands in the last phase.
 
 use super::context::PlanContext;
-use super::locks;
-use super::model::{Backfill, Filled, NewConstraint, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
-use super::replace::Replaced;
-use super::{constraint, direct, new_column, replace};
-use crate::catalog::RelationFacts;
+use super::model::{ObjectKind, Plan, Step};
+use super::subcommands::Subcommands;
+use super::{constraint, direct, new_column, replace, replaced};
 use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
-use crate::report::Report;
+use crate::sql::Part;
 use crate::sql::form::Form;
-use crate::sql::{NewColumn, Part};
 
 /// `None`: it runs as written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
@@ -34,10 +23,9 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     if context.ddl.only && table.has_children {
         return None;
     }
-    let replaced = replace::replaced(context, table)?;
-    let mut work = Subcommands { replaced, ..Subcommands::new(context, table) };
+    let mut work = Subcommands::new(context, table, replaced::replaced(context, table)?);
     for (i, part) in context.ddl.parts.iter().enumerate() {
-        work.add(i, part)?;
+        add(&mut work, i, part)?;
     }
     work.plan()
 }
@@ -47,387 +35,68 @@ pub(super) fn wants_backfill(context: &PlanContext<'_>) -> bool {
     context.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(context, i, part))
 }
 
-/// Steps that only add, and what takes them back.
-#[derive(Default)]
-pub(super) struct Added {
-    /// Why, for people.
-    purposes: Vec<&'static str>,
-    steps: Vec<Step>,
-    /// In the order of the steps; run from the last.
-    back: Vec<Step>,
-}
-
-impl Added {
-    pub(super) fn add(
-        &mut self,
-        purpose: &'static str,
-        steps: impl IntoIterator<Item = Step>,
-        back: impl IntoIterator<Item = Step>,
-    ) {
-        self.purposes.push(purpose);
-        self.steps.extend(steps);
-        self.back.extend(back);
-    }
-
-    fn append(&mut self, other: Self) {
-        self.purposes.extend(other.purposes);
-        self.steps.extend(other.steps);
-        self.back.extend(other.back);
-    }
-}
-
-/// That columns are not null.
-pub(super) struct Proofs {
-    pub(super) phases: Vec<Phase>,
-    pub(super) after: Vec<Step>,
-    pub(super) meanwhile: Vec<&'static str>,
-}
-
-/// What the subcommands ask for.
-pub(super) struct Subcommands<'a> {
-    pub(super) context: &'a PlanContext<'a>,
-    pub(super) table: &'a RelationFacts,
-    /// `ALTER TABLE … `
-    pub(super) alter: String,
-    pub(super) notes: Vec<Report>,
-    /// Set: that is all there is to do.
-    pub(super) answer: Option<Vec<Report>>,
-    /// New columns, and whether each is NOT NULL, or about to be.
-    pub(super) columns: Vec<(String, bool)>,
-    pub(super) first: Added,
-    filled: Vec<Filled>,
-    pub(super) then: Added,
-    checks: Vec<Step>,
-    builds: Vec<Phase>,
-    /// Subcommands, which become one ALTER TABLE.
-    last: Vec<String>,
-    made_keys: Vec<Step>,
-    after: Vec<Step>,
-    /// Names and columns of keys.
-    pub(super) keys: Vec<(String, Vec<String>)>,
-    /// Names of sequences.
-    pub(super) sequences: Vec<String>,
-    /// Columns that become NOT NULL.
-    pub(super) proved: Vec<String>,
-    replaced: Vec<Replaced>,
-    only_checks: bool,
-    meanwhile: Vec<&'static str>,
-    /// Why there is a last phase, for people.
-    last_purposes: Vec<&'static str>,
-    learned: usize,
-}
-
-impl<'a> Subcommands<'a> {
-    pub(super) fn new(context: &'a PlanContext<'a>, table: &'a RelationFacts) -> Self {
-        let only = if context.ddl.only { "ONLY " } else { "" };
-        Self {
-            context,
-            table,
-            alter: format!("ALTER TABLE {only}{} ", table.id.full_name().quoted()),
-            notes: Vec::new(),
-            answer: None,
-            columns: Vec::new(),
-            first: Added::default(),
-            filled: Vec::new(),
-            then: Added::default(),
-            checks: Vec::new(),
-            builds: Vec::new(),
-            last: Vec::new(),
-            made_keys: Vec::new(),
-            after: Vec::new(),
-            keys: Vec::new(),
-            sequences: Vec::new(),
-            proved: Vec::new(),
-            replaced: Vec::new(),
-            only_checks: false,
-            meanwhile: Vec::new(),
-            last_purposes: Vec::new(),
-            learned: 0,
-        }
-    }
-
-    /// `None`: the statement cannot be done in phases.
-    fn add(&mut self, i: usize, part: &'a Part) -> Option<()> {
-        match part.form {
-            Form::SetNotNull if !direct::proven_not_null(self.context, part) => constraint::set_not_null(self, part),
-            Form::AddCheck | Form::AddForeignKey | Form::AddNotNullConstraint => constraint::not_valid(self, part),
-            Form::AddUnique | Form::AddPrimaryKey => {
-                constraint::key(self, i, part.key.as_deref()?, part.constraint.as_deref())
+/// Adds what a subcommand asks for; `None`: the statement cannot be done in phases.
+fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<()> {
+    match part.form {
+        Form::SetNotNull if !direct::proven_not_null(work.context(), part) => constraint::set_not_null(work, part),
+        Form::AddCheck | Form::AddForeignKey | Form::AddNotNullConstraint => {
+            let kind = constraint::kind(work, part)?;
+            match work.replaced(part.constraint.as_deref()) {
+                Some(replaced) => replace::add(work, part, &replaced),
+                None => constraint::not_valid(work, kind, part),
             }
-            Form::AddCheckNotValid | Form::AddForeignKeyNotValid | Form::AddNotNullNotValid if self.validates(part) => {
-                constraint::to_be_validated(self, part)
-            }
-            Form::ValidateConstraint => {
-                let validate = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
-                let validate = match &part.constraint {
-                    Some(name) => validate.about(self.table.id.oid, ObjectKind::Constraint, name),
-                    None => validate,
-                };
-                self.checks.push(validate);
-                Some(())
-            }
-            Form::EnforceConstraint => replace::enforce(self, part),
-            Form::SetDefault if self.guards_not_null(part) => self.default_first(part),
-            _ if part.new_column.is_some() => new_column::add(self, i, part),
-            // It would be done last, and checks made before be made again.
-            Form::AlterColumnType => None,
-            _ if direct::is_brief(self.context, i, part) => {
-                self.last.push(part.text.clone()?);
-                Some(())
-            }
-            _ => None,
         }
-    }
-
-    /// The statement checks, too, what this subcommand adds.
-    fn validates(&self, added: &Part) -> bool {
-        let validates = |part: &Part| part.form == Form::ValidateConstraint && part.constraint == added.constraint;
-        added.constraint.is_some() && self.context.ddl.parts.iter().any(validates)
-    }
-
-    /// New rows that leave the column out must not be refused before the default is there.
-    fn guards_not_null(&self, part: &Part) -> bool {
-        let same = |other: &Part| other.form == Form::SetNotNull && other.column == part.column;
-        let column = part.column.as_ref().and_then(|name| self.table.column(name));
-        self.context.ddl.parts.iter().any(same) && column.is_some_and(|column| !column.has_default && !column.identity)
-    }
-
-    fn default_first(&mut self, part: &Part) -> Option<()> {
-        let column = part.column.as_ref()?;
-        // The server drops before it sets, in whatever order they are written.
-        let drops = |other: &Part| other.form == Form::DropDefault && other.column == part.column;
-        if self.context.ddl.parts.iter().any(drops) {
-            return None;
+        Form::AddUnique | Form::AddPrimaryKey => {
+            constraint::key(work, i, part.key.as_deref()?, part.constraint.as_deref())
         }
-        let set = Step::hidden(format!("{}{}", self.alter, part.text.as_ref()?));
-        let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", self.alter, quote_identifier(column)));
-        let back = back.about(self.table.id.oid, ObjectKind::Default, column);
-        self.first.add("the default for new rows", [set], [back]);
-        Some(())
-    }
-
-    /// Between phases others can see something that the statement itself would never show.
-    pub(super) fn meanwhile(&mut self, what: &'static str) {
-        if !self.meanwhile.contains(&what) {
-            self.meanwhile.push(what);
+        Form::AddCheckNotValid | Form::AddForeignKeyNotValid | Form::AddNotNullNotValid if validates(work, part) => {
+            constraint::to_be_validated(work, part)
         }
-    }
-
-    /// The place of one more name that the server will choose.
-    pub(super) fn learns(&mut self, kind: char) -> NewConstraint {
-        self.learned += 1;
-        NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
-    }
-
-    /// `value`: as in an UPDATE.
-    pub(super) fn fill(&mut self, new: &NewColumn, value: String) {
-        self.meanwhile("for a time old rows have NULL in the new column, which others see already");
-        let column = quote_identifier(&new.name);
-        // A row whose fields are all null is no NULL, but IS NULL.
-        let test = if new.built_in { "IS NULL" } else { "IS NOT DISTINCT FROM NULL" };
-        let wanting = format!("{column} {test}");
-        self.filled.push(Filled { column, value, wanting });
-    }
-
-    /// A column that the statement adds.
-    pub(super) fn added(&self, column: &str) -> Option<&'a NewColumn> {
-        let context: &'a PlanContext<'a> = self.context;
-        let mut added = context.ddl.parts.iter().filter_map(|part| part.new_column.as_deref());
-        added.find(|new| new.name == column)
-    }
-
-    pub(super) fn check(&mut self, validate: Step) {
-        self.checks.push(validate);
-    }
-
-    pub(super) fn build(&mut self, phase: Phase) {
-        self.meanwhile("the unique index is there, and refuses duplicates, before the constraint is");
-        self.builds.push(phase);
-    }
-
-    /// A subcommand for the last phase.
-    pub(super) fn last(&mut self, subcommand: String) {
-        self.last.push(subcommand);
-    }
-
-    /// What makes a built index a key: behind all subcommands, ahead of what goes.
-    pub(super) fn becomes_key(&mut self, step: Step) {
-        self.last_purposes.push("the index becomes the constraint's");
-        self.made_keys.push(step);
-    }
-
-    /// There is nothing to add, only to check.
-    pub(super) fn then_nothing(&mut self) {
-        self.only_checks = true;
-    }
-
-    /// Whether a column, maybe a new one, is NOT NULL or about to be; `None`: there is no such column.
-    pub(super) fn is_not_null(&self, column: &str) -> Option<bool> {
-        let new = self.columns.iter().find(|(name, _)| name == column).map(|(_, not_null)| *not_null);
-        new.or_else(|| self.table.column(column).map(|column| column.not_null))
-    }
-
-    /// The constraint of that name is dropped by the same statement.
-    pub(super) fn replaced(&self, name: Option<&str>) -> Option<Replaced> {
-        self.replaced.iter().find(|replaced| Some(replaced.name.as_str()) == name).cloned()
-    }
-
-    /// What stands behind all subcommands of the last phase.
-    pub(super) fn after(&mut self, purpose: &'static str, steps: impl IntoIterator<Item = Step>) {
-        self.last_purposes.push(purpose);
-        self.after.extend(steps);
-    }
-
-    /// What proves that columns are not null, for a statement that has other phases behind that, and in the last one makes
-    /// them NOT NULL itself; and what goes then.
-    pub(super) fn proofs(mut self) -> Proofs {
-        let mut phases: Vec<Phase> = self.undoable(&self.then).into_iter().collect();
-        if !self.checks.is_empty() {
-            phases.push(self.validation());
+        Form::ValidateConstraint => {
+            let validate = Step::hidden(format!("{}{}", work.alter(), part.text.as_ref()?));
+            let validate = match &part.constraint {
+                Some(name) => validate.about(work.table().id.oid, ObjectKind::Constraint, name),
+                None => validate,
+            };
+            work.check(validate);
+            Some(())
         }
-        Proofs { phases, after: self.after, meanwhile: self.meanwhile }
-    }
-
-    fn plan(mut self) -> Option<Plan> {
-        if let Some(answer) = self.answer.take() {
-            return (self.context.ddl.parts.len() == 1).then(|| self.context.plan_of_answer(answer));
+        Form::EnforceConstraint => replace::enforce(work, part),
+        Form::SetDefault if guards_not_null(work, part) => default_first(work, part),
+        _ if part.new_column.is_some() => new_column::add(work, i, part),
+        // It would be done last, and checks made before be made again.
+        Form::AlterColumnType => None,
+        _ if direct::is_brief(work.context(), i, part) => {
+            work.last(part.text.clone()?);
+            Some(())
         }
-        // New columns alone, a VALIDATE alone, and what is brief run as they are.
-        let checks =
-            !self.checks.is_empty() && (self.only_checks || !self.first.steps.is_empty() || !self.last.is_empty());
-        if self.then.steps.is_empty() && self.filled.is_empty() && self.builds.is_empty() && !checks {
-            return None;
-        }
-        let notes = std::mem::take(&mut self.notes);
-        let empty = self.context.empty();
-        let meanwhile = std::mem::take(&mut self.meanwhile);
-        let mut plan = Plan { notes, meanwhile, phases: self.phases(), ..empty };
-        give_reply(&mut plan.phases)?;
-        Some(plan)
-    }
-
-    fn phases(mut self) -> Vec<Phase> {
-        let mut phases = Vec::new();
-        if self.filled.is_empty() {
-            let then = std::mem::take(&mut self.then);
-            self.first.append(then);
-        }
-        phases.extend(self.undoable(&self.first));
-        if !self.filled.is_empty() {
-            phases.push(self.backfill());
-        }
-        phases.extend(self.undoable(&self.then));
-        if !self.checks.is_empty() {
-            phases.push(self.validation());
-        }
-        phases.append(&mut self.builds);
-        phases.extend(self.ending());
-        phases
-    }
-
-    /// A phase of steps that are over in a moment once the statement's locks are held.
-    fn brief(&self, purpose: &str, steps: Vec<Step>) -> Phase {
-        Phase {
-            locks: locks::needs(self.context, locks::as_written),
-            steps,
-            ..self.context.phase(PhaseKind::Brief, purpose)
-        }
-    }
-
-    fn undoable(&self, added: &Added) -> Option<Phase> {
-        if added.steps.is_empty() {
-            return None;
-        }
-        let undo = self.brief("bring back the table as it was", added.back.iter().rev().cloned().collect());
-        let undo = Phase { locks: locks::needs(self.context, locks::drops), ..undo };
-        let phase = self.brief(&joined(&added.purposes), added.steps.clone());
-        Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
-    }
-
-    /// Old rows get the columns' defaults.
-    fn backfill(&self) -> Phase {
-        let facts = self.context.facts.backfill.as_ref();
-        let (quiet, watched) = facts.map_or((false, false), |facts| (facts.quiet, facts.watched));
-        let table = self.table.id.full_name();
-        let backfill = Backfill { table, oid: self.table.id.oid, columns: self.filled.clone(), quiet, watched };
-        let (set, wanting) = (backfill.set(), backfill.wanting());
-        let whole = Step::hidden(format!("UPDATE {} SET {set} WHERE {wanting}", backfill.table.quoted()));
-        Phase {
-            locks: locks::needs(self.context, if watched { locks::watched_backfill } else { locks::backfill }),
-            steps: vec![whole],
-            backfill: Some(backfill),
-            ..self.context.phase(PhaseKind::Backfill, "old rows get their values, a few at a time")
-        }
-    }
-
-    /// A check of old rows.
-    fn validation(&mut self) -> Phase {
-        let purpose = "check the old rows without blocking reads or writes";
-        Phase {
-            locks: locks::needs(self.context, locks::validation),
-            steps: std::mem::take(&mut self.checks),
-            ..self.context.phase(PhaseKind::Long, purpose)
-        }
-    }
-
-    fn ending(&mut self) -> Option<Phase> {
-        let mut steps = Vec::new();
-        if !self.last.is_empty() {
-            let whole = self.last.len() == self.context.ddl.parts.len()
-                && self.last.iter().zip(&self.context.ddl.parts).all(|(last, part)| Some(last) == part.text.as_ref());
-            steps.push(match whole {
-                true => Step::as_written(&self.context.statement.text),
-                false => Step::hidden(format!("{}{}", self.alter, self.last.join(", "))),
-            });
-        }
-        steps.append(&mut self.made_keys);
-        steps.append(&mut self.after);
-        let purpose = if self.last_purposes.is_empty() {
-            "a catalogue change only".to_owned()
-        } else {
-            joined(&self.last_purposes)
-        };
-        let locks = match self.context.has_form(Form::EnforceConstraint) {
-            true => locks::needs(self.context, locks::drops),
-            false => locks::needs(self.context, locks::as_written),
-        };
-        (!steps.is_empty()).then(|| Phase { locks, ..self.brief(&purpose, steps) })
+        _ => None,
     }
 }
 
-/// Each once.
-fn joined(purposes: &[&str]) -> String {
-    let mut all: Vec<&str> = Vec::new();
-    for purpose in purposes {
-        if !all.contains(purpose) {
-            all.push(purpose);
-        }
-    }
-    all.join("; ")
+/// Whether the statement also validates the constraint that this subcommand adds.
+fn validates(work: &Subcommands<'_>, added: &Part) -> bool {
+    let validates = |part: &Part| part.form == Form::ValidateConstraint && part.constraint == added.constraint;
+    added.constraint.is_some() && work.context().ddl.parts.iter().any(validates)
 }
 
-/// One step's reply becomes the client's: of its own words if they run, else of the last ALTER TABLE.
-fn give_reply(phases: &mut [Phase]) -> Option<()> {
-    let steps = || {
-        phases
-            .iter()
-            .enumerate()
-            .flat_map(|(p, phase)| phase.steps.iter().enumerate().map(move |(s, step)| (p, s, step)))
-    };
-    let written = steps().find(|(_, _, step)| !step.own);
-    let last_phase = steps().filter(|(_, _, step)| step.sql.starts_with("ALTER TABLE")).map(|(p, ..)| p).max();
-    let (p, s) = match written {
-        Some((p, s, _)) => (p, s),
-        None => {
-            let mut first =
-                steps().filter(|(p, _, step)| Some(*p) == last_phase && step.sql.starts_with("ALTER TABLE"));
-            first.next().map(|(p, s, _)| (p, s))?
-        }
-    };
-    for (at, phase) in phases.iter_mut().enumerate() {
-        for (nth, step) in phase.steps.iter_mut().enumerate() {
-            step.visible = (at, nth) == (p, s);
-        }
+/// Whether a default must be set first. New rows that leave the column out must not be refused before the default is there.
+fn guards_not_null(work: &Subcommands<'_>, part: &Part) -> bool {
+    let same = |other: &Part| other.form == Form::SetNotNull && other.column == part.column;
+    let column = part.column.as_ref().and_then(|name| work.table().column(name));
+    work.context().ddl.parts.iter().any(same) && column.is_some_and(|column| !column.has_default && !column.identity)
+}
+
+fn default_first(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
+    let column = part.column.as_ref()?;
+    // The server drops before it sets, in whatever order they are written.
+    let drops = |other: &Part| other.form == Form::DropDefault && other.column == part.column;
+    if work.context().ddl.parts.iter().any(drops) {
+        return None;
     }
+    let set = Step::hidden(format!("{}{}", work.alter(), part.text.as_ref()?));
+    let back = Step::hidden(format!("{}ALTER COLUMN {} DROP DEFAULT", work.alter(), quote_identifier(column)));
+    let back = back.about(work.table().id.oid, ObjectKind::Default, column);
+    work.first("set the default for new rows", [set], [back]);
     Some(())
 }

@@ -1,12 +1,14 @@
-//! ATTACH PARTITION without a scan, a build or a check of rows under its locks: all of it is done before.
+//! ATTACH PARTITION without a scan, a build or a check of rows under its locks. All of that is done in earlier phases.
 //!
-//! - The bounds: a CHECK of the proxy's own that implies them is added to the partition and validated; likewise to the default
-//!   partition one that excludes them. They prove the rest, and go in the last step.
-//! - Indexes that the partition lacks are built concurrently, under the names that PostgreSQL would have chosen; those of keys
-//!   become constraints. Foreign keys are added NOT VALID and validated. The last step finds and attaches them.
+//! - The bounds: the partition gets a CHECK of the proxy's own that implies them, and the CHECK is validated. The default
+//!   partition gets a CHECK that excludes them. These CHECKs prove the bounds to the server, and the last step drops
+//!   them.
+//! - Indexes that the partition lacks are built concurrently, under the names that PostgreSQL would have chosen. Indexes
+//!   of keys become constraints. Foreign keys are added NOT VALID and validated. The last step finds all of them there
+//!   and attaches them.
 //!
-//! Invariant: that the server takes the CHECKs for a proof has been tried on empty copies; if it does not, or not here, the
-//! last step exceeds its hold budget, and everything is undone.
+//! Invariant: empty copies have shown that the server takes the CHECKs for a proof. If the server does not take them in
+//! the last step, the step exceeds its hold budget and everything is undone.
 
 use super::context::{PlanContext, table_bytes};
 use super::locks;
@@ -111,14 +113,14 @@ impl AttachPlan<'_> {
         // Last: the sooner it goes again, the better.
         let new = self.new;
         if let Some(bounds) = &facts.bounds {
-            self.meanwhile.push("for a time a CHECK keeps rows outside the bounds from the new partition");
+            self.meanwhile.push("for a time a CHECK of the new partition refuses rows outside its bounds");
             self.proof(&new.id, WITHIN, bounds, BoundsOf::Partition);
         }
     }
 
     fn default(&mut self, default: &DefaultPartition, of: BoundsOf) {
         if let Some(excludes) = &default.excludes {
-            self.meanwhile.push("for a time a CHECK keeps rows within the new bounds from the default partition");
+            self.meanwhile.push("for a time a CHECK of the default partition refuses rows within the new bounds");
             self.proof(&default.id, OUTSIDE, excludes, of);
         }
     }
@@ -141,8 +143,8 @@ impl AttachPlan<'_> {
     fn added(&mut self, [locks, back]: [Vec<LockNeed>; 2], add: String, drop: Step) {
         let brief =
             |purpose, locks, step| Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Brief, purpose) };
-        let back = brief("bring it back as it was", back, drop);
-        let add = brief("from now on it holds for every new row", locks, Step::hidden(add));
+        let back = brief("restore the table as it was", back, drop);
+        let add = brief("from now on new rows must satisfy the constraint", locks, Step::hidden(add));
         self.phases.push(Phase { undo: Some(Undo::Run(Box::new(back))), ..add });
     }
 
@@ -165,7 +167,9 @@ impl AttachPlan<'_> {
             locks: vec![LockNeed { only: true, ..need(&self.new.id, LockMode::ShareUpdateExclusive) }],
             steps: vec![Step::hidden(sql)],
             undo: Some(Undo::DropBuiltIndex { table: on.clone(), oid: self.new.id.oid, known, index: built.clone() }),
-            ..self.context.phase(PhaseKind::Long, "build an index that it lacks without blocking reads or writes")
+            ..self
+                .context
+                .phase(PhaseKind::Long, "build an index that the partition lacks, without blocking reads or writes")
         });
         if let Some(kind) = &index.constraint {
             let alter = format!("ALTER TABLE {}", on.quoted());
@@ -222,9 +226,9 @@ impl AttachPlan<'_> {
         }
         steps.append(&mut self.last);
         let purpose = if self.phases.is_empty() {
-            "no row need be read"
+            "no row has to be read"
         } else {
-            "proved and prepared, it is a catalogue change only"
+            "a catalogue change only, since the bounds are proved"
         };
         let locks = locks::needs(self.context, locks::as_written);
         self.phases.push(Phase { locks, steps, ..self.context.phase(PhaseKind::Brief, purpose) });

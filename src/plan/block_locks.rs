@@ -1,9 +1,12 @@
-//! What a transaction block of the client's has in hand: tables that it has made, which nobody else can see, and tables that
-//! a first try of its has locked and found to be ordinary, or partitioned.
+//! The tables that the client's transaction block has in hand: tables that it has created, which nobody else can see, and
+//! tables that a first try has locked and found to be ordinary or partitioned.
 //!
-//! A change of those alone makes nobody wait for longer than the block does already, so there is nothing to guard, and it is
-//! relayed as it is. Invariant: whatever could give a name another meaning, or end a part of the transaction, makes all be
-//! forgotten; a statement that is not understood could. The bounds of that are in `docs/decisions/0035-what-a-block-holds.md`.
+//! A change of those tables alone makes nobody wait for longer than the block does already. So there is nothing to guard,
+//! and the change is relayed as it is.
+//!
+//! Invariant: everything is forgotten as soon as a statement could give a name another meaning, or end a part of the
+//! transaction. A statement that is not understood could do so. `docs/decisions/0035-what-a-block-holds.md` has the
+//! bounds.
 
 use super::elide::adds_column;
 use super::model::Limits;

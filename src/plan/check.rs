@@ -1,4 +1,5 @@
-//! Reads any plan and lists the rules that it breaks. A plan of this crate breaks none: held by every golden.
+//! The rules of every plan, and the list of those that a plan breaks. A plan of this crate breaks none; every golden is
+//! checked.
 
 use super::context::NOT_RUN;
 use super::model::{Phase, PhaseKind, Plan, Undo};

@@ -1,17 +1,17 @@
-//! Constraints on a table that is in use: new rows obey at once, old rows are checked without blocking anybody.
+//! New constraints on a table that is in use: new rows obey at once, and old rows are checked without blocking anybody.
 //!
-//! - CHECK, FOREIGN KEY, NOT NULL constraint: added NOT VALID (brief), then VALIDATE (long, weak lock).
-//! - NOT NULL: a CHECK of the proxy's own is added and validated, proves the rest, and is dropped (12 to 17); the
-//!   NOT NULL constraint itself goes that way on 18; on 10 and 11, which know no proof, the CHECK stays, also of a column
-//!   that is new and was filled.
-//! - UNIQUE, PRIMARY KEY: the index is built concurrently, then made the constraint's (brief).
+//! - CHECK, FOREIGN KEY, and NOT NULL as a constraint: added NOT VALID (brief), then validated (long, under a weak lock).
+//! - NOT NULL on 12 to 17: a CHECK of the proxy's own is added and validated. It proves to the server that no row has
+//!   NULL, and is dropped. On 18 the NOT NULL constraint itself is added NOT VALID. On 10 and 11 the server takes no
+//!   proof, and the CHECK stays; so it does for a new column that was filled.
+//! - UNIQUE, PRIMARY KEY: the index is built concurrently, and then becomes the constraint's (brief).
 //!
-//! Invariants: names are those that PostgreSQL would have chosen; whatever fails, nothing is left behind.
+//! Invariants: every name is the one that PostgreSQL would have chosen. If a phase fails, nothing is left behind.
 
-use super::alter_table::Subcommands;
 use super::index::concurrent;
 use super::model::{CreatedObject, ObjectKind, ObjectName, Phase, Step, Undo};
-use super::replace::{self, Replaced};
+use super::replaced::Replaced;
+use super::subcommands::Subcommands;
 use crate::catalog::naming::object_name;
 use crate::catalog::{ConstraintFacts, NameSuffix, RelationFacts};
 use crate::pg::relation::quote_identifier;
@@ -20,7 +20,7 @@ use crate::report::Report;
 use crate::sql::form::Form;
 use crate::sql::{ClauseKind, NewColumn, NewKey, Part};
 
-const FROM_NOW_ON: &str = "from now on it holds for every new row";
+const FROM_NOW_ON: &str = "from now on new rows must satisfy the constraint";
 
 /// A constraint's name: the author's or ours, or the one that the server chose in that slot.
 enum Name<'a> {
@@ -30,7 +30,7 @@ enum Name<'a> {
 
 /// What VALIDATE or DROP does to a constraint.
 fn on_constraint(work: &Subcommands<'_>, verb: &str, name: &Name<'_>) -> Step {
-    let (alter, table) = (&work.alter, work.table.id.oid);
+    let (alter, table) = (&work.alter(), work.table().id.oid);
     match name {
         Name::Known(name) => Step::hidden(format!("{alter}{verb} CONSTRAINT {}", quote_identifier(name))).about(
             table,
@@ -45,23 +45,26 @@ fn on_constraint(work: &Subcommands<'_>, verb: &str, name: &Name<'_>) -> Step {
     }
 }
 
-/// The subcommand with NOT VALID at its end, and then the check of the old rows.
-pub(super) fn not_valid(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
-    let kind = match part.form {
-        Form::AddCheck => 'c',
-        Form::AddNotNullConstraint if not_null_of(work.table, part.column.as_deref()?).is_none() => 'n',
+/// The kind of constraint (as in `pg_constraint.contype`) that can be added first and checked later; `None`: it cannot.
+pub(super) fn kind(work: &Subcommands<'_>, part: &Part) -> Option<char> {
+    match part.form {
+        Form::AddCheck => Some('c'),
+        Form::AddNotNullConstraint if work.table().not_null(part.column.as_deref()?).is_none() => Some('n'),
         // Since 18 a partitioned table may have one that is not valid.
-        Form::AddForeignKey if work.table.kind == RelationKind::Table || work.context.version() >= 180_000 => 'f',
-        _ => return None,
-    };
-    if let Some(replaced) = work.replaced(part.constraint.as_deref()) {
-        return replace::add(work, part, &replaced);
+        Form::AddForeignKey if work.table().kind == RelationKind::Table || work.context().version() >= 180_000 => {
+            Some('f')
+        }
+        _ => None,
     }
-    let whole = &work.context.statement.text;
+}
+
+/// The subcommand with NOT VALID at its end, and then the check of the old rows.
+pub(super) fn not_valid(work: &mut Subcommands<'_>, kind: char, part: &Part) -> Option<()> {
+    let whole = &work.context().statement.text;
     // On a line of its own, as the text may end with a comment.
-    let add = match work.context.ddl.parts.len() {
+    let add = match work.context().ddl.parts.len() {
         1 => Step::with_words(whole, whole.len(), "\nNOT VALID")?,
-        _ => Step::hidden(format!("{}{}\nNOT VALID", work.alter, part.text.as_ref()?)),
+        _ => Step::hidden(format!("{}{}\nNOT VALID", work.alter(), part.text.as_ref()?)),
     };
     add_not_valid(work, kind, add, part.constraint.as_deref())
 }
@@ -69,7 +72,7 @@ pub(super) fn not_valid(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
 /// Adds a constraint that is not valid, and has it validated. `name`: if it has one in `add`.
 pub(super) fn add_not_valid(work: &mut Subcommands<'_>, kind: char, add: Step, name: Option<&str>) -> Option<()> {
     // Whether another of that name may go in the same statement is not for us to say.
-    if name.is_some_and(|name| work.table.constraint(name).is_some()) && work.context.ddl.parts.len() > 1 {
+    if name.is_some_and(|name| work.table().constraint(name).is_some()) && work.context().ddl.parts.len() > 1 {
         return None;
     }
     let learns = name.is_none().then(|| work.learns(kind));
@@ -80,18 +83,18 @@ pub(super) fn add_not_valid(work: &mut Subcommands<'_>, kind: char, add: Step, n
     };
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     work.meanwhile("for a time the constraint holds for new rows only");
-    work.then.add(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
+    work.then(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
     work.check(validate);
     Some(())
 }
 
 /// What its author adds as not valid, and has checked by the same statement.
 pub(super) fn to_be_validated(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
-    let name = part.constraint.as_deref().filter(|name| work.table.constraint(name).is_none())?;
-    let add = Step::hidden(format!("{}{}", work.alter, part.text.as_ref()?));
+    let name = part.constraint.as_deref().filter(|name| work.table().constraint(name).is_none())?;
+    let add = Step::hidden(format!("{}{}", work.alter(), part.text.as_ref()?));
     let drop = on_constraint(work, "DROP", &Name::Known(name));
     work.meanwhile("for a time the constraint holds for new rows only");
-    work.then.add(FROM_NOW_ON, [add], [drop]);
+    work.then(FROM_NOW_ON, [add], [drop]);
     Some(())
 }
 
@@ -100,50 +103,51 @@ pub(super) fn add_under(work: &mut Subcommands<'_>, add: Step, replaced: &Replac
     let name = Name::Known(&replaced.meanwhile);
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     let renamed = Some(replaced.renamed());
-    work.then.add(FROM_NOW_ON, [Step { renamed: renamed.clone(), ..add }], [drop]);
+    work.then(FROM_NOW_ON, [Step { renamed: renamed.clone(), ..add }], [drop]);
     work.check(Step { renamed, ..validate });
 }
 
 pub(super) fn set_not_null(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let column = part.column.as_deref()?;
-    work.table.column(column)?;
+    work.table().column(column)?;
     not_null(work, column, part.text.clone())
 }
 
 /// Makes a column NOT NULL. `subcommand`: the author's own words for that.
 pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
-    if work.proved.iter().any(|proved| proved == column) {
+    if !work.prove(column) {
         return Some(());
     }
-    work.proved.push(column.to_owned());
-    if work.context.version() >= 180_000 {
+    if work.context().version() >= 180_000 {
         return not_null_constraint(work, column, subcommand);
     }
-    let lasting = work.context.version() < 120_000;
+    let lasting = work.context().version() < 120_000;
     let proof = Proof::new(work, column, lasting);
-    if lasting && proof.is_valid(work.table) {
-        work.answer = Some(vec![proof.note(work)]);
+    if lasting && proof.is_valid(work.table()) {
+        let note = proof.note(work);
+        work.answer(vec![note]);
         return Some(());
     }
-    if lasting && proof.is_anothers(work.table) {
+    if lasting && proof.is_anothers(work.table()) {
         return None;
     }
     work.meanwhile(match lasting {
-        true => "the column gets a CHECK for good: it refuses NULL, by SQLSTATE 23514 instead of 23502",
-        false => "for a time a CHECK refuses NULL, by SQLSTATE 23514 instead of 23502",
+        true => "the column gets a CHECK for good, which refuses NULL with SQLSTATE 23514 instead of 23502",
+        false => "for a time a CHECK refuses NULL, with SQLSTATE 23514 instead of 23502",
     });
     let (add, drop) = proof.add(work);
-    work.then.add(FROM_NOW_ON, add, [drop]);
+    work.then(FROM_NOW_ON, add, [drop]);
     let validate = on_constraint(work, "VALIDATE", &Name::Known(&proof.name));
     work.check(Step { not_null: Some(column.to_owned()), ..validate });
     if lasting {
         // The reply is the one that the client expects; the column itself would have to be scanned under the lock.
-        work.notes.push(proof.note(work));
+        let note = proof.note(work);
+        work.note(note);
         return Some(());
     }
     work.last(subcommand.unwrap_or_else(|| format!("ALTER COLUMN {} SET NOT NULL", quote_identifier(column))));
     let drop = proof.drop(work);
-    work.after("the check proves it, and goes", [drop]);
+    work.after("set NOT NULL, and drop the CHECK that has proved it", [drop]);
     Some(())
 }
 
@@ -155,29 +159,24 @@ pub(super) fn new_not_null(work: &mut Subcommands<'_>, new: &NewColumn) -> Optio
     });
     let Some((piece, no_inherit)) = written.next() else { return not_null(work, &new.name, None) };
     // Added with its column it makes the children's columns NOT NULL all the same.
-    let is_odd = no_inherit && (work.context.version() < 180_000 || work.table.has_children);
+    let is_odd = no_inherit && (work.context().version() < 180_000 || work.table().has_children);
     if written.next().is_some() || is_odd {
         return None;
     }
-    if work.context.version() < 180_000 || (piece.name.is_none() && !no_inherit) {
+    if work.context().version() < 180_000 || (piece.name.is_none() && !no_inherit) {
         return not_null(work, &new.name, None);
     }
-    work.proved.push(new.name.clone());
+    work.prove(&new.name);
     let before = piece.text.get(..piece.element_at)?;
     let no_inherit = if no_inherit { " NO INHERIT" } else { "" };
     let column = quote_identifier(&new.name);
-    let add = format!("{}ADD {before}NOT NULL {column}{no_inherit} NOT VALID", work.alter);
+    let add = format!("{}ADD {before}NOT NULL {column}{no_inherit} NOT VALID", work.alter());
     add_not_valid(work, 'n', Step::hidden(add), piece.name.as_deref())
-}
-
-/// The NOT NULL constraint that a column has already (18).
-pub(super) fn not_null_of<'a>(table: &'a RelationFacts, column: &str) -> Option<&'a ConstraintFacts> {
-    table.constraints.iter().find(|constraint| constraint.kind == 'n' && constraint.columns == [column])
 }
 
 /// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
 fn not_null_constraint(work: &mut Subcommands<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
-    if let Some(there) = not_null_of(work.table, column) {
+    if let Some(there) = work.table().not_null(column) {
         work.check(on_constraint(work, "VALIDATE", &Name::Known(&there.name)));
         match subcommand {
             // It becomes the table's own.
@@ -186,7 +185,7 @@ fn not_null_constraint(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
         }
         return Some(());
     }
-    let add = Step::hidden(format!("{}ADD NOT NULL {} NOT VALID", work.alter, quote_identifier(column)));
+    let add = Step::hidden(format!("{}ADD NOT NULL {} NOT VALID", work.alter(), quote_identifier(column)));
     add_not_valid(work, 'n', add, None)
 }
 
@@ -203,14 +202,14 @@ struct Proof {
 impl Proof {
     fn new(work: &Subcommands<'_>, column: &str, lasting: bool) -> Self {
         let name = match lasting {
-            true => object_name(&work.table.id.name, Some(column), "not_null"),
+            true => object_name(&work.table().id.name, Some(column), "not_null"),
             // Numbered, as long names of columns may be cut to the same.
-            false => object_name(&format!("pgsluice{}", work.proved.len()), Some(column), "is_not_null"),
+            false => object_name(&format!("pgsluice{}", work.proofs_so_far()), Some(column), "is_not_null"),
         };
-        let row_type = work.table.column(column).is_none_or(|column| column.row_type);
+        let row_type = work.table().column(column).is_none_or(|column| column.row_type);
         let built_in = work.added(column).is_some_and(|new| new.built_in);
         let test = if row_type && !built_in { "IS DISTINCT FROM NULL" } else { "IS NOT NULL" };
-        Self { column: column.to_owned(), test, there: work.table.constraint(&name).is_some(), name }
+        Self { column: column.to_owned(), test, there: work.table().constraint(&name).is_some(), name }
     }
 
     /// What one says that has this name; empty where it could not be asked for.
@@ -231,11 +230,11 @@ impl Proof {
     }
 
     fn note(&self, work: &Subcommands<'_>) -> Report {
-        let (column, table) = (&self.column, &work.table.id.name);
+        let (column, table) = (&self.column, &work.table().id.name);
         let message = format!("column \"{column}\" of relation \"{table}\" gets a CHECK instead of NOT NULL");
         Report::warning(sqlstate::WARNING, message)
             .detail(
-                "Before PostgreSQL 12 SET NOT NULL reads every row while nobody can read or write, whatever is proved.",
+                "Before PostgreSQL 12, SET NOT NULL reads every row while nobody else can read or write the table, even if a CHECK proves that there is no NULL.",
             )
             .hint(format!("The constraint is named \"{}\".", self.name))
     }
@@ -247,7 +246,7 @@ impl Proof {
     /// Adds it, and what takes it back.
     fn add(&self, work: &Subcommands<'_>) -> (Vec<Step>, Step) {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
-        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} {}) NOT VALID", work.alter, self.test);
+        let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} {}) NOT VALID", work.alter(), self.test);
         // What a proxy left that died may be of any kind: it is made anew.
         let steps = self.there.then(|| self.drop(work)).into_iter().chain([Step::hidden(add)]);
         (steps.collect(), self.drop(work))
@@ -256,9 +255,9 @@ impl Proof {
 
 /// The columns of a primary key are proved not null first, so that its brief step reads no row.
 pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written: Option<&str>) -> Option<()> {
-    let table = work.table;
+    let table = work.table();
     let label = if key.primary { NameSuffix::Pkey } else { NameSuffix::Key };
-    let name = written.or_else(|| work.context.facts.free_name(part, label))?.to_owned();
+    let name = written.or_else(|| work.context().facts.free_name(part, label))?.to_owned();
     // A second primary key, a column named twice, a name that is taken, INCLUDE before 11: the server refuses it.
     let replaced = work.replaced(written);
     let stays = |constraint: &ConstraintFacts| work.replaced(Some(&constraint.name)).is_none();
@@ -267,7 +266,7 @@ pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written
     // Neither is there an index on a virtual column.
     let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
     let taken = replaced.is_none() && written.is_some_and(|name| table.constraint(name).is_some());
-    let includes_early = !key.include.is_empty() && work.context.version() < 110_000;
+    let includes_early = !key.include.is_empty() && work.context().version() < 110_000;
     // Of two equal keys in one statement the server makes one.
     // An index on a parent alone would not hold its children's rows.
     if second
@@ -276,19 +275,19 @@ pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written
         || computed
         || includes_early
         || table.kind != RelationKind::Table
-        || work.keys.iter().any(|(taken, columns)| *taken == name || *columns == key.columns)
+        || work.has_key(&name, &key.columns)
     {
         return None;
     }
     for column in &key.columns {
         let not_null_yet = work.is_not_null(column)?;
         // USING INDEX would make the child's own a NOT NULL that it has from its parent (18).
-        if key.primary && not_null_yet && table.parent.is_some() && work.context.version() >= 180_000 {
+        if key.primary && not_null_yet && table.parent.is_some() && work.context().version() >= 180_000 {
             return None;
         }
         if key.primary && !not_null_yet {
             // No proof spares the scan before 12.
-            if work.context.version() < 120_000 {
+            if work.context().version() < 120_000 {
                 return None;
             }
             not_null(work, column, None)?;
@@ -300,14 +299,14 @@ pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written
     work.build(build);
     let (quoted, index) = (quote_identifier(&name), quote_identifier(index));
     let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
-    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {index}{}", work.alter, key.deferral);
+    let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {index}{}", work.alter(), key.deferral);
     work.becomes_key(Step::hidden(add));
-    work.keys.push((name, key.columns.clone()));
+    work.add_key(name, &key.columns);
     Some(())
 }
 
 fn build(work: &Subcommands<'_>, key: &NewKey, name: &str) -> Phase {
-    let table = work.table;
+    let table = work.table();
     let index = RelationName::new(Some(&table.id.schema), name);
     let on = table.id.full_name();
     let sql = format!("CREATE UNIQUE INDEX CONCURRENTLY {} ON {}{}", quote_identifier(name), on.quoted(), key.index);
@@ -315,6 +314,6 @@ fn build(work: &Subcommands<'_>, key: &NewKey, name: &str) -> Phase {
     Phase {
         steps: vec![Step::hidden(sql)],
         undo: Some(Undo::DropBuiltIndex { table: on, oid: table.id.oid, known, index }),
-        ..concurrent(work.context, table, "build its index without blocking reads or writes")
+        ..concurrent(work.context(), table, "build the index of the key without blocking reads or writes")
     }
 }

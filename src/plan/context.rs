@@ -1,6 +1,6 @@
-//! What is asked of the planner, and what every family of forms wants to know of it.
+//! The input of the planner: one DDL statement with its facts and limits, and the questions about them that several files
+//! ask.
 
-use super::locks;
 use super::model::{Limits, Phase, PhaseKind, Plan, Step};
 use crate::catalog::{Facts, RelationFacts};
 use crate::pg::{RelationKind, RelationName};
@@ -58,15 +58,6 @@ impl<'a> PlanContext<'a> {
     /// Whether the server refuses to run it in the transaction that is open.
     pub(super) fn must_leave_transaction(&self) -> bool {
         self.in_transaction() && self.ddl.parts.iter().any(|part| !part.form.row().in_transaction)
-    }
-
-    /// Whether nobody else can see any relation that it touches: temporary, or made in this very transaction.
-    pub(super) fn is_private(&self) -> bool {
-        let unseen = |relation: &RelationFacts| relation.persistence == 't' || relation.created_here;
-        let others = self.ddl.parts.iter().flat_map(|part| &part.others).filter_map(|name| self.facts.relation(name));
-        self.targets().next().is_some()
-            && self.targets().chain(others).all(unseen)
-            && locks::needs(self, locks::as_written).is_empty()
     }
 
     /// Whether what is built, read or rewritten is small enough to be done under its lock.
@@ -171,7 +162,7 @@ impl<'a> PlanContext<'a> {
 }
 
 /// The purpose of a phase that is there for the server's error alone: of what it would lock nothing is known.
-pub(super) const NOT_RUN: &str = "left to the server, which will not run it";
+pub(super) const NOT_RUN: &str = "the server will not run the statement";
 
 /// Whether the statement's target need not exist before it.
 pub(super) fn creates(form: Form) -> bool {

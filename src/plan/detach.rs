@@ -1,17 +1,20 @@
-//! DETACH PARTITION without ACCESS EXCLUSIVE on the table (14 on): CONCURRENTLY.
+//! DETACH PARTITION (14 and later) without ACCESS EXCLUSIVE on the table: DETACH PARTITION … CONCURRENTLY.
 //!
-//! The server does it in two transactions of its own. The first marks the partition: no new query of the table's sees it any
-//! more, and nothing can take that back. The second takes it off, once all are gone who may have seen it. What ends the
-//! statement before the first commits leaves all as it was; what ends it between them is finished by FINALIZE. So whoever
-//! meets a partition that is half detached finishes that.
+//! The server does it in two transactions of its own. The first one marks the partition: new queries of the table no
+//! longer see it, and nothing can take the mark back. The second one detaches the partition once every session that may
+//! have seen it is gone. If the statement ends before the first transaction commits, all is as it was. If it ends between
+//! the two, FINALIZE finishes it. So whoever meets a partition that is half detached finishes it.
 //!
-//! In place of the bounds the server leaves a CHECK on the partition, which DETACH PARTITION does not: it goes again.
+//! CONCURRENTLY leaves a CHECK on the partition in place of its bounds, which DETACH PARTITION does not. The last phase
+//! drops that CHECK.
 //!
-//! DROP TABLE of a partition does so first, and drops what is a table of its own then. If that fails, the table is attached
-//! again: the CHECK that the server left proves its bounds. What else would make the server refuse the drop is known before.
+//! DROP TABLE of a partition detaches it first, and then drops a table that stands alone. If the drop fails, the table is
+//! attached again: the CHECK that the server left proves its bounds. Everything else for which the server would refuse
+//! the drop is known before.
 //!
-//! Not where there is a default partition, or another partition is on its way off: the server refuses it. Nor where foreign
-//! keys point to the partition: their tables are read under its locks, and the hold budget guards that.
+//! Limits: the statement runs as it is written if there is a default partition or if another partition is half detached,
+//! since the server refuses CONCURRENTLY then. It does so too if foreign keys point to the partition: their tables are
+//! read under its locks, and the hold budget guards that.
 
 use super::context::PlanContext;
 use super::locks;
@@ -39,7 +42,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         tidies: true,
         locks: own_locks(context, partition),
         steps: vec![drop_copy(partition)],
-        ..context.phase(PhaseKind::Brief, "the CHECK goes that the server left in place of the bounds, if it left one")
+        ..context.phase(PhaseKind::Brief, "drop the CHECK that the server left in place of the bounds, if there is one")
     };
     let notes = if partition.detach_pending { vec![half_way(partition)] } else { Vec::new() };
     Some(Plan { notes, phases: vec![detach, tidy], ..context.empty() })
@@ -92,14 +95,14 @@ pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
     let back = Phase {
         locks: locks::finalize(context, &facts.parent, partition),
         steps: vec![attach, drop_copy(partition)],
-        ..context.phase(PhaseKind::Brief, "bring it back as it was")
+        ..context.phase(PhaseKind::Brief, "restore the table as it was")
     };
     let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(context, &facts.parent, partition, step) };
     let drop = Phase {
         locks: own_locks(context, partition),
-        ..context.phase(PhaseKind::Brief, "what is dropped is a table of its own")
+        ..context.phase(PhaseKind::Brief, "drop the table, which is no partition any more")
     };
-    let meanwhile = vec!["for a moment it is a table of its own, before it is dropped"];
+    let meanwhile = vec!["for a moment the partition is a table of its own, before it is dropped"];
     Some(Plan { phases: vec![detach, drop], meanwhile, ..context.empty() })
 }
 
@@ -111,11 +114,11 @@ fn detach(context: &PlanContext<'_>, table: &RelationRef, partition: &RelationFa
     let finish = Phase {
         locks: locks.clone(),
         steps: vec![Step { visible: step.visible, ..finalize }],
-        ..context.phase(PhaseKind::Brief, "finish what was begun")
+        ..context.phase(PhaseKind::Brief, "finish the DETACH")
     };
     let purpose = match partition.detach_pending {
-        true => "finish what an earlier DETACH … CONCURRENTLY left half-way",
-        false => "detach without blocking reads or writes of the table",
+        true => "finish an earlier DETACH … CONCURRENTLY that was interrupted",
+        false => "detach the partition without blocking reads or writes of the table",
     };
     Phase {
         locks,
@@ -150,7 +153,8 @@ fn own_locks(context: &PlanContext<'_>, partition: &RelationFacts) -> Vec<LockNe
 }
 
 fn half_way(partition: &RelationFacts) -> Report {
-    let message = format!("partition {} is half detached already: that is finished", partition.id.full_name());
+    let message =
+        format!("partition {} is half detached already, and is now detached completely", partition.id.full_name());
     Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-        .detail("An earlier DETACH PARTITION … CONCURRENTLY was interrupted, which cannot be taken back.")
+        .detail("An earlier DETACH PARTITION … CONCURRENTLY was interrupted, and the server cannot take it back.")
 }

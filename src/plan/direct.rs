@@ -1,9 +1,8 @@
 //! A statement as its author wrote it: relayed, brief, guarded, or long.
 //!
-//! Invariant: what may be long under a lock that blocks the application is never silent: it is a guarded phase with a
-//! WARNING, unless the table is small.
+//! Invariant: a statement that may be long under a lock that blocks the application is never silent. It is a guarded
+//! phase with a WARNING, unless the table is small.
 
-use super::constraint::not_null_of;
 use super::context::{PlanContext, heaviest, table_bytes};
 use super::hint;
 use super::locks;
@@ -59,7 +58,11 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     let plan = Plan { cost: cost(context, &verdicts), ..context.empty() };
     if locks.is_empty() || all(|v| matches!(v, PartCost::Relay)) {
         let held = context.in_transaction() && !all(|v| matches!(v, PartCost::Relay)) && plan.lock.is_some();
-        let purpose = if held { "its locks are held already" } else { "takes no lock that others could wait for" };
+        let purpose = if held {
+            "the transaction holds its locks already"
+        } else {
+            "the statement takes no lock that others could wait for"
+        };
         return Ok(Plan { phases: context.relayed(purpose).phases, ..plan });
     }
     let purpose = if hazards.is_empty() { "a catalogue change only" } else { "the table is small" };
@@ -141,10 +144,10 @@ fn rechecks(context: &PlanContext<'_>, part: &Part) -> Option<&'static str> {
     let not_null = |table: &RelationFacts| table.column(column).is_some_and(|column| column.not_null);
     match part.form {
         Form::AlterColumnType if context.targets().any(checked) => {
-            Some("a CHECK on the column is checked again for every row while nobody can read or write")
+            Some("a CHECK on the column is checked again for every row while nobody can read or write the table")
         }
         Form::SetExpression if context.targets().any(not_null) => {
-            Some("NOT NULL is checked again for every row while nobody can read or write")
+            Some("NOT NULL is checked again for every row while nobody can read or write the table")
         }
         _ => None,
     }
@@ -153,7 +156,7 @@ fn rechecks(context: &PlanContext<'_>, part: &Part) -> Option<&'static str> {
 /// Since 18 NOT NULL is a constraint: one that is there and valid may become the table's own, without a look at any row, and one
 /// that no child inherits may be in the way. `None`: there is none.
 fn has_not_null(context: &PlanContext<'_>, part: &Part) -> Option<bool> {
-    let there = not_null_of(context.target()?, part.column.as_deref()?)?;
+    let there = context.target()?.not_null(part.column.as_deref()?)?;
     Some(there.validated || (there.no_inherit && !context.ddl.only))
 }
 
@@ -178,7 +181,8 @@ fn long(context: &PlanContext<'_>) -> Plan {
         return guarded(context, &[(part.form, "the transaction keeps its stronger locks while every row is read")]);
     }
     let locks = locks::needs(context, locks::as_written);
-    let phase = Phase { locks, ..context.phase(PhaseKind::Long, "its own lock blocks neither reads nor writes") };
+    let phase =
+        Phase { locks, ..context.phase(PhaseKind::Long, "the lock of the statement blocks neither reads nor writes") };
     Plan { phases: vec![phase], ..context.empty() }
 }
 
@@ -194,7 +198,11 @@ fn guarded(context: &PlanContext<'_>, hazards: &[(Form, &'static str)]) -> Plan 
             notes.push(note);
         }
     }
-    let purpose = if notes.is_empty() { "what it locks cannot be told" } else { "not safe yet as one step" };
+    let purpose = if notes.is_empty() {
+        "the locks of the statement are not known"
+    } else {
+        "the statement is not safe as one step"
+    };
     purpose.clone_into(&mut phase.purpose);
     Plan { notes, phases: vec![phase], ..context.empty() }
 }
@@ -206,14 +214,14 @@ fn guarded(context: &PlanContext<'_>, hazards: &[(Form, &'static str)]) -> Plan 
 pub(super) fn plan_unnamed(context: &PlanContext<'_>, why: NamesUnknown) -> Result<Plan, Refusal> {
     let (purpose, detail, hint) = match why {
         NamesUnknown::Encoding => (
-            "its names cannot be told in the session's encoding",
-            "Its names cannot be told in the session's encoding, so it runs as it is written.",
-            "With client_encoding = UTF8 it would be done in steps, if it can be.",
+            "the names in the statement cannot be read in the session's encoding",
+            "The names in the statement cannot be read in the session's encoding, so the statement runs as it is written.",
+            "Set client_encoding to UTF8. The statement then runs in phases, if it can.",
         ),
         NamesUnknown::TooMuch => (
-            "it names more than is planned",
-            "It names more than is planned, so it runs as it is written.",
-            "Send it in several statements.",
+            "the statement names more objects than pgsluice plans for",
+            "The statement names more objects than pgsluice plans for, so it runs as it is written.",
+            "Split it into several statements.",
         ),
     };
     let forms = || context.ddl.parts.iter().map(|part| part.form);
@@ -251,7 +259,8 @@ fn refusal(context: &PlanContext<'_>, form: Form, hazard: &str) -> Refusal {
     let report = told(context, form, Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message));
     let ways = report.hint.clone().map(|hint| hint + " ").unwrap_or_default();
     Refusal {
-        report: report.hint(format!("{ways}To run it all the same, set {setting} = \"warn\" in [ddl] of proxy.toml.")),
+        report: report
+            .hint(format!("{ways}To run the statement all the same, set {setting} = \"warn\" in [ddl] of proxy.toml.")),
     }
 }
 
@@ -272,9 +281,10 @@ fn place(context: &PlanContext<'_>, form: Form) -> String {
 /// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
 fn told(context: &PlanContext<'_>, form: Form, report: Report) -> Report {
     let obstacle = context.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
-    let obstacle = obstacle.map(|obstacle| format!("Its rows cannot be filled in batches, because {obstacle}."));
-    let not_copied =
-        copying_distrusted(context).map(|reason| format!("It was not tried on a copy first, because {reason}."));
+    let obstacle =
+        obstacle.map(|obstacle| format!("The rows of the table cannot be filled in batches, because {obstacle}."));
+    let not_copied = copying_distrusted(context)
+        .map(|reason| format!("The statement was not tried on a copy of the table first, because {reason}."));
     let details: Vec<String> = obstacle
         .into_iter()
         .chain(not_copied)
@@ -305,7 +315,7 @@ fn no_sequence(context: &PlanContext<'_>, form: Form) -> Option<String> {
     matches!(form, Form::AddColumnSerial | Form::AddColumnIdentity).then(|| {
         let BackfillFacts { role, owner, .. } = facts;
         format!(
-            "Its sequence would have to be made by {owner}, the table's owner, which the role {role} cannot have done."
+            "The sequence of the column must belong to the table's owner {owner}, and the role {role} cannot create it so."
         )
     })
 }
@@ -321,7 +331,10 @@ fn all_read(context: &PlanContext<'_>, form: Form) -> Option<String> {
         names.push(format!("{more} more"));
     }
     (form == Form::AlterDomain && tables.len() > 1).then(|| {
-        format!("It reads one after the other of these, and all are locked until the end: {}.", names.join(", "))
+        format!(
+            "The statement reads these tables one after the other, and locks all of them until it ends: {}.",
+            names.join(", ")
+        )
     })
 }
 
@@ -337,12 +350,12 @@ fn estimate(context: &PlanContext<'_>, form: Form) -> Option<String> {
     let bytes = if form == Form::AlterDomain { each.sum() } else { each.max()? };
     let seconds = bytes / (pace * MEGABYTE);
     let time = in_words(Duration::from_secs(seconds));
-    (seconds > 0).then(|| format!("At {pace} MB/s its lock would be held for {time}."))
+    (seconds > 0).then(|| format!("At {pace} MB/s the statement would hold its lock for {time}."))
 }
 
 /// A text that may hide DDL: guarded by `lock_timeout` alone.
 pub(super) fn hidden_ddl(statement: &Statement) -> Plan {
-    unseen(statement, PhaseKind::Guarded, "may hide DDL: guarded by lock_timeout", Cost::Unknown)
+    unseen(statement, PhaseKind::Guarded, "the statement may hide DDL, and lock_timeout guards it", Cost::Unknown)
 }
 
 /// What a newer server knows and this grammar does not: tried under `lock_timeout`, as its locks cannot be told. What is done
@@ -352,18 +365,18 @@ pub(super) fn newer(statement: &Statement) -> Plan {
     let (kind, purpose, hazard) = match concurrently {
         true => (
             PhaseKind::Relay,
-            "as written: it is long, and waits for its locks by itself",
-            "its last moment may wait for a lock before which others have to wait",
+            "the statement is long, and waits for its locks itself",
+            "it may wait for a lock at its end, and others then wait behind it",
         ),
         false => (
             PhaseKind::Guarded,
-            "what it locks cannot be told: guarded by lock_timeout",
-            "what it does under its lock is not known",
+            "the locks of the statement are not known, and lock_timeout guards it",
+            "it is not known what the statement does under its lock",
         ),
     };
     let message = format!("this statement may make the application wait, because {hazard}");
     let note = Report::warning(sqlstate::WARNING, message)
-        .detail("It is of a grammar that is newer than the one that pgsluice was built with.");
+        .detail("The grammar of the statement is newer than the grammar that pgsluice was built with.");
     Plan { notes: vec![note], ..unseen(statement, kind, purpose, Cost::Unknown) }
 }
 

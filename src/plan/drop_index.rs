@@ -1,6 +1,6 @@
-//! DROP INDEX: concurrently, so that the table is never locked; one phase for each index.
+//! DROP INDEX: done concurrently, so that the table is never locked. Each index is a phase.
 //!
-//! Limit: several indexes are not dropped all or nothing: each is gone once its phase is done.
+//! Limit: several indexes are not dropped all or nothing. Each of them is gone once its phase is done.
 
 use super::context::{PlanContext, table_bytes};
 use super::index::concurrent;
@@ -62,6 +62,6 @@ fn phase(context: &PlanContext<'_>, index: &RelationFacts, step: Step) -> Phase 
         kind: PhaseKind::Long,
         steps: vec![step],
         undo: Some(undo),
-        ..concurrent(context, index, "drop without blocking reads or writes")
+        ..concurrent(context, index, "drop the index without blocking reads or writes")
     }
 }

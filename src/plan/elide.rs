@@ -1,10 +1,9 @@
-//! No-ops: statements that change nothing, answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
+//! Statements that change nothing. They are answered from the catalogue with PostgreSQL's own NOTICEs, without a lock.
 //!
-//! Invariant: a statement is answered only if every part of it is a no-op and the server would have let this role run it.
-//! The messages and SQLSTATEs are those of PostgreSQL (10 to 19 agree); where its answer depends on more than the facts
-//! tell, the statement is left to it.
+//! Invariant: a statement is answered only if every part of it changes nothing and the server would have let this role
+//! run it. Messages and SQLSTATEs are PostgreSQL's (10 to 19 agree). If its answer depends on more than the facts tell,
+//! the statement goes to the server.
 
-use super::constraint::not_null_of;
 use super::context::PlanContext;
 use crate::catalog::{ConstraintFacts, RelationFacts};
 use crate::pg::{RelationKind, RelationName, sqlstate};
@@ -118,7 +117,7 @@ fn no_op(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Optio
             // Since 18 it is a constraint, which SET NOT NULL validates, and makes the table's own if it is only its parent's; of
             // one that no child inherits it is refused.
             let is_all = |there: &ConstraintFacts| there.validated && there.local && !there.no_inherit;
-            let stays = context.version() < 180_000 || not_null_of(table, &column.name).is_some_and(is_all);
+            let stays = context.version() < 180_000 || table.not_null(&column.name).is_some_and(is_all);
             (column.not_null && stays).then_some(None)
         }
         Form::DropNotNull => {

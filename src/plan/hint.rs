@@ -1,12 +1,12 @@
-//! What a careful author does by hand today, for every form that is not safe as one step.
+//! Hints: what the author of a statement can do by hand today if the statement is not safe as one step.
 
 use super::context::PlanContext;
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
 /// Where code of the table's owner would run with the rights of whoever has logged in.
-pub(super) const CODE_OF_OTHERS: &str = "Log in as the table's owner and send it so: SET ROLE is not enough, as that code could take it back. \
-     Or have what it calls belong to a superuser.";
+pub(super) const CODE_OF_OTHERS: &str = "Log in as the table's owner and send the statement again; SET ROLE is not enough, since that code could reset it. \
+     Or give what that code calls to a superuser.";
 
 /// The recipe, as sentences.
 pub(super) fn hint(context: &PlanContext<'_>, form: Form) -> Option<&'static str> {
@@ -25,12 +25,12 @@ fn partitioned_key_hint(context: &PlanContext<'_>, form: Form) -> &'static str {
     match form {
         Form::AddPrimaryKey if context.version() >= 180_000 => {
             "Give each partition its own key first (CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT … PRIMARY KEY USING \
-             INDEX): they are attached then. It is not done for you, as what NOT NULL a partition has from its parent becomes \
-             its own too by that, and outlives its parent's."
+             INDEX). The statement then attaches these keys. pgsluice does not do that for you, since a NOT NULL that a partition \
+             has from its parent would become its own and outlive its parent's."
         }
         _ => {
-            "Give each partition its own key first (CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT … USING INDEX): they \
-             are attached then."
+            "Give each partition its own key first (CREATE UNIQUE INDEX CONCURRENTLY, then ADD CONSTRAINT … USING INDEX). \
+             The statement then attaches these keys."
         }
     }
 }
@@ -38,21 +38,21 @@ fn partitioned_key_hint(context: &PlanContext<'_>, form: Form) -> &'static str {
 fn index_hint(context: &PlanContext<'_>, form: Form) -> Option<&'static str> {
     let hint = match form {
         Form::CreateIndex if is_partitioned(context) => {
-            "CREATE INDEX … ON ONLY the parent, CREATE INDEX on each partition, then ALTER INDEX … ATTACH PARTITION."
+            "Use CREATE INDEX … ON ONLY for the parent and CREATE INDEX for each partition, then ALTER INDEX … ATTACH PARTITION."
         }
         Form::CreateIndex if context.in_transaction() => {
-            "Run CREATE INDEX outside a transaction block: then no write waits."
+            "Run CREATE INDEX outside a transaction block, so that no write waits."
         }
         Form::CreateIndex => "Use CREATE INDEX CONCURRENTLY.",
         Form::Reindex if context.version() < 120_000 => {
-            "CREATE INDEX of the same definition, then DROP INDEX of the old one."
+            "Create an index of the same definition, then drop the old one."
         }
-        Form::Reindex if context.in_transaction() => "Run REINDEX outside a transaction block: then no write waits.",
+        Form::Reindex if context.in_transaction() => "Run REINDEX outside a transaction block, so that no write waits.",
         Form::Reindex if context.limits.rewrite => {
-            "REINDEX the indexes one by one, but for those of exclusion constraints."
+            "Use REINDEX INDEX for one index after the other, except for indexes of exclusion constraints."
         }
         Form::Reindex => "Use REINDEX CONCURRENTLY.",
-        _ => "REINDEX one table after the other.",
+        _ => "Use REINDEX TABLE for one table after the other.",
     };
     Some(hint)
 }
@@ -60,57 +60,61 @@ fn index_hint(context: &PlanContext<'_>, form: Form) -> Option<&'static str> {
 fn table_hint(form: Form, version: i32) -> Option<&'static str> {
     let hint = match form {
         Form::AddColumnUserType => {
-            "Add a column of the domain's base type, and the domain's constraint as a CHECK: NOT VALID, then \
+            "Add a column of the domain's base type, add the domain's constraint as a CHECK NOT VALID, then use \
              VALIDATE CONSTRAINT."
         }
         Form::AddColumnDefault | Form::AddColumnSerial | Form::AddColumnIdentity => {
             "Add the column without a default, set the default, and fill the old rows in small batches."
         }
         Form::AddColumnGenerated if version >= 180_000 => {
-            "Make it VIRTUAL, which is over in a moment, unless something needs it stored (an index, a function or type \
-             of your own). Else add an ordinary column that a trigger keeps, and fill the old rows in small batches."
+            "Make the column VIRTUAL, which takes a moment, unless something needs it stored (an index, a function or type \
+             of your own). Otherwise add an ordinary column that a trigger maintains, and fill the old rows in small batches."
         }
         Form::AddColumnGenerated | Form::SetExpression => {
-            "Add an ordinary column that a trigger keeps, and fill the old rows in small batches."
+            "Add an ordinary column that a trigger maintains, and fill the old rows in small batches."
         }
         Form::AddColumnCheck | Form::AddColumnReferencesDefault => {
-            "Add the column first, then the constraint NOT VALID, then VALIDATE CONSTRAINT."
+            "Add the column first, then add the constraint NOT VALID, then use VALIDATE CONSTRAINT."
         }
-        Form::AddColumnUnique => "Add the column first, then CREATE UNIQUE INDEX, then ADD CONSTRAINT … USING INDEX.",
+        Form::AddColumnUnique => {
+            "Add the column first, then use CREATE UNIQUE INDEX, then ADD CONSTRAINT … USING INDEX."
+        }
         Form::SetNotNull | Form::AddNotNullConstraint if version >= 180_000 => {
-            "ADD CONSTRAINT … NOT NULL … NOT VALID, then VALIDATE CONSTRAINT."
+            "Use ADD CONSTRAINT … NOT NULL … NOT VALID, then VALIDATE CONSTRAINT."
         }
         Form::SetNotNull if version >= 120_000 => {
-            "ADD CONSTRAINT … CHECK (… IS NOT NULL) NOT VALID, then VALIDATE CONSTRAINT, then SET NOT NULL, \
+            "Use ADD CONSTRAINT … CHECK (… IS NOT NULL) NOT VALID, then VALIDATE CONSTRAINT, then SET NOT NULL, \
              then drop the constraint."
         }
-        Form::SetNotNull | Form::AddCheck => "ADD CONSTRAINT … CHECK … NOT VALID, then VALIDATE CONSTRAINT.",
+        Form::SetNotNull | Form::AddCheck => "Use ADD CONSTRAINT … CHECK … NOT VALID, then VALIDATE CONSTRAINT.",
         Form::EnforceConstraint => {
-            "Drop the constraint, ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT."
+            "Drop the constraint, then use ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT."
         }
-        Form::AddForeignKey => "ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT.",
+        Form::AddForeignKey => "Use ADD CONSTRAINT … FOREIGN KEY … NOT VALID, then VALIDATE CONSTRAINT.",
         Form::ValidateConstraint => "Run VALIDATE CONSTRAINT as a statement of its own, outside the transaction.",
-        Form::AddUnique => "CREATE UNIQUE INDEX, then ADD CONSTRAINT … UNIQUE USING INDEX.",
+        Form::AddUnique => "Use CREATE UNIQUE INDEX, then ADD CONSTRAINT … UNIQUE USING INDEX.",
         Form::AddPrimaryKey => {
-            "Make the columns NOT NULL, CREATE UNIQUE INDEX, then ADD CONSTRAINT … PRIMARY KEY USING INDEX."
+            "Make the columns NOT NULL, then use CREATE UNIQUE INDEX, then ADD CONSTRAINT … PRIMARY KEY USING INDEX."
         }
         Form::AlterColumnType => {
-            "Add a new column, keep it by a trigger, fill the old rows in small batches, then exchange the names."
+            "Add a new column, maintain it with a trigger, fill the old rows in small batches, then exchange the names."
         }
         Form::AttachPartition => {
-            "Give the partition a CHECK that implies its bounds, NOT VALID, and VALIDATE it; then attach."
+            "Add a CHECK NOT VALID that implies the bounds to the partition, use VALIDATE CONSTRAINT, then attach the partition."
         }
         Form::RefreshMaterializedView => {
             "Create a unique index on the view and use REFRESH MATERIALIZED VIEW CONCURRENTLY."
         }
         Form::Cluster | Form::VacuumFull if version >= 190_000 => "Use REPACK (CONCURRENTLY).",
-        Form::Cluster | Form::VacuumFull => "Use pg_repack or pg_squeeze, or do it when the application is idle.",
+        Form::Cluster | Form::VacuumFull => {
+            "Use pg_repack or pg_squeeze, or run the statement when the application is idle."
+        }
         Form::SetLogged | Form::SetTablespace | Form::SetAccessMethod | Form::AddExclude => {
-            "Do it when the application is idle, or fill a new table and exchange the names."
+            "Run the statement when the application is idle, or fill a new table and exchange the names."
         }
         Form::AlterDomain => {
-            "ADD CONSTRAINT … NOT VALID reads nothing and holds for every new value. Old rows can be checked by a CHECK of each \
-             table, NOT VALID, then VALIDATE CONSTRAINT."
+            "Use ADD CONSTRAINT … NOT VALID, which reads no row and holds for every new value. To check old rows, add a CHECK \
+             NOT VALID to each table, then use VALIDATE CONSTRAINT."
         }
         _ => return None,
     };

@@ -1,8 +1,8 @@
-//! CREATE INDEX: built concurrently, after an invalid leftover of the same index is out of the way.
+//! CREATE INDEX: built concurrently, after an invalid index of the same name is out of the way.
 //!
-//! A concurrent build that fails leaves an invalid index, which costs every write and serves no query, and which CREATE
-//! INDEX … IF NOT EXISTS takes for the real one. So a leftover of the wanted name is dropped if its definition is the
-//! wanted one, and is told of if it is not.
+//! A concurrent build that fails leaves an invalid index. Every write pays for such an index, no query uses it, and
+//! CREATE INDEX … IF NOT EXISTS takes it for the real one. So an invalid index of the wanted name is dropped if its
+//! definition is the wanted one. If its definition is another one, the client is told of it.
 
 use super::context::PlanContext;
 use super::model::{Phase, PhaseKind, Plan, Step, Undo};
@@ -64,9 +64,11 @@ fn is_wanted(context: &PlanContext<'_>, index: &IndexFacts) -> bool {
 fn invalid_namesake(context: &PlanContext<'_>, index: &IndexFacts) -> Option<Report> {
     let name = index.id.full_name();
     let (state, hint) = match index.in_progress {
-        true => ("is still being built by another session", "Wait for that session, and look again.".to_owned()),
+        true => {
+            ("is still being built by another session", "Wait until that session is done, then look again.".to_owned())
+        }
         false => (
-            "is invalid: no query uses it, and if it is unique it does not hold",
+            "is invalid: no query uses it, and it does not guarantee uniqueness",
             format!("DROP INDEX {}, then create it anew.", name.quoted()),
         ),
     };
@@ -116,6 +118,6 @@ fn build(context: &PlanContext<'_>, table: &RelationFacts, dropped: &[Phase], wr
     Some(Phase {
         steps: vec![step],
         undo: Some(drop_invalid(table, dropped)),
-        ..concurrent(context, table, "build without blocking reads or writes")
+        ..concurrent(context, table, "build the index without blocking reads or writes")
     })
 }

@@ -1,10 +1,11 @@
-//! Which relations a statement locks, and how strongly: all of them, so that they can be locked at once.
+//! The relations that a statement locks, and how strongly. All of them are known, so that they can be locked at once.
 //!
-//! Invariants: one need per relation, with its strongest mode; in the order of oids, so that two plans never lock in
-//! opposite orders; nothing for what nobody else can see, or what this session holds strongly enough already.
+//! Invariants: a relation has one entry, with the strongest mode. The entries are in the order of oids, so that two plans
+//! never lock in opposite orders. There is no entry for a relation that nobody else can see, or that this session has
+//! locked strongly enough already.
 //!
-//! Limits: DROP … CASCADE of a partition takes the whole of a foreign key that points to its table, which is not followed; nor is
-//! what views, rules and functions depend on. The statement's own `lock_timeout` guards the rest.
+//! Limits: DROP … CASCADE of a partition takes a whole foreign key that points to its table, which is not followed.
+//! Neither is what views, rules and functions depend on. The statement's own `lock_timeout` guards the rest.
 
 use super::context::PlanContext;
 use super::model::LockNeed;
@@ -52,6 +53,16 @@ pub(super) fn needs(
         }
     }
     set.by_oid.into_values().collect()
+}
+
+/// Whether nobody else can see any relation that the statement touches: each is temporary, or made in this very transaction.
+pub(super) fn touches_own_relations_only(context: &PlanContext<'_>) -> bool {
+    let unseen = |relation: &RelationFacts| relation.persistence == 't' || relation.created_here;
+    let others = context.ddl.parts.iter().flat_map(|part| &part.others);
+    let others = others.filter_map(|name| context.facts.relation(name));
+    context.targets().next().is_some()
+        && context.targets().chain(others).all(unseen)
+        && needs(context, as_written).is_empty()
 }
 
 /// What a new partition locks that is made apart and attached.

@@ -1,22 +1,24 @@
-//! Statement + facts → [`Plan`]. Pure: no I/O, no clock, no choice left to the executor.
+//! A statement and its facts become a [`Plan`]. The module is pure: it does no I/O, reads no clock, and leaves the
+//! executor no choice.
 //!
-//! The way of a statement, each step a file:
+//! A statement goes through these files, in this order:
 //!
 //! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
-//! 2. [`index`], [`drop_index`], [`reindex`]: the statement has a CONCURRENTLY form that blocks nobody.
+//! 2. [`index`], [`drop_index`], [`reindex`], [`refresh`]: the statement has a CONCURRENTLY form that blocks nobody.
 //!    [`partitioned_index`], [`partitioned_key`], [`partitioned_foreign_key`]: it has one on each partition.
-//! 3. [`alter_table`] ([`new_column`], [`constraint`], [`replace`]): new rows obey at once, old rows are filled and checked without blocking anybody.
-//!    [`attach`]: what a new partition must have is made before it is attached. [`detach`],
-//!    [`new_partition`]: its table stays in use.
-//! 4. [`direct`]: as written, once its locks ([`locks`]) can be had; with a WARNING where that is not safe.
+//! 3. [`alter_table`] ([`subcommands`], [`new_column`], [`constraint`], [`replaced`], [`replace`]): new rows obey at
+//!    once, and old rows are filled and checked without blocking anybody. [`attach`]: whatever a new partition must have
+//!    is made before it is attached. [`detach`], [`new_partition`]: the table stays in use.
+//! 4. [`direct`]: the statement runs as it is written once its locks ([`locks`]) are free, with a WARNING where that is
+//!    not safe.
 //!
-//! Ahead of all that, [`first`]: what is most often true is tried without facts. And [`held`]: what the client's transaction
-//! has in hand needs nothing.
+//! Two files come before all that. [`optimistic`] tries what is most often true without facts. [`block_locks`] knows the
+//! tables for which the client's transaction needs no plan.
 //!
-//! [`print`] shows any plan, [`check`] lists the rules that one breaks.
+//! [`print`] shows any plan, and [`check`] lists the rules that a plan breaks.
 //!
-//! What it does not do: ask. A relation that the facts say nothing about is a [`Refusal`], never a guess; where the
-//! server would raise an error, the plan is to let it.
+//! Limits: the module asks nothing. If the facts say nothing about a relation, the result is a [`Refusal`] and never a
+//! guess. If the server would raise an error, the plan lets it.
 
 mod alter_table;
 mod context;
@@ -42,6 +44,8 @@ pub mod print;
 mod refresh;
 mod reindex;
 mod replace;
+mod replaced;
+mod subcommands;
 
 pub use model::*;
 
@@ -171,8 +175,8 @@ fn plan_ddl(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     if !context.all_there() || context.must_leave_transaction() {
         return Ok(context.refused_by_the_server());
     }
-    if context.is_private() {
-        return Ok(context.relayed("only this session can see it"));
+    if locks::touches_own_relations_only(context) {
+        return Ok(context.relayed("only this session can see what the statement changes"));
     }
     let rerouted = match context.ddl.form() {
         Form::CreateIndex | Form::CreateIndexConcurrently => {
@@ -202,7 +206,7 @@ fn covered(ddl: &Ddl, facts: &Facts) -> Result<(), Refusal> {
         None => Ok(()),
         Some(name) => Err(Refusal {
             report: Report::error(sqlstate::INTERNAL_ERROR, format!("no facts were read about relation {name}"))
-                .detail("A plan is made from what is known of every relation that the statement names.")
+                .detail("A plan needs facts about every relation that the statement names.")
                 .hint("This is a bug of pgsluice. Please report it."),
         }),
     }

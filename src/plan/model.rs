@@ -1,4 +1,4 @@
-//! What a plan is: phases of steps, each with its locks, its waits, its undo.
+//! The model of a plan: phases of steps, each with its locks, its waits and its undo.
 
 use crate::catalog::RelationRef;
 use crate::pg::{LockMode, RelationName};

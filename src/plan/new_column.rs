@@ -1,17 +1,19 @@
-//! ADD COLUMN taken apart: the column itself, which is over in a moment; its values for old rows; its constraints.
+//! ADD COLUMN taken apart: the column itself, which takes a moment; its values for old rows; its constraints.
 //!
-//! - A default that the server would write into every row: the default for new rows, then a backfill.
-//! - serial, identity: a sequence, its values as the default, a backfill; of an identity the sequence is only a means,
-//!   and the identity goes on where it ended. Until then it has the name that the identity's own will have, for errors name it.
+//! - A default that the server would write into every row: it becomes the default for new rows, and a backfill fills old
+//!   rows.
+//! - serial, identity: a sequence is made, its values become the default, and a backfill fills old rows. For an identity
+//!   the sequence is only a means: in the end the identity goes on where the sequence ended. Until then the sequence has
+//!   the name that the identity's own sequence will have, since errors name it.
 //! - NOT NULL of such a column, CHECK, REFERENCES beside a default, UNIQUE, PRIMARY KEY: as ALTER TABLE would add them.
 //!
-//! Not here, since the server has no way to either but to write the whole table anew: stored generated columns, and
-//! columns of a domain that has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
+//! Limits: the server has no way but to rewrite the table for stored generated columns, and for columns of a domain that
+//! has constraints (`docs/decisions/0030-columns-without-an-online-way.md`).
 
-use super::alter_table::Subcommands;
 use super::constraint;
 use super::context::PlanContext;
 use super::model::{ObjectKind, Step};
+use super::subcommands::Subcommands;
 use crate::catalog::{BackfillFacts, NameSuffix, SequenceCreation};
 use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName};
@@ -67,24 +69,24 @@ fn default(new: &NewColumn) -> Option<&str> {
 /// `None`: the column has something that cannot be split off.
 pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<()> {
     let new = part.new_column.as_deref()?;
-    let filled = is_filled(work.context, i, part);
+    let filled = is_filled(work.context(), i, part);
     let generated = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Generated { .. }));
     let computed = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Generated { stored: false }));
-    let fails = work.context.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|answer| answer.fails);
+    let fails = work.context().facts.probe.get(i).and_then(Option::as_ref).is_some_and(|answer| answer.fails);
     let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Key(_)));
-    let others = work.context.ddl.parts.iter().enumerate();
+    let others = work.context().ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
     // One that is there already the server refuses; one that another subcommand works on is not new to it; one that a child
     // has already keeps there what it holds, and its default.
-    if work.table.column(&new.name).is_some()
-        || work.table.is_partition
-        || work.table.typed
-        || work.table.child_columns.contains(&new.name)
+    if work.table().column(&new.name).is_some()
+        || work.table().is_partition
+        || work.table().typed
+        || work.table().child_columns.contains(&new.name)
         || fails
         || contradicts_itself(new)
         || others.any(|column| *column == new.name)
-        || (filled && (generated || !may_come_bare(work.context, i, new)))
-        || (computed && (work.context.version() < 180_000 || has_key))
+        || (filled && (generated || !may_come_bare(work.context(), i, new)))
+        || (computed && (work.context().version() < 180_000 || has_key))
     {
         return None;
     }
@@ -101,16 +103,16 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
         ClauseKind::Key(_) | ClauseKind::Identity { .. } => false,
     };
     if filled {
-        let facts = work.context.facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
-        let bare = new.bare(work.context.version(), kept);
+        let facts = work.context().facts.backfill.as_ref().filter(|facts| facts.obstacle.is_none())?;
+        let bare = new.bare(work.context().version(), kept);
         add_filled(work, i, new, &bare, facts)?;
     } else {
-        let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter, new.with(kept)));
-        work.first.add("the column", [add], [drop_column(work, &new.name)]);
+        let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter(), new.with(kept)));
+        work.first("add the column", [add], [drop_column(work, &new.name)]);
     }
     // Before 12 no proof makes a filled column NOT NULL: it gets a CHECK for good, which does for no key or identity.
-    let only_checked = (filled || computed) && work.context.version() < 120_000;
-    work.columns.push((new.name.clone(), not_null && !only_checked));
+    let only_checked = (filled || computed) && work.context().version() < 120_000;
+    work.add_column(&new.name, not_null && !only_checked);
     if (filled || computed) && not_null {
         if only_checked && identity(new).is_some() {
             return None;
@@ -127,8 +129,8 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
 }
 
 fn drop_column(work: &Subcommands<'_>, column: &str) -> Step {
-    let drop = Step::hidden(format!("{}DROP COLUMN {}", work.alter, quote_identifier(column)));
-    drop.about(work.table.id.oid, ObjectKind::Column, column)
+    let drop = Step::hidden(format!("{}DROP COLUMN {}", work.alter(), quote_identifier(column)));
+    drop.about(work.table().id.oid, ObjectKind::Column, column)
 }
 
 /// The column as new rows have it, and old rows to be filled.
@@ -139,7 +141,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
         (Some(stands_for), _) => Some((stands_for, "")),
         (None, Some(ColumnClause { kind: ClauseKind::Identity { options }, .. })) => {
             // Before 17 partitioned tables have none, and the server says so.
-            if work.table.kind != RelationKind::Table || work.table.has_children {
+            if work.table().kind != RelationKind::Table || work.table().has_children {
                 return None;
             }
             Some((new.type_text.as_str(), options.as_str()))
@@ -148,7 +150,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
     };
     let Some((stands_for, options)) = sequence else {
         work.fill(new, value(new, facts)?);
-        let alter = &work.alter;
+        let alter = work.alter();
         let steps = match default(new) {
             Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
             // The domain has one by itself.
@@ -156,30 +158,29 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
                 vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
             }
         };
-        work.first.add("the column, and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
+        work.first("add the column and its default for new rows", steps.into_iter().map(Step::hidden), [back]);
         return Some(());
     };
-    if work.table.persistence != 'p' {
+    if work.table().persistence != 'p' {
         return None;
     }
-    let name = work.context.facts.free_name(i, NameSuffix::Seq)?;
+    let name = work.context().facts.free_name(i, NameSuffix::Seq)?;
     // Long names of two columns may be cut to the same one: the server, which makes one after the other, numbers them.
-    if work.sequences.iter().any(|taken| taken == name) {
+    if !work.add_sequence(name) {
         return None;
     }
-    work.sequences.push(name.to_owned());
-    let quoted = RelationName::new(Some(&work.table.id.schema), name).quoted();
+    let quoted = RelationName::new(Some(&work.table().id.schema), name).quoted();
     let next = format!("pg_catalog.nextval({})", quote_literal(&quoted));
     work.fill(new, if facts.watched { next.clone() } else { "DEFAULT".to_owned() });
-    let owned_by = format!("{}.{column}", work.table.id.full_name().quoted());
+    let owned_by = format!("{}.{column}", work.table().id.full_name().quoted());
     let mut steps = made_for_owner(facts, &quoted, format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"))?;
     // Who may insert needs no privilege on an identity's sequence, nor on what stands for it meanwhile.
     if new.serial.is_none() {
         steps.push(format!("GRANT USAGE ON SEQUENCE {quoted} TO PUBLIC"));
     }
-    steps.push(format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter));
+    steps.push(format!("{}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {next}", work.alter()));
     steps.push(format!("ALTER SEQUENCE {quoted} OWNED BY {owned_by}"));
-    work.first.add("the column, and values of its sequence for new rows", steps.into_iter().map(Step::hidden), [back]);
+    work.first("add the column, whose new rows get values of a sequence", steps.into_iter().map(Step::hidden), [back]);
     Some(())
 }
 
@@ -210,25 +211,25 @@ fn made_for_owner(facts: &BackfillFacts, sequence: &str, create: String) -> Opti
 /// that the identity's is to have, which is what errors have told of; now it makes way.
 fn become_identity(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, identity: &ColumnClause) -> Option<()> {
     let column = quote_identifier(&new.name);
-    let in_schema = |name: &str| RelationName::new(Some(&work.table.id.schema), name).quoted();
-    let name = in_schema(work.context.facts.free_name(i, NameSuffix::Seq)?);
+    let in_schema = |name: &str| RelationName::new(Some(&work.table().id.schema), name).quoted();
+    let name = in_schema(work.context().facts.free_name(i, NameSuffix::Seq)?);
     // As no other table has it, and no other column.
-    let aside = format!("pgsluice_{}_{}_seq", work.table.id.oid, i + 1);
+    let aside = format!("pgsluice_{}_{}_seq", work.table().id.oid, i + 1);
     let sequence = in_schema(&aside);
     let element = identity.text.get(identity.element_at..).unwrap_or_default();
-    let table = quote_literal(&work.table.id.full_name().quoted());
+    let table = quote_literal(&work.table().id.full_name().quoted());
     let steps = [
-        format!("{}ALTER COLUMN {column} DROP DEFAULT", work.alter),
+        format!("{}ALTER COLUMN {column} DROP DEFAULT", work.alter()),
         format!("ALTER SEQUENCE {name} OWNED BY NONE"),
         format!("ALTER SEQUENCE {name} RENAME TO {}", quote_identifier(&aside)),
-        format!("{}ALTER COLUMN {column} ADD {element}", work.alter),
+        format!("{}ALTER COLUMN {column} ADD {element}", work.alter()),
         format!(
             "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({table}, {}), s.last_value, s.is_called) FROM {sequence} s",
             quote_literal(&new.name)
         ),
         format!("DROP SEQUENCE {sequence}"),
     ];
-    work.after("the identity goes on where its values end", steps.map(Step::hidden));
+    work.after("continue the identity where its sequence ended", steps.map(Step::hidden));
     Some(())
 }
 
@@ -237,16 +238,16 @@ fn constrain(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, piece: &Colu
     let name = piece.name.as_deref();
     match &piece.kind {
         ClauseKind::Check { .. } => {
-            let add = Step::hidden(format!("{}ADD {}\nNOT VALID", work.alter, piece.text));
+            let add = Step::hidden(format!("{}ADD {}\nNOT VALID", work.alter(), piece.text));
             constraint::add_not_valid(work, 'c', add, name)
         }
         ClauseKind::References { .. } => {
-            if work.table.kind != RelationKind::Table && work.context.version() < 180_000 {
+            if work.table().kind != RelationKind::Table && work.context().version() < 180_000 {
                 return None;
             }
             let (before, element) = piece.text.split_at_checked(piece.element_at)?;
             let column = quote_identifier(&new.name);
-            let add = format!("{}ADD {before}FOREIGN KEY ({column}) {element}\nNOT VALID", work.alter);
+            let add = format!("{}ADD {before}FOREIGN KEY ({column}) {element}\nNOT VALID", work.alter());
             constraint::add_not_valid(work, 'f', Step::hidden(add), name)
         }
         ClauseKind::Key(key) => constraint::key(work, i, key, name),

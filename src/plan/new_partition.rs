@@ -1,12 +1,14 @@
-//! CREATE TABLE … PARTITION OF without ACCESS EXCLUSIVE on the table (12 on): the new one is made LIKE it, and attached, in one
-//! transaction. Nobody else sees it between, and being empty it has nothing to be read.
+//! CREATE TABLE … PARTITION OF (12 and later) without ACCESS EXCLUSIVE on the table. The new table is made LIKE it and
+//! attached, in one transaction. Nobody else sees the new table before, and it is empty, so no row is read.
 //!
-//! LIKE and ATTACH together give a partition all that PARTITION OF does, under the same names (`tests/parity/new_partition.sql`):
-//! ATTACH itself brings indexes, keys, foreign keys, triggers and, since 17, identity.
+//! LIKE and ATTACH together give a partition everything that PARTITION OF gives, under the same names
+//! (`tests/parity/new_partition.sql`). ATTACH itself brings indexes, keys, foreign keys, triggers and, since 17,
+//! identity.
 //!
-//! As written stay: a list of columns, as its constraints and defaults have rules of their own; a table with a tablespace
-//! or an access method, which LIKE does not copy, or with a constraint that is not valid, which LIKE would make valid; one
-//! with a default partition, which is locked either way (`attach.rs` spares that its scan).
+//! Limits: the statement runs as it is written in these cases. It has a list of columns, whose constraints and defaults
+//! follow rules of their own. The table has a tablespace or an access method, which LIKE does not copy. The table has a
+//! constraint that is not valid, which LIKE would make valid. The table has a default partition, which is locked in
+//! either way (`attach.rs` spares it its scan).
 
 use super::context::PlanContext;
 use super::locks;
@@ -32,7 +34,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         return None;
     }
     let steps = vec![create(context, of, table)?, attach(context, of, table, name)?];
-    let purpose = "made apart and attached, it does not keep anybody from the table";
+    let purpose = "create the partition apart and attach it, which keeps nobody from the table";
     let phase = Phase { locks, steps, ..context.phase(PhaseKind::Brief, purpose) };
     Some(Plan { phases: vec![phase], ..context.empty() })
 }

@@ -1,12 +1,13 @@
-//! The first try: what most schema changes come to, run in one round trip before anything is asked.
+//! The first try: most schema changes run in one round trip, before anything is asked.
 //!
-//! On an ordinary table most forms are one brief step whatever else is true of it, some of them only if the table is small, some on a
-//! partitioned table too. Such a statement is tried at once, behind a condition that says just that ([`Condition`]). Whatever speaks against it (a lock
-//! that is taken, a lane, a large or partitioned table, any error) leaves all as it was, and the statement goes its full way.
+//! On an ordinary table most forms are one brief step, whatever else is true of the table. Some of them are so only if
+//! the table is small, and some of them are so on a partitioned table, too. Such a statement is tried at once, behind a
+//! condition that says exactly that ([`Condition`]). If anything speaks against it (a lock, a lane, a large or
+//! partitioned table, any error), all is as it was and the statement gets a full plan.
 //!
-//! Which statements these are is what the planner says of supposed facts: where it makes one brief step of a large table
-//! that nothing is known of, no facts are needed; where it does so of a small one, its size alone is. Forms whose
-//! way depends on more are not tried.
+//! The planner itself says which statements these are, from supposed facts. If it makes one brief step of a statement on
+//! a large table of which nothing is known, the statement needs no facts. If it does so for a small table, the statement
+//! needs the table's size only. A form whose plan depends on more is not tried.
 
 use super::elide::adds_column;
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};

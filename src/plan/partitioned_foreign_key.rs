@@ -1,9 +1,11 @@
-//! FOREIGN KEY on a partitioned table before 18, which has no NOT VALID there: each partition gets its own first, NOT VALID and then
-//! validated, under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
+//! FOREIGN KEY on a partitioned table before 18, which has no NOT VALID there.
 //!
-//! That it reads no row then was measured on 12, 15 and 17 (`pg_stat_get_xact_numscans`): PostgreSQL takes a partition's
-//! foreign key for its part of the new one if it is the same and valid. A partition that comes meanwhile with rows and
-//! without such a key makes the last step exceed its hold budget, and everything is undone.
+//! Each partition gets its own foreign key first, NOT VALID and then validated, under the name that PostgreSQL would have
+//! chosen. Then the statement itself runs and attaches these keys.
+//!
+//! The statement then reads no row. That was measured on 12, 15 and 17 (`pg_stat_get_xact_numscans`): PostgreSQL takes a
+//! partition's foreign key for its part of the new one if it is the same and valid. If a partition with rows and without
+//! such a key comes meanwhile, the last step exceeds its hold budget and everything is undone.
 
 use super::context::PlanContext;
 use super::locks;
@@ -47,7 +49,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     phases.push(work.whole(key, &leaves)?);
     let meanwhile = match leaves.as_slice() {
         [] => Vec::new(),
-        _ => vec!["the foreign key holds for each partition before it does for the whole table"],
+        _ => vec!["the foreign key holds for single partitions before it holds for the whole table"],
     };
     Some(Plan { phases, meanwhile, ..context.empty() })
 }
@@ -73,9 +75,10 @@ impl LeafKeys<'_> {
         };
         let strong = [LockMode::AccessExclusive; 2];
         let drop = format!("{alter} DROP CONSTRAINT {name}");
-        let back = phase(PhaseKind::Brief, "bring it back as it was", strong, drop);
+        let back = phase(PhaseKind::Brief, "restore the table as it was", strong, drop);
         let weak = [LockMode::ShareRowExclusive; 2];
-        let added = phase(PhaseKind::Brief, "from now on it holds for every new row of a partition", weak, add);
+        let added =
+            phase(PhaseKind::Brief, "from now on new rows of the partition must satisfy the foreign key", weak, add);
         let modes = [LockMode::ShareUpdateExclusive, LockMode::RowShare];
         let validate = format!("{alter} VALIDATE CONSTRAINT {name}");
         let checked = phase(PhaseKind::Long, "check the old rows without blocking reads or writes", modes, validate);
@@ -108,7 +111,7 @@ impl LeafKeys<'_> {
         Some(Phase {
             locks,
             steps,
-            ..self.context.phase(PhaseKind::Brief, "each partition has its foreign key: they are attached")
+            ..self.context.phase(PhaseKind::Brief, "attach the foreign keys of the partitions")
         })
     }
 

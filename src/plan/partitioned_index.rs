@@ -1,12 +1,14 @@
-//! An index on a partitioned table: each partition's is built concurrently, under the name that PostgreSQL would have chosen,
-//! and then the statement itself runs, which finds them all there, attaches them and builds nothing.
+//! An index on a partitioned table.
 //!
-//! So the table is locked against writes (SHARE) only for as long as it takes to write the catalogue. A partition that is
-//! made meanwhile gets its index in that last step, being empty; a large one that is attached meanwhile without an index
-//! makes the step exceed its hold budget, and everything is undone.
+//! The index of each partition is built concurrently, under the name that PostgreSQL would have chosen. Then the
+//! statement itself runs, finds all of them there, attaches them and builds nothing. So the table is locked against
+//! writes (SHARE) only while the catalogue is written.
 //!
-//! Invariants: as PostgreSQL does, an equal index that a partition has already is attached instead of a new one, and is
-//! never dropped by an undo; nothing is attached before the last step, so that all of the new ones can be dropped.
+//! A partition that is created meanwhile gets its index in the last step, since it is empty. If a large table without an
+//! index is attached meanwhile, the last step exceeds its hold budget and everything is undone.
+//!
+//! Invariants: a matching index that a partition has already is attached, as PostgreSQL does it, and no undo drops it.
+//! Nothing is attached before the last step, so that all new indexes can be dropped.
 
 use super::context::PlanContext;
 use super::index::drop_leftover;
@@ -49,7 +51,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         phases.push(build(context, leaf, name, tree.unique, body));
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
-    phases.extend(as_written(context, "each partition has its index: they are attached", &built).phases);
+    phases.extend(as_written(context, "attach the indexes of the partitions", &built).phases);
     Some(Plan { notes, phases, ..context.empty() })
 }
 
@@ -140,6 +142,6 @@ pub(super) fn build(context: &PlanContext<'_>, leaf: &Member, name: &str, unique
             index: RelationName::new(Some(&leaf.id.schema), name),
         }),
         locks: takes(leaf),
-        ..context.phase(PhaseKind::Long, "build on a partition without blocking reads or writes")
+        ..context.phase(PhaseKind::Long, "build the index of a partition without blocking reads or writes")
     }
 }

@@ -1,17 +1,19 @@
-//! UNIQUE and PRIMARY KEY on a partitioned table: each partition gets its own first (its index built concurrently, then made
-//! a constraint's), under the name that PostgreSQL would have chosen; then the statement itself runs, and attaches them.
+//! UNIQUE and PRIMARY KEY on a partitioned table.
 //!
-//! A primary key's columns that are not NOT NULL are proved so first (12 on), as SET NOT NULL does it: then neither a
-//! partition's key nor the table's reads a row.
+//! Each partition gets its own key first: its index is built concurrently and becomes a constraint's, under the name that
+//! PostgreSQL would have chosen. Then the statement itself runs and attaches these keys. Columns of a primary key that
+//! are not NOT NULL are proved so first (12 and later), as for SET NOT NULL. Then neither a partition's key nor the
+//! table's key reads a row.
 //!
-//! Limit: since 18 NOT NULL is a constraint, and one that a partition has from its parent becomes its own too with a key
-//! USING INDEX, for ever: it would outlive its parent's. There only partitions whose NOT NULL is their own already go this way.
+//! Limit: since 18 NOT NULL is a constraint. If a partition has one from its parent, a key USING INDEX makes it the
+//! partition's own, too, for ever, and it would outlive the parent's. So on 18 a partition goes this way only if its NOT
+//! NULL is its own already.
 
-use super::alter_table::{Proofs, Subcommands};
 use super::constraint;
 use super::context::PlanContext;
 use super::model::{LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::partitioned_index::{as_written, build, buildable, holds_key, new_ones};
+use super::subcommands::{Proofs, Subcommands};
 use crate::catalog::tree::Member;
 use crate::pg::relation::quote_identifier;
 use crate::pg::{LockMode, RelationKind, RelationName};
@@ -47,9 +49,9 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         built.push(RelationName::new(Some(&leaf.id.schema), name));
     }
     if !built.is_empty() {
-        meanwhile.push("each partition refuses duplicates before the whole table does");
+        meanwhile.push("single partitions refuse duplicates before the whole table does");
     }
-    let mut ending = as_written(context, "each partition has its key: they are attached", &built).phases;
+    let mut ending = as_written(context, "attach the keys of the partitions", &built).phases;
     ending.iter_mut().for_each(|phase| phase.steps.extend(after.iter().cloned()));
     phases.append(&mut ending);
     Some(Plan { phases, meanwhile, ..context.empty() })
@@ -63,7 +65,7 @@ fn is_its_own(leaf: &Member) -> bool {
 /// That a primary key's columns are not null, where the server would read rows for it. `None`: it cannot be proved.
 fn proofs(context: &PlanContext<'_>, key: &NewKey) -> Option<Proofs> {
     let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
-    let mut work = Subcommands::new(context, table);
+    let mut work = Subcommands::new(context, table, Vec::new());
     let reads = |column: &&String| {
         tree.members.iter().any(|member| member.kind == RelationKind::Table && member.nullable.contains(column))
     };
@@ -91,10 +93,10 @@ fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &Ne
     let was_null = |column: &String| format!(", ALTER COLUMN {} DROP NOT NULL", quote_identifier(column));
     let as_before: String = nullable.iter().map(was_null).collect();
     let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}{as_before}"));
-    let back = brief("bring it back as it was", drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
+    let back = brief("restore the table as it was", drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
     let add = format!("{alter} ADD CONSTRAINT {name} {kind} USING INDEX {name}{}", key.deferral);
     Phase {
         undo: Some(Undo::Run(Box::new(back))),
-        ..brief("the index becomes the partition's own key", Step::hidden(add))
+        ..brief("turn the index into the partition's own key", Step::hidden(add))
     }
 }

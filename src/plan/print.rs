@@ -1,4 +1,4 @@
-//! The one printer of plans: for the command line, for EXPLAIN through the proxy, for the console, for the goldens.
+//! The one printer of plans: for the command line, for EXPLAIN through the proxy, and for the goldens.
 
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Undo};
 use crate::report::Report;
@@ -76,7 +76,7 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
         None => {}
         Some(Undo::Run(undo)) => steps(out, undo, ["  undo", "  undo"]),
         Some(Undo::DropBuiltIndex { index, .. }) => {
-            line(out, "  undo", &format!("drop {index}, finished or not, without blocking anybody"));
+            line(out, "  undo", &format!("drop {index}, whether it is finished or not, without blocking anybody"));
         }
         Some(Undo::DropInvalidIndexes { table, known, .. }) => {
             let but = match known.len() {

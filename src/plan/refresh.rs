@@ -1,7 +1,7 @@
-//! REFRESH MATERIALIZED VIEW: concurrently, so that readers see the old rows until the new ones are there.
+//! REFRESH MATERIALIZED VIEW: done concurrently, so that readers see the old rows until the new ones are there.
 //!
-//! Only where the server can: a populated view with a unique index on plain columns. It finds the rows that differ, which takes
-//! longer, and leaves those that do not where they are.
+//! Limit: the server needs a populated view with a unique index on plain columns. It then looks for the rows that differ,
+//! which takes longer, and leaves the other rows where they are.
 
 use super::context::PlanContext;
 use super::locks;
@@ -18,7 +18,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     }
     let step = Step::concurrently(&context.statement.text, context.ddl.concurrently_at?)?;
     let takes = |_: Form, _: i32| (Some(LockMode::Exclusive), None);
-    let phase = context.phase(PhaseKind::Long, "exchange the rows that differ, while the old ones can be read");
+    let phase = context.phase(PhaseKind::Long, "replace the rows that differ, while the old rows can be read");
     Some(Plan {
         phases: vec![Phase { locks: locks::needs(context, takes), steps: vec![step], ..phase }],
         ..context.empty()

@@ -1,7 +1,8 @@
-//! REINDEX: concurrently (since 12), after the leftovers of an earlier one are out of the way.
+//! REINDEX: done concurrently (12 and later), after the invalid indexes that an earlier REINDEX left are out of the way.
 //!
-//! REINDEX TABLE CONCURRENTLY skips what the plain form would repair: invalid indexes, and indexes of exclusion constraints.
-//! The former are rebuilt one by one first; for the latter there is no concurrent way, and the statement runs as written.
+//! REINDEX TABLE CONCURRENTLY skips two kinds of index that the plain form would rebuild. Invalid indexes are rebuilt one
+//! by one first. For indexes of exclusion constraints there is no concurrent way, and the statement runs as it is
+//! written.
 
 use super::context::{PlanContext, table_bytes};
 use super::index::{concurrent, drop_invalid, drop_leftover};
@@ -19,7 +20,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         return None;
     }
     if context.version() < 120_000 {
-        return Some(context.relayed("left to the server, which does not know it"));
+        return Some(context.relayed("the server does not know the statement"));
     }
     let step = match written {
         true => Step::as_written(&context.statement.text),

@@ -1,6 +1,8 @@
-//! Clients that the system would not let in: out of descriptors, most likely, so that others must end first.
+//! Clients that the system did not let in, most likely because the process is out of descriptors, so that other clients
+//! must leave first.
 //!
-//! It is tried again soon, as the kernel keeps whoever waits; what lasts is tried and logged rarely.
+//! The acceptor tries again soon, since the kernel keeps the client in its queue. A failure that lasts is tried and
+//! logged rarely.
 
 use std::io::Error;
 use std::time::{Duration, Instant};

@@ -68,7 +68,7 @@ struct Cancellable {
 impl Shared {
     /// # Errors
     /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
-    pub fn new(config: Config) -> Result<Self, tls::Wrong> {
+    pub fn new(config: Config) -> Result<Self, tls::SettingError> {
         let proxy = &config.proxy;
         let target = Target {
             address: proxy.backend.clone(),

@@ -1,7 +1,7 @@
-//! Text to [`Statement`]: prefilter, split, parse. Pure; the only module that names the SQL parser.
+//! The text of a Query or Parse becomes [`Statement`]s: a prefilter, and PostgreSQL's own grammar (libpg_query).
 //!
-//! PostgreSQL's own grammar decides (libpg_query). What it cannot parse is [`Unparsable`] and is
-//! relayed: the server will say what is wrong.
+//! The module is pure, and the only one that names the parser. A text that the grammar cannot parse is [`Unparsable`]. It
+//! is relayed, and the server says what is wrong with it.
 
 pub mod form;
 pub mod parse;

@@ -1,11 +1,11 @@
-//! A word search over the raw text of a Query or Parse: may it carry DDL, or wait for an advisory lock?
+//! A search for words in the raw text of a Query or Parse: may the text contain DDL, or wait for an advisory lock?
 //!
-//! Invariant: it never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO or CALL; a false
-//! hit costs one parse. The one exception is a plain ANALYZE, which is relayed whatever is known of
-//! it, and whose word stands in every `EXPLAIN ANALYZE`.
+//! Invariant: the search never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO or CALL. A false hit costs
+//! one parse. The one exception is a plain ANALYZE: it is relayed whatever is known of it, and its word stands in every
+//! `EXPLAIN ANALYZE`.
 //!
-//! A word is bounded by bytes that cannot be part of an identifier, so `created_at` is no hit. What is
-//! quoted or commented is not told apart: that would be a lexer, and the parser is a better one.
+//! A word ends at a byte that cannot be part of an identifier, so `created_at` is no hit. Quotes and comments are not
+//! recognized. That would take a lexer, and the parser is a better one.
 
 /// The words that start a DDL statement, or one that hides DDL; and the functions that wait for an advisory lock.
 const KEYWORDS: [&[u8]; 21] = [

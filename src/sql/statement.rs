@@ -1,7 +1,7 @@
-//! What a parsed string of SQL is, as far as this proxy cares.
+//! A parsed statement, as far as the proxy needs it.
 //!
-//! One flat shape for every DDL statement: the relations it names and one [`Part`] per subcommand,
-//! each with its [`Form`]. Plans read these, never the parser's tree.
+//! Every DDL statement has the same flat shape: the relations that it names, and one [`Part`] for each subcommand, each
+//! with its [`Form`]. Plans read this shape, and never the parser's tree.
 
 use super::form::Form;
 use crate::pg::RelationName;

@@ -1,7 +1,7 @@
-//! Which transaction control a text is, without the parser: for the Parse messages of every driver.
+//! The transaction control of a text, found without the parser. Every driver sends it in Parse messages.
 //!
-//! Invariant: `Some` only for one statement that PostgreSQL reads the same way; `None` means "unsure",
-//! never "no".
+//! Invariant: `Some` is returned only for a text of one statement that PostgreSQL reads in the same way. `None` means
+//! "not sure", never "no".
 
 use super::TransactionControl;
 use super::prefilter::is_word;

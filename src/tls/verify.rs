@@ -1,9 +1,9 @@
-//! Who the server is: libpq's `sslmode`, as checks of its certificate.
+//! The check of the server's certificate, as libpq's `sslmode` asks for it.
 //!
-//! Invariant: whatever is not checked about the certificate, the handshake's signature is, so that the
-//! peer holds the key of the certificate it shows.
+//! Invariant: the signature of the handshake is always checked, whatever else is not. So the peer holds the key of the
+//! certificate that it shows.
 
-use super::{Wrong, certificates, provider, roots};
+use super::files::{SettingError, certificates, provider, roots};
 use crate::config::{BackendTls, BackendTlsMode};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -27,7 +27,7 @@ struct Verifier {
 
 /// # Errors
 /// The roots cannot be read, or the system has none.
-pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifier>, Wrong> {
+pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifier>, SettingError> {
     let provider = provider();
     let chain = match settings.mode {
         BackendTlsMode::VerifyCa | BackendTlsMode::VerifyFull => true,
@@ -49,12 +49,12 @@ pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifi
     Ok(Arc::new(Verifier { provider, chain: Some(chain), trusted, name }))
 }
 
-fn system_roots() -> Result<RootCertStore, Wrong> {
+fn system_roots() -> Result<RootCertStore, SettingError> {
     let mut store = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     store.add_parsable_certificates(found.certs);
     if store.is_empty() {
-        return Err("backend.tls.root: the system has no root certificates; name a file".to_owned());
+        return Err("backend.tls.root: the system has no root certificates; set a file".to_owned());
     }
     Ok(store)
 }

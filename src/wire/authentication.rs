@@ -1,7 +1,7 @@
-//! The one message of a login that is ever changed: the server's offer of SASL mechanisms.
+//! The one message of a login that the proxy ever changes: the server's offer of SASL mechanisms.
 //!
-//! A server whose connection is encrypted offers `SCRAM-SHA-256-PLUS`, which binds the login to that
-//! connection. A client whose own is not could not take it, and libpq refuses to go on.
+//! A server on an encrypted connection offers `SCRAM-SHA-256-PLUS`, which binds the login to that connection. A client on
+//! a connection without encryption cannot take the offer, and libpq refuses to go on.
 
 use super::message::put_frame;
 use bytes::{BufMut, Bytes, BytesMut};

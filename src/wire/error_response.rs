@@ -1,6 +1,6 @@
-//! Reading an ErrorResponse or NoticeResponse of the server's, and mending its position.
+//! The reading of an ErrorResponse or NoticeResponse of the server, and the correction of its position.
 //!
-//! Invariant: every field is optional; an odd body yields empty fields.
+//! Invariant: every field is optional. An odd body gives empty fields.
 
 use super::message::put_frame;
 use bytes::{BufMut, Bytes, BytesMut};

@@ -1,8 +1,8 @@
 //! The five-byte header of every message after the startup packet.
 //!
 //! Invariant: a header is accepted exactly if PostgreSQL would accept its length (`pq_getmessage`,
-//! `PQ_LARGE_MESSAGE_LIMIT`): a signed 32-bit number, at least 4. The proxy and the server so
-//! always agree where one message ends and the next begins.
+//! `PQ_LARGE_MESSAGE_LIMIT`): a signed 32-bit number of 4 or more. So the proxy and the server always agree where one
+//! message ends and the next one begins.
 
 use std::fmt;
 

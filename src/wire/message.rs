@@ -1,4 +1,4 @@
-//! The frontend messages that are opened, and those that the proxy itself sends to the backend.
+//! The frontend messages that the proxy opens, and those that it sends to the backend itself.
 
 use super::frame::{FRONTEND_LIMIT, HEADER_LEN, Header};
 use super::speech::Speech;

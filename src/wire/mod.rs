@@ -1,8 +1,8 @@
-//! Bytes to frames to messages, and back. Pure: no I/O.
+//! Bytes become frames and messages, and messages become bytes. The module is pure: it does no I/O.
 //!
-//! A frame (tag, length, body unopened) is read exactly as PostgreSQL reads it; a length it would
-//! refuse is refused here, and never skipped over. Only what the proxy must look at is opened, and
-//! opening a short or odd body is an error or `None`, never a panic.
+//! Invariants: a frame (a tag, a length, and an unopened body) is read exactly as PostgreSQL reads it. A length that
+//! PostgreSQL would refuse is refused here, and never skipped over. A body is opened only if the proxy must look at it. A
+//! short or odd body is an error or `None`, and never a panic.
 
 pub mod authentication;
 pub mod error_response;

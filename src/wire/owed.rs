@@ -1,13 +1,12 @@
-//! What the backend still owes the client: how many ReadyForQuery are to come.
+//! What the backend still owes the client: how many ReadyForQuery messages are to come.
 //!
-//! The proxy may speak for the server only when nothing is owed. Counting one ReadyForQuery per
-//! Query and Sync is wrong, as libraries in the field learnt: while a backend is in copy-in it
-//! ignores Sync, and after an error in the extended protocol it skips everything up to Sync. So
-//! this follows the backend: client messages queue up, and the backend's replies say what became
-//! of them.
+//! The proxy may speak for the server only when nothing is owed. One ReadyForQuery for each Query and Sync would be a
+//! wrong count, as other libraries have learnt: a backend in copy-in ignores Sync, and after an error in the extended
+//! protocol it skips everything up to Sync. So this file follows the backend: client messages queue up, and the backend's
+//! replies say what became of them.
 //!
-//! Invariant: `owed()` is never too small; where the messages leave two readings (a Query amid
-//! extended messages without Sync) `certain()` turns false for good, and the session intercepts no more.
+//! Invariant: `owed()` is never too small. If the messages leave two readings (a Query amid extended messages without
+//! Sync), `certain()` becomes false for good, and the session intercepts nothing more.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! The only place where the proxy's own words become a backend's messages.
+//! The proxy's own words as messages of a backend. This is the only place that makes such messages.
 
 use super::message::put_frame;
 use crate::report::{Report, Severity};

@@ -1,13 +1,14 @@
-//! What the encodings of a session make of its words: how a name is sent so that it means what it meant where it was read.
+//! The encodings of a session: how a name is sent so that it means what it meant where it was read.
 //!
-//! The server reads what comes in `client_encoding` and turns it into `server_encoding`. In both UTF-8, or with nothing turned
-//! at all, a name is its bytes. Else the proxy's words are ASCII: a name beyond that is said by the number of its
-//! characters (`U&"caf\00E9"`), where the server is sure to know them so, or not at all. What was read of the client's own text
-//! and could not be understood (bytes of another encoding) stands in a `String` as characters of private use, two for the
-//! two kinds of its bytes, and goes back to the server as the bytes that came.
+//! The server reads text in `client_encoding` and converts it to `server_encoding`. If both are UTF-8, or nothing is
+//! converted, a name is its bytes. Otherwise the proxy's own SQL is ASCII: other characters of a name are written by
+//! their numbers (`U&"caf\00E9"`) where the server surely knows them so, and the name is not written at all elsewhere.
+//! Bytes of the client's own text that could not be understood (bytes of another encoding) stand in a `String` as
+//! characters of private use, of which there are two kinds for the two kinds of such bytes. They go back to the server as
+//! the bytes that came.
 //!
-//! Invariants: what cannot be said is not sent ([`Speech::say`] gives `None`); what could not be read carries U+FFFD, and
-//! is never sent.
+//! Invariants: a name that cannot be said is not sent ([`Speech::say`] gives `None`). A text that could not be read
+//! contains U+FFFD and is never sent.
 
 mod escape;
 #[cfg(test)]

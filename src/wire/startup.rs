@@ -1,7 +1,7 @@
 //! The first packet of a connection, which has no tag.
 //!
-//! Invariant: nothing is allocated for a packet before its length is known to be within
-//! PostgreSQL's limit, and the packet goes on byte for byte: only a copy is read.
+//! Invariants: nothing is allocated for a packet before its length is known to be within PostgreSQL's limit. The packet
+//! goes on byte for byte; only a copy is read.
 
 /// `MAX_STARTUP_PACKET_LENGTH` (`libpq/pqcomm.h`): of the packet without its length word.
 pub const MAX_STARTUP: usize = 10_000;

@@ -1,4 +1,4 @@
-//! What the questions are answered with, and how it becomes [`Facts`].
+//! The answers to the questions of [`super`], and how they become [`Facts`].
 
 use crate::catalog::{
     ColumnFacts, ConstraintFacts, Facts, IndexFacts, NamedFacts, RelatedFacts, RelationFacts, RelationRef, SessionFacts,

@@ -9,14 +9,14 @@
           AND a.attnum OPERATOR(pg_catalog.=) ANY (g.tgattr::pg_catalog.int2[])
           AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY (the_columns)))
   UNION ALL
-  SELECT pg_catalog.format('its rule %I would change what is done', r.rulename)
+  SELECT pg_catalog.format('its rule %I would change what an UPDATE does', r.rulename)
     FROM other o JOIN pg_catalog.pg_rewrite r ON r.ev_class OPERATOR(pg_catalog.=) o.oid
    WHERE r.ev_enabled OPERATOR(pg_catalog.<>) 'D'
      AND r.ev_type::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['1', '2'])
   UNION ALL
-  SELECT 'its row security asks its policies' FROM other o WHERE pg_catalog.row_security_active(o.oid)
+  SELECT 'its row security would apply its policies' FROM other o WHERE pg_catalog.row_security_active(o.oid)
   UNION ALL
-  SELECT pg_catalog.format('its column %I has got another type', a.attname)
+  SELECT pg_catalog.format('its column %I has another type now', a.attname)
     FROM other o JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) o.oid
    WHERE a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY (the_columns) AND NOT a.attisdropped
      AND a.atttypid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384

@@ -1,4 +1,4 @@
-//! The sessions' side of a ring: what each socket waits for, and what waits for the kernel.
+//! The sessions' side of a ring: what each socket waits for, and which work waits for the next call of the kernel.
 
 mod streams;
 

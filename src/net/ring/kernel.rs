@@ -1,8 +1,9 @@
-//! The kernel's side of a ring: submissions, completions, and the buffers it receives into.
+//! The kernel's side of a ring: submissions, completions, and the buffers that the ring receives into.
 //!
-//! All `unsafe` of the crate is here. What makes it sound, in two lines: the kernel is given no address but that of the
-//! receive buffers, which live until no receive is under way, of a constant, and of bytes to send, which it has copied when
-//! [`Kernel::enter`] returns (`MSG_DONTWAIT`: a send is over then, done or not). File descriptors are numbers to it.
+//! All `unsafe` of the crate is here. It is sound for two reasons. The kernel is given three kinds of address: that of
+//! the receive buffers, which live until no receive is under way; that of a constant; and that of bytes to send, which
+//! the kernel has copied when [`Kernel::enter`] returns (with `MSG_DONTWAIT`, a send is over by then, done or not). To
+//! the kernel, a file descriptor is a number.
 
 #![allow(unsafe_code, reason = "shared memory with the kernel; each block says why it holds")]
 

@@ -1,4 +1,4 @@
-//! The ring on its own: order, backpressure, errors, and that nothing stays.
+//! Tests of the ring alone: order, backpressure, errors, and that nothing is left.
 
 use super::*;
 use crate::net::tasks;

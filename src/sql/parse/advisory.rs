@@ -1,7 +1,7 @@
-//! SELECT pg_advisory_lock(…), which waits for a lock of the client's own.
+//! `SELECT pg_advisory_lock(…)`: a wait for an advisory lock of the client's own.
 //!
-//! Invariant: only a SELECT of that one call, whose arguments give the same whenever they are computed and change nothing. What else
-//! calls such a function is [`Class::Other`], and relayed.
+//! Invariant: only a SELECT of that one call is recognized, with arguments that give the same value whenever they are
+//! computed, and change nothing. Any other call of such a function is [`Class::Other`] and is relayed.
 
 #[cfg(doc)]
 use crate::sql::Class;

@@ -1,11 +1,11 @@
-//! ALTER TABLE and its kin: ALTER INDEX, VIEW, MATERIALIZED VIEW, SEQUENCE, FOREIGN TABLE, TYPE share a node.
+//! ALTER TABLE and the commands that share its node: ALTER INDEX, VIEW, MATERIALIZED VIEW, SEQUENCE, FOREIGN TABLE, TYPE.
 //!
-//! Invariant: one [`Part`] per subcommand, in the order written.
+//! Invariant: there is one [`Part`] for each subcommand, in the order in which they are written.
 
 use super::names::{is_cascade, range_var, relation, some, string};
 use super::subcommand_text::{self, SubcommandText};
 use super::tokens::Scanned;
-use super::{column, key, probe, tag};
+use super::{column, definition, key, probe, tag};
 use crate::sql::form::Form;
 use crate::sql::{Ddl, NewForeignKey, Part};
 use pg_query::NodeEnum;
@@ -168,7 +168,7 @@ fn on_other(command: &AlterTableCmd, kind: ObjectType) -> Part {
         _ => Form::Other,
     };
     let of_attribute = matches!(kind, ObjectType::ObjectForeignTable | ObjectType::ObjectType);
-    let added = command.def.as_deref().and_then(column::definition).map(|column| column.colname.clone());
+    let added = command.def.as_deref().and_then(definition::definition).map(|column| column.colname.clone());
     let column = if of_attribute { some(&command.name).or(added) } else { None };
     Part { column, ..Part::new(form) }
 }

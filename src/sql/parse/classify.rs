@@ -1,7 +1,7 @@
-//! A node of the grammar into its [`Class`].
+//! The [`Class`] of a node of the grammar.
 //!
-//! Invariant: what changes no schema is [`Class::Other`]; what does, and has no form of its own, is DDL
-//! of a form that says so ([`Form::Other`], `CreateObject`, `AlterObject`, `DropObject`).
+//! Invariant: a statement that changes no schema is [`Class::Other`]. A statement that changes the schema and has no form
+//! of its own is DDL of a form that says so ([`Form::Other`], `CreateObject`, `AlterObject`, `DropObject`).
 
 use super::tokens::Scanned;
 use super::{advisory, alter_table, comment, create, drop, index, maintenance, names, objects, rename};

@@ -1,6 +1,7 @@
 //! COMMENT ON and SECURITY LABEL ON.
 //!
-//! Invariant: only what is, or belongs to, a relation takes a lock on one; everything else is `AlterObject`.
+//! Invariant: only a relation, or an object that belongs to one, gives the statement a relation to lock. For any other
+//! object the form is `AlterObject`.
 
 use super::names::{dotted, dotted_member, parts};
 use crate::pg::RelationName;

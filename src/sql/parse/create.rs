@@ -1,9 +1,10 @@
-//! CREATE of tables, views and what belongs to a relation: triggers, rules, policies, statistics; sequences.
+//! CREATE of tables, views and sequences, and of the objects that belong to a relation: triggers, rules, policies,
+//! statistics.
 //!
-//! Invariant: a table that a CREATE TABLE locks beside the new one is in the `others` of the part whose form
-//! says how.
+//! Invariant: if a CREATE TABLE locks a table beside the new one, that table is among the `others` of the part whose form
+//! says how it is locked.
 
-use super::column::{definition, references};
+use super::definition::{definition, references};
 use super::names::{relation, relations};
 use crate::pg::RelationName;
 use crate::sql::form::Form;

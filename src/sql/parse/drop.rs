@@ -1,6 +1,6 @@
 //! DROP of any object, and TRUNCATE.
 //!
-//! Invariant: `targets` are relations; of a trigger, policy or rule the relation it belongs to.
+//! Invariant: `targets` are relations. For a trigger, a policy or a rule the target is the relation that it belongs to.
 
 use super::names::{dotted, dotted_member, is_cascade, parts, relations};
 use super::tag;

@@ -1,7 +1,6 @@
 //! CREATE INDEX and REINDEX.
 //!
-//! Invariant: `concurrently_at` is there exactly if the statement could be made the concurrent one by that
-//! one word.
+//! Invariant: `concurrently_at` is set exactly if that one word would make the statement the concurrent one.
 
 use super::names::{is_on, relation, some};
 use super::probe;

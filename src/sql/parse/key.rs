@@ -1,4 +1,4 @@
-//! UNIQUE and PRIMARY KEY as an index to build and a constraint to put on it.
+//! UNIQUE and PRIMARY KEY, as an index to build and a constraint to put on it.
 //!
 //! Invariant: the index is the one that the constraint itself would have made, but for its name.
 

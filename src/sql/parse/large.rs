@@ -1,21 +1,23 @@
-//! A large text: what is not DDL is not parsed, nor what would take a gigabyte to be.
+//! Large texts. A statement that is not DDL is not parsed, and neither is one whose tree would take a gigabyte.
 //!
-//! The grammar's tree takes a kilobyte for each word, so a text of a few megabytes would take gigabytes. PostgreSQL's scanner
-//! parts a text into its statements in a few bytes for each; then each of them is parsed by itself, if it may be DDL, or is short.
+//! The tree of the grammar takes a kilobyte for each word, so a text of a few megabytes would take gigabytes.
+//! PostgreSQL's scanner splits a text into its statements in a few bytes for each word. Then each statement that may be
+//! DDL, or is short, is parsed by itself.
 //!
-//! Invariants: a statement that is not parsed is either surely no DDL ([`Class::Other`]) or one that hides what it does
-//! ([`Class::MayHideDdl`]), which is guarded; where the server would do nothing of a text because a statement in it is wrong,
-//! and the proxy could have done a part and committed it, the text is not understood at all.
+//! Invariants: a statement that is not parsed is surely no DDL ([`Class::Other`]), or it hides what it does
+//! ([`Class::MayHideDdl`]) and is guarded. If a statement of the text is wrong, the server does nothing of the whole
+//! text; where the proxy could have committed a part of it, the text is not understood at all.
 
+use super::grammar::{Unparsable, grammar, statements};
+use super::options::ParseOptions;
 use super::tokens::conforming;
-use super::{ParseOptions, Unparsable, grammar, statements};
 use crate::sql::prefilter::{first_word, is_keyword};
 use crate::sql::transaction::skip_blank;
 use crate::sql::{Class, Statement};
 use std::ops::Range;
 
 /// Bytes of a text that is parsed as it is.
-pub(super) const LARGE: usize = 64 << 10;
+const LARGE: usize = 64 << 10;
 
 /// Words of one statement: some 50 MB of the grammar's tree. The widest table has 1,600 columns.
 const MOST_TOKENS: usize = 50_000;
@@ -24,14 +26,21 @@ const MOST_TOKENS: usize = 50_000;
 /// fraction of a second.
 const MOST_STEPS: usize = 1 << 27;
 
-pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Vec<Statement>, Unparsable> {
+/// The statements of a large text; `None`: the text is not large, or it is one statement that can be parsed as a whole.
+///
+/// # Errors
+/// The text is too large to be understood, or one of its statements is wrong.
+pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Statement>>, Unparsable> {
+    if text.len() <= LARGE {
+        return Ok(None);
+    }
     let not = |message: &str| Unparsable { message: message.to_owned() };
     if steps(text) > MOST_STEPS {
-        return Err(not("a row of operators or comments is too long to be read"));
+        return Err(not("a sequence of operators or comments is too long to be read"));
     }
-    let ranges = split(text, options).ok_or_else(|| not("the text does not part into statements"))?;
+    let ranges = split(text, options).ok_or_else(|| not("the text cannot be split into statements"))?;
     if ranges.len() == 1 && has_few_tokens(text, options) {
-        return super::parse_whole(text, options);
+        return Ok(None);
     }
     let mut all = Vec::with_capacity(ranges.len());
     let mut unread = false;
@@ -57,9 +66,9 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Vec<Statement>,
         all.push(Statement { range: start..start + text.len(), text: text.to_owned(), logged: String::new(), class });
     }
     if unread && all.iter().any(|statement| matches!(statement.class, Class::Transaction(_))) {
-        return Err(not("what is not parsed stands beside the end of a transaction"));
+        return Err(not("the text ends a transaction, and one of its statements is too large to be parsed"));
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 /// How often the scanner looks at a character of such a row, in all.

@@ -1,8 +1,8 @@
-//! A statement as the log may have it.
+//! The text of a statement as the log may contain it.
 //!
-//! Invariants: nothing of any string is in it, whatever the statement is: a list of those that can carry a password,
-//! a connection string or somebody's data would never be complete. No comment, nothing that could begin a new line
-//! or move a terminal's cursor, and never more than a screen.
+//! Invariants: the text contains nothing of any string, whatever the statement is. (A list of the statements that can
+//! carry a password, a connection string or somebody's data would never be complete.) It contains no comment, and nothing
+//! that begins a new line or moves a terminal's cursor. It is never longer than a screen.
 
 use super::tokens::Scanned;
 use pg_query::protobuf::Token;

@@ -1,6 +1,6 @@
 //! VACUUM, ANALYZE, CLUSTER, REFRESH MATERIALIZED VIEW.
 //!
-//! Invariant: without a relation named, `targets` is empty and the statement works on all of them.
+//! Invariant: if the statement names no relation, `targets` is empty and the statement works on all relations.
 
 use super::names::{is_on, relation, relations};
 use super::tokens::Scanned;

@@ -1,4 +1,4 @@
-//! Names out of the parser's nodes.
+//! Names in the parser's nodes.
 //!
 //! Invariant: a node of an unforeseen kind gives no name, never a wrong one.
 

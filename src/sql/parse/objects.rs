@@ -1,4 +1,4 @@
-//! Objects that are no relations: known by their tag and a form, mostly.
+//! Objects that are no relations. Most of them are known by a tag and a form only.
 //!
 //! Invariant: a node that is not listed in [`by_name`] changes no schema.
 

@@ -1,10 +1,11 @@
 //! One subcommand as a statement on the empty copy that the rewrite probe makes.
 //!
-//! Invariant: the statement changes nothing but the copy, and is built only if every reference to the
-//! table's own columns could be carried over; otherwise there is none, and the plan falls back to the form's row.
+//! Invariant: the statement changes nothing but the copy. It is built only if every reference to the table's own columns
+//! could be carried over. Otherwise there is no statement, and the plan follows the form's row.
 //!
-//! libpg_query's deparser trusts the tree: what PostgreSQL would refuse only later (a type modifier that is no
-//! number, a window in a default) can make it end the process. So only what [`strip`] knows gets there.
+//! The deparser of libpg_query trusts the tree. A tree that PostgreSQL would refuse only later (a type modifier that is
+//! no number, a window in a default) can make the deparser end the process. So the deparser gets only what [`strip`]
+//! knows.
 
 use pg_query::protobuf::{
     AlterTableCmd, AlterTableStmt, AlterTableType, ColumnDef, ConstrType, IndexStmt, Node, ObjectType, RangeVar,

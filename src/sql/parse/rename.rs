@@ -1,6 +1,6 @@
 //! RENAME, SET SCHEMA, OWNER TO and DEPENDS ON, for every kind of object.
 //!
-//! Invariant: where the object is, or belongs to, a relation, the relation is the target.
+//! Invariant: if the object is a relation, or belongs to one, that relation is the target.
 
 use super::names::{dotted, is_cascade, parts, relation, some};
 use super::tag;

@@ -1,12 +1,16 @@
-//! Statements that the grammar does not know, among others or alone: EXPLAIN of DDL, which PostgreSQL has not, and what a
-//! server that is newer than this grammar may have.
+//! Statements that the grammar does not know, alone or among others: EXPLAIN of DDL, which PostgreSQL does not have, and
+//! statements of a server that is newer than this grammar.
 //!
-//! Each is covered, byte for byte, by what the grammar reads in its place; then all of the text is read at once, so that the
-//! statements around it are what they are without it. Invariant: a text that the grammar knows never comes here, and where the
-//! rest is not understood either, nothing is.
+//! Each such statement is covered, byte for byte, by a text that the grammar reads in its place. Then the whole text is
+//! read at once, so that the statements around it are what they would be without it.
+//!
+//! Invariants: a text that the grammar knows never comes here. If the rest of the text is not understood either, no
+//! statement is.
 
+use super::grammar::{grammar, statements};
+use super::logged;
+use super::options::ParseOptions;
 use super::tokens::{Scanned, Word, scan};
-use super::{ParseOptions, after_explain, grammar, logged, statements};
 use crate::sql::{Class, Statement};
 use pg_query::protobuf::Token;
 use std::ops::Range;
@@ -72,6 +76,16 @@ fn cover(text: &str, piece: &[Word], options: ParseOptions) -> Option<Covered> {
     }
     let inner = piece.get(after_explain(piece))?.range.start;
     Some(Covered::Explain { start: range.start, inner })
+}
+
+/// The index of the first token behind EXPLAIN and its options.
+fn after_explain(words: &[Word]) -> usize {
+    if words.get(1).is_some_and(|word| word.token == Token::Ascii40) {
+        let close = words.iter().position(|word| word.token == Token::Ascii41);
+        return close.map_or(words.len(), |close| close + 1);
+    }
+    let option = |word: &&Word| matches!(word.token, Token::Analyze | Token::Analyse | Token::Verbose);
+    1 + words.iter().skip(1).take_while(option).count()
 }
 
 /// Makes of what was read in its place what it is.

@@ -1,11 +1,11 @@
-//! The author's own words, cut apart: the subcommands of an ALTER TABLE, and the pieces of a new column.
+//! The author's own text, cut apart: the subcommands of an ALTER TABLE, and the clauses of a new column.
 //!
-//! Invariant: every piece is a slice of the author's text between two of its tokens, never words of the parser's; where the text does
-//! not part as the grammar's tree does, there are no pieces, and the statement stays whole.
+//! Invariant: every piece is a slice of the author's text between two of its tokens, and never the parser's words. If the
+//! text does not split as the grammar's tree does, there are no pieces and the statement stays whole.
 
 use super::names::some;
 use super::tokens::{Scanned, Word};
-use super::{column, key};
+use super::{definition, key};
 use crate::sql::{ClauseKind, ColumnClause, NewColumn};
 use pg_query::NodeEnum;
 use pg_query::protobuf::{self, AlterTableCmd, AlterTableStmt, ColumnDef, ConstrType, Constraint, Node, Token};
@@ -105,9 +105,9 @@ impl SubcommandText<'_> {
         let mut new = NewColumn {
             name: column.colname.clone(),
             type_text: self.between(type_at, first)?.0,
-            serial: column::serial(column),
-            built_in: !column::is_user_type(column),
-            constant_default: column::has_constant_default(column),
+            serial: definition::serial(column),
+            built_in: !definition::is_user_type(column),
+            constant_default: definition::has_constant_default(column),
             if_not_exists: command.missing_ok,
             pieces: Vec::new(),
         };
@@ -126,7 +126,7 @@ impl SubcommandText<'_> {
         }
         let identity = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Identity { .. }));
         // Of another type than these there is none.
-        (name < first && (!identity || column::is_integer(column))).then_some(new)
+        (name < first && (!identity || definition::is_integer(column))).then_some(new)
     }
 }
 
@@ -157,7 +157,7 @@ fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, co
             ClauseKind::Key(Box::new(key::new_key(&of_column(constraint, column))?))
         }
         ConstrType::ConstrIdentity => ClauseKind::Identity { options: sequence_options(&text, words, start)? },
-        ConstrType::ConstrGenerated => ClauseKind::Generated { stored: column::is_stored(constraint) },
+        ConstrType::ConstrGenerated => ClauseKind::Generated { stored: definition::is_stored(constraint) },
         _ => return None,
     };
     Some(ColumnClause { name: some(&constraint.conname), element_at, ..ColumnClause::new(kind, text) })

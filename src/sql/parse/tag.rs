@@ -1,7 +1,7 @@
 //! The command tag that PostgreSQL answers, by the kind of object (its `CreateCommandTag`).
 //!
-//! Invariant: the tag follows the words of the statement, not the relation: ALTER TABLE on an index is
-//! ALTER TABLE.
+//! Invariant: the tag follows the words of the statement and not the relation. ALTER TABLE on an index has the tag ALTER
+//! TABLE.
 
 use pg_query::protobuf::ObjectType;
 

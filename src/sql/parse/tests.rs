@@ -1,4 +1,4 @@
-//! The golden files of every family (`cases/*.txt`), and what must hold for all of them.
+//! Tests of the parser: the golden files of every family (`cases/*.txt`), and the invariants of all of them.
 
 use super::{ParseOptions, Unparsable, parse, parse_with};
 use crate::sql::form::{FORMS, Form};

@@ -1,10 +1,10 @@
-//! PostgreSQL's scanner: where the words of a text stand.
+//! The words of a text, as PostgreSQL's scanner finds them.
 //!
-//! Invariant: comments are never among the words. If the scanner gives up, which it may only where
-//! `standard_conforming_strings` is off, there are no words, and a statement keeps the range that the
-//! grammar gave it, less its outer white space.
+//! Invariants: comments are never among the words. If the scanner gives up, which it can do only with
+//! `standard_conforming_strings` off, there are no words. A statement then keeps the range that the grammar gave it,
+//! without its outer white space.
 
-use super::ParseOptions;
+use super::options::ParseOptions;
 use crate::sql::PartitionOf;
 use crate::sql::transaction::skip_blank;
 use pg_query::protobuf::Token;

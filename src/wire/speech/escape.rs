@@ -1,7 +1,7 @@
-//! SQL in ASCII: names and strings beyond it by the numbers of their characters.
+//! SQL in ASCII: the other characters of names and strings are written by their numbers.
 //!
-//! Only for the proxy's own SQL, under `standard_conforming_strings`: what is beyond ASCII stands there in quotes, since
-//! nobody, neither the server nor the proxy, writes such a name without.
+//! The file is for the proxy's own SQL only, under `standard_conforming_strings`. Such characters stand in quotes there,
+//! since neither the server nor the proxy writes such a name without quotes.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What is said in which encodings.
+//! Tests of the words that are said in each encoding.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! What a session does with its streams: it reads, writes, flushes, ends.
+//! The calls of a session on its streams: read, write, flush, end.
 //!
-//! Small writes wait for the ring's next call; large ones go at once, behind what waits. Reads take what the ring has brought, or what the socket
-//! may well have; else a receive is armed.
+//! A small write waits for the ring's next call. A large write goes at once, behind what waits. A read takes what the
+//! ring has brought, or what the socket may well have; if there is nothing, it arms a receive.
 
 use super::{CANCEL, RECEIVE, WRITABLE};
 use super::{Driver, Inward, LARGEST, SMALL, Slot, given_up, keep, name, raw, send};

@@ -1,0 +1,248 @@
+//! Every setting of `proxy.toml`, section by section, with its default.
+//!
+//! The settings are plain data. [`super::keys`] reads and checks each of them, and `proxy.toml` says what each of them does.
+
+use super::secret::Secret;
+use super::words::{
+    AdvisoryLocks, Autovacuum, BackendTlsMode, Fallback, Io, ListenTlsMode, LogFormat, LogLevel, Mode, Negotiation,
+    Unsafe,
+};
+use super::{Address, Network};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `proxy.toml` says, section by section.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    pub proxy: Proxy,
+    pub listen_tls: ListenTls,
+    pub backend_tls: BackendTls,
+    pub ddl: Ddl,
+    pub locks: Locks,
+    pub backfill: Backfill,
+    pub operator: Operator,
+    pub log: Log,
+}
+
+/// `[proxy]`: whom the proxy serves, and where it relays to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    pub mode: Mode,
+    pub listen: Vec<Address>,
+    pub backend: Address,
+    /// 0: one per core.
+    pub workers: usize,
+    pub io: Io,
+    pub drain_grace: Duration,
+    pub connect_timeout: Duration,
+    pub login_timeout: Duration,
+    pub max_clients: usize,
+    /// 0: no limit.
+    pub max_clients_per_address: usize,
+    /// Zero: off.
+    pub keepalive: Duration,
+    /// Zero: the system's.
+    pub user_timeout: Duration,
+    /// Whose connections begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<Network>,
+}
+
+/// `[listen.tls]`: encryption between client and proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenTls {
+    pub mode: ListenTlsMode,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Client certificates are checked against it.
+    pub ca: Option<PathBuf>,
+    pub require_client_certificate: bool,
+}
+
+/// `[backend.tls]`: encryption between proxy and server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    pub mode: BackendTlsMode,
+    pub negotiation: Negotiation,
+    /// None: the system's.
+    pub root: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// `[ddl]`: how statements are inspected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ddl {
+    /// Bytes.
+    pub inspect_limit: usize,
+    pub statements_limit: usize,
+    /// Bytes, of one session.
+    pub prepared_limit: usize,
+    /// Bytes, of one session.
+    pub notifications_limit: usize,
+    pub unparsable: Fallback,
+    pub oversize: Fallback,
+    pub notices: bool,
+    pub progress_interval: Duration,
+    /// Zero: nothing is recorded.
+    pub record_interval: Duration,
+    /// Bytes; 0: no table is small.
+    pub small_table: u64,
+    /// What has no way that blocks nobody.
+    pub unsafe_ddl: Unsafe,
+    pub exclude: Unsafe,
+}
+
+/// `[locks]`: how long the application may be made to wait, and how long DDL may.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Locks {
+    pub poll: Duration,
+    /// A share of `poll`: `0 <= poll_jitter <= 1`.
+    pub poll_jitter: f64,
+    pub stall_budget: Duration,
+    pub hold_budget: Duration,
+    pub deadline: Duration,
+    pub turn_limit: Duration,
+    /// The same of a transaction that holds a lock for which others wait.
+    pub in_transaction_wait: Duration,
+    pub ladder_start: Duration,
+    pub starve_after: Duration,
+    pub autovacuum: Autovacuum,
+    pub advisory_locks: AdvisoryLocks,
+    pub fallback_timeout: Duration,
+}
+
+/// `[backfill]`: how old rows are filled, and what makes that pause.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfill {
+    pub batch_time: Duration,
+    pub lock_timeout: Duration,
+    /// A pause in times its batch, while others are at work on the server; where nobody is, 1 at most. 0: none.
+    pub pause_ratio: f64,
+    /// Zero: off.
+    pub max_lag: Duration,
+    /// 0: off.
+    pub max_active: usize,
+    /// SQL of type boolean.
+    pub condition: Option<String>,
+    pub pause_limit: Duration,
+    pub analyze: bool,
+}
+
+/// `[operator]`: the proxy's own connection. Without a `user` there is none.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Operator {
+    /// A host, or the directory of a Unix socket; none: the backend's.
+    pub host: Option<String>,
+    /// None: the backend's.
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    /// From `password`, or the first line of `password_file`.
+    pub password: Option<Secret>,
+    pub password_file: Option<PathBuf>,
+    /// None: the user's name, as in PostgreSQL.
+    pub dbname: Option<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Plan,
+            listen: vec![Address::tcp("127.0.0.1", 6432)],
+            backend: Address::tcp("127.0.0.1", 5432),
+            workers: 0,
+            io: Io::Auto,
+            drain_grace: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            login_timeout: Duration::from_secs(60),
+            max_clients: 10_000,
+            max_clients_per_address: 0,
+            keepalive: Duration::from_secs(60),
+            user_timeout: Duration::ZERO,
+            proxy_protocol_from: Vec::new(),
+        }
+    }
+}
+
+impl Default for ListenTls {
+    fn default() -> Self {
+        Self { mode: ListenTlsMode::Disable, certificate: None, key: None, ca: None, require_client_certificate: false }
+    }
+}
+
+impl Default for BackendTls {
+    fn default() -> Self {
+        Self {
+            mode: BackendTlsMode::Disable,
+            negotiation: Negotiation::Postgres,
+            root: None,
+            certificate: None,
+            key: None,
+        }
+    }
+}
+
+impl Default for Ddl {
+    fn default() -> Self {
+        Self {
+            inspect_limit: 4 << 20,
+            statements_limit: 10_000,
+            prepared_limit: 16 << 20,
+            notifications_limit: 1 << 20,
+            unparsable: Fallback::Relay,
+            oversize: Fallback::Relay,
+            notices: true,
+            progress_interval: Duration::from_secs(10),
+            record_interval: Duration::from_secs(30),
+            small_table: 1 << 20,
+            unsafe_ddl: Unsafe::Warn,
+            exclude: Unsafe::Warn,
+        }
+    }
+}
+
+impl Default for Locks {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(50),
+            poll_jitter: 0.2,
+            stall_budget: Duration::from_millis(200),
+            hold_budget: Duration::from_secs(2),
+            deadline: Duration::from_secs(30 * 60),
+            turn_limit: Duration::from_secs(24 * 60 * 60),
+            in_transaction_wait: Duration::from_secs(10),
+            ladder_start: Duration::from_millis(5),
+            starve_after: Duration::from_secs(1),
+            autovacuum: Autovacuum::Cancel,
+            advisory_locks: AdvisoryLocks::Poll,
+            fallback_timeout: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self {
+            batch_time: Duration::from_millis(100),
+            lock_timeout: Duration::from_millis(50),
+            pause_ratio: 9.0,
+            max_lag: Duration::from_secs(10),
+            max_active: 0,
+            condition: None,
+            pause_limit: Duration::from_secs(24 * 3600),
+            analyze: true,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}

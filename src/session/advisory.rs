@@ -8,13 +8,9 @@ use crate::backend::BackendLost;
 use crate::config::{AdvisoryLocks, Mode};
 use crate::execute::advisory::ClientCall;
 use crate::execute::{Reply, RunError};
-use crate::pg::sqlstate;
 use crate::relay::Event;
 use crate::sql::{AdvisoryLock, Class, Statement};
-use crate::wire::error_response::ServerError;
-use crate::wire::message::{self, Batch};
-use bytes::Bytes;
-use std::collections::VecDeque;
+use crate::wire::message;
 
 impl Session {
     /// Where waits are not to be served, they are statements like any other.
@@ -66,9 +62,9 @@ impl Session {
             return Ok(FrameOutcome::Continue);
         };
         let block = self.needs_block().await;
-        if !self.seal_and_pass(portal, block).await? {
+        if !self.seal(Some(portal), block).await? {
             self.channel.pass_frame();
-            self.skip_to_sync().await?;
+            self.channel.skip_to_sync().await?;
             return Ok(FrameOutcome::Continue);
         }
         self.interceptor.pipeline_control = None;
@@ -83,52 +79,4 @@ impl Session {
     fn suspends(&self) -> bool {
         self.channel.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
     }
-
-    /// Closes the portal, and ends the pipeline so far by a Sync of our own, whose ReadyForQuery the client never sees; with `block` its
-    /// implicit transaction becomes a block. False: the client has an error.
-    async fn seal_and_pass(&mut self, portal: &str, block: bool) -> Result<bool, BackendLost> {
-        let mut batch = Batch::new();
-        batch.close_portal(portal);
-        // The answers to these: three Close, and Parse, Bind, BEGIN, Close, Close.
-        let mut own = 3;
-        if block {
-            batch.statement("BEGIN", &[]);
-            own += 5;
-        }
-        let executes = self.channel.executes();
-        self.channel.account(b'S');
-        self.channel.set_executes(executes);
-        self.channel.send(batch.sync());
-        let mut held: VecDeque<Bytes> = VecDeque::new();
-        let (mut failed, mut explicit) = (false, false);
-        loop {
-            let frame = self.channel.next_server_frame().await?;
-            let tag = frame.first().copied().unwrap_or_default();
-            match tag {
-                b'Z' => break self.channel.received(tag),
-                // The one notice that BEGIN has, in a block of the client's.
-                b'N' if block && is_in_a_block(&frame) => explicit = true,
-                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
-                _ => held.push_back(frame),
-            }
-            if tag == b'E' {
-                failed = true;
-                self.channel.received(tag);
-            }
-            // What comes last is ours, unless the rest is skipped.
-            let most = if failed { 0 } else { own };
-            while held.len() > most {
-                held.pop_front().into_iter().for_each(|frame| self.channel.send_to_client(&frame));
-            }
-        }
-        if block && !failed {
-            self.owns_block = !explicit;
-            self.interceptor.watch_sync = self.owns_block;
-        }
-        Ok(!failed)
-    }
-}
-
-fn is_in_a_block(notice: &Bytes) -> bool {
-    ServerError::new(notice.clone()).sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION
 }

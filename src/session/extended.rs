@@ -11,7 +11,7 @@ use super::prepared::{PreparedStatement, as_kept};
 use super::simple::{StatementOutcome, TextVerdict, acts, characters};
 use super::string::no_transaction;
 use super::{FrameOutcome, Session};
-use crate::backend::{BackendLost, data_row};
+use crate::backend::{BackendLost, SealOutcome};
 use crate::execute::optimistic::OptimisticOutcome;
 use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
@@ -20,9 +20,8 @@ use crate::plan::optimistic::OptimisticPlan;
 use crate::relay::Event;
 use crate::report::Report;
 use crate::sql::{Class, Statement, TransactionControl, exactly_transaction};
-use crate::wire::error_response::ServerError;
-use crate::wire::message::{self, Batch, FLUSH, put_frame};
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::wire::message::{self, put_frame};
+use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
 
 impl Session {
@@ -224,7 +223,7 @@ impl Session {
         let done_with = (!matches!(statement.class, Class::Transaction(_))).then_some(portal);
         if !self.seal(done_with, block).await? {
             self.channel.pass_frame();
-            self.skip_to_sync().await?;
+            self.channel.skip_to_sync().await?;
             return Ok(FrameOutcome::Continue);
         }
         // The status is fresh now.
@@ -272,7 +271,7 @@ impl Session {
         if matches!(tried, Ok(OptimisticOutcome::ClientFailed)) {
             self.channel.set_client_has_parsed(false);
             self.channel.pass_frame();
-            self.skip_to_sync().await?;
+            self.channel.skip_to_sync().await?;
             return Ok(FrameOutcome::Continue);
         }
         self.channel.take_frame();
@@ -297,7 +296,7 @@ impl Session {
             Err(RunError::ClientGone | RunError::Slow | RunError::Lost) => return Err(BackendLost),
             Err(stop) => {
                 self.send_error(stop)?;
-                self.skip_to_sync().await?;
+                self.channel.skip_to_sync().await?;
             }
         }
         Ok(FrameOutcome::Continue)
@@ -336,13 +335,13 @@ impl Session {
                 self.channel.take_frame();
                 if matches!(self.hushed_begin(statement).await?, StatementOutcome::Failed) {
                     self.owns_block = true;
-                    self.skip_to_sync().await?;
+                    self.channel.skip_to_sync().await?;
                 }
             }
             TransactionControl::Savepoint | TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
                 self.channel.take_frame();
                 self.refuse_outside_block(control, statement).await?;
-                self.skip_to_sync().await?;
+                self.channel.skip_to_sync().await?;
             }
         }
         Ok(FrameOutcome::Continue)
@@ -350,123 +349,23 @@ impl Session {
 
     /// Whether the client's portal is of this statement, and nothing before it in the pipeline has failed.
     async fn would_run(&mut self, statement: &Statement, portal: &str) -> Result<bool, BackendLost> {
-        let text = self.portal_text(portal).await?.flatten();
+        let text = self.channel.portal_text(portal).await?.flatten();
         Ok(text.is_some_and(|text| is_of(statement, &text)))
     }
 
     /// Lets the server answer all that came in the pipeline without its Sync. False: the client has an error.
     pub(super) async fn catch_up(&mut self) -> Result<bool, BackendLost> {
-        Ok(self.portal_text("").await?.is_some() && self.seal(None, false).await?)
+        Ok(self.channel.portal_text("").await?.is_some() && self.seal(None, false).await?)
     }
 
-    /// Asks, amid the client's pipeline, for the text of its portal. A row of our own marks where the client's
-    /// answers end. `None`: one of them is an error, and the server skips to the client's Sync.
-    pub(super) async fn portal_text(&mut self, portal: &str) -> Result<Option<Option<String>>, BackendLost> {
-        const MARK: &str = "pgsluice mark";
-        const SQL: &str = "SELECT (SELECT c.statement FROM pg_catalog.pg_cursors c \
-             WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
-        let mut batch = Batch::new();
-        batch.statement(SQL, &[portal]);
-        self.channel.account(b'P');
-        self.channel.send(batch);
-        self.channel.send_to_server(&FLUSH);
-        let mut held: Vec<Bytes> = Vec::new();
-        let mut found = None;
-        // After our row: CommandComplete and the answers to two Close.
-        let mut left = 3;
-        while left > 0 {
-            let frame = self.channel.next_server_frame().await?;
-            match frame.first().copied().unwrap_or_default() {
-                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
-                _ if found.is_some() => left -= 1,
-                b'1' | b'2' | b'3' => held.push(frame),
-                b'D' if frame.ends_with(MARK.as_bytes()) => {
-                    // The last four are the answers to our Close, Close, Parse and Bind.
-                    let clients = held.len().saturating_sub(4);
-                    held.drain(..clients).for_each(|frame| self.channel.send_to_client(&frame));
-                    let speech = self.channel.speech();
-                    let read = |text: &[u8]| String::from_utf8_lossy(&speech.readable(text)).into_owned();
-                    let row = data_row(&frame[5..], read).unwrap_or_default();
-                    found = Some(row.into_iter().next().flatten());
-                }
-                tag => {
-                    held.drain(..).for_each(|frame| self.channel.send_to_client(&frame));
-                    self.channel.send_to_client(&frame);
-                    self.channel.received(tag);
-                    if tag == b'E' {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// A Sync of our own, whose ReadyForQuery the client never sees. A portal that has had its run is
-    /// closed. With `block` the pipeline's implicit transaction, with what was done in it, first becomes a
-    /// block: BEGIN does just that, amid a pipeline. False: the client has an error.
-    async fn seal(&mut self, portal: Option<&str>, block: bool) -> Result<bool, BackendLost> {
-        let mut batch = Batch::new();
-        if let Some(portal) = portal {
-            batch.close_portal(portal);
-        }
-        if block {
-            batch.statement("BEGIN", &[]);
-        }
-        let executes = self.channel.executes();
-        self.channel.account(b'S');
-        self.channel.set_executes(executes);
-        self.channel.send(batch.sync());
-        let mut failed = false;
-        let mut explicit = false;
-        loop {
-            let frame = self.channel.next_server_frame().await?;
-            let tag = frame.first().copied().unwrap_or_default();
-            self.channel.received(tag);
-            match tag {
-                b'Z' => break,
-                b'N' if block && ServerError::new(frame.clone()).sqlstate() == "25001" => explicit = true,
-                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
-                b'E' => {
-                    failed = true;
-                    self.channel.send_to_client(&frame);
-                }
-                _ => {}
-            }
-        }
-        if block && !failed {
-            self.owns_block = !explicit;
+    /// A Sync of the proxy's, with `block` behind a BEGIN ([`crate::backend::ServerChannel::seal`]). False: the client has an error.
+    pub(super) async fn seal(&mut self, portal: Option<&str>, block: bool) -> Result<bool, BackendLost> {
+        let outcome = self.channel.seal(portal, block).await?;
+        if block && outcome != SealOutcome::Failed {
+            self.owns_block = outcome == SealOutcome::Sealed;
             self.interceptor.watch_sync = self.owns_block;
         }
-        Ok(!failed)
-    }
-
-    /// The server, not the proxy, skips the client's messages up to its Sync: a Bind to a statement that is
-    /// not there makes it do so. Its error is ours.
-    pub(super) async fn skip_to_sync(&mut self) -> Result<(), BackendLost> {
-        let mut bind = BytesMut::new();
-        put_frame(&mut bind, b'B', |b| {
-            b.put_slice(b"\0pgsluice: skipping to Sync after the error before\0");
-            b.put_slice(&[0; 6]);
-        });
-        self.channel.account(b'B');
-        self.channel.send_to_server(&bind);
-        loop {
-            let frame = self.channel.next_server_frame().await?;
-            match frame.first() {
-                Some(b'E') => {
-                    let error = ServerError::new(frame);
-                    if error.is_fatal() {
-                        self.channel.send_to_client(&error.frame);
-                        return Err(BackendLost);
-                    }
-                    self.channel.received(b'E');
-                    return Ok(());
-                }
-                Some(b'S' | b'A' | b'N') => self.channel.send_to_client(&frame),
-                _ => {}
-            }
-        }
+        Ok(outcome != SealOutcome::Failed)
     }
 
     /// A Sync right behind what the proxy has done has nothing to end, and the server has just said how it stands: it needs no

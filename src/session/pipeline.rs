@@ -30,7 +30,7 @@ impl Session {
         if self.interceptor.is_sure(name) || self.interceptor.is_fresh(name) {
             return Ok(Some(bound));
         }
-        let Some(text) = self.portal_text(portal).await?.flatten() else { return Ok(None) };
+        let Some(text) = self.channel.portal_text(portal).await?.flatten() else { return Ok(None) };
         let found = if is_of(&bound.statement, &text) {
             Some(Arc::clone(&bound))
         } else if let TextVerdict::Act(mut statements) = self.judge_text(text.as_bytes()).await {

@@ -34,7 +34,7 @@ impl Session {
         // What the function is called by may be another's.
         self.interceptor.block = None;
         let session = self.unasked();
-        let backend = super::pid_of(self.channel.backend_key());
+        let backend = super::shared::pid_of(self.channel.backend_key());
         self.execution(&session, offset).advisory_lock(lock, &own, backend).await
     }
 

@@ -4,8 +4,7 @@
 //! end the block, or do what a function does; then all is forgotten, which costs no more than the usual way of the next schema change.
 
 use super::Session;
-use super::ddl::shown;
-use super::simple::acts;
+use super::statement::{acts, shown};
 use crate::plan::Limits;
 use crate::plan::block_locks::BlockLocks;
 use crate::plan::optimistic::OptimisticPlan;

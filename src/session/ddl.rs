@@ -3,13 +3,14 @@
 //! Invariant: called only while the backend is idle and nothing is owed to the client.
 
 use super::guarded::GuardOnly;
+use super::statement::shown;
 use super::turn::PlannedRun;
 use super::{Session, Shared};
 use crate::backend::BackendLost;
 use crate::catalog::reading::{FactsNeeded, Question};
 use crate::catalog::tree::ProbeRound;
 use crate::catalog::{Facts, NamesUnknown, RelationRef, SessionFacts, building, query};
-use crate::config::{Mode, Unsafe};
+use crate::config::Mode;
 use crate::execute::advisory::ClientCall;
 use crate::execute::budget::SizeGuess;
 use crate::execute::optimistic::OptimisticOutcome;
@@ -67,7 +68,7 @@ impl Session {
     /// done before.
     pub(super) fn optimistic_in_pipeline(&self, statement: &Statement) -> Option<OptimisticPlan> {
         let (database, role) = self.database_and_role();
-        let leftovers = self.channel.status() == b'I' && self.shared.pending_undos.has_any(database, role);
+        let leftovers = self.channel.status() == b'I' && self.shared.pending_undos().has_any(database, role);
         if leftovers { None } else { self.first(statement) }
     }
 
@@ -170,7 +171,7 @@ impl Session {
         let result = execution.run(plan, told).await;
         if let Some(pending) = execution.state.pending_undo.take() {
             let (database, role) = self.database_and_role();
-            self.shared.pending_undos.keep(database, role, pending);
+            self.shared.pending_undos().keep(database, role, pending);
         }
         match &result {
             // It is planned again.
@@ -198,7 +199,7 @@ impl Session {
         let mut continued = Vec::new();
         let result = self.clear_all_but(statement, &mut continued).await;
         let (database, role) = self.database_and_role();
-        continued.into_iter().for_each(|pending| self.shared.pending_undos.keep(database, role, pending));
+        continued.into_iter().for_each(|pending| self.shared.pending_undos().keep(database, role, pending));
         result
     }
 
@@ -206,7 +207,7 @@ impl Session {
         // Where only ASCII can be said, it is left to another session of the role's.
         while self.channel.status() == b'I' && self.channel.speech().sayable() != Sayable::Ascii {
             let (database, role) = self.database_and_role();
-            let Some(pending) = self.shared.pending_undos.take(database, role) else { break };
+            let Some(pending) = self.shared.pending_undos().take(database, role) else { break };
             if pending.job.as_ref().is_some_and(|job| job.statement == statement.text) {
                 continued.push(pending);
                 continue;
@@ -221,11 +222,11 @@ impl Session {
                     self.channel.notify(&report);
                 }
                 Ok(UndoResult::Later) => {
-                    self.shared.pending_undos.keep(database, role, pending);
+                    self.shared.pending_undos().keep(database, role, pending);
                     break;
                 }
                 Err(stop) => {
-                    self.shared.pending_undos.keep(database, role, pending);
+                    self.shared.pending_undos().keep(database, role, pending);
                     if matches!(&stop, RunError::Server(error) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE)
                     {
                         break;
@@ -260,13 +261,8 @@ impl Session {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        let ddl = &self.shared.config.ddl;
-        Limits {
-            small_table: if self.nothing_is_small() { 0 } else { ddl.small_table },
-            rewrite: self.shared.config.proxy.mode == Mode::Plan,
-            refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
-            refuse_exclude: ddl.exclude == Unsafe::Refuse,
-        }
+        let limits = self.shared.limits();
+        if self.nothing_is_small() { Limits { small_table: 0, ..limits } } else { limits }
     }
 
     /// What is true of the relations that a statement names, and what it would do to them.
@@ -459,14 +455,6 @@ fn guarded_batch<'a>(statements: impl Iterator<Item = &'a str>) -> (Batch, usize
     let before = batch.statements;
     statements.for_each(|sql| batch.statement(sql, &[]));
     (batch, before)
-}
-
-/// A statement for the log: the one place where a client's text gets there. What DO and CALL are given may be secret.
-pub(super) fn shown(statement: &Statement) -> &str {
-    match statement.class {
-        Class::Ddl(_) | Class::ExplainDdl(_) | Class::Newer => &statement.logged,
-        _ => "(text not shown)",
-    }
 }
 
 pub(super) fn elided(plan: &Plan, reports: impl Iterator<Item = Report>) -> Reply {

@@ -8,7 +8,8 @@
 //! commits it at the client's Sync.
 
 use super::prepared::{PreparedStatement, as_kept};
-use super::simple::{StatementOutcome, TextVerdict, acts, characters};
+use super::simple::{StatementOutcome, TextVerdict};
+use super::statement::{acts, characters, is_of, stands_alone};
 use super::string::no_transaction;
 use super::{FrameOutcome, Session};
 use crate::backend::{BackendLost, SealOutcome};
@@ -392,19 +393,9 @@ pub(super) fn prepared_too_much() -> Report {
     .hint("Close prepared statements and portals, or raise prepared_limit in [ddl] of proxy.toml.")
 }
 
-/// Whether the statement is of this text.
-pub(super) fn is_of(statement: &Statement, text: &str) -> bool {
-    text.get(statement.range.clone()) == Some(statement.text.as_str())
-}
-
 /// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.
 fn sole_control(text: &str) -> Option<Statement> {
     let control = exactly_transaction(text.as_bytes())?;
     let range = 0..text.len();
     Some(Statement { range, text: text.to_owned(), logged: String::new(), class: Class::Transaction(control) })
-}
-
-/// Whether it may not stand in a transaction block, nor amid a pipeline.
-pub(super) fn stands_alone(statement: &Statement) -> bool {
-    matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
 }

@@ -4,8 +4,9 @@
 //! stay on the pooled connection. So the statement is run as written, under lock attempts (`execute/guarded.rs`), and the client is
 //! told so once.
 
-use super::ddl::shown;
-use super::{Session, pid_of};
+use super::Session;
+use super::shared::pid_of;
+use super::statement::shown;
 use crate::catalog::may_ask;
 use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
@@ -13,9 +14,6 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
-
-/// Databases and roles that are remembered.
-const MOST: usize = 10_000;
 
 /// What is known of the session's backend and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,8 +33,7 @@ impl Session {
             return Ok(self.guard_only == GuardOnly::Yes);
         }
         let (database, role) = self.database_and_role();
-        let place = (database.to_owned(), role.to_owned());
-        if self.shared.may_plan.contains_key(&place) {
+        if self.shared.may_plan(database, role) {
             self.guard_only = GuardOnly::No;
             return Ok(false);
         }
@@ -66,9 +63,8 @@ impl Session {
             self.only_guard(&not_permitted(&format!("The role may not use {names} of pg_catalog."))).await?;
         } else {
             self.guard_only = GuardOnly::No;
-            if self.shared.may_plan.len() < MOST {
-                self.shared.may_plan.insert(place, ());
-            }
+            let (database, role) = self.database_and_role();
+            self.shared.note_may_plan(database, role);
         }
         Ok(self.guard_only == GuardOnly::Yes)
     }
@@ -76,8 +72,7 @@ impl Session {
     /// A question of the proxy's own was refused: what it put before it in a block is taken back.
     pub(super) async fn refused(&mut self, error: &ServerError) -> Result<(), RunError> {
         let (database, role) = self.database_and_role();
-        let place = (database.to_owned(), role.to_owned());
-        self.shared.may_plan.remove(&place);
+        self.shared.forget_may_plan(database, role);
         if self.channel.status() == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);

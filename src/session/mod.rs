@@ -15,79 +15,28 @@ mod hello;
 mod pipeline;
 mod prepared;
 mod proxy_header;
+mod shared;
 mod simple;
 mod slow;
+mod statement;
 mod string;
 mod together;
 mod turn;
 mod unfinished;
 
-use crate::backend::{CancelRequests, ServerChannel};
-use crate::config::Config;
-use crate::execute::pending_undo::PendingUndos;
-use crate::metrics::Metrics;
-use crate::net::{Arrival, Keepalive, Target};
+pub use self::shared::Shared;
+use crate::backend::ServerChannel;
+use crate::net::Arrival;
 use crate::pg::sqlstate;
 use crate::relay::{Event, Link, Login};
 use crate::report::Report;
-use crate::tls;
 use crate::wire::startup::Parameters;
-use bytes::Bytes;
-use dashmap::DashMap;
 use interceptor::Interceptor;
+use shared::{Registered, Seat};
 use slow::TryHistory;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// What all sessions of a proxy share.
-#[derive(Debug)]
-pub struct Shared {
-    pub config: Config,
-    pub target: Arc<Target>,
-    pub front_tls: tls::Front,
-    pub metrics: Metrics,
-    /// Clients of each address, where there is a limit.
-    seats: DashMap<IpAddr, usize>,
-    /// What plans have left whose backends are gone.
-    pending_undos: PendingUndos,
-    /// Databases and roles that may ask what plans need, without a pooler in between.
-    may_plan: DashMap<(String, String), ()>,
-    /// Backend pid → its session, for CancelRequests that pass through here.
-    cancels: DashMap<i32, Cancellable>,
-}
-
-/// BackendKeyData's body, and what tells the session.
-#[derive(Debug)]
-struct Cancellable {
-    key: Bytes,
-    cancels: Arc<CancelRequests>,
-}
-
-impl Shared {
-    /// # Errors
-    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
-    pub fn new(config: Config) -> Result<Self, tls::Wrong> {
-        let proxy = &config.proxy;
-        let target = Target {
-            address: proxy.backend.clone(),
-            timeout: proxy.connect_timeout,
-            keepalive: Keepalive { idle: proxy.keepalive, user_timeout: proxy.user_timeout },
-            tls: Arc::new(tls::Back::new(config.backend_tls.clone())?),
-        };
-        Ok(Self {
-            target: Arc::new(target),
-            front_tls: tls::Front::new(config.listen_tls.clone())?,
-            metrics: Metrics::default(),
-            seats: DashMap::new(),
-            pending_undos: PendingUndos::default(),
-            may_plan: DashMap::new(),
-            cancels: DashMap::new(),
-            config,
-        })
-    }
-}
 
 /// How far the proxy is from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +68,7 @@ struct Session {
     /// A transaction block that the proxy opened, to keep an implicit transaction together.
     owns_block: bool,
     /// Counted as one of its address, until the session ends.
-    _seat: Option<hello::Seat>,
+    _seat: Option<Seat>,
 }
 
 /// Serves one client to its end.
@@ -309,52 +258,10 @@ async fn drained(drain: &mut watch::Receiver<Drain>) {
     }
 }
 
-/// A session's place in the table of cancels, for as long as it lives.
-struct Registered {
-    shared: Arc<Shared>,
-    /// Of the backend, with its key: another session's backend may get the same pid one day.
-    place: Option<(i32, Bytes)>,
-}
-
-impl Registered {
-    fn new(shared: &Arc<Shared>, channel: &ServerChannel) -> Self {
-        let key = channel.backend_key().clone();
-        let place = pid_of(&key).map(|pid| (pid, key.clone()));
-        if let Some((pid, _)) = place {
-            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
-        }
-        Self { shared: Arc::clone(shared), place }
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        if let Some((pid, key)) = &self.place {
-            self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
-        }
-    }
-}
-
-fn pid_of(key: &Bytes) -> Option<i32> {
-    key.first_chunk::<4>().map(|pid| i32::from_be_bytes(*pid))
-}
-
-impl Shared {
-    /// The session that a CancelRequest is for, and what it has under way: if that is just between two of its
-    /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to
-    /// the last byte, as the server demands it too.
-    fn cancellable(&self, pid: i32, request: &[u8]) -> Option<(Arc<CancelRequests>, u32)> {
-        let found = self.cancels.get(&pid)?;
-        // Every byte is compared, so that the time tells nothing of the key.
-        let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
-        let right = differ == 0 && found.key.len() == request.len();
-        right.then(|| (Arc::clone(&found.cancels), found.cancels.current()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     /// Thousands of clients are idle at any time: what is rare must be boxed.
     #[tokio::test]

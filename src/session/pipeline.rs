@@ -3,9 +3,9 @@
 //! A pipeline that changes the schema and goes on is kept in a block of the proxy's own: what the server refuses in a pipeline is then to
 //! be refused in the words for one. And a name that was given twice means what the server says.
 
-use super::extended::is_of;
 use super::prepared::PreparedStatement;
-use super::simple::{TextVerdict, acts, characters};
+use super::simple::TextVerdict;
+use super::statement::{acts, characters, is_of};
 use super::{FrameOutcome, Session};
 use crate::backend::BackendLost;
 use crate::relay::Event;

@@ -3,13 +3,12 @@
 //! A string of several keeps the meaning of PostgreSQL's implicit transaction: the pieces run in one
 //! transaction block that the proxy opens and commits, and the client gets one ReadyForQuery.
 
-use super::ddl::shown;
+use super::statement::{acts, characters, shown};
 use super::{FrameOutcome, Session};
 use crate::backend::BackendLost;
 use crate::config::{Fallback, Mode};
 use crate::execute::RunError;
 use crate::pg::sqlstate;
-use crate::plan;
 use crate::relay::Event;
 use crate::report::{Report, Severity};
 use crate::sql::{self, Class, Statement};
@@ -362,25 +361,9 @@ impl Session {
     }
 }
 
-/// Whether the proxy has something to do for a statement. What takes no lock that others could wait for is let go.
-pub(super) fn acts(statement: &Statement) -> bool {
-    match &statement.class {
-        Class::Ddl(ddl) => plan::needs_plan(ddl),
-        Class::ExplainDdl(_) | Class::Newer => true,
-        Class::MayHideDdl { names_ddl, swallows } => *names_ddl && !*swallows,
-        Class::AdvisoryLock(_) => true,
-        Class::Transaction(_) | Class::Other => false,
-    }
-}
-
 /// Whether a text that has characters beyond ASCII names the setting that says what they are.
 fn may_change_encoding(text: &[u8]) -> bool {
     !text.is_ascii() && sql::has_word(text, &["client_encoding", "names"])
-}
-
-/// PostgreSQL counts error positions in characters.
-pub(super) fn characters(text: &[u8]) -> usize {
-    String::from_utf8_lossy(text).chars().filter(|c| !speech::goes_on(*c)).count()
 }
 
 /// The lock modes that a statement's forms take, for the log of `observe` mode, which asks the server nothing.

@@ -4,8 +4,8 @@
 //! commits. What nobody acts on goes to the server as it stands, and what the server would refuse in a string it is to refuse here.
 
 use super::Session;
-use super::extended::stands_alone;
-use super::simple::{StatementOutcome, acts, characters};
+use super::simple::StatementOutcome;
+use super::statement::{acts, characters, stands_alone};
 use super::together::BatchTryOutcome;
 use crate::backend::BackendLost;
 use crate::pg::sqlstate;

@@ -5,7 +5,7 @@
 //! its wait, is what it always is.
 
 use super::Session;
-use super::simple::acts;
+use super::statement::acts;
 use crate::backend::BackendLost;
 use crate::execute::RunError;
 use crate::execute::optimistic::{BatchOutcome, NotDoneReason, OptimisticTry};

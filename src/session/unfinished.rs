@@ -4,7 +4,7 @@
 //! continued is the very plan that was begun, on the very table; else a WARNING says why not, and the server its error.
 
 use super::Session;
-use super::ddl::shown;
+use super::statement::shown;
 use super::turn::PlannedRun;
 use crate::catalog::{Facts, RelationRef};
 use crate::config::Mode;

@@ -205,7 +205,7 @@ impl<'a> Greeting<'a> {
 }
 
 /// As PostgreSQL says it.
-pub(crate) fn too_many(setting: &str) -> Report {
+fn too_many(setting: &str) -> Report {
     Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
         .hint(format!("The proxy's limit is {setting} in [proxy] of proxy.toml."))
 }

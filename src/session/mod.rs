@@ -1,39 +1,50 @@
-//! One client from hello to goodbye; the only place that knows all stages.
+//! One client from its first packet to its last; the only place that knows all parts.
 //!
-//! The loop below reads as the list of stages: relay until something needs attention, attend to it,
-//! go on. Invariant: the proxy speaks for the server only when the backend is idle and everything
-//! owed to the client has been put on its way.
+//! [`Session`] owns the parts and puts them together. It keeps true: the proxy speaks for the server only when the backend is idle and
+//! everything owed to the client has been put on its way.
+//!
+//! The stages are: relay until something needs attention; attend to the client's frame; relay on. Attending has stages too: a request comes in
+//! by its protocol; the client's block may let it pass; else it is a schema change; its answer goes out by its protocol.
+//!
+//! - `hello`, `proxy_header`: the first packets. `shared`: what all sessions share.
+//! - `interceptor`, `prepared`: which frames stop the relay. `block`: the client's transaction.
+//! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (what becomes of a text), `statement`, `pipeline`,
+//!   `transaction` (the proxy's own block), `reply`, and say by `outcome` what becomes of the frame.
+//! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
+//! - `aside`: work that takes long.
 
 mod advisory;
 mod aside;
 mod block;
-mod ddl;
+mod change;
 mod extended;
-mod interceptor;
-mod guarded;
 mod hello;
+mod interceptor;
+mod outcome;
 mod pipeline;
 mod prepared;
 mod proxy_header;
+mod reply;
+mod run;
 mod shared;
 mod simple;
-mod slow;
 mod statement;
-mod string;
-mod together;
-mod turn;
-mod unfinished;
+mod text;
+mod transaction;
 
 pub use self::shared::Shared;
+
+use self::change::SchemaChanges;
+use self::extended::{Execute, Extended, prepared_too_much};
+use self::interceptor::Interceptor;
+use self::outcome::{FrameOutcome, SessionEnd};
+use self::shared::{Registered, Seat};
+use self::simple::Simple;
 use crate::backend::ServerChannel;
 use crate::net::Arrival;
 use crate::pg::sqlstate;
 use crate::relay::{Event, Link, Login};
-use crate::report::Report;
-use crate::wire::startup::Parameters;
-use interceptor::Interceptor;
-use shared::{Registered, Seat};
-use slow::TryHistory;
+use crate::report::{Report, Severity};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,25 +59,13 @@ pub enum Drain {
     Now,
 }
 
-/// Whether the session goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrameOutcome {
-    Continue,
-    End,
-}
-
+/// One client, and its backend.
 #[derive(Debug)]
 struct Session {
     shared: Arc<Shared>,
     channel: ServerChannel,
     interceptor: Interceptor,
-    /// Boxed, as it is looked at for the log only.
-    parameters: Box<Parameters>,
-    /// What its first tries have shown. Boxed, as few sessions try any.
-    try_history: Option<Box<TryHistory>>,
-    guard_only: guarded::GuardOnly,
-    /// A transaction block that the proxy opened, to keep an implicit transaction together.
-    owns_block: bool,
+    changes: SchemaChanges,
     /// Counted as one of its address, until the session ends.
     _seat: Option<Seat>,
 }
@@ -98,52 +97,50 @@ impl Session {
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
         let interceptor = Interceptor::new(&shared, &hello.parameters);
-        Self {
-            shared,
-            channel,
-            interceptor,
-            parameters: Box::new(hello.parameters),
-            try_history: None,
-            guard_only: guarded::GuardOnly::default(),
-            owns_block: false,
-            _seat: hello.seat,
-        }
+        let changes = SchemaChanges::new(Arc::clone(&shared), hello.parameters);
+        Self { shared, channel, interceptor, changes, _seat: hello.seat }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
         let limit = self.shared.config.proxy.login_timeout;
-        match Box::pin(tokio::time::timeout(limit, self.login())).await {
-            Ok(FrameOutcome::Continue) => {}
-            Ok(FrameOutcome::End) => return,
+        let end = match Box::pin(tokio::time::timeout(limit, self.login())).await {
+            Ok(Ok(())) => {
+                self.shared.metrics.sessions.add();
+                let _registered = Registered::new(&self.shared, &self.channel);
+                match self.relay(drain).await {
+                    Err(end) => Box::pin(self.end(end)).await,
+                    // The proxy goes away.
+                    Ok(()) => Box::pin(self.goodbye()).await,
+                }
+                return;
+            }
+            Ok(Err(end)) => end,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
-        }
-        self.shared.metrics.sessions.add();
-        let registered = Registered::new(&self.shared, &self.channel);
-        self.relay(drain).await;
-        drop(registered);
+        };
+        Box::pin(self.end(end)).await;
     }
 
     /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
-    async fn login(&mut self) -> FrameOutcome {
+    async fn login(&mut self) -> Result<(), SessionEnd> {
         loop {
-            let event = self.channel.pump_settling(&mut self.interceptor).await;
-            match event {
+            match self.channel.pump_settling(&mut self.interceptor).await {
                 Event::Settled => {
                     self.channel.set_login(Login::Plain);
-                    return FrameOutcome::Continue;
+                    return Ok(());
                 }
                 // No frame is looked at before the session is ready.
                 Event::Frame => self.channel.pass_frame(),
-                other => return self.end(other).await,
+                other => return Err(SessionEnd::Event(other)),
             }
         }
     }
 
-    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) {
+    /// Relays, and attends to what needs attention. Comes back when the proxy goes away.
+    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         loop {
             let draining = *drain.borrow_and_update();
-            if draining == Drain::Now || (draining == Drain::Idle && self.is_idle()) {
-                return Box::pin(self.goodbye()).await;
+            if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
+                return Ok(());
             }
             let event = tokio::select! {
                 biased;
@@ -156,34 +153,52 @@ impl Session {
                 } => event,
                 _ = drain.changed() => continue,
             };
-            let flow = match event {
-                // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
-                Event::Frame => self.attend_until(drain).await,
-                Event::Settled => FrameOutcome::Continue,
-                other => Box::pin(self.end(other)).await,
-            };
-            if flow == FrameOutcome::End {
-                return;
+            match event {
+                Event::Frame => self.attend_until(drain).await?,
+                Event::Settled => {}
+                other => return Err(SessionEnd::Event(other)),
             }
         }
     }
 
     /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
-    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> FrameOutcome {
+    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
+        // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
         let mut attending = Box::pin(self.attend());
         tokio::select! {
-            flow = &mut attending => return flow,
+            result = &mut attending => return result,
             () = drained(drain) => {}
         }
         cancels.requests().cancel(cancels.requests().current());
         cancels.cancel_work(&key);
-        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(FrameOutcome::End)
+        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Err(SessionEnd::TakesTooLong))
     }
 
-    fn is_idle(&self) -> bool {
-        self.channel.status() == b'I' && self.channel.owes() == 0 && !self.channel.is_unsynced()
+    /// One frame of the client's that needs a look: it is answered, or goes to the server as it came.
+    async fn attend(&mut self) -> Result<(), SessionEnd> {
+        let header = self.channel.peek_header().ok_or_else(SessionEnd::without_frame)?;
+        self.channel.cancels().requests().begin();
+        let Self { shared, channel, interceptor, changes, .. } = self;
+        let outcome = match header.tag {
+            b'Q' => Simple { channel, interceptor, changes, shared }.query().await?,
+            b'P' => Extended { channel, interceptor, changes, shared }.parse().await?,
+            b'S' => Extended { channel, interceptor, changes, shared }.sync().await?,
+            b'E' => match Execute::begin(Extended { channel, interceptor, changes, shared }) {
+                Some((execute, bound)) => execute.attend(bound).await?,
+                None => FrameOutcome::Pass,
+            },
+            // The relay stops at a Bind only where the client is to be refused.
+            b'B' => return Err(SessionEnd::Refused(prepared_too_much())),
+            _ => FrameOutcome::Pass,
+        };
+        if outcome == FrameOutcome::Pass {
+            self.channel.pass_frame();
+        }
+        // The server delivers notifications between two commands of the client's, not amid one.
+        self.channel.send_notifications();
+        Ok(())
     }
 
     /// The proxy goes away: the client is told as the server would tell it.
@@ -203,40 +218,24 @@ impl Session {
         self.close().await;
     }
 
-    /// One frame of the client's that needs a look.
-    async fn attend(&mut self) -> FrameOutcome {
-        let Some(header) = self.channel.peek_header() else { return FrameOutcome::End };
-        self.channel.cancels().requests().begin();
-        let flow = match header.tag {
-            b'Q' => self.query().await,
-            b'P' => self.parse().await,
-            b'E' => self.execute().await,
-            b'S' => self.sync().await,
-            b'B' => self.refuse_session(&extended::prepared_too_much()).await,
-            _ => {
-                self.channel.pass_frame();
-                FrameOutcome::Continue
+    /// Ends the session.
+    async fn end(&mut self, end: SessionEnd) {
+        match end {
+            SessionEnd::TakesTooLong => {}
+            SessionEnd::Refused(report) => {
+                self.shared.metrics.ddl_refused.add();
+                self.last_word(&Report { severity: Severity::Fatal, ..report }).await;
             }
-        };
-        // The server delivers notifications between two commands of the client's, not amid one.
-        self.channel.send_notifications();
-        flow
-    }
-
-    /// An event that ends the session.
-    async fn end(&mut self, event: Event) -> FrameOutcome {
-        match event {
-            Event::Broken { front: true, what } => {
+            SessionEnd::Event(Event::Broken { front: true, what }) => {
                 tracing::info!(what, "a client broke the protocol");
                 self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await;
             }
-            Event::Broken { front: false, what } => {
+            SessionEnd::Event(Event::Broken { front: false, what }) => {
                 tracing::warn!(what, "the server broke the protocol");
                 self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, format!("from the server: {what}"))).await;
             }
-            Event::BackendClosed | Event::FrontendGone | Event::Frame | Event::Settled => self.close().await,
+            SessionEnd::Event(_) => self.close().await,
         }
-        FrameOutcome::End
     }
 
     /// Gives the client what is still on its way, for a short while.

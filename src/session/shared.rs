@@ -1,11 +1,12 @@
 //! What all sessions of a proxy share.
 //!
-//! It owns the configuration, the counters, and four tables: clients by address, sessions by backend for cancels, undo that is pending, and
+//! It owns the configuration, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels, undo that is pending, and
 //! the roles that are known to be allowed to ask what plans need. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
 //! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.
 
+use super::aside::Aside;
 use crate::backend::{CancelRequests, ServerChannel};
 use crate::config::{Config, Mode, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
@@ -32,6 +33,7 @@ pub struct Shared {
     seats: DashMap<IpAddr, usize>,
     /// Backend pid → its session.
     cancels: DashMap<i32, Cancellable>,
+    aside: Aside,
     /// What plans have left whose backends are gone.
     pending_undos: PendingUndos,
     /// Databases and roles that may ask what plans need, without a pooler in between.
@@ -55,6 +57,7 @@ impl Shared {
             metrics: Metrics::default(),
             seats: DashMap::new(),
             cancels: DashMap::new(),
+            aside: Aside::default(),
             pending_undos: PendingUndos::default(),
             planning_roles: DashMap::new(),
             config,
@@ -70,6 +73,11 @@ impl Shared {
             refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
             refuse_exclude: ddl.exclude == Unsafe::Refuse,
         }
+    }
+
+    /// The places for work that takes long.
+    pub(super) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     /// What plans have left whose backends are gone.

@@ -45,6 +45,7 @@ use crate::net::Arrival;
 use crate::pg::sqlstate;
 use crate::relay::{Event, Link, Login};
 use crate::report::{Report, Severity};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -103,21 +104,16 @@ impl Session {
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
         let limit = self.shared.config.proxy.login_timeout;
-        let end = match Box::pin(tokio::time::timeout(limit, self.login())).await {
-            Ok(Ok(())) => {
-                self.shared.metrics.sessions.add();
-                let _registered = Registered::new(&self.shared, &self.channel);
-                match self.relay(drain).await {
-                    Err(end) => Box::pin(self.end(end)).await,
-                    // The proxy goes away.
-                    Ok(()) => Box::pin(self.goodbye()).await,
-                }
-                return;
-            }
-            Ok(Err(end)) => end,
+        match Box::pin(tokio::time::timeout(limit, self.login())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(end)) => return Box::pin(self.end(end)).await,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
-        };
+        }
+        self.shared.metrics.sessions.add();
+        let registered = Registered::new(&self.shared, &self.channel);
+        let end = self.relay(drain).await;
         Box::pin(self.end(end)).await;
+        drop(registered);
     }
 
     /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
@@ -135,12 +131,12 @@ impl Session {
         }
     }
 
-    /// Relays, and attends to what needs attention. Comes back when the proxy goes away.
-    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
+    /// Relays, and attends to what needs attention, until the session ends.
+    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> SessionEnd {
         loop {
             let draining = *drain.borrow_and_update();
             if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
-                return Ok(());
+                return SessionEnd::Drained;
             }
             let event = tokio::select! {
                 biased;
@@ -154,9 +150,14 @@ impl Session {
                 _ = drain.changed() => continue,
             };
             match event {
-                Event::Frame => self.attend_until(drain).await?,
+                Event::Frame => {
+                    // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
+                    if let Err(end) = Box::pin(self.attend_until(drain)).await {
+                        return end;
+                    }
+                }
                 Event::Settled => {}
-                other => return Err(SessionEnd::Event(other)),
+                other => return SessionEnd::Event(other),
             }
         }
     }
@@ -165,8 +166,7 @@ impl Session {
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
-        // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
-        let mut attending = Box::pin(self.attend());
+        let mut attending = pin!(self.attend());
         tokio::select! {
             result = &mut attending => return result,
             () = drained(drain) => {}
@@ -190,7 +190,7 @@ impl Session {
                 None => FrameOutcome::Pass,
             },
             // The relay stops at a Bind only where the client is to be refused.
-            b'B' => return Err(SessionEnd::Refused(prepared_too_much())),
+            b'B' => return Err(SessionEnd::refused(prepared_too_much())),
             _ => FrameOutcome::Pass,
         };
         if outcome == FrameOutcome::Pass {
@@ -199,15 +199,6 @@ impl Session {
         // The server delivers notifications between two commands of the client's, not amid one.
         self.channel.send_notifications();
         Ok(())
-    }
-
-    /// The proxy goes away: the client is told as the server would tell it.
-    async fn goodbye(&mut self) {
-        self.last_word(
-            &Report::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-                .detail("The proxy is shutting down."),
-        )
-        .await;
     }
 
     /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
@@ -222,9 +213,15 @@ impl Session {
     async fn end(&mut self, end: SessionEnd) {
         match end {
             SessionEnd::TakesTooLong => {}
+            // The client is told as the server would tell it.
+            SessionEnd::Drained => {
+                let what = "terminating connection due to administrator command";
+                let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail("The proxy is shutting down.");
+                self.last_word(&report).await;
+            }
             SessionEnd::Refused(report) => {
                 self.shared.metrics.ddl_refused.add();
-                self.last_word(&Report { severity: Severity::Fatal, ..report }).await;
+                self.last_word(&Report { severity: Severity::Fatal, ..*report }).await;
             }
             SessionEnd::Event(Event::Broken { front: true, what }) => {
                 tracing::info!(what, "a client broke the protocol");

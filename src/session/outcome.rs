@@ -20,12 +20,18 @@ pub(super) enum FrameOutcome {
 pub(super) enum SessionEnd {
     Event(Event),
     /// The client is refused something, and the error could not be put in its place among the server's answers.
-    Refused(Report),
+    Refused(Box<Report>),
+    /// The proxy goes away, and the session is at rest or is to end at once.
+    Drained,
     /// The proxy stops, and the work at hand has not come to its end in time.
     TakesTooLong,
 }
 
 impl SessionEnd {
+    pub(super) fn refused(report: Report) -> Self {
+        Self::Refused(Box::new(report))
+    }
+
     /// The frame to attend to is not there.
     pub(super) fn without_frame() -> Self {
         Self::Event(Event::FrontendGone)

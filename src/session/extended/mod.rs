@@ -58,7 +58,7 @@ impl Extended<'_> {
         let mut statements = match judge(self.channel, self.shared, &text).await {
             TextVerdict::Relay(statements) => return self.parse_relayed(&name, statements),
             TextVerdict::Act(statements) => statements,
-            TextVerdict::Refuse(report) => return Err(SessionEnd::Refused(report)),
+            TextVerdict::Refuse(report) => return Err(SessionEnd::refused(report)),
         };
         // More than one statement is the server's to refuse.
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else { return Ok(FrameOutcome::Pass) };
@@ -95,7 +95,7 @@ impl Extended<'_> {
 
     /// Remembers a statement that the proxy stops at.
     fn prepare(&mut self, name: &[u8], statement: PreparedStatement) -> Result<(), SessionEnd> {
-        if self.interceptor.prepare(name, statement) { Ok(()) } else { Err(SessionEnd::Refused(prepared_too_much())) }
+        if self.interceptor.prepare(name, statement) { Ok(()) } else { Err(SessionEnd::refused(prepared_too_much())) }
     }
 
     /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.

@@ -35,7 +35,7 @@ impl Simple<'_> {
     /// Attends to a Query.
     pub(super) async fn query(&mut self) -> Result<FrameOutcome, SessionEnd> {
         if self.interceptor.stopped_at_oversize() {
-            return Err(SessionEnd::Refused(too_large()));
+            return Err(SessionEnd::refused(too_large()));
         }
         loop {
             let speech = self.channel.speech();
@@ -177,7 +177,7 @@ impl Simple<'_> {
     /// An error of the proxy's in place of the whole string.
     async fn refuse(&mut self, report: Report) -> Result<FrameOutcome, SessionEnd> {
         if !self.can_answer() {
-            return Err(SessionEnd::Refused(report));
+            return Err(SessionEnd::refused(report));
         }
         if !settle(self.channel).await? {
             return Ok(FrameOutcome::Handled);

@@ -5,6 +5,7 @@
 //! - `cancel`: CancelRequests, the client's and the proxy's own.
 //! - `answer`: what a batch of statements brought.
 //! - `notices`: notices of the client's statement, on their way to the client while it runs.
+//! - `pipeline`: what the proxy asks amid a pipeline of the client's.
 //! - `words`: questions about names, in whatever encodings the session has.
 
 mod answer;
@@ -12,9 +13,11 @@ mod cancel;
 mod channel;
 mod client;
 mod notices;
+mod pipeline;
 mod words;
 
 pub use self::answer::{Answer, data_row};
 pub use self::cancel::{CancelRequests, Cancels, cancel};
 pub use self::channel::ServerChannel;
+pub use self::pipeline::SealOutcome;
 pub use crate::relay::BackendLost;

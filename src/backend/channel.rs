@@ -297,65 +297,13 @@ impl ServerChannel {
         self.read_on(Answer::default(), visible, progress).await
     }
 
-    /// As [`ServerChannel::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
-    /// without a Sync in between: where that fails, nothing of the batch, which begins as [`Batch::behind`], is done.
-    /// `None`: so it was; the client has the error.
+    /// Reads the rest of an answer that has begun.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
-    pub async fn ask_in_pipeline(
-        &mut self,
-        batch: Batch,
-        visible: Option<usize>,
-    ) -> Result<Option<Answer>, BackendLost> {
-        self.link.account(b'S');
-        self.send(batch.sync());
-        let answer = match self.read_until_own_answer().await? {
-            Some(begun) => {
-                let (_never, mut silent) = mpsc::channel(1);
-                Some(self.read_on(begun, visible.as_slice(), &mut silent).await?)
-            }
-            None => None,
-        };
-        self.link.owed.received(b'Z');
-        Ok(answer)
-    }
-
-    /// Passes on the answers to the client's messages, up to the end of our first statement, with which our answer begins: before it
-    /// nothing was executed, so it is the first that is complete. `None`: one of them is an error, and the server has skipped all up to
-    /// our Sync.
-    async fn read_until_own_answer(&mut self) -> Result<Option<Answer>, BackendLost> {
-        /// The answers to what a batch begins with: three Close, and Parse and Bind of its first statement.
-        const OWN: [u8; 5] = *b"33312";
-        let mut held: Vec<Bytes> = Vec::new();
-        let mut failed = false;
-        loop {
-            let frame = self.next_server_frame().await?;
-            match frame.first().copied().unwrap_or_default() {
-                b'Z' if failed => return Ok(None),
-                b'A' => self.hold_notification(&frame),
-                b'S' | b'N' => self.link.send_to_client(&frame),
-                b'1' | b'2' | b'3' => held.push(frame),
-                b'C' => {
-                    let clients = held.len().saturating_sub(OWN.len());
-                    held.drain(..clients).for_each(|frame| self.link.send_to_client(&frame));
-                    return Ok(Some(Answer { parsed: 1, done: 1, ..Answer::default() }));
-                }
-                tag => {
-                    let mut clients = held.len();
-                    if tag == b'E' {
-                        failed = true;
-                        self.link.owed.received(tag);
-                        // Nothing but a cancel can strike our own part.
-                        if ServerError::new(frame.clone()).sqlstate() == sqlstate::QUERY_CANCELED {
-                            clients -= own_at_the_end(&held, &OWN);
-                        }
-                    }
-                    held.drain(..).take(clients).for_each(|frame| self.link.send_to_client(&frame));
-                    self.link.send_to_client(&frame);
-                }
-            }
-        }
+    pub(super) async fn read_rest(&mut self, begun: Answer, visible: Option<usize>) -> Result<Answer, BackendLost> {
+        let (_never, mut silent) = mpsc::channel(1);
+        self.read_on(begun, visible.as_slice(), &mut silent).await
     }
 
     /// Reads the rest of an answer. Of a backend that is lost the rows are kept.
@@ -475,10 +423,4 @@ impl ServerChannel {
         let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));
         Report { message: words(&report.message), detail, hint, ..report.clone() }
     }
-}
-
-/// How many of the frames, at their end, are as the first of our own answers are.
-fn own_at_the_end(held: &[Bytes], own: &[u8]) -> usize {
-    let tags: Vec<u8> = held.iter().filter_map(|frame| frame.first().copied()).collect();
-    (0..=own.len()).rev().find(|count| tags.ends_with(&own[..*count])).unwrap_or_default()
 }

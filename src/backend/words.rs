@@ -63,6 +63,20 @@ impl ServerChannel {
         }
     }
 
+    /// Takes back what a question that has failed has left in the client's block: its savepoint, and the failed state.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn roll_back_question(&mut self) -> Result<(), BackendLost> {
+        if self.link.status == b'E' {
+            let mut batch = Batch::new();
+            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            self.ask(batch, None).await?;
+        }
+        Ok(())
+    }
+
     fn encoded<'a>(&self, sql: &'a str) -> Cow<'a, str> {
         if self.link.speech.sayable() == Sayable::All {
             return Cow::Borrowed(sql);

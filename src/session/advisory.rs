@@ -1,135 +1,27 @@
-//! The client waits for an advisory lock of its own: `execute/advisory.rs` does it for it.
+//! A call of the client's that waits for an advisory lock. `execute/advisory.rs` waits in its place.
 //!
-//! Invariant: a portal that waits would hold a snapshot. So it is closed as long as the wait lasts, and bound anew, as the client has
-//! bound it, when the lock is to be had.
+//! It owns nothing. It keeps true: what is known of the client's block is forgotten, as the function may be called by another's name.
 
-use super::{FrameOutcome, Session};
-use crate::backend::BackendLost;
-use crate::config::{AdvisoryLocks, Mode};
-use crate::execute::advisory;
-use crate::execute::advisory::ClientCall;
+use super::block::Block;
+use super::run::{facts_without_questions, run_context};
+use super::shared::{Shared, pid_of};
+use crate::backend::ServerChannel;
+use crate::execute::advisory::{self, ClientCall};
+use crate::execute::context::SizeGuess;
 use crate::execute::{Reply, RunError};
-use crate::pg::sqlstate;
-use crate::relay::Event;
-use crate::sql::{AdvisoryLock, Class, Statement};
-use crate::wire::error_response::ServerError;
-use crate::wire::message::{self, Batch};
-use bytes::Bytes;
-use std::collections::VecDeque;
+use crate::sql::AdvisoryLock;
 
-impl Session {
-    /// Where waits are not to be served, they are statements like any other.
-    pub(super) fn as_wanted(&self, mut statements: Vec<Statement>) -> Vec<Statement> {
-        let config = &self.shared.config;
-        if config.proxy.mode == Mode::Observe || config.locks.advisory_locks == AdvisoryLocks::Relay {
-            let waits = |statement: &&mut Statement| matches!(statement.class, Class::AdvisoryLock(_));
-            statements.iter_mut().filter(waits).for_each(|statement| statement.class = Class::Other);
-        }
-        statements
-    }
-
-    /// The reply is not on its way yet.
-    pub(super) async fn advisory_lock(
-        &mut self,
-        lock: &AdvisoryLock,
-        own: ClientCall<'_>,
-        offset: usize,
-    ) -> Result<Reply, RunError> {
-        self.look_at_block();
-        // What the function is called by may be another's.
-        self.interceptor.block = None;
-        let session = self.unasked();
-        let backend = super::pid_of(self.channel.backend_key());
-        advisory::advisory_lock(&mut self.context(&session, offset), lock, &own, backend).await
-    }
-
-    /// What Parse says of the parameters, where it is to be known; the frame is still there.
-    pub(super) fn parameter_types(&self, statement: &Statement) -> Vec<u8> {
-        let waits = matches!(statement.class, Class::AdvisoryLock(_));
-        let types = self.channel.peek_frame().filter(|_| waits);
-        types.and_then(|(_, body)| message::parameter_types(body)).map(<[u8]>::to_vec).unwrap_or_default()
-    }
-
-    /// In place of the portal's Execute.
-    pub(super) async fn execute_advisory_lock(
-        &mut self,
-        lock: &AdvisoryLock,
-        types: &[u8],
-        portal: &str,
-    ) -> Result<FrameOutcome, BackendLost> {
-        match self.channel.settle(false).await {
-            Event::Settled => {}
-            other => return Ok(self.end(other).await),
-        }
-        let bind = self.interceptor.bind_of(portal.as_bytes()).filter(|_| !self.suspends());
-        let Some((bind, true)) = bind.map(|bind| (bind, self.channel.owed_is_certain())) else {
-            self.channel.pass_frame();
-            return Ok(FrameOutcome::Continue);
-        };
-        let block = self.needs_block().await;
-        if !self.seal_and_pass(portal, block).await? {
-            self.channel.pass_frame();
-            self.skip_to_sync().await?;
-            return Ok(FrameOutcome::Continue);
-        }
-        self.interceptor.pipeline_control = None;
-        let Some(execute) = self.channel.take_frame() else { return Ok(FrameOutcome::End) };
-        self.interceptor.forget_portal(portal.as_bytes());
-        let own = ClientCall::Bound { types, bind: &bind, execute: &execute };
-        let result = self.advisory_lock(lock, own, 0).await;
-        self.executed(result).await
-    }
-
-    /// Execute wants one row, of one: the server would keep the portal for the next one.
-    fn suspends(&self) -> bool {
-        self.channel.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
-    }
-
-    /// Closes the portal, and ends the pipeline so far by a Sync of our own, whose ReadyForQuery the client never sees; with `block` its
-    /// implicit transaction becomes a block. False: the client has an error.
-    async fn seal_and_pass(&mut self, portal: &str, block: bool) -> Result<bool, BackendLost> {
-        let mut batch = Batch::new();
-        batch.close_portal(portal);
-        // The answers to these: three Close, and Parse, Bind, BEGIN, Close, Close.
-        let mut own = 3;
-        if block {
-            batch.statement("BEGIN", &[]);
-            own += 5;
-        }
-        let executes = self.channel.executes();
-        self.channel.account(b'S');
-        self.channel.set_executes(executes);
-        self.channel.send(batch.sync());
-        let mut held: VecDeque<Bytes> = VecDeque::new();
-        let (mut failed, mut explicit) = (false, false);
-        loop {
-            let frame = self.channel.next_server_frame().await?;
-            let tag = frame.first().copied().unwrap_or_default();
-            match tag {
-                b'Z' => break self.channel.received(tag),
-                // The one notice that BEGIN has, in a block of the client's.
-                b'N' if block && is_in_a_block(&frame) => explicit = true,
-                b'S' | b'A' | b'N' => self.channel.send_to_client(&frame),
-                _ => held.push_back(frame),
-            }
-            if tag == b'E' {
-                failed = true;
-                self.channel.received(tag);
-            }
-            // What comes last is ours, unless the rest is skipped.
-            let most = if failed { 0 } else { own };
-            while held.len() > most {
-                held.pop_front().into_iter().for_each(|frame| self.channel.send_to_client(&frame));
-            }
-        }
-        if block && !failed {
-            self.owns_block = !explicit;
-            self.interceptor.watch_sync = self.owns_block;
-        }
-        Ok(!failed)
-    }
-}
-
-fn is_in_a_block(notice: &Bytes) -> bool {
-    ServerError::new(notice.clone()).sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION
+/// Waits for the lock. The reply is not on its way yet.
+pub(super) async fn wait_for_lock(
+    channel: &mut ServerChannel,
+    block: &mut Block,
+    shared: &Shared,
+    (lock, call): (&AdvisoryLock, ClientCall<'_>),
+    offset: usize,
+) -> Result<Reply, RunError> {
+    block.forget();
+    let session = facts_without_questions(channel);
+    let backend = pid_of(channel.backend_key());
+    let context = &mut run_context(channel, shared, &session, offset, SizeGuess::Any);
+    advisory::advisory_lock(context, lock, &call, backend).await
 }

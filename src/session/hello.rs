@@ -4,7 +4,8 @@
 //! to its end and not beyond, so that no byte of plain text is at hand when a handshake begins; each kind
 //! of encryption is asked for once, as in PostgreSQL.
 
-use super::{Shared, pid_of, proxy_header};
+use super::proxy_header;
+use super::shared::{Seat, Shared};
 use crate::backend;
 use crate::config::ListenTlsMode;
 use crate::net::{self, Arrival, Stream};
@@ -12,7 +13,6 @@ use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::wire::reply;
 use crate::wire::startup::{self, First, Parameters};
-use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -205,44 +205,16 @@ impl<'a> Greeting<'a> {
 }
 
 /// As PostgreSQL says it.
-pub(crate) fn too_many(setting: &str) -> Report {
+fn too_many(setting: &str) -> Report {
     Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
         .hint(format!("The proxy's limit is {setting} in [proxy] of proxy.toml."))
-}
-
-/// The place of one of the clients that an address may have, taken until it is dropped.
-#[derive(Debug)]
-pub(super) struct Seat {
-    shared: Arc<Shared>,
-    address: IpAddr,
-}
-
-impl Seat {
-    fn new(shared: &Arc<Shared>, address: IpAddr, limit: usize) -> Option<Self> {
-        let mut count = shared.seats.entry(address).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        drop(count);
-        Some(Self { shared: Arc::clone(shared), address })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(mut count) = self.shared.seats.get_mut(&self.address) {
-            *count -= 1;
-        }
-        self.shared.seats.remove_if(&self.address, |_, count| *count == 0);
-    }
 }
 
 /// Goes to the server as it came, over a connection of its own; the client's is closed when the server closed that.
 async fn cancel(shared: &Arc<Shared>, packet: &[u8]) {
     shared.metrics.cancel_requests.add();
     let request = packet.get(8..).unwrap_or_default();
-    let under_way = pid_of(&Bytes::copy_from_slice(request)).and_then(|pid| shared.cancellable(pid, request));
+    let under_way = shared.cancellable(request);
     let on_its_way = under_way.as_ref().map(|(cancels, _)| cancels.send());
     if let Err(error) = backend::cancel(&shared.target, packet).await {
         tracing::warn!(%error, "a cancel request did not reach the server");

@@ -8,7 +8,7 @@ use super::block::Block;
 use super::prepared::{PreparedStatement, PreparedStatements};
 use crate::config::{Fallback, Mode};
 use crate::relay::{FrameAction, Inspect};
-use crate::sql::{TransactionControl, exactly_transaction, may_carry_ddl};
+use crate::sql::{exactly_transaction, may_carry_ddl};
 use crate::wire::message;
 use crate::wire::startup::Parameters;
 use std::sync::Arc;
@@ -21,14 +21,10 @@ pub(super) struct Interceptor {
     limit: u32,
     /// What the client has prepared and the proxy must act on when it is executed.
     prepared: Option<Box<PreparedStatements>>,
-    /// The block that the client is in, where that is known.
-    pub(super) block: Option<Box<Block>>,
-    /// The proxy opened a transaction block for the client's pipeline: its Sync must be seen.
-    pub(super) watch_sync: bool,
-    /// The last transaction control that was parsed since the last Sync.
-    pub(super) pipeline_control: Option<TransactionControl>,
-    /// A text too large to inspect stopped the relay, as the operator wants.
-    pub(super) oversize: bool,
+    /// The client's transaction, which every frame is shown to.
+    block: Block,
+    /// A text too large to inspect has stopped the relay, as the operator wants.
+    oversize: bool,
 }
 
 impl Interceptor {
@@ -39,11 +35,23 @@ impl Interceptor {
             blind: config.proxy.mode == Mode::Relay || parameters.replication,
             limit: u32::try_from(config.ddl.inspect_limit).unwrap_or(u32::MAX),
             prepared: None,
-            block: None,
-            watch_sync: false,
-            pipeline_control: None,
+            block: Block::default(),
             oversize: false,
         }
+    }
+
+    /// The client's transaction.
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    pub(super) fn block_mut(&mut self) -> &mut Block {
+        &mut self.block
+    }
+
+    /// Whether a text too large to inspect has stopped the relay.
+    pub(super) fn stopped_at_oversize(&self) -> bool {
+        self.oversize
     }
 
     /// The client parsed a statement to act on. False: it has prepared more than the operator lets it.
@@ -121,7 +129,7 @@ impl Interceptor {
 
     /// A Sync of the client's passes, or is answered.
     pub(super) fn synced(&mut self) {
-        self.pipeline_control = None;
+        self.block.forget_control();
         self.end_pipeline();
     }
 
@@ -130,24 +138,13 @@ impl Interceptor {
         if let Some(prepared) = &mut self.prepared {
             prepared.next_pipeline();
         }
-        if let Some(block) = &mut self.block {
-            block.synced();
-        }
-    }
-
-    /// Only a block all of whose messages are understood is believed in.
-    fn in_block(&mut self, understood: impl FnOnce(&mut Block, Option<&PreparedStatements>) -> bool) {
-        let prepared = self.prepared.as_deref();
-        if self.block.as_mut().is_some_and(|block| !understood(block, prepared)) {
-            self.block = None;
-        }
+        self.block.saw_end_of_pipeline();
     }
 
     /// Whether to stop there, since the client is to be refused.
     fn bind(&mut self, body: &[u8]) -> bool {
-        self.in_block(|block, prepared| {
-            block.bound(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)))
-        });
+        let prepared = self.prepared.as_deref();
+        self.block.saw_bind(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)));
         let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return false };
         prepared.bind(portal, name, body);
         !self.within_limit()
@@ -170,11 +167,10 @@ impl Interceptor {
             return true;
         }
         self.parsed_other(name);
-        self.in_block(|block, _| block.parsed(name) && block.held.passes_text(text));
         let control = exactly_transaction(text);
-        self.pipeline_control = control.or(self.pipeline_control);
+        self.block.saw_parse(name, text, control);
         // In a block of the proxy's it does not mean what the server would make of it.
-        self.watch_sync && control.is_some()
+        self.block.ends_at_sync() && control.is_some()
     }
 }
 
@@ -183,12 +179,10 @@ impl Inspect for Interceptor {
         match tag {
             _ if self.blind => FrameAction::Pass,
             b'Q' | b'P' => FrameAction::Open,
-            b'B' | b'E' | b'C' if self.prepared.is_some() || self.block.is_some() => FrameAction::Open,
-            b'S' if self.watch_sync => FrameAction::Stop,
-            b'S' if self.pipeline_control.is_some() || self.prepared.is_some() || self.block.is_some() => {
-                FrameAction::Open
-            }
-            b'F' if self.block.is_some() => FrameAction::Open,
+            b'B' | b'E' | b'C' if self.prepared.is_some() || self.block.is_followed() => FrameAction::Open,
+            b'S' if self.block.ends_at_sync() => FrameAction::Stop,
+            b'S' if self.prepared.is_some() || self.block.sees_sync() => FrameAction::Open,
+            b'F' if self.block.is_followed() => FrameAction::Open,
             _ => FrameAction::Pass,
         }
     }
@@ -197,28 +191,28 @@ impl Inspect for Interceptor {
         match tag {
             b'Q' => {
                 self.end_pipeline();
-                let Some(text) = message::query(body) else { return self.watch_sync };
-                let ddl = may_carry_ddl(text);
-                self.in_block(|block, _| ddl || block.held.passes_text(text));
-                return self.watch_sync || ddl;
+                let Some(text) = message::query(body) else { return self.block.ends_at_sync() };
+                let stops = may_carry_ddl(text);
+                self.block.saw_query(text, stops);
+                return self.block.ends_at_sync() || stops;
             }
             b'P' => return self.parse(body),
             b'E' => {
                 let stops = message::execute(body).is_some_and(|name| self.portal(name).is_some());
-                self.in_block(|block, _| stops || block.knows(body));
+                self.block.saw_execute(body, stops);
                 return stops;
             }
             b'B' => return self.bind(body),
             b'C' => self.close_named(body),
             b'S' => self.synced(),
-            b'F' => self.block = None,
+            b'F' => self.block.forget(),
             _ => {}
         }
         false
     }
 
     fn oversize(&mut self, tag: u8, _: u32) -> bool {
-        self.block = None;
+        self.block.forget();
         // Bind may be as large as its parameters; only a text can carry DDL.
         if !matches!(tag, b'Q' | b'P') {
             return false;

@@ -1,93 +1,54 @@
-//! One client from hello to goodbye; the only place that knows all stages.
+//! One client from its first packet to its last; the only place that knows all parts.
 //!
-//! The loop below reads as the list of stages: relay until something needs attention, attend to it,
-//! go on. Invariant: the proxy speaks for the server only when the backend is idle and everything
-//! owed to the client has been put on its way.
+//! [`Session`] owns the parts and puts them together. It keeps true: the proxy speaks for the server only when the backend is idle and
+//! everything owed to the client has been put on its way.
+//!
+//! The stages are: relay until something needs attention; attend to the client's frame; relay on. Attending has stages too: a request comes in
+//! by its protocol; the client's block may let it pass; else it is a schema change; its answer goes out by its protocol.
+//!
+//! - `hello`, `proxy_header`: the first packets. `shared`: what all sessions share.
+//! - `interceptor`, `prepared`: which frames stop the relay. `block`: the client's transaction.
+//! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (what becomes of a text), `statement`, `pipeline`,
+//!   `transaction` (the proxy's own block), `reply`, and say by `outcome` what becomes of the frame.
+//! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
+//! - `aside`: work that takes long.
 
 mod advisory;
 mod aside;
 mod block;
-mod ddl;
+mod change;
 mod extended;
-mod interceptor;
-mod guarded;
 mod hello;
+mod interceptor;
+mod outcome;
 mod pipeline;
 mod prepared;
 mod proxy_header;
+mod reply;
+mod run;
+mod shared;
 mod simple;
-mod slow;
-mod string;
-mod together;
-mod turn;
-mod unfinished;
+mod statement;
+mod text;
+mod transaction;
 
-use crate::backend::{CancelRequests, ServerChannel};
-use crate::config::Config;
-use crate::execute::pending_undo::PendingUndos;
-use crate::metrics::Metrics;
-use crate::net::{Arrival, Keepalive, Target};
+pub use self::shared::Shared;
+
+use self::change::SchemaChanges;
+use self::extended::{Execute, Extended, prepared_too_much};
+use self::interceptor::Interceptor;
+use self::outcome::{FrameOutcome, SessionEnd};
+use self::shared::{Registered, Seat};
+use self::simple::Simple;
+use crate::backend::ServerChannel;
+use crate::net::Arrival;
 use crate::pg::sqlstate;
 use crate::relay::{Event, Link, Login};
-use crate::report::Report;
-use crate::tls;
-use crate::wire::startup::Parameters;
-use bytes::Bytes;
-use dashmap::DashMap;
-use interceptor::Interceptor;
-use slow::TryHistory;
-use std::net::IpAddr;
+use crate::report::{Report, Severity};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// What all sessions of a proxy share.
-#[derive(Debug)]
-pub struct Shared {
-    pub config: Config,
-    pub target: Arc<Target>,
-    pub front_tls: tls::Front,
-    pub metrics: Metrics,
-    /// Clients of each address, where there is a limit.
-    seats: DashMap<IpAddr, usize>,
-    /// What plans have left whose backends are gone.
-    pending_undos: PendingUndos,
-    /// Databases and roles that may ask what plans need, without a pooler in between.
-    may_plan: DashMap<(String, String), ()>,
-    /// Backend pid → its session, for CancelRequests that pass through here.
-    cancels: DashMap<i32, Cancellable>,
-}
-
-/// BackendKeyData's body, and what tells the session.
-#[derive(Debug)]
-struct Cancellable {
-    key: Bytes,
-    cancels: Arc<CancelRequests>,
-}
-
-impl Shared {
-    /// # Errors
-    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
-    pub fn new(config: Config) -> Result<Self, tls::SettingError> {
-        let proxy = &config.proxy;
-        let target = Target {
-            address: proxy.backend.clone(),
-            timeout: proxy.connect_timeout,
-            keepalive: Keepalive { idle: proxy.keepalive, user_timeout: proxy.user_timeout },
-            tls: Arc::new(tls::Back::new(config.backend_tls.clone())?),
-        };
-        Ok(Self {
-            target: Arc::new(target),
-            front_tls: tls::Front::new(config.listen_tls.clone())?,
-            metrics: Metrics::default(),
-            seats: DashMap::new(),
-            pending_undos: PendingUndos::default(),
-            may_plan: DashMap::new(),
-            cancels: DashMap::new(),
-            config,
-        })
-    }
-}
 
 /// How far the proxy is from its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,27 +60,15 @@ pub enum Drain {
     Now,
 }
 
-/// Whether the session goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrameOutcome {
-    Continue,
-    End,
-}
-
+/// One client, and its backend.
 #[derive(Debug)]
 struct Session {
     shared: Arc<Shared>,
     channel: ServerChannel,
     interceptor: Interceptor,
-    /// Boxed, as it is looked at for the log only.
-    parameters: Box<Parameters>,
-    /// What its first tries have shown. Boxed, as few sessions try any.
-    try_history: Option<Box<TryHistory>>,
-    guard_only: guarded::GuardOnly,
-    /// A transaction block that the proxy opened, to keep an implicit transaction together.
-    owns_block: bool,
+    changes: SchemaChanges,
     /// Counted as one of its address, until the session ends.
-    _seat: Option<hello::Seat>,
+    _seat: Option<Seat>,
 }
 
 /// Serves one client to its end.
@@ -149,52 +98,45 @@ impl Session {
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
         let interceptor = Interceptor::new(&shared, &hello.parameters);
-        Self {
-            shared,
-            channel,
-            interceptor,
-            parameters: Box::new(hello.parameters),
-            try_history: None,
-            guard_only: guarded::GuardOnly::default(),
-            owns_block: false,
-            _seat: hello.seat,
-        }
+        let changes = SchemaChanges::new(Arc::clone(&shared), hello.parameters);
+        Self { shared, channel, interceptor, changes, _seat: hello.seat }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
         let limit = self.shared.config.proxy.login_timeout;
         match Box::pin(tokio::time::timeout(limit, self.login())).await {
-            Ok(FrameOutcome::Continue) => {}
-            Ok(FrameOutcome::End) => return,
+            Ok(Ok(())) => {}
+            Ok(Err(end)) => return Box::pin(self.end(end)).await,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
         }
         self.shared.metrics.sessions.add();
         let registered = Registered::new(&self.shared, &self.channel);
-        self.relay(drain).await;
+        let end = self.relay(drain).await;
+        Box::pin(self.end(end)).await;
         drop(registered);
     }
 
     /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
-    async fn login(&mut self) -> FrameOutcome {
+    async fn login(&mut self) -> Result<(), SessionEnd> {
         loop {
-            let event = self.channel.pump_settling(&mut self.interceptor).await;
-            match event {
+            match self.channel.pump_settling(&mut self.interceptor).await {
                 Event::Settled => {
                     self.channel.set_login(Login::Plain);
-                    return FrameOutcome::Continue;
+                    return Ok(());
                 }
                 // No frame is looked at before the session is ready.
                 Event::Frame => self.channel.pass_frame(),
-                other => return self.end(other).await,
+                other => return Err(SessionEnd::Event(other)),
             }
         }
     }
 
-    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) {
+    /// Relays, and attends to what needs attention, until the session ends.
+    async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> SessionEnd {
         loop {
             let draining = *drain.borrow_and_update();
-            if draining == Drain::Now || (draining == Drain::Idle && self.is_idle()) {
-                return Box::pin(self.goodbye()).await;
+            if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
+                return SessionEnd::Drained;
             }
             let event = tokio::select! {
                 biased;
@@ -207,43 +149,56 @@ impl Session {
                 } => event,
                 _ = drain.changed() => continue,
             };
-            let flow = match event {
-                // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
-                Event::Frame => self.attend_until(drain).await,
-                Event::Settled => FrameOutcome::Continue,
-                other => Box::pin(self.end(other)).await,
-            };
-            if flow == FrameOutcome::End {
-                return;
+            match event {
+                Event::Frame => {
+                    // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
+                    if let Err(end) = Box::pin(self.attend_until(drain)).await {
+                        return end;
+                    }
+                }
+                Event::Settled => {}
+                other => return SessionEnd::Event(other),
             }
         }
     }
 
     /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
-    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> FrameOutcome {
+    async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
-        let mut attending = Box::pin(self.attend());
+        let mut attending = pin!(self.attend());
         tokio::select! {
-            flow = &mut attending => return flow,
+            result = &mut attending => return result,
             () = drained(drain) => {}
         }
         cancels.requests().cancel(cancels.requests().current());
         cancels.cancel_work(&key);
-        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(FrameOutcome::End)
+        tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Err(SessionEnd::TakesTooLong))
     }
 
-    fn is_idle(&self) -> bool {
-        self.channel.status() == b'I' && self.channel.owes() == 0 && !self.channel.is_unsynced()
-    }
-
-    /// The proxy goes away: the client is told as the server would tell it.
-    async fn goodbye(&mut self) {
-        self.last_word(
-            &Report::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
-                .detail("The proxy is shutting down."),
-        )
-        .await;
+    /// One frame of the client's that needs a look: it is answered, or goes to the server as it came.
+    async fn attend(&mut self) -> Result<(), SessionEnd> {
+        let header = self.channel.peek_header().ok_or_else(SessionEnd::without_frame)?;
+        self.channel.cancels().requests().begin();
+        let Self { shared, channel, interceptor, changes, .. } = self;
+        let outcome = match header.tag {
+            b'Q' => Simple { channel, interceptor, changes, shared }.query().await?,
+            b'P' => Extended { channel, interceptor, changes, shared }.parse().await?,
+            b'S' => Extended { channel, interceptor, changes, shared }.sync().await?,
+            b'E' => match Execute::begin(Extended { channel, interceptor, changes, shared }) {
+                Some((execute, bound)) => execute.attend(bound).await?,
+                None => FrameOutcome::Pass,
+            },
+            // The relay stops at a Bind only where the client is to be refused.
+            b'B' => return Err(SessionEnd::refused(prepared_too_much())),
+            _ => FrameOutcome::Pass,
+        };
+        if outcome == FrameOutcome::Pass {
+            self.channel.pass_frame();
+        }
+        // The server delivers notifications between two commands of the client's, not amid one.
+        self.channel.send_notifications();
+        Ok(())
     }
 
     /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
@@ -254,40 +209,30 @@ impl Session {
         self.close().await;
     }
 
-    /// One frame of the client's that needs a look.
-    async fn attend(&mut self) -> FrameOutcome {
-        let Some(header) = self.channel.peek_header() else { return FrameOutcome::End };
-        self.channel.cancels().requests().begin();
-        let flow = match header.tag {
-            b'Q' => self.query().await,
-            b'P' => self.parse().await,
-            b'E' => self.execute().await,
-            b'S' => self.sync().await,
-            b'B' => self.refuse_session(&extended::prepared_too_much()).await,
-            _ => {
-                self.channel.pass_frame();
-                FrameOutcome::Continue
+    /// Ends the session.
+    async fn end(&mut self, end: SessionEnd) {
+        match end {
+            SessionEnd::TakesTooLong => {}
+            // The client is told as the server would tell it.
+            SessionEnd::Drained => {
+                let what = "terminating connection due to administrator command";
+                let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail("The proxy is shutting down.");
+                self.last_word(&report).await;
             }
-        };
-        // The server delivers notifications between two commands of the client's, not amid one.
-        self.channel.send_notifications();
-        flow
-    }
-
-    /// An event that ends the session.
-    async fn end(&mut self, event: Event) -> FrameOutcome {
-        match event {
-            Event::Broken { front: true, what } => {
+            SessionEnd::Refused(report) => {
+                self.shared.metrics.ddl_refused.add();
+                self.last_word(&Report { severity: Severity::Fatal, ..*report }).await;
+            }
+            SessionEnd::Event(Event::Broken { front: true, what }) => {
                 tracing::info!(what, "a client broke the protocol");
                 self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await;
             }
-            Event::Broken { front: false, what } => {
+            SessionEnd::Event(Event::Broken { front: false, what }) => {
                 tracing::warn!(what, "the server broke the protocol");
                 self.last_word(&Report::fatal(sqlstate::PROTOCOL_VIOLATION, format!("from the server: {what}"))).await;
             }
-            Event::BackendClosed | Event::FrontendGone | Event::Frame | Event::Settled => self.close().await,
+            SessionEnd::Event(_) => self.close().await,
         }
-        FrameOutcome::End
     }
 
     /// Gives the client what is still on its way, for a short while.
@@ -309,52 +254,10 @@ async fn drained(drain: &mut watch::Receiver<Drain>) {
     }
 }
 
-/// A session's place in the table of cancels, for as long as it lives.
-struct Registered {
-    shared: Arc<Shared>,
-    /// Of the backend, with its key: another session's backend may get the same pid one day.
-    place: Option<(i32, Bytes)>,
-}
-
-impl Registered {
-    fn new(shared: &Arc<Shared>, channel: &ServerChannel) -> Self {
-        let key = channel.backend_key().clone();
-        let place = pid_of(&key).map(|pid| (pid, key.clone()));
-        if let Some((pid, _)) = place {
-            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
-        }
-        Self { shared: Arc::clone(shared), place }
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        if let Some((pid, key)) = &self.place {
-            self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
-        }
-    }
-}
-
-fn pid_of(key: &Bytes) -> Option<i32> {
-    key.first_chunk::<4>().map(|pid| i32::from_be_bytes(*pid))
-}
-
-impl Shared {
-    /// The session that a CancelRequest is for, and what it has under way: if that is just between two of its
-    /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to
-    /// the last byte, as the server demands it too.
-    fn cancellable(&self, pid: i32, request: &[u8]) -> Option<(Arc<CancelRequests>, u32)> {
-        let found = self.cancels.get(&pid)?;
-        // Every byte is compared, so that the time tells nothing of the key.
-        let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
-        let right = differ == 0 && found.key.len() == request.len();
-        right.then(|| (Arc::clone(&found.cancels), found.cancels.current()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     /// Thousands of clients are idle at any time: what is rare must be boxed.
     #[tokio::test]

@@ -19,6 +19,13 @@ pub(super) struct PreparedStatement {
     pub(super) speech: Speech,
 }
 
+impl PreparedStatement {
+    /// A statement at the start of its text, without parameters.
+    pub(super) fn new(statement: Statement, speech: Speech) -> Self {
+        Self { statement, offset: 0, types: Vec::new(), speech }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct PreparedStatements {
     statements: NameTable,

@@ -1,0 +1,71 @@
+//! What the optimistic tries of a session have shown.
+//!
+//! It owns the relations whose optimistic tries miss, and the statement that was slow among others. It keeps true: a miss is tried once, and
+//! not again. Another try would miss too, and leave an ERROR in the server's log.
+
+use super::rights::PlanningRights;
+use crate::backend::ServerChannel;
+use crate::plan::Limits;
+use crate::plan::optimistic::{self, FirstTryMiss, OptimisticPlan};
+use crate::sql::{Class, Statement};
+
+/// Relations that a session remembers to need facts.
+const MOST_MISSES: usize = 64;
+
+/// Parts of a statement whose plan is made in a few milliseconds. Each part may be looked at beside every other.
+pub(super) const SURELY_QUICK: usize = 200;
+
+/// Boxed, as few sessions try any.
+#[derive(Debug, Default)]
+pub(super) struct TryHistory(Option<Box<Tries>>);
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// Relations whose schema changes need facts.
+    misses: Vec<FirstTryMiss>,
+    /// A statement that has outlived its hold budget among others, and goes by itself soon.
+    slow_next: Option<String>,
+}
+
+impl TryHistory {
+    /// How the statement is tried before anything is asked. `None`: it is to go its full way.
+    pub(super) fn optimistic_plan(
+        &self,
+        rights: &PlanningRights,
+        channel: &ServerChannel,
+        statement: &Statement,
+        limits: &Limits,
+    ) -> Option<OptimisticPlan> {
+        if rights.are_missing() || channel.speech().is_in_private(&statement.text) {
+            return None;
+        }
+        if matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.len() > SURELY_QUICK) {
+            return None;
+        }
+        let plan = optimistic::optimistic(statement, channel.status() != b'I', limits);
+        plan.filter(|plan| !self.misses_again(plan))
+    }
+
+    /// The condition of an optimistic try did not hold.
+    pub(super) fn remember_miss(&mut self, plan: &OptimisticPlan) {
+        let tries = self.0.get_or_insert_default();
+        if tries.misses.len() < MOST_MISSES {
+            tries.misses.extend(plan.condition.miss());
+        }
+    }
+
+    fn misses_again(&self, plan: &OptimisticPlan) -> bool {
+        self.0.as_ref().is_some_and(|tries| plan.condition.missed_before(&tries.misses))
+    }
+
+    /// The statement was tried together with others, and has outlived its hold budget.
+    pub(super) fn remember_slow(&mut self, statement: &Statement) {
+        self.0.get_or_insert_default().slow_next = Some(statement.text.clone());
+    }
+
+    /// Whether it was this statement.
+    pub(super) fn take_slow(&mut self, statement: &Statement) -> bool {
+        let next = self.0.as_mut().map(|tries| &mut tries.slow_next);
+        next.and_then(|next| next.take_if(|text| *text == statement.text)).is_some()
+    }
+}

@@ -1,0 +1,100 @@
+//! What is counted and logged of a session's schema changes.
+//!
+//! It owns what the client's startup packet said of the client. It keeps true: the log shows of a client's text only what
+//! [`shown`] gives.
+
+use crate::execute::RunError;
+use crate::plan::Plan;
+use crate::session::shared::Shared;
+use crate::session::statement::shown;
+use crate::sql::{Class, Statement};
+use crate::wire::startup::Parameters;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct ChangeLog {
+    shared: Arc<Shared>,
+    /// Boxed, as it is looked at for schema changes only.
+    client: Box<Parameters>,
+}
+
+impl ChangeLog {
+    pub(super) fn new(shared: Arc<Shared>, client: Parameters) -> Self {
+        Self { shared, client: Box::new(client) }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The role that the client has logged in as.
+    pub(super) fn role(&self) -> &str {
+        &self.client.user
+    }
+
+    /// The client's database. As libpq has it, its default is the database of the role's name.
+    pub(super) fn database(&self) -> &str {
+        if self.client.database.is_empty() { &self.client.user } else { &self.client.database }
+    }
+
+    /// A statement is about to go through its stages.
+    pub(super) fn count(&self, statement: &Statement) {
+        match statement.class {
+            Class::MayHideDdl { .. } => self.shared.metrics.texts_hiding_ddl.add(),
+            _ => self.shared.metrics.ddl_seen.add(),
+        }
+    }
+
+    /// A statement has a plan.
+    pub(super) fn planned(&self, statement: &Statement, plan: &Plan) {
+        self.line(&plan.tag, plan.phases.len(), plan.answer.is_some(), statement);
+    }
+
+    /// A statement was done at once, by its optimistic try.
+    pub(super) fn done_at_once(&self, statement: &Statement, plan: &Plan) {
+        self.shared.metrics.ddl_planned.add();
+        self.planned(statement, plan);
+    }
+
+    /// A statement is run as written.
+    pub(super) fn guarded(&self, statement: &Statement) {
+        self.shared.metrics.ddl_guarded_only.add();
+        if let Class::Ddl(ddl) = &statement.class {
+            self.line(&ddl.tag, 1, false, statement);
+        }
+    }
+
+    /// A statement is relayed, as the client's block holds the locks that it needs.
+    pub(super) fn relayed(&self, statement: &Statement) {
+        self.shared.metrics.ddl_seen.add();
+        self.shared.metrics.ddl_relayed.add();
+        if let Class::Ddl(ddl) = &statement.class {
+            self.line(&ddl.tag, 0, false, statement);
+        }
+    }
+
+    /// A plan has not come to its end.
+    pub(super) fn failed(&self, plan: &Plan, stop: &RunError) {
+        self.shared.metrics.ddl_failed.add();
+        tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
+    }
+
+    /// A statement that was run as written has not come to its end.
+    pub(super) fn failed_as_written(&self, stop: &RunError) {
+        self.shared.metrics.ddl_failed.add();
+        tracing::info!(reason = stop.reason(), "a schema change did not come to its end");
+    }
+
+    fn line(&self, tag: &str, phases: usize, answered: bool, statement: &Statement) {
+        tracing::info!(
+            user = self.client.user,
+            database = self.client.database,
+            application = self.client.application_name,
+            tag,
+            phases,
+            answered,
+            "{}",
+            shown(statement)
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! The plan of a statement, made from its facts, and a plan's run.
+//!
+//! It owns nothing. It keeps true: a plan that takes long to make does not hold up the worker's other sessions; what a run has left is kept
+//! for the role's next statement.
+
+use super::context::StatementContext;
+use super::history::SURELY_QUICK;
+use super::pending;
+use crate::catalog::{Facts, RelationRef};
+use crate::execute::context::SizeGuess;
+use crate::execute::record::Record;
+use crate::execute::run::{Basis, Run};
+use crate::execute::turn::Turn;
+use crate::execute::{Reply, RunError};
+use crate::plan::{self, Plan};
+use crate::report::Report;
+use crate::session::transaction::fail;
+use crate::sql::Class;
+
+/// Makes the plan.
+pub(super) async fn make_plan(context: &mut StatementContext<'_>, facts: &Facts) -> Result<Plan, RunError> {
+    let (statement, limits) = (context.statement, context.limits());
+    let parts = if let Class::Ddl(ddl) = &statement.class { ddl.parts.len() } else { 0 };
+    let planned = if parts.max(facts.relations.len()) <= SURELY_QUICK {
+        plan::plan(statement, facts, &limits)
+    } else {
+        // Apart, as there is much to look at.
+        let (statement, facts) = (statement.clone(), facts.clone());
+        let work = move || plan::plan(&statement, &facts, &limits);
+        context.log.shared().aside().work(context.channel, work).await.ok_or(RunError::ClientGone)?
+    };
+    match planned {
+        Ok(plan) => Ok(plan),
+        Err(refusal) => {
+            context.metrics().ddl_refused.add();
+            if context.channel.status() == b'T' {
+                fail(context.channel).await?;
+            }
+            Err(RunError::Report(refusal.report))
+        }
+    }
+}
+
+/// A plan that is to be run.
+pub(super) struct PlannedRun<'r> {
+    plan: &'r Plan,
+    facts: &'r Facts,
+    told: &'r [Report],
+    turn: Option<&'r Turn>,
+    basis: Basis,
+    resumed: Option<Resumed<'r>>,
+}
+
+impl<'r> PlannedRun<'r> {
+    /// A run of a plan from its first phase on. `told`: notes that the client has had. `basis`: what the plan rests on.
+    pub(super) fn new(plan: &'r Plan, facts: &'r Facts, told: &'r [Report], turn: &'r Turn, basis: Basis) -> Self {
+        Self { plan, facts, told, turn: Some(turn), basis, resumed: None }
+    }
+
+    /// The rest of a plan, which was told of already.
+    pub(super) fn resumed(plan: &'r Plan, facts: &'r Facts, resumed: Resumed<'r>) -> Self {
+        Self { plan, facts, told: &[], turn: None, basis: Basis::Any, resumed: Some(resumed) }
+    }
+}
+
+/// What a dead session has done of a plan.
+pub(super) struct Resumed<'r> {
+    pub(super) record: Record,
+    /// The table of the record.
+    pub(super) table: &'r RelationRef,
+    /// The record is written quietly.
+    pub(super) quiet: bool,
+}
+
+/// Runs the plan.
+pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: PlannedRun<'_>) -> Result<Reply, RunError> {
+    let PlannedRun { plan, facts, told, turn, basis, resumed } = planned;
+    let small = context.limits().small_table > 0 && plan.phases.len() == 1;
+    let mut execution = context.run(facts).in_turn(turn);
+    if small {
+        execution = execution.guessing(SizeGuess::Small);
+    }
+    let mut run = match resumed {
+        Some(Resumed { record, table, quiet }) => Run::resumed(execution, record, plan, table, quiet),
+        None => Run::new(execution, basis),
+    };
+    let result = run.run(plan, told).await;
+    let left = run.take_pending_undo();
+    left.into_iter().for_each(|left| pending::keep(context.log, left));
+    match &result {
+        // It is planned again.
+        Err(RunError::Stale | RunError::Slow) => {}
+        Err(stop) => {
+            context.metrics().ddl_planned.add();
+            context.log.failed(plan, stop);
+        }
+        Ok(_) => context.metrics().ddl_planned.add(),
+    }
+    result
+}

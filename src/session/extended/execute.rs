@@ -1,0 +1,339 @@
+//! An Execute of a portal that the proxy stops at.
+//!
+//! [`Execute`] owns the portal and the statement that it was bound to. It keeps true: the proxy acts on a portal only if the server would run
+//! it, and what the server thinks of the portal is asked for unless it is certain. A Parse or Bind that was seen may have failed, or been
+//! skipped. Then the portal is closed by a Sync of the proxy's own, whose ReadyForQuery the client never sees, and the backend is idle. A portal
+//! that waits for an advisory lock would hold a snapshot, so it is closed as long as the wait lasts, and bound anew, as the client has bound
+//! it, when the lock is to be had.
+
+use super::Extended;
+use super::refusal::in_words_for_a_pipeline;
+use crate::backend::{BackendLost, ServerChannel};
+use crate::execute::advisory::ClientCall;
+use crate::execute::{Reply, RunError};
+use crate::pg::sqlstate;
+use crate::plan::optimistic::OptimisticPlan;
+use crate::session::advisory::wait_for_lock;
+use crate::session::block::Block;
+use crate::session::change::{PipelineOutcome, Request, SchemaChanges};
+use crate::session::interceptor::Interceptor;
+use crate::session::outcome::{FrameOutcome, SessionEnd, StatementOutcome, settle};
+use crate::session::prepared::{PreparedStatement, as_kept};
+use crate::session::reply::{send_error, send_ready};
+use crate::session::shared::Shared;
+use crate::session::statement::{acts, characters, is_of, stands_alone};
+use crate::session::text::{TextVerdict, judge, statements_of};
+use crate::session::{pipeline, transaction};
+use crate::sql::{AdvisoryLock, Class, Statement, TransactionControl};
+use crate::wire::message;
+use std::sync::Arc;
+
+/// An Execute, and the parts of the session that attending to it needs.
+pub(in crate::session) struct Execute<'s> {
+    channel: &'s mut ServerChannel,
+    interceptor: &'s mut Interceptor,
+    changes: &'s mut SchemaChanges,
+    shared: &'s Shared,
+    /// The portal's name.
+    portal: String,
+}
+
+impl<'s> Execute<'s> {
+    /// The client's Execute, if its portal is one that the proxy stops at, and the statement that the portal was bound to.
+    pub(in crate::session) fn begin(session: Extended<'s>) -> Option<(Self, Arc<PreparedStatement>)> {
+        let Extended { channel, interceptor, changes, shared } = session;
+        let name = message::execute(channel.peek_frame()?.1)?;
+        let portal = std::str::from_utf8(as_kept(name)).ok()?.to_owned();
+        let bound = interceptor.portal(name)?;
+        Some((Self { channel, interceptor, changes, shared, portal }, bound))
+    }
+
+    /// Attends to it.
+    pub(in crate::session) async fn attend(
+        mut self,
+        bound: Arc<PreparedStatement>,
+    ) -> Result<FrameOutcome, SessionEnd> {
+        // After an error the server skips it.
+        if self.channel.is_skipping() || self.passes(&bound.statement) {
+            return Ok(FrameOutcome::Pass);
+        }
+        // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
+        let failed = self.channel.status() == b'E' && self.block().control().is_none();
+        if !self.channel.owed_is_certain() || failed {
+            self.shared.metrics.ddl_uninterceptable.add();
+            return Ok(FrameOutcome::Pass);
+        }
+        if !settle(self.channel).await? {
+            return Ok(FrameOutcome::Handled);
+        }
+        match &bound.statement.class {
+            Class::AdvisoryLock(lock) => self.wait_for_lock(lock, &bound.types).await,
+            _ => self.act(bound).await,
+        }
+    }
+
+    fn block(&mut self) -> &mut Block {
+        self.interceptor.block_mut()
+    }
+
+    /// Whether the server may go on with it at once: it needs no more than the client's block holds, or is looked for since it makes a table.
+    fn passes(&mut self, statement: &Statement) -> bool {
+        if !matches!(statement.class, Class::Ddl(_)) {
+            return false;
+        }
+        let fresh = self.is_fresh();
+        if acts(statement) {
+            return fresh && self.may_pass(statement);
+        }
+        // It is to be refused as in a pipeline, not as in a block of the proxy's.
+        if self.block().is_proxys() && stands_alone(statement) {
+            return false;
+        }
+        // Of that name there may be one to act on.
+        if !fresh && !self.interceptor.is_sure(self.portal.as_bytes()) {
+            return false;
+        }
+        // Without a Parse of this pipeline it may be another statement by now.
+        self.block().passed(if fresh { std::slice::from_ref(statement) } else { &[] });
+        true
+    }
+
+    /// Whether the client's block holds what the statement needs.
+    fn may_pass(&mut self, statement: &Statement) -> bool {
+        let (limits, idle) = (self.shared.limits(), self.channel.is_idle());
+        let passes = self.block().may_pass(std::slice::from_ref(statement), &limits, idle);
+        if passes {
+            self.changes.relayed(statement);
+        }
+        passes
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.interceptor.is_fresh(self.portal.as_bytes())
+    }
+
+    async fn act(&mut self, bound: Arc<PreparedStatement>) -> Result<FrameOutcome, SessionEnd> {
+        let Some(bound) = self.as_the_server_has_it(bound).await? else { return Ok(FrameOutcome::Pass) };
+        let statement = &bound.statement;
+        // Where the server refuses it amid a pipeline, it is the server's to answer.
+        let amid = self.channel.executes() > 0 || self.block().control().is_some();
+        if amid && !self.block().is_proxys() && stands_alone(statement) {
+            return Ok(FrameOutcome::Pass);
+        }
+        let misread = self.channel.speech() != bound.speech && !statement.text.is_ascii();
+        if !amid
+            && !misread
+            && self.is_fresh()
+            && let Some(plan) = self.changes.plan_in_pipeline(self.channel, statement)
+            && !pipeline::needs_block(self.channel, self.interceptor.block()).await
+        {
+            return Ok(self.act_in_pipeline(&bound, plan).await?);
+        }
+        // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best. So it does where the
+        // client's encoding has changed since its Parse.
+        if misread || !self.would_run(statement).await? {
+            return Ok(FrameOutcome::Pass);
+        }
+        let begin = !stands_alone(statement) && pipeline::needs_block(self.channel, self.interceptor.block()).await;
+        // COMMIT and its like still run from their portal.
+        let closes = !matches!(statement.class, Class::Transaction(_));
+        if !self.seal(closes, begin).await? {
+            return Ok(FrameOutcome::Handled);
+        }
+        if let Class::Transaction(control) = statement.class {
+            return Ok(self.control(control, statement).await?);
+        }
+        Ok(self.run(&bound).await?)
+    }
+
+    /// What the portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning. `None`:
+    /// nothing to act on.
+    async fn as_the_server_has_it(
+        &mut self,
+        bound: Arc<PreparedStatement>,
+    ) -> Result<Option<Arc<PreparedStatement>>, BackendLost> {
+        if self.interceptor.is_sure(self.portal.as_bytes()) || self.is_fresh() {
+            return Ok(Some(bound));
+        }
+        let Some(text) = self.channel.portal_text(&self.portal).await?.flatten() else { return Ok(None) };
+        let found = if is_of(&bound.statement, &text) {
+            Some(Arc::clone(&bound))
+        } else if let TextVerdict::Act(mut statements) = judge(self.channel, self.shared, text.as_bytes()).await {
+            let speech = self.channel.speech();
+            let one = statements.pop().filter(|_| statements.is_empty());
+            // The types of its parameters are not known: such a call is the server's to serve.
+            let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
+            one.map(|statement| {
+                let offset = characters(&text.as_bytes()[..statement.range.start]);
+                Arc::new(PreparedStatement { offset, ..PreparedStatement::new(statement, speech) })
+            })
+        } else {
+            None
+        };
+        self.interceptor.correct(&bound, found.as_ref());
+        Ok(found.filter(|found| acts(&found.statement)))
+    }
+
+    /// Whether the client's portal is of this statement, and nothing before it in the pipeline has failed.
+    async fn would_run(&mut self, statement: &Statement) -> Result<bool, BackendLost> {
+        let text = self.channel.portal_text(&self.portal).await?.flatten();
+        Ok(text.is_some_and(|text| is_of(statement, &text)))
+    }
+
+    /// Ends the pipeline so far by a Sync of the proxy's. `closes`: the portal is closed. `begin`: the implicit transaction becomes a block.
+    /// False: the client has an error, and the server skips to the client's Sync.
+    async fn seal(&mut self, closes: bool, begin: bool) -> Result<bool, BackendLost> {
+        let portal = closes.then_some(self.portal.as_str());
+        if !pipeline::seal(self.channel, self.interceptor.block_mut(), portal, begin).await? {
+            self.channel.pass_frame();
+            self.channel.skip_to_sync().await?;
+            return Ok(false);
+        }
+        // The status is fresh now.
+        self.block().forget_control();
+        Ok(true)
+    }
+
+    /// Runs the statement in place of the portal, which is closed.
+    async fn run(&mut self, bound: &PreparedStatement) -> Result<FrameOutcome, BackendLost> {
+        self.take_execute();
+        self.channel.set_client_has_parsed(true);
+        // The pipeline itself may have changed the client's encoding: the server tells at its end.
+        let again = self.read_again(bound).await;
+        let request = Request { statement: again.as_ref().unwrap_or(&bound.statement), offset: bound.offset };
+        let result = self.changes.run(self.channel, self.interceptor.block_mut(), request).await;
+        self.channel.set_client_has_parsed(false);
+        let result = match result {
+            Err(RunError::Server(error))
+                if self.block().is_proxys() && error.sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION =>
+            {
+                self.block().end();
+                Err(RunError::Server(in_words_for_a_pipeline(self.channel, error).await?))
+            }
+            result => result,
+        };
+        self.answer(result).await
+    }
+
+    /// The statement as it is read now, if that is another way than before.
+    async fn read_again(&mut self, bound: &PreparedStatement) -> Option<Statement> {
+        let (text, speech) = (&bound.statement.text, self.channel.speech());
+        if text.is_ascii() || speech == bound.speech {
+            return None;
+        }
+        let came = bound.speech.say(text)?;
+        statements_of(self.channel, self.shared, &speech.readable(&came)).await?.pop()
+    }
+
+    /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is what it
+    /// seems to be, and the optimistic try can follow them at once.
+    async fn act_in_pipeline(
+        &mut self,
+        bound: &PreparedStatement,
+        plan: OptimisticPlan,
+    ) -> Result<FrameOutcome, BackendLost> {
+        self.channel.set_client_has_parsed(true);
+        let request = Request { statement: &bound.statement, offset: bound.offset };
+        let block = self.interceptor.block_mut();
+        let outcome = self.changes.run_in_pipeline(self.channel, block, request, plan, &self.portal).await;
+        self.channel.set_client_has_parsed(false);
+        match outcome {
+            PipelineOutcome::ClientFailed => {
+                self.channel.pass_frame();
+                self.channel.skip_to_sync().await?;
+                Ok(FrameOutcome::Handled)
+            }
+            PipelineOutcome::Ran(result) => {
+                self.take_execute();
+                self.answer(result).await
+            }
+        }
+    }
+
+    /// Waits for the advisory lock that the portal's statement waits for, in its place.
+    async fn wait_for_lock(&mut self, lock: &AdvisoryLock, types: &[u8]) -> Result<FrameOutcome, SessionEnd> {
+        let bind = self.interceptor.bind_of(self.portal.as_bytes());
+        let Some(bind) = bind.filter(|_| !self.suspends()) else { return Ok(FrameOutcome::Pass) };
+        let begin = pipeline::needs_block(self.channel, self.interceptor.block()).await;
+        if !self.seal(true, begin).await? {
+            return Ok(FrameOutcome::Handled);
+        }
+        let execute = self.take_execute().ok_or_else(SessionEnd::without_frame)?;
+        let call = (lock, ClientCall::Bound { types, bind: &bind, execute: &execute });
+        let result = wait_for_lock(self.channel, self.interceptor.block_mut(), self.shared, call, 0).await;
+        Ok(self.answer(result).await?)
+    }
+
+    /// Execute wants one row, of one: the server would keep the portal for the next one.
+    fn suspends(&self) -> bool {
+        self.channel.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
+    }
+
+    /// The proxy answers the Execute. Its portal has had its run.
+    fn take_execute(&mut self) -> Option<bytes::Bytes> {
+        self.interceptor.forget_portal(self.portal.as_bytes());
+        self.channel.take_frame()
+    }
+
+    /// COMMIT and its like in a pipeline that the proxy keeps in a block, where the server would see no block.
+    async fn control(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<FrameOutcome, BackendLost> {
+        if !self.block().leave() {
+            return Ok(FrameOutcome::Pass);
+        }
+        match control {
+            TransactionControl::Commit { chain: false }
+            | TransactionControl::Rollback { chain: false }
+            | TransactionControl::Prepare => {
+                self.channel.notify(&transaction::no_transaction());
+                return Ok(FrameOutcome::Pass);
+            }
+            TransactionControl::Begin => {
+                self.channel.take_frame();
+                if transaction::begin_quietly(self.channel, statement).await? == StatementOutcome::Failed {
+                    self.block().take_back();
+                    self.channel.skip_to_sync().await?;
+                }
+            }
+            TransactionControl::Savepoint | TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } => {
+                self.channel.take_frame();
+                transaction::refuse_outside_block(self.channel, control, statement).await?;
+                self.channel.skip_to_sync().await?;
+            }
+        }
+        Ok(FrameOutcome::Handled)
+    }
+
+    /// Gives the client what its Execute has come to.
+    async fn answer(&mut self, result: Result<Reply, RunError>) -> Result<FrameOutcome, BackendLost> {
+        match result {
+            Ok(reply) => {
+                self.channel.send_to_client(&reply.frames);
+                self.channel.set_executes(self.channel.executes().saturating_add(1));
+                self.answer_sync();
+            }
+            Err(RunError::ClientGone | RunError::Slow | RunError::Lost) => return Err(BackendLost),
+            Err(stop) => {
+                send_error(self.channel, &stop)?;
+                self.channel.skip_to_sync().await?;
+            }
+        }
+        Ok(FrameOutcome::Handled)
+    }
+
+    /// Answers a Sync right behind. Such a Sync has nothing to end, and the server has just said how it stands: it needs no round trip of its
+    /// own.
+    fn answer_sync(&mut self) {
+        let next = self.channel.peek_frame().is_some_and(|(header, body)| header.tag == b'S' && body.is_empty());
+        if self.block().is_proxys() || !next || self.channel.owes() > 0 || self.channel.is_unsynced() {
+            return;
+        }
+        self.channel.take_frame();
+        self.channel.set_executes(0);
+        self.interceptor.synced();
+        send_ready(self.channel);
+    }
+}

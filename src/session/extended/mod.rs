@@ -1,0 +1,169 @@
+//! The extended protocol: a statement becomes DDL at Parse and acts at Execute.
+//!
+//! [`Extended`] owns nothing but the message that is attended to. Parse, Bind and Describe go to the server as they are, so it checks and
+//! answers them itself. Execute is `execute`'s. It keeps true: where the client's pipeline is one implicit transaction of several statements,
+//! the proxy opens a transaction block, and ends it at the client's Sync.
+
+mod execute;
+mod refusal;
+
+pub(super) use self::execute::Execute;
+
+use super::block::Block;
+use super::change::SchemaChanges;
+use super::interceptor::Interceptor;
+use super::outcome::{FrameOutcome, SessionEnd, settle};
+use super::prepared::PreparedStatement;
+use super::reply::send_ready;
+use super::shared::Shared;
+use super::statement::{acts, characters, stands_alone};
+use super::text::{TextVerdict, judge};
+use super::transaction;
+use crate::backend::ServerChannel;
+use crate::pg::sqlstate;
+use crate::plan::block_locks::makes_relations;
+use crate::relay::Event;
+use crate::report::Report;
+use crate::sql::{Class, Statement, exactly_transaction};
+use crate::wire::message::{self, put_frame};
+use bytes::{BufMut, BytesMut};
+
+/// A message of the extended protocol, and the parts of the session that attending to it needs.
+pub(super) struct Extended<'s> {
+    pub(super) channel: &'s mut ServerChannel,
+    pub(super) interceptor: &'s mut Interceptor,
+    pub(super) changes: &'s mut SchemaChanges,
+    pub(super) shared: &'s Shared,
+}
+
+impl Extended<'_> {
+    /// Attends to a Parse.
+    pub(super) async fn parse(&mut self) -> Result<FrameOutcome, SessionEnd> {
+        let speech = self.channel.speech();
+        let body = self.channel.peek_frame().ok_or_else(SessionEnd::without_frame)?.1;
+        let read = |(name, text): (&[u8], &[u8])| (name.to_vec(), speech.readable(text).into_owned());
+        let Some((name, text)) = message::parse(body).map(read) else { return Ok(FrameOutcome::Pass) };
+        // After an error the server skips it, and the name keeps its meaning.
+        if self.channel.is_skipping() {
+            return Ok(FrameOutcome::Pass);
+        }
+        self.interceptor.parsed_other(&name);
+        if self.block().is_proxys()
+            && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
+        {
+            self.interceptor.prepare(&name, PreparedStatement::new(control, speech));
+            return Ok(FrameOutcome::Pass);
+        }
+        self.interceptor.block_mut().refresh(self.channel);
+        let mut statements = match judge(self.channel, self.shared, &text).await {
+            TextVerdict::Relay(statements) => return self.parse_relayed(&name, statements),
+            TextVerdict::Act(statements) => statements,
+            TextVerdict::Refuse(report) => return Err(SessionEnd::refused(report)),
+        };
+        // More than one statement is the server's to refuse.
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else { return Ok(FrameOutcome::Pass) };
+        if let Class::ExplainDdl(inner) = &statement.class {
+            return self.parse_explain(inner).await;
+        }
+        if acts(&statement) {
+            let offset = characters(&text[..statement.range.start]);
+            let types = self.parameter_types(&statement);
+            self.prepare(&name, PreparedStatement { offset, types, ..PreparedStatement::new(statement, speech) })?;
+        }
+        Ok(FrameOutcome::Pass)
+    }
+
+    /// Attends to a Sync: it ends the pipeline that the proxy keeps in a block.
+    pub(super) async fn sync(&mut self) -> Result<FrameOutcome, SessionEnd> {
+        self.channel.pass_frame();
+        self.interceptor.synced();
+        match self.channel.settle(true).await {
+            Event::Settled => {}
+            other => return Err(SessionEnd::Event(other)),
+        }
+        if self.interceptor.block_mut().end() {
+            transaction::end(self.channel).await?;
+        }
+        self.interceptor.block_mut().refresh(self.channel);
+        send_ready(self.channel);
+        Ok(FrameOutcome::Handled)
+    }
+
+    fn block(&self) -> &Block {
+        self.interceptor.block()
+    }
+
+    /// Remembers a statement that the proxy stops at.
+    fn prepare(&mut self, name: &[u8], statement: PreparedStatement) -> Result<(), SessionEnd> {
+        if self.interceptor.prepare(name, statement) { Ok(()) } else { Err(SessionEnd::refused(prepared_too_much())) }
+    }
+
+    /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
+    fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Result<FrameOutcome, SessionEnd> {
+        let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));
+        let block = self.block();
+        let followed = |statement: &Statement| {
+            (block.is_followed() && makes(statement)) || (block.is_proxys() && stands_alone(statement))
+        };
+        if let [statement] = statements.as_slice()
+            && followed(statement)
+        {
+            let statement = statements.remove(0);
+            self.prepare(name, PreparedStatement::new(statement, self.channel.speech()))?;
+        } else {
+            let block = self.interceptor.block_mut();
+            block.passed(&statements);
+            block.saw_parse_of_noted(name);
+        }
+        Ok(FrameOutcome::Pass)
+    }
+
+    /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers Describe, Bind and Execute of it. Amid a
+    /// pipeline it goes as it is, and the server refuses it.
+    async fn parse_explain(&mut self, inner: &Statement) -> Result<FrameOutcome, SessionEnd> {
+        let channel = &mut *self.channel;
+        if !channel.owed_is_certain() || channel.is_unsynced() || channel.status() == b'E' {
+            return Ok(FrameOutcome::Pass);
+        }
+        if !settle(channel).await? {
+            return Ok(FrameOutcome::Handled);
+        }
+        let sql = self.changes.explain(channel, inner).await?;
+        let sql = channel.said_or_in_words(&sql);
+        let frame = channel.take_frame().ok_or_else(SessionEnd::without_frame)?;
+        let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
+        let mut parse = BytesMut::new();
+        put_frame(&mut parse, b'P', |b| {
+            b.put_slice(&name);
+            b.put_u8(0);
+            b.put_slice(&sql);
+            b.put_slice(&[0, 0, 0]);
+        });
+        channel.account(b'P');
+        channel.send_to_server(&parse);
+        Ok(FrameOutcome::Handled)
+    }
+
+    /// What Parse says of the parameters, where it is to be known.
+    fn parameter_types(&self, statement: &Statement) -> Vec<u8> {
+        let waits = matches!(statement.class, Class::AdvisoryLock(_));
+        let types = self.channel.peek_frame().filter(|_| waits);
+        types.and_then(|(_, body)| message::parameter_types(body)).map(<[u8]>::to_vec).unwrap_or_default()
+    }
+}
+
+/// Where the operator does not want the oldest to go unseen.
+pub(super) fn prepared_too_much() -> Report {
+    Report::error(
+        sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+        "session has prepared more schema changes than the proxy may keep",
+    )
+    .hint("Close prepared statements and portals, or raise prepared_limit in [ddl] of proxy.toml.")
+}
+
+/// A text that is one COMMIT, BEGIN, SAVEPOINT or the like.
+fn sole_control(text: &str) -> Option<Statement> {
+    let control = exactly_transaction(text.as_bytes())?;
+    let range = 0..text.len();
+    Some(Statement { range, text: text.to_owned(), logged: String::new(), class: Class::Transaction(control) })
+}

@@ -1,0 +1,25 @@
+//! Where a session makes the context in which the statements of schema changes are run.
+//!
+//! It owns nothing. It keeps true: every such context is made here, with the session's channel, the proxy's settings and its counters.
+
+use super::shared::Shared;
+use crate::backend::ServerChannel;
+use crate::catalog::{Facts, SessionFacts};
+use crate::execute::context::{Context, SizeGuess};
+
+/// What is run on the session's backend from now on. `offset`: characters of the client's string before the statement, for error positions.
+pub(super) fn run_context<'r>(
+    channel: &'r mut ServerChannel,
+    shared: &'r Shared,
+    facts: &'r Facts,
+    offset: usize,
+    size_guess: SizeGuess,
+) -> Context<'r> {
+    Context::new(channel, &shared.config, &shared.metrics, facts).at(offset).guessing(size_guess)
+}
+
+/// All that is known of the session without a question.
+pub(super) fn facts_without_questions(channel: &ServerChannel) -> Facts {
+    let in_transaction = channel.status() != b'I';
+    Facts { session: SessionFacts { in_transaction, ..SessionFacts::default() }, ..Facts::default() }
+}

@@ -1,0 +1,181 @@
+//! What all sessions of a proxy share.
+//!
+//! It owns the configuration, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels, undo that is pending, and
+//! the roles that are known to be allowed to ask what plans need. It keeps true:
+//!
+//! - A client counts for its address exactly as long as its [`Seat`] lives.
+//! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.
+
+use super::aside::Aside;
+use crate::backend::{CancelRequests, ServerChannel};
+use crate::config::{Config, Mode, Unsafe};
+use crate::execute::pending_undo::PendingUndos;
+use crate::metrics::Metrics;
+use crate::net::{Keepalive, Target};
+use crate::plan::Limits;
+use crate::tls;
+use bytes::Bytes;
+use dashmap::DashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Databases and roles that are remembered.
+const MOST_ROLES: usize = 10_000;
+
+/// What all sessions of a proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
+    pub target: Arc<Target>,
+    pub front_tls: tls::Front,
+    pub metrics: Metrics,
+    /// Clients of each address, where there is a limit.
+    seats: DashMap<IpAddr, usize>,
+    /// Backend pid → its session.
+    cancels: DashMap<i32, Cancellable>,
+    aside: Aside,
+    /// What plans have left whose backends are gone.
+    pending_undos: PendingUndos,
+    /// Databases and roles that may ask what plans need, without a pooler in between.
+    planning_roles: DashMap<(String, String), ()>,
+}
+
+impl Shared {
+    /// # Errors
+    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
+    pub fn new(config: Config) -> Result<Self, tls::SettingError> {
+        let proxy = &config.proxy;
+        let target = Target {
+            address: proxy.backend.clone(),
+            timeout: proxy.connect_timeout,
+            keepalive: Keepalive { idle: proxy.keepalive, user_timeout: proxy.user_timeout },
+            tls: Arc::new(tls::Back::new(config.backend_tls.clone())?),
+        };
+        Ok(Self {
+            target: Arc::new(target),
+            front_tls: tls::Front::new(config.listen_tls.clone())?,
+            metrics: Metrics::default(),
+            seats: DashMap::new(),
+            cancels: DashMap::new(),
+            aside: Aside::default(),
+            pending_undos: PendingUndos::default(),
+            planning_roles: DashMap::new(),
+            config,
+        })
+    }
+
+    /// The limits of plans, as the operator has set them.
+    pub(super) fn limits(&self) -> Limits {
+        let ddl = &self.config.ddl;
+        Limits {
+            small_table: ddl.small_table,
+            rewrite: self.config.proxy.mode == Mode::Plan,
+            refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
+            refuse_exclude: ddl.exclude == Unsafe::Refuse,
+        }
+    }
+
+    /// The places for work that takes long.
+    pub(super) fn aside(&self) -> &Aside {
+        &self.aside
+    }
+
+    /// What plans have left whose backends are gone.
+    pub(super) fn pending_undos(&self) -> &PendingUndos {
+        &self.pending_undos
+    }
+
+    /// Whether the role is known to be allowed to ask what plans need.
+    pub(super) fn may_plan(&self, database: &str, role: &str) -> bool {
+        self.planning_roles.contains_key(&(database.to_owned(), role.to_owned()))
+    }
+
+    pub(super) fn note_may_plan(&self, database: &str, role: &str) {
+        if self.planning_roles.len() < MOST_ROLES {
+            self.planning_roles.insert((database.to_owned(), role.to_owned()), ());
+        }
+    }
+
+    pub(super) fn forget_may_plan(&self, database: &str, role: &str) {
+        self.planning_roles.remove(&(database.to_owned(), role.to_owned()));
+    }
+
+    /// The session that a CancelRequest is for, and the request that the session has under way. If the session is just between two of its
+    /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to the last byte, as the server
+    /// demands it too.
+    pub(super) fn cancellable(&self, request: &[u8]) -> Option<(Arc<CancelRequests>, u32)> {
+        let found = self.cancels.get(&pid_of(request)?)?;
+        // Every byte is compared, so that the time tells nothing of the key.
+        let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
+        let right = differ == 0 && found.key.len() == request.len();
+        right.then(|| (Arc::clone(&found.cancels), found.cancels.current()))
+    }
+}
+
+/// BackendKeyData's body, and what tells the session.
+#[derive(Debug)]
+struct Cancellable {
+    key: Bytes,
+    cancels: Arc<CancelRequests>,
+}
+
+/// A session's place in the table of cancels, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Registered {
+    shared: Arc<Shared>,
+    /// Of the backend, with its key: another session's backend may get the same pid one day.
+    place: Option<(i32, Bytes)>,
+}
+
+impl Registered {
+    pub(super) fn new(shared: &Arc<Shared>, channel: &ServerChannel) -> Self {
+        let key = channel.backend_key().clone();
+        let place = pid_of(&key).map(|pid| (pid, key.clone()));
+        if let Some((pid, _)) = place {
+            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
+        }
+        Self { shared: Arc::clone(shared), place }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some((pid, key)) = &self.place {
+            self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
+        }
+    }
+}
+
+/// The backend's pid, with which BackendKeyData and CancelRequest begin.
+pub(super) fn pid_of(key: &[u8]) -> Option<i32> {
+    key.first_chunk::<4>().map(|pid| i32::from_be_bytes(*pid))
+}
+
+/// The place of one of the clients that an address may have, taken until it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    shared: Arc<Shared>,
+    address: IpAddr,
+}
+
+impl Seat {
+    /// `None`: the address has as many clients as it may have.
+    pub(super) fn new(shared: &Arc<Shared>, address: IpAddr, limit: usize) -> Option<Self> {
+        let mut count = shared.seats.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        drop(count);
+        Some(Self { shared: Arc::clone(shared), address })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.shared.seats.get_mut(&self.address) {
+            *count -= 1;
+        }
+        self.shared.seats.remove_if(&self.address, |_, count| *count == 0);
+    }
+}

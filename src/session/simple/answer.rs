@@ -1,0 +1,94 @@
+//! The answer to one statement of a Query, ReadyForQuery excepted.
+//!
+//! [`Answerer`] owns nothing. It keeps true: what the client gets for a statement is on its way when the statement is over, and the client is
+//! not told that a statement is complete before its transaction is committed.
+
+use crate::backend::{BackendLost, ServerChannel};
+use crate::execute::advisory::ClientCall;
+use crate::execute::{Reply, RunError};
+use crate::relay::Event;
+use crate::session::advisory::wait_for_lock;
+use crate::session::block::Block;
+use crate::session::change::{Request, SchemaChanges};
+use crate::session::outcome::StatementOutcome;
+use crate::session::reply::send_error;
+use crate::session::shared::Shared;
+use crate::session::transaction;
+use crate::sql::{Class, Statement};
+use crate::wire::message::put_query;
+use bytes::BytesMut;
+
+/// Answers one statement after another.
+pub(super) struct Answerer<'s> {
+    pub(super) channel: &'s mut ServerChannel,
+    pub(super) block: &'s mut Block,
+    pub(super) changes: &'s mut SchemaChanges,
+    pub(super) shared: &'s Shared,
+}
+
+impl Answerer<'_> {
+    /// Acts on a statement. `offset`: characters of the string before it.
+    pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<StatementOutcome, BackendLost> {
+        if let Class::ExplainDdl(inner) = &statement.class {
+            let sql = self.changes.explain(self.channel, inner).await?;
+            return self.relay_piece(&self.channel.said_or_in_words(&sql)).await;
+        }
+        match self.run(statement, offset).await {
+            Ok(reply) => {
+                self.channel.send_to_client(&reply.frames);
+                Ok(StatementOutcome::Done)
+            }
+            Err(stop) => {
+                send_error(self.channel, &stop)?;
+                Ok(StatementOutcome::Failed)
+            }
+        }
+    }
+
+    /// Acts on the last statement of a string. The server commits before it says that this one is complete.
+    pub(super) async fn act_and_commit(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+    ) -> Result<StatementOutcome, BackendLost> {
+        let reply = match self.run(statement, offset).await {
+            Ok(reply) => reply,
+            Err(stop) => {
+                send_error(self.channel, &stop)?;
+                transaction::end(self.channel).await?;
+                return Ok(StatementOutcome::Failed);
+            }
+        };
+        let Some(error) = self.channel.ask_one("COMMIT", &[]).await?.error else {
+            self.channel.send_to_client(&reply.frames);
+            return Ok(StatementOutcome::Done);
+        };
+        self.channel.send_to_client(&reply.notices());
+        self.channel.send_to_client(&error.frame);
+        Ok(StatementOutcome::Failed)
+    }
+
+    async fn run(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
+        if let Class::AdvisoryLock(lock) = &statement.class {
+            let call = (&**lock, ClientCall::Text(&statement.text));
+            return wait_for_lock(self.channel, self.block, self.shared, call, offset).await;
+        }
+        self.changes.run(self.channel, self.block, Request { statement, offset }).await
+    }
+
+    /// Relays a piece of a string as a Query of its own, whose ReadyForQuery is kept back.
+    pub(super) async fn relay_piece(&mut self, sql: &[u8]) -> Result<StatementOutcome, BackendLost> {
+        let mut query = BytesMut::with_capacity(sql.len() + 8);
+        let said = std::str::from_utf8(sql).ok().and_then(|sql| self.channel.speech().say(sql));
+        put_query(&mut query, said.as_deref().unwrap_or(sql));
+        let before = self.channel.errors_passed();
+        self.channel.set_ends_unnamed(false);
+        self.channel.account(b'Q');
+        self.channel.send_to_server(&query);
+        match self.channel.settle(true).await {
+            Event::Settled => {}
+            _ => return Err(BackendLost),
+        }
+        Ok(if self.channel.errors_passed() == before { StatementOutcome::Done } else { StatementOutcome::Failed })
+    }
+}

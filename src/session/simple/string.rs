@@ -1,0 +1,205 @@
+//! A string of several statements, of which some are acted on.
+//!
+//! [`StringRun`] owns how far the string is, and whether the block that is under way is the proxy's. It keeps true: the string keeps the
+//! meaning of PostgreSQL's implicit transaction. Its pieces run in one transaction block that the proxy opens and commits. What nobody acts on
+//! goes to the server as it stands, and what the server would refuse in a string it is to refuse here.
+
+use super::answer::Answerer;
+use crate::backend::BackendLost;
+use crate::pg::sqlstate;
+use crate::report::Report;
+use crate::session::change::BatchTryOutcome;
+use crate::session::outcome::StatementOutcome;
+use crate::session::reply::send_error;
+use crate::session::statement::{acts, characters, stands_alone};
+use crate::session::transaction;
+use crate::sql::{Class, Statement, TransactionControl};
+use crate::wire::speech::Speech;
+
+/// A string on its way.
+pub(super) struct StringRun<'s> {
+    answerer: Answerer<'s>,
+    statements: &'s [Statement],
+    text: &'s [u8],
+    /// How the text was read.
+    speech: Speech,
+    /// The statement that comes next.
+    at: usize,
+    /// A statement that is to go by itself, as others could not be tried together with it.
+    alone: Option<usize>,
+    /// The block that is under way is the proxy's.
+    owned: bool,
+}
+
+impl<'s> StringRun<'s> {
+    /// `owned`: a block that the proxy opened is under way.
+    pub(super) fn new(answerer: Answerer<'s>, statements: &'s [Statement], text: &'s [u8], owned: bool) -> Self {
+        let speech = answerer.channel.speech();
+        Self { answerer, statements, text, speech, at: 0, alone: None, owned }
+    }
+
+    /// Runs the string to its end, or to its first error.
+    pub(super) async fn run(mut self) -> Result<(), BackendLost> {
+        while self.at < self.statements.len() {
+            if matches!(self.next().await?, StatementOutcome::Failed) {
+                break;
+            }
+        }
+        if self.owned {
+            transaction::end(self.answerer.channel).await?;
+        }
+        self.refresh_block();
+        Ok(())
+    }
+
+    fn refresh_block(&mut self) {
+        self.answerer.block.refresh(self.answerer.channel);
+    }
+
+    /// The next statement, and those that go with it.
+    async fn next(&mut self) -> Result<StatementOutcome, BackendLost> {
+        let run = &self.statements[self.at..];
+        let Some(statement) = run.first() else { return Ok(StatementOutcome::Done) };
+        if self.answerer.channel.speech() != self.speech && !self.text[statement.range.start..].is_ascii() {
+            self.refuse_rest().await?;
+            return Ok(StatementOutcome::Failed);
+        }
+        if let Class::Transaction(control) = statement.class {
+            self.answerer.block.forget();
+            let count = going_together(control, run, self.owned);
+            self.at += count;
+            return self.control(control, statement, run[count - 1].range.end).await;
+        }
+        let last = run.len() == 1;
+        // The last statement alone is a transaction of its own, unless it is one that the server refuses behind others; anything before it
+        // keeps it in a block.
+        if self.answerer.channel.status() == b'I' && (!last || is_refused_in_blocks(statement)) {
+            self.owned = transaction::begin(self.answerer.channel).await?;
+        }
+        self.refresh_block();
+        if let Some(outcome) = self.try_together().await? {
+            return Ok(outcome);
+        }
+        let count = self.passing(run);
+        if count == 0 {
+            self.at += 1;
+            return self.act(statement, last).await;
+        }
+        self.at += count;
+        // Outside a block, statements behind this run must stay in one transaction with it.
+        self.relay(statement.range.start, run[count - 1].range.end).await
+    }
+
+    /// Does as many statements as can be done at once. `None`: the next one goes by itself.
+    async fn try_together(&mut self) -> Result<Option<StatementOutcome>, BackendLost> {
+        // The last statement of a block of the proxy's is not done before its COMMIT.
+        let end = match self.alone {
+            Some(alone) if alone == self.at => return Ok(None),
+            Some(alone) if alone > self.at => alone,
+            _ => self.statements.len() - usize::from(self.owned),
+        };
+        let Answerer { channel, block, changes, .. } = &mut self.answerer;
+        match changes.run_together(channel, block, &self.statements[self.at..end]).await {
+            Ok(BatchTryOutcome::Done(count, frames)) => {
+                channel.send_to_client(&frames);
+                self.at += count;
+            }
+            Ok(BatchTryOutcome::Alone(0) | BatchTryOutcome::No) => return Ok(None),
+            Ok(BatchTryOutcome::Alone(count)) => self.alone = Some(self.at + count),
+            Err(stop) => {
+                send_error(channel, &stop)?;
+                return Ok(Some(StatementOutcome::Failed));
+            }
+        }
+        Ok(Some(StatementOutcome::Done))
+    }
+
+    /// How many statements of the run pass together as they are.
+    fn passing(&mut self, run: &[Statement]) -> usize {
+        let Answerer { block, changes, shared, .. } = &mut self.answerer;
+        let count = block.passing(run, &shared.limits());
+        run[..count].iter().filter(|statement| acts(statement)).for_each(|statement| changes.relayed(statement));
+        count
+    }
+
+    /// Acts on one statement. The last one ends a block of the proxy's.
+    async fn act(&mut self, statement: &Statement, last: bool) -> Result<StatementOutcome, BackendLost> {
+        let offset = characters(&self.text[..statement.range.start]);
+        let changes = !matches!(statement.class, Class::ExplainDdl(_));
+        match last && changes && std::mem::take(&mut self.owned) {
+            true => self.answerer.act_and_commit(statement, offset).await,
+            false => self.answerer.act(statement, offset).await,
+        }
+    }
+
+    /// The server has read the whole string as its session did when it came; in pieces, the rest would mean something else.
+    async fn refuse_rest(&mut self) -> Result<(), BackendLost> {
+        let report = Report::error(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "client_encoding has changed amid a string that goes on with characters beyond ASCII",
+        );
+        let channel = &mut *self.answerer.channel;
+        channel.notify(&report.hint("Send what changes it by itself."));
+        if channel.status() == b'T' { transaction::fail(channel).await } else { Ok(()) }
+    }
+
+    /// Relays a run of statements nobody acts on. Error positions are in the terms of the whole string.
+    async fn relay(&mut self, start: usize, end: usize) -> Result<StatementOutcome, BackendLost> {
+        let before = u32::try_from(characters(&self.text[..start])).unwrap_or_default();
+        self.answerer.channel.shift_errors(before);
+        let result = self.answerer.relay_piece(&self.text[start..end]).await;
+        self.answerer.channel.shift_errors(0);
+        result
+    }
+
+    /// BEGIN, COMMIT and their like. `end`: where the text ends of what goes on with it.
+    async fn control(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+        end: usize,
+    ) -> Result<StatementOutcome, BackendLost> {
+        let channel = &mut *self.answerer.channel;
+        if self.owned && channel.status() == b'T' {
+            match control {
+                // The implicit transaction becomes an explicit one, with what was done so far; options apply.
+                TransactionControl::Begin => {
+                    let outcome = transaction::begin_quietly(channel, statement).await?;
+                    // With an error the implicit transaction ends, and its block with it.
+                    self.owned = matches!(outcome, StatementOutcome::Failed);
+                    return Ok(outcome);
+                }
+                TransactionControl::Savepoint
+                | TransactionControl::Commit { chain: true }
+                | TransactionControl::Rollback { chain: true } => {
+                    transaction::refuse_outside_block(channel, control, statement).await?;
+                    return Ok(StatementOutcome::Failed);
+                }
+                TransactionControl::Commit { .. }
+                | TransactionControl::Rollback { .. }
+                | TransactionControl::Prepare => {
+                    channel.notify(&transaction::no_transaction());
+                    self.owned = false;
+                }
+            }
+        }
+        self.relay(statement.range.start, end).await
+    }
+}
+
+/// How many statements go on with a COMMIT or its like: all that follow, if nobody acts on any, so that the server sees what it is to see, a
+/// string of several.
+fn going_together(control: TransactionControl, run: &[Statement], owned: bool) -> usize {
+    let goes = match control {
+        // In a block of the proxy's others than the server answer these.
+        _ if !owned => true,
+        TransactionControl::Commit { chain } | TransactionControl::Rollback { chain } => !chain,
+        TransactionControl::Begin | TransactionControl::Savepoint | TransactionControl::Prepare => false,
+    };
+    if goes && !run[1..].iter().any(acts) { run.len() } else { 1 }
+}
+
+/// Whether the server may refuse it in a string of several, whose statements are one transaction: what commits by itself.
+fn is_refused_in_blocks(statement: &Statement) -> bool {
+    matches!(statement.class, Class::MayHideDdl { .. } | Class::Newer) || stands_alone(statement)
+}

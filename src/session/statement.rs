@@ -1,0 +1,41 @@
+//! Questions about one parsed statement that several parts of a session ask.
+//!
+//! It owns nothing. Every function is pure: the answer depends on the statement alone.
+
+use crate::plan;
+use crate::sql::{Class, Statement};
+use crate::wire::speech;
+
+/// Whether the proxy has something to do for a statement. A statement passes if it takes no lock that others could wait for.
+pub(super) fn acts(statement: &Statement) -> bool {
+    match &statement.class {
+        Class::Ddl(ddl) => plan::needs_plan(ddl),
+        Class::ExplainDdl(_) | Class::Newer => true,
+        Class::MayHideDdl { names_ddl, swallows } => *names_ddl && !*swallows,
+        Class::AdvisoryLock(_) => true,
+        Class::Transaction(_) | Class::Other => false,
+    }
+}
+
+/// Whether the statement may stand neither in a transaction block nor amid a pipeline.
+pub(super) fn stands_alone(statement: &Statement) -> bool {
+    matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
+}
+
+/// Whether the statement is of this text.
+pub(super) fn is_of(statement: &Statement, text: &str) -> bool {
+    text.get(statement.range.clone()) == Some(statement.text.as_str())
+}
+
+/// A statement for the log. This is the one place where a client's text gets into the log. The arguments of DO and CALL may be secret.
+pub(super) fn shown(statement: &Statement) -> &str {
+    match statement.class {
+        Class::Ddl(_) | Class::ExplainDdl(_) | Class::Newer => &statement.logged,
+        _ => "(text not shown)",
+    }
+}
+
+/// How many characters a text has. PostgreSQL counts error positions in characters.
+pub(super) fn characters(text: &[u8]) -> usize {
+    String::from_utf8_lossy(text).chars().filter(|c| !speech::goes_on(*c)).count()
+}

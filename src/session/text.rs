@@ -1,0 +1,118 @@
+//! What becomes of a client's text that has keywords of DDL.
+//!
+//! It owns nothing. It keeps true: a text is read as the session's server reads it (its encodings, its strings); a text that takes long to
+//! read is read aside, so that the other sessions of the worker need not wait.
+
+use super::shared::Shared;
+use super::statement::{acts, shown};
+use crate::backend::ServerChannel;
+use crate::config::{AdvisoryLocks, Fallback, Mode};
+use crate::pg::{LockMode, sqlstate};
+use crate::report::Report;
+use crate::sql::{self, Class, Statement};
+use crate::wire::speech;
+
+/// What becomes of a text.
+pub(super) enum TextVerdict {
+    /// With its statements, where it could be parsed.
+    Relay(Vec<Statement>),
+    Refuse(Report),
+    Act(Vec<Statement>),
+}
+
+/// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts (nested comments): those are read
+/// aside.
+pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, text: &[u8]) -> Option<Vec<Statement>> {
+    /// Bytes.
+    const SURELY_QUICK: usize = 16 << 10;
+    let speech = channel.speech();
+    let options = sql::ParseOptions {
+        standard_conforming_strings: speech.conforming(),
+        newer: channel.server_major() > sql::GRAMMAR && shared.config.ddl.unparsable == Fallback::Relay,
+    };
+    let text = std::str::from_utf8(text).ok()?;
+    let mut statements = if text.len() <= SURELY_QUICK {
+        sql::parse_with(text, options).ok()?
+    } else {
+        let text = text.to_owned();
+        shared.aside().work(channel, move || sql::parse_with(&text, options).ok()).await??
+    };
+    if speech.is_in_private(text) {
+        for statement in &mut statements {
+            statement.logged = speech::shown(&statement.logged);
+            // Their texts are sent once more, in words of their own, which such a session may read otherwise.
+            if matches!(statement.class, Class::AdvisoryLock(_) | Class::Newer) {
+                statement.class = Class::Other;
+            }
+        }
+    }
+    if shared.config.proxy.mode == Mode::Observe || shared.config.locks.advisory_locks == AdvisoryLocks::Relay {
+        // Waits for advisory locks are statements like any other.
+        let waits = |statement: &&mut Statement| matches!(statement.class, Class::AdvisoryLock(_));
+        statements.iter_mut().filter(waits).for_each(|statement| statement.class = Class::Other);
+    }
+    Some(statements)
+}
+
+/// What becomes of a text with DDL keywords.
+pub(super) async fn judge(channel: &mut ServerChannel, shared: &Shared, text: &[u8]) -> TextVerdict {
+    let ddl = &shared.config.ddl;
+    let Some(statements) = statements_of(channel, shared, text).await else {
+        shared.metrics.texts_unparsable.add();
+        tracing::debug!("a text with DDL keywords could not be parsed");
+        return match ddl.unparsable {
+            Fallback::Relay => TextVerdict::Relay(Vec::new()),
+            Fallback::Refuse => TextVerdict::Refuse(unparsable()),
+        };
+    };
+    if !statements.iter().any(acts) {
+        return TextVerdict::Relay(statements);
+    }
+    // The server reads the whole string before it runs any of it.
+    if statements.len() > 1 && may_change_encoding(text) {
+        return TextVerdict::Relay(Vec::new());
+    }
+    if statements.len() > ddl.statements_limit {
+        shared.metrics.texts_oversize.add();
+        return match ddl.oversize {
+            Fallback::Relay => TextVerdict::Relay(Vec::new()),
+            Fallback::Refuse => TextVerdict::Refuse(too_many_statements()),
+        };
+    }
+    if shared.config.proxy.mode == Mode::Observe {
+        for statement in statements.iter().filter(|statement| acts(statement)) {
+            shared.metrics.ddl_seen.add();
+            tracing::info!(lock = ?locks_of(statement), "would act on: {}", shown(statement));
+        }
+        return TextVerdict::Relay(Vec::new());
+    }
+    TextVerdict::Act(statements)
+}
+
+/// What the client is told whose text is larger than `inspect_limit`, where such texts are refused.
+pub(super) fn too_large() -> Report {
+    Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
+        "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",
+    )
+}
+
+fn unparsable() -> Report {
+    Report::error(sqlstate::FEATURE_NOT_SUPPORTED, "statement has DDL keywords and cannot be parsed by the proxy")
+        .hint("unparsable in [ddl] of proxy.toml is \"refuse\"; with \"relay\" the server would judge it.")
+}
+
+fn too_many_statements() -> Report {
+    Report::error(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "string has more statements than the proxy may inspect")
+        .hint("Send it in smaller pieces, or raise statements_limit in [ddl] of proxy.toml.")
+}
+
+/// Whether a text that has characters beyond ASCII names the setting that says what they are.
+fn may_change_encoding(text: &[u8]) -> bool {
+    !text.is_ascii() && sql::has_word(text, &["client_encoding", "names"])
+}
+
+/// The lock modes that a statement's forms take, for the log of `observe` mode, which asks the server nothing.
+fn locks_of(statement: &Statement) -> Vec<&'static str> {
+    let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
+    ddl.parts.iter().filter_map(|part| part.form.row().lock).map(LockMode::sql).collect()
+}

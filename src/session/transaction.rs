@@ -1,0 +1,86 @@
+//! The block that the proxy opens on the server to keep an implicit transaction together, and what the client is told inside it.
+//!
+//! It owns nothing: [`super::block::Block`] knows whose block is open. It keeps true: the client is told of BEGIN, COMMIT and their like what
+//! the server would tell it in an implicit transaction.
+
+use super::outcome::StatementOutcome;
+use crate::backend::{BackendLost, ServerChannel};
+use crate::pg::sqlstate;
+use crate::report::Report;
+use crate::sql::{Statement, TransactionControl};
+use crate::wire::message::Batch;
+
+/// Opens the block. False: the server refuses it.
+pub(super) async fn begin(channel: &mut ServerChannel) -> Result<bool, BackendLost> {
+    Ok(channel.ask_one("BEGIN", &[]).await?.error.is_none())
+}
+
+/// Ends the block that stands for an implicit transaction. The client gets an error of COMMIT.
+pub(super) async fn end(channel: &mut ServerChannel) -> Result<(), BackendLost> {
+    match channel.status() {
+        b'T' => {
+            if let Some(error) = channel.ask_one("COMMIT", &[]).await?.error {
+                channel.send_to_client(&error.frame);
+            }
+        }
+        b'E' => {
+            channel.ask_one("ROLLBACK", &[]).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Fails the transaction block, as an error of the server's would have.
+pub(super) async fn fail(channel: &mut ServerChannel) -> Result<(), BackendLost> {
+    channel.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before was refused\"", &[]).await?;
+    Ok(())
+}
+
+/// The client's BEGIN, in the proxy's block: the implicit transaction becomes an explicit one. BEGIN's only notice would be that a
+/// transaction is in progress already, which is the proxy's.
+pub(super) async fn begin_quietly(
+    channel: &mut ServerChannel,
+    statement: &Statement,
+) -> Result<StatementOutcome, BackendLost> {
+    let mut batch = Batch::new();
+    batch.statement(&statement.text, &[]);
+    let answer = channel.ask(batch, Some(0)).await?;
+    match answer.error {
+        None => {
+            channel.send_to_client(&answer.completion);
+            Ok(StatementOutcome::Done)
+        }
+        Some(error) => {
+            channel.send_to_client(&error.frame);
+            Ok(StatementOutcome::Failed)
+        }
+    }
+}
+
+/// The error that savepoints and AND CHAIN get outside a block. It takes the implicit transaction with it.
+pub(super) async fn refuse_outside_block(
+    channel: &mut ServerChannel,
+    control: TransactionControl,
+    statement: &Statement,
+) -> Result<(), BackendLost> {
+    let word = statement.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let word = match (control, word.as_str()) {
+        (TransactionControl::Commit { .. }, _) => "COMMIT AND CHAIN",
+        (TransactionControl::Rollback { .. }, _) => "ROLLBACK AND CHAIN",
+        (_, "RELEASE") => "RELEASE SAVEPOINT",
+        (_, "ROLLBACK") => "ROLLBACK TO SAVEPOINT",
+        _ => "SAVEPOINT",
+    };
+    channel.notify(&Report::error(
+        sqlstate::NO_ACTIVE_SQL_TRANSACTION,
+        format!("{word} can only be used in transaction blocks"),
+    ));
+    channel.ask_one("ROLLBACK", &[]).await?;
+    Ok(())
+}
+
+/// What COMMIT and ROLLBACK outside a block are told.
+pub(super) fn no_transaction() -> Report {
+    Report::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
+}

@@ -154,7 +154,7 @@ async fn ask_domain<A: CatalogQueries>(
     statement: &Statement,
     facts: &mut Facts,
 ) -> Result<(), A::Error> {
-    let Class::Ddl(ddl) = &statement.class else { return Ok(()) };
+    let Some(ddl) = statement.ddl() else { return Ok(()) };
     let (Some(name), Form::AlterDomain) = (&ddl.domain, ddl.form()) else { return Ok(()) };
     let Some(json) = asking.text(domain::TABLES_SQL, &[&name.quoted()]).await? else { return Ok(()) };
     let Some(names) = domain::tables(&json) else { return Ok(()) };

@@ -179,11 +179,11 @@ async fn check_binding(shared: &Shared) {
     };
     match tls::binding(&shared.front_tls, &back) {
         Some(Binding::Same) => {
-            tracing::info!("the proxy shows the server's certificate, so SCRAM channel binding works")
+            tracing::info!("the proxy shows the server's certificate, so SCRAM channel binding works");
         }
         Some(Binding::Different) => tracing::warn!(
-            "the proxy's certificate is not the server's: a client that is encrypted and logs in by SCRAM will fail, unless it \
-             connects with channel_binding=disable; give [listen.tls] the server's certificate and key"
+            "the proxy's certificate is not the server's, so an encrypted client that logs in with SCRAM fails unless it connects \
+             with channel_binding=disable; set the server's certificate and key in [listen.tls]"
         ),
         None => {}
     }

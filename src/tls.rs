@@ -70,11 +70,33 @@ impl Stream {
     }
 }
 
+/// What the files of one side held when they were last read. A session keeps what it began with.
+#[derive(Debug)]
+struct Loaded<T>(RwLock<Option<Arc<T>>>);
+
+impl<T> Default for Loaded<T> {
+    fn default() -> Self {
+        Self(RwLock::new(None))
+    }
+}
+
+impl<T> Loaded<T> {
+    fn get(&self) -> Option<Arc<T>> {
+        self.0.read().ok()?.clone()
+    }
+
+    fn set(&self, new: T) {
+        if let Ok(mut current) = self.0.write() {
+            *current = Some(Arc::new(new));
+        }
+    }
+}
+
 /// The proxy's part as a server: towards clients.
 #[derive(Debug)]
 pub struct Front {
     settings: ListenTls,
-    current: RwLock<Option<Arc<Acceptor>>>,
+    current: Loaded<Acceptor>,
 }
 
 /// What the files of `[listen.tls]` held when they were last read.
@@ -93,7 +115,7 @@ impl Front {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
     pub fn new(settings: ListenTls) -> Result<Self, SettingError> {
-        let front = Self { settings, current: RwLock::new(None) };
+        let front = Self { settings, current: Loaded::default() };
         front.reload()?;
         Ok(front)
     }
@@ -106,10 +128,7 @@ impl Front {
         if self.settings.mode == ListenTlsMode::Disable {
             return Ok(());
         }
-        let acceptor = Acceptor::new(&self.settings)?;
-        if let Ok(mut current) = self.current.write() {
-            *current = Some(Arc::new(acceptor));
-        }
+        self.current.set(Acceptor::new(&self.settings)?);
         Ok(())
     }
 
@@ -117,16 +136,12 @@ impl Front {
         self.settings.mode
     }
 
-    fn current(&self) -> Option<Arc<Acceptor>> {
-        self.current.read().ok()?.clone()
-    }
-
     /// The handshake with a client. `direct`: it began without a request, and must name the protocol by ALPN, as in PostgreSQL.
     ///
     /// # Errors
     /// The handshake failed.
     pub async fn accept(&self, stream: TcpStream, direct: bool) -> io::Result<Stream> {
-        let Some(current) = self.current() else { return Err(other("TLS is not configured")) };
+        let Some(current) = self.current.get() else { return Err(other("TLS is not configured")) };
         let stream = current.acceptor.accept(stream).await?;
         if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(other("the client opened a direct TLS connection without the ALPN protocol \"postgresql\""));
@@ -169,14 +184,14 @@ impl Acceptor {
 #[derive(Debug)]
 pub struct Back {
     settings: BackendTls,
-    current: RwLock<Option<Arc<ClientConfig>>>,
+    current: Loaded<ClientConfig>,
 }
 
 impl Back {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
     pub fn new(settings: BackendTls) -> Result<Self, SettingError> {
-        let back = Self { settings, current: RwLock::new(None) };
+        let back = Self { settings, current: Loaded::default() };
         back.reload()?;
         Ok(back)
     }
@@ -189,10 +204,7 @@ impl Back {
         if self.settings.mode == BackendTlsMode::Disable {
             return Ok(());
         }
-        let config = client_config(&self.settings)?;
-        if let Ok(mut current) = self.current.write() {
-            *current = Some(Arc::new(config));
-        }
+        self.current.set(client_config(&self.settings)?);
         Ok(())
     }
 
@@ -205,8 +217,7 @@ impl Back {
     /// # Errors
     /// The handshake failed; the text says what about the certificate was wrong.
     pub async fn connect(&self, stream: TcpStream, host: &str) -> io::Result<Stream> {
-        let config = self.current.read().ok().and_then(|current| current.clone());
-        let Some(config) = config else { return Err(other("TLS is not configured")) };
+        let Some(config) = self.current.get() else { return Err(other("TLS is not configured")) };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| other(&format!("\"{host}\" is not a name that a certificate can have")))?;
         let stream = TlsConnector::from(config).connect(name, stream).await?;
@@ -248,7 +259,7 @@ pub enum Binding {
 
 /// Compares the certificate that the proxy shows with the one that the server showed on `back`.
 pub fn binding(front: &Front, back: &Stream) -> Option<Binding> {
-    let own = front.current()?;
+    let own = front.current.get()?;
     let same = back.peer_certificate()? == own.certificate.as_ref();
     Some(if same { Binding::Same } else { Binding::Different })
 }

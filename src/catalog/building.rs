@@ -9,8 +9,8 @@ use super::query::relations_of;
 use super::reading::Question;
 use super::{Facts, IndexFacts, NamedFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::pg::RelationKind;
+use crate::sql::Statement;
 use crate::sql::form::Form;
-use crate::sql::{Class, Statement};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -23,7 +23,7 @@ struct Answer {
 
 /// `None`: it needs all facts. No row, or no answer, says so too.
 pub fn question(statement: &Statement) -> Option<Question> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
+    let ddl = statement.ddl()?;
     let [table] = ddl.targets.as_slice() else { return None };
     let name = ddl.index_name.as_deref().filter(|_| !ddl.if_not_exists && !ddl.only)?;
     let [part] = ddl.parts.as_slice() else { return None };

@@ -5,7 +5,7 @@
 
 use super::tree::Member;
 use super::{FreeName, NameSuffix, RelationFacts};
-use crate::sql::{Class, ClauseKind, NewKey, Statement};
+use crate::sql::{ClauseKind, NewKey, Statement};
 
 /// Bytes of a name: `NAMEDATALEN - 1`.
 const MOST: usize = 63;
@@ -150,15 +150,14 @@ impl NameNeeded {
 
 /// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial and identity.
 pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<NameNeeded> {
-    let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
+    let Some(ddl) = statement.ddl() else { return Vec::new() };
     let mut all = Vec::new();
     for (i, part) in ddl.parts.iter().enumerate() {
         if let Some(key) = part.key.as_deref().filter(|_| part.constraint.is_none()) {
             all.push(NameNeeded::of_key(i, key, table));
         }
         let Some(new) = part.new_column.as_deref() else { continue };
-        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Identity { .. }));
-        if new.serial.is_some() || identity {
+        if new.serial.is_some() || new.identity().is_some() {
             all.push(NameNeeded::new(i, NameSuffix::Seq, table, Some(&new.name)));
         }
         for piece in new.pieces.iter().filter(|piece| piece.name.is_none()) {

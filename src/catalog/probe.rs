@@ -14,7 +14,7 @@
 use super::trust::{self, CopyExtent};
 use super::{ProbeAnswer, RelationFacts, comparable_index_definition, index_definition_tail};
 use crate::pg::RelationName;
-use crate::sql::{Class, ClauseKind, Part, Statement};
+use crate::sql::{ClauseKind, Part, Statement};
 use std::collections::BTreeMap;
 
 /// The copy. `sql` writes the same name into [`crate::sql::Part::probe`].
@@ -49,7 +49,7 @@ pub type Files = Vec<(String, String)>;
 /// Whether an answer depends on the table's indexes: not of a new column, which is in none of them, and with which they are built
 /// anew only if the table is.
 pub fn wants_indexes(statement: &Statement) -> bool {
-    let Class::Ddl(ddl) = &statement.class else { return false };
+    let Some(ddl) = statement.ddl() else { return false };
     ddl.parts.iter().any(|part| is_probed(part) && part.new_column.is_none())
 }
 
@@ -60,7 +60,7 @@ fn is_probed(part: &Part) -> bool {
 /// The probes of a statement on `table`; none if its cost does not depend on the server. `copied`: with the indexes of the table, as
 /// far as they may be copied.
 pub fn probes(statement: &Statement, table: &RelationFacts, copied: &CopyExtent) -> Vec<Probe> {
-    let Class::Ddl(ddl) = &statement.class else { return Vec::new() };
+    let Some(ddl) = statement.ddl() else { return Vec::new() };
     ddl.parts
         .iter()
         .enumerate()
@@ -76,7 +76,7 @@ pub fn probes(statement: &Statement, table: &RelationFacts, copied: &CopyExtent)
 /// Whether the column would rewrite the table even without a value, as a domain with a constraint does. Only worth asking
 /// when it does so with one; of PostgreSQL's own types none does.
 pub fn bare(statement: &Statement, table: &RelationFacts, part: usize, version: i32) -> Option<Probe> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
+    let ddl = statement.ddl()?;
     let new = ddl.parts.get(part)?.new_column.as_deref().filter(|new| !new.built_in)?;
     let statement = format!(
         "ALTER TABLE {PROBE_TABLE} ADD COLUMN {}",
@@ -122,7 +122,7 @@ pub struct IndexProbe {
 /// Only worth asking when an invalid index of the wanted name is there ([`leftover`]). `build` is
 /// [`crate::sql::Part::probe`], the CREATE INDEX on the copy, without CONCURRENTLY and IF NOT EXISTS.
 pub fn index_probe(statement: &Statement, table: &RelationFacts) -> Option<IndexProbe> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
+    let ddl = statement.ddl()?;
     let part = ddl.parts.first()?;
     leftover(ddl, table)?;
     let build = part.probe.clone()?;

@@ -14,6 +14,7 @@ use super::context::{PlanContext, table_bytes};
 use super::locks;
 use super::model::{BoundsOf, LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::partitioned_index::attached;
+use super::purpose;
 use crate::catalog::attach::{AttachFacts, DefaultPartition, MissingForeignKey, MissingIndex};
 use crate::catalog::{RelationFacts, RelationRef, index_definition_tail};
 use crate::pg::relation::quote_identifier;
@@ -143,15 +144,14 @@ impl AttachPlan<'_> {
     fn added(&mut self, [locks, back]: [Vec<LockNeed>; 2], add: String, drop: Step) {
         let brief =
             |purpose, locks, step| Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Brief, purpose) };
-        let back = brief("restore the table as it was", back, drop);
-        let add = brief("from now on new rows must satisfy the constraint", locks, Step::hidden(add));
+        let back = brief(purpose::RESTORE, back, drop);
+        let add = brief(purpose::NEW_ROWS, locks, Step::hidden(add));
         self.phases.push(Phase { undo: Some(Undo::Run(Box::new(back))), ..add });
     }
 
     /// A check of old rows.
     fn long(&self, locks: Vec<LockNeed>, step: Step) -> Phase {
-        let purpose = "check the old rows without blocking reads or writes";
-        Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Long, purpose) }
+        Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Long, purpose::OLD_ROWS) }
     }
 
     fn index(&mut self, index: &MissingIndex) {

@@ -44,7 +44,7 @@ enum HeldRelation {
 impl BlockLocks {
     /// Whether all that the statement waits for is held.
     pub fn suffices(&self, statement: &Statement, limits: &Limits) -> bool {
-        let Class::Ddl(ddl) = &statement.class else { return false };
+        let Some(ddl) = statement.ddl() else { return false };
         if self.relations.is_empty()
             || ddl.cascade
             || ddl.names_too_much()
@@ -113,7 +113,7 @@ impl BlockLocks {
 
     /// Whether a statement for which what is held suffices is over soon.
     pub fn is_brief(&self, statement: &Statement) -> bool {
-        let Class::Ddl(ddl) = &statement.class else { return false };
+        let Some(ddl) = statement.ddl() else { return false };
         !self.filled || ddl.parts.iter().all(|part| part.form.row().cost == Cost::Brief)
     }
 

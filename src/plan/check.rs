@@ -1,8 +1,8 @@
 //! The rules of every plan, and the list of those that a plan breaks. A plan of this crate breaks none; every golden is
 //! checked.
 
-use super::context::NOT_RUN;
 use super::model::{Phase, PhaseKind, Plan, Undo};
+use super::purpose;
 use crate::pg::LockMode;
 use crate::sql::form::{Cost, Form};
 
@@ -23,7 +23,7 @@ pub fn check(plan: &Plan) -> Vec<String> {
         match phase.kind {
             PhaseKind::Relay => rule(phase.locks.is_empty(), "a relayed step is not preceded by locks"),
             PhaseKind::Brief => {
-                let names_them = !phase.locks.is_empty() || phase.purpose == NOT_RUN;
+                let names_them = !phase.locks.is_empty() || phase.purpose == purpose::NOT_RUN;
                 rule(names_them, "a brief phase names its locks");
                 rule(phase.in_transaction, "locks are taken ahead in a transaction only");
             }

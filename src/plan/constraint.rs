@@ -10,6 +10,7 @@
 
 use super::index::concurrent;
 use super::model::{CreatedObject, ObjectKind, ObjectName, Phase, Step, Undo};
+use super::purpose;
 use super::replaced::Replaced;
 use super::subcommands::Subcommands;
 use crate::catalog::naming::object_name;
@@ -19,8 +20,6 @@ use crate::pg::{RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
 use crate::sql::{ClauseKind, NewColumn, NewKey, Part};
-
-const FROM_NOW_ON: &str = "from now on new rows must satisfy the constraint";
 
 /// A constraint's name: the author's or ours, or the one that the server chose in that slot.
 enum Name<'a> {
@@ -83,7 +82,7 @@ pub(super) fn add_not_valid(work: &mut Subcommands<'_>, kind: char, add: Step, n
     };
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     work.meanwhile("for a time the constraint holds for new rows only");
-    work.then(FROM_NOW_ON, [Step { learns, ..add }], [drop]);
+    work.then(purpose::NEW_ROWS, [Step { learns, ..add }], [drop]);
     work.check(validate);
     Some(())
 }
@@ -94,7 +93,7 @@ pub(super) fn to_be_validated(work: &mut Subcommands<'_>, part: &Part) -> Option
     let add = Step::hidden(format!("{}{}", work.alter(), part.text.as_ref()?));
     let drop = on_constraint(work, "DROP", &Name::Known(name));
     work.meanwhile("for a time the constraint holds for new rows only");
-    work.then(FROM_NOW_ON, [add], [drop]);
+    work.then(purpose::NEW_ROWS, [add], [drop]);
     Some(())
 }
 
@@ -103,7 +102,7 @@ pub(super) fn add_under(work: &mut Subcommands<'_>, add: Step, replaced: &Replac
     let name = Name::Known(&replaced.meanwhile);
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
     let renamed = Some(replaced.renamed());
-    work.then(FROM_NOW_ON, [Step { renamed: renamed.clone(), ..add }], [drop]);
+    work.then(purpose::NEW_ROWS, [Step { renamed: renamed.clone(), ..add }], [drop]);
     work.check(Step { renamed, ..validate });
 }
 
@@ -136,7 +135,7 @@ pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
         false => "for a time a CHECK refuses NULL, with SQLSTATE 23514 instead of 23502",
     });
     let (add, drop) = proof.add(work);
-    work.then(FROM_NOW_ON, add, [drop]);
+    work.then(purpose::NEW_ROWS, add, [drop]);
     let validate = on_constraint(work, "VALIDATE", &Name::Known(&proof.name));
     work.check(Step { not_null: Some(column.to_owned()), ..validate });
     if lasting {
@@ -298,7 +297,7 @@ pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written
     build.steps.iter_mut().for_each(|step| step.renamed = replaced.as_ref().map(Replaced::renamed));
     work.build(build);
     let (quoted, index) = (quote_identifier(&name), quote_identifier(index));
-    let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
+    let kind = key.kind();
     let add = format!("{}ADD CONSTRAINT {quoted} {kind} USING INDEX {index}{}", work.alter(), key.deferral);
     work.becomes_key(Step::hidden(add));
     work.add_key(name, &key.columns);

@@ -2,7 +2,8 @@
 //! ask.
 
 use super::model::{Limits, Phase, PhaseKind, Plan, Step};
-use crate::catalog::{Facts, RelationFacts};
+use super::purpose;
+use crate::catalog::{Facts, ProbeAnswer, RelationFacts};
 use crate::pg::{RelationKind, RelationName};
 use crate::report::Report;
 use crate::sql::form::{Cost, Form};
@@ -37,6 +38,11 @@ impl<'a> PlanContext<'a> {
 
     pub(super) fn in_transaction(&self) -> bool {
         self.facts.session.in_transaction
+    }
+
+    /// What the rewrite probe said of a part; `None`: it was not asked, or could not run.
+    pub(super) fn probe(&self, part: usize) -> Option<&'a ProbeAnswer> {
+        self.facts.probe.get(part).and_then(Option::as_ref)
     }
 
     pub(super) fn has_form(&self, form: Form) -> bool {
@@ -125,9 +131,9 @@ impl<'a> PlanContext<'a> {
     pub(super) fn refused_by_the_server(&self) -> Plan {
         let may_stand_in_one = self.ddl.parts.iter().all(|part| part.form.row().in_transaction);
         if self.in_transaction() || !may_stand_in_one || self.ddl.concurrently {
-            return self.relayed(NOT_RUN);
+            return self.relayed(purpose::NOT_RUN);
         }
-        Plan { phases: vec![self.phase(PhaseKind::Brief, NOT_RUN)], ..self.empty() }
+        Plan { phases: vec![self.phase(PhaseKind::Brief, purpose::NOT_RUN)], ..self.empty() }
     }
 
     /// One phase with the client's own text in it, and no locks.
@@ -160,9 +166,6 @@ impl<'a> PlanContext<'a> {
         self.ddl.parts.iter().all(|part| part.form.row().in_transaction) && !(many && goes_through)
     }
 }
-
-/// The purpose of a phase that is there for the server's error alone: of what it would lock nothing is known.
-pub(super) const NOT_RUN: &str = "the server will not run the statement";
 
 /// Whether the statement's target need not exist before it.
 pub(super) fn creates(form: Form) -> bool {

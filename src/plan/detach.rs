@@ -19,6 +19,7 @@
 use super::context::PlanContext;
 use super::locks;
 use super::model::{CreatedObject, Detach, LockNeed, ObjectKind, ObjectName, Phase, PhaseKind, Plan, Step, Undo};
+use super::purpose;
 use crate::catalog::{RelationFacts, RelationRef};
 use crate::pg::{LockMode, RelationKind, sqlstate};
 use crate::report::Report;
@@ -95,7 +96,7 @@ pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
     let back = Phase {
         locks: locks::finalize(context, &facts.parent, partition),
         steps: vec![attach, drop_copy(partition)],
-        ..context.phase(PhaseKind::Brief, "restore the table as it was")
+        ..context.phase(PhaseKind::Brief, purpose::RESTORE)
     };
     let detach = Phase { undo: Some(Undo::Run(Box::new(back))), ..detach(context, &facts.parent, partition, step) };
     let drop = Phase {

@@ -8,6 +8,7 @@ use super::hint;
 use super::locks;
 use super::model::{Phase, PhaseKind, Plan, Refusal, Step};
 use super::print::size;
+use super::purpose;
 use crate::catalog::{BackfillFacts, NamesUnknown, RelationFacts};
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
@@ -65,7 +66,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         };
         return Ok(Plan { phases: context.relayed(purpose).phases, ..plan });
     }
-    let purpose = if hazards.is_empty() { "a catalogue change only" } else { "the table is small" };
+    let purpose = if hazards.is_empty() { purpose::CATALOGUE_ONLY } else { purpose::SMALL_TABLE };
     Ok(Plan { phases: vec![Phase { locks, ..context.phase(PhaseKind::Brief, purpose) }], ..plan })
 }
 
@@ -90,12 +91,8 @@ fn verdict(context: &PlanContext<'_>, i: usize, part: &Part) -> PartCost {
         ExecutionKind::Run => PartCost::Brief,
         ExecutionKind::Long => PartCost::Long,
         // Nothing but a change of type may name what a copy of the table has not.
-        _ if part.new_column.is_some()
-            && context.facts.probe.get(i).and_then(Option::as_ref).is_some_and(|a| a.fails) =>
-        {
-            PartCost::Brief
-        }
-        ExecutionKind::Probe | ExecutionKind::Fill => match context.facts.probe.get(i).and_then(Option::as_ref) {
+        _ if part.new_column.is_some() && context.probe(i).is_some_and(|a| a.fails) => PartCost::Brief,
+        ExecutionKind::Probe | ExecutionKind::Fill => match context.probe(i) {
             Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => {
                 PartCost::Unsafe(blamed(context, i, part).row().hazard)
             }
@@ -132,7 +129,7 @@ fn is_kept_beside_rows(context: &PlanContext<'_>, part: &Part) -> bool {
 
 /// The form whose hazard it is: whatever else a new column has, it is its type that has no online way.
 fn blamed(context: &PlanContext<'_>, i: usize, part: &Part) -> Form {
-    let answer = context.facts.probe.get(i).and_then(Option::as_ref);
+    let answer = context.probe(i);
     if answer.is_some_and(|answer| answer.rewrites_bare == Some(true)) { Form::AddColumnUserType } else { part.form }
 }
 

@@ -6,6 +6,7 @@
 
 use super::context::PlanContext;
 use super::model::{Phase, PhaseKind, Plan, Step, Undo};
+use super::purpose;
 use crate::catalog::probe::leftover;
 use crate::catalog::{IndexFacts, RelationFacts};
 use crate::pg::{RelationKind, sqlstate};
@@ -109,7 +110,7 @@ pub(super) fn drop_invalid(table: &RelationFacts, dropped: &[Phase]) -> Undo {
 fn build(context: &PlanContext<'_>, table: &RelationFacts, dropped: &[Phase], written: bool) -> Option<Phase> {
     if !written && context.small(table.bytes) {
         let locks = super::locks::needs(context, super::locks::as_written);
-        return Some(Phase { locks, ..context.phase(PhaseKind::Brief, "the table is small") });
+        return Some(Phase { locks, ..context.phase(PhaseKind::Brief, purpose::SMALL_TABLE) });
     }
     let step = match written {
         true => Step::as_written(&context.statement.text),

@@ -41,6 +41,7 @@ mod partitioned_foreign_key;
 mod partitioned_index;
 mod partitioned_key;
 pub mod print;
+mod purpose;
 mod refresh;
 mod reindex;
 mod replace;
@@ -156,7 +157,7 @@ fn is_plain(form: Form) -> bool {
 
 /// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
 pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
-    let Class::Ddl(ddl) = &statement.class else { return false };
+    let Some(ddl) = statement.ddl() else { return false };
     let context = PlanContext { statement, ddl, facts, limits };
     limits.rewrite && !context.in_transaction() && !context.is_small() && alter_table::wants_backfill(&context)
 }

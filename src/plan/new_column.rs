@@ -22,13 +22,13 @@ use crate::sql::{ClauseKind, ColumnClause, NewColumn, Part};
 /// Whether old rows of the column get their values one by one.
 pub(super) fn is_filled(context: &PlanContext<'_>, i: usize, part: &Part) -> bool {
     let Some(new) = part.new_column.as_deref() else { return false };
-    new.serial.is_some() || identity(new).is_some() || rewrites(context, i)
+    new.serial.is_some() || new.identity().is_some() || rewrites(context, i)
 }
 
 /// Whether the server would write the whole table anew for a part, or could not be asked.
 fn rewrites(context: &PlanContext<'_>, part: usize) -> bool {
     let asked = context.ddl.parts.get(part).is_some_and(|part| part.probe.is_some());
-    let answer = context.facts.probe.get(part).and_then(Option::as_ref);
+    let answer = context.probe(part);
     asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
 }
 
@@ -51,19 +51,8 @@ fn contradicts_itself(new: &NewColumn) -> bool {
 
 /// Whether it can be added in a moment without its value, so that old rows can be given that one by one.
 fn may_come_bare(context: &PlanContext<'_>, part: usize, new: &NewColumn) -> bool {
-    let answer = context.facts.probe.get(part).and_then(Option::as_ref);
-    new.built_in || (identity(new).is_none() && answer.is_some_and(|answer| answer.rewrites_bare == Some(false)))
-}
-
-fn identity(new: &NewColumn) -> Option<&ColumnClause> {
-    new.pieces.iter().find(|piece| matches!(piece.kind, ClauseKind::Identity { .. }))
-}
-
-fn default(new: &NewColumn) -> Option<&str> {
-    new.pieces.iter().find_map(|piece| match &piece.kind {
-        ClauseKind::Default { expression } => Some(expression.as_str()),
-        _ => None,
-    })
+    let answer = context.probe(part);
+    new.built_in || (new.identity().is_none() && answer.is_some_and(|answer| answer.rewrites_bare == Some(false)))
 }
 
 /// `None`: the column has something that cannot be split off.
@@ -72,7 +61,7 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
     let filled = is_filled(work.context(), i, part);
     let generated = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Generated { .. }));
     let computed = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Generated { stored: false }));
-    let fails = work.context().facts.probe.get(i).and_then(Option::as_ref).is_some_and(|answer| answer.fails);
+    let fails = work.context().probe(i).is_some_and(|answer| answer.fails);
     let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Key(_)));
     let others = work.context().ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
@@ -90,7 +79,7 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
     {
         return None;
     }
-    let implied = new.serial.is_some() || identity(new).is_some();
+    let implied = new.serial.is_some() || new.identity().is_some();
     let not_null = implied || new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::NotNull { .. }));
     let kept = |piece: &ColumnClause| match &piece.kind {
         ClauseKind::Collate | ClauseKind::Null | ClauseKind::Generated { .. } => true,
@@ -99,7 +88,7 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
         ClauseKind::NotNull { .. } => !filled && !computed,
         ClauseKind::Check { enforced } => !enforced,
         // Beside no value there is nothing to check.
-        ClauseKind::References { enforced } => !enforced || (!filled && default(new).is_none()),
+        ClauseKind::References { enforced } => !enforced || (!filled && new.default_expression().is_none()),
         ClauseKind::Key(_) | ClauseKind::Identity { .. } => false,
     };
     if filled {
@@ -114,12 +103,12 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
     let only_checked = (filled || computed) && work.context().version() < 120_000;
     work.add_column(&new.name, not_null && !only_checked);
     if (filled || computed) && not_null {
-        if only_checked && identity(new).is_some() {
+        if only_checked && new.identity().is_some() {
             return None;
         }
         constraint::new_not_null(work, new)?;
     }
-    if let Some(identity) = identity(new) {
+    if let Some(identity) = new.identity() {
         become_identity(work, i, new, identity)?;
     }
     for piece in new.pieces.iter().filter(|piece| !kept(piece)) {
@@ -137,7 +126,7 @@ fn drop_column(work: &Subcommands<'_>, column: &str) -> Step {
 fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
-    let sequence = match (new.serial, identity(new)) {
+    let sequence = match (new.serial, new.identity()) {
         (Some(stands_for), _) => Some((stands_for, "")),
         (None, Some(ColumnClause { kind: ClauseKind::Identity { options }, .. })) => {
             // Before 17 partitioned tables have none, and the server says so.
@@ -151,7 +140,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
     let Some((stands_for, options)) = sequence else {
         work.fill(new, value(new, facts)?);
         let alter = work.alter();
-        let steps = match default(new) {
+        let steps = match new.default_expression() {
             Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
             // The domain has one by itself.
             None => {
@@ -187,7 +176,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
 /// What old rows get. Whose table it is may give the column another default meanwhile, or another type: where that would be trusted too
 /// much, it is the client's own words, for a type of PostgreSQL's own.
 fn value(new: &NewColumn, facts: &BackfillFacts) -> Option<String> {
-    match (facts.watched, default(new)) {
+    match (facts.watched, new.default_expression()) {
         (false, _) => Some("DEFAULT".to_owned()),
         // A comment may be at its end.
         (true, Some(words)) if new.built_in => Some(format!("({words}\n)")),

@@ -15,7 +15,7 @@ use crate::catalog::query::{LANE_CLASS, array, relations_of};
 use crate::catalog::supposed::{self, SupposedSize};
 use crate::pg::RelationName;
 use crate::sql::form::Form;
-use crate::sql::{Class, Ddl, Statement};
+use crate::sql::{Ddl, Statement};
 
 /// A statement that is tried at once.
 #[derive(Debug)]
@@ -172,7 +172,7 @@ const SIGNED_OID: &str =
 
 /// How to try a statement at once; `None`: it needs facts.
 pub fn optimistic(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<OptimisticPlan> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
+    let ddl = statement.ddl()?;
     if !is_simple(ddl) || ddl.names_too_much() {
         return None;
     }

@@ -10,6 +10,7 @@
 use super::context::PlanContext;
 use super::locks;
 use super::model::{LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
+use super::purpose;
 use crate::catalog::RelationFacts;
 use crate::catalog::leaves::Leaf;
 use crate::pg::relation::{quote_identifier, quote_literal};
@@ -75,13 +76,13 @@ impl LeafKeys<'_> {
         };
         let strong = [LockMode::AccessExclusive; 2];
         let drop = format!("{alter} DROP CONSTRAINT {name}");
-        let back = phase(PhaseKind::Brief, "restore the table as it was", strong, drop);
+        let back = phase(PhaseKind::Brief, purpose::RESTORE, strong, drop);
         let weak = [LockMode::ShareRowExclusive; 2];
         let added =
             phase(PhaseKind::Brief, "from now on new rows of the partition must satisfy the foreign key", weak, add);
         let modes = [LockMode::ShareUpdateExclusive, LockMode::RowShare];
         let validate = format!("{alter} VALIDATE CONSTRAINT {name}");
-        let checked = phase(PhaseKind::Long, "check the old rows without blocking reads or writes", modes, validate);
+        let checked = phase(PhaseKind::Long, purpose::OLD_ROWS, modes, validate);
         [Phase { undo: Some(Undo::Run(Box::new(back))), ..added }, checked]
     }
 

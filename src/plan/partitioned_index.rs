@@ -14,6 +14,7 @@ use super::context::PlanContext;
 use super::index::drop_leftover;
 use super::locks;
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Step, Undo};
+use super::purpose;
 use crate::catalog::tree::{Member, Tree};
 use crate::catalog::{IndexFacts, RelationFacts};
 use crate::pg::relation::{quote_identifier, quote_literal};
@@ -31,7 +32,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         return None;
     }
     if tree.name_taken || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
-        return Some(as_written(context, "the server will not run it", &[]));
+        return Some(as_written(context, purpose::NOT_RUN, &[]));
     }
     let body = context.statement.text.get(context.ddl.tail_at?..)?;
     if !buildable(tree) {

@@ -13,6 +13,7 @@ use super::constraint;
 use super::context::PlanContext;
 use super::model::{LockNeed, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use super::partitioned_index::{as_written, build, buildable, holds_key, new_ones};
+use super::purpose;
 use super::subcommands::{Proofs, Subcommands};
 use crate::catalog::tree::Member;
 use crate::pg::relation::quote_identifier;
@@ -34,7 +35,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let second = key.primary && table.constraints.iter().any(|constraint| constraint.kind == 'p');
     let namesake = part.constraint.as_ref().is_some_and(|name| table.constraint(name).is_some());
     if tree.name_taken || namesake || second || tree.members.first().is_some_and(|root| !holds_key(tree, root)) {
-        return Some(as_written(context, "the server will not run it", &[]));
+        return Some(as_written(context, purpose::NOT_RUN, &[]));
     }
     let leaves_no_trace = |leaf: &Member| context.version() < 180_000 || is_its_own(leaf);
     if !buildable(tree) || (key.primary && !new_ones(tree).all(leaves_no_trace)) {
@@ -81,7 +82,7 @@ fn proofs(context: &PlanContext<'_>, key: &NewKey) -> Option<Proofs> {
 /// The index becomes a constraint's.
 fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Phase {
     let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(own_name));
-    let kind = if key.primary { "PRIMARY KEY" } else { "UNIQUE" };
+    let kind = key.kind();
     let lock = LockNeed::alone(leaf.id.full_name(), leaf.id.oid, LockMode::AccessExclusive);
     let brief = |purpose, step| Phase {
         locks: vec![lock.clone()],
@@ -93,7 +94,7 @@ fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &Ne
     let was_null = |column: &String| format!(", ALTER COLUMN {} DROP NOT NULL", quote_identifier(column));
     let as_before: String = nullable.iter().map(was_null).collect();
     let drop = Step::hidden(format!("{alter} DROP CONSTRAINT {name}{as_before}"));
-    let back = brief("restore the table as it was", drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
+    let back = brief(purpose::RESTORE, drop.about(leaf.id.oid, ObjectKind::Constraint, own_name));
     let add = format!("{alter} ADD CONSTRAINT {name} {kind} USING INDEX {name}{}", key.deferral);
     Phase {
         undo: Some(Undo::Run(Box::new(back))),

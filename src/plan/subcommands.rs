@@ -16,6 +16,7 @@
 use super::context::PlanContext;
 use super::locks;
 use super::model::{Backfill, Filled, NewConstraint, Phase, PhaseKind, Plan, Step, Undo};
+use super::purpose;
 use super::replaced::Replaced;
 use crate::catalog::RelationFacts;
 use crate::pg::relation::quote_identifier;
@@ -347,7 +348,7 @@ impl<'a> Subcommands<'a> {
         if added.steps.is_empty() {
             return None;
         }
-        let undo = self.brief("restore the table as it was", added.back.iter().rev().cloned().collect());
+        let undo = self.brief(purpose::RESTORE, added.back.iter().rev().cloned().collect());
         let undo = Phase { locks: locks::needs(self.context, locks::drops), ..undo };
         let phase = self.brief(&joined(&added.purposes), added.steps.clone());
         Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
@@ -371,11 +372,10 @@ impl<'a> Subcommands<'a> {
 
     /// A check of old rows.
     fn validation(&mut self) -> Phase {
-        let purpose = "check the old rows without blocking reads or writes";
         Phase {
             locks: locks::needs(self.context, locks::validation),
             steps: std::mem::take(&mut self.checks),
-            ..self.context.phase(PhaseKind::Long, purpose)
+            ..self.context.phase(PhaseKind::Long, purpose::OLD_ROWS)
         }
     }
 
@@ -392,7 +392,7 @@ impl<'a> Subcommands<'a> {
         steps.append(&mut self.made_keys);
         steps.append(&mut self.after);
         let purpose = if self.last_purposes.is_empty() {
-            "a catalogue change only".to_owned()
+            purpose::CATALOGUE_ONLY.to_owned()
         } else {
             joined(&self.last_purposes)
         };

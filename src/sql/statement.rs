@@ -243,12 +243,17 @@ pub struct NewForeignKey {
 }
 
 impl Statement {
+    /// The statement as DDL of interest, if it is that.
+    pub fn ddl(&self) -> Option<&Ddl> {
+        match &self.class {
+            Class::Ddl(ddl) => Some(ddl),
+            _ => None,
+        }
+    }
+
     /// What its texts take in memory.
     pub fn bytes(&self) -> usize {
-        let parts = match &self.class {
-            Class::Ddl(ddl) => ddl.parts.as_slice(),
-            _ => &[],
-        };
+        let parts = self.ddl().map_or(&[][..], |ddl| ddl.parts.as_slice());
         self.text.len() + self.logged.len() + parts.iter().map(Part::bytes).sum::<usize>()
     }
 }
@@ -264,15 +269,33 @@ impl NewColumn {
         }
         text
     }
-}
 
-impl NewColumn {
+    /// The clause that makes the column an identity.
+    pub fn identity(&self) -> Option<&ColumnClause> {
+        self.pieces.iter().find(|piece| matches!(piece.kind, ClauseKind::Identity { .. }))
+    }
+
+    /// The expression of the column's DEFAULT.
+    pub fn default_expression(&self) -> Option<&str> {
+        self.pieces.iter().find_map(|piece| match &piece.kind {
+            ClauseKind::Default { expression } => Some(expression.as_str()),
+            _ => None,
+        })
+    }
+
     /// The column with some of its pieces, none of them a default, as it can be added in a moment: with NULL in place of
     /// its value, also of the one that a domain has by itself.
     pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnClause) -> bool) -> String {
         let column = self.with(wanted);
         // Before 11 even this would write the whole table anew.
         if self.built_in || version < 110_000 { column } else { format!("{column} DEFAULT NULL") }
+    }
+}
+
+impl NewKey {
+    /// The words of the constraint.
+    pub fn kind(&self) -> &'static str {
+        if self.primary { "PRIMARY KEY" } else { "UNIQUE" }
     }
 }
 

@@ -14,8 +14,8 @@ use crate::catalog::attach::{AttachFacts, DefaultPartition, MissingForeignKey, M
 use crate::catalog::naming::{self, CANDIDATES};
 use crate::catalog::{Facts, RelationFacts, RelationRef, query, trust};
 use crate::pg::RelationKind;
+use crate::sql::Statement;
 use crate::sql::form::Form;
-use crate::sql::{Class, Statement};
 use serde::Deserialize;
 
 /// `$1`, `$2`: the oids of the table and of the partition; `$3`: `siblings`, where the bounds of the others matter.
@@ -94,7 +94,7 @@ pub struct AttachInquiry {
 impl AttachInquiry {
     /// `None`: nothing need be known.
     pub fn new(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Self> {
-        let Class::Ddl(ddl) = &statement.class else { return None };
+        let ddl = statement.ddl()?;
         let [part] = ddl.parts.as_slice() else { return None };
         if part.form == Form::CreateTablePartitionOf {
             return Self::of_new(statement, part.others.first().and_then(|name| facts.relation(name))?);
@@ -122,7 +122,7 @@ impl AttachInquiry {
 
     /// A new partition has no row, but a default partition beside it is read.
     fn of_new(statement: &Statement, parent: &RelationFacts) -> Option<Self> {
-        let Class::Ddl(ddl) = &statement.class else { return None };
+        let ddl = statement.ddl()?;
         let bound = statement.text.get(ddl.bounds.clone()?)?.to_owned();
         parent.default_partition.is_some().then(|| Self {
             stage: Stage::Asks,

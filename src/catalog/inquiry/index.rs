@@ -14,7 +14,7 @@ use crate::catalog::tree::{Member, Tree};
 use crate::catalog::{Facts, RelationFacts, probe, query};
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
-use crate::sql::{Class, Ddl, Part, Statement};
+use crate::sql::{Ddl, Part, Statement};
 
 /// `$1`: the table's oid, `$2`: `index`, or `constraint` where an index counts only if it belongs to one. The wanted index
 /// is the newest one of [`probe::PROBE_TABLE`].
@@ -47,7 +47,7 @@ struct TakenName {
 impl IndexInquiry {
     /// `None`: nothing need be known of the partitions.
     pub fn new(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Self> {
-        let Class::Ddl(ddl) = &statement.class else { return None };
+        let ddl = statement.ddl()?;
         let [part] = ddl.parts.as_slice() else { return None };
         let table = ddl.targets.first().and_then(|name| facts.relation(name))?;
         let asks = table.kind == RelationKind::PartitionedTable

@@ -4,15 +4,15 @@ use super::ProbeRound;
 use crate::catalog::naming::{self, CANDIDATES};
 use crate::catalog::{Facts, query};
 use crate::pg::RelationKind;
+use crate::sql::Statement;
 use crate::sql::form::Form;
-use crate::sql::{Class, Statement};
 
 /// `$1`, `$2`: the oids of the table and of the one that it points to; `$3`: names, in the order in which they are tried.
 pub const LEAVES_SQL: &str = include_str!("leaves.sql");
 
 /// The question, if the statement adds one foreign key to a large partitioned table.
 pub fn round(statement: &Statement, facts: &Facts, small_table: u64) -> Option<ProbeRound> {
-    let Class::Ddl(ddl) = &statement.class else { return None };
+    let ddl = statement.ddl()?;
     let [part] = ddl.parts.as_slice() else { return None };
     let table = ddl.targets.first().and_then(|name| facts.relation(name))?;
     let to = part.others.first().and_then(|name| facts.relation(name))?;

@@ -124,9 +124,8 @@ impl SubcommandText<'_> {
                 None => new.pieces.push(ColumnClause::new(ClauseKind::Collate, text)),
             }
         }
-        let identity = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Identity { .. }));
         // Of another type than these there is none.
-        (name < first && (!identity || definition::is_integer(column))).then_some(new)
+        (name < first && (new.identity().is_none() || definition::is_integer(column))).then_some(new)
     }
 }
 

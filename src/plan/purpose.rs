@@ -1,0 +1,19 @@
+//! The purposes that phases of several files share. A purpose says for people what a phase is for.
+
+/// The phase changes the catalogue, and reads no row.
+pub(super) const CATALOGUE_ONLY: &str = "a catalogue change only";
+
+/// The phase does under its lock what would take long on a larger table.
+pub(super) const SMALL_TABLE: &str = "the table is small";
+
+/// The phase is there for the server's error alone. Nothing is known of what the statement would lock.
+pub(super) const NOT_RUN: &str = "the server will not run the statement";
+
+/// The phase adds a constraint that is NOT VALID.
+pub(super) const NEW_ROWS: &str = "from now on new rows must satisfy the constraint";
+
+/// The phase validates a constraint.
+pub(super) const OLD_ROWS: &str = "check the old rows without blocking reads or writes";
+
+/// The phase undoes others.
+pub(super) const RESTORE: &str = "restore the table as it was";

@@ -27,7 +27,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the proxy
-    Run(Run),
+    Run(RunArguments),
     /// Try the proxy: start a throw-away PostgreSQL with some tables, and the proxy in front of it
     Dev(Dev),
     /// Measure the same schema changes directly and through the proxy (takes less than a minute)
@@ -37,7 +37,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct Run {
+struct RunArguments {
     /// The file of settings; without it, the defaults apply
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-impl Run {
+impl RunArguments {
     fn run(self) -> Result<(), Failure> {
         let overrides = Overrides { listen: self.listen, backend: self.backend, mode: self.ddl };
         let config = Config::load(self.config.as_deref(), overrides).map_err(|error| Failure(error.to_string()))?;

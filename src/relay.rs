@@ -16,6 +16,7 @@ pub use back::BackendLost;
 
 use crate::net::Stream;
 use crate::net::ring::Present;
+use crate::wire::frame::{FRONTEND_LIMIT, Header};
 use crate::wire::owed::Owed;
 use crate::wire::speech::Speech;
 use bytes::{Buf, Bytes, BytesMut};
@@ -121,24 +122,24 @@ pub struct Link {
     back_short: bool,
     front_eof: bool,
     back_shut: bool,
-    pub owed: Owed,
+    owed: Owed,
     /// Of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
-    pub status: u8,
+    status: u8,
     /// During the login: the server has asked the client something, and waits for the answer.
     asked: bool,
     /// Execute messages sent since the last Sync or Query.
-    pub executes: u32,
+    executes: u32,
     /// BackendKeyData as it came: pid and key.
-    pub key: Bytes,
+    key: Bytes,
     /// What the server has reported of its encodings and the session's.
-    pub speech: Speech,
+    speech: Speech,
     /// The server's major version, as it reported.
-    pub server: u16,
+    server: u16,
     /// ErrorResponse messages that were passed to the client.
-    pub errors: u32,
+    errors: u32,
     /// Added to the positions of errors that are passed: characters before a piece of a string.
-    pub shift_errors: u32,
-    pub login: Login,
+    shift_errors: u32,
+    login: Login,
     settling: Settling,
     /// The client's end was told to whoever waits for the server.
     told_gone: bool,
@@ -178,6 +179,65 @@ impl Link {
             settling: Settling::No,
             told_gone: false,
         }
+    }
+
+    /// The status of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
+    /// The login is over with this status: for a link whose login the caller has not seen.
+    pub fn begin_with_status(&mut self, status: u8) {
+        self.status = status;
+    }
+
+    /// What the server has reported of its encodings and the session's.
+    pub fn speech(&self) -> Speech {
+        self.speech
+    }
+
+    /// The server's major version, as it reported; 0 before.
+    pub fn server_major(&self) -> u16 {
+        self.server
+    }
+
+    /// BackendKeyData's body as it came: pid and key.
+    pub fn backend_key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// What the backend owes the client.
+    pub fn owed(&self) -> &Owed {
+        &self.owed
+    }
+
+    /// An answer of this tag was read in place of the relay.
+    pub fn received(&mut self, tag: u8) {
+        self.owed.received(tag);
+    }
+
+    /// Execute messages since the last Sync or Query.
+    pub fn executes(&self) -> u32 {
+        self.executes
+    }
+
+    pub fn set_executes(&mut self, executes: u32) {
+        self.executes = executes;
+    }
+
+    /// ErrorResponse messages that were passed to the client.
+    pub fn errors_passed(&self) -> u32 {
+        self.errors
+    }
+
+    /// Characters to be added to the positions of errors that are passed.
+    pub fn shift_errors(&mut self, characters: u32) {
+        self.shift_errors = characters;
+    }
+
+    /// What the encryption of the two ends means for the login.
+    pub fn set_login(&mut self, login: Login) {
+        self.login = login;
     }
 
     /// Relays in both directions until something needs the session. Can be dropped and called again.
@@ -295,8 +355,20 @@ impl Link {
     /// The client's connection has ended without a goodbye (Terminate): what it asked for is wanted no more.
     /// After a goodbye what it sent before is still to be done, as the server would.
     pub fn front_gone(&self) -> bool {
-        self.front_eof && !front::ends_with_terminate(&self.front_in)
+        self.front_eof && !ends_with_terminate(&self.front_in)
     }
+}
+
+/// Whether the complete frames of `input` end with Terminate.
+fn ends_with_terminate(mut input: &[u8]) -> bool {
+    while let Ok(Some(header)) = Header::read(input, FRONTEND_LIMIT) {
+        if header.tag == b'X' {
+            return true;
+        }
+        let Some(rest) = input.get(header.total()..) else { return false };
+        input = rest;
+    }
+    false
 }
 
 /// The client's part during the login.

@@ -98,7 +98,7 @@ async fn play(bytes: &[u8], from_client: bool, piece: usize) {
     let (back, server) = UnixStream::pair().expect("sockets");
     let mut link = Link::new(Stream::Unix(front), Stream::Unix(back), b"");
     // The login is over.
-    link.status = b'I';
+    link.begin_with_status(b'I');
     let (mut from, mut to) = if from_client { (client, server) } else { (server, client) };
     let mut reader = Reader::default();
     let mut got = Vec::new();

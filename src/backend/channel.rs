@@ -362,7 +362,7 @@ impl ServerChannel {
             Some(b'Z') => return Ok(true),
             Some(b'1') => answer.parsed += 1,
             Some(b'N') if shown && self.client_has_parsed && answer.parsed == answer.done => {}
-            Some(b'D') => answer.rows.extend(data_row(&frame[5..], |value| self.link.speech.heard(value))),
+            Some(b'D') => answer.rows.extend(data_row(&frame[5..], |value| self.link.speech().heard(value))),
             Some(b'C' | b'I') => {
                 answer.updated += updated(&frame);
                 if shown {

@@ -28,47 +28,47 @@ impl ServerChannel {
 
     /// The status of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
     pub fn status(&self) -> u8 {
-        self.link.status
+        self.link.status()
     }
 
     /// What the server has reported of its encodings and the session's.
     pub fn speech(&self) -> Speech {
-        self.link.speech
+        self.link.speech()
     }
 
     /// The server's major version, as it reported; 0 before.
     pub fn server_major(&self) -> u16 {
-        self.link.server
+        self.link.server_major()
     }
 
     /// BackendKeyData's body as it came: pid and key.
     pub fn backend_key(&self) -> &Bytes {
-        &self.link.key
+        self.link.backend_key()
     }
 
     /// What the encryption of the two ends means for the login.
     pub fn set_login(&mut self, login: Login) {
-        self.link.login = login;
+        self.link.set_login(login);
     }
 
     /// How many answers the backend owes.
     pub fn owes(&self) -> u32 {
-        self.link.owed.owed()
+        self.link.owed().owed()
     }
 
     /// Whether it is certain what the backend owes.
     pub fn owed_is_certain(&self) -> bool {
-        self.link.owed.certain()
+        self.link.owed().certain()
     }
 
     /// Whether the client has sent messages of the extended protocol, and no Sync behind them.
     pub fn is_unsynced(&self) -> bool {
-        self.link.owed.unsynced()
+        self.link.owed().unsynced()
     }
 
     /// Whether the server skips all messages up to the next Sync, after an error.
     pub fn is_skipping(&self) -> bool {
-        self.link.owed.skipping()
+        self.link.owed().skipping()
     }
 
     /// Nothing is owed to the client, and it is outside a transaction block.
@@ -78,7 +78,7 @@ impl ServerChannel {
 
     /// An answer of this tag was read in place of the relay.
     pub fn received(&mut self, tag: u8) {
-        self.link.owed.received(tag);
+        self.link.received(tag);
     }
 
     /// Accounts for the answers to a message that the proxy sends in the client's name.
@@ -88,21 +88,21 @@ impl ServerChannel {
 
     /// Execute messages since the last Sync or Query.
     pub fn executes(&self) -> u32 {
-        self.link.executes
+        self.link.executes()
     }
 
     pub fn set_executes(&mut self, executes: u32) {
-        self.link.executes = executes;
+        self.link.set_executes(executes);
     }
 
     /// ErrorResponse messages that were passed to the client so far.
     pub fn errors_passed(&self) -> u32 {
-        self.link.errors
+        self.link.errors_passed()
     }
 
     /// Characters to be added to the positions of errors that are passed.
     pub fn shift_errors(&mut self, characters: u32) {
-        self.link.shift_errors = characters;
+        self.link.shift_errors(characters);
     }
 
     /// The client has got whole messages only, so that one of the proxy's can follow.

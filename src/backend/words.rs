@@ -51,7 +51,7 @@ impl ServerChannel {
         // Servers before 11 have no such setting. No row comes of it.
         const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
              THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
-        let inside = self.link.status != b'I';
+        let inside = self.link.status() != b'I';
         if inside {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
@@ -68,7 +68,7 @@ impl ServerChannel {
     /// # Errors
     /// As [`ServerChannel::ask`].
     pub async fn roll_back_question(&mut self) -> Result<(), BackendLost> {
-        if self.link.status == b'E' {
+        if self.link.status() == b'E' {
             let mut batch = Batch::new();
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
@@ -78,20 +78,20 @@ impl ServerChannel {
     }
 
     fn encoded<'a>(&self, sql: &'a str) -> Cow<'a, str> {
-        if self.link.speech.sayable() == Sayable::All {
+        if self.link.speech().sayable() == Sayable::All {
             return Cow::Borrowed(sql);
         }
         Cow::Owned(format!("SELECT {} FROM (\n{sql}\n) AS q(answer)", self.hexadecimal("q.answer::pg_catalog.text")))
     }
 
     fn hexadecimal(&self, text: &str) -> String {
-        let encoding = if self.link.speech.converts() { "'UTF8'" } else { "pg_catalog.getdatabaseencoding()" };
+        let encoding = if self.link.speech().converts() { "'UTF8'" } else { "pg_catalog.getdatabaseencoding()" };
         format!("pg_catalog.encode(pg_catalog.convert_to({text}, {encoding}), 'hex')")
     }
 
     /// The text that a [`ServerChannel::question`] was answered with.
     pub fn text(&self, value: &str) -> String {
-        let speech = &self.link.speech;
+        let speech = &self.link.speech();
         if speech.sayable() == Sayable::All {
             return value.to_owned();
         }
@@ -119,7 +119,7 @@ impl ServerChannel {
 
     /// Such a query as it is put; [`ServerChannel::decoded`] reads its rows.
     pub fn in_json<'a>(&self, sql: &'a str) -> Cow<'a, str> {
-        if self.link.speech.sayable() == Sayable::All {
+        if self.link.speech().sayable() == Sayable::All {
             return Cow::Borrowed(sql);
         }
         let row = self.hexadecimal("pg_catalog.row_to_json(q)::pg_catalog.text");
@@ -137,7 +137,7 @@ impl ServerChannel {
 
     /// Words of the proxy's own, as the client's encoding can carry them.
     pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.link.speech.sayable() == Sayable::All || text.is_ascii() {
+        if self.link.speech().sayable() == Sayable::All || text.is_ascii() {
             return Cow::Borrowed(text);
         }
         Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
@@ -145,7 +145,7 @@ impl ServerChannel {
 
     /// A query of the proxy's for the client: with its names if they can be said.
     pub fn said_or_in_words(&self, sql: &str) -> Vec<u8> {
-        match self.link.speech.say(sql) {
+        match self.link.speech().say(sql) {
             Some(bytes) => bytes.into_owned(),
             None => self.words(sql).into_owned().into_bytes(),
         }
@@ -153,7 +153,7 @@ impl ServerChannel {
 
     /// Sends what asks the backend something.
     pub fn send(&mut self, batch: Batch) {
-        let bytes = batch.said(&self.link.speech);
+        let bytes = batch.said(&self.link.speech());
         self.link.send_to_server(&bytes);
     }
 }

@@ -245,15 +245,3 @@ impl Link {
         self.front_short = false;
     }
 }
-
-/// Whether the complete frames of `input` end with Terminate.
-pub(super) fn ends_with_terminate(mut input: &[u8]) -> bool {
-    while let Ok(Some(header)) = Header::read(input, FRONTEND_LIMIT) {
-        if header.tag == b'X' {
-            return true;
-        }
-        let Some(rest) = input.get(header.total()..) else { return false };
-        input = rest;
-    }
-    false
-}

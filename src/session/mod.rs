@@ -90,11 +90,11 @@ impl Session {
     fn new(shared: Arc<Shared>, hello: hello::Hello) -> Self {
         let (front_encrypted, back_encrypted) = (hello.front.is_encrypted(), hello.back.is_encrypted());
         let mut link = Link::new(hello.front, hello.back, &hello.packet);
-        link.login = match (front_encrypted, back_encrypted) {
+        link.set_login(match (front_encrypted, back_encrypted) {
             (false, true) => Login::NoBinding,
             (true, true) => Login::Encrypted,
             _ => Login::Plain,
-        };
+        });
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
         let interceptor = Interceptor::new(&shared, &hello.parameters);

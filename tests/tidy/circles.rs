@@ -239,6 +239,7 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
         // A statement of `use` has no letters but those of ASCII, so its length stays.
         code.replace_range(at..end, &blank);
     }
+    let code = without_visibilities(&code);
     let mut found = Vec::new();
     let mut path: Vec<String> = Vec::new();
     let mut rest = code.as_str();
@@ -253,6 +254,18 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
     found.push(path);
     found.retain(|path| path.len() > 1);
     found
+}
+
+/// `pub(in crate::a)` says who sees an item, and uses nothing.
+fn without_visibilities(code: &str) -> String {
+    let mut out = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(at) = rest.find("pub(in ") {
+        let end = rest[at..].find(')').map_or(rest.len(), |end| at + end);
+        out.push_str(&rest[..at]);
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 /// The names that a file declares, at any depth.

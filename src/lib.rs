@@ -8,7 +8,7 @@
 //!    ends talk. Authentication is theirs.
 //! 3. [`relay`] passes bytes on as they came. It walks frames ([`wire::frame`]) in place, keeps count of
 //!    what the backend owes ([`wire::owed`]), and stops only at a Query, Parse or Execute that the session's
-//!    eye wants to see: one whose text has a keyword of DDL ([`sql::prefilter`]).
+//!    interceptor stops at: one whose text has a keyword of DDL ([`sql::prefilter`]).
 //! 4. [`mod@sql`] splits and parses that text with PostgreSQL's own grammar into [`sql::Statement`]s, each
 //!    DDL of one or more [`sql::form::Form`]s.
 //!    What is most often brief is tried at once ([`plan::optimistic`]); the rest goes on:

@@ -1,13 +1,13 @@
 //! A call of the client's that waits for an advisory lock. `execute/advisory.rs` waits in its place.
 //!
-//! It owns nothing. It keeps true: what is known of the client's block is forgotten, as the function may be called by another's name.
+//! It owns nothing. It keeps true: behind such a call the client's block is not followed any more, since a function of that name may be another
+//! one, which does anything.
 
 use super::block::Block;
-use super::run::{facts_without_questions, new_run};
+use super::run::{RunOptions, facts_without_questions, new_run};
 use super::shared::{Shared, pid_of};
 use crate::backend::ServerChannel;
 use crate::execute::advisory::ClientCall;
-use crate::execute::budget::SizeGuess;
 use crate::execute::{Reply, RunError};
 use crate::sql::AdvisoryLock;
 
@@ -22,5 +22,6 @@ pub(super) async fn wait_for_lock(
     block.forget();
     let session = facts_without_questions(channel);
     let backend = pid_of(channel.backend_key());
-    new_run(channel, shared, &session, offset, SizeGuess::Any).advisory_lock(lock, &call, backend).await
+    let options = RunOptions { offset, ..RunOptions::default() };
+    new_run(channel, shared, &session, options).advisory_lock(lock, &call, backend).await
 }

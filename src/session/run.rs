@@ -6,18 +6,38 @@ use super::shared::Shared;
 use crate::backend::ServerChannel;
 use crate::catalog::{Facts, SessionFacts};
 use crate::execute::budget::SizeGuess;
-use crate::execute::pending_undo::RunState;
+use crate::execute::pending_undo::{PendingUndo, RunState};
+use crate::execute::turn::Turn;
 use crate::execute::{Basis, Run};
 use std::time::Instant;
 
-/// A run on the session's backend. `offset`: characters of the client's string before the statement, for error positions.
+/// What differs from run to run.
+#[derive(Debug)]
+pub(super) struct RunOptions<'r> {
+    /// Characters of the client's string before the statement, for error positions.
+    pub(super) offset: usize,
+    /// What is known of the statement's time.
+    pub(super) size_guess: SizeGuess,
+    /// The lanes that the statement has until it is over.
+    pub(super) turn: Option<&'r Turn>,
+    /// What the plan rests on.
+    pub(super) basis: Basis,
+}
+
+impl Default for RunOptions<'_> {
+    fn default() -> Self {
+        Self { offset: 0, size_guess: SizeGuess::Any, turn: None, basis: Basis::Any }
+    }
+}
+
+/// A run on the session's backend.
 pub(super) fn new_run<'r>(
     channel: &'r mut ServerChannel,
     shared: &'r Shared,
     facts: &'r Facts,
-    offset: usize,
-    size_guess: SizeGuess,
+    options: RunOptions<'r>,
 ) -> Run<'r> {
+    let RunOptions { offset, size_guess, turn, basis } = options;
     Run {
         channel,
         config: &shared.config,
@@ -27,10 +47,15 @@ pub(super) fn new_run<'r>(
         begun: Instant::now(),
         learned_names: Vec::new(),
         state: RunState::default(),
-        turn: None,
-        basis: Basis::Any,
+        turn,
+        basis,
         size_guess,
     }
+}
+
+/// The undo that a run could not do, for a later session of the role.
+pub(super) fn take_pending_undo(run: &mut Run<'_>) -> Option<PendingUndo> {
+    run.state.pending_undo.take()
 }
 
 /// All that is known of the session without a question.

@@ -1,35 +1,34 @@
 //! Several statements of a string in one round trip.
 //!
-//! A migration's string is often a dozen brief changes, in one transaction. Each by itself would be a savepoint, the timeouts and a round
-//! trip; together they share these. It owns nothing. It keeps true: all of the statements are done or none is. The statement that was in the
-//! way then goes by itself, so that its error, or its wait, is what it always is.
+//! A migration's string is often a dozen brief changes in one transaction. Each by itself would take a savepoint, the timeouts and a round trip.
+//! Together they share these. The file owns nothing. It keeps true: all statements of a batch are done, or none is. Then the statement that was
+//! in the way runs by itself, with its usual error or wait.
 
 use super::history::TryHistory;
 use super::log::ChangeLog;
 use super::rights::PlanningRights;
 use crate::backend::ServerChannel;
 use crate::execute::RunError;
-use crate::execute::budget::SizeGuess;
 use crate::execute::optimistic::{BatchOutcome, NotDoneReason, OptimisticTry};
 use crate::plan::Limits;
 use crate::plan::PhaseKind;
 use crate::plan::block_locks::{BlockLocks, makes_relations};
 use crate::plan::optimistic::OptimisticPlan;
-use crate::session::run::{facts_without_questions, new_run};
+use crate::session::run::{RunOptions, facts_without_questions, new_run};
 use crate::session::statement::acts;
 use crate::sql::{Class, Statement};
 use bytes::BytesMut;
 
-/// The server's answers to these wait for the last of them.
+/// Statements of one batch. The answers to all of them wait for the last one.
 const MOST: usize = 64;
 
-/// What became of the first statements of a run.
+/// How a batch of the first statements has ended.
 pub(in crate::session) enum BatchTryOutcome {
-    /// So many are done. What the client gets for them is not on its way yet.
+    /// So many are done. These frames are the client's, and are not on their way yet.
     Done(usize, BytesMut),
-    /// None is; this one is in the way of the others.
+    /// None is done. This one has failed.
     Alone(usize),
-    /// There are not several.
+    /// There are not several statements for a batch.
     No,
 }
 
@@ -44,7 +43,7 @@ pub(super) async fn run_together(
         return Ok(BatchTryOutcome::No);
     }
     let session = facts_without_questions(channel);
-    match new_run(channel, log.shared(), &session, 0, SizeGuess::Any).optimistic_tries(tries).await {
+    match new_run(channel, log.shared(), &session, RunOptions::default()).optimistic_tries(tries).await {
         Ok(BatchOutcome::Done(frames)) => {
             tries.iter().for_each(|one| note(log, one));
             Ok(BatchTryOutcome::Done(tries.len(), frames))
@@ -67,7 +66,8 @@ pub(super) async fn run_together(
     }
 }
 
-/// The statements up to the first that needs more than an optimistic try, and what the block holds behind them. `held`: before them.
+/// The statements up to the first that needs more than an optimistic try, and the locks that the block holds after them. `held`: the locks before
+/// them.
 pub(super) fn tries<'s>(
     history: &TryHistory,
     rights: &PlanningRights,
@@ -90,7 +90,7 @@ pub(super) fn tries<'s>(
             true if !held.is_brief(statement) => break,
             _ => None,
         };
-        // Whatever it changes, the block goes on; what is asked for the next one is asked behind it.
+        // Whatever the statement changes, the block goes on. The condition of the next one is asked behind it.
         let _ = held.done(statement, optimistic.as_ref());
         tries.push(OptimisticTry { statement, optimistic });
     }
@@ -108,7 +108,7 @@ fn note(log: &ChangeLog, one: &OptimisticTry<'_>) {
     }
 }
 
-/// Whether the hold budget is its own too, as it is the others'.
+/// Whether the hold budget applies to it, as it does to the others.
 fn is_brief(optimistic: &OptimisticPlan) -> bool {
     optimistic.plan.phases.iter().all(|phase| phase.kind == PhaseKind::Brief)
 }

@@ -8,11 +8,12 @@ use super::log::ChangeLog;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::{Config, Mode};
-use crate::execute::Run;
 use crate::execute::budget::SizeGuess;
+use crate::execute::turn::Turn;
+use crate::execute::{Basis, Run};
 use crate::metrics::Metrics;
 use crate::plan::Limits;
-use crate::session::run::{facts_without_questions, new_run};
+use crate::session::run::{RunOptions, facts_without_questions, new_run};
 use crate::sql::Statement;
 
 /// A statement that is to be run.
@@ -63,17 +64,34 @@ impl<'s> StatementContext<'s> {
 
     /// A run of the statement.
     pub(super) fn run<'r>(&'r mut self, facts: &'r Facts) -> Run<'r> {
-        self.run_at(facts, self.offset)
+        self.run_with(facts, RunOptions { offset: self.offset, ..self.options() })
     }
 
     /// A run that does not execute the statement.
     pub(super) fn side_run<'r>(&'r mut self, facts: &'r Facts) -> Run<'r> {
-        self.run_at(facts, 0)
+        self.run_with(facts, self.options())
     }
 
-    fn run_at<'r>(&'r mut self, facts: &'r Facts, offset: usize) -> Run<'r> {
-        let guess = if self.slow { SizeGuess::Slow } else { SizeGuess::Any };
-        new_run(self.channel, self.log.shared(), facts, offset, guess)
+    /// A run of the statement's plan in its turn. `basis`: what the plan rests on. `brief`: the plan may be one brief step because its table is
+    /// small.
+    pub(super) fn planned_run<'r>(
+        &'r mut self,
+        facts: &'r Facts,
+        turn: Option<&'r Turn>,
+        basis: Basis,
+        brief: bool,
+    ) -> Run<'r> {
+        let size_guess = if brief { SizeGuess::Small } else { self.options().size_guess };
+        self.run_with(facts, RunOptions { offset: self.offset, size_guess, turn, basis })
+    }
+
+    fn options<'r>(&self) -> RunOptions<'r> {
+        let size_guess = if self.slow { SizeGuess::Slow } else { SizeGuess::Any };
+        RunOptions { size_guess, ..RunOptions::default() }
+    }
+
+    fn run_with<'r>(&'r mut self, facts: &'r Facts, options: RunOptions<'r>) -> Run<'r> {
+        new_run(self.channel, self.log.shared(), facts, options)
     }
 
     /// All that is known of the session without a question.

@@ -7,12 +7,12 @@ use super::context::StatementContext;
 use super::history::SURELY_QUICK;
 use super::pending;
 use crate::catalog::{Facts, RelationRef};
-use crate::execute::budget::SizeGuess;
 use crate::execute::record::Record;
 use crate::execute::turn::Turn;
 use crate::execute::{Basis, Reply, RunError};
 use crate::plan::{self, Plan};
 use crate::report::Report;
+use crate::session::run::take_pending_undo;
 use crate::session::transaction::fail;
 use crate::sql::Class;
 
@@ -23,7 +23,7 @@ pub(super) async fn make_plan(context: &mut StatementContext<'_>, facts: &Facts)
     let planned = if parts.max(facts.relations.len()) <= SURELY_QUICK {
         plan::plan(statement, facts, &limits)
     } else {
-        // Apart, as there is much to look at.
+        // A large statement is planned apart from the worker's thread.
         let (statement, facts) = (statement.clone(), facts.clone());
         let work = move || plan::plan(&statement, &facts, &limits);
         context.log.shared().aside().work(context.channel, work).await.ok_or(RunError::ClientGone)?
@@ -56,7 +56,7 @@ impl<'r> PlannedRun<'r> {
         Self { plan, facts, told, turn: Some(turn), basis, resumed: None }
     }
 
-    /// The rest of a plan, which was told of already.
+    /// A run of the rest of a plan, whose notes the client has had.
     pub(super) fn resumed(plan: &'r Plan, facts: &'r Facts, resumed: Resumed<'r>) -> Self {
         Self { plan, facts, told: &[], turn: None, basis: Basis::Any, resumed: Some(resumed) }
     }
@@ -74,17 +74,13 @@ pub(super) struct Resumed<'r> {
 /// Runs the plan.
 pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: PlannedRun<'_>) -> Result<Reply, RunError> {
     let PlannedRun { plan, facts, told, turn, basis, resumed } = planned;
-    let small = context.limits().small_table > 0 && plan.phases.len() == 1;
-    let mut run = context.run(facts);
-    (run.turn, run.basis) = (turn, basis);
-    if small {
-        run.size_guess = SizeGuess::Small;
-    }
+    let brief = context.limits().small_table > 0 && plan.phases.len() == 1;
+    let mut run = context.planned_run(facts, turn, basis, brief);
     if let Some(Resumed { record, table, quiet }) = resumed {
         run.resume(record, plan, table, quiet);
     }
     let result = run.run(plan, told).await;
-    let left = run.state.pending_undo.take();
+    let left = take_pending_undo(&mut run);
     left.into_iter().for_each(|left| pending::keep(context.log, left));
     match &result {
         // It is planned again.

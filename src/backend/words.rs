@@ -62,6 +62,24 @@ impl ServerChannel {
         }
     }
 
+    /// Asks one statement of the proxy's own that may fail. In the client's block it stands in a savepoint. If it fails,
+    /// [`ServerChannel::roll_back_question`] takes back the rest.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_in_savepoint(&mut self, sql: &str) -> Result<Answer, BackendLost> {
+        let inside = self.link.status != b'I';
+        let mut batch = Batch::new();
+        if inside {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
+        batch.statement(sql, &[]);
+        if inside {
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        }
+        self.ask(batch, None).await
+    }
+
     /// Takes back what a question that has failed has left in the client's block: its savepoint, and the failed state.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The client's backend, asked on the client's own connection: the [`ServerChannel`].
 //!
 //! - `channel`: asks, and reads the answers.
-//! - `client`: the client's end of the session, as those see it who answer in place of the server.
+//! - `client`: the client's end of the session, for code that answers in place of the server.
 //! - `cancel`: CancelRequests, the client's and the proxy's own.
 //! - `answer`: what a batch of statements brought.
 //! - `notices`: notices of the client's statement, on their way to the client while it runs.

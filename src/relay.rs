@@ -54,7 +54,7 @@ pub enum FrameAction {
     Stop,
 }
 
-/// The session's eye on the frontend's frames.
+/// Which of the frontend's frames are opened, and which stop the relay.
 pub trait Inspect {
     fn action_for(&self, tag: u8) -> FrameAction;
     /// Whether this frame is one to stop at.

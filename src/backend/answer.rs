@@ -1,7 +1,7 @@
 //! What the backend has answered to the proxy's own statements.
 //!
-//! It owns an answer while it is read: rows as text, the statement's error, and the messages that are the client's. It keeps true that a frame
-//! is looked at once, and that messages for the client stay byte for byte as the server sent them.
+//! [`Answer`] owns what one batch has brought: rows as text, an error, and the messages that are the client's. It keeps true: each frame is read
+//! once; the messages for the client stay byte for byte as the server sent them.
 
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::HEADER_LEN;
@@ -13,17 +13,19 @@ use std::time::Duration;
 pub struct Answer {
     /// The rows of all statements, values as text.
     pub rows: Vec<Vec<Option<String>>>,
-    /// Statements that were parsed, and that were completed.
+    /// Statements that were parsed.
     pub parsed: usize,
+    /// Statements that were completed.
     pub done: usize,
-    /// Rows that the statements have updated.
+    /// Rows that the batch has updated.
     pub updated: u64,
-    /// From when the backend was free for it to when it had answered.
+    /// The time from when the backend was free for the batch to when it had answered.
     pub took: Duration,
-    /// What the next one failed with.
+    /// The error of the statement behind the completed ones.
     pub error: Option<ServerError>,
-    /// NoticeResponse messages of the visible statement, as they came, that have not gone to the client yet (`backend/heard.rs`).
+    /// NoticeResponse messages of the visible statement, as they came, that have not gone to the client yet (`backend/notices.rs`).
     pub notices: BytesMut,
+    /// When these notices go to the client.
     pub(super) held_until: Option<tokio::time::Instant>,
     /// CommandComplete of the visible statement, as it came.
     pub completion: BytesMut,
@@ -45,14 +47,14 @@ impl Answer {
     }
 }
 
-/// The rows that CommandComplete says an UPDATE has changed.
+/// The number of rows that an UPDATE has changed, as CommandComplete says.
 pub(super) fn updated(frame: &[u8]) -> u64 {
     let tag = frame.get(HEADER_LEN..).and_then(|body| body.strip_suffix(b"\0"));
     let rows = tag.and_then(|tag| std::str::from_utf8(tag).ok()?.strip_prefix("UPDATE ")?.parse().ok());
     rows.unwrap_or_default()
 }
 
-/// DataRow's values, as `read` has them; NULL is `None`.
+/// The values of a DataRow, each read by `read`. NULL is `None`.
 pub fn data_row(body: &[u8], read: impl Fn(&[u8]) -> String) -> Option<Vec<Option<String>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let mut row = Vec::new();

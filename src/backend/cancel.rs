@@ -1,8 +1,8 @@
 //! Cancels: which request of the session a CancelRequest is for, and the CancelRequests that the proxy sends itself.
 //!
-//! It owns the session's counter of requests and the CancelRequests that are under way to the server. It keeps true that a cancel ends the
-//! request that was current when it came, and no later one; and that nothing is asked of the backend while a CancelRequest could still
-//! strike it.
+//! [`Cancels`] owns the session's counter of requests and the CancelRequests that are under way to the server. It keeps true: a cancel ends the
+//! request that was current when the cancel came, and no later one; while a CancelRequest is under way, its end can be waited for, so that it
+//! strikes no later question.
 
 use crate::net::{Target, tasks};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 /// Which of a session's requests was to be cancelled.
 ///
-/// A cancel strikes on the server before the proxy hears that it did, and the client may have sent its next
-/// request by then. So a cancel is for the request that was under way when it came, and for no later one.
+/// A cancel takes effect on the server before the proxy hears of it, and the client may have sent its next request by then. So a cancel is for
+/// the request that was under way when the cancel came, and for no later one.
 #[derive(Debug, Default)]
 pub struct CancelRequests {
     /// Counts the requests; 0 before the first.
@@ -51,13 +51,13 @@ impl CancelRequests {
         CancelInFlight(Arc::clone(self))
     }
 
-    /// That request is to be cancelled, if it is still under way.
+    /// Marks a request as cancelled, if it is still under way.
     pub fn cancel(&self, request: u32) {
         self.to_cancel.store(request, Ordering::Relaxed);
     }
 }
 
-/// The cancels of one session: those that passed through, and the one that the proxy sends when the client leaves. Clones are the same one.
+/// The cancels of one session: those of the client's, and the one that the proxy sends when the client leaves. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Cancels {
     requests: Arc<CancelRequests>,

@@ -1,14 +1,14 @@
 //! The server channel: the proxy asks PostgreSQL something on the session's own backend, unseen by the client.
 //!
-//! It owns the two ends of the session ([`Link`]), the naps that are under way, and the messages of the server's that wait for the end of a
-//! statement. It keeps true:
+//! It owns the two ends of the session ([`Link`]), the nap that is under way, and the server's messages that wait for the end of a statement. It
+//! keeps true:
 //!
-//! - The backend is asked only while it is idle and nothing is owed to the client.
+//! - The backend is asked only while it is idle and nothing is owed to the client, or amid the client's pipeline (`backend/pipeline.rs`).
 //! - The proxy uses the extended protocol with a name of its own, so that the client's unnamed statement and portal stay what they were.
 //! - An answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
 //! - All that the proxy sends of its own goes through [`ServerChannel::send`], which says it in the session's encodings (`wire/speech.rs`).
-//!   Where these turn names into something else, answers that hold names are asked for in hexadecimal; what cannot be said makes the
-//!   statement go as it is written, guarded by `lock_timeout` (`backend/words.rs`).
+//!   Where these turn names into something else, answers that hold names are asked for in hexadecimal (`backend/words.rs`). A statement with
+//!   a name that cannot be said runs as it is written, guarded by `lock_timeout`.
 
 use super::answer::{Answer, data_row, updated};
 use super::cancel::Cancels;
@@ -26,29 +26,29 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// The session's backend, as the proxy asks it: the two ends of the session, its cancels, and what has been told to the client.
+/// The session's backend, which the proxy asks: the two ends of the session, its cancels, and what the client has been told.
 #[derive(Debug)]
 pub struct ServerChannel {
     pub(super) link: Link,
     cancels: Cancels,
-    /// The client's own Parse has brought the notices of the grammar already (a name that is cut, say).
+    /// The client's own Parse has brought the notices of the grammar already, such as that of a name that is cut.
     client_has_parsed: bool,
-    /// The proxy answers a Query of the client's in place of the server, which would have begun by ending the unnamed statement and
-    /// portal: that is still to be done.
+    /// The proxy answers a Query of the client's in place of the server. The server would have begun by ending the unnamed statement and portal,
+    /// which is still to be done.
     ends_unnamed: bool,
     /// A nap is under way, and nobody has read its end ([`ServerChannel::ask_then_nap_always`]).
     nap_pending: bool,
-    /// The rows that came of a batch before the backend was gone.
+    /// The rows of the last batch that came before the backend was gone.
     rows_before_loss: Vec<Vec<Option<String>>>,
-    /// The server has said that it ends the session: all that it had to say before has come.
+    /// The server has said that it ends the session. All its earlier messages have come.
     server_has_ended: bool,
-    /// NotificationResponse messages that came amid a statement, and wait for its end.
+    /// NotificationResponse messages that came amid a statement and wait for its end.
     notifications: Option<Box<BytesMut>>,
-    /// Bytes of notifications that may wait; beyond it they go at once, as the protocol lets them come at any time.
+    /// Bytes of notifications that may wait. Beyond it they go at once, as the protocol lets them come at any time.
     notifications_limit: u32,
     /// The notices of its statement that the client has been sent, if there were any.
     sent_notices: Option<Box<SentNotices>>,
-    /// Something was read that cannot be said again.
+    /// A name was read that cannot be said.
     pub(super) unsayable: AtomicBool,
 }
 
@@ -85,14 +85,14 @@ impl ServerChannel {
         self.cancels.take_cancelled()
     }
 
-    /// Waits until the server has acted on every CancelRequest that is under way, the client's or the proxy's own, so that none strikes what
-    /// is asked next. A server signals the backend twice for one CancelRequest (`signal_child()` in its postmaster: the process,
-    /// then its group), and the answer to the first may be here before the second.
+    /// Waits until the server has acted on every CancelRequest that is under way, the client's or the proxy's own, so that none cancels the next
+    /// question. A server signals the backend twice for one CancelRequest (`signal_child()` in its postmaster: the process, then its group), and
+    /// the answer to the first signal may be here before the second.
     pub async fn cancel_settled(&self) {
         self.cancels.settled().await;
     }
 
-    /// The next message of the server's, read in place of the relay. If the client leaves meanwhile, the backend's work is cancelled.
+    /// Reads the server's next message in place of the relay. If the client leaves meanwhile, the backend's work is cancelled.
     ///
     /// # Errors
     /// The backend is gone.
@@ -101,12 +101,12 @@ impl ServerChannel {
         link.next_back_frame(&mut |key| cancels.cancel_work(key)).await
     }
 
-    /// Whether the client's own Parse has brought the notices of the grammar.
+    /// Says whether the client's own Parse has brought the notices of the grammar.
     pub fn set_client_has_parsed(&mut self, has_parsed: bool) {
         self.client_has_parsed = has_parsed;
     }
 
-    /// The proxy answers a Query in place of the server: before the next question the unnamed statement and portal are ended.
+    /// Says whether the proxy answers a Query in place of the server, so that the next question ends the unnamed statement and portal.
     pub fn set_ends_unnamed(&mut self, ends: bool) {
         self.ends_unnamed = ends;
     }
@@ -116,17 +116,17 @@ impl ServerChannel {
         self.ends_unnamed
     }
 
-    /// Another statement of the client's begins: what it says is new to the client.
+    /// Another statement of the client's begins. All its notices are new to the client.
     pub fn forget_notices(&mut self) {
         self.sent_notices = None;
     }
 
-    /// The rows that came of the last batch before the backend was gone.
+    /// The rows of the last batch that came before the backend was gone.
     pub fn take_rows_before_loss(&mut self) -> Vec<Vec<Option<String>>> {
         std::mem::take(&mut self.rows_before_loss)
     }
 
-    /// The server has said that it ends the session: all that it had to say before has come.
+    /// Whether the server has said that it ends the session. Then all its earlier messages have come.
     pub fn server_has_ended(&self) -> bool {
         self.server_has_ended
     }
@@ -148,7 +148,7 @@ impl ServerChannel {
         due.into_iter().for_each(|notices| self.link.send_to_client(&notices));
     }
 
-    /// What a cancel has struck is over only when the cancel is.
+    /// A statement that was cancelled is over only when the server has acted on the whole CancelRequest.
     async fn settle_cancel(&self, answer: &Answer) {
         if answer.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
             self.cancel_settled().await;
@@ -165,7 +165,8 @@ impl ServerChannel {
         self.ask_with(batch, visible, &mut silent).await
     }
 
-    /// The same of several visible statements, in their order: their notices stand in `completion`, each before what it is about.
+    /// The same for several visible statements, in their order. Their notices stand in `completion`, each before the CommandComplete of its
+    /// statement.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -174,8 +175,8 @@ impl ServerChannel {
         self.asked(batch, visible, &mut silent).await
     }
 
-    /// The same, with `nap` right behind it: the backend is not idle between this question and the next, so that a
-    /// cancel from anywhere strikes. The nap before it is read first: an error of that one is the second value.
+    /// The same, with `nap` right behind it. The backend is not idle between this question and the next, so that a cancel from anywhere takes
+    /// effect. The end of the nap before is read first; its error is the second value.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -199,7 +200,7 @@ impl ServerChannel {
         Ok((answer, struck))
     }
 
-    /// The same of a batch that begins a transaction, and may fail amid it: it is rolled back before the nap.
+    /// The same for a batch that begins a transaction, and may fail amid it. The transaction is rolled back before the nap.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -209,14 +210,13 @@ impl ServerChannel {
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
         let mut cover = Batch::new();
-        // Behind a COMMIT it has a WARNING for nobody.
+        // Behind a COMMIT its WARNING is for nobody.
         cover.statement("ROLLBACK", &[]);
         cover.statement(nap, &[]);
         self.ask_with_nap(batch, cover).await
     }
 
-    /// As [`ServerChannel::ask_then_nap_always`], but with no nap where a statement of the batch fails: a transaction that has failed
-    /// is left as it is.
+    /// As [`ServerChannel::ask_then_nap_always`], but without a nap if a statement of the batch fails. A failed transaction is left as it is.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -254,12 +254,12 @@ impl ServerChannel {
         Ok(self.read_answer().await?.error)
     }
 
-    /// Up to ReadyForQuery.
+    /// Reads up to ReadyForQuery.
     async fn read_answer(&mut self) -> Result<Answer, BackendLost> {
         self.read_statements(usize::MAX).await
     }
 
-    /// Up to the completion of so many statements, or to ReadyForQuery.
+    /// Reads up to the completion of so many statements, or to ReadyForQuery.
     async fn read_statements(&mut self, statements: usize) -> Result<Answer, BackendLost> {
         let mut answer = Answer::default();
         let begun = Instant::now();
@@ -306,7 +306,7 @@ impl ServerChannel {
         self.read_on(begun, visible.as_slice(), &mut silent).await
     }
 
-    /// Reads the rest of an answer. Of a backend that is lost the rows are kept.
+    /// Reads the rest of an answer. If the backend is lost, the rows are kept.
     async fn read_on(
         &mut self,
         mut answer: Answer,
@@ -349,7 +349,7 @@ impl ServerChannel {
             if answer.error.is_none() || tidied {
                 return Ok(());
             }
-            // What failed has not closed its statement, and a client may look at pg_prepared_statements.
+            // The statement that failed is still prepared, and a client may look at pg_prepared_statements.
             tidied = true;
             self.send(Batch::new().sync());
         }
@@ -401,7 +401,7 @@ impl ServerChannel {
         }
     }
 
-    /// One statement of our own.
+    /// Asks one statement of the proxy's own.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -417,7 +417,7 @@ impl ServerChannel {
         self.link.send_to_client(&report);
     }
 
-    /// The report as the client's encoding can carry it.
+    /// The report, reduced to what the client's encoding can carry.
     pub fn worded(&self, report: &Report) -> Report {
         let words = |text: &String| self.words(text).into_owned();
         let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));

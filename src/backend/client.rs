@@ -1,7 +1,7 @@
-//! The client's end of the session, as those see it who answer the client in place of the server.
+//! The client's end of the session, for code that answers the client in place of the server.
 //!
-//! It owns nothing: each function is a narrow door to the [`crate::relay::Link`] of the channel. It keeps true that nothing outside
-//! `relay` and `backend` touches the link itself.
+//! It owns nothing: each function is a narrow way to the [`crate::relay::Link`] of the channel. It keeps true: nothing outside `relay` and
+//! `backend` touches the link itself.
 
 use super::channel::ServerChannel;
 use crate::relay::{Event, Inspect, Login};
@@ -71,12 +71,12 @@ impl ServerChannel {
         self.link.owed().skipping()
     }
 
-    /// Nothing is owed to the client, and it is outside a transaction block.
+    /// Whether nothing is owed to the client, and it is outside a transaction block.
     pub fn is_idle(&self) -> bool {
         self.status() == b'I' && self.owes() == 0 && !self.is_unsynced()
     }
 
-    /// An answer of this tag was read in place of the relay.
+    /// Accounts for an answer of this tag, which was read in place of the relay.
     pub fn received(&mut self, tag: u8) {
         self.link.received(tag);
     }
@@ -100,17 +100,17 @@ impl ServerChannel {
         self.link.errors_passed()
     }
 
-    /// Characters to be added to the positions of errors that are passed.
+    /// Adds so many characters to the positions of errors that are passed.
     pub fn shift_errors(&mut self, characters: u32) {
         self.link.shift_errors(characters);
     }
 
-    /// The client has got whole messages only, so that one of the proxy's can follow.
+    /// Whether the client has got whole messages only, so that one of the proxy's can follow.
     pub fn between_messages(&self) -> bool {
         self.link.between_messages()
     }
 
-    /// The client's connection has ended without a goodbye ([`crate::relay::Link::front_gone`]).
+    /// Whether the client's connection has ended without a Terminate ([`crate::relay::Link::front_gone`]).
     pub fn client_gone(&self) -> bool {
         self.link.front_gone()
     }
@@ -147,7 +147,7 @@ impl ServerChannel {
         self.link.pass_frame();
     }
 
-    /// The tag of the client's message behind the frame, waited for.
+    /// Waits for the client's message behind the frame, and gives its tag.
     pub fn tag_after_next(&mut self) -> impl Future<Output = Option<u8>> {
         self.link.tag_after_next()
     }
@@ -157,7 +157,7 @@ impl ServerChannel {
         self.link.send_to_client(bytes);
     }
 
-    /// Puts bytes on the way to the backend. Whoever does so accounts for the answers.
+    /// Puts bytes on the way to the backend. The caller accounts for the answers.
     pub fn send_to_server(&mut self, bytes: &[u8]) {
         self.link.send_to_server(bytes);
     }

@@ -1,8 +1,8 @@
-//! The notices of the client's statement, on their way to the client while it runs.
+//! The notices of the client's statement, on their way to the client while the statement runs.
 //!
-//! Each is held for a moment, as a try that fails is taken back, its notices with it, and repeated. Invariants: no more than
-//! [`HELD`] bytes are kept, nor for longer than [`MOMENT`]; what has gone to the client does not go again when the next try says the
-//! same.
+//! A lock attempt that fails is taken back and repeated, so each notice is held for a moment, and taken back with its attempt. [`SentNotices`]
+//! owns what the client has been sent. It keeps true: no more than [`HELD`] bytes are held, and none for longer than [`MOMENT`]; a notice that has
+//! gone to the client does not go again when the next attempt raises it again.
 
 use super::answer::Answer;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
@@ -11,23 +11,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// As much as the client is let behind.
+/// Bytes of notices that may be held.
 const HELD: usize = 64 << 10;
 
-/// What several statements may say that are tried together, each in its place among their answers. Beyond it, ahead of them.
+/// Bytes of notices of several statements that are tried together. Up to this, each notice stands in its place among their answers. Beyond it, the
+/// notices go ahead of the answers.
 pub(super) const TOGETHER: usize = 1 << 20;
 
-/// A try that does not get its lock is over by then; whoever follows what a statement says has hardly noticed it.
+/// An attempt that does not get its lock is over by then, and a person hardly notices the delay.
 const MOMENT: Duration = Duration::from_millis(250);
 
-/// So many are known again.
+/// Notices that are remembered.
 const KNOWN: usize = 1 << 16;
 
-/// What the client has heard of its statement, whatever try of it said so.
+/// The notices of one statement that the client has been sent, by whichever attempt.
 #[derive(Debug)]
 pub(super) struct SentNotices {
     sent: Vec<u64>,
-    /// How many of these the present try has said; `None`: it has said something else.
+    /// How many of these the present attempt has raised. `None`: it has raised another one.
     said: Option<usize>,
 }
 
@@ -38,7 +39,7 @@ impl Default for SentNotices {
 }
 
 impl SentNotices {
-    /// A notice of the visible statement. What is returned goes to the client now.
+    /// A notice of the visible statement has come. The caller sends to the client what is returned.
     pub(super) fn hear(&mut self, answer: &mut Answer, notice: &Bytes) -> Option<Bytes> {
         if self.knows(notice) {
             return None;
@@ -62,12 +63,12 @@ impl SentNotices {
         notices
     }
 
-    /// Another try.
+    /// Another attempt begins.
     pub(super) fn again(&mut self) {
         self.said = Some(0);
     }
 
-    /// The client has heard it of an earlier try.
+    /// Whether the client has had the notice from an earlier attempt.
     fn knows(&mut self, notice: &[u8]) -> bool {
         let Some(said) = self.said else { return false };
         match self.sent.get(said) {
@@ -92,7 +93,7 @@ fn hash(notice: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// When what is held is to go; never, if nothing is.
+/// Waits until what is held is to go: for ever, if nothing is held.
 pub(super) async fn held_long(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -104,7 +105,7 @@ pub(super) async fn held_long(until: Option<Instant>) {
 mod tests {
     use super::SentNotices;
 
-    /// What of these the client hears.
+    /// Which of these the client is sent.
     fn heard(heard: &mut SentNotices, said: &[&str]) -> Vec<String> {
         heard.again();
         let new: Vec<String> =
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(heard(&mut all, &["a", "b", "c"]), ["c"]);
         assert_eq!(heard(&mut all, &["a"]), [""; 0]);
         assert_eq!(heard(&mut all, &["a", "b", "c", "c"]), ["c"]);
-        // From where they part all is new.
+        // Behind the first that differs all are new.
         assert_eq!(heard(&mut all, &["a", "x", "c"]), ["x", "c"]);
     }
 }

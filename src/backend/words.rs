@@ -1,7 +1,7 @@
 //! Questions about names, and the proxy's own words, in whatever encodings the session has.
 //!
-//! Holds: what is read here is what the server has, or is marked so that it is never sent (`wire/speech.rs`), and then
-//! [`ServerChannel::take_unsayable`] tells.
+//! It owns nothing but the mark that something was read that cannot be sent. It keeps true: a name that is read here is the name that the server
+//! has, or it is marked so that it is never sent (`wire/speech.rs`), and then [`ServerChannel::take_unsayable`] tells.
 
 use super::answer::Answer;
 use super::channel::ServerChannel;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 impl ServerChannel {
-    /// A question for one text by itself ([`ServerChannel::put_question`]).
+    /// Asks one question for one text ([`ServerChannel::put_question`]).
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -24,7 +24,7 @@ impl ServerChannel {
         self.ask(batch, None).await
     }
 
-    /// Several questions, each for one text and with its parameters, in one round trip.
+    /// Asks several questions in one round trip, each for one text and with its parameters.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -38,11 +38,10 @@ impl ServerChannel {
         self.ask(batch, None).await
     }
 
-    /// Adds a question for one text to a batch, put so that its answer survives the client's encoding;
-    /// [`ServerChannel::text`] reads it.
+    /// Adds a question for one text to a batch. Its answer survives the client's encoding; [`ServerChannel::text`] reads it.
     ///
-    /// Without just-in-time compilation: what a planner setting of the client's makes look costly would be compiled for
-    /// seconds, only to run for milliseconds. The client's transaction keeps its setting.
+    /// Just-in-time compilation is off for the question: if a planner setting of the client's makes it look costly, the server would compile it
+    /// for seconds, only to run it for milliseconds. The client's transaction keeps its setting.
     pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
         self.put_questions(batch, |channel, batch| batch.statement(&channel.encoded(sql), parameters));
     }
@@ -61,6 +60,24 @@ impl ServerChannel {
             batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
             batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
         }
+    }
+
+    /// Asks one statement of the proxy's own that may fail. In the client's block it stands in a savepoint. If it fails,
+    /// [`ServerChannel::roll_back_question`] takes back the rest.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn ask_in_savepoint(&mut self, sql: &str) -> Result<Answer, BackendLost> {
+        let inside = self.link.status() != b'I';
+        let mut batch = Batch::new();
+        if inside {
+            batch.statement("SAVEPOINT pgsluice", &[]);
+        }
+        batch.statement(sql, &[]);
+        if inside {
+            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        }
+        self.ask(batch, None).await
     }
 
     /// Takes back what a question that has failed has left in the client's block: its savepoint, and the failed state.
@@ -89,7 +106,7 @@ impl ServerChannel {
         format!("pg_catalog.encode(pg_catalog.convert_to({text}, {encoding}), 'hex')")
     }
 
-    /// The text that a [`ServerChannel::question`] was answered with.
+    /// The text in the answer to a [`ServerChannel::question`].
     pub fn text(&self, value: &str) -> String {
         let speech = &self.link.speech();
         if speech.sayable() == Sayable::All {
@@ -107,7 +124,7 @@ impl ServerChannel {
         self.unsayable.swap(false, Ordering::Relaxed)
     }
 
-    /// One query of our own whose rows hold names; they are as they would be without any encoding.
+    /// Asks one query of the proxy's whose rows hold names. The names are as they would be without any encoding.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -117,7 +134,7 @@ impl ServerChannel {
         Ok(answer)
     }
 
-    /// Such a query as it is put; [`ServerChannel::decoded`] reads its rows.
+    /// The text of such a query. [`ServerChannel::decoded`] reads its rows.
     pub fn in_json<'a>(&self, sql: &'a str) -> Cow<'a, str> {
         if self.link.speech().sayable() == Sayable::All {
             return Cow::Borrowed(sql);
@@ -126,7 +143,7 @@ impl ServerChannel {
         Cow::Owned(format!("SELECT {row}, 'pgsluice row' FROM (\n{sql}\n) AS q"))
     }
 
-    /// The rows of queries, some of which were put as [`ServerChannel::in_json`] has it.
+    /// The rows of queries, some of which were asked as [`ServerChannel::in_json`] puts them.
     pub fn decoded(&self, rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
         let read = |row: Vec<Option<String>>| match row.as_slice() {
             [Some(json), Some(mark)] if mark == "pgsluice row" => values(&self.text(json)).unwrap_or_default(),
@@ -135,7 +152,7 @@ impl ServerChannel {
         rows.into_iter().map(read).collect()
     }
 
-    /// Words of the proxy's own, as the client's encoding can carry them.
+    /// Words of the proxy's own, reduced to what the client's encoding can carry.
     pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.link.speech().sayable() == Sayable::All || text.is_ascii() {
             return Cow::Borrowed(text);
@@ -143,7 +160,7 @@ impl ServerChannel {
         Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
     }
 
-    /// A query of the proxy's for the client: with its names if they can be said.
+    /// A query that the proxy sends for the client. Its names stand in it if they can be said.
     pub fn said_or_in_words(&self, sql: &str) -> Vec<u8> {
         match self.link.speech().say(sql) {
             Some(bytes) => bytes.into_owned(),
@@ -151,14 +168,14 @@ impl ServerChannel {
         }
     }
 
-    /// Sends what asks the backend something.
+    /// Sends a batch to the backend, in the session's encodings.
     pub fn send(&mut self, batch: Batch) {
         let bytes = batch.said(&self.link.speech());
         self.link.send_to_server(&bytes);
     }
 }
 
-/// The values of a row in JSON, in their order. Names and numbers are as in the text form, and so is a truth.
+/// The values of a row in JSON, in their order. Names, numbers and booleans are as in the text form.
 fn values(json: &str) -> Option<Vec<Option<String>>> {
     let row: Row = serde_json::from_str(json).ok()?;
     let text = |value: serde_json::Value| match value {
@@ -170,7 +187,7 @@ fn values(json: &str) -> Option<Vec<Option<String>>> {
     Some(row.0.into_iter().map(text).collect())
 }
 
-/// Columns may have one name, so it is no map.
+/// The values of a JSON object. Two columns may have the same name, so it is not a map.
 struct Row(Vec<serde_json::Value>);
 
 impl<'de> Deserialize<'de> for Row {

@@ -1,13 +1,13 @@
 //! The client's transaction, as far as the order of its messages tells.
 //!
 //! It owns what the client's transaction block holds ([`BlockLocks`]), which statements and portals of the current pipeline are known, the
-//! transaction control that this pipeline has parsed, and whether the proxy itself has opened a block to keep an implicit transaction
-//! together. It keeps true: what a block holds is believed only for as long as every message of the client's is understood. A message that
-//! is not understood may end the block, or do what a function does. Then all is forgotten, which costs no more than the usual way of the
-//! next schema change.
+//! transaction control that this pipeline has parsed, and whether the proxy itself has opened a block to keep an implicit transaction together.
+//! It keeps true: what a block holds is believed only for as long as every message of the client's is understood. A message that is not
+//! understood may end the block, or call a function that does anything. Then all is forgotten, and the next schema change goes through all its
+//! stages.
 //!
-//! [`Block`] sees every message of a block in its order, when it is sent and when it is done. So this is the place for a block's journal, and
-//! for suspending and replaying it.
+//! [`Block`] sees every message of a block in its order, when it is sent and when it is done. So this is the place for a block's journal, and for
+//! suspending and replaying it.
 
 use super::statement::acts;
 use crate::backend::ServerChannel;
@@ -31,7 +31,7 @@ pub(super) struct Block {
 #[derive(Debug, Default)]
 struct ClientsBlock {
     held: BlockLocks,
-    /// What this pipeline has parsed, and bound of that: the only names of which is known what they do.
+    /// The statements that this pipeline has parsed, and the portals that it has bound to them. What other names do is not known.
     statements: Vec<Vec<u8>>,
     portals: Vec<Vec<u8>>,
 }
@@ -49,38 +49,38 @@ enum ProxysBlock {
 
 // What the relay sees.
 impl Block {
-    /// Whether the block believes in what it knows, so that each message must be seen.
+    /// Whether the client's block is followed, so that each of its messages must be seen.
     pub(super) fn is_followed(&self) -> bool {
         self.clients.is_some()
     }
 
-    /// Whether the Sync of this pipeline means something.
+    /// Whether the Sync of this pipeline must be seen.
     pub(super) fn sees_sync(&self) -> bool {
         self.control.is_some() || self.is_followed()
     }
 
-    /// Whether the proxy has opened a block in this pipeline, so that it attends to its Sync.
+    /// Whether the proxy has opened a block in this pipeline. Then it attends to the pipeline's Sync.
     pub(super) fn ends_at_sync(&self) -> bool {
         self.proxys != ProxysBlock::None
     }
 
-    /// A Query; `stops`: the proxy looks at its statements.
+    /// The client sends a Query. `stops`: the proxy looks at its statements.
     pub(super) fn saw_query(&mut self, text: &[u8], stops: bool) {
         self.observe(|block| stops || block.held.passes_text(text));
     }
 
-    /// A Parse of a text that the proxy does not look at.
+    /// The client sends a Parse of a text that the proxy does not look at.
     pub(super) fn saw_parse(&mut self, name: &[u8], text: &[u8], control: Option<TransactionControl>) {
         self.observe(|block| remember(&mut block.statements, name) && block.held.passes_text(text));
         self.control = control.or(self.control);
     }
 
-    /// A Parse of statements that were looked at, and noted by [`Block::passed`].
+    /// The client sends a Parse of statements that were looked at, and noted by [`Block::passed`].
     pub(super) fn saw_parse_of_noted(&mut self, name: &[u8]) {
         self.observe(|block| remember(&mut block.statements, name));
     }
 
-    /// A Bind; `is_prepared`: its statement is one that the proxy stops at.
+    /// The client sends a Bind. `is_prepared`: whether the proxy stops at a statement of this name.
     pub(super) fn saw_bind(&mut self, body: &[u8], is_prepared: impl FnOnce(&[u8]) -> bool) {
         self.observe(|block| {
             let Some((portal, statement)) = message::bind(body) else { return false };
@@ -89,7 +89,7 @@ impl Block {
         });
     }
 
-    /// An Execute; `stops`: the proxy attends to it.
+    /// The client sends an Execute. `stops`: the proxy attends to it.
     pub(super) fn saw_execute(&mut self, body: &[u8], stops: bool) {
         self.observe(|block| {
             let known = |portal: &[u8]| block.portals.iter().any(|name| name == portal);
@@ -97,7 +97,7 @@ impl Block {
         });
     }
 
-    /// A Sync, or a Query, which ends a pipeline too.
+    /// A Sync or a Query ends the pipeline.
     pub(super) fn saw_end_of_pipeline(&mut self) {
         if let Some(block) = &mut self.clients {
             block.statements.clear();
@@ -105,7 +105,7 @@ impl Block {
         }
     }
 
-    /// A message that is not understood.
+    /// The client sends a message that is not understood.
     pub(super) fn forget(&mut self) {
         self.clients = None;
     }
@@ -124,7 +124,7 @@ impl Block {
         self.control
     }
 
-    /// The server has said how it stands: what the pipeline has parsed before is over.
+    /// The server has reported its transaction status, so earlier messages of the pipeline do not matter any more.
     pub(super) fn forget_control(&mut self) {
         self.control = None;
     }
@@ -134,12 +134,12 @@ impl Block {
         self.proxys == ProxysBlock::Open
     }
 
-    /// The proxy has asked for a block; `own`: BEGIN has not met one of the client's.
+    /// The proxy has sent a BEGIN. `own`: the client was in no block of its own.
     pub(super) fn opened(&mut self, own: bool) {
         self.proxys = if own { ProxysBlock::Open } else { ProxysBlock::None };
     }
 
-    /// The client's own control ends the proxy's block, or takes it over. True if there was one.
+    /// The client's transaction control ends the proxy's block, or takes it over. True if there was one.
     pub(super) fn leave(&mut self) -> bool {
         let open = self.is_proxys();
         if open {
@@ -148,12 +148,12 @@ impl Block {
         open
     }
 
-    /// The client's control has failed: the block is the proxy's to end.
+    /// The client's transaction control has failed, so the proxy is to end the block.
     pub(super) fn take_back(&mut self) {
         self.proxys = ProxysBlock::Open;
     }
 
-    /// The pipeline of the proxy's block is over. True if the block is still open, and to be ended.
+    /// The pipeline is over. True if the proxy's block is still open, and is to be ended.
     pub(super) fn end(&mut self) -> bool {
         std::mem::take(&mut self.proxys) == ProxysBlock::Open
     }
@@ -161,7 +161,7 @@ impl Block {
 
 // What the client's block holds.
 impl Block {
-    /// Before a frame is attended to, and whenever nothing is owed to the client: notes whether the client is in a block of its own.
+    /// Notes whether the client is in a block of its own. It is called before a frame is attended to, and whenever nothing is owed to the client.
     pub(super) fn refresh(&mut self, channel: &ServerChannel) {
         if channel.owes() > 0 || channel.is_unsynced() || !channel.owed_is_certain() {
             return;
@@ -179,15 +179,15 @@ impl Block {
         self.clients.as_ref().map(|block| &block.held)
     }
 
-    /// The proxy has done several statements, behind which the block holds this.
+    /// The proxy has run several statements, after which the block holds these locks.
     pub(super) fn holds_now(&mut self, held: BlockLocks) {
         if let Some(block) = &mut self.clients {
             block.held = held;
         }
     }
 
-    /// Whether a string can be relayed, since what it changes is held, or made by itself. If so, all of it is noted. `idle`: the string
-    /// begins a transaction.
+    /// Whether a string can be relayed, since the block holds the locks that it needs, or the string itself makes the relations. If so, its
+    /// statements are noted. `idle`: the string begins a transaction.
     pub(super) fn may_pass(&mut self, statements: &[Statement], limits: &Limits, idle: bool) -> bool {
         // Outside a block, several statements are one transaction.
         let held = match &self.clients {
@@ -203,7 +203,7 @@ impl Block {
         true
     }
 
-    /// How many statements of a string in a block may pass together as they are. They are noted.
+    /// How many statements of a string in a block may be relayed together. They are noted.
     pub(super) fn passing(&mut self, run: &[Statement], limits: &Limits) -> usize {
         let mut count = 0;
         for statement in run.iter().take_while(|statement| !matches!(statement.class, Class::Transaction(_))) {
@@ -219,18 +219,19 @@ impl Block {
         count
     }
 
-    /// Statements pass without being acted on. None: it is not known what passes.
+    /// Statements pass without being acted on. An empty slice: it is not known which statement passes.
     pub(super) fn passed(&mut self, statements: &[Statement]) {
         self.observe(|block| !statements.is_empty() && statements.iter().all(|statement| block.held.passes(statement)));
     }
 
-    /// The proxy has acted on a statement; `optimistic`: by this optimistic try.
+    /// The proxy has run a statement. `optimistic`: the optimistic try that has done it.
     pub(super) fn done(&mut self, statement: &Statement, optimistic: Option<&OptimisticPlan>) {
         self.observe(|block| block.held.done(statement, optimistic));
     }
 }
 
-/// What is held behind all of the statements, and whether all are understood. `None`: one needs more than is held.
+/// The locks that are held after all of the statements, and whether all statements are understood. `None`: a statement needs a lock that is not
+/// held.
 fn after_all(mut held: BlockLocks, statements: &[Statement], limits: &Limits) -> Option<(BlockLocks, bool)> {
     let mut understood = true;
     for statement in statements {

@@ -1,8 +1,8 @@
 //! The first packets: the PROXY header, encryption, cancel requests, and the startup packet that makes a session.
 //!
-//! Invariants: nothing is allocated for a packet before its length is known to be good; a packet is read
-//! to its end and not beyond, so that no byte of plain text is at hand when a handshake begins; each kind
-//! of encryption is asked for once, as in PostgreSQL.
+//! `Greeting` owns a client's connection until it has a session. It keeps true: nothing is allocated for a packet before its length is known to
+//! be good; a packet is read to its end and not beyond, so that no byte of plain text is at hand when a handshake begins; each kind of encryption
+//! is asked for once, as in PostgreSQL.
 
 use super::proxy_header;
 use super::shared::{Seat, Shared};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A client that asked for a session, and its backend, which has been told nothing yet.
+/// A client that has asked for a session, and its backend, which has been sent nothing yet.
 pub(super) struct Hello {
     pub(super) front: Stream,
     pub(super) back: Stream,
@@ -41,7 +41,7 @@ struct Greeting<'a> {
     asked_gss: bool,
 }
 
-/// `None`: no session comes of it, and the client has been told why if it made sense to.
+/// Reads a client's first packets. `None`: there is no session, and the client has been told why, unless it has left.
 pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>) -> Option<Hello> {
     let mut greeting = match Greeting::begin(arrival, crowded, shared).await {
         Ok(greeting) => greeting?,
@@ -60,7 +60,7 @@ pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>)
             Ok(First::Ssl) if !greeting.asked_ssl => greeting = greeting.ssl().await?,
             Ok(First::GssEnc) if !greeting.asked_gss => {
                 greeting.asked_gss = true;
-                // No: what is in there the proxy could not see. The client goes on in plain text or by TLS, or leaves.
+                // The answer is no: the proxy could not see inside. The client goes on in plain text or by TLS, or leaves.
                 greeting.front.write_all(b"N").await.ok()?;
             }
             Ok(First::Ssl | First::GssEnc) => {
@@ -78,7 +78,7 @@ pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>)
 }
 
 impl<'a> Greeting<'a> {
-    /// Up to the first packet: who it is, and the handshake of a client that begins with TLS at once.
+    /// Reads what comes before the first packet: the PROXY header, and the handshake of a client that begins with TLS at once.
     async fn begin(arrival: Arrival, crowded: bool, shared: &'a Arc<Shared>) -> std::io::Result<Option<Self>> {
         let greeting = |front, address| Self { shared, front, address, crowded, asked_ssl: false, asked_gss: false };
         let (stream, peer) = match arrival {
@@ -122,7 +122,7 @@ impl<'a> Greeting<'a> {
         Ok(self.front.read_exact(&mut packet[4..]).await.is_ok().then_some(packet))
     }
 
-    /// SSLRequest: over TCP, if it is configured; then the handshake.
+    /// Answers an SSLRequest, and makes the handshake if TLS is configured and the client has come over TCP.
     async fn ssl(mut self) -> Option<Self> {
         self.asked_ssl = true;
         let stream = match self.front {
@@ -132,7 +132,7 @@ impl<'a> Greeting<'a> {
                 return Some(Self { front: other, ..self });
             }
         };
-        // Who speaks on before the answer has it taken for what comes encrypted (CVE-2021-23214).
+        // What a client sends before the answer would be taken for encrypted data (CVE-2021-23214).
         let unread = std::future::poll_fn(|cx| {
             let mut byte = [0];
             let mut buf = tokio::io::ReadBuf::new(&mut byte);
@@ -169,14 +169,14 @@ impl<'a> Greeting<'a> {
                 tracing::warn!(backend = %address, %error, "could not connect to the server");
                 let report = Report::fatal(sqlstate::CONNECTION_FAILURE, text);
                 self.refuse(report.hint(
-                    "The proxy is up; its backend is not, or backend in [proxy] or [backend.tls] of proxy.toml do not fit it.",
+                    "The proxy runs. Check that the server runs, and that backend in [proxy] and [backend.tls] of proxy.toml fit the server.",
                 ))
                 .await
             }
         }
     }
 
-    /// Whether there is room for it, and it comes as it must.
+    /// Whether there is room for the client, and its connection is encrypted as it must be.
     fn admit(&mut self) -> Result<Option<Seat>, Report> {
         let Self { shared, front, address, crowded, .. } = self;
         if shared.front_tls.mode() == ListenTlsMode::Require && matches!(front, Stream::Tcp(_)) {
@@ -204,13 +204,14 @@ impl<'a> Greeting<'a> {
     }
 }
 
-/// As PostgreSQL says it.
+/// The error in PostgreSQL's words.
 fn too_many(setting: &str) -> Report {
     Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
         .hint(format!("The proxy's limit is {setting} in [proxy] of proxy.toml."))
 }
 
-/// Goes to the server as it came, over a connection of its own; the client's is closed when the server closed that.
+/// The CancelRequest goes to the server as it came, over a connection of its own. The client's connection is closed when the server has closed
+/// that one.
 async fn cancel(shared: &Arc<Shared>, packet: &[u8]) {
     shared.metrics.cancel_requests.add();
     let request = packet.get(8..).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! The session's eye on its client's frames: which to open, which to stop at.
+//! Which of the client's frames the relay opens, and which it stops at.
 //!
-//! Costs nothing per message beyond a look at the tag, and a keyword search of each Query and Parse.
-//! Only once a session has prepared DDL are Bind, Execute and Close opened too.
+//! [`Interceptor`] owns what the client has prepared ([`PreparedStatements`]) and its transaction ([`Block`]), since both follow from the frames
+//! that the relay sees. It keeps true: a message costs a look at its tag, and a Query or Parse a keyword search. Bind, Execute, Close and Sync
+//! are opened only in a session that has prepared DDL, or whose transaction block is followed.
 
 use super::Shared;
 use super::block::Block;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Interceptor {
     shared: Arc<Shared>,
-    /// Intercepts nothing: `relay` mode, or a replication connection, where our questions could not be asked.
+    /// Intercepts nothing: in `relay` mode, or on a replication connection, where the proxy's questions could not be asked.
     blind: bool,
     limit: u32,
     /// What the client has prepared and the proxy must act on when it is executed.
@@ -54,14 +55,14 @@ impl Interceptor {
         self.oversize
     }
 
-    /// The client parsed a statement to act on. False: it has prepared more than the operator lets it.
+    /// The client has parsed a statement that the proxy acts on. False: the client has prepared more than the operator allows.
     pub(super) fn prepare(&mut self, name: &[u8], bound: PreparedStatement) -> bool {
         self.prepared.get_or_insert_default().prepare(name, bound);
         self.within_limit()
     }
 
-    /// Beyond `prepared_limit` what was prepared first is followed no more, unless the client is to be refused. What
-    /// came last is always followed.
+    /// Beyond `prepared_limit` the statement that was prepared first is followed no more, unless the client is to be refused. The last one is
+    /// always followed.
     fn within_limit(&mut self) -> bool {
         let Some(prepared) = &mut self.prepared else { return true };
         let ddl = &self.shared.config.ddl;
@@ -75,7 +76,7 @@ impl Interceptor {
         true
     }
 
-    /// A Parse of what nobody acts on.
+    /// The client has parsed a statement that the proxy does not act on.
     pub(super) fn parsed_other(&mut self, name: &[u8]) {
         if let Some(prepared) = &mut self.prepared {
             prepared.parsed_other(name);
@@ -83,7 +84,7 @@ impl Interceptor {
         }
     }
 
-    /// Whether what the portal is was told by the order of the client's messages alone, and needs not be asked for.
+    /// Whether the client's messages alone tell what the portal is, so that the server need not be asked.
     pub(super) fn is_sure(&self, portal: &[u8]) -> bool {
         self.prepared.as_ref().is_some_and(|prepared| prepared.is_sure(portal))
     }
@@ -127,13 +128,13 @@ impl Interceptor {
         self.prepared.as_ref().is_some_and(|prepared| prepared.is_fresh(portal))
     }
 
-    /// A Sync of the client's passes, or is answered.
+    /// The client's Sync passes, or is answered.
     pub(super) fn synced(&mut self) {
         self.block.forget_control();
         self.end_pipeline();
     }
 
-    /// A Sync, or a Query.
+    /// A Sync or a Query ends the pipeline.
     fn end_pipeline(&mut self) {
         if let Some(prepared) = &mut self.prepared {
             prepared.next_pipeline();
@@ -141,7 +142,7 @@ impl Interceptor {
         self.block.saw_end_of_pipeline();
     }
 
-    /// Whether to stop there, since the client is to be refused.
+    /// A Bind. True: the relay stops, since the client is to be refused.
     fn bind(&mut self, body: &[u8]) -> bool {
         let prepared = self.prepared.as_deref();
         self.block.saw_bind(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)));
@@ -169,7 +170,7 @@ impl Interceptor {
         self.parsed_other(name);
         let control = exactly_transaction(text);
         self.block.saw_parse(name, text, control);
-        // In a block of the proxy's it does not mean what the server would make of it.
+        // In the proxy's block the server would give transaction control another meaning.
         self.block.ends_at_sync() && control.is_some()
     }
 }

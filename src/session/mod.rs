@@ -1,10 +1,10 @@
 //! One client from its first packet to its last; the only place that knows all parts.
 //!
-//! [`Session`] owns the parts and puts them together. It keeps true: the proxy speaks for the server only when the backend is idle and
-//! everything owed to the client has been put on its way.
+//! `Session` owns the parts and puts them together. It keeps true: the proxy speaks for the server only when the backend is idle and everything
+//! owed to the client has been put on its way.
 //!
-//! The stages are: relay until something needs attention; attend to the client's frame; relay on. Attending has stages too: a request comes in
-//! by its protocol; the client's block may let it pass; else it is a schema change; its answer goes out by its protocol.
+//! The stages are: relay until something needs attention; attend to the client's frame; relay on. Attending has stages too: a request comes in by
+//! its protocol; the client's block may let it pass; else it is a schema change; its answer goes out by its protocol.
 //!
 //! - `hello`, `proxy_header`: the first packets. `shared`: what all sessions share.
 //! - `interceptor`, `prepared`: which frames stop the relay. `block`: the client's transaction.
@@ -35,7 +35,7 @@ mod transaction;
 pub use self::shared::Shared;
 
 use self::change::SchemaChanges;
-use self::extended::{Execute, Extended, prepared_too_much};
+use self::extended::{Extended, prepared_too_much};
 use self::interceptor::Interceptor;
 use self::outcome::{FrameOutcome, SessionEnd};
 use self::shared::{Registered, Seat};
@@ -72,8 +72,7 @@ struct Session {
 }
 
 /// Serves one client to its end.
-///
-/// `crowded`: there are as many clients as there may be; a cancel request is served still.
+/// `crowded`: there are as many clients as there may be. A CancelRequest is served still.
 pub async fn serve(arrival: Arrival, crowded: bool, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
     let login = Box::pin(hello::hello(arrival, crowded, &shared));
     let hello = match tokio::time::timeout(shared.config.proxy.login_timeout, login).await {
@@ -81,7 +80,7 @@ pub async fn serve(arrival: Arrival, crowded: bool, shared: Arc<Shared>, mut dra
         Ok(None) => return,
         Err(_) => return tracing::info!("a client did not say who it is within login_timeout"),
     };
-    // Not moved from here on: each move into a future would be room for one more session in it.
+    // The session is not moved from here on: each move into a future would take the room of one more session.
     let mut session = Session::new(shared, hello);
     session.run(&mut drain).await;
 }
@@ -116,7 +115,7 @@ impl Session {
         drop(registered);
     }
 
-    /// Up to the first ReadyForQuery, all of it the client's and the server's own affair.
+    /// Relays up to the first ReadyForQuery. The login is between the client and the server.
     async fn login(&mut self) -> Result<(), SessionEnd> {
         loop {
             match self.channel.pump_settling(&mut self.interceptor).await {
@@ -162,7 +161,7 @@ impl Session {
         }
     }
 
-    /// Attends to a frame. When the sessions are to end, the work is cancelled, and what it left is still undone.
+    /// Attends to a frame. If the sessions are to end meanwhile, the work is cancelled, and it still undoes what it has left.
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
@@ -176,19 +175,16 @@ impl Session {
         tokio::time::timeout(CLEAN_UP, attending).await.unwrap_or(Err(SessionEnd::TakesTooLong))
     }
 
-    /// One frame of the client's that needs a look: it is answered, or goes to the server as it came.
+    /// Attends to the client's frame: it is answered, or goes to the server as it came.
     async fn attend(&mut self) -> Result<(), SessionEnd> {
         let header = self.channel.peek_header().ok_or_else(SessionEnd::without_frame)?;
         self.channel.cancels().requests().begin();
         let Self { shared, channel, interceptor, changes, .. } = self;
         let outcome = match header.tag {
-            b'Q' => Simple { channel, interceptor, changes, shared }.query().await?,
-            b'P' => Extended { channel, interceptor, changes, shared }.parse().await?,
-            b'S' => Extended { channel, interceptor, changes, shared }.sync().await?,
-            b'E' => match Execute::begin(Extended { channel, interceptor, changes, shared }) {
-                Some((execute, bound)) => execute.attend(bound).await?,
-                None => FrameOutcome::Pass,
-            },
+            b'Q' => Simple::new(channel, interceptor, changes, shared).query().await?,
+            b'P' => Extended::new(channel, interceptor, changes, shared).parse().await?,
+            b'E' => Extended::new(channel, interceptor, changes, shared).execute().await?,
+            b'S' => Extended::new(channel, interceptor, changes, shared).sync().await?,
             // The relay stops at a Bind only where the client is to be refused.
             b'B' => return Err(SessionEnd::refused(prepared_too_much())),
             _ => FrameOutcome::Pass,
@@ -201,7 +197,7 @@ impl Session {
         Ok(())
     }
 
-    /// A FATAL error of the proxy's own, if the client can take one: amid a message of the server's it could not.
+    /// Sends a FATAL error of the proxy's own, unless the client is amid a message of the server's.
     async fn last_word(&mut self, report: &Report) {
         if self.channel.between_messages() {
             self.channel.notify(report);
@@ -244,8 +240,8 @@ impl Session {
 /// A client that does not read is not waited for longer.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// What a cancelled schema change may take to undo what it left, when the proxy stops. A drop that waits for
-/// somebody still goes on in its backend, which does not notice that nobody listens.
+/// The time that a cancelled schema change may take to undo what it has left, when the proxy stops. A drop that still waits for another session
+/// goes on in its backend, which does not notice that its client is gone.
 pub const CLEAN_UP: Duration = Duration::from_secs(4);
 
 async fn drained(drain: &mut watch::Receiver<Drain>) {
@@ -259,7 +255,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// Thousands of clients are idle at any time: what is rare must be boxed.
+    /// Thousands of clients are idle at any time, so state that is rare must be boxed.
     #[tokio::test]
     async fn an_idle_session_is_small() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();

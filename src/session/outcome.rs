@@ -1,6 +1,6 @@
 //! What attending to a client's frame comes to.
 //!
-//! It owns nothing. It keeps true: a part that attends to a frame does not end the session itself. It says why the session ends.
+//! It owns nothing. It keeps true: a part that attends to a frame does not end the session itself, but says why the session ends.
 
 use crate::backend::{BackendLost, ServerChannel};
 use crate::relay::Event;

@@ -1,19 +1,21 @@
 //! The schema changes that a client has prepared, by the names of its statements and portals.
 //!
-//! Holds: what is kept is known in bytes, so that it can have a limit. The proxy is not told of every end: a portal ends
-//! with its transaction, a statement with DISCARD ALL. What is kept longest is the likeliest to be gone.
+//! [`PreparedStatements`] owns these statements and portals, and what is known of each name. It keeps true: the bytes that it keeps are known, so
+//! that they can have a limit. The proxy is not told of every end: a portal ends with its transaction, a statement with DISCARD ALL. So the
+//! entry that was kept longest is the likeliest to be gone.
 
 use crate::sql::{Class, Statement};
 use crate::wire::speech::Speech;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A prepared statement, and how many characters of the client's text stand before it, for error positions.
+/// A prepared statement that the proxy stops at.
 #[derive(Debug)]
 pub(super) struct PreparedStatement {
     pub(super) statement: Statement,
+    /// Characters of the client's text before it, for error positions.
     pub(super) offset: usize,
-    /// The types of its parameters, as in Parse behind the text; of a call that waits for an advisory lock alone.
+    /// The types of its parameters, as they stand in Parse behind the text. Kept only for a call that waits for an advisory lock.
     pub(super) types: Vec<u8>,
     /// How its text was read.
     pub(super) speech: Speech,
@@ -46,21 +48,21 @@ struct NameTable {
 struct Entry {
     bound: Arc<PreparedStatement>,
     since: u64,
-    /// In which pipeline it was parsed; of a portal: parsed and bound, if in one.
+    /// The pipeline in which the statement was parsed. For a portal: in which it was parsed and bound, if both were in one.
     pipeline: Option<u64>,
-    /// Of such a call's portal: the body of its Bind, so that it can be bound again.
+    /// The body of the portal's Bind, so that it can be bound again. Kept only for a call that waits for an advisory lock.
     bind: Option<Arc<[u8]>>,
     /// No later message may have given the name another meaning. A server refuses a second Parse of a name, and a second
-    /// Bind; but a statement may have been deallocated by SQL meanwhile, and a portal may have ended, which nobody tells.
+    /// Bind. But SQL may have deallocated the statement meanwhile, and the portal may have ended, which the proxy is not told.
     sure: bool,
 }
 
-/// As much of a name as the server keeps (its `NAMEDATALEN`, less the end): names that differ behind that are one to it.
+/// As much of a name as the server keeps (its `NAMEDATALEN`, less the end). Names that differ only behind that are one name to the server.
 pub(super) fn as_kept(name: &[u8]) -> &[u8] {
     &name[..name.len().min(63)]
 }
 
-/// What an entry takes besides its name and its text: the statement as it was read, and its place in the map.
+/// Bytes of an entry besides its name and its text: the parsed statement, and its place in the map.
 const ENTRY: usize = 1024;
 
 impl NameTable {
@@ -85,14 +87,14 @@ impl NameTable {
         Some(entry)
     }
 
-    /// What the name means is to be asked for.
+    /// From now on the server is to be asked what the name means.
     fn doubt(&mut self, name: &[u8]) {
         if let Some(entry) = self.entries.get_mut(as_kept(name)) {
             entry.sure = false;
         }
     }
 
-    /// A portal's text counts too: its statement may go before it.
+    /// The bytes of an entry. A portal's text counts too, as its statement may go before it.
     fn weight(name: &[u8], entry: &Entry) -> usize {
         ENTRY + name.len() + entry.bound.statement.bytes() + entry.bind.as_ref().map_or(0, |bind| bind.len())
     }
@@ -110,7 +112,8 @@ impl PreparedStatements {
         self.statements.put(name, Entry { bound, since: self.clock, pipeline: Some(self.pipeline), bind: None, sure });
     }
 
-    /// A Parse of what nobody acts on. If the name is known, the server may refuse it, and the name keep its meaning.
+    /// The client has parsed a statement that the proxy does not act on. If the name is known, the server may refuse the Parse, and the name
+    /// keeps its meaning.
     pub(super) fn parsed_other(&mut self, name: &[u8]) {
         match name {
             b"" => self.statements.remove(name),
@@ -118,7 +121,7 @@ impl PreparedStatements {
         }
     }
 
-    /// The portal is of that statement, unless the server refuses that, since there is one of its name.
+    /// The client has bound a portal to a statement. The server refuses the Bind if there is a portal of that name.
     pub(super) fn bind(&mut self, portal: &[u8], statement: &[u8], body: &[u8]) {
         let known = !portal.is_empty() && self.portals.get(portal).is_some();
         match self.statements.get(statement) {
@@ -135,7 +138,7 @@ impl PreparedStatements {
         }
     }
 
-    /// Whether the portal's name has had one meaning alone.
+    /// Whether the portal's name has had one meaning only.
     pub(super) fn is_sure(&self, portal: &[u8]) -> bool {
         self.portals.get(portal).is_some_and(|entry| entry.sure)
     }
@@ -168,12 +171,12 @@ impl PreparedStatements {
         self.portals.get(portal)?.bind.clone()
     }
 
-    /// The portal was parsed and bound in this pipeline: if nothing of that has failed, it is what it seems to be.
+    /// Whether the portal was parsed and bound in this pipeline. If neither has failed, the portal is what it seems to be.
     pub(super) fn is_fresh(&self, portal: &[u8]) -> bool {
         self.portals.get(portal).is_some_and(|entry| entry.pipeline == Some(self.pipeline))
     }
 
-    /// A Sync, or a Query.
+    /// A Sync or a Query ends the pipeline.
     pub(super) fn next_pipeline(&mut self) {
         self.pipeline += 1;
     }

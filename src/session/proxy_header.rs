@@ -1,6 +1,6 @@
 //! The PROXY protocol's header: who the client is that a load balancer speaks for.
 //!
-//! Read to its last byte and not beyond. The format is in HAProxy's `proxy-protocol.txt`.
+//! It owns nothing. It keeps true: a header is read to its last byte and not beyond. HAProxy's `proxy-protocol.txt` describes the format.
 
 use std::io;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! What all sessions of a proxy share.
 //!
-//! It owns the configuration, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels, undo that is pending, and
-//! the roles that are known to be allowed to ask what plans need. It keeps true:
+//! It owns the configuration, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels,
+//! pending undo, and the roles that are known to be allowed to ask what plans need. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
 //! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.

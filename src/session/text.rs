@@ -40,7 +40,7 @@ pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, 
     if speech.is_in_private(text) {
         for statement in &mut statements {
             statement.logged = speech::shown(&statement.logged);
-            // Their texts are sent once more, in words of their own, which such a session may read otherwise.
+            // The proxy would send their texts once more, and the session's encoding may give them another meaning.
             if matches!(statement.class, Class::AdvisoryLock(_) | Class::Newer) {
                 statement.class = Class::Other;
             }
@@ -89,7 +89,7 @@ pub(super) async fn judge(channel: &mut ServerChannel, shared: &Shared, text: &[
     TextVerdict::Act(statements)
 }
 
-/// What the client is told whose text is larger than `inspect_limit`, where such texts are refused.
+/// The error for a text that is larger than `inspect_limit`, if such texts are refused.
 pub(super) fn too_large() -> Report {
     Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
         "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",
@@ -98,7 +98,7 @@ pub(super) fn too_large() -> Report {
 
 fn unparsable() -> Report {
     Report::error(sqlstate::FEATURE_NOT_SUPPORTED, "statement has DDL keywords and cannot be parsed by the proxy")
-        .hint("unparsable in [ddl] of proxy.toml is \"refuse\"; with \"relay\" the server would judge it.")
+        .hint("The setting unparsable in [ddl] of proxy.toml is \"refuse\". With \"relay\" such a text would go to the server.")
 }
 
 fn too_many_statements() -> Report {
@@ -106,7 +106,7 @@ fn too_many_statements() -> Report {
         .hint("Send it in smaller pieces, or raise statements_limit in [ddl] of proxy.toml.")
 }
 
-/// Whether a text that has characters beyond ASCII names the setting that says what they are.
+/// Whether a text with characters beyond ASCII names the setting of the encoding.
 fn may_change_encoding(text: &[u8]) -> bool {
     !text.is_ascii() && sql::has_word(text, &["client_encoding", "names"])
 }

@@ -1,6 +1,6 @@
 //! EXPLAIN of a statement: its plan as text, made from the same facts as its run would be.
 //!
-//! It owns nothing. It keeps true: nothing is changed, and nothing is waited for.
+//! It owns nothing. It keeps true: EXPLAIN changes nothing that stays.
 
 use super::context::StatementContext;
 use super::record::explain_recorded;

@@ -1,8 +1,8 @@
 //! The facts of a statement, asked on the client's own backend.
 //!
-//! It owns how the questions are put: each in a form that leaves nothing behind in the session, and in words that the session's encodings
-//! can carry. What is asked, and what the answers mean, is told by `catalog` and `learn`. It keeps true: a question that fails makes facts
-//! unknown, and is never answered by a guess.
+//! [`FactsReader`] owns the limits that it reads for. `catalog` and `learn` choose the questions and read the answers. It keeps true: a question
+//! leaves nothing behind in the session; it is asked in words that the session's encodings can carry; the answer to a question that fails is
+//! unknown, and is never guessed.
 
 use crate::backend::ServerChannel;
 use crate::catalog::ProbeRound;
@@ -21,7 +21,7 @@ use crate::wire::message::Batch;
 use crate::wire::speech::Sayable;
 use std::time::Duration;
 
-/// Without an answer about its partitions a statement would have to run as it is: so it is asked for so many times.
+/// How often the partitions of a table are asked for. Without an answer the statement would have to run as it is.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
 
@@ -63,7 +63,7 @@ impl<'s> FactsReader<'s> {
         self.of_names(&[], FactsNeeded::Itself).await
     }
 
-    /// What a plan that is made next rests on: the catalogue's rows of now.
+    /// What the next plan rests on: the present rows of the catalogue.
     pub(super) async fn basis(&mut self, facts: &Facts) -> Result<Basis, RunError> {
         if facts.session.in_transaction || !self.makes_phases {
             return Ok(Basis::Any);
@@ -84,7 +84,7 @@ impl<'s> FactsReader<'s> {
         untranslatable || (self.channel.take_unsayable() && error.sqlstate() != sqlstate::QUERY_CANCELED)
     }
 
-    /// Whether what runs will come upon names that were not read yet: those of partitions and children.
+    /// Whether the run will meet names that were not read yet: those of partitions and children.
     fn may_meet_unsayable(&self, facts: &Facts) -> bool {
         let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
         self.channel.speech().sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
@@ -116,7 +116,7 @@ impl<'s> FactsReader<'s> {
         Ok(facts)
     }
 
-    /// The few that most concurrent builds need.
+    /// The few facts that most concurrent builds need.
     async fn of_a_build(&mut self, statement: &Statement) -> Result<Option<Facts>, RunError> {
         let Some(question) = building::question(statement).filter(|_| self.channel.status() == b'I') else {
             return Ok(None);
@@ -134,7 +134,7 @@ impl<'s> FactsReader<'s> {
         Ok(facts)
     }
 
-    /// The rows of a batch that begins a transaction, or its error behind so many statements.
+    /// Asks a batch that begins a transaction, and rolls back. Gives its rows, or its error and how many statements were done before it.
     async fn answered_and_rolled_back(&mut self, batch: Batch) -> Result<Result<Rows, (usize, ServerError)>, RunError> {
         let answer = self.channel.ask(batch, None).await?;
         self.channel.ask_one("ROLLBACK", &[]).await?;
@@ -157,7 +157,7 @@ impl<'s> FactsReader<'s> {
         }
     }
 
-    /// A cancel is the whole statement's.
+    /// A cancel of a question cancels the whole statement.
     fn cancelled(&self, error: &ServerError) -> RunError {
         self.channel.take_cancelled();
         without_position(error)
@@ -171,12 +171,12 @@ impl CatalogQueries for FactsReader<'_> {
         let (batch, before) = guarded_batch(statements.iter().copied());
         let answer = self.answered_and_rolled_back(batch).await?;
         Ok(answer.map_err(|(done, error)| {
-            // What fails ahead of them counts as the first.
+            // A failure ahead of them counts as the first one's.
             ProbeFailure { nth: done.saturating_sub(before), sqlstate: error.sqlstate().to_owned() }
         }))
     }
 
-    /// A table that somebody else changes just now is looked at again.
+    /// If another session changes the table just now, the question is asked again.
     async fn behind(&mut self, round: &ProbeRound) -> Result<Option<String>, RunError> {
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
         for _ in 0..LOOKS {

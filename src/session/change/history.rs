@@ -9,7 +9,7 @@ use crate::plan::Limits;
 use crate::plan::optimistic::{self, FirstTryMiss, OptimisticPlan};
 use crate::sql::{Class, Statement};
 
-/// Relations that a session remembers to need facts.
+/// How many misses a session remembers.
 const MOST_MISSES: usize = 64;
 
 /// Parts of a statement whose plan is made in a few milliseconds. Each part may be looked at beside every other.
@@ -23,12 +23,12 @@ pub(super) struct TryHistory(Option<Box<Tries>>);
 struct Tries {
     /// Relations whose schema changes need facts.
     misses: Vec<FirstTryMiss>,
-    /// A statement that has outlived its hold budget among others, and goes by itself soon.
+    /// A statement that has outlived its hold budget in a batch, and runs by itself next.
     slow_next: Option<String>,
 }
 
 impl TryHistory {
-    /// How the statement is tried before anything is asked. `None`: it is to go its full way.
+    /// The optimistic try of a statement. `None`: the statement goes through all stages.
     pub(super) fn optimistic_plan(
         &self,
         rights: &PlanningRights,
@@ -58,7 +58,7 @@ impl TryHistory {
         self.0.as_ref().is_some_and(|tries| plan.condition.missed_before(&tries.misses))
     }
 
-    /// The statement was tried together with others, and has outlived its hold budget.
+    /// The statement has outlived its hold budget in a batch.
     pub(super) fn remember_slow(&mut self, statement: &Statement) {
         self.0.get_or_insert_default().slow_next = Some(statement.text.clone());
     }

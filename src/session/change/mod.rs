@@ -1,8 +1,8 @@
 //! Schema changes: one statement through facts, plan and run, to the client's reply.
 //!
-//! [`SchemaChanges`] owns what a session remembers from one schema change to the next: which optimistic tries missed, whether it may plan at
-//! all, and who the client is, for the log. It keeps true: the stages of a statement are run in one order, by [`stages`]; they are run only
-//! while the backend is idle and nothing is owed to the client; and they know of no frame of the client's.
+//! [`SchemaChanges`] owns what a session remembers from one schema change to the next: which optimistic tries missed, whether it may plan at all,
+//! and who the client is, for the log. It keeps true: the stages of a statement are run in one order, by [`stages`]; they are run only while the
+//! backend is idle and nothing is owed to the client; and they know of no frame of the client's.
 //!
 //! - `context`: the statement on its way, and what each stage may use.
 //! - `history`, `rights`, `log`: what is remembered, and what is counted and logged.
@@ -47,7 +47,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A table that somebody changes all the time is not looked at for ever.
+/// How many plans are made for a table that is changed all the time, before one runs without a look at its basis.
 const PLANS: usize = 50;
 
 /// The schema changes of one session.
@@ -106,7 +106,7 @@ impl SchemaChanges {
         finish(block, request, run_stages(context, history, rights, first).await)
     }
 
-    /// How to try a statement behind what the client has sent of its pipeline. `None`: something is to be asked or done before.
+    /// The optimistic try of a statement in the client's pipeline. `None`: something is to be asked or done before.
     pub(super) fn plan_in_pipeline(&self, channel: &ServerChannel, statement: &Statement) -> Option<OptimisticPlan> {
         if channel.status() == b'I' && pending::has_pending(&self.log) {
             return None;
@@ -169,7 +169,7 @@ impl SchemaChanges {
     }
 }
 
-/// With which try the stages of a statement begin.
+/// The optimistic try with which the stages of a statement begin.
 fn first_try(context: &mut StatementContext<'_>, history: &mut TryHistory, rights: &PlanningRights) -> FirstTry {
     if history.take_slow(context.statement) {
         context.take_as_slow();
@@ -196,7 +196,7 @@ async fn run_stages(
     if !matches!(result, Err(RunError::Slow)) {
         return result;
     }
-    // Facts are asked for anew: more is worth asking now, and others have had the table meanwhile.
+    // The facts are asked anew: a large table needs more of them, and other sessions have had the table meanwhile.
     context.take_as_slow();
     let result = stages(context, history, rights, FirstTry::None, &mut turn).await;
     turn::end(context, &mut turn, result).await
@@ -264,12 +264,12 @@ async fn stages(
         }
         told = plan.notes;
         plans += 1;
-        // What is changed as fast as it is looked at: the next plan is as good as any.
+        // The table changes faster than it can be looked at, so the next plan is as good as any.
         basis = if plans < PLANS { context.facts().basis(&facts).await? } else { Basis::Any };
     }
 }
 
-/// The optimistic try. `None`: the statement is to go its full way.
+/// Makes the optimistic try. `None`: the statement goes through all stages.
 async fn try_optimistically(
     context: &mut StatementContext<'_>,
     history: &mut TryHistory,

@@ -1,4 +1,4 @@
-//! Undo that sessions of this role have left pending, whose backends are gone.
+//! The pending undo of this role: what its sessions have left whose backends are gone.
 //!
 //! It owns nothing: the table of pending undo belongs to [`crate::session::Shared`]. It keeps true: what could not be undone now is in the
 //! table again, whatever happens. In a transaction of the client's the undo would have to be part of it, so it is left to the next statement.
@@ -11,7 +11,7 @@ use crate::execute::pending_undo::PendingUndo;
 use crate::pg::sqlstate;
 use crate::wire::speech::Sayable;
 
-/// Undoes it. What this statement may continue is not undone: its record tells whether it did (`execute/record.rs`).
+/// Undoes what is pending, except what this statement may continue: its record tells whether it did (`execute/record.rs`).
 pub(super) async fn undo_pending(context: &mut StatementContext<'_>) -> Result<(), RunError> {
     let mut continued = Vec::new();
     let result = undo_all_but(context, &mut continued).await;
@@ -31,7 +31,7 @@ pub(super) fn keep(log: &ChangeLog, pending: PendingUndo) {
 
 async fn undo_all_but(context: &mut StatementContext<'_>, continued: &mut Vec<PendingUndo>) -> Result<(), RunError> {
     let (role, database, undos) = (context.log.role(), context.log.database(), context.log.shared().pending_undos());
-    // Where only ASCII can be said, it is left to another session of the role's.
+    // If only ASCII can be said, it is left to another session of the role.
     while context.channel.status() == b'I' && context.channel.speech().sayable() != Sayable::Ascii {
         let Some(pending) = undos.take(database, role) else { break };
         if pending.key().is_some_and(|key| key.statement == context.statement.text) {

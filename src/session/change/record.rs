@@ -1,4 +1,4 @@
-//! What is on record of a table: a change that a session has begun that is gone (`execute/record.rs`).
+//! What is on record of a table: a change that was begun by a session that is gone (`execute/record.rs`).
 //!
 //! It owns nothing: the record is in the database. It keeps true: what is continued is the very plan that was begun, on the very table. Else a
 //! WARNING says why not, and the statement gets the server's error.
@@ -102,8 +102,8 @@ async fn refusal_as_unfinished(context: &mut StatementContext<'_>, facts: &Facts
     let message = format!("a schema change of {} is unfinished", table.id.full_name());
     Ok(Some(
         Report::error(sqlstate::OBJECT_IN_USE, message)
-            .detail("What this statement names is part of it, and may be undone.")
-            .hint("Send the statement that began it, or this one, outside a transaction block: it is finished, or undone."),
+            .detail("The statement names a part of that change, which may still be undone.")
+            .hint("Outside a transaction block, send this statement or the one that began the change. The proxy then finishes or undoes it."),
     ))
 }
 
@@ -132,11 +132,11 @@ pub(super) async fn has_cleared_the_way(
         AbandonOutcome::NotNow => Err(RunError::Report(
             Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
                 .detail(format!(
-                    "A schema change of {} is unfinished, and could not be undone in {}.",
+                    "A schema change of {} is unfinished, and the proxy could not undo it in {}.",
                     table.full_name(),
                     in_words(begun.elapsed())
                 ))
-                .hint("Try again when nobody uses the table for long."),
+                .hint("Try again when no session uses the table for long."),
         )),
     }
 }

@@ -14,7 +14,6 @@ use crate::session::shared::pid_of;
 use crate::session::statement::stands_alone;
 
 use crate::wire::error_response::ServerError;
-use crate::wire::message::Batch;
 
 /// What is known of the session's backend and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,16 +46,7 @@ impl PlanningRights {
             self.0 = Known::MayPlan;
             return Ok(false);
         }
-        let inside = context.channel.status() == b'T';
-        let mut batch = Batch::new();
-        if inside {
-            batch.statement("SAVEPOINT pgsluice", &[]);
-        }
-        batch.statement(&may_ask::question(), &[]);
-        if inside {
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
-        }
-        let answer = context.channel.ask(batch, None).await?;
+        let answer = context.channel.ask_in_savepoint(&may_ask::question()).await?;
         if let Some(error) = answer.error {
             return match error.sqlstate() {
                 sqlstate::QUERY_CANCELED => Err(cancelled(context, error)),

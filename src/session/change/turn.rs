@@ -1,7 +1,7 @@
 //! The turn of a statement: the lanes of what it names, waited for before its facts are read.
 //!
 //! It owns nothing: the lanes are the [`Turn`]'s. It keeps true: whoever has waited for a lane reads the facts again; what another session
-//! has under way is never told as done.
+//! has under way is never reported as done.
 
 use super::context::StatementContext;
 use crate::catalog::query;

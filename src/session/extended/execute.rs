@@ -1,12 +1,11 @@
 //! An Execute of a portal that the proxy stops at.
 //!
-//! [`Execute`] owns the portal and the statement that it was bound to. It keeps true: the proxy acts on a portal only if the server would run
-//! it, and what the server thinks of the portal is asked for unless it is certain. A Parse or Bind that was seen may have failed, or been
-//! skipped. Then the portal is closed by a Sync of the proxy's own, whose ReadyForQuery the client never sees, and the backend is idle. A portal
-//! that waits for an advisory lock would hold a snapshot, so it is closed as long as the wait lasts, and bound anew, as the client has bound
-//! it, when the lock is to be had.
+//! [`Execute`] owns the portal's name. It keeps true: the proxy acts on a portal only if the server would run it. A Parse or Bind that the proxy
+//! has seen may have failed, or the server may have skipped it. So the proxy asks the server for the portal's text, unless the client's messages
+//! make the portal certain. Then it closes the portal and ends the pipeline by a Sync of its own, whose ReadyForQuery the client never sees, and
+//! the backend is idle. A portal that waits for an advisory lock would hold a snapshot. So it is closed as long as the wait lasts, and bound
+//! again when the lock is free.
 
-use super::Extended;
 use super::refusal::in_words_for_a_pipeline;
 use crate::backend::{BackendLost, ServerChannel};
 use crate::execute::advisory::ClientCall;
@@ -28,8 +27,8 @@ use crate::sql::{AdvisoryLock, Class, Statement, TransactionControl};
 use crate::wire::message;
 use std::sync::Arc;
 
-/// An Execute, and the parts of the session that attending to it needs.
-pub(in crate::session) struct Execute<'s> {
+/// An Execute, and the parts of the session that it needs.
+pub(super) struct Execute<'s> {
     channel: &'s mut ServerChannel,
     interceptor: &'s mut Interceptor,
     changes: &'s mut SchemaChanges,
@@ -39,9 +38,13 @@ pub(in crate::session) struct Execute<'s> {
 }
 
 impl<'s> Execute<'s> {
-    /// The client's Execute, if its portal is one that the proxy stops at, and the statement that the portal was bound to.
-    pub(in crate::session) fn begin(session: Extended<'s>) -> Option<(Self, Arc<PreparedStatement>)> {
-        let Extended { channel, interceptor, changes, shared } = session;
+    /// The client's next frame, if it is the Execute of a portal that the proxy stops at, and the statement that the portal was bound to.
+    pub(super) fn of_next_frame(
+        channel: &'s mut ServerChannel,
+        interceptor: &'s mut Interceptor,
+        changes: &'s mut SchemaChanges,
+        shared: &'s Shared,
+    ) -> Option<(Self, Arc<PreparedStatement>)> {
         let name = message::execute(channel.peek_frame()?.1)?;
         let portal = std::str::from_utf8(as_kept(name)).ok()?.to_owned();
         let bound = interceptor.portal(name)?;
@@ -49,15 +52,12 @@ impl<'s> Execute<'s> {
     }
 
     /// Attends to it.
-    pub(in crate::session) async fn attend(
-        mut self,
-        bound: Arc<PreparedStatement>,
-    ) -> Result<FrameOutcome, SessionEnd> {
+    pub(super) async fn attend(mut self, bound: Arc<PreparedStatement>) -> Result<FrameOutcome, SessionEnd> {
         // After an error the server skips it.
         if self.channel.is_skipping() || self.passes(&bound.statement) {
             return Ok(FrameOutcome::Pass);
         }
-        // In a failed block the server refuses it; unless the client may have ended that block in this pipeline.
+        // In a failed block the server refuses the statement, unless the client has ended that block in this pipeline.
         let failed = self.channel.status() == b'E' && self.block().control().is_none();
         if !self.channel.owed_is_certain() || failed {
             self.shared.metrics.ddl_uninterceptable.add();
@@ -76,7 +76,8 @@ impl<'s> Execute<'s> {
         self.interceptor.block_mut()
     }
 
-    /// Whether the server may go on with it at once: it needs no more than the client's block holds, or is looked for since it makes a table.
+    /// Whether the server may execute the statement at once: the client's block holds the locks that it needs, or the proxy stops at it only to
+    /// note that it makes a table.
     fn passes(&mut self, statement: &Statement) -> bool {
         if !matches!(statement.class, Class::Ddl(_)) {
             return false;
@@ -85,15 +86,15 @@ impl<'s> Execute<'s> {
         if acts(statement) {
             return fresh && self.may_pass(statement);
         }
-        // It is to be refused as in a pipeline, not as in a block of the proxy's.
+        // The server is to refuse it as in a pipeline, not as in the proxy's block.
         if self.block().is_proxys() && stands_alone(statement) {
             return false;
         }
-        // Of that name there may be one to act on.
+        // The name may mean a statement that the proxy acts on.
         if !fresh && !self.interceptor.is_sure(self.portal.as_bytes()) {
             return false;
         }
-        // Without a Parse of this pipeline it may be another statement by now.
+        // Without a Parse in this pipeline the name may mean another statement by now.
         self.block().passed(if fresh { std::slice::from_ref(statement) } else { &[] });
         true
     }
@@ -115,7 +116,7 @@ impl<'s> Execute<'s> {
     async fn act(&mut self, bound: Arc<PreparedStatement>) -> Result<FrameOutcome, SessionEnd> {
         let Some(bound) = self.as_the_server_has_it(bound).await? else { return Ok(FrameOutcome::Pass) };
         let statement = &bound.statement;
-        // Where the server refuses it amid a pipeline, it is the server's to answer.
+        // Amid a pipeline the server refuses it.
         let amid = self.channel.executes() > 0 || self.block().control().is_some();
         if amid && !self.block().is_proxys() && stands_alone(statement) {
             return Ok(FrameOutcome::Pass);
@@ -129,8 +130,7 @@ impl<'s> Execute<'s> {
         {
             return Ok(self.act_in_pipeline(&bound, plan).await?);
         }
-        // The portal is gone, or a Parse or Bind that failed would have changed what it is: the server knows best. So it does where the
-        // client's encoding has changed since its Parse.
+        // The server answers if the portal is gone, if its text is another one, or if the client's encoding has changed since its Parse.
         if misread || !self.would_run(statement).await? {
             return Ok(FrameOutcome::Pass);
         }
@@ -146,8 +146,8 @@ impl<'s> Execute<'s> {
         Ok(self.run(&bound).await?)
     }
 
-    /// What the portal's name means where its Parse or Bind may have been refused, or may have given a known name another meaning. `None`:
-    /// nothing to act on.
+    /// The statement that the portal's name means to the server. The server may have refused its Parse or Bind, or they may have given a known name
+    /// another meaning. `None`: there is nothing to act on.
     async fn as_the_server_has_it(
         &mut self,
         bound: Arc<PreparedStatement>,
@@ -161,7 +161,7 @@ impl<'s> Execute<'s> {
         } else if let TextVerdict::Act(mut statements) = judge(self.channel, self.shared, text.as_bytes()).await {
             let speech = self.channel.speech();
             let one = statements.pop().filter(|_| statements.is_empty());
-            // The types of its parameters are not known: such a call is the server's to serve.
+            // The types of the call's parameters are not known, so the server runs it.
             let one = one.filter(|one| !matches!(one.class, Class::AdvisoryLock(_)));
             one.map(|statement| {
                 let offset = characters(&text.as_bytes()[..statement.range.start]);
@@ -189,7 +189,7 @@ impl<'s> Execute<'s> {
             self.channel.skip_to_sync().await?;
             return Ok(false);
         }
-        // The status is fresh now.
+        // The server has just reported its status.
         self.block().forget_control();
         Ok(true)
     }
@@ -198,7 +198,7 @@ impl<'s> Execute<'s> {
     async fn run(&mut self, bound: &PreparedStatement) -> Result<FrameOutcome, BackendLost> {
         self.take_execute();
         self.channel.set_client_has_parsed(true);
-        // The pipeline itself may have changed the client's encoding: the server tells at its end.
+        // The pipeline itself may have changed the client's encoding, which the server has reported by now.
         let again = self.read_again(bound).await;
         let request = Request { statement: again.as_ref().unwrap_or(&bound.statement), offset: bound.offset };
         let result = self.changes.run(self.channel, self.interceptor.block_mut(), request).await;
@@ -215,7 +215,7 @@ impl<'s> Execute<'s> {
         self.answer(result).await
     }
 
-    /// The statement as it is read now, if that is another way than before.
+    /// The statement as it is read in the present encoding, if that has changed since its Parse.
     async fn read_again(&mut self, bound: &PreparedStatement) -> Option<Statement> {
         let (text, speech) = (&bound.statement.text, self.channel.speech());
         if text.is_ascii() || speech == bound.speech {
@@ -225,8 +225,8 @@ impl<'s> Execute<'s> {
         statements_of(self.channel, self.shared, &speech.readable(&came)).await?.pop()
     }
 
-    /// Most of what clients send: Parse, Bind, Execute and Sync, and nothing before them. Unless one of these fails the portal is what it
-    /// seems to be, and the optimistic try can follow them at once.
+    /// Runs the statement in one pipeline with its Parse and Bind. Most clients send these, Execute and Sync, and nothing before them. Unless one
+    /// of them fails the portal is what it seems to be, so the optimistic try can follow them at once.
     async fn act_in_pipeline(
         &mut self,
         bound: &PreparedStatement,
@@ -264,18 +264,18 @@ impl<'s> Execute<'s> {
         Ok(self.answer(result).await?)
     }
 
-    /// Execute wants one row, of one: the server would keep the portal for the next one.
+    /// Whether the Execute asks for one row only. Then the server would keep the portal for the next row.
     fn suspends(&self) -> bool {
         self.channel.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
     }
 
-    /// The proxy answers the Execute. Its portal has had its run.
+    /// Takes the Execute, which the proxy answers. Its portal has been run.
     fn take_execute(&mut self) -> Option<bytes::Bytes> {
         self.interceptor.forget_portal(self.portal.as_bytes());
         self.channel.take_frame()
     }
 
-    /// COMMIT and its like in a pipeline that the proxy keeps in a block, where the server would see no block.
+    /// Runs COMMIT or the like in a pipeline that the proxy keeps in a block. Without the proxy the server would see no block.
     async fn control(
         &mut self,
         control: TransactionControl,
@@ -307,7 +307,7 @@ impl<'s> Execute<'s> {
         Ok(FrameOutcome::Handled)
     }
 
-    /// Gives the client what its Execute has come to.
+    /// Sends the client the answer to its Execute.
     async fn answer(&mut self, result: Result<Reply, RunError>) -> Result<FrameOutcome, BackendLost> {
         match result {
             Ok(reply) => {
@@ -324,8 +324,8 @@ impl<'s> Execute<'s> {
         Ok(FrameOutcome::Handled)
     }
 
-    /// Answers a Sync right behind. Such a Sync has nothing to end, and the server has just said how it stands: it needs no round trip of its
-    /// own.
+    /// Answers a Sync right behind the Execute. Such a Sync has nothing to end, and the server has just reported its status, so no round trip is
+    /// needed.
     fn answer_sync(&mut self) {
         let next = self.channel.peek_frame().is_some_and(|(header, body)| header.tag == b'S' && body.is_empty());
         if self.block().is_proxys() || !next || self.channel.owes() > 0 || self.channel.is_unsynced() {

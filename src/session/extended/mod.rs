@@ -1,14 +1,13 @@
 //! The extended protocol: a statement becomes DDL at Parse and acts at Execute.
 //!
-//! [`Extended`] owns nothing but the message that is attended to. Parse, Bind and Describe go to the server as they are, so it checks and
-//! answers them itself. Execute is `execute`'s. It keeps true: where the client's pipeline is one implicit transaction of several statements,
-//! the proxy opens a transaction block, and ends it at the client's Sync.
+//! [`Extended`] owns nothing: it borrows the parts for one message. Parse, Bind and Describe go to the server as they are, so the server checks
+//! and answers them. `execute` attends to Execute, and `refusal` words an error. It keeps true: where the client's pipeline is one implicit
+//! transaction of several statements, the proxy opens a transaction block, and ends it at the client's Sync.
 
 mod execute;
 mod refusal;
 
-pub(super) use self::execute::Execute;
-
+use self::execute::Execute;
 use super::block::Block;
 use super::change::SchemaChanges;
 use super::interceptor::Interceptor;
@@ -28,15 +27,24 @@ use crate::sql::{Class, Statement, exactly_transaction};
 use crate::wire::message::{self, put_frame};
 use bytes::{BufMut, BytesMut};
 
-/// A message of the extended protocol, and the parts of the session that attending to it needs.
+/// The parts of the session that a message of the extended protocol needs.
 pub(super) struct Extended<'s> {
-    pub(super) channel: &'s mut ServerChannel,
-    pub(super) interceptor: &'s mut Interceptor,
-    pub(super) changes: &'s mut SchemaChanges,
-    pub(super) shared: &'s Shared,
+    channel: &'s mut ServerChannel,
+    interceptor: &'s mut Interceptor,
+    changes: &'s mut SchemaChanges,
+    shared: &'s Shared,
 }
 
-impl Extended<'_> {
+impl<'s> Extended<'s> {
+    pub(super) fn new(
+        channel: &'s mut ServerChannel,
+        interceptor: &'s mut Interceptor,
+        changes: &'s mut SchemaChanges,
+        shared: &'s Shared,
+    ) -> Self {
+        Self { channel, interceptor, changes, shared }
+    }
+
     /// Attends to a Parse.
     pub(super) async fn parse(&mut self) -> Result<FrameOutcome, SessionEnd> {
         let speech = self.channel.speech();
@@ -73,6 +81,14 @@ impl Extended<'_> {
         Ok(FrameOutcome::Pass)
     }
 
+    /// Attends to an Execute.
+    pub(super) async fn execute(&mut self) -> Result<FrameOutcome, SessionEnd> {
+        match Execute::of_next_frame(self.channel, self.interceptor, self.changes, self.shared) {
+            Some((execute, bound)) => execute.attend(bound).await,
+            None => Ok(FrameOutcome::Pass),
+        }
+    }
+
     /// Attends to a Sync: it ends the pipeline that the proxy keeps in a block.
     pub(super) async fn sync(&mut self) -> Result<FrameOutcome, SessionEnd> {
         self.channel.pass_frame();
@@ -98,7 +114,8 @@ impl Extended<'_> {
         if self.interceptor.prepare(name, statement) { Ok(()) } else { Err(SessionEnd::refused(prepared_too_much())) }
     }
 
-    /// A text that nobody acts on. What makes a table is looked for at its Execute, in a block: only then it is there.
+    /// Notes a text that the proxy does not act on. In a block, a statement that makes a table is prepared, as its table is there only after its
+    /// Execute.
     fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Result<FrameOutcome, SessionEnd> {
         let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));
         let block = self.block();
@@ -118,8 +135,8 @@ impl Extended<'_> {
         Ok(FrameOutcome::Pass)
     }
 
-    /// EXPLAIN of DDL is prepared as a query that gives the plan's lines, so that the server answers Describe, Bind and Execute of it. Amid a
-    /// pipeline it goes as it is, and the server refuses it.
+    /// Prepares EXPLAIN of DDL as a query that gives the plan's lines, so that the server answers its Describe, Bind and Execute. Amid a pipeline
+    /// EXPLAIN goes to the server as it is, and the server refuses it.
     async fn parse_explain(&mut self, inner: &Statement) -> Result<FrameOutcome, SessionEnd> {
         let channel = &mut *self.channel;
         if !channel.owed_is_certain() || channel.is_unsynced() || channel.status() == b'E' {
@@ -144,7 +161,7 @@ impl Extended<'_> {
         Ok(FrameOutcome::Handled)
     }
 
-    /// What Parse says of the parameters, where it is to be known.
+    /// The types of the parameters in the client's Parse. They are kept only for a call that waits for an advisory lock.
     fn parameter_types(&self, statement: &Statement) -> Vec<u8> {
         let waits = matches!(statement.class, Class::AdvisoryLock(_));
         let types = self.channel.peek_frame().filter(|_| waits);
@@ -152,7 +169,7 @@ impl Extended<'_> {
     }
 }
 
-/// Where the operator does not want the oldest to go unseen.
+/// The error beyond `prepared_limit`, if the operator has chosen to refuse rather than to forget the oldest statement.
 pub(super) fn prepared_too_much() -> Report {
     Report::error(
         sqlstate::CONFIGURATION_LIMIT_EXCEEDED,

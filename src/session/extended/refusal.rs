@@ -7,7 +7,7 @@ use crate::backend::{BackendLost, ServerChannel};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 
-/// Does nothing wherever it runs, and may not run in a block; newer servers refuse it amid a pipeline, too.
+/// A statement that does nothing. It may not run in a block, and newer servers refuse it amid a pipeline, too.
 const REFUSED: &str = "DROP INDEX CONCURRENTLY IF EXISTS pg_temp.\"pgsluice: there is none\"";
 const ITS_NAME: &str = "DROP INDEX CONCURRENTLY";
 

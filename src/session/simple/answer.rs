@@ -1,7 +1,7 @@
 //! The answer to one statement of a Query, ReadyForQuery excepted.
 //!
-//! [`Answerer`] owns nothing. It keeps true: what the client gets for a statement is on its way when the statement is over, and the client is
-//! not told that a statement is complete before its transaction is committed.
+//! [`Answerer`] owns nothing. It keeps true: the answer is on its way to the client when the statement is over. The client is not told that the
+//! last statement of a string is complete before the transaction is committed.
 
 use crate::backend::{BackendLost, ServerChannel};
 use crate::execute::advisory::ClientCall;
@@ -45,7 +45,7 @@ impl Answerer<'_> {
         }
     }
 
-    /// Acts on the last statement of a string. The server commits before it says that this one is complete.
+    /// Acts on the last statement of a string, and commits. The server, too, commits before it says that the last statement is complete.
     pub(super) async fn act_and_commit(
         &mut self,
         statement: &Statement,

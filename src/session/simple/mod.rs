@@ -1,6 +1,6 @@
 //! The simple protocol: how a Query comes in, and how its answer goes out.
 //!
-//! [`Simple`] owns nothing but the Query that is attended to. It keeps true: the server's answers and the proxy's come in the order of the
+//! [`Simple`] owns nothing: it borrows the parts for one Query. It keeps true: the server's answers and the proxy's come in the order of the
 //! client's messages, and each Query gets one ReadyForQuery. A string of several statements keeps the meaning of PostgreSQL's implicit
 //! transaction (`string`).
 
@@ -23,15 +23,24 @@ use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::message::{Batch, query};
 
-/// A Query, and the parts of the session that its answer needs.
+/// The parts of the session that a Query needs.
 pub(super) struct Simple<'s> {
-    pub(super) channel: &'s mut ServerChannel,
-    pub(super) interceptor: &'s mut Interceptor,
-    pub(super) changes: &'s mut SchemaChanges,
-    pub(super) shared: &'s Shared,
+    channel: &'s mut ServerChannel,
+    interceptor: &'s mut Interceptor,
+    changes: &'s mut SchemaChanges,
+    shared: &'s Shared,
 }
 
-impl Simple<'_> {
+impl<'s> Simple<'s> {
+    pub(super) fn new(
+        channel: &'s mut ServerChannel,
+        interceptor: &'s mut Interceptor,
+        changes: &'s mut SchemaChanges,
+        shared: &'s Shared,
+    ) -> Self {
+        Self { channel, interceptor, changes, shared }
+    }
+
     /// Attends to a Query.
     pub(super) async fn query(&mut self) -> Result<FrameOutcome, SessionEnd> {
         if self.interceptor.stopped_at_oversize() {
@@ -68,11 +77,11 @@ impl Simple<'_> {
             if !settle(self.channel).await? {
                 return Ok(FrameOutcome::Handled);
             }
-            // What came before it has changed how it is read.
+            // An earlier message has changed the encoding, so the text is read again.
             if self.channel.speech() != speech {
                 continue;
             }
-            // In a failed block every statement is refused, by the server.
+            // In a failed block the server refuses every statement.
             if self.channel.status() == b'E' && !statements.iter().any(|s| matches!(s.class, Class::Transaction(_))) {
                 return Ok(FrameOutcome::Pass);
             }
@@ -97,7 +106,7 @@ impl Simple<'_> {
         }
     }
 
-    /// Whether an answer of the proxy's can be put in its place among the server's.
+    /// Whether the proxy knows the place of its answer among the server's.
     fn can_answer(&self) -> bool {
         self.channel.owed_is_certain() && !self.channel.is_unsynced()
     }
@@ -112,8 +121,7 @@ impl Simple<'_> {
         passes
     }
 
-    /// Whether the server can read all of a text, of which the proxy's grammar could not read all. If it cannot, the whole text is the
-    /// server's to refuse.
+    /// Whether the server can parse the statements that are newer than the proxy's grammar. If it cannot, the server refuses the whole text.
     async fn server_reads(&mut self, statements: &[Statement]) -> Result<bool, BackendLost> {
         if !statements.iter().any(|statement| matches!(statement.class, Class::Newer)) {
             return Ok(true);
@@ -139,7 +147,7 @@ impl Simple<'_> {
         Ok(())
     }
 
-    /// Ends the unnamed statement and portal, where nothing had to be asked for the Query, so that nothing of it has come to the server.
+    /// Ends the unnamed statement and portal, as the server would have. If the Query needed a question, the question has done so already.
     async fn end_unnamed(&mut self) -> Result<(), BackendLost> {
         if self.channel.ends_unnamed() {
             self.channel.ask(Batch::new(), None).await?;
@@ -147,7 +155,7 @@ impl Simple<'_> {
         Ok(())
     }
 
-    /// A Query behind a pipeline that has no Sync, whose implicit transaction the proxy keeps as a block: the string belongs to that
+    /// Answers a Query behind a pipeline without Sync, whose implicit transaction the proxy keeps as a block. The string belongs to that
     /// transaction, and ends it.
     async fn end_pipeline(&mut self, text: &[u8]) -> Result<FrameOutcome, SessionEnd> {
         if !pipeline::catch_up(self.channel, self.interceptor.block_mut()).await? {
@@ -166,7 +174,7 @@ impl Simple<'_> {
         Ok(FrameOutcome::Handled)
     }
 
-    /// The Query is answered here, and ends what it would have ended on the server.
+    /// Takes the Query, which the proxy answers. It ends the unnamed statement and portal, as it would on the server.
     fn take_query(&mut self) {
         self.channel.take_frame();
         self.channel.set_ends_unnamed(true);
@@ -174,7 +182,7 @@ impl Simple<'_> {
         self.interceptor.forget_portal(b"");
     }
 
-    /// An error of the proxy's in place of the whole string.
+    /// Answers the whole string by an error of the proxy's.
     async fn refuse(&mut self, report: Report) -> Result<FrameOutcome, SessionEnd> {
         if !self.can_answer() {
             return Err(SessionEnd::refused(report));

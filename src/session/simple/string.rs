@@ -1,8 +1,8 @@
 //! A string of several statements, of which some are acted on.
 //!
-//! [`StringRun`] owns how far the string is, and whether the block that is under way is the proxy's. It keeps true: the string keeps the
-//! meaning of PostgreSQL's implicit transaction. Its pieces run in one transaction block that the proxy opens and commits. What nobody acts on
-//! goes to the server as it stands, and what the server would refuse in a string it is to refuse here.
+//! [`StringRun`] owns how far the string is, and whether the block that is under way is the proxy's. It keeps true: the string keeps the meaning
+//! of PostgreSQL's implicit transaction. Its pieces run in one transaction block that the proxy opens and commits. A statement that the proxy
+//! does not act on goes to the server as it stands. What the server would refuse in the string, it refuses in the pieces.
 
 use super::answer::Answerer;
 use crate::backend::BackendLost;
@@ -25,7 +25,7 @@ pub(super) struct StringRun<'s> {
     speech: Speech,
     /// The statement that comes next.
     at: usize,
-    /// A statement that is to go by itself, as others could not be tried together with it.
+    /// A statement that runs by itself, since a batch has failed because of it.
     alone: Option<usize>,
     /// The block that is under way is the proxy's.
     owned: bool,
@@ -71,8 +71,8 @@ impl<'s> StringRun<'s> {
             return self.control(control, statement, run[count - 1].range.end).await;
         }
         let last = run.len() == 1;
-        // The last statement alone is a transaction of its own, unless it is one that the server refuses behind others; anything before it
-        // keeps it in a block.
+        // The last statement alone is a transaction of its own, unless the server refuses it behind others. Any statement before it keeps it in a
+        // block.
         if self.answerer.channel.status() == b'I' && (!last || is_refused_in_blocks(statement)) {
             self.owned = transaction::begin(self.answerer.channel).await?;
         }
@@ -90,9 +90,9 @@ impl<'s> StringRun<'s> {
         self.relay(statement.range.start, run[count - 1].range.end).await
     }
 
-    /// Does as many statements as can be done at once. `None`: the next one goes by itself.
+    /// Runs as many statements as possible in one round trip. `None`: the next one runs by itself.
     async fn try_together(&mut self) -> Result<Option<StatementOutcome>, BackendLost> {
-        // The last statement of a block of the proxy's is not done before its COMMIT.
+        // The last statement of the proxy's block runs together with its COMMIT.
         let end = match self.alone {
             Some(alone) if alone == self.at => return Ok(None),
             Some(alone) if alone > self.at => alone,
@@ -132,18 +132,19 @@ impl<'s> StringRun<'s> {
         }
     }
 
-    /// The server has read the whole string as its session did when it came; in pieces, the rest would mean something else.
+    /// Refuses the rest of the string. The server would have read the whole string in the encoding that was set when it came. In pieces, the rest
+    /// would mean something else.
     async fn refuse_rest(&mut self) -> Result<(), BackendLost> {
         let report = Report::error(
             sqlstate::FEATURE_NOT_SUPPORTED,
             "client_encoding has changed amid a string that goes on with characters beyond ASCII",
         );
         let channel = &mut *self.answerer.channel;
-        channel.notify(&report.hint("Send what changes it by itself."));
+        channel.notify(&report.hint("Send the statement that changes client_encoding by itself."));
         if channel.status() == b'T' { transaction::fail(channel).await } else { Ok(()) }
     }
 
-    /// Relays a run of statements nobody acts on. Error positions are in the terms of the whole string.
+    /// Relays a run of statements that the proxy does not act on. Error positions count from the start of the string.
     async fn relay(&mut self, start: usize, end: usize) -> Result<StatementOutcome, BackendLost> {
         let before = u32::try_from(characters(&self.text[..start])).unwrap_or_default();
         self.answerer.channel.shift_errors(before);
@@ -152,7 +153,7 @@ impl<'s> StringRun<'s> {
         result
     }
 
-    /// BEGIN, COMMIT and their like. `end`: where the text ends of what goes on with it.
+    /// Runs BEGIN, COMMIT or the like. `end`: where in the text the statements end that go with it.
     async fn control(
         &mut self,
         control: TransactionControl,
@@ -162,10 +163,10 @@ impl<'s> StringRun<'s> {
         let channel = &mut *self.answerer.channel;
         if self.owned && channel.status() == b'T' {
             match control {
-                // The implicit transaction becomes an explicit one, with what was done so far; options apply.
+                // The implicit transaction becomes an explicit one, with all earlier statements. The options of BEGIN apply.
                 TransactionControl::Begin => {
                     let outcome = transaction::begin_quietly(channel, statement).await?;
-                    // With an error the implicit transaction ends, and its block with it.
+                    // An error ends the implicit transaction, and its block with it.
                     self.owned = matches!(outcome, StatementOutcome::Failed);
                     return Ok(outcome);
                 }
@@ -187,11 +188,11 @@ impl<'s> StringRun<'s> {
     }
 }
 
-/// How many statements go on with a COMMIT or its like: all that follow, if nobody acts on any, so that the server sees what it is to see, a
-/// string of several.
+/// How many statements go with a COMMIT or the like: all that follow, if the proxy acts on none of them, so that the server sees a string of
+/// several statements.
 fn going_together(control: TransactionControl, run: &[Statement], owned: bool) -> usize {
     let goes = match control {
-        // In a block of the proxy's others than the server answer these.
+        // In the proxy's block the proxy answers these.
         _ if !owned => true,
         TransactionControl::Commit { chain } | TransactionControl::Rollback { chain } => !chain,
         TransactionControl::Begin | TransactionControl::Savepoint | TransactionControl::Prepare => false,
@@ -199,7 +200,7 @@ fn going_together(control: TransactionControl, run: &[Statement], owned: bool) -
     if goes && !run[1..].iter().any(acts) { run.len() } else { 1 }
 }
 
-/// Whether the server may refuse it in a string of several, whose statements are one transaction: what commits by itself.
+/// Whether the server may refuse the statement in a string of several, since the statement commits by itself.
 fn is_refused_in_blocks(statement: &Statement) -> bool {
     matches!(statement.class, Class::MayHideDdl { .. } | Class::Newer) || stands_alone(statement)
 }

@@ -620,11 +620,14 @@ fn what_cannot_be_brought_back_now_is_later() {
         error.field(b'D')
     );
     let notices: String = told.iter().filter(|message| message.tag == b'N').filter_map(|n| n.field(b'M')).collect();
-    assert!(notices.contains("could not be brought back yet: its locks were not to be had"), "{notices}");
+    assert!(
+        notices.contains("could not undo the earlier phases of this statement yet: its locks were not available"),
+        "{notices}"
+    );
     assert_eq!(stage.column(), "1");
     holder.ok("COMMIT");
     let outcome = client.ok("ALTER TABLE t ALTER COLUMN v SET STATISTICS 50");
-    let undid = "undid what ALTER TABLE had begun before it failed";
+    let undid = "undid the unfinished ALTER TABLE of a statement that failed";
     assert!(outcome.notices.iter().any(|notice| notice.contains(undid)), "{outcome:?}");
     stage.assert_undone("the next schema change");
 }

@@ -277,7 +277,7 @@ fn another_statement_undoes_and_the_same_one_continues(postgres: &Postgres) {
         "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped";
     stage.die(ADD);
     let outcome = stage.client().ok("COMMENT ON TABLE o IS NULL");
-    assert!(outcome.notices.iter().any(|notice| notice.contains("undid what ALTER TABLE had begun")), "{outcome:?}");
+    assert!(outcome.notices.iter().any(|notice| notice.contains("undid the unfinished ALTER TABLE")), "{outcome:?}");
     assert_eq!((stage.watcher.value(columns), stage.watcher.value(LEFT)), ("3".to_owned(), "0 0 0".to_owned()));
 
     // With IF NOT EXISTS it would be skipped, half filled, if nobody knew.

@@ -518,7 +518,7 @@ fn the_only_member_of_an_owner_continues_what_it_has_begun() {
     wait_until("its backend is gone", || stage.watcher.value(&gone) == "0");
     assert_eq!(stage.watcher.value(recorded), "");
     let outcome = stage.proxied("deployer").ok(add);
-    assert!(outcome.notices.iter().any(|notice| notice.contains("undid what ALTER TABLE had begun")), "{outcome:?}");
+    assert!(outcome.notices.iter().any(|notice| notice.contains("undid the unfinished ALTER TABLE")), "{outcome:?}");
     assert_eq!(stage.watcher.value("SELECT count(DISTINCT r) FROM public.t"), "5000");
     stage.running.stop_now();
 }

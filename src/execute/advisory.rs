@@ -90,6 +90,7 @@ const SHORTEN_SQL: &str = "SELECT pg_catalog.set_config('pgsluice.lock_timeout',
      THEN pg_catalog.set_config('lock_timeout', \
        pg_catalog.concat(pg_catalog.ceil(pg_catalog.date_part('epoch', t.most) OPERATOR(pg_catalog.*) 1000), 'ms'), true) END FROM ";
 
+/// A query that restores the session's `lock_timeout`.
 const PUT_BACK_SQL: &str =
     "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true)";
 
@@ -110,6 +111,7 @@ const LOOK_SQL: &str = "/* pgsluice: waiting for an advisory lock */ SELECT pg_c
 /// A nap takes this part of the time waited so far, a twentieth, within the bounds below: after a long wait the lock may be taken a little
 /// late.
 const SHARE: u32 = 20;
+/// The longest nap outside a transaction block.
 const LONGEST_NAP: Duration = Duration::from_millis(500);
 /// The longest sleep in a transaction block. It is shorter than any sensible `idle_in_transaction_session_timeout`.
 const LONGEST_IN_A_BLOCK: Duration = Duration::from_millis(100);

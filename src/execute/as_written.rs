@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 /// The pause after an attempt, as a multiple of the time that the attempt may have made others wait.
 const PAUSE: u32 = 10;
 
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The interval at which a pause asks the server for a setting.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// Runs a statement as it was written. `alone` means that it may not run in a transaction block.

@@ -315,6 +315,7 @@ fn tell_of(context: &mut Context<'_>, table: &LockNeed, oldest: &OldestSnapshot,
 /// If the step is a concurrent build that its author wrote as a plain one, returns the table with the lock of a plain build, and the plain
 /// build.
 fn plain(phase: &Phase, step: &Step) -> Option<(LockNeed, Step)> {
+    /// The word with which the concurrent build differs from the plain one.
     const CONCURRENTLY: &str = " CONCURRENTLY";
     let Some(Undo::DropInvalidIndexes { oid, .. } | Undo::DropBuiltIndex { oid, .. }) = &phase.undo else {
         return None;

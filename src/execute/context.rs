@@ -87,26 +87,32 @@ impl<'a> Context<'a> {
         Self { size_guess, ..self }
     }
 
+    /// Returns the server channel.
     pub(super) fn channel(&self) -> &ServerChannel {
         self.channel
     }
 
+    /// Returns the server channel, to ask the server.
     pub(super) fn channel_mut(&mut self) -> &mut ServerChannel {
         self.channel
     }
 
+    /// Returns the settings of the proxy.
     pub(super) fn config(&self) -> &'a Config {
         self.config
     }
 
+    /// Returns the counters of the proxy.
     pub(super) fn metrics(&self) -> &'a Metrics {
         self.metrics
     }
 
+    /// Returns the facts that the plan was made from.
     pub(super) fn facts(&self) -> &'a Facts {
         self.facts
     }
 
+    /// Returns the lanes that the statement holds until it is over.
     pub(super) fn turn(&self) -> Option<&'a Turn> {
         self.turn
     }
@@ -116,11 +122,12 @@ impl<'a> Context<'a> {
         self.channel.ask_one(&lanes::nap_sql(time, "waiting to finish or undo"), &[]).await
     }
 
+    /// Returns what is known of the time that the statement takes.
     pub(super) fn size_guess(&self) -> SizeGuess {
         self.size_guess
     }
 
-    /// When the statement began.
+    /// Returns when the statement began.
     pub(super) fn begun(&self) -> Instant {
         self.begun
     }
@@ -206,6 +213,7 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether the client is in a transaction block.
     pub(super) fn in_transaction(&self) -> bool {
         self.facts().session.in_transaction
     }

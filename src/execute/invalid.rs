@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 /// How long the server may take to report the index of a build that has just begun.
 const TELLS_WITHIN: Duration = Duration::from_secs(2);
+/// The nap between two looks.
 const NAP: Duration = Duration::from_millis(50);
 
 /// A condition: another session that holds the lock of builds on the table of the index `i` may be building this index. VACUUM and

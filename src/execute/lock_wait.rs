@@ -18,7 +18,9 @@ const FIRST_NOTICE: Duration = Duration::from_millis(250);
 /// The session that holds its lanes looks at all blockers at this interval, which grows with the time waited. Between two looks it glances
 /// at one blocker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest interval of looks.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+/// The interval of looks, as a part of the time waited so far: a quarter.
 const LOOK_SHARE: u32 = 4;
 
 /// After this many failed attempts of the highest rung, which take about twenty seconds, the wait tries another way to queue.
@@ -54,6 +56,7 @@ pub(super) struct LockWait {
 }
 
 impl LockWait {
+    /// Returns the state of a wait that begins now.
     pub(super) fn new(phase: &Phase, context: &Context<'_>) -> Self {
         let now = Instant::now();
         let taken_by_other = phase.locks.iter().any(|lock| {

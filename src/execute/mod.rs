@@ -1,7 +1,7 @@
 //! This module runs a plan on the session's own backend: lock attempts, waits, long steps, undo.
 //!
-//! The modules stand in the order in which they build on each other. Each part owns its state. The caller passes it what it needs of the
-//! others.
+//! The modules stand in the order in which they build on each other. Each part owns its state. It gets the data of other parts as
+//! arguments.
 //!
 //! 1. The context that all parts use, and the ways in which a run ends: [`context`], `outcome`, `server_error`, `timing`, `budget`.
 //! 2. The progress of a run: `state`, its `objects`, its [`record`] and the [`pending_undo`].

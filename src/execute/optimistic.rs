@@ -257,6 +257,7 @@ fn put_needs(batch: &mut Batch, first: &OptimisticPlan, phase: &Phase, settings:
 
 /// Returns the target that sets `statement_timeout` to the hold budget, unless the session's own limit is shorter.
 fn hold(budget: Duration) -> String {
+    /// The session's own `statement_timeout`.
     const OWN: &str = "pg_catalog.current_setting('statement_timeout')";
     let ms = budget.as_millis();
     format!(

@@ -45,6 +45,7 @@ pub(super) enum Completed {
     Valid(u32),
 }
 
+/// One part of a pending undo.
 #[derive(Debug)]
 pub(super) enum UndoItem {
     /// Steps that undo a phase, each with the oid or column number of the object that it drops.
@@ -106,10 +107,12 @@ impl PendingUndo {
         self.key.as_ref()
     }
 
+    /// Returns how to find out whether the plan has completed.
     pub(super) fn completed(&self) -> &Completed {
         &self.completed
     }
 
+    /// Returns the parts of the undo, in the order in which they run.
     pub(super) fn items(&self) -> &[UndoItem] {
         &self.items
     }

@@ -72,10 +72,12 @@ impl RunState {
         self.transaction = None;
     }
 
+    /// Returns the record of the plan.
     pub(super) fn record(&self) -> &RunRecord {
         &self.record
     }
 
+    /// Returns the record of the plan, to change it.
     pub(super) fn record_mut(&mut self) -> &mut RunRecord {
         &mut self.record
     }
@@ -85,6 +87,7 @@ impl RunState {
         self.record.advance(&self.created, &self.built, &self.names);
     }
 
+    /// Leaves an undo to another session.
     pub(super) fn set_pending_undo(&mut self, pending: PendingUndo) {
         self.pending_undo = Some(pending);
     }
@@ -94,6 +97,7 @@ impl RunState {
         self.pending_undo.is_some()
     }
 
+    /// Takes the undo that the run has left to another session.
     pub(super) fn take_pending_undo(&mut self) -> Option<PendingUndo> {
         self.pending_undo.take()
     }

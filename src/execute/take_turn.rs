@@ -35,6 +35,7 @@ fn holder_sql() -> String {
     HOLDER_SQL.replace("holder_counts", &counts).replace("wanted", WANTED_SQL)
 }
 
+/// The text of [`holder_sql`], without the condition on the role and the relations.
 const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
      SELECT pg_catalog.min(l.pid)::pg_catalog.text FROM pg_catalog.pg_locks l \
      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.objid \

@@ -1,4 +1,4 @@
-//! Waiting in the proxy: naps on the server whose comments say what is waited for, and the choice of the next attempt.
+//! Waiting in the proxy: naps on the server, each with its reason in a comment, and the choice of the next attempt.
 //!
 //! This file owns the loops of a wait; `lock_wait.rs` owns its state. It keeps true that every wait has a limit (`deadline`, the session's
 //! own `lock_timeout` and `statement_timeout`, `in_transaction_wait` while the transaction holds a strong lock), a reason that the client

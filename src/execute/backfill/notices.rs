@@ -18,6 +18,7 @@ pub(super) struct ProgressNotices {
 }
 
 impl ProgressNotices {
+    /// Returns the notices of a backfill that begins now.
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self { begun: now, notified: now }

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 /// The pages of the first batch. Such a batch is short on any machine, and the size grows to a hundred times that in 25 batches.
 const FIRST_PAGES: u64 = 8;
+/// Batches grow by a fifth at most.
 const MOST_GROWTH: f64 = 1.2;
 /// Batches shrink to half at most, because two batches may have been slow by chance too.
 const MOST_SHRINK: f64 = 0.5;
 
+/// The size of batches. It follows the time that batches take.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct BatchSize {
     /// The size of the next batch in places, so that it can be a part of a page.
@@ -31,6 +33,8 @@ pub(super) struct BatchSize {
 }
 
 impl BatchSize {
+    /// Returns the size of a first batch. `page` and `most` are the places of a page and of the largest batch, `target` is the time that a
+    /// batch is to take.
     pub(super) fn new(page: u64, most: u64, target: Duration) -> Self {
         let (page, most) = (page as f64, most as f64);
         Self { size: page * FIRST_PAGES as f64, page, most, target, last: Duration::ZERO, slow: None }

@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
-/// The size of a page header, and the least size of a line pointer with its tuple header, in bytes.
+/// The size of a page header in bytes.
 const PAGE_HEADER: u64 = 24;
+/// The least size of a line pointer with its tuple header, in bytes.
 const LEAST_TUPLE: u64 = 28;
 
 /// How rows are addressed in the tables of a server.
@@ -21,6 +22,7 @@ pub(super) struct PageLayout {
 }
 
 impl PageLayout {
+    /// Returns the layout of pages of this size in a server of this version.
     pub(super) fn new(block_size: u64, server_version: i32) -> Self {
         let lines = (block_size.saturating_sub(PAGE_HEADER) / LEAST_TUPLE).max(1);
         Self { lines, ranges: server_version >= 140_000 }
@@ -86,6 +88,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
+    /// Returns a walk at the beginning of a range.
     pub(super) fn new(range: Range<u64>) -> Self {
         Self { at: range.start, end: range.end, fault: None, locked: 0 }
     }
@@ -112,10 +115,12 @@ impl Walk {
         self.at = self.end;
     }
 
+    /// Returns the place that the walk has reached.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
+    /// Whether the walk has reached the end of its range.
     pub(super) fn is_done(&self) -> bool {
         self.at >= self.end
     }

@@ -16,6 +16,7 @@ use crate::report::{Report, in_words};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
+/// The interval of looks at the server.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The interval of looks while the backfill pauses.
 const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(250);

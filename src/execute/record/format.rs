@@ -17,9 +17,9 @@ use std::fmt::Write;
 const HEADING: &str =
     "pgsluice 1: an unfinished schema change; the same statement, sent through pgsluice, continues it\n";
 
-/// The limits in bytes: of one record, and of a record times the number of phases, after each of which it is written. A plan whose record
-/// is larger is not recorded.
+/// The most bytes of a record. A plan with a larger record is not recorded.
 const MOST: usize = 256 * 1024;
+/// The most bytes of a record times the number of phases, because the record is written after each phase.
 pub(super) const MOST_OF_ALL: usize = 16 * 1024 * 1024;
 
 /// A record.

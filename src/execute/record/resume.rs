@@ -19,7 +19,9 @@ use crate::plan::{ObjectKind, Phase, Plan, Undo};
 use crate::report::{Report, in_words};
 use std::time::{Duration, Instant};
 
+/// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
+/// The nap between two looks at a record that another session works on.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Returns the record that a statement would follow. Another session may hold its lock.

@@ -49,6 +49,7 @@ impl RecordWriter {
         if self.record.next >= self.phases { None } else { self.record.to_text() }
     }
 
+    /// Returns the key of the record.
     fn key(&self) -> RecordKey {
         RecordKey { statement: self.record.statement.clone(), table: self.oid, id: self.record.job.clone() }
     }

@@ -136,11 +136,11 @@ fn unhurried_warning(context: &Context<'_>, phase: &Phase) -> Report {
     let budget = in_words(hold_budget(context, phase).unwrap_or_default());
     Report::warning(sqlstate::WARNING, format!("a step has held its lock for longer than {budget}, and is run again without that limit"))
         .detail(format!(
-            "It should take milliseconds ({}). It was taken back, so that nobody waited on for it, but there is no other way to do it: \
-             others may wait until it is done.",
+            "The step should take milliseconds ({}). It was rolled back so that other sessions did not wait longer, but there is no \
+             other way to run it: other sessions may wait until it is done.",
             phase.purpose
         ))
-        .hint("Find out what it does: an event trigger, a slow function, a slow disk. hold_budget in [locks] of proxy.toml says when it is taken back.")
+        .hint("Find out what makes the step slow: an event trigger, a slow function, a slow disk. hold_budget in [locks] of proxy.toml says when a step is rolled back.")
 }
 
 /// Returns the phase without a hold budget.

@@ -261,7 +261,7 @@ fn which_copy(what: &Detach, copies: impl Iterator<Item = String>) -> Report {
 
 /// Returns the error that another session has begun the detach. This statement must not undo it.
 fn begun_by_another(what: &Detach) -> Report {
-    let message = format!("partition {} has been half detached meanwhile", what.partition.full_name());
+    let message = format!("partition {} has been half detached by another session", what.partition.full_name());
     Report::error(sqlstate::SERIALIZATION_FAILURE, message).hint("Try again.")
 }
 

@@ -59,7 +59,7 @@ async fn report_all(
             let message = format!("building: {}{percent}", progress.phase);
             let mut report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message);
             if let Some(waits_for) = progress.waits_for {
-                report = report.detail(format!("Waits for {waits_for} to end its transaction."));
+                report = report.detail(format!("The build waits for {waits_for} to end its transaction."));
             }
             if tell.send(report).await.is_err() {
                 return Ok(());

@@ -57,7 +57,10 @@ impl Undoer {
     }
 }
 
-/// Runs the phase that undoes another one. It gives up if the locks are not available within the undoer's patience.
+/// Runs the phase that undoes another one. It gives up if the locks are not available within the undoer's patience. The author tries again
+/// after a cancel. It tries without LOCK TABLE if the table cannot be locked by name, because another session may have dropped or renamed
+/// it; the statements themselves then raise the error. It tries without a hold budget if the undo takes too long, because the objects would
+/// stay otherwise.
 pub(super) async fn by_phase(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -82,7 +85,6 @@ pub(super) async fn by_phase(
         phase.kind = kind;
         let reason = match attempt::once(context, state, &phase, AttemptMode::Poll, &mut Reply::default()).await? {
             AttemptOutcome::Done => return Ok(UndoOutcome::Undone),
-            // Another session has dropped or renamed the table. The statement itself will raise the error.
             AttemptOutcome::Unlockable if by_name && undoer == Undoer::Author => {
                 by_name = false;
                 continue;
@@ -90,7 +92,6 @@ pub(super) async fn by_phase(
             AttemptOutcome::Unlockable if undoer == Undoer::Another => {
                 return Ok(UndoOutcome::NotNow("its table cannot be locked".to_owned()));
             }
-            // The undo now runs without a limit, because otherwise the objects would stay.
             AttemptOutcome::Slow if undoer == Undoer::Author => {
                 kind = PhaseKind::Guarded;
                 continue;
@@ -102,7 +103,6 @@ pub(super) async fn by_phase(
             AttemptOutcome::Locked | AttemptOutcome::Unlockable => "its locks were not available".to_owned(),
             AttemptOutcome::Failed(RunError::Server(error)) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
                 match undoer {
-                    // The author tries again after a cancel.
                     Undoer::Author => error.message().to_owned(),
                     Undoer::Another => return Err(RunError::Server(error)),
                 }

@@ -314,7 +314,7 @@ impl<'a> Context<'a> {
         limit
     }
 
-    /// Whether the client's transaction block holds a lock that blocks the application. Its other sessions then wait for as long as this
+    /// Whether the client's transaction block holds a lock that blocks the application. Other sessions then wait for as long as this
     /// statement waits.
     pub(super) fn holds_strong_lock(&self) -> bool {
         let session = &self.facts().session;

@@ -199,8 +199,8 @@ async fn is_half_way(context: &mut Context<'_>, state: &mut RunState, what: &Det
     Ok(true)
 }
 
-/// Notes the CHECK that the server has made: a new one, with a name of the kind that the server chooses. If there are several, a WARNING
-/// names the others.
+/// Notes the CHECK that the server has made: a new one, with a name of the kind that the server chooses. If there are several, it is not
+/// known which one it is: a WARNING names all of them, and none is noted.
 async fn learn_copy(
     context: &mut Context<'_>,
     state: &mut RunState,

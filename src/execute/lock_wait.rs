@@ -164,7 +164,7 @@ impl LockWait {
             seen.insert(key, first);
         }
         self.seen = seen;
-        // The lanes that this phase holds already stay.
+        // The lanes that this phase holds stay in the list.
         let mut place = 0;
         self.lanes.retain(|lane| {
             place += 1;

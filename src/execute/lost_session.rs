@@ -104,7 +104,7 @@ pub(super) fn keep_pending_undo(
     }
 }
 
-/// Keeps the undo of the phases up to this one for the next schema change of the role, because the blockers of now will end. Returns false
+/// Keeps the undo of the phases up to this one for the next schema change of the role, because the present blockers will end. Returns false
 /// if nothing distinguishes the objects from others of their names.
 pub(super) async fn leave_for_later(
     context: &mut Context<'_>,

@@ -4,7 +4,7 @@
 //! The throttle looks at the server about once per second, on the session's own backend, and every progress notice shows the last look.
 //! While there is a reason to pause, the backfill naps, with the reason in the comment of the nap. This file owns the last look. It keeps
 //! true that a value that the role may not read, such as a lag, does not pause the backfill; that a condition that fails pauses it, because
-//! its result is not known; and that a pause ends at `pause_limit`.
+//! its result is not known; and that a pause as long as `pause_limit` ends the backfill with an error.
 
 use super::short::{self, BatchOutcome, COVER, open, short, time_left};
 use crate::config::Backfill as Settings;

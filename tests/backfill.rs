@@ -403,7 +403,10 @@ fn a_row_that_cannot_be_filled_is_named() {
     assert!(error.field(b'M').unwrap().contains("violates check constraint \"good\""));
     let detail = error.field(b'D').unwrap();
     assert!(detail.starts_with("Failing row contains (12345,"), "{detail}");
-    assert!(detail.ends_with(&format!("\nIt is the row at ctid {tid} of public.t, key (id)=(12345).")), "{detail}");
+    assert!(
+        detail.ends_with(&format!("\nThe failing row is at ctid {tid} of public.t, key (id)=(12345).")),
+        "{detail}"
+    );
     assert_eq!(client.read().tag, b'Z');
     stage.assert_undone("a row at fault");
     stage.running.stop_now();

@@ -129,7 +129,7 @@ fn what_somebody_else_has_made_meanwhile_is_left_alone() {
     assert_eq!(lost.watcher.value(named), "2");
     lost.watcher.ok("DROP TABLE t; ALTER TABLE was_t RENAME TO t");
     let notices = lost.client().ok("COMMENT ON TABLE o IS NULL").notices;
-    assert!(notices.iter().any(|notice| notice.contains("undid what ALTER TABLE had begun")), "{notices:?}");
+    assert!(notices.iter().any(|notice| notice.contains("undid the unfinished ALTER TABLE")), "{notices:?}");
     assert_eq!(lost.watcher.value(named), "0");
     assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());
     lost.running.stop_now();
@@ -147,7 +147,7 @@ fn a_partition_that_was_to_be_dropped_is_attached_again() {
     lost.lose("DROP TABLE q2", "DROP TABLE%");
     assert_eq!(state(&mut lost), "f2");
     lost.watcher.ok("INSERT INTO q2 VALUES (177, 7)");
-    assert!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices[0].contains("undid what DROP TABLE had begun"));
+    assert!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices[0].contains("undid the unfinished DROP TABLE"));
     assert_eq!((state(&mut lost), lost.watcher.value("SELECT count(*) FROM q")), (before.clone(), "101".to_owned()));
 
     // Another has taken its place: it is told once how it is left.
@@ -155,7 +155,7 @@ fn a_partition_that_was_to_be_dropped_is_attached_again() {
     lost.watcher.ok("CREATE TABLE q3 PARTITION OF q FOR VALUES FROM (60) TO (70)");
     let notices = lost.client().ok("COMMENT ON TABLE o IS NULL").notices;
     assert!(
-        notices.iter().any(|notice| notice.contains("could not be finished or brought back: 42P17")),
+        notices.iter().any(|notice| notice.contains("could not finish or undo a phase of this statement: 42P17")),
         "{notices:?}"
     );
     assert_eq!(lost.client().ok("COMMENT ON TABLE o IS NULL").notices, Vec::<String>::new());

@@ -1,17 +1,22 @@
-//! The client waits for an advisory lock of its own (`SELECT pg_advisory_lock(…)`): it is served by polling.
+//! The client's own wait for an advisory lock (`SELECT pg_advisory_lock(…)`): the proxy polls for the lock.
 //!
-//! Why: a session that waits in the server holds a snapshot, which a concurrent build has to wait out; and where the builder is who holds the
-//! lock, as the tools of several pods are that migrate at once, neither ever ends (40P01, for one that did nothing wrong).
+//! A session that waits in the server holds a snapshot, and a concurrent build waits for every older snapshot. If the session that builds
+//! holds the advisory lock, the two wait for each other, and the server ends one of them with 40P01. This happens when migration tools run
+//! in several pods at once.
 //!
-//! So the client's statement waits in the server for a moment only, shorter than the server's search for deadlocks begins. Then the lock is
-//! tried again and again, with naps between, and once it is held the client's statement is run, which is granted at once: its
-//! answer is the server's own. Cancel, `lock_timeout`, `statement_timeout` and the client's end have the effect that they have in the server.
+//! So the client's statement waits in the server for less than `deadlock_timeout`. Then the proxy tries the lock again and again, with naps
+//! between the tries. When the session holds the lock, the client's statement runs and is granted the lock at once, so that its answer is
+//! the server's own. A cancel, `lock_timeout`, `statement_timeout` and the end of the client have the same effect as in the server.
 //!
-//! A deadlock between clients who wait like this is none that the server can see. So a session that others could wait for, too, stands in
-//! the server's queue now and then for as long as the search takes; but never while somebody who holds an advisory lock builds.
+//! The server cannot see a deadlock between clients that wait in this way. So a session for which others may be waiting waits in the
+//! server's queue now and then, for long enough that the server searches for a deadlock. It does not do so while a session that holds an
+//! advisory lock builds an index.
 //!
-//! In a transaction block the naps are the proxy's: a build that meets a snapshot of a block waits for the block's end. So there a
-//! `pg_cancel_backend` that comes between two tries is lost, as it is in any session that is idle; the client's own cancel is not.
+//! In a transaction block the proxy itself sleeps, because a build would wait for the end of the block if it met a snapshot of the block.
+//! There a `pg_cancel_backend` between two tries has no effect, as in any idle session. The client's own cancel has its effect.
+//!
+//! This file owns the wait. It keeps true that the client's statement runs exactly as the client sent it, and that the session holds the
+//! lock as often as the client has asked for it.
 
 use crate::execute::context::Context;
 use crate::execute::outcome::{Reply, RunError};
@@ -25,25 +30,25 @@ use crate::wire::message::{Batch, bind_parameters};
 use bytes::BytesMut;
 use std::time::{Duration, Instant};
 
-/// How the client has sent its call.
+/// How the client has sent its statement.
 #[derive(Debug)]
 pub enum ClientCall<'a> {
-    /// A text of a string.
+    /// The text of a statement in a simple query.
     Text(&'a str),
-    /// The types in its Parse, the body of its Bind, the frame of its Execute.
+    /// The parameter types of the Parse, the body of the Bind, and the frame of the Execute.
     Bound { types: &'a [u8], bind: &'a [u8], execute: &'a [u8] },
 }
 
-/// What the client's statement came to.
+/// The answer to the client's statement.
 #[derive(Debug, Default)]
 struct ClientAnswer {
-    /// What the client gets of it.
+    /// The frames that the client gets.
     frames: BytesMut,
     done: usize,
     error: Option<ServerError>,
 }
 
-/// The session's own limits; 0: none.
+/// The session's own timeouts. 0 means none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Timeouts {
     pub(super) lock: Duration,
@@ -51,42 +56,46 @@ pub(super) struct Timeouts {
     deadlock: Duration,
 }
 
-/// A look around.
+/// What the server says about the session and about builds.
 #[derive(Debug, Clone, Copy)]
 struct Surroundings {
-    /// Another session could wait for this one.
+    /// The session holds locks that other sessions may wait for.
     holds: bool,
-    /// Somebody who holds an advisory lock builds an index concurrently, or does the like.
+    /// Another session that holds an advisory lock builds an index concurrently, or runs a similar command.
     builds: bool,
+    /// The role may call `pg_sleep`.
     may_sleep: bool,
-    /// Of the backend that answers.
+    /// The pid of the backend that has answered.
     pid: i32,
 }
 
-/// How one stay in the server's queue ended.
+/// How one wait in the server's queue ended.
 enum Queued {
     Done(Reply),
-    /// The time was over.
+    /// The wait reached its timeout.
     Locked(ServerError),
-    /// Nothing can be set here: the client's statement is to go as it is.
+    /// The timeout cannot be set, so the client's statement must run unchanged.
     AsItIs,
 }
 
-/// The client's statement stands in the server's queue for so long first, as a short wait is over soonest there, and a build waits for
-/// it no longer than this. Half of `deadlock_timeout` where that is less.
+/// How long the client's statement first waits in the server's queue. A short wait ends soonest there, and a build waits for it no longer
+/// than this. If half of `deadlock_timeout` is less, that is the time.
 const FIRST: &str = "'400 ms'";
 
-/// Keeps the session's `lock_timeout` for the rest of its transaction, and sets a shorter one: `$1`, or half of `deadlock_timeout`.
+/// A query that saves the session's `lock_timeout` for the rest of the transaction and sets it to `t.most` if that is shorter. The FROM
+/// item `t` follows.
 const SHORTEN_SQL: &str = "SELECT pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
      CASE WHEN pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0' \
        OR pg_catalog.current_setting('lock_timeout')::pg_catalog.interval OPERATOR(pg_catalog.>) t.most \
      THEN pg_catalog.set_config('lock_timeout', \
        pg_catalog.concat(pg_catalog.ceil(pg_catalog.date_part('epoch', t.most) OPERATOR(pg_catalog.*) 1000), 'ms'), true) END FROM ";
 
+/// A query that restores the session's `lock_timeout`.
 const PUT_BACK_SQL: &str =
     "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true)";
 
-/// As in [`View`]. A build holds the lock of its kind on its table, and its session the lane or the tool's own lock.
+/// A query for [`Surroundings`]. A session that builds holds the lock of builds on the table, and as an advisory lock its lane or the lock
+/// of the migration tool.
 const LOOK_SQL: &str = "/* pgsluice: waiting for an advisory lock */ SELECT pg_catalog.pg_backend_pid(), \
      EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.granted \
        AND (l.locktype OPERATOR(pg_catalog.=) ANY (ARRAY['advisory', 'transactionid']) \
@@ -99,22 +108,24 @@ const LOOK_SQL: &str = "/* pgsluice: waiting for an advisory lock */ SELECT pg_c
          AND a.locktype OPERATOR(pg_catalog.=) 'advisory' AND a.granted)), \
      pg_catalog.has_function_privilege('pg_catalog.pg_sleep(pg_catalog.float8)', 'execute')";
 
-/// Who waits for long may be a little late: a nap is this part of the wait so far, within these bounds.
+/// A nap takes this part of the time waited so far, a twentieth, within the bounds below: after a long wait the lock may be taken a little
+/// late.
 const SHARE: u32 = 20;
+/// The longest nap outside a transaction block.
 const LONGEST_NAP: Duration = Duration::from_millis(500);
-/// Shorter than any `idle_in_transaction_session_timeout`.
+/// The longest sleep in a transaction block. It is shorter than any sensible `idle_in_transaction_session_timeout`.
 const LONGEST_IN_A_BLOCK: Duration = Duration::from_millis(100);
 
-/// The pauses between two searches for a deadlock double up to this.
+/// The longest pause between two searches for a deadlock. The pauses grow up to it.
 const RAREST_SEARCH: Duration = Duration::from_secs(30);
 
-/// Nobody cancels the same session more often, unless by a program.
+/// How many times the lock is given back if a cancel hits each try. Only a program cancels a session more often.
 const UNLOCKS: usize = 20;
 
-/// `backend`: the pid that the server has given at the login.
+/// Runs the client's call for an advisory lock. `backend` is the pid that the server has given at login.
 ///
 /// # Errors
-/// As the server's own: a cancel, a timeout, a deadlock; or the client is gone.
+/// The server's own errors: a cancel, a timeout, a deadlock. Or the client is gone.
 pub async fn advisory_lock(
     context: &mut Context<'_>,
     lock: &AdvisoryLock,
@@ -132,9 +143,9 @@ pub async fn advisory_lock(
     }
 }
 
-/// Stands in the server's queue for at most `most`: a FROM item.
+/// Runs the client's statement, which waits in the server's queue for at most `most`. `most` is a FROM item.
 async fn queue(context: &mut Context<'_>, own: &ClientCall<'_>, most: &str) -> Result<Queued, RunError> {
-    /// BEGIN or SAVEPOINT, and the timeout.
+    /// The statements before the client's: BEGIN or SAVEPOINT, and the timeout.
     const BEFORE: usize = 2;
     let inside = context.in_transaction();
     let mut batch = Batch::new();
@@ -147,37 +158,38 @@ async fn queue(context: &mut Context<'_>, own: &ClientCall<'_>, most: &str) -> R
     } else {
         batch.statement("COMMIT", &[]);
     }
-    let told = told(context, batch, BEFORE).await?;
-    let Some(error) = told.error else { return Ok(Queued::Done(Reply { frames: told.frames })) };
+    let answer = client_answer(context, batch, BEFORE).await?;
+    let Some(error) = answer.error else { return Ok(Queued::Done(Reply { frames: answer.frames })) };
     if context.channel().client_gone() {
         return Err(RunError::ClientGone);
     }
-    let locked = error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE && told.done == BEFORE;
-    let refused = told.done < BEFORE && error.sqlstate() != sqlstate::QUERY_CANCELED;
+    let locked = error.sqlstate() == sqlstate::LOCK_NOT_AVAILABLE && answer.done == BEFORE;
+    let refused = answer.done < BEFORE && error.sqlstate() != sqlstate::QUERY_CANCELED;
     if !inside || locked || refused {
         context.rollback_attempt().await?;
     }
     match error {
         error if locked => Ok(Queued::Locked(error)),
         error if refused => {
-            tracing::debug!(sqlstate = error.sqlstate(), "a wait for an advisory lock cannot be shortened");
+            tracing::debug!(sqlstate = error.sqlstate(), "cannot set the timeout of a wait for an advisory lock");
             Ok(Queued::AsItIs)
         }
         error => Err(context.ended(error)),
     }
 }
 
-/// The client's statement alone.
+/// Runs the client's statement unchanged.
 async fn as_it_is(context: &mut Context<'_>, own: &ClientCall<'_>) -> Result<Reply, RunError> {
     let mut batch = Batch::new();
     put_own(&mut batch, own);
-    let told = told(context, batch, 0).await?;
-    match told.error {
-        None => Ok(Reply { frames: told.frames }),
+    let answer = client_answer(context, batch, 0).await?;
+    match answer.error {
+        None => Ok(Reply { frames: answer.frames }),
         Some(error) => Err(context.ended(error)),
     }
 }
 
+/// Polls for the lock until the session holds it or the wait ends, then runs the client's statement.
 async fn poll_for(
     context: &mut Context<'_>,
     lock: &AdvisoryLock,
@@ -192,7 +204,7 @@ async fn poll_for(
         return Err(context.give_up_block(stop).await);
     }
     let mut view = look_around(context).await?;
-    // Behind a pooler the next statement may have another backend, and this one another client.
+    // Behind a pooler the next statement may reach another backend, and this backend may get another client.
     if view.is_some_and(|view| backend.is_some_and(|pid| pid != view.pid)) {
         return as_it_is(context, own).await;
     }
@@ -218,7 +230,7 @@ async fn poll_for(
     }
 }
 
-/// Long enough in the server's queue for it to find a deadlock.
+/// Runs the client's statement, which waits in the server's queue long enough for the server to search for a deadlock.
 async fn search(
     context: &mut Context<'_>,
     own: &ClientCall<'_>,
@@ -233,7 +245,7 @@ async fn search(
         Err(RunError::Server(error))
             if error.sqlstate() == sqlstate::DEADLOCK_DETECTED && !context.in_transaction() =>
         {
-            // With a build that has begun just now there is none: it goes on as soon as we do not wait in the server.
+            // A deadlock with a build that has just begun does not last: the build goes on when this session no longer waits in the server.
             match look_around(context).await? {
                 Some(view) if view.builds => Ok(None),
                 _ => Err(RunError::Server(error)),
@@ -243,11 +255,11 @@ async fn search(
     }
 }
 
-/// Whether the lock is held now, as the client has not been told yet.
+/// Tries to take the lock. Returns true if the session holds it now. The client has not been answered yet.
 async fn try_lock(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCall<'_>) -> Result<bool, RunError> {
     let sql = if for_session(context, lock) { &lock.try_of_session } else { &lock.try_of_transaction };
     let mut batch = Batch::new();
-    // For who looks at what the session does.
+    // The comment is for `pg_stat_activity`.
     put_like(&mut batch, &format!("/* pgsluice: waiting for an advisory lock */ {sql}"), own);
     let answer = context.channel_mut().ask(batch, None).await?;
     let got = answer.value() == Some("t");
@@ -255,22 +267,24 @@ async fn try_lock(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCa
     Ok(got)
 }
 
-/// What is tried for outside a block is to stay until the client's statement has been run.
+/// Whether the lock is tried for the session. Outside a transaction block it must be, because it has to last until the client's statement
+/// has run.
 fn for_session(context: &Context<'_>, lock: &AdvisoryLock) -> bool {
     lock.session || !context.in_transaction()
 }
 
-/// The lock is held: the client's statement is granted what the session has already, and what it has twice is given back once.
+/// Runs the client's statement when the session holds the lock. The server grants the lock again, so that the session's extra lock is given
+/// back.
 async fn granted(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCall<'_>) -> Result<Reply, RunError> {
     let mut batch = Batch::new();
     put_own(&mut batch, own);
     if for_session(context, lock) {
         put_like(&mut batch, &lock.unlock, own);
     }
-    let told = told(context, batch, 0).await?;
-    let Some(error) = told.error else { return Ok(Reply { frames: told.frames }) };
+    let answer = client_answer(context, batch, 0).await?;
+    let Some(error) = answer.error else { return Ok(Reply { frames: answer.frames }) };
     if for_session(context, lock) && !context.in_transaction() {
-        // A second cancel may strike this too.
+        // A second cancel may hit this too.
         for _ in 0..UNLOCKS {
             let mut batch = Batch::new();
             put_like(&mut batch, &lock.unlock, own);
@@ -279,15 +293,15 @@ async fn granted(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCal
             }
         }
     }
-    // Its own part was done: what has failed is that it was given back.
-    if told.done > 0 && !context.in_transaction() {
-        Ok(Reply { frames: told.frames })
+    // The client's statement was done. The error is that of giving the lock back.
+    if answer.done > 0 && !context.in_transaction() {
+        Ok(Reply { frames: answer.frames })
     } else {
         Err(context.ended(error))
     }
 }
 
-/// The session's own limits, which count from when its statement began.
+/// Returns the error of the session's own timeouts, if one is over. They count from the beginning of the statement.
 fn timed_out(context: &Context<'_>, timeouts: Timeouts) -> Option<RunError> {
     let waited = context.begun().elapsed();
     let over = |limit: Duration| !limit.is_zero() && waited >= limit;
@@ -299,7 +313,7 @@ fn timed_out(context: &Context<'_>, timeouts: Timeouts) -> Option<RunError> {
     Some(RunError::Report(report))
 }
 
-/// SHOW needs no privilege.
+/// Asks for the session's own timeouts with SHOW, which needs no privilege.
 pub(super) async fn own_timeouts(context: &mut Context<'_>) -> Result<Timeouts, RunError> {
     let mut batch = Batch::new();
     for setting in ["lock_timeout", "statement_timeout", "deadlock_timeout"] {
@@ -315,7 +329,7 @@ pub(super) async fn own_timeouts(context: &mut Context<'_>) -> Result<Timeouts, 
     Ok(timeouts)
 }
 
-/// `None`: this role may not look.
+/// Asks for the surroundings of the session. `None` means that the role lacks a privilege for the question.
 async fn look_around(context: &mut Context<'_>) -> Result<Option<Surroundings>, RunError> {
     let inside = context.in_transaction();
     let mut batch = Batch::new();
@@ -343,7 +357,7 @@ async fn look_around(context: &mut Context<'_>) -> Result<Option<Surroundings>, 
     Ok(Some(Surroundings { holds: is(1), builds: is(2), may_sleep: is(3), pid }))
 }
 
-/// A nap on the server can be seen and cancelled there.
+/// Naps until the next try. Outside a transaction block the nap is on the server, where it can be seen and cancelled.
 async fn nap_for(context: &mut Context<'_>, view: Option<Surroundings>, timeouts: Timeouts) -> Result<(), RunError> {
     let waited = context.begun().elapsed();
     let longest = if context.in_transaction() { LONGEST_IN_A_BLOCK } else { LONGEST_NAP };
@@ -360,24 +374,24 @@ async fn nap_for(context: &mut Context<'_>, view: Option<Surroundings>, timeouts
     context.cancelled_by(answer.error)
 }
 
-/// Sends a batch; of its statement `visible` the client is to get all, as it comes.
-async fn told(context: &mut Context<'_>, batch: Batch, visible: usize) -> Result<ClientAnswer, RunError> {
+/// Sends a batch and reads its answer. The frames of the statement at position `visible` are kept unchanged for the client.
+async fn client_answer(context: &mut Context<'_>, batch: Batch, visible: usize) -> Result<ClientAnswer, RunError> {
     context.channel_mut().finish_nap().await?;
     context.channel_mut().send(batch.sync());
-    let mut told = ClientAnswer::default();
+    let mut answer = ClientAnswer::default();
     loop {
         let frame = context.channel_mut().next_server_frame().await?;
-        let shown = told.done == visible;
+        let shown = answer.done == visible;
         match frame.first().copied().unwrap_or_default() {
             b'Z' => break,
             b'S' => context.channel_mut().send_to_client(&frame),
             b'A' => context.channel_mut().hold_notification(&frame),
-            b'T' | b'D' | b'N' if shown => told.frames.extend_from_slice(&frame),
+            b'T' | b'D' | b'N' if shown => answer.frames.extend_from_slice(&frame),
             b'C' | b'I' => {
                 if shown {
-                    told.frames.extend_from_slice(&frame);
+                    answer.frames.extend_from_slice(&frame);
                 }
-                told.done += 1;
+                answer.done += 1;
             }
             b'E' => {
                 let error = ServerError::new(frame);
@@ -385,17 +399,18 @@ async fn told(context: &mut Context<'_>, batch: Batch, visible: usize) -> Result
                     context.channel_mut().send_to_client(&error.frame);
                     return Err(RunError::Lost);
                 }
-                told.error = Some(error);
+                answer.error = Some(error);
             }
             _ => {}
         }
     }
-    if told.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
+    if answer.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
         context.channel().cancel_settled().await;
     }
-    Ok(told)
+    Ok(answer)
 }
 
+/// Adds the client's statement to a batch.
 fn put_own(batch: &mut Batch, own: &ClientCall<'_>) {
     match own {
         ClientCall::Text(sql) => batch.described(sql),
@@ -403,7 +418,7 @@ fn put_own(batch: &mut Batch, own: &ClientCall<'_>) {
     }
 }
 
-/// Another call with the arguments of the client's.
+/// Adds another call to a batch, with the arguments of the client's statement.
 fn put_like(batch: &mut Batch, sql: &str, own: &ClientCall<'_>) {
     match own {
         ClientCall::Text(_) => batch.statement(sql, &[]),
@@ -413,7 +428,7 @@ fn put_like(batch: &mut Batch, sql: &str, own: &ClientCall<'_>) {
     }
 }
 
-/// A setting of time, as SHOW has it.
+/// Reads a time setting as SHOW writes it.
 fn milliseconds(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

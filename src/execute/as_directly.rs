@@ -1,9 +1,11 @@
-//! The server's own error, where a statement done in phases is wrong in two ways and its phases met the other one first.
+//! The server's own error for a statement that is wrong in two ways, if its phases met the other error first.
 //!
-//! The server looks at the catalogue before it looks at rows, and at rows in an order of its own. So a statement that has failed is run
-//! once more as it was written, where what its phases left has been undone: under locks that are had at once, for no longer than others
-//! may be made to wait, and rolled back whatever it comes to. Only what has failed pays for it. What the server has not told in that time
-//! (it reads a large table) is told as the phases met it: `docs/forms/constraints.md` lists what that may be.
+//! The server checks the catalogue before it checks rows, and it reads rows in an order of its own. So a statement that has failed, and
+//! whose phases have been undone, runs once more as it was written. This run takes its locks without a wait, takes no longer than the stall
+//! budget, and is always rolled back. Only failed statements pay for it. If the server finds no error in that time, because it reads a
+//! large table, the client gets the error of the phases: `docs/forms/constraints.md` lists these cases.
+//!
+//! This file owns no state. It keeps true that the extra run changes nothing.
 
 use crate::execute::context::Context;
 use crate::execute::outcome::{Reply, RunError};
@@ -17,10 +19,10 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::time::Duration;
 
-/// How often the locks are asked for.
+/// How many times the extra run tries to get its locks.
 const TRIES: usize = 5;
 
-/// What the client is told in place of `stop`, perhaps.
+/// Returns the error that the client gets: the server's own if it differs from `stop`, otherwise `stop`.
 pub(super) async fn error_of(
     context: &mut Context<'_>,
     state: &RunState,
@@ -48,6 +50,7 @@ pub(super) async fn error_of(
     Ok(stop)
 }
 
+/// Runs the statement as it was written and rolls it back. Returns its error, if there is one.
 async fn once_more(context: &mut Context<'_>, plan: &Plan) -> Result<Option<ServerError>, RunError> {
     let locks = &context.config().locks;
     let mut batch = Batch::new();
@@ -59,7 +62,7 @@ async fn once_more(context: &mut Context<'_>, plan: &Plan) -> Result<Option<Serv
     let locks_sql = plan.phases.last().map(|phase| lock_sql(&phase.locks, false)).unwrap_or_default();
     locks_sql.nowait.iter().chain(&locks_sql.queued).for_each(|sql| batch.statement(sql, &[]));
     batch.statement(&plan.statement, &[]);
-    // With an error the locks are gone already; without one they go at once.
+    // An error has released the locks already. Without an error this ROLLBACK releases them at once.
     batch.statement("ROLLBACK", &[]);
     let answer = context.channel_mut().ask(batch, None).await?;
     if answer.error.is_some() {
@@ -68,7 +71,7 @@ async fn once_more(context: &mut Context<'_>, plan: &Plan) -> Result<Option<Serv
     Ok(answer.error)
 }
 
-/// Whether there is more than one thing that its rows or the catalogue may refuse.
+/// Whether the statement was run in phases and has more than one check that rows or the catalogue may fail.
 fn may_be_wrong_twice(plan: &Plan) -> bool {
     let in_phases = plan.tag == "ALTER TABLE" && plan.phases.len() > 1;
     let single = |form: &Form| {
@@ -86,7 +89,7 @@ fn may_be_wrong_twice(plan: &Plan) -> bool {
     in_phases && (plan.forms.len() > 1 || !plan.forms.iter().all(single))
 }
 
-/// Not of the time, the load, or of who was in the way.
+/// Whether the error is about the statement itself, and not about a timeout, the load or a blocker.
 fn is_of_the_statement(error: &ServerError) -> bool {
     !["08", "25", "40", "53", "55", "57", "58", "XX"].iter().any(|class| error.sqlstate().starts_with(class))
 }

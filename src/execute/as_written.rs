@@ -1,8 +1,9 @@
-//! A statement as it was written, where nothing may be asked and nothing kept in the session: no plan, no lane, no view of who is in the way.
+//! A statement that runs as it was written, because the proxy can neither ask the server questions nor keep anything in the session. It has
+//! no plan, no lane and no look at blockers.
 //!
-//! It still never stands in PostgreSQL's lock queue for longer than the stall budget: it is tried under a small `lock_timeout`, again and
-//! again, with pauses that are the proxy's own. It needs no function and no catalogue. What may not stand in a transaction block goes as
-//! it is.
+//! This file owns the loop of attempts. It keeps true that the statement waits in PostgreSQL's lock queue no longer than the stall budget
+//! at a time: it runs under a short `lock_timeout`, again and again, with pauses in the proxy. An attempt needs no function and no
+//! catalogue. A statement that may not run in a transaction block is sent unchanged.
 
 use crate::execute::advisory;
 use crate::execute::context::Context;
@@ -16,16 +17,18 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
 
-/// A pause is so many times as long as others may have been made to wait.
+/// The pause after an attempt, as a multiple of the time that the attempt may have made others wait.
 const PAUSE: u32 = 10;
 
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The interval at which a pause asks the server for a setting.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// `alone`: it may not stand in a transaction block.
+/// Runs a statement as it was written. `alone` means that it may not run in a transaction block.
 ///
 /// # Errors
-/// Why it was not done.
+/// The reason why the statement was not done.
 pub async fn as_written(context: &mut Context<'_>, statement: &Statement, alone: bool) -> Result<Reply, RunError> {
     let timeouts = advisory::own_timeouts(context).await?;
     let own = [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()).min();
@@ -61,8 +64,8 @@ pub async fn as_written(context: &mut Context<'_>, statement: &Statement, alone:
     }
 }
 
-/// Nothing is asked of the server but a setting now and then: so a session that is idle in a transaction is not so for long, and the
-/// client's end is heard.
+/// Pauses, and asks the server for a setting now and then: so a session in a transaction block is never idle for long, and the end of the
+/// client is noticed.
 async fn pause(context: &mut Context<'_>, pause: Duration) -> Result<(), RunError> {
     let begun = Instant::now();
     while begun.elapsed() < pause {
@@ -76,7 +79,7 @@ async fn pause(context: &mut Context<'_>, pause: Duration) -> Result<(), RunErro
     Ok(())
 }
 
-/// One try; where it fails, all is as it was.
+/// Makes one attempt. If it fails, everything is as it was before.
 async fn try_as_written(
     context: &mut Context<'_>,
     statement: &Statement,
@@ -116,10 +119,13 @@ async fn try_as_written(
     Ok(Err(error))
 }
 
+/// Returns the error of a wait that reached its limit.
 fn gave_up(waited: Duration, by_statement_timeout: bool) -> Report {
     if by_statement_timeout {
         return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout");
     }
-    Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
-        .detail(format!("Waited {} for its locks; who was in the way may not be asked here.", in_words(waited)))
+    Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout").detail(format!(
+        "Waited {} for the locks of the statement. The sessions that block it cannot be asked for here.",
+        in_words(waited)
+    ))
 }

@@ -1,9 +1,11 @@
-//! Lock attempts: one try of a brief step, and the loop around it.
+//! Lock attempts: one attempt of a brief or guarded phase, and the loop around it.
 //!
-//! A try is one round trip: take all locks by name with NOWAIT, run the step, commit. It never
-//! stands in PostgreSQL's lock queue, unless waiting in the proxy starves behind many short
-//! transactions; then it queues for a few milliseconds (the ladder), never longer than the stall
-//! budget. In a transaction block the same happens in a savepoint.
+//! An attempt is one round trip: it takes all locks by name with NOWAIT, runs the steps and commits. It does not wait in PostgreSQL's lock
+//! queue, unless many short transactions starve the wait in the proxy. Then it waits in the queue for a few milliseconds (the ladder), at
+//! most for the stall budget. In a transaction block an attempt runs in a savepoint.
+//!
+//! This file owns the batch of an attempt and the reading of its answer. It keeps true that an attempt whose lock is not available leaves
+//! everything as it was.
 
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::naming;
@@ -21,14 +23,14 @@ use crate::wire::message::Batch;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-/// Where things stand in the batch of one try.
+/// The batch of one attempt.
 struct AttemptBatch {
     batch: Batch,
-    /// The first step's place.
+    /// The position of the first step among the statements.
     steps_at: usize,
 }
 
-/// Tries until the phase is done, or gives up. `may_wait`: else it stops with [`RunError::Stale`] where it would have to wait.
+/// Tries until the phase is done, or gives up. Without `may_wait` it stops with [`RunError::Stale`] when it would have to wait.
 pub(super) async fn until_done(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -44,6 +46,7 @@ pub(super) async fn until_done(
     result
 }
 
+/// Makes attempts, with waits between them, until the phase is done or fails.
 async fn attempt_loop(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -62,7 +65,7 @@ async fn attempt_loop(
             AttemptOutcome::Done => return Ok(()),
             AttemptOutcome::Failed(stop) => return Err(stop),
             AttemptOutcome::Slow => phase = Cow::Owned(budget::outlived(context, &phase)?),
-            // LOCK TABLE could not (the relation is gone, a privilege is missing): the statement itself will say why.
+            // LOCK TABLE failed because the relation is gone or a privilege is missing. The statement itself will raise the error.
             AttemptOutcome::Unlockable => {
                 phase = Cow::Owned(Phase { locks: unnamed(&phase.locks), ..phase.into_owned() });
             }
@@ -78,7 +81,7 @@ async fn attempt_loop(
     }
 }
 
-/// One try. A lock that is not to be had leaves everything as it was.
+/// Makes one attempt. If a lock is not available, everything is as it was before.
 pub(super) async fn once(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -109,9 +112,9 @@ pub(super) async fn once(
         return Ok(AttemptOutcome::Done);
     };
     let step = done.checked_sub(steps_at).and_then(|i| step_at(phase, i));
-    // A deadlock of the step's in a block may be about what the transaction held before: it would be found each time.
+    // A deadlock of a step in a block may involve locks that the transaction held before. It would be found in every attempt.
     let hopeless = step.is_some() && context.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED;
-    // The locks of an attempt have one time together.
+    // All locks of an attempt share one timeout.
     let in_queue = done < steps_at
         && budget::was_queue_budget(context, phase, how, &error, took)
         && !context.channel().client_gone();
@@ -128,17 +131,18 @@ pub(super) async fn once(
         return Ok(AttemptOutcome::Slow);
     }
     reply.frames.unsplit(notices);
-    // At COMMIT the error of a deferred constraint comes: it is the last step's.
+    // An error at COMMIT is that of a deferred constraint. It belongs to the last step.
     let step = step.or_else(|| phase.steps.last());
     let stop = match step {
         Some(step) => context.failed(step, error, reply),
         None => RunError::Server(error),
     };
-    // Not only the savepoint fails: the client's own block does, which gives back what it held.
+    // The client's own block fails too, and not only the savepoint. Its failure releases the locks of the block.
     context.rollback_attempt().await?;
     Ok(AttemptOutcome::Failed(context.give_up_block(stop).await))
 }
 
+/// Builds the batch of one attempt.
 fn layout(context: &Context<'_>, state: &RunState, phase: &Phase, how: AttemptMode) -> AttemptBatch {
     let inside = context.in_transaction();
     let mut batch = Batch::new();
@@ -148,7 +152,8 @@ fn layout(context: &Context<'_>, state: &RunState, phase: &Phase, how: AttemptMo
     batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
     batch.statement(&set_local("lock_timeout", budget::lock_timeout(context, phase, how)), &[]);
     let hold = budget::hold_timeout(context, phase);
-    // COMMIT is sent when the record can be written: should this proxy be frozen, or its machine die, nobody else would end that.
+    // COMMIT is sent later, when the record can be written. If this proxy freezes or its machine dies before, this timeout ends the
+    // transaction.
     if let Some(budget) = budget::hold_budget(context, phase).filter(|_| state.record().records(phase)) {
         batch.statement(&set_local("idle_in_transaction_session_timeout", budget), &[]);
     }
@@ -188,7 +193,8 @@ fn layout(context: &Context<'_>, state: &RunState, phase: &Phase, how: AttemptMo
     AttemptBatch { batch, steps_at }
 }
 
-/// A try of what may not stand in a transaction block: under the session's `lock_timeout`, which is put back.
+/// Makes one attempt of a phase that may not run in a transaction block. The timeout is the session's `lock_timeout`, which is restored
+/// afterwards.
 pub(super) async fn once_alone(
     context: &mut Context<'_>,
     state: &RunState,
@@ -199,16 +205,16 @@ pub(super) async fn once_alone(
     let own = context.facts().session.lock_timeout_ms;
     let timeout = budget::lock_timeout(context, phase, how).as_millis();
     context.channel_mut().ask_one(&format!("SET lock_timeout = {timeout}"), &[]).await?;
-    let mut tried = AttemptOutcome::Done;
+    let mut outcome = AttemptOutcome::Done;
     for step in &phase.steps {
         let mut batch = Batch::new();
         batch.statement(&step.named(state.names()), &[]);
         let answer = context.channel_mut().ask(batch, step.visible.then_some(0)).await?;
         match answer.error {
-            Some(error) if is_lock_failure(&error) => tried = AttemptOutcome::Locked,
+            Some(error) if is_lock_failure(&error) => outcome = AttemptOutcome::Locked,
             Some(error) => {
                 reply.frames.unsplit(answer.notices);
-                tried = AttemptOutcome::Failed(context.failed(step, error, reply));
+                outcome = AttemptOutcome::Failed(context.failed(step, error, reply));
             }
             None => {
                 reply.frames.unsplit(answer.notices);
@@ -220,39 +226,40 @@ pub(super) async fn once_alone(
     }
     context.channel().cancel_settled().await;
     context.channel_mut().ask_one(&format!("SET lock_timeout = {own}"), &[]).await?;
-    Ok(tried)
+    Ok(outcome)
 }
 
-/// A cancel or a timeout, not a fault of the statement that met it.
+/// Whether the error is a cancel or a timeout, and not a fault of the statement.
 fn interrupts(context: &Context<'_>, error: &ServerError) -> bool {
     error.sqlstate() == sqlstate::QUERY_CANCELED || context.channel().client_gone()
 }
 
-/// COMMIT, with what the record is to say of the phase.
+/// Commits, and writes the record of the phase in the same transaction.
 async fn commit(context: &mut Context<'_>, state: &mut RunState) -> Result<Answer, BackendLost> {
     state.advance_record();
     state.record_mut().commit(context).await
 }
 
-/// Where the `nth` step stands among the statements of its phase: behind those that make a constraint the server is asked
-/// for its name.
+/// Returns the position of the `nth` step among the statements of its phase. Each step before it that makes a constraint is followed by a
+/// question for the constraint's name.
 fn place(phase: &Phase, nth: usize) -> usize {
     nth + phase.steps.iter().take(nth).filter(|step| step.learns.is_some()).count()
 }
 
-/// The step that the statement at `at` belongs to.
+/// Returns the step that the statement at position `at` belongs to.
 fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
     let last = (0..phase.steps.len()).rev().find(|nth| place(phase, *nth) <= at)?;
     let step = phase.steps.get(last)?;
     (at <= place(phase, last) + usize::from(step.learns.is_some())).then_some(step)
 }
 
-/// Before a savepoint. ALTER DOMAIN … DROP CONSTRAINT tells the server's caches of the domain when it has counted the command already, so that
-/// this is sent with the next command which writes. In a savepoint that one fails (XX000, since 15: *cannot start a subtransaction when there are
-/// unprocessed inval messages*). To the server this is such a command, though it names no relation, locks nothing and needs no privilege.
+/// This statement runs before a savepoint. ALTER DOMAIN … DROP CONSTRAINT sends its invalidation message after the server has counted the
+/// command, so that the message goes out with the next command that writes. If that command is in a savepoint, it fails (XX000, since 15:
+/// *cannot start a subtransaction when there are unprocessed inval messages*). For the server this statement is a command that writes,
+/// though it names no relation, locks nothing and needs no privilege.
 const SETTLE: &str = "/* pgsluice: before a savepoint */ SELECT FROM (SELECT 1 OFFSET 0) AS nothing LIMIT 0 FOR UPDATE";
 
-/// The same locks, guarded by `lock_timeout` alone.
+/// Returns the locks without LOCK TABLE by name: only `lock_timeout` bounds the wait for them.
 pub(super) fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {
     locks.iter().map(|lock| LockNeed { lockable: false, ..lock.clone() }).collect()
 }

@@ -1,17 +1,22 @@
-//! Backfills: old rows get what new rows get already, in short transactions of one batch each.
+//! Backfills: old rows get the values that new rows get already, in short transactions of one batch each.
 //!
-//! A batch is a range of places in one table, walked in physical order, so that nothing is read twice, and one round
-//! trip. It promises: no writer waits for ours longer than a batch, whose size follows `batch_time` and whose
-//! `statement_timeout` is the stall budget; a batch waits for a writer no longer than its `lock_timeout`, which is less
-//! than `deadlock_timeout`; the session's role, `search_path` and own timeouts hold; the backend is busy all the time, if
-//! only with a nap, so that a cancel from anywhere strikes (the pause behind a batch is sent together with it).
+//! A batch is one round trip on a range of places in one table. The backfill walks the table in physical order, so that it reads no page
+//! twice. It keeps true:
 //!
-//! What the application moves meanwhile, and rows that want some of several columns, are the sweep's
-//! (`backfill/sweep.rs`). That new rows are right is the plan's.
+//! - A writer waits for the backfill no longer than a batch takes. The size of a batch follows `batch_time`, and its `statement_timeout` is
+//!   the stall budget.
+//! - A batch waits for a writer no longer than its `lock_timeout`, which is less than `deadlock_timeout`.
+//! - The session's role, `search_path` and own timeouts apply.
+//! - The backend is always busy, if only with a nap, so that a cancel from anywhere takes effect. The pause after a batch is sent together
+//!   with the batch.
 //!
-//! - `short`: short transactions, and naps. `tables`: the tables. `range`, `pace`: which pages are next, and how many.
-//! - `filling`: the state of one backfill. `throttle`: what makes it pause. `watch`: whose code an UPDATE would run.
-//! - `walk`: batch by batch; `notices`: what the client is told; `fault`: which row failed; `sweep`: what comes behind the last page.
+//! The sweep (`backfill/sweep.rs`) fills rows that the application has moved, and rows that need only some of several columns. The plan
+//! makes sure that new rows have their values.
+//!
+//! - `short`: short transactions and naps. `tables`: the list of tables. `range`, `pace`: which pages are next, and how many.
+//! - `filling`: the state of one backfill. `throttle`: the reasons to pause. `watch`: the check of whose code an UPDATE would run.
+//! - `walk`: batch by batch. `notices`: the progress that the client sees. `fault`: the row that failed. `sweep`: the work after the last
+//!   page.
 
 mod fault;
 mod filling;
@@ -36,7 +41,7 @@ use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
 use crate::plan::{Backfill, Phase};
 
-/// Fills all rows that want it. The lanes are held by the caller.
+/// Fills all rows that need a value. The caller holds the lanes.
 pub(super) async fn fill(
     context: &mut Context<'_>,
     state: &mut RunState,

@@ -1,4 +1,4 @@
-//! What a person is told of a wait: for what, who was in the way, what was given up, and for what it was traded.
+//! The texts about a wait: which lock is waited for, which sessions block it, and why a wait was given up.
 
 use crate::execute::context::Context;
 use crate::execute::lock_wait::LockWait;
@@ -7,10 +7,11 @@ use crate::pg::{LockMode, sqlstate};
 use crate::plan::{LockNeed, Phase};
 use crate::report::{Report, in_words};
 
-/// What is traded where a transaction gives up.
-const IN_TRANSACTION: &str = " The transaction holds a lock that makes others wait, and they wait for as long as it does: after \
-    in_transaction_wait ([locks] in proxy.toml) the statement fails rather than that they wait on.";
+/// The reason why a statement in a transaction block gives up early.
+const IN_TRANSACTION: &str = " The transaction holds a lock that blocks other sessions, and they wait for as long \
+    as this statement waits: it fails after in_transaction_wait ([locks] in proxy.toml).";
 
+/// Returns the error of a wait that reached its limit.
 pub(super) fn gave_up(context: &Context<'_>, phase: &Phase, waiting: &LockWait) -> Report {
     let session = &context.facts().session;
     let ms = u64::try_from(waiting.limit().as_millis()).unwrap_or(u64::MAX);
@@ -35,23 +36,25 @@ pub(super) fn gave_up(context: &Context<'_>, phase: &Phase, waiting: &LockWait) 
     if !why.is_empty() {
         return report.hint("Roll back and try again, or run this statement first or in a transaction of its own.");
     }
-    report.hint("Try again when the blocker is gone, end it, or raise deadline in [locks] of proxy.toml.")
+    report.hint("Try again when the blocker has ended, end the blocker, or raise deadline in [locks] of proxy.toml.")
 }
 
+/// Returns the error of a wait for a session that waits for this transaction.
 pub(super) fn deadlock(phase: &Phase, waiting: &LockWait) -> Report {
     Report::error(sqlstate::DEADLOCK_DETECTED, "deadlock detected").detail(format!(
-        "This transaction waits {}, and what blocks it waits for this transaction. {}",
+        "This transaction waits {}, and the session that blocks it waits for this transaction. {}",
         waiting_for_lock(&phase.locks),
         in_the_way(waiting.last())
     ))
 }
 
-/// `for ACCESS EXCLUSIVE on public.orders`
+/// Returns the locks in words, such as `for ACCESS EXCLUSIVE on public.orders`.
 pub(super) fn waiting_for_lock(locks: &[LockNeed]) -> String {
     let names: Vec<String> = locks.iter().map(|lock| format!("{} on {}", lock.mode, lock.relation)).collect();
     if names.is_empty() { "for its locks".to_owned() } else { format!("for {}", names.join(" and ")) }
 }
 
+/// Returns the text of a nap's comment: the locks, and the first blocker or the session ahead in the lane.
 pub(super) fn waiting_for(phase: &Phase, view: &View) -> String {
     let mut text = format!("waiting {}", waiting_for_lock(&phase.locks));
     if let Some(blocker) = view.blockers.first() {
@@ -62,7 +65,7 @@ pub(super) fn waiting_for(phase: &Phase, view: &View) -> String {
     text
 }
 
-/// A lock mode in SQL's words.
+/// Returns the lock mode as SQL writes it.
 fn mode(blocker: &Blocker) -> &str {
     match LockMode::from_pg_locks(&blocker.mode) {
         Some(mode) => mode.sql(),
@@ -70,20 +73,20 @@ fn mode(blocker: &Blocker) -> &str {
     }
 }
 
-/// Who was in the way to the end. Locks on rows are not to be seen.
+/// Returns which sessions blocked the statement to the end. Locks on rows are not visible in `pg_locks`.
 fn who_was(phase: &Phase, view: &View) -> String {
     if phase.backfill.is_some() && view.blockers.is_empty() && view.lane_holder.is_none() {
-        return "Rows of it have been locked by others all the time, by the oldest open transactions perhaps."
-            .to_owned();
+        return "Other sessions have kept rows of the table locked, perhaps the oldest open transactions.".to_owned();
     }
     in_the_way(view)
 }
 
+/// Returns a sentence about the sessions that block the statement.
 pub(super) fn in_the_way(view: &View) -> String {
     if view.blockers.is_empty() {
         return match view.lane_holder {
-            Some(pid) => format!("Another schema change on it is under way or first in line: pid {pid}."),
-            None => "Its holders come and go.".to_owned(),
+            Some(pid) => format!("Another schema change on the relation is under way or ahead in its lane: pid {pid}."),
+            None => "The sessions that hold the lock change from moment to moment.".to_owned(),
         };
     }
     let named: Vec<String> =

@@ -1,8 +1,9 @@
-//! How long others may be made to wait: by a lock attempt in PostgreSQL's queue, and by a step that holds its locks.
+//! The budgets: how long other sessions may wait for a lock attempt in PostgreSQL's lock queue, and for a step that holds its locks.
 //!
-//! Always holds: no attempt waits for longer than the stall budget, all its locks together. A brief step that outlives its hold budget
-//! is taken back once, as it may be an outage; then it goes another way, or it is run without that budget, as it would be directly. It is
-//! never refused for the time it takes.
+//! This file computes the timeouts of an attempt and decides what follows when one is exceeded. It keeps true that an attempt waits no
+//! longer than the stall budget for all of its locks together. A brief step that takes longer than its hold budget is rolled back once,
+//! because it may cause an outage. Then the statement is planned in another way, or the step runs without that budget, as it would without
+//! the proxy. No statement is refused because of the time that it takes.
 
 use crate::execute::context::{Context, SizeGuess};
 use crate::execute::outcome::RunError;
@@ -17,18 +18,20 @@ use crate::wire::message::Batch;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What each relation that is locked adds to the hold budget: what TRUNCATE or DROP takes for one, on a disk that is not slow.
+/// The time that each locked relation adds to the hold budget. It is the time that TRUNCATE or DROP takes for one relation, if the disk is
+/// not slow.
 const PER_RELATION: Duration = Duration::from_millis(10);
 
-/// What it takes to lock a partition that is free, on a busy machine: thousands of them are not to fail for that.
+/// The time that it takes to lock a free partition on a busy machine. Without it, an attempt on thousands of partitions would always time
+/// out.
 const TO_LOCK_ONE: Duration = Duration::from_micros(100);
 
-/// How long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins where it is stricter.
+/// Returns how long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins if it is shorter.
 pub(super) fn lock_timeout(context: &Context<'_>, phase: &Phase, how: AttemptMode) -> Duration {
     let locks = &context.config().locks;
     let steps = u32::try_from(phase.steps.len()).unwrap_or(u32::MAX).max(1);
     let wanted = match how {
-        // What the steps lock beside what is named, each of them.
+        // The timeout is for the relations that each step locks without naming them.
         AttemptMode::Poll => locks.fallback_timeout.min((locks.stall_budget / steps).max(Duration::from_millis(1))),
         AttemptMode::Queue(timeout) | AttemptMode::Each(timeout) => timeout.min(locks.stall_budget),
         AttemptMode::Outwait(timeout) => timeout,
@@ -39,8 +42,8 @@ pub(super) fn lock_timeout(context: &Context<'_>, phase: &Phase, how: AttemptMod
     }
 }
 
-/// The statements that lock by name, and what bounds those that wait: `lock_timeout` begins anew for every relation, with its partitions.
-/// True: `statement_timeout` is theirs, and must be set again.
+/// Adds the statements that lock relations by name. `statement_timeout` bounds those that wait, because `lock_timeout` starts again for
+/// every relation and partition. Returns true if `statement_timeout` was set for them and must be set again.
 pub(super) fn put_locks(context: &Context<'_>, batch: &mut Batch, phase: &Phase, how: AttemptMode) -> bool {
     let LockSql { nowait, queued } = lock_sql(&phase.locks, !matches!(how, AttemptMode::Poll));
     nowait.iter().for_each(|sql| batch.statement(sql, &[]));
@@ -52,7 +55,7 @@ pub(super) fn put_locks(context: &Context<'_>, batch: &mut Batch, phase: &Phase,
     true
 }
 
-/// How long each of so many statements may wait for all of its locks.
+/// Returns how long each of `statements` LOCK statements may wait for all of its locks.
 fn queue_share(context: &Context<'_>, phase: &Phase, how: AttemptMode, statements: usize) -> Duration {
     let count = u32::try_from(statements).unwrap_or(u32::MAX).max(1);
     let share = match how {
@@ -67,7 +70,7 @@ fn queue_share(context: &Context<'_>, phase: &Phase, how: AttemptMode, statement
     share.max(Duration::from_millis(1))
 }
 
-/// Whether a statement that locks by name has waited for that long.
+/// Whether the error is the timeout of a statement that locks by name.
 pub(super) fn was_queue_budget(
     context: &Context<'_>,
     phase: &Phase,
@@ -79,30 +82,32 @@ pub(super) fn was_queue_budget(
     statements > 0 && is_statement_timeout(error, took, queue_share(context, phase, how, statements))
 }
 
-/// How long a brief step may take once it holds its locks; `None`: as long as the session allows.
+/// Returns how long a brief step may take once it holds its locks. `None` means as long as the session's `statement_timeout` allows.
 pub(super) fn hold_timeout(context: &Context<'_>, phase: &Phase) -> Option<Duration> {
     let own = context.facts().session.statement_timeout_ms;
     hold_budget(context, phase).filter(|budget| own == 0 || *budget < Duration::from_millis(own))
 }
 
-/// The same, whatever the session allows. Where many relations are locked at once, it is longer by what that takes.
+/// Returns the hold budget of a phase, without regard to the session's `statement_timeout`. The budget is longer if the phase locks many
+/// relations. `None` means that the phase has no budget.
 pub(super) fn hold_budget(context: &Context<'_>, phase: &Phase) -> Option<Duration> {
     let budget = context.config().locks.hold_budget;
     let relations = phase.locks.iter().map(|lock| lock.below.saturating_add(1)).fold(0, u32::saturating_add);
     (phase.kind == PhaseKind::Brief && !budget.is_zero()).then(|| budget + PER_RELATION * relations.saturating_sub(1))
 }
 
+/// Whether the error is the timeout of the hold budget, and not a cancel.
 pub(super) fn was_hold_budget(context: &Context<'_>, phase: &Phase, error: &ServerError, took: Duration) -> bool {
     hold_timeout(context, phase).is_some_and(|hold| is_statement_timeout(error, took, hold))
         && !context.channel().client_gone()
         && !context.channel().take_cancelled()
 }
 
-/// A step has outlived its hold budget, and is taken back. It is to be planned again where its table may have been taken for small;
-/// else it is run without the budget, and a WARNING says so.
+/// Handles a step that took longer than its hold budget and was rolled back. If the step was planned for a small table, the result is
+/// [`RunError::Slow`] and the statement is planned again. Otherwise the result is the phase without the budget, and a WARNING reports it.
 pub(super) fn outlived(context: &mut Context<'_>, phase: &Phase) -> Result<Phase, RunError> {
     context.metrics().hold_budget_outlived.add();
-    tracing::info!(purpose = phase.purpose, "a step has outlived hold_budget");
+    tracing::info!(purpose = phase.purpose, "a step took longer than hold_budget");
     if context.size_guess() == SizeGuess::Small {
         return Err(RunError::Slow);
     }
@@ -111,8 +116,8 @@ pub(super) fn outlived(context: &mut Context<'_>, phase: &Phase) -> Result<Phase
     Ok(unhurried(phase))
 }
 
-/// The plan of a statement that has outlived its hold budget already: as one step it gets none. Where it locks what was not counted then,
-/// it gets the budget that this takes.
+/// Returns the plan without the hold budget if the statement has exceeded that budget already and the plan is one step. A phase keeps its
+/// budget if it locks partitions or children that the first budget did not count.
 pub(super) fn at_its_pace<'p>(context: &Context<'_>, plan: &'p Plan) -> Cow<'p, Plan> {
     let counted = |phase: &Phase| phase.locks.iter().all(|lock| lock.below == 0);
     match plan.phases.as_slice() {
@@ -126,31 +131,33 @@ pub(super) fn at_its_pace<'p>(context: &Context<'_>, plan: &'p Plan) -> Cow<'p, 
     }
 }
 
+/// Returns the WARNING that a step is run again without the hold budget.
 fn unhurried_warning(context: &Context<'_>, phase: &Phase) -> Report {
     let budget = in_words(hold_budget(context, phase).unwrap_or_default());
     Report::warning(sqlstate::WARNING, format!("a step has held its lock for longer than {budget}, and is run again without that limit"))
         .detail(format!(
-            "It should take milliseconds ({}). It was taken back, so that nobody waited on for it, but there is no other way to do it: \
-             others may wait until it is done.",
+            "The step should take milliseconds ({}). It was rolled back so that other sessions did not wait longer, but there is no \
+             other way to run it: other sessions may wait until it is done.",
             phase.purpose
         ))
-        .hint("Find out what it does: an event trigger, a slow function, a slow disk. hold_budget in [locks] of proxy.toml says when it is taken back.")
+        .hint("Find out what makes the step slow: an event trigger, a slow function, a slow disk. hold_budget in [locks] of proxy.toml says when a step is rolled back.")
 }
 
-/// The phase without a hold budget.
+/// Returns the phase without a hold budget.
 fn unhurried(phase: &Phase) -> Phase {
     Phase { kind: PhaseKind::Guarded, ..phase.clone() }
 }
 
-/// How to try next.
+/// How an attempt gets its locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttemptMode {
-    /// NOWAIT.
+    /// The attempt uses NOWAIT.
     Poll,
-    /// In PostgreSQL's queue, for at most this long, all relations together.
+    /// The attempt waits in PostgreSQL's lock queue, for all relations together at most this long.
     Queue(Duration),
-    /// The same for each of them, where that was in vain: transactions that use all of them may be too long for them to be had in one.
+    /// The attempt waits at most this long for each relation. It follows attempts of `Queue` that failed: if transactions that use all the
+    /// relations are long, one timeout for all of them is too short.
     Each(Duration),
-    /// The same, until an autovacuum yields: the one thing that may take longer than the stall budget.
+    /// The attempt waits at most this long until an autovacuum yields. This wait alone may take longer than the stall budget.
     Outwait(Duration),
 }

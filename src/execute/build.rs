@@ -1,12 +1,13 @@
-//! A concurrent build in place of the plain one that its author wrote, and who it would wait for.
+//! Index builds: a concurrent build in place of the plain one that the author wrote, and the old snapshots that it would wait for.
 //!
-//! A concurrent build waits for every older snapshot of the database, whatever it is of. The plain one waits for nobody who only reads. So
-//! where somebody holds a snapshot for long (above all the same client, whose other connection is idle in a transaction until this statement
-//! is done: that one would never end), a table that can be built on within the stall budget is built on plainly, under lock
-//! attempts; and of a larger one the client is told within seconds whom it waits for.
+//! A concurrent build waits for every older snapshot of the database. A plain build does not wait for sessions that only read. The holder
+//! of an old snapshot may even be the same client: its other connection may be idle in a transaction until this statement is done, so that
+//! the build would never end. So if a session holds a snapshot for long, the index of a small table is built plainly, under lock attempts.
+//! Small means that the build fits into the stall budget. For a larger table the client is told within seconds which session the build
+//! waits for.
 //!
-//! How long a plain build takes is judged by the table's size; should it take longer than the stall budget all the same, it is ended
-//! there, and the concurrent way is taken.
+//! The time of a plain build is estimated from the table's size. This file keeps true that a plain build ends at the stall budget. Then the
+//! index is built concurrently. This file also runs the other long steps, which are validations.
 
 use crate::backend::Answer;
 use crate::execute::context::Context;
@@ -24,18 +25,19 @@ use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// What a plain build reads of a table in a second, at least: measured 25 to 100 MB on two busy cores, by the index's columns (40 MB of 400,000
-/// rows: 0.4 s for an integer, 1.5 s for a text of 32 characters).
+/// The bytes of a table that a plain build reads in a second, at least. Measured on two busy cores: 25 to 100 MB, depending on the index's
+/// columns (40 MB of 400,000 rows: 0.4 s for an integer, 1.5 s for a text of 32 characters).
 const PACE: u64 = 40 << 20;
 
-/// A transaction of that age is none that will be over in a moment. A build that can be done plainly waits no longer, each time.
+/// A transaction of this age is not expected to end in a moment. A concurrent build that could be plain waits no longer than this, each
+/// time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A pause is so many times as long as others may have been made to wait.
+/// The pause after an attempt, as a multiple of the time that the attempt may have made others wait.
 const PAUSE: u32 = 10;
 
-/// `$1`: the table's oid. Its size, and of the session whose snapshot a build would wait for longest: pid, application, role, state, age, and
-/// whether it is another of the same client's.
+/// A query for the size of the table with the oid `$1`, and for the session whose snapshot a build would wait for longest: its pid,
+/// application, role, state and age, and whether it belongs to the same client.
 const BEFORE_SQL: &str = "/* pgsluice: before a build */ SELECT pg_catalog.pg_table_size($1::pg_catalog.text::pg_catalog.oid::pg_catalog.regclass), \
        o.pid, o.application_name, o.usename, o.state, o.age, o.same FROM (SELECT 1) AS one(row) LEFT JOIN LATERAL ( \
      SELECT a.pid, a.application_name, a.usename, a.state, \
@@ -49,13 +51,14 @@ const BEFORE_SQL: &str = "/* pgsluice: before a build */ SELECT pg_catalog.pg_ta
      WHERE me.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
      ORDER BY 6 DESC NULLS LAST, 5 DESC NULLS LAST LIMIT 1) AS o ON true";
 
-/// What is known before it begins.
+/// What is known of a build before it begins.
 #[derive(Debug, Default)]
 struct BuildForecast {
     bytes: Option<u64>,
     oldest: Option<OldestSnapshot>,
 }
 
+/// The session that holds the oldest snapshot.
 #[derive(Debug)]
 struct OldestSnapshot {
     who: String,
@@ -65,12 +68,13 @@ struct OldestSnapshot {
 }
 
 impl OldestSnapshot {
-    /// It will not be gone in a moment.
+    /// Whether the snapshot is not expected to end in a moment.
     fn is_settled(&self) -> bool {
         self.same_client || self.age >= PATIENCE
     }
 }
 
+/// Runs the steps of a long phase: index builds and validations.
 pub(super) async fn long_steps(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -92,7 +96,7 @@ pub(super) async fn long_steps(
     Ok(())
 }
 
-/// `limit`: how long it may wait for others each time.
+/// Runs one step, with reports of its progress. `limit` is how long the step may wait for other sessions each time.
 async fn long_step(
     context: &mut Context<'_>,
     state: &RunState,
@@ -118,6 +122,7 @@ async fn long_step(
     Ok(answer)
 }
 
+/// Puts the end of a step into the reply, or returns its error.
 fn over(context: &mut Context<'_>, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), RunError> {
     reply.frames.unsplit(answer.notices);
     let Some(error) = answer.error else {
@@ -130,7 +135,7 @@ fn over(context: &mut Context<'_>, step: &Step, answer: Answer, reply: &mut Repl
     Err(if gone { RunError::ClientGone } else { stop })
 }
 
-/// `plain`: the table, and the step without CONCURRENTLY.
+/// Builds an index that the author wrote plainly. `plain` holds the table, and the step without CONCURRENTLY.
 async fn build(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -148,7 +153,7 @@ async fn build(
     }
     let limit = match (quick, stuck) {
         (true, _) => Some(PATIENCE),
-        // For ever would be too long.
+        // The client's own snapshot would never end, so the wait has a limit.
         (false, true) => Some(context.config().locks.deadline),
         (false, false) => None,
     };
@@ -170,14 +175,14 @@ async fn build(
     over(context, step, answer, reply)
 }
 
-/// Whether a plain build is over within the stall budget, most likely, of which half may go by in the queue for its lock. An operator
-/// who wants none at all says so of small tables.
+/// Whether a plain build probably ends within the stall budget. Half of that budget is for the wait in the lock queue. An operator turns
+/// plain builds off with `small_table = 0`.
 fn is_quick(context: &Context<'_>, bytes: u64) -> bool {
     let budget = u64::try_from(context.config().locks.stall_budget.as_millis() / 2).unwrap_or(u64::MAX);
     context.config().ddl.small_table > 0 && bytes / (PACE / 1000) <= budget
 }
 
-/// Under lock attempts, for no longer than the stall budget. False: it takes longer.
+/// Builds the index plainly, under lock attempts. Returns false if the build takes longer than the stall budget.
 async fn build_plainly(
     context: &mut Context<'_>,
     state: &RunState,
@@ -212,13 +217,13 @@ async fn build_plainly(
         context.cancelled_by(napped.error)?;
         if begun.elapsed() >= context.config().locks.starve_after {
             let next = if queued.is_zero() { context.config().locks.ladder_start } else { queued * 2 };
-            // 0 would be no limit at all.
+            // A `lock_timeout` of 0 would be no limit.
             patience = Some(next.min(context.config().locks.stall_budget / 2).max(Duration::from_millis(1)));
         }
     }
 }
 
-/// `patience`: in the server's queue for so long; else NOWAIT.
+/// Makes one attempt of a plain build. With `patience` it waits in PostgreSQL's lock queue for at most this long, otherwise it uses NOWAIT.
 async fn try_plainly(
     context: &mut Context<'_>,
     state: &RunState,
@@ -233,7 +238,7 @@ async fn try_plainly(
     batch.statement(&set_local("lock_timeout", timeout), &[]);
     let locks = lock_sql(std::slice::from_ref(table), patience.is_some());
     locks.nowait.iter().chain(&locks.queued).for_each(|sql| batch.statement(sql, &[]));
-    // It holds its lock from here on.
+    // The attempt holds its lock from here on.
     batch.statement(&set_local("statement_timeout", build_budget(context, patience.unwrap_or_default())), &[]);
     let visible = batch.statements;
     batch.statement(&step.named(state.names()), &[]);
@@ -245,7 +250,7 @@ async fn try_plainly(
     Ok(answer)
 }
 
-/// What is left of the stall budget behind the wait for the lock, or the session's own limit if that is stricter.
+/// Returns the rest of the stall budget after the wait for the lock, or the session's own limit if that is shorter.
 fn build_budget(context: &Context<'_>, queued: Duration) -> Duration {
     let budget = context.config().locks.stall_budget.saturating_sub(queued).max(Duration::from_millis(1));
     match context.facts().session.statement_timeout_ms {
@@ -254,14 +259,14 @@ fn build_budget(context: &Context<'_>, queued: Duration) -> Duration {
     }
 }
 
-/// What cannot be told is not known.
+/// Asks for the forecast of a build. If the question fails, the forecast is empty.
 async fn before_build(context: &mut Context<'_>, oid: u32) -> Result<BuildForecast, RunError> {
     let answer = context.channel_mut().ask_one(BEFORE_SQL, &[&oid.to_string()]).await?;
     if let Some(error) = answer.error {
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
             return context.cancelled_by(Some(error)).map(|()| BuildForecast::default());
         }
-        tracing::debug!(sqlstate = error.sqlstate(), "who a build would wait for could not be asked");
+        tracing::debug!(sqlstate = error.sqlstate(), "cannot ask which sessions a build would wait for");
         return Ok(BuildForecast::default());
     }
     let row = answer.rows.into_iter().next().unwrap_or_default();
@@ -283,6 +288,7 @@ async fn before_build(context: &mut Context<'_>, oid: u32) -> Result<BuildForeca
     Ok(BuildForecast { bytes: value(0).and_then(|bytes| bytes.parse().ok()), oldest })
 }
 
+/// Tells the client of the session whose snapshot is old, and what the build does about it.
 fn tell_of(context: &mut Context<'_>, table: &LockNeed, oldest: &OldestSnapshot, quick: bool) {
     let OldestSnapshot { who, pid, .. } = oldest;
     tracing::info!(waits_for = who, quick, "a build would wait for an old snapshot");
@@ -291,22 +297,25 @@ fn tell_of(context: &mut Context<'_>, table: &LockNeed, oldest: &OldestSnapshot,
     }
     let report = if quick {
         let message = format!("the index on {} is built at once, not concurrently", table.relation);
-        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-            .detail(format!("A concurrent build would wait for the snapshot of {who}; the table is small enough."))
+        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(format!(
+            "A concurrent build would wait for the snapshot of {who}. The table is small enough for a plain build."
+        ))
     } else {
-        let whose = if oldest.same_client { " It is another session of the same client." } else { "" };
+        let whose = if oldest.same_client { " This is another session of the same client." } else { "" };
         let message = format!("the concurrent build on {} waits for an older snapshot", table.relation);
         Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-            .detail(format!("It is held by {who}.{whose}"))
+            .detail(format!("The snapshot is held by {who}.{whose}"))
             .hint(format!(
-                "Nobody else waits meanwhile. The build ends when that transaction does: close its cursor or end it, or SELECT pg_terminate_backend({pid})."
+                "Nobody else waits meanwhile. The build ends when that transaction does: close its cursor or end the transaction, or SELECT pg_terminate_backend({pid})."
             ))
     };
     context.notify(&report);
 }
 
-/// The table that a step builds on concurrently though its author has not written so, as a plain build locks it, and that build.
+/// If the step is a concurrent build that its author wrote as a plain one, returns the table with the lock of a plain build, and the plain
+/// build.
 fn plain(phase: &Phase, step: &Step) -> Option<(LockNeed, Step)> {
+    /// The word with which the concurrent build differs from the plain one.
     const CONCURRENTLY: &str = " CONCURRENTLY";
     let Some(Undo::DropInvalidIndexes { oid, .. } | Undo::DropBuiltIndex { oid, .. }) = &phase.undo else {
         return None;

@@ -1,7 +1,7 @@
-//! What a statement is run with: the server channel, the settings, the facts, and when it began.
+//! The context of a run: the server channel, the settings, the facts, and the time at which the statement began.
 //!
-//! It owns nothing that a run changes. It keeps true that every error of the server's reaches the client in the terms of the client's own
-//! statement, and that a cancel is heard wherever the proxy waits.
+//! This file owns nothing that a run changes. It keeps true that every server error reaches the client in the terms of the client's own
+//! statement, and that a cancel takes effect wherever the proxy waits.
 
 use crate::backend::{Answer, BackendLost, ServerChannel};
 use crate::catalog::Facts;
@@ -21,40 +21,41 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
 
-/// A question is put again if a cancel struck it.
+/// How many times a question is asked if a cancel hits it each time.
 const QUESTIONS: usize = 100;
 
-/// Nobody cancels the same session more often, unless by a program.
+/// How many times lanes are given back if a cancel hits each try. Only a program cancels a session more often.
 const GIVE_TRIES: usize = 100;
 
-/// What is known of a statement's time.
+/// What is known of the time that a statement takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SizeGuess {
-    /// It is one step, perhaps since its table is small: if it takes long, another plan may be better.
+    /// The plan is one step, perhaps because the table is small. If the step takes long, another plan may be better.
     Small,
+    /// Nothing is known.
     Any,
-    /// It has outlived its hold budget as one step.
+    /// The statement took longer than its hold budget as one step.
     Slow,
 }
 
-/// Everything that running a statement needs, and nothing that it may choose.
+/// What running a statement needs, and nothing that a run chooses itself.
 #[derive(Debug)]
 pub struct Context<'a> {
     channel: &'a mut ServerChannel,
     config: &'a Config,
     metrics: &'a Metrics,
     facts: &'a Facts,
-    /// Where the client's text stands in the string it sent: characters before it, for error positions.
+    /// The number of characters before the statement in the string that the client sent, for error positions.
     offset: usize,
-    /// When the statement began: the session's `statement_timeout` counts from here.
+    /// When the statement began. The session's `statement_timeout` counts from here.
     begun: Instant,
-    /// The lanes that the statement has until it is over.
+    /// The lanes that the statement holds until it is over.
     turn: Option<&'a Turn>,
     size_guess: SizeGuess,
 }
 
 impl<'a> Context<'a> {
-    /// The statement begins now.
+    /// Returns the context of a statement that begins now.
     pub fn new(channel: &'a mut ServerChannel, config: &'a Config, metrics: &'a Metrics, facts: &'a Facts) -> Self {
         Self {
             channel,
@@ -68,63 +69,70 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// `offset`: the characters before the client's statement in the string that it sent.
+    /// Sets the number of characters before the client's statement in the string that the client sent.
     #[must_use]
     pub fn at(self, offset: usize) -> Self {
         Self { offset, ..self }
     }
 
-    /// `turn`: the lanes that the statement has until it is over.
+    /// Sets the lanes that the statement holds until it is over.
     #[must_use]
     pub fn in_turn(self, turn: Option<&'a Turn>) -> Self {
         Self { turn, ..self }
     }
 
-    /// What is known of the statement's time.
+    /// Sets what is known of the time that the statement takes.
     #[must_use]
     pub fn guessing(self, size_guess: SizeGuess) -> Self {
         Self { size_guess, ..self }
     }
 
+    /// Returns the server channel.
     pub(super) fn channel(&self) -> &ServerChannel {
         self.channel
     }
 
+    /// Returns the server channel, to ask the server.
     pub(super) fn channel_mut(&mut self) -> &mut ServerChannel {
         self.channel
     }
 
+    /// Returns the settings of the proxy.
     pub(super) fn config(&self) -> &'a Config {
         self.config
     }
 
+    /// Returns the counters of the proxy.
     pub(super) fn metrics(&self) -> &'a Metrics {
         self.metrics
     }
 
+    /// Returns the facts that the plan was made from.
     pub(super) fn facts(&self) -> &'a Facts {
         self.facts
     }
 
+    /// Returns the lanes that the statement holds until it is over.
     pub(super) fn turn(&self) -> Option<&'a Turn> {
         self.turn
     }
 
-    /// A nap before the next try to undo or finish something; its answer holds the error of a cancel.
+    /// Naps before the next try to undo or finish a phase. If a cancel ends the nap, the answer holds its error.
     pub(super) async fn nap_to_undo(&mut self, time: Duration) -> Result<Answer, BackendLost> {
         self.channel.ask_one(&lanes::nap_sql(time, "waiting to finish or undo"), &[]).await
     }
 
+    /// Returns what is known of the time that the statement takes.
     pub(super) fn size_guess(&self) -> SizeGuess {
         self.size_guess
     }
 
-    /// When the statement began.
+    /// Returns when the statement began.
     pub(super) fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// An error of the client's statement, in its terms.
+    /// Returns an error of the client's statement, in the terms of that statement.
     pub(super) fn ended(&self, error: ServerError) -> RunError {
         if self.channel().client_gone() {
             return RunError::ClientGone;
@@ -134,7 +142,7 @@ impl<'a> Context<'a> {
         RunError::Server(ServerError::new(error.with_position(|position| Some(position + offset))))
     }
 
-    /// Takes back a failed try: its transaction, or its savepoint.
+    /// Rolls back a failed attempt: its transaction, or its savepoint in a transaction block.
     pub(super) async fn rollback_attempt(&mut self) -> Result<(), RunError> {
         let mut batch = Batch::new();
         if self.in_transaction() {
@@ -147,7 +155,7 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Gives up for a reason of the proxy's: a transaction block is failed, as an error of the server's would have.
+    /// Makes the client's transaction block fail, as a server error would have, before the statement ends with an error of the proxy's.
     pub(super) async fn give_up_block(&mut self, stop: RunError) -> RunError {
         if self.in_transaction() && self.channel().status() == b'T' {
             let fail = self
@@ -161,12 +169,13 @@ impl<'a> Context<'a> {
         stop
     }
 
+    /// Asks for the names of relations. If the question fails, the failure is logged and the list is empty.
     pub(super) async fn names(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<RelationName>, RunError> {
         let rows = match self.surely(sql, parameters).await {
             Ok(rows) => rows,
             Err(RunError::Lost) => return Err(RunError::Lost),
             Err(stop) => {
-                tracing::warn!(reason = stop.reason(), "what a schema change has left could not be asked for");
+                tracing::warn!(reason = stop.reason(), "cannot ask which objects a schema change has left");
                 Vec::new()
             }
         };
@@ -179,7 +188,7 @@ impl<'a> Context<'a> {
             .collect())
     }
 
-    /// A question that no cancel keeps from being answered.
+    /// Asks a question, and asks it again if a cancel hits it.
     pub(super) async fn surely(
         &mut self,
         sql: &str,
@@ -197,18 +206,19 @@ impl<'a> Context<'a> {
         Err(RunError::Report(Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request")))
     }
 
-    /// A NOTICE or WARNING of the proxy's, if the session wants to hear it.
+    /// Sends a NOTICE or WARNING of the proxy's. A NOTICE is not sent if the session has turned notices off.
     pub(super) fn notify(&mut self, report: &Report) {
         if !(self.facts().session.hushed && report.severity == Severity::Notice) {
             self.channel_mut().notify(report);
         }
     }
 
+    /// Whether the client is in a transaction block.
     pub(super) fn in_transaction(&self) -> bool {
         self.facts().session.in_transaction
     }
 
-    /// A step's error, as the client would have got it; the notices that came before it go first.
+    /// Returns the error of a step as the client's own statement would have raised it. The notices before it are sent first.
     pub(super) fn failed(&mut self, step: &Step, error: ServerError, reply: &Reply) -> RunError {
         self.channel_mut().send_to_client(&reply.notices());
         let error = match &step.renamed {
@@ -252,7 +262,7 @@ impl<'a> Context<'a> {
         RunError::Server(ServerError::new(frame))
     }
 
-    /// What ends a run from outside, looked at between two statements.
+    /// Returns what ends a run from outside: a client that is gone, or a cancel. A run checks it between two statements.
     pub fn interrupted(&self) -> Option<RunError> {
         if self.channel().client_gone() {
             return Some(RunError::ClientGone);
@@ -262,7 +272,7 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// A second cancel may strike this too; what was given is not given twice.
+    /// Gives lanes back. A cancel may hit this too: it is tried again with the lanes that are left, so that none is given back twice.
     pub(super) async fn release_lanes(&mut self, mut lanes: Vec<u32>) -> Result<(), RunError> {
         for _ in 0..GIVE_TRIES {
             if lanes.is_empty() {
@@ -273,11 +283,11 @@ impl<'a> Context<'a> {
             let done = self.channel_mut().ask(batch, None).await?.done;
             lanes.drain(..done.min(lanes.len()));
         }
-        tracing::warn!("a lane was not given back: it is when its session ends");
+        tracing::warn!("cannot give a lane back: its session holds it until it ends");
         Ok(())
     }
 
-    /// The relations that are still there, by their names of now.
+    /// Returns the current names of the relations that still exist.
     pub(super) async fn names_now(&mut self, oids: &[u32]) -> Result<Vec<(u32, RelationName)>, RunError> {
         let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
         let rows = self.surely(NAMES_SQL, &[&array(oids.iter().map(|oid| Some(oid.as_str())))]).await?;
@@ -287,7 +297,8 @@ impl<'a> Context<'a> {
         };
         Ok(rows.iter().filter_map(named).collect())
     }
-    /// The longest that this phase may wait.
+
+    /// Returns the longest that this phase may wait.
     pub(super) fn wait_limit(&self) -> Duration {
         let session = &self.facts().session;
         let mut limit = self.config().locks.deadline;
@@ -303,18 +314,20 @@ impl<'a> Context<'a> {
         limit
     }
 
-    /// Others wait for what the client's transaction holds, for as long as that waits itself.
+    /// Whether the client's transaction block holds a lock that blocks the application. Other sessions then wait for as long as this
+    /// statement waits.
     pub(super) fn holds_strong_lock(&self) -> bool {
         let session = &self.facts().session;
         session.in_transaction && session.strongest_lock.is_some_and(|mode| mode.blocks_application())
     }
 
-    /// A nap moved at random, so that several proxies do not ask in step.
+    /// Returns the nap, made longer or shorter at random, so that several proxies do not poll at the same time.
     pub(super) fn spread(&self, nap: Duration) -> Duration {
         nap.mul_f64((1.0 + self.config().locks.poll_jitter * (jitter() * 2.0 - 1.0)).max(0.0))
     }
 
-    /// A nap is where a cancel or the session's own timeout strikes: the error is the client's, as it is.
+    /// Turns the error of a nap into the end of the run. Such an error is a cancel or the session's own timeout, so the client gets it
+    /// unchanged.
     pub(super) fn cancelled_by(&self, error: Option<ServerError>) -> Result<(), RunError> {
         match error {
             None => Ok(()),
@@ -326,9 +339,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The end of the last nap.
+    /// Waits for the end of the last nap.
     pub(super) async fn finish_nap(&mut self) -> Result<(), RunError> {
-        let struck = self.channel_mut().finish_nap().await?;
-        self.cancelled_by(struck)
+        let nap_error = self.channel_mut().finish_nap().await?;
+        self.cancelled_by(nap_error)
     }
 }

@@ -1,12 +1,14 @@
-//! DETACH PARTITION CONCURRENTLY, begun at a good moment and always brought to an end.
+//! DETACH PARTITION CONCURRENTLY: it begins when no old transaction blocks it, and it is always finished.
 //!
-//! In its second transaction the server queues for ACCESS EXCLUSIVE on the partition. So it begins when nobody is in the way
-//! who has been there for long, and runs under a `lock_timeout`. Once its first transaction has committed, nothing takes
-//! that back: whatever interrupts it then (that timeout, a cancel, the client's end), FINALIZE does the rest, tried as any
-//! brief step is. It waits for every older snapshot of the database while it holds the partition; so tries are far apart.
+//! In its second transaction the server waits in its lock queue for ACCESS EXCLUSIVE on the partition. So the statement begins when no
+//! blocker has been there for long, and it runs under a `lock_timeout`. When its first transaction has committed, it can no longer be
+//! undone. If it is interrupted after that (by the timeout, a cancel, the end of the client), FINALIZE does the rest, in attempts like
+//! those of any brief step. FINALIZE waits for every older snapshot of the database while it holds the partition, so its attempts are far
+//! apart.
 //!
-//! What it promises: when it is over, the partition is attached as before or detached. Otherwise (FINALIZE had no chance
-//! for long, the server ended the session) a WARNING or the log tells how to finish it, and the next DETACH does.
+//! This file owns the phase and its FINALIZE. It keeps true that the partition is attached as before or detached when the phase is over.
+//! Otherwise (FINALIZE did not succeed for long, or the server ended the session) a WARNING or the log says how to finish the detach, and
+//! the next DETACH finishes it.
 
 use crate::catalog::naming;
 use crate::execute::budget::AttemptMode;
@@ -21,8 +23,8 @@ use crate::plan::{Detach, LockNeed, Phase, Undo};
 use crate::report::Report;
 use std::time::{Duration, Instant};
 
-/// Is the partition `$1` of the table `$2` half detached? If so a row: the name, quoted, of the CHECK that came with that,
-/// and its oid.
+/// A query for whether the partition `$1` of the table `$2` is half detached. If so, it gives a row with the name, quoted, and the oid of
+/// the CHECK that the detach has made.
 const HALF_WAY: &str = "SELECT k.name, k.oid FROM pg_catalog.pg_inherits i LEFT JOIN LATERAL ( \
       SELECT pg_catalog.quote_ident(k.conname), k.oid FROM pg_catalog.pg_constraint k \
       WHERE k.conrelid OPERATOR(pg_catalog.=) i.inhrelid AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' \
@@ -30,11 +32,11 @@ const HALF_WAY: &str = "SELECT k.name, k.oid FROM pg_catalog.pg_inherits i LEFT 
     WHERE i.inhrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
       AND i.inhparent OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.oid AND i.inhdetachpending";
 
-/// Transactions that write from now on have this number or a later one.
+/// A query for the id that the next transaction that writes gets. Later ones get later ids.
 const NOW: &str = "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text";
 
-/// The CHECKs of its own that the table `$1` has since transaction `$2`: as they are called, quoted, and their oids. Of a
-/// transaction's number a row has the lower half, which goes round.
+/// A query for the CHECKs of its own that the table `$1` has got since the transaction `$2`: their names, plain and quoted, and their oids.
+/// A row holds the lower half of a transaction's id, which wraps around.
 const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname), k.oid FROM pg_catalog.pg_constraint k \
     WHERE k.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
       AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) 'c' AND k.convalidated AND k.conislocal \
@@ -42,10 +44,11 @@ const NEW_CHECKS: &str = "SELECT k.conname, pg_catalog.quote_ident(k.conname), k
       AND ((k.xmin::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.-) $2::pg_catalog.text::pg_catalog.int8) \
            OPERATOR(pg_catalog.&) 4294967295::pg_catalog.int8) OPERATOR(pg_catalog.<) 2147483648::pg_catalog.int8";
 
-/// A try to finish makes those wait who name the partition itself, for as long as `fallback_timeout`: so much longer they
-/// have it to themselves.
+/// The pause between two attempts to finish, as a multiple of `poll`. An attempt blocks the sessions that name the partition itself for up
+/// to `fallback_timeout`.
 const PAUSE: u32 = 10;
 
+/// Takes the lanes of the phase, detaches the partition, and gives the lanes back.
 pub(super) async fn run(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -61,6 +64,7 @@ pub(super) async fn run(
     result
 }
 
+/// Detaches the partition, or finishes a detach that was begun before. The caller holds the lanes.
 async fn detach_in_its_lane(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -90,7 +94,7 @@ async fn detach_in_its_lane(
             AttemptOutcome::Failed(stop) => Some(stop),
             AttemptOutcome::Locked | AttemptOutcome::Unlockable | AttemptOutcome::Slow => None,
         };
-        // A cancel that has not struck yet is still to be heard.
+        // Without an interruption the mark of a cancel stays, because that cancel has not taken effect yet.
         if interrupted.is_some() {
             context.channel().take_cancelled();
         }
@@ -105,7 +109,8 @@ async fn detach_in_its_lane(
     }
 }
 
-/// What came when it was too late ends the statement if it goes on behind this phase; else the statement is done.
+/// Finishes a detach that is half done. If it was interrupted and the statement has later phases, the detach is undone and the statement
+/// ends. If there are none, the statement is done.
 async fn finish_and_stop(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -125,7 +130,8 @@ async fn finish_and_stop(
     Ok(())
 }
 
-/// FINALIZE, until it is done. `interrupted`: by what; then it may not take long. Gives what has interrupted it.
+/// Tries FINALIZE until it is done. `interrupted` is what has interrupted the statement, after which FINALIZE may not take long. Returns
+/// what has interrupted it.
 async fn finish(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -135,7 +141,7 @@ async fn finish(
 ) -> Result<Option<RunError>, RunError> {
     let begun = Instant::now();
     let mut limit = if interrupted.is_some() { UNDO_PATIENCE } else { context.wait_limit() };
-    let mut told = false;
+    let mut notified = false;
     loop {
         if interrupted.is_none()
             && let Some(stop) = context.interrupted()
@@ -150,7 +156,7 @@ async fn finish(
                     (limit, interrupted) = (begun.elapsed() + UNDO_PATIENCE, Some(stop));
                 }
             }
-            // The hold budget: too many were waited for, one after another.
+            // FINALIZE took longer than its hold budget, because it waited for several transactions, one after another.
             AttemptOutcome::Failed(RunError::Report(_))
             | AttemptOutcome::Locked
             | AttemptOutcome::Unlockable
@@ -169,8 +175,8 @@ async fn finish(
             );
             return Err(interrupted.unwrap_or_else(|| RunError::Report(still_in_use(what, begun.elapsed()))));
         }
-        if !told && context.config().ddl.notices {
-            told = true;
+        if !notified && context.config().ddl.notices {
+            notified = true;
             context.notify(&waits(what));
         }
         if let Some(error) = context.nap_to_undo(context.config().locks.poll * PAUSE).await?.error {
@@ -182,7 +188,7 @@ async fn finish(
     }
 }
 
-/// Whether the first transaction has committed and the second has not. Then the CHECK's name is known.
+/// Whether the first transaction has committed and the second has not. If so, it notes the name of the CHECK.
 async fn is_half_way(context: &mut Context<'_>, state: &mut RunState, what: &Detach) -> Result<bool, RunError> {
     let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
     let rows = context.surely(HALF_WAY, &[&partition, &table]).await?;
@@ -193,7 +199,8 @@ async fn is_half_way(context: &mut Context<'_>, state: &mut RunState, what: &Det
     Ok(true)
 }
 
-/// The CHECK that the server made: a new one, with a name as it chooses them. Of two nobody can tell.
+/// Notes the CHECK that the server has made: a new one, with a name of the kind that the server chooses. If there are several, it is not
+/// known which one it is: a WARNING names all of them, and none is noted.
 async fn learn_copy(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -218,7 +225,7 @@ async fn learn_copy(
     Ok(())
 }
 
-/// All that may be in the way of either transaction: the first takes the locks, the second waits for the table's users.
+/// Returns the locks that show all blockers of both transactions: the first takes the locks, the second waits for the users of the table.
 fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
     let strongest = |lock: &LockNeed| match lock.oid == what.table {
         true => LockNeed { mode: LockMode::AccessExclusive, ..lock.clone() },
@@ -227,6 +234,7 @@ fn users(phase: &Phase, what: &Detach) -> Vec<LockNeed> {
     phase.locks.iter().map(strongest).collect()
 }
 
+/// Whether a cancel or the end of the client has ended an attempt.
 fn is_cancel(stop: &RunError) -> bool {
     match stop {
         RunError::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
@@ -235,37 +243,41 @@ fn is_cancel(stop: &RunError) -> bool {
     }
 }
 
+/// Returns the NOTICE that an interrupt came too late to undo the detach.
 fn too_late(what: &Detach) -> Report {
     let message = format!("partition {} has been detached nevertheless", what.partition.full_name());
     Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-        .detail("What ended the statement came when it could not be taken back any more, so it was finished.")
+        .detail("The statement was interrupted when the detach could no longer be undone, so the detach was finished.")
 }
 
+/// Returns the WARNING that the CHECK that the server has made cannot be told from others.
 fn which_copy(what: &Detach, copies: impl Iterator<Item = String>) -> Report {
     let copies: Vec<String> = copies.collect();
     let message = format!("a CHECK is left on table {}", what.partition.full_name());
     Report::warning(sqlstate::WARNING, message)
-        .detail("PostgreSQL made it in place of the bounds, but others were made at the same time.")
+        .detail("PostgreSQL has made a CHECK in place of the bounds, but other CHECKs were made at the same time.")
         .hint(format!("One of them can be dropped: {}.", copies.join(", ")))
 }
 
-/// What would be undone is not ours.
+/// Returns the error that another session has begun the detach. This statement must not undo it.
 fn begun_by_another(what: &Detach) -> Report {
-    let message = format!("partition {} has been half detached meanwhile", what.partition.full_name());
+    let message = format!("partition {} has been half detached by another session", what.partition.full_name());
     Report::error(sqlstate::SERIALIZATION_FAILURE, message).hint("Try again.")
 }
 
+/// Returns the NOTICE of a wait for FINALIZE.
 fn waits(what: &Detach) -> Report {
     let message = format!("waiting to finish the detach of partition {}", what.partition.full_name());
     Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-        .detail("Transactions that may have seen it as a partition are still under way.")
+        .detail("Transactions that may have seen the table as a partition are still under way.")
         .hint("Nobody else waits meanwhile. The partition is not part of its table any more.")
 }
 
+/// Returns the error that FINALIZE did not succeed within the limit.
 fn still_in_use(what: &Detach, waited: Duration) -> Report {
     let message = format!("partition {} is half detached", what.partition.full_name());
     let waited = crate::report::in_words(waited);
     Report::error(sqlstate::LOCK_NOT_AVAILABLE, message)
-        .detail(format!("Waited {waited} for transactions that may have seen it as a partition."))
-        .hint("Run the statement again when they have ended: it will be finished.")
+        .detail(format!("Waited {waited} for transactions that may have seen the table as a partition."))
+        .hint("Run the statement again when these transactions have ended: it finishes the detach.")
 }

@@ -1,11 +1,12 @@
-//! Invalid indexes that a failed build, or a failed drop, has left: which they are, and how they go.
+//! The invalid indexes that a failed build or a failed drop has left: how they are found and dropped.
 //!
-//! It promises: an index that another session is just building is not touched. That one has a lock on the table from its first moment on,
-//! and from 12 on the server tells which index it builds; while it does not tell, nothing is certain, and that is said to the client.
+//! This file owns the SQL that finds them. It keeps true that an index that another session is building is not touched. That session holds
+//! a lock on the table from the beginning, and from 12 on the server reports which index it builds. As long as the server does not report
+//! it, the state of the index is uncertain, and the client is told so.
 //!
-//! What is dropped was invalid, and nobody's, at two looks in a row.
+//! An index is dropped only if it was invalid, and no other session was building it, at two looks in a row.
 //!
-//! Nothing here waits in the queue behind a build: it would hold a snapshot that the build waits for in turn.
+//! Nothing here waits in PostgreSQL's lock queue behind a build: it would hold a snapshot that the build waits for.
 
 use crate::execute::context::Context;
 use crate::execute::outcome::RunError;
@@ -17,12 +18,13 @@ use crate::report::Report;
 use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
 
-/// Whoever begins a build tells in a moment which index it is of.
+/// How long the server may take to report the index of a build that has just begun.
 const TELLS_WITHIN: Duration = Duration::from_secs(2);
+/// The nap between two looks.
 const NAP: Duration = Duration::from_millis(50);
 
-/// A condition: what another session does on the table of the index `i` may be a build of that one. VACUUM and autovacuum (the one that has no
-/// user), which take the same lock, build nothing.
+/// A condition: another session that holds the lock of builds on the table of the index `i` may be building this index. VACUUM and
+/// autovacuum (which has no user) take the same lock but build nothing.
 const LOCKED: &str = "EXISTS (SELECT FROM pg_catalog.pg_locks l \
      WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted \
      AND l.relation OPERATOR(pg_catalog.=) i.indrelid \
@@ -35,19 +37,20 @@ const LOCKED: &str = "EXISTS (SELECT FROM pg_catalog.pg_locks l \
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v \
        WHERE v.pid OPERATOR(pg_catalog.=) l.pid) AND builds_it)";
 
-/// From 12 on, of whoever has the lock: it builds something, and not another index for certain. A REINDEX names one of several; of other
-/// roles' sessions nothing is told.
+/// A condition, from 12 on: the session that holds the lock builds an index, and not certainly another one. A REINDEX reports one of its
+/// indexes. The server reports nothing of other roles' sessions.
 const BUILDS_IT: &str = "EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p \
      WHERE p.pid OPERATOR(pg_catalog.=) l.pid AND (p.index_relid IS NULL \
        OR p.index_relid OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, i.indexrelid]) \
        OR p.command OPERATOR(pg_catalog.~~) 'REINDEX%'))";
 
+/// Returns the condition that another session may be building the index `i`.
 fn may_be_anothers(server_version: i32) -> String {
     LOCKED.replace("builds_it", if server_version < 120_000 { "true" } else { BUILDS_IT })
 }
 
-/// Invalid indexes of a table, other than those that were invalid before; and what an interrupted REINDEX
-/// CONCURRENTLY left on its TOAST table, where it names its copies alone.
+/// Returns the invalid indexes of a table, except those that were invalid before, and the copies that an interrupted REINDEX CONCURRENTLY
+/// has left on its TOAST table.
 pub(super) async fn invalid_indexes(
     context: &mut Context<'_>,
     table: u32,
@@ -72,7 +75,7 @@ pub(super) async fn invalid_indexes(
             Ok(rows) => rows,
             Err(RunError::Lost) => return Err(RunError::Lost),
             Err(stop) => {
-                tracing::warn!(reason = stop.reason(), "what a schema change has left could not be asked for");
+                tracing::warn!(reason = stop.reason(), "cannot ask which indexes a schema change has left");
                 return Ok(Vec::new());
             }
         };
@@ -80,8 +83,8 @@ pub(super) async fn invalid_indexes(
             rows.into_iter().partition(|row| row.get(2).is_some_and(|value| value.as_deref() == Some("t")));
         let ours: Vec<RelationName> = ours.iter().filter_map(|row| named(row)).collect();
         if uncertain.is_empty() || begun.elapsed() >= TELLS_WITHIN {
-            // A build that ended between the two things that a look looks at, the catalogue as it was and the locks as they are, has made its
-            // index valid for the next look.
+            // One look reads the catalogue of its snapshot and the locks of the moment. If a build ended between the two, its index is
+            // valid at the next look.
             if let Some(before) = before {
                 uncertain.iter().filter_map(|row| named(row)).for_each(|index| tell_uncertain(context, &index));
                 return Ok(ours.into_iter().filter(|index| before.contains(index)).collect());
@@ -97,19 +100,20 @@ pub(super) async fn invalid_indexes(
     }
 }
 
+/// Sends the WARNING that an invalid index may be another session's.
 fn tell_uncertain(context: &mut Context<'_>, index: &RelationName) {
-    tracing::warn!(%index, "an invalid index may be another session's, and was left");
+    tracing::warn!(%index, "an invalid index may be another session's and was not dropped");
     let message =
-        format!("the invalid index {index} may be what this statement has left, or what another session is building");
+        format!("the invalid index {index} may be left by this statement, or another session may be building it");
     let hint = format!(
-        "If it is still invalid when that session is done, drop it: DROP INDEX CONCURRENTLY {}.",
+        "If the index is still invalid when that session has finished, drop it: DROP INDEX CONCURRENTLY {}.",
         index.quoted()
     );
     context.notify(&Report::warning(sqlstate::WARNING, message).hint(hint));
 }
 
-/// First at once, if nobody uses the table just now; else concurrently, which waits for those who do. While another session
-/// builds on the table, neither is to be had.
+/// Drops an index: at once if no other session uses the table, otherwise concurrently, which waits for the sessions that use it. While
+/// another session builds an index on the table, neither is possible.
 pub(super) async fn drop_leftover(context: &mut Context<'_>, index: &RelationName) -> Result<(), RunError> {
     let begun = Instant::now();
     let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
@@ -134,15 +138,16 @@ pub(super) async fn drop_leftover(context: &mut Context<'_>, index: &RelationNam
         }
         context.channel_mut().ask_one(&nap_sql(NAP, "waiting to finish or undo"), &[]).await?;
     };
-    tracing::warn!(%index, failed, "an unfinished index could not be dropped");
+    tracing::warn!(%index, failed, "could not drop an unfinished index");
     context.notify(
-        &Report::warning(sqlstate::WARNING, format!("the invalid index {index} could not be dropped: {failed}"))
-            .hint(format!("Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy does so too.")),
+        &Report::warning(sqlstate::WARNING, format!("could not drop the invalid index {index}: {failed}")).hint(
+            format!("Drop it by hand: {sql}. The next CREATE INDEX of that name through the proxy drops it too."),
+        ),
     );
     Ok(())
 }
 
-/// Whether a session has the lock of builds on the index's table.
+/// Whether another session holds the lock of builds on the table of the index.
 async fn somebody_builds_beside(context: &mut Context<'_>, index: &RelationName) -> Result<bool, RunError> {
     let locked = LOCKED.replace("builds_it", "true");
     let sql = format!(
@@ -153,6 +158,7 @@ async fn somebody_builds_beside(context: &mut Context<'_>, index: &RelationName)
     Ok(answer.value() == Some("t"))
 }
 
+/// Reads a row that begins with a schema and a name.
 fn named(row: &[Option<String>]) -> Option<RelationName> {
     Some(RelationName { schema: row.first()?.clone(), name: row.get(1)?.clone()? })
 }

@@ -1,7 +1,8 @@
-//! Standing in a lane: who is first there looks who is in the way (`wait.rs`), the others look rarely and cheaply.
+//! Waiting in a lane. The session that holds the lane looks at the blockers (`wait.rs`). The sessions behind it only try the lane.
 //!
-//! A wait for a lane costs the server a nap and a try of an advisory lock, and the naps grow with the time that was waited. They end where
-//! they would hold others up: a nap has a snapshot, and a concurrent build waits for every snapshot that is older.
+//! A wait for a lane costs the server a nap and a try of an advisory lock. The naps grow with the time waited, up to a limit: a nap holds a
+//! snapshot, and a concurrent build waits for every older snapshot. This file owns no state; it works on [`LockWait`]. It keeps true that a
+//! session gives back the lanes that it has taken, except in a transaction block, whose end gives them back.
 
 use crate::execute::blocked::waiting_for;
 use crate::execute::context::Context;
@@ -13,11 +14,11 @@ use crate::plan::Phase;
 use crate::wire::message::Batch;
 use std::time::Instant;
 
-/// A nap is so much of the time that was waited already.
+/// A nap takes this part of the time waited so far: an eighth.
 const NAP_SHARE: u32 = 8;
 
 impl LockWait {
-    /// A nap behind the one who is first, and a try for the lane.
+    /// Naps behind the session that holds the lane, then tries to take the lane.
     pub(super) async fn nap_in_lane(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<(), RunError> {
         let Some(lane) = self.missing_lane() else { return Ok(()) };
         let poll = context.config().locks.poll;
@@ -26,22 +27,22 @@ impl LockWait {
         let words = context.channel().words(&words);
         let mut batch = Batch::new();
         batch.statement(&lanes::nap_and_try_sql(context.spread(nap), &words, lane, context.in_transaction()), &[]);
-        // Until the next one has come to the server.
+        // This nap covers the time until the next statement reaches the server.
         let cover = lanes::nap_sql(context.spread(poll) / 2, &words);
-        let (answer, struck) = context.channel_mut().ask_then_nap(batch, &cover).await?;
+        let (answer, nap_error) = context.channel_mut().ask_then_nap(batch, &cover).await?;
         if answer.value() == Some("t") {
             self.lane_taken();
         }
-        context.cancelled_by(struck)?;
+        context.cancelled_by(nap_error)?;
         context.cancelled_by(answer.error)
     }
 
-    /// Whether to stand behind another one, without a look at who is in the way.
+    /// Whether to wait behind another session without a look at the blockers.
     pub(super) fn stands_behind(&self, context: &Context<'_>, now: Instant) -> bool {
         self.missing_lane().is_some() && !self.hurts() && !self.is_look_due(now, context.config().ddl.progress_interval)
     }
 
-    /// As most of them are: nobody is looked for, and no nap is taken.
+    /// Takes the lanes that are free, without a look at the blockers and without a nap. Most lanes are free.
     pub(super) async fn take_free_lanes(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
         while let Some(lane) = self.missing_lane() {
             let sql = lanes::try_lane_sql(lane, context.in_transaction());
@@ -54,7 +55,7 @@ impl LockWait {
         Ok(())
     }
 
-    /// Gives the lanes back. In a transaction they go with it.
+    /// Gives the lanes back. In a transaction block they are held until its end.
     pub(super) async fn release_lanes(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
         let held = self.take_held_lanes();
         if held.is_empty() || context.in_transaction() {

@@ -1,7 +1,8 @@
-//! The state of one phase's wait for its locks: since when, for whom, which lanes it has, and how it tries next.
+//! The state of one phase's wait for its locks: since when it waits, for which sessions, which lanes it holds, and how it tries next.
 //!
-//! It owns that state and asks nobody. It keeps true that a wait has a limit (`deadline`, the session's own `lock_timeout` and
-//! `statement_timeout`, less while the transaction holds a strong lock), and that no rung of the ladder is longer than the stall budget.
+//! This file owns that state and asks the server nothing. It keeps true that a wait has a limit (`deadline`, the session's own
+//! `lock_timeout` and `statement_timeout`, `in_transaction_wait` while the transaction holds a strong lock), and that no attempt in
+//! PostgreSQL's queue is longer than the stall budget. These attempts are the ladder: each rung doubles the time of the one before.
 
 use super::budget::AttemptMode;
 use super::context::Context;
@@ -14,43 +15,48 @@ use std::time::{Duration, Instant};
 /// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
-/// Who is first in a lane looks so often who is in the way, and more seldom the longer it has waited; in between it glances at one of them.
+/// The session that holds its lanes looks at all blockers at this interval, which grows with the time waited. Between two looks it glances
+/// at one blocker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest interval of looks.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+/// The interval of looks, as a part of the time waited so far: a quarter.
 const LOOK_SHARE: u32 = 4;
 
-/// So many times the highest rung, which take some twenty seconds, are no bad luck any more.
+/// After this many failed attempts of the highest rung, which take about twenty seconds, the wait tries another way to queue.
 const IN_VAIN: u32 = 8;
 
-/// A rung's pause: so many times as long as it made others wait.
+/// The pause after a rung, as a multiple of the time that the attempt made others wait.
 const LADDER_PAUSE: u32 = 10;
 
-/// The state of one phase's wait.
+/// The state of one phase's wait. `since` is when it began, `limit` how long it may last, `noticed` when the client was notified last,
+/// `looked` when the blockers were looked at last.
 #[derive(Debug)]
 pub(super) struct LockWait {
     since: Instant,
     limit: Duration,
     noticed: Option<Instant>,
     looked: Option<Instant>,
-    /// Who was first seen in the way, and when.
+    /// When each blocker was seen first, by its pid and transaction.
     seen: HashMap<(Option<i32>, String), Instant>,
     last: View,
-    /// Lanes this phase needs, and how many of them (from the first) it has.
+    /// The lanes that this phase needs, and how many of them, from the first on, it holds.
     lanes: Vec<u32>,
     held: usize,
-    /// The next rung of the ladder, its highest, and when it may be stepped on.
+    /// The next rung of the ladder, the highest rung, and when the next rung may be tried.
     rung: Duration,
     highest: Duration,
     rung_from: Instant,
-    /// How often the highest was in vain.
+    /// How often the highest rung has failed.
     at_the_top: u32,
-    /// The transaction makes others wait meanwhile: it stands behind no lane for longer than the stall budget.
+    /// The client's transaction blocks other sessions. It waits for a lane no longer than the stall budget.
     hurts: bool,
     taken_by_other: bool,
     outwaited: bool,
 }
 
 impl LockWait {
+    /// Returns the state of a wait that begins now.
     pub(super) fn new(phase: &Phase, context: &Context<'_>) -> Self {
         let now = Instant::now();
         let taken_by_other = phase.locks.iter().any(|lock| {
@@ -72,7 +78,8 @@ impl LockWait {
             held: 0,
             rung: context.config().locks.ladder_start,
             highest: context.config().locks.stall_budget,
-            // Who holds a lock there already is ahead of all that wait for it, so that nothing is to be gained by polling.
+            // A session that holds a lock on the relation already goes ahead of all sessions that wait for one, so that polling gains
+            // nothing.
             rung_from: if held { now } else { now + context.config().locks.starve_after },
             at_the_top: 0,
             hurts: context.holds_strong_lock(),
@@ -81,17 +88,17 @@ impl LockWait {
         }
     }
 
-    /// Another session's DDL is first in a lane we need.
+    /// Whether another session's DDL holds a lane that this phase needs.
     pub(super) fn lane_is_taken(&self) -> bool {
         self.taken_by_other
     }
 
-    /// The next lane to take.
+    /// Returns the next lane to take.
     pub(super) fn missing_lane(&self) -> Option<u32> {
         self.lanes.get(self.held).copied()
     }
 
-    /// Who is behind another one in a lane looks who is in the way when the client is told, and now and then.
+    /// Whether a session that waits behind another one in a lane looks at the blockers now. It does so when the client is notified.
     pub(super) fn is_look_due(&self, now: Instant, interval: Duration) -> bool {
         match self.looked {
             None => now - self.since >= FIRST_NOTICE,
@@ -99,12 +106,13 @@ impl LockWait {
         }
     }
 
+    /// Returns how the next attempt waits in PostgreSQL's queue.
     pub(super) fn queue(&self) -> AttemptMode {
         let rung = self.rung.min(self.highest);
         if self.at_the_top >= IN_VAIN { AttemptMode::Each(rung) } else { AttemptMode::Queue(rung) }
     }
 
-    /// Another wait of the same phase, whose lanes it has: the limit counts anew.
+    /// Begins another wait of the same phase, which holds its lanes. The limit counts from now.
     pub(super) fn begin_anew(&mut self) {
         let now = Instant::now();
         self.rung_from = now + (self.rung_from - self.since);
@@ -112,7 +120,7 @@ impl LockWait {
         self.noticed = None;
     }
 
-    /// A try found its lock taken.
+    /// Notes that an attempt found its lock taken.
     pub(super) fn failed(&mut self, how: AttemptMode) {
         if let AttemptMode::Queue(timeout) | AttemptMode::Each(timeout) | AttemptMode::Outwait(timeout) = how {
             self.at_the_top = self.at_the_top.saturating_add(u32::from(timeout >= self.highest));
@@ -121,7 +129,8 @@ impl LockWait {
         }
     }
 
-    /// Someone has been in the way, in one transaction, for so long that a short queue would not outlast it.
+    /// Whether a blocker has been there, in one transaction, for longer than `patience`, so that a short wait in the queue would not
+    /// outlast it.
     pub(super) fn settled_blocker(&self, patience: Duration, now: Instant) -> bool {
         self.last.blockers.iter().any(|blocker| {
             let known = blocker.age_ms.map(Duration::from_millis).unwrap_or_default();
@@ -130,21 +139,23 @@ impl LockWait {
         })
     }
 
-    /// Who is in the way for sure, of those who were seen at the last look: it is not looked for others while he is. Not where there is
-    /// more to find out: an autovacuum may be about to yield, a short queue may be worth a try. In a transaction somebody may come to wait for it.
+    /// Returns a blocker of the last look that is enough to ask for: while it is there, a look at others tells nothing new. `None` means
+    /// that a full look is due: an autovacuum may be about to yield, a short wait in the queue may succeed, or another session may have
+    /// come to wait for this transaction.
     pub(super) fn watched(&self, config: &Config, now: Instant, in_transaction: bool) -> Option<Blocker> {
         let seldom = if in_transaction { LOOK_EVERY } else { (now - self.since) / LOOK_SHARE };
         let fresh = self.looked.is_some_and(|at| now - at < seldom.clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY));
-        let told = match self.noticed {
+        let notified = match self.noticed {
             None => now - self.since < FIRST_NOTICE,
             Some(at) => now - at < config.ddl.progress_interval,
         };
         let queues = now >= self.rung_from && !self.settled_blocker(config.locks.starve_after, now);
         let others = self.last.blockers.iter().any(|blocker| blocker.autovacuum || blocker.waits_for_us);
-        let first = self.last.blockers.first().filter(|_| fresh && told && !queues && !others)?;
+        let first = self.last.blockers.first().filter(|_| fresh && notified && !queues && !others)?;
         self.missing_lane().is_none().then(|| first.clone())
     }
 
+    /// Keeps the result of a look at the blockers, and drops the lanes that are held by sessions whose role may not change the relation.
     pub(super) fn look(&mut self, view: View, now: Instant) {
         let mut seen = HashMap::with_capacity(view.blockers.len());
         for blocker in &view.blockers {
@@ -153,7 +164,7 @@ impl LockWait {
             seen.insert(key, first);
         }
         self.seen = seen;
-        // Those it has come before.
+        // The lanes that this phase holds stay in the list.
         let mut place = 0;
         self.lanes.retain(|lane| {
             place += 1;
@@ -163,71 +174,71 @@ impl LockWait {
         self.looked = Some(now);
     }
 
-    /// How long it has waited.
+    /// Returns the time waited so far.
     pub(super) fn waited(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// The longest that it may wait.
+    /// Returns the longest that it may wait.
     pub(super) fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// Whether it has waited for as long as it may.
+    /// Whether the wait has reached its limit.
     pub(super) fn is_over(&self) -> bool {
         self.waited() >= self.limit
     }
 
-    /// What the last look at the blockers has brought.
+    /// Returns the result of the last look at the blockers.
     pub(super) fn last(&self) -> &View {
         &self.last
     }
 
-    /// Whether the transaction makes others wait meanwhile.
+    /// Whether the client's transaction blocks other sessions.
     pub(super) fn hurts(&self) -> bool {
         self.hurts
     }
 
-    /// The lanes that this phase needs.
+    /// Returns the lanes that this phase needs.
     pub(super) fn lanes(&self) -> &[u32] {
         &self.lanes
     }
 
-    /// The missing lane is taken.
+    /// Notes that the missing lane is taken.
     pub(super) fn lane_taken(&mut self) {
         self.held += 1;
     }
 
-    /// The lanes that are held, which the caller gives back.
+    /// Takes the lanes that are held out of the state. The caller gives them back.
     pub(super) fn take_held_lanes(&mut self) -> Vec<u32> {
         let held = std::mem::take(&mut self.held);
         self.lanes[..held].to_vec()
     }
 
-    /// Who was seen last is in the way no more: the next look is due.
+    /// Forgets the time of the last look, so that the next look is due.
     pub(super) fn forget_look(&mut self) {
         self.looked = None;
     }
 
-    /// It is too early to stand in PostgreSQL's queue.
+    /// Whether it is too early to wait in PostgreSQL's queue.
     pub(super) fn polls(&self, now: Instant) -> bool {
         now < self.rung_from
     }
 
-    /// Whether the client is to be told now; if so, it counts as told.
+    /// Whether the client is to be notified now. If so, the notification counts as sent.
     pub(super) fn take_notice(&mut self, now: Instant, interval: Duration) -> bool {
         let due = match self.noticed {
             None => now - self.since >= FIRST_NOTICE,
             Some(at) => now - at >= interval,
         };
-        let told = due && !(self.last.blockers.is_empty() && self.last.lane_holder.is_none());
-        if told {
+        let notifies = due && !(self.last.blockers.is_empty() && self.last.lane_holder.is_none());
+        if notifies {
             self.noticed = Some(now);
         }
-        told
+        notifies
     }
 
-    /// Only autovacuums are in the way that yield, and they have been for as long as PostgreSQL itself would let them.
+    /// Whether all blockers are autovacuums that yield, and have been there for as long as PostgreSQL itself would let them.
     pub(super) fn is_behind_autovacuum(&self, deadlock_timeout: Duration, now: Instant) -> bool {
         let blockers = &self.last.blockers;
         let yields = !blockers.is_empty()
@@ -236,17 +247,18 @@ impl LockWait {
         yields && blockers.iter().all(|b| b.waits_for_us || long(b))
     }
 
-    /// The blockers have been cancelled: whoever is seen from now on is new.
+    /// Forgets when blockers were seen first. It is called when they have been cancelled.
     pub(super) fn forget_seen(&mut self) {
         self.seen.clear();
     }
 
-    /// Whether an autovacuum may be waited for in the queue, which is done once.
+    /// Whether an autovacuum may be waited for in the queue. Only the first call returns true.
     pub(super) fn take_outwait(&mut self) -> bool {
         !std::mem::replace(&mut self.outwaited, true)
     }
 }
 
+/// Returns what identifies a blocker between two looks.
 fn key(blocker: &Blocker) -> (Option<i32>, String) {
     (blocker.pid, blocker.transaction.clone())
 }
@@ -255,7 +267,7 @@ fn key(blocker: &Blocker) -> (Option<i32>, String) {
 mod tests {
     use super::*;
 
-    /// Behind short transactions that overlap without an end.
+    /// Short transactions overlap without an end.
     #[test]
     fn the_ladder_ends_at_the_stall_budget() {
         let now = Instant::now();

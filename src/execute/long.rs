@@ -1,7 +1,8 @@
-//! Long steps: builds, validations (and backfills, `backfill.rs`) that block neither reads nor writes, and what they leave when they fail.
+//! Long phases: builds, validations and backfills, which block neither reads nor writes, and the undo when one fails.
 //!
-//! They take no lock attempts and no `lock_timeout` of ours: their waits hurt nobody, and a timeout in a
-//! concurrent build leaves an invalid index. What the session itself has set holds.
+//! A long phase makes no lock attempts and runs without a `lock_timeout` of the proxy's: its waits block nobody, and a timeout in a
+//! concurrent build leaves an invalid index. The session's own settings apply. This file owns no state. It keeps true that a phase holds
+//! its lanes until its undo is over.
 
 use crate::execute::context::Context;
 use crate::execute::outcome::{Reply, RunError, UndoneAfter};
@@ -9,6 +10,7 @@ use crate::execute::state::RunState;
 use crate::execute::{backfill, build, undo, wait};
 use crate::plan::Phase;
 
+/// Takes the lanes of a long phase, runs the phase, undoes it if it fails, and gives the lanes back.
 pub(super) async fn run(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -21,7 +23,7 @@ pub(super) async fn run(
         None => build::long_steps(context, state, phase, reply).await,
     };
     if !matches!(result, Err(RunError::Lost)) {
-        // An invalid index is dropped while the lane is still ours, so that nobody takes it for his own.
+        // An invalid index is dropped while this session holds the lane, so that no other session takes the index for its own.
         if result.is_err() {
             context.channel().cancel_settled().await;
             undo::undo_phase(context, state, phase, UndoneAfter::Failed).await?;

@@ -1,13 +1,14 @@
-//! What a plan has left whose session is lost, or that could not be undone at once: kept, and undone by another session of the same role.
+//! The undo of a plan whose session is lost, or that could not be undone at once: it is kept, and another session of the same role runs it.
 //!
-//! The undo would have run on that same backend. So what is to be undone is kept in memory, with what tells each object
-//! (`catalog/identity.rs`), and done before the next schema change of the same role in the same database.
+//! The undo would have run on the backend that is lost. So the undo is kept in memory, with the identity of each object
+//! (`catalog/identity.rs`), and runs before the next schema change of the same role in the same database.
 //!
-//! It keeps true: only what still is what the plan made is undone; nothing is if the last phase has committed, whatever the
-//! client heard of it; where that cannot be told, nothing is undone, and the log says what may be left.
+//! This file owns the making and the running of such an undo. It keeps true that only objects are undone that are still those that the plan
+//! made; that nothing is undone if the last phase has committed, whether or not the client got its answer; and that nothing is undone if it
+//! cannot be told whether the last phase has committed. Then the log says which objects may be left.
 //!
-//! Limits: a proxy that ends forgets. An index whose build was lost is told by its table, its name and that it is
-//! invalid: the server tells an oid only when a build is over.
+//! Limits: a pending undo is lost when the proxy ends. An index whose build was lost is identified by its table, its name and its
+//! invalidity, because the server gives its oid only when a build is over.
 
 use crate::backend::BackendLost;
 use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
@@ -23,18 +24,18 @@ use crate::pg::sqlstate;
 use crate::plan::{Detach, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
 use crate::report::Report;
 
-/// How an attempt to undo ended.
+/// The result of running a pending undo.
 #[derive(Debug)]
 pub enum UndoResult {
-    /// Nothing was left, or the plan had come to its end, or it cannot be undone any more, which is told.
+    /// Nothing had to be undone, or the plan had completed, or the undo has failed for good, which a WARNING reports.
     Nothing,
-    /// What was done.
+    /// The undo has run these statements.
     Undone(Vec<String>),
-    /// Not now.
+    /// The undo is not possible now.
     Later,
 }
 
-/// Asks for the oid of an index that a phase has built, and that may have to be dropped.
+/// Asks for the oid of an index that a phase has built, because an undo may have to drop the index.
 pub(super) async fn note_built(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -50,7 +51,8 @@ pub(super) async fn note_built(
     Ok(())
 }
 
-/// The backend is gone. `stopped`: the phase that was under way, or the last that was not undone yet.
+/// Keeps the undo of a plan whose backend is lost. `stopped` is the phase that was under way or, if the plan was `undoing`, the phase that
+/// was to be undone next.
 pub(super) fn keep_pending_undo(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -76,7 +78,7 @@ pub(super) fn keep_pending_undo(
         true => completed(context, state, under_way),
         false => Some(Completed::No),
     };
-    // What nothing tells apart from another of its name is left to people.
+    // An object that nothing distinguishes from another of its name is left to people.
     let known_things = |phase: &Phase| made(phase).any(|thing| state.identity(thing).is_some());
     for phase in plan.phases[..stopped].iter().filter(|phase| !known_things(phase)) {
         state.log_left(phase);
@@ -91,19 +93,19 @@ pub(super) fn keep_pending_undo(
     if known {
         tracing::warn!(
             remedy,
-            "the session of a schema change has ended; what it had begun is undone before the next one of its role"
+            "the session of a schema change has ended; its phases are undone before the next schema change of its role"
         );
         state.set_pending_undo(pending);
     } else {
         tracing::warn!(
             remedy,
-            "the session of a schema change has ended, perhaps at its very end: look, and undo by hand what it has not finished"
+            "the session of a schema change has ended, perhaps after its last phase: look, and if the change is incomplete, undo it by hand"
         );
     }
 }
 
-/// Whoever is in the way now will not always be: what the phases up to this one have made is undone before the next schema
-/// change of the role. False: nothing tells these things from others of their names.
+/// Keeps the undo of the phases up to this one for the next schema change of the role, because the present blockers will end. Returns false
+/// if nothing distinguishes the objects from others of their names.
 pub(super) async fn leave_for_later(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -115,22 +117,27 @@ pub(super) async fn leave_for_later(
     if !state.notes_created() || left.is_empty() {
         return false;
     }
-    // Whoever finds it there meanwhile is not to take it for done: the record says so.
+    // The record says that the plan is to be undone, so that no other session takes its objects for complete.
     let key = state.record().kept_key();
     let key = if matches!(state.record_mut().keep_to_be_undone(context).await, Ok(true)) { key } else { None };
     let pending = PendingUndo::new(&plan.tag, PendingReason::Blocked, Completed::No, left, key);
     let remedy = pending.remedy();
-    tracing::warn!(reason, remedy, "what a schema change had begun is undone before the next one of its role");
-    let message = format!("what this statement had begun could not be brought back yet: {reason}");
+    tracing::warn!(
+        reason,
+        remedy,
+        "could not undo the earlier phases of a schema change; they are undone before the next schema change of its role"
+    );
+    let message = format!("could not undo the earlier phases of this statement yet: {reason}");
     let report = Report::warning(sqlstate::WARNING, message)
-        .detail("It is undone before the next schema change of this role in this database, if that is not in a transaction block.")
-        .hint(format!("Or do it by hand: {remedy}"));
+        .detail("They are undone before the next schema change of this role in this database that is not in a transaction block.")
+        .hint(format!("To undo them now, run by hand: {remedy}"));
     context.notify(&report);
     state.set_pending_undo(pending);
     true
 }
 
-/// Nobody finishes that for another session: only its author knows whether the partition is still to go.
+/// Logs that a partition may be half detached. No other session finishes the detach, because only its author knows whether the partition is
+/// still to be detached.
 fn log_half_way(detach: &Detach) {
     let remedy: Vec<&str> = detach.finish.steps.iter().map(|step| step.sql.as_str()).collect();
     tracing::warn!(
@@ -141,17 +148,17 @@ fn log_half_way(detach: &Detach) {
     );
 }
 
-/// Whether the last phase may have committed; `None`: it cannot be told.
+/// Returns how to find out whether the last phase has committed. `None` means that it cannot be found out.
 fn completed(context: &Context<'_>, state: &RunState, last: &Phase) -> Option<Completed> {
     match last.kind {
         PhaseKind::Brief | PhaseKind::Guarded if last.in_transaction => match state.transaction() {
             Some(id) => Some(Completed::Transaction(id.clone())),
-            // The server has said that it ends the session, and not that it was about to commit.
+            // The server has reported the end of the session, and had not reached the COMMIT.
             None => context.channel().server_has_ended().then_some(Completed::No),
         },
         PhaseKind::Long => match last.steps.last().and_then(|step| step.about.as_ref()) {
             Some(validated) => state.identity(validated).map(Completed::Valid),
-            // A build: what is valid is not touched.
+            // The phase is an index build. A valid index is not touched.
             None => Some(Completed::No),
         },
         PhaseKind::Backfill => Some(Completed::No),
@@ -159,10 +166,10 @@ fn completed(context: &Context<'_>, state: &RunState, last: &Phase) -> Option<Co
     }
 }
 
-/// Undoes what another session has left.
+/// Runs the undo that another session has left.
 ///
 /// # Errors
-/// This session's statement is cancelled, or its backend is gone too.
+/// The statement of this session was cancelled, or its backend is lost too.
 pub async fn undo_pending(context: &mut Context<'_>, pending: &PendingUndo) -> Result<UndoResult, RunError> {
     let state = &mut RunState::default();
     let Some(key) = pending.key() else { return undo_items(context, state, pending).await };
@@ -180,6 +187,7 @@ pub async fn undo_pending(context: &mut Context<'_>, pending: &PendingUndo) -> R
     }
 }
 
+/// Undoes the parts of a pending undo, unless the plan has completed.
 async fn undo_items(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -204,7 +212,7 @@ async fn undo_items(
     Ok(if done.is_empty() { UndoResult::Nothing } else { UndoResult::Undone(done) })
 }
 
-/// `None`: that is not decided yet.
+/// Whether the plan has completed. `None` means that its transaction is still in progress.
 async fn has_completed(context: &mut Context<'_>, completed: &Completed) -> Result<Option<bool>, RunError> {
     let (sql, parameter) = match completed {
         Completed::No => return Ok(Some(false)),
@@ -215,13 +223,13 @@ async fn has_completed(context: &mut Context<'_>, completed: &Completed) -> Resu
     Ok(match answer.value() {
         Some("committed" | "t") => Some(true),
         Some("in progress") => None,
-        // Of a transaction of so long ago nothing is known: whatever it left has been lived with.
+        // The server no longer knows the state of such an old transaction. Its objects have been in use since then and stay.
         None if matches!(completed, Completed::Transaction(_)) => Some(true),
         _ => Some(false),
     })
 }
 
-/// `None`: not now.
+/// Runs the steps whose objects are still those that the plan made. `None` means that the undo is not possible now.
 async fn undo_steps(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -235,7 +243,7 @@ async fn undo_steps(
     let still: Vec<_> =
         undo.steps.iter().zip(things).zip(now).filter(|((_, made), now)| Some(**made) == *now).collect();
     let is_attach = |step: &Step| step.about.as_ref().is_some_and(|about| about.kind == ObjectKind::Partition);
-    // Without the CHECK that proves its bounds, attaching a partition again would read every row of it.
+    // Without the CHECK that proves its bounds, attaching a partition again would read all of its rows.
     if still.len() < undo.steps.len() && undo.steps.iter().any(is_attach) {
         return Ok(Some(Vec::new()));
     }
@@ -243,9 +251,9 @@ async fn undo_steps(
     for ((step, made), _) in still {
         let Some((kind, oid, name)) = step.about.as_ref().and_then(known) else { continue };
         let Some(table) = undo.locks.iter().find(|lock| lock.oid == oid) else { continue };
-        // Once more when the table is locked: then nobody changes it any more.
+        // The identity is checked once more while the table is locked, when no other session can change it.
         let condition = identity::still(kind, &table.relation, oid, name, *made);
-        steps.push(Step::assertion(&condition, "what was to be undone has been changed meanwhile"));
+        steps.push(Step::assertion(&condition, "the object to be undone has been changed meanwhile"));
         steps.push(step.clone());
         words.push(step.sql.clone());
     }
@@ -260,6 +268,7 @@ async fn undo_steps(
     })
 }
 
+/// Drops the index that a phase has built or left invalid. Returns the statements for the NOTICE.
 async fn drop_built_index(
     context: &mut Context<'_>,
     state: &RunState,

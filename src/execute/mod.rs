@@ -1,14 +1,15 @@
-//! Running a plan on the session's own backend: lock attempts, waits, long steps, undo.
+//! This module runs a plan on the session's own backend: lock attempts, waits, long steps, undo.
 //!
-//! The modules stand in the order in which they build on each other. A part owns its state; what it needs of the others it is passed.
+//! The modules stand in the order in which they build on each other. Each part owns its state. It gets the data of other parts as
+//! arguments.
 //!
-//! 1. What everything is run with, and how things end: [`context`], `outcome`, `server_error`, `timing`, `budget`.
-//! 2. What a run has done so far: `state`, its objects and its [`record`]; and what is [`pending_undo`].
+//! 1. The context that all parts use, and the ways in which a run ends: [`context`], `outcome`, `server_error`, `timing`, `budget`.
+//! 2. The progress of a run: `state`, its `objects`, its [`record`] and the [`pending_undo`].
 //! 3. Turns, lanes and waits: [`turn`], [`take_turn`], `lock_wait`, `lane`, `wait`, `blocked`.
-//! 4. Lock attempts, and how one is taken back: `attempt`, `unchanged`, `undo`, `invalid`.
-//! 5. What a phase may be besides: `long`, `build`, `detach`, `backfill`.
-//! 6. The [`run`] of a plan; what is done when its session is lost: [`lost_session`].
-//! 7. What needs no plan: [`optimistic`] tries, statements [`as_written`], the client's own [`advisory`] locks.
+//! 4. Lock attempts, and the undo of a phase: `attempt`, `unchanged`, `undo`, `invalid`.
+//! 5. The phases that need no lock attempt: `long`, `build`, `detach`, `backfill`.
+//! 6. The [`run`] of a plan, and the undo after its session was lost: [`lost_session`].
+//! 7. The statements that run without a plan: [`optimistic`] tries, statements [`as_written`], the client's own [`advisory`] locks.
 
 pub mod advisory;
 mod as_directly;

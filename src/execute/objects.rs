@@ -1,9 +1,10 @@
-//! The objects that a phase makes, as the catalogue tells them (`catalog/identity.rs`).
+//! The objects that a phase makes, in the terms in which the catalogue identifies them (`catalog/identity.rs`).
 //!
-//! Pure.
+//! The functions are pure. They keep true that an object whose name the server chose is never looked up by its name here.
 
 use crate::plan::{CreatedObject, ObjectKind, ObjectName, Phase, Undo};
 
+/// Returns the word that the identity question uses for a kind of object.
 fn kind(kind: ObjectKind) -> &'static str {
     match kind {
         ObjectKind::Column => "column",
@@ -13,7 +14,8 @@ fn kind(kind: ObjectKind) -> &'static str {
     }
 }
 
-/// A thing as [`IDENTITY_SQL`] asks for it; what the server named is learned otherwise.
+/// Returns the kind, table and name by which [`IDENTITY_SQL`] asks for an object. `None` means that the server chose its name, which is
+/// learned in another way.
 pub(super) fn known(thing: &CreatedObject) -> Option<(&str, u32, &str)> {
     match &thing.name {
         ObjectName::Known(name) => Some((kind(thing.kind), thing.table, name)),
@@ -21,7 +23,7 @@ pub(super) fn known(thing: &CreatedObject) -> Option<(&str, u32, &str)> {
     }
 }
 
-/// What undoing a phase would drop.
+/// Returns the objects that the undo of a phase would drop.
 pub(super) fn made(phase: &Phase) -> impl Iterator<Item = &CreatedObject> {
     let steps = match &phase.undo {
         Some(Undo::Run(undo)) => undo.steps.as_slice(),
@@ -30,7 +32,7 @@ pub(super) fn made(phase: &Phase) -> impl Iterator<Item = &CreatedObject> {
     steps.iter().filter_map(|step| step.about.as_ref())
 }
 
-/// What `quote_ident` gave.
+/// Returns the name in the result of `quote_ident`.
 pub(super) fn unquoted(name: &str) -> String {
     match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),

@@ -1,8 +1,10 @@
-//! The first try (`plan/optimistic.rs`): one round trip, which does all of the statement or nothing.
+//! The optimistic try (`plan/optimistic.rs`): one round trip that does all of the statement or nothing.
 //!
-//! It waits for nobody: what it names is locked with NOWAIT, and for what it does not name (the other end of a foreign key, say)
-//! it stands in PostgreSQL's queue for a few milliseconds at most. In a transaction block the session's timeouts are kept
-//! in settings of that transaction, and put back from there, as they are not known yet.
+//! A try does not wait in the proxy. It locks the relations that it names with NOWAIT. For relations that it does not name, such as the
+//! other table of a foreign key, it waits in PostgreSQL's lock queue for a few milliseconds at most. In a transaction block it saves the
+//! session's timeouts in settings of that transaction and restores them from there, because the proxy does not know them yet.
+//!
+//! This file owns the batch of a try and the reading of its answer. It keeps true that a try that is not done leaves everything as it was.
 
 use crate::backend::Answer;
 use crate::execute::budget;
@@ -19,71 +21,71 @@ use crate::wire::message::Batch;
 use bytes::BytesMut;
 use std::time::Duration;
 
-/// For the locks that the statement takes beside those of what it names.
+/// How long a try waits for the locks of relations that it does not name.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How many statements are done once the condition of a single relation holds: BEGIN or SAVEPOINT, and the condition.
+/// The number of statements that are done when the condition of a single relation holds: BEGIN or SAVEPOINT, and the condition.
 const CONDITION_IS_DONE: usize = 2;
 
-/// In a transaction block: keeps the session's timeouts for the rest of the transaction.
+/// The target list that saves the session's timeouts for the rest of the transaction. It is used in a transaction block.
 const KEEP: &str = "pg_catalog.set_config('pgsluice.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), \
      pg_catalog.set_config('pgsluice.statement_timeout', pg_catalog.current_setting('statement_timeout'), true), ";
 
-/// One of several statements that are tried together.
+/// One of several statements that run in one try.
 #[derive(Debug)]
 pub struct OptimisticTry<'s> {
     pub statement: &'s Statement,
-    /// What must be so before it; `None`: nothing, as the transaction holds what it needs.
+    /// The condition and the locks that the statement needs. `None` means that the transaction holds all locks already.
     pub optimistic: Option<OptimisticPlan>,
 }
 
-/// Where in a batch a statement stands, and the end of what is asked before it.
+/// The position of a statement in a batch, and the end of the questions before it.
 struct Place {
     asked: usize,
     statement: usize,
 }
 
-/// How it ended to try several together.
+/// How a try of several statements ended.
 #[derive(Debug)]
 pub enum BatchOutcome {
-    /// With all that the client gets for them.
+    /// All statements are done. These are the frames for the client.
     Done(BytesMut),
-    /// Nothing was done, for one of them.
+    /// Nothing was done, because the statement at this position failed.
     Failed { at: usize, why: NotDoneReason },
 }
 
-/// Why one of several was not done.
+/// Why one of several statements was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotDoneReason {
-    /// Its condition does not hold.
+    /// The condition of the statement does not hold.
     ConditionFailed,
-    /// It outlived the hold budget.
+    /// The try took longer than the hold budget.
     Slow,
     Other,
 }
 
-/// Puts them back.
+/// Restores the timeouts that [`KEEP`] has saved.
 const PUT_BACK_SQL: &str = "SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('pgsluice.lock_timeout'), true), \
      pg_catalog.set_config('statement_timeout', pg_catalog.current_setting('pgsluice.statement_timeout'), true)";
 
-/// How a first try ended.
+/// How an optimistic try ended.
 #[derive(Debug)]
 pub enum OptimisticOutcome {
-    /// It came behind messages of the client's. One of those has failed, and the client has its error; nothing was tried.
+    /// The try followed messages of the client's. One of those has failed, and the client has got its error. The try did not run.
     ClientFailed,
-    /// Nothing was done, as the condition does not hold: it may not soon.
+    /// Nothing was done, because the condition does not hold. It may not hold for the next statements either.
     NotSo,
     /// Nothing was done.
     NotDone,
-    /// Nothing was done, as it outlived the hold budget.
+    /// Nothing was done, because the try took longer than the hold budget.
     Slow,
     Done(Reply),
 }
 
-/// Unless it is done, the statement is to go its full way.
+/// Makes an optimistic try of a statement. If it is not done, the statement must be planned.
 ///
 /// # Errors
-/// The client cancels, or is gone; or the backend is.
+/// The client has cancelled the statement or is gone, or the backend is lost.
 pub async fn optimistic_try(context: &mut Context<'_>, first: &OptimisticPlan) -> Result<OptimisticOutcome, RunError> {
     let Some(phase) = first.plan.phases.first() else { return Ok(OptimisticOutcome::NotDone) };
     let (batch, visible) = optimistic_batch(context, Batch::new(), first, phase);
@@ -91,10 +93,11 @@ pub async fn optimistic_try(context: &mut Context<'_>, first: &OptimisticPlan) -
     optimistic_outcome(context, answer, phase).await
 }
 
-/// The same, in place of an Execute of the client's portal and in one pipeline with what the client has sent before it.
+/// Makes an optimistic try in place of an Execute of the client's portal, in one pipeline with the messages that the client has sent before
+/// it.
 ///
 /// # Errors
-/// As [`Run::optimistic_try`].
+/// As [`optimistic_try`].
 pub async fn optimistic_try_in_pipeline(
     context: &mut Context<'_>,
     first: &OptimisticPlan,
@@ -108,11 +111,11 @@ pub async fn optimistic_try_in_pipeline(
     }
 }
 
-/// Several statements of a transaction block in one round trip, all or nothing. What is needed for each is asked for and locked
-/// right before it, so names mean what they do there.
+/// Tries several statements of a transaction block in one round trip, all or nothing. The condition and the locks of each statement come
+/// directly before it, so that a name means what it means at that place.
 ///
 /// # Errors
-/// As [`Run::optimistic_try`].
+/// As [`optimistic_try`].
 pub async fn optimistic_tries(
     context: &mut Context<'_>,
     tries: &[OptimisticTry<'_>],
@@ -130,7 +133,7 @@ pub async fn optimistic_tries(
     };
     let sqlstate = error.sqlstate().to_owned();
     let slow = optimistic_failure(context, error, phase).await?;
-    // Behind the last are only settings of the proxy's.
+    // After the last statement there are only settings of the proxy's.
     let at = places.iter().position(|place| answer.done <= place.statement).unwrap_or(tries.len() - 1);
     let asked = places.get(at).is_some_and(|place| answer.done < place.asked);
     let why = match slow {
@@ -141,7 +144,7 @@ pub async fn optimistic_tries(
     Ok(BatchOutcome::Failed { at, why })
 }
 
-/// The batch, and where in it each statement stands.
+/// Builds the batch. Returns it with the position of each statement.
 fn batch_of_tries(context: &Context<'_>, tries: &[OptimisticTry<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
     let mut batch = Batch::new();
     batch.statement("SAVEPOINT pgsluice", &[]);
@@ -161,19 +164,20 @@ fn batch_of_tries(context: &Context<'_>, tries: &[OptimisticTry<'_>], phase: &Ph
     (batch, places)
 }
 
+/// Counts an optimistic try that is done.
 fn count_done(context: &Context<'_>) {
     context.metrics().lock_attempts.add();
     context.metrics().first_tries_done.add();
 }
 
-/// Takes back what was tried. True: it had outlived the hold budget.
+/// Rolls a failed try back. Returns true if it took longer than the hold budget.
 async fn optimistic_failure(context: &mut Context<'_>, error: ServerError, phase: &Phase) -> Result<bool, RunError> {
     context.rollback_attempt().await?;
     if context.channel().client_gone() {
         return Err(context.give_up_block(RunError::ClientGone).await);
     }
     if error.sqlstate() == sqlstate::QUERY_CANCELED {
-        // A cancel, the session's own `statement_timeout`, or the hold budget.
+        // The error is a cancel, the session's own `statement_timeout` or the hold budget.
         let cancelled = context.channel().take_cancelled();
         let over = |budget| is_statement_timeout(&error, context.begun().elapsed(), budget);
         if begun_over_budget(context, phase) && budget::hold_budget(context, phase).is_some_and(over) && !cancelled {
@@ -182,10 +186,11 @@ async fn optimistic_failure(context: &mut Context<'_>, error: ServerError, phase
         }
         return Err(context.give_up_block(RunError::Server(error)).await);
     }
-    tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "not at the first try");
+    tracing::debug!(sqlstate = error.sqlstate(), locked = is_lock_failure(&error), "an optimistic try has failed");
     Ok(false)
 }
 
+/// Reads the answer to a try.
 async fn optimistic_outcome(
     context: &mut Context<'_>,
     answer: Answer,
@@ -206,11 +211,12 @@ async fn optimistic_outcome(
     Ok(if condition { OptimisticOutcome::NotSo } else { OptimisticOutcome::NotDone })
 }
 
+/// Whether the statement began longer ago than the hold budget.
 fn begun_over_budget(context: &Context<'_>, phase: &Phase) -> bool {
     budget::hold_budget(context, phase).is_some_and(|budget| context.begun().elapsed() >= budget)
 }
 
-/// A target list that sets the transaction's timeouts. A target is computed behind those before it.
+/// Returns a target list that sets the timeouts of the transaction. The server computes the targets in their order.
 fn timeouts(context: &Context<'_>, inside: bool, phase: &Phase) -> String {
     let wait = PATIENCE.min(context.config().locks.fallback_timeout).as_millis();
     let keep = if inside { KEEP } else { "" };
@@ -218,11 +224,11 @@ fn timeouts(context: &Context<'_>, inside: bool, phase: &Phase) -> String {
     format!("{keep}pg_catalog.set_config('lock_timeout', '{wait}', true){hold}")
 }
 
-/// With the place of the client's statement in it.
+/// Builds the batch of one try. Returns it with the position of the client's statement.
 fn optimistic_batch(context: &Context<'_>, mut batch: Batch, first: &OptimisticPlan, phase: &Phase) -> (Batch, usize) {
     let inside = context.in_transaction();
     batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
-    // One statement for all of them: each costs the server as much as what it does here.
+    // One statement sets all of them, because a further statement would cost the server as much as its work.
     put_needs(&mut batch, first, phase, &timeouts(context, inside, phase));
     let visible = batch.statements;
     for step in &phase.steps {
@@ -237,7 +243,7 @@ fn optimistic_batch(context: &Context<'_>, mut batch: Batch, first: &OptimisticP
     (batch, visible)
 }
 
-/// What must be so, and locked, before the statement; how many statements the batch has when that is asked.
+/// Adds the condition and the locks of a statement. Returns the number of statements in the batch after the condition.
 fn put_needs(batch: &mut Batch, first: &OptimisticPlan, phase: &Phase, settings: &str) -> usize {
     for (sql, parameters) in first.condition.questions(settings) {
         batch.statement(&sql, &parameters.iter().map(String::as_str).collect::<Vec<_>>());
@@ -249,8 +255,9 @@ fn put_needs(batch: &mut Batch, first: &OptimisticPlan, phase: &Phase, settings:
     asked
 }
 
-/// The hold budget, unless the session's own limit is stricter.
+/// Returns the target that sets `statement_timeout` to the hold budget, unless the session's own limit is shorter.
 fn hold(budget: Duration) -> String {
+    /// The session's own `statement_timeout`.
     const OWN: &str = "pg_catalog.current_setting('statement_timeout')";
     let ms = budget.as_millis();
     format!(

@@ -1,6 +1,6 @@
-//! How things end in a run: a whole statement, one lock attempt, one undo.
+//! The outcomes of a run: how a statement, a lock attempt or an undo ends.
 //!
-//! It owns the types alone. It keeps true that a reason for the log holds no value of a row.
+//! This file owns the types only. It keeps true that the text of a reason in the log holds no value of a row.
 
 use crate::backend::BackendLost;
 use crate::report::Report;
@@ -8,30 +8,30 @@ use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
 use bytes::BytesMut;
 
-/// Why a statement did not come to its end.
+/// Why a statement did not complete.
 #[derive(Debug)]
 pub enum RunError {
-    /// The server's own error, in the client's terms.
+    /// The server's own error, in the terms of the client's statement.
     Server(ServerError),
-    /// The proxy's.
+    /// An error that the proxy reports itself.
     Report(Report),
-    /// As one brief step it takes too long, and was taken back: it is to be planned as if its table were large.
+    /// The statement took too long as one brief step and was rolled back. It must be planned as if its table were large.
     Slow,
-    /// The client left without a goodbye.
+    /// The client closed its connection without a Terminate message.
     ClientGone,
-    /// The backend is gone.
+    /// The connection to the backend is lost.
     Lost,
-    /// Nothing is done: it had to wait, or what it names has been changed, so that its plan is to be made anew.
+    /// Nothing was done: the statement would have to wait, or a relation that it names has changed. Its plan must be made again.
     Stale,
 }
 
 impl RunError {
-    /// For the log. Of the server's error the code alone: its message may hold a row's value.
+    /// Returns the reason for the log. Of a server error it holds the SQLSTATE only, because the message may hold a value of a row.
     pub fn reason(&self) -> String {
         match self {
             Self::Server(error) => format!("{} from the server", error.sqlstate()),
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
-            Self::Slow => "it outlived hold_budget".to_owned(),
+            Self::Slow => "it took longer than hold_budget".to_owned(),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),
             Self::Stale => "its plan is out of date".to_owned(),
@@ -45,14 +45,14 @@ impl From<BackendLost> for RunError {
     }
 }
 
-/// What the client is to be sent: notices, then CommandComplete.
+/// The frames that the client gets as the reply: notices, then CommandComplete.
 #[derive(Debug, Default)]
 pub struct Reply {
     pub frames: BytesMut,
 }
 
 impl Reply {
-    /// The frames without CommandComplete.
+    /// Returns the frames without CommandComplete.
     pub fn notices(&self) -> BytesMut {
         let mut notices = BytesMut::new();
         let mut rest = &self.frames[..];
@@ -68,35 +68,35 @@ impl Reply {
     }
 }
 
-/// How far a phase was that is undone.
+/// How far a phase was when it is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UndoneAfter {
-    /// It failed by itself.
+    /// The phase itself failed.
     Failed,
-    /// It was done, as the plan's phase of this place, and a later one failed.
+    /// The phase at this position of the plan was done, and a later one failed.
     Done(usize),
 }
 
-/// How one try of a phase ended.
+/// How one attempt of a phase ended.
 pub(super) enum AttemptOutcome {
     Done,
-    /// The lock was not to be had.
+    /// A lock was not available.
     Locked,
-    /// `LOCK TABLE` itself is refused, for another reason than a lock.
+    /// The server refused `LOCK TABLE` for another reason than a lock.
     Unlockable,
-    /// It outlived its hold budget.
+    /// The attempt took longer than its hold budget.
     Slow,
     Failed(RunError),
 }
 
-/// How it ended to bring something back.
+/// How an undo ended.
 pub(super) enum UndoOutcome {
     Undone,
-    /// It never will be; a WARNING has said so.
+    /// The undo failed for good. A WARNING has reported it.
     Reported,
-    /// Not now; why.
+    /// The undo is not possible now, for this reason.
     NotNow(String),
 }
 
-/// What [`super::run::Basis::While`] stops with.
+/// The error of an assertion that [`super::run::Basis::While`] puts before a phase.
 pub(super) const STALE: &str = "what the plan rests on has been changed";

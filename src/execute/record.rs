@@ -1,20 +1,21 @@
-//! How far a plan of several phases is, on record in the database: the same statement continues it after whatever died.
+//! The record of a plan of several phases, in the database: it says how far the plan is. If the proxy, the session or the server dies, the
+//! same statement continues the plan.
 //!
-//! The record is a comment on the row type of the plan's table (`catalog/record.rs`). It holds what the plan was made from, so that the
-//! planner, which is pure, makes the same again; which phases are done; what they have made, with what tells it; and the
-//! place that the backfill has reached.
+//! The record is a comment on the row type of the plan's table (`catalog/record.rs`). It holds the facts that the plan was made from, so
+//! that the planner, which is pure, makes the same plan again; the phases that are done; the objects that they have made, with their
+//! identities; and the position of the backfill.
 //!
-//! It promises: what a transaction of the plan's has done and what the record says of it are committed together; who follows a
-//! record has its lock, which nobody has who is alive and at work on it; nothing is followed that has become another table, or
-//! another column. That every row has its value never depends on it: the sweep looks at them all.
+//! It keeps true that the work of a transaction and its record are committed together; that a session follows a record only while it holds
+//! the record's lock, which every session that works on the plan holds; and that a record is not followed if its table or column has become
+//! another one. The values of the rows never depend on the record, because the sweep looks at all rows.
 //!
-//! Where it cannot be written (an event trigger would see it, the comment is somebody else's), the plan runs without.
+//! If the record cannot be written (an event trigger would see the COMMENT, or there is another comment), the plan runs without a record.
 //!
-//! - `format`: what a record says.
+//! - `format`: the contents of a record.
 //! - `table`: the record in the database, and its lock.
 //! - `writer`: the record of the plan that is under way.
 //! - `trust`: whose record is followed.
-//! - `resume`, `abandon`: the same statement continues; another one undoes.
+//! - `resume`: the same statement continues a plan. `abandon`: another statement undoes it.
 
 pub(super) mod abandon;
 mod format;

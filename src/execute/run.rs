@@ -1,10 +1,10 @@
-//! One plan under way: its phases in order, and what is undone when one of them fails.
+//! The run of one plan: its phases in order, and the undo of the earlier phases when one fails.
 //!
-//! It owns the state of the run and what the plan rests on. It makes no choice that a plan could have made. It keeps true:
+//! This file owns the state of the run and the basis of the plan. It makes no choice that a plan could have made. It keeps true:
 //!
-//! - The client's reply is put on its way only when the phase that it belongs to has committed.
-//! - Whatever ends the run (an error, a cancel, a client that left), the backend is back in the state that the client may expect, its
-//!   settings are the client's, and what earlier phases left is undone, or remembered to be undone.
+//! - The client gets its reply only when the phase that the reply belongs to has committed.
+//! - Whatever ends the run (an error, a cancel, the end of the client), the backend is in the state that the client may expect, its
+//!   settings are the client's, and the earlier phases are undone, or their undo is kept for later.
 
 use crate::catalog::RelationRef;
 use crate::execute::context::Context;
@@ -19,62 +19,64 @@ use crate::wire::message::Batch;
 use crate::wire::reply::put_command_complete;
 use std::borrow::Cow;
 
-/// What a plan rests on, as long as none of its phases is done.
+/// What a plan rests on until its first phase is done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Basis {
-    /// Nothing that a wait could change: it runs as it is.
+    /// The plan rests on nothing that may change during a wait. It runs as it is.
     #[default]
     Any,
-    /// Facts that a wait would leave behind: it stops with [`RunError::Stale`] before it waits.
+    /// The plan rests on facts that may change during a wait. It stops with [`RunError::Stale`] before it waits.
     Fresh,
-    /// Facts that are true for as long as this condition is, which is looked at under the first phase's locks.
+    /// The plan rests on facts that are true as long as this condition is true. The condition is checked under the locks of the first
+    /// phase.
     While(String),
 }
 
-/// One plan under way.
+/// The run of one plan.
 #[derive(Debug)]
 pub struct Run<'a> {
     context: Context<'a>,
     state: RunState,
-    /// What the first phase does when its lock is not to be had at once.
+    /// What the plan rests on. It decides what the first phase does if its lock is not available at once.
     basis: Basis,
 }
 
 impl<'a> Run<'a> {
+    /// Returns a run that has not begun.
     pub fn new(context: Context<'a>, basis: Basis) -> Self {
         Self { context, state: RunState::default(), basis }
     }
 
-    /// A run that continues what is on record, whose lock this session has. `quiet`: the record is written under
+    /// Returns a run that continues a recorded plan. This session holds the lock of the record. With `quiet`, the record is written under
     /// `session_replication_role = replica`.
     pub fn resumed(context: Context<'a>, record: Record, plan: &Plan, table: &RelationRef, quiet: bool) -> Self {
         Self { context, state: RunState::resumed(record, plan, table, quiet), basis: Basis::Any }
     }
 
-    /// Undoes the plan, whose record this session has taken over. False: not now, as somebody is in the way.
+    /// Undoes a plan whose record this session has taken over. Returns false if another session blocks the undo now.
     ///
     /// # Errors
-    /// It is cancelled, or the backend is gone.
+    /// The statement was cancelled, or the backend is lost.
     pub async fn abandon(&mut self, plan: &Plan) -> Result<bool, RunError> {
         abandon::abandon(&mut self.context, &mut self.state, plan).await
     }
 
-    /// What the run has left for another session to undo.
+    /// Takes the undo that the run has left to another session.
     pub fn take_pending_undo(&mut self) -> Option<PendingUndo> {
         self.state.take_pending_undo()
     }
 }
 
 impl Run<'_> {
-    /// Runs the plan. The notices that come before the end (waits, progress) have gone to the client by then;
-    /// the reply has not. `told`: notes that the client has had already.
+    /// Runs the plan. Notices of waits and of progress are sent to the client during the run; the reply is returned. `sent_notes` are the
+    /// notes that the client has got already.
     ///
     /// # Errors
-    /// Why it stopped. Phases that were done have been undone.
-    pub async fn run(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, RunError> {
+    /// The reason why the run stopped. The phases that were done have been undone.
+    pub async fn run(&mut self, plan: &Plan, sent_notes: &[Report]) -> Result<Reply, RunError> {
         let plan = &*budget::at_its_pace(&self.context, plan);
-        let result = self.run_phases(plan, told).await;
-        // Whatever ended it: no answer of the backend's to us is left on its way.
+        let result = self.run_phases(plan, sent_notes).await;
+        // Whatever has ended the run, no answer of the backend to the proxy is left unread.
         if !matches!(result, Err(RunError::Lost)) {
             self.context.channel_mut().finish_nap().await?;
             self.state.record_mut().end(&mut self.context).await?;
@@ -85,11 +87,12 @@ impl Run<'_> {
         }
     }
 
-    async fn run_phases(&mut self, plan: &Plan, told: &[Report]) -> Result<Reply, RunError> {
+    /// Runs the phases from the first that is not done, and undoes the earlier ones if one fails.
+    async fn run_phases(&mut self, plan: &Plan, sent_notes: &[Report]) -> Result<Reply, RunError> {
         let mut reply = Reply::default();
         let (first, resumed) = (self.state.record().first_phase(), self.state.record().is_kept());
         if !resumed {
-            for note in plan.notes.iter().filter(|note| !told.contains(note)) {
+            for note in plan.notes.iter().filter(|note| !sent_notes.contains(note)) {
                 self.context.notify(note);
             }
             let undone = plan.phases.iter().any(|phase| phase.undo.is_some());
@@ -108,31 +111,31 @@ impl Run<'_> {
             let mut stopped = at;
             let mut result = self.phase_or_its_rest(at, phase, std::mem::take(&mut interrupted), &mut reply).await;
             if result.is_ok() && !self.state.record().records(phase) {
-                // It is done: what stops here is to undo it too.
+                // This phase is done. An error from here on undoes it too.
                 stopped = at + 1;
                 result = self.phase_done().await;
             }
             self.state.record_mut().under_way(None);
-            // From here on a wait changes nothing about what the plan rests on: it is half done.
+            // The plan is half done, so that it no longer depends on its basis.
             self.basis = Basis::Any;
             if let Err(stop) = result {
                 return Err(self.undo_all(plan, stopped, stop).await);
             }
         }
-        // A dead session has had the server's.
+        // The server sent its CommandComplete to a session that is gone.
         if plan.phases.iter().take(first).flat_map(|phase| &phase.steps).any(|step| step.visible) {
             put_command_complete(&mut reply.frames, &plan.tag);
         }
         Ok(reply)
     }
 
-    /// The phase is done, and was not one transaction with its record.
+    /// Records that a phase is done whose transaction did not write the record.
     async fn phase_done(&mut self) -> Result<(), RunError> {
         self.state.advance_record();
         self.state.record_mut().phase_done(&mut self.context).await
     }
 
-    /// `interrupted`: a dead session was in it.
+    /// Runs a phase. If a session that is gone was `interrupted` in this phase, only its rest is run.
     async fn phase_or_its_rest(
         &mut self,
         at: usize,
@@ -154,8 +157,8 @@ impl Run<'_> {
         }
     }
 
-    /// Undoes the phases before the one that stopped, which has cleaned up after itself. Where no session is there any
-    /// more that could, it is remembered.
+    /// Undoes the phases before the one that stopped, which has undone itself. If the session is lost, the undo is kept for another
+    /// session.
     async fn undo_all(&mut self, plan: &Plan, stopped: usize, stop: RunError) -> RunError {
         if matches!(stop, RunError::Lost) {
             lost_session::keep_pending_undo(&mut self.context, &mut self.state, plan, stopped, false);
@@ -164,7 +167,7 @@ impl Run<'_> {
         for at in (0..stopped).rev() {
             match undo::undo_phase(&mut self.context, &mut self.state, &plan.phases[at], UndoneAfter::Done(at)).await {
                 Ok(UndoOutcome::Undone | UndoOutcome::Reported) => {}
-                // What is in the way now would be in the way of the others, too.
+                // A blocker of this undo would block the undo of the other phases too.
                 Ok(UndoOutcome::NotNow(reason))
                     if lost_session::leave_for_later(&mut self.context, &mut self.state, plan, at, &reason).await =>
                 {
@@ -182,7 +185,7 @@ impl Run<'_> {
         stop
     }
 
-    /// `at`: its place in the plan.
+    /// Runs a phase by its kind. `at` is its position in the plan.
     async fn phase(&mut self, at: usize, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
         if let Some(what) = &phase.detach {
             return detach::run(&mut self.context, &mut self.state, phase, what, reply).await;
@@ -198,7 +201,7 @@ impl Run<'_> {
                 attempt::until_done(&mut self.context, &mut self.state, may_wait, phase, reply).await
             }
             PhaseKind::Long => {
-                // The facts are as fresh as a look before the first could be.
+                // Before the first phase no check is needed, because the facts have just been read.
                 if at > 0 {
                     unchanged::look_before(&mut self.context, &self.state, phase).await?;
                 }
@@ -210,7 +213,7 @@ impl Run<'_> {
         }
     }
 
-    /// Keeps the first phase to what the plan rests on.
+    /// Adds an assertion to the first phase: the condition that the plan rests on must be true.
     fn on_its_basis<'p>(&self, phase: Cow<'p, Phase>) -> Cow<'p, Phase> {
         match &self.basis {
             Basis::While(condition) if phase.in_transaction => {
@@ -223,7 +226,7 @@ impl Run<'_> {
     }
 }
 
-/// Steps that need no protection: each as it is.
+/// Runs steps that need no protection, each as it is.
 async fn relay(context: &mut Context<'_>, state: &RunState, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
     for step in &phase.steps {
         let mut batch = Batch::new();

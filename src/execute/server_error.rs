@@ -1,22 +1,23 @@
-//! Errors of the server's: what they mean for a run, and how the client is told of one that a step of the proxy's met.
+//! The server's errors: what an error means for a run, and how the client gets the error of a step that the proxy has added.
 //!
-//! Pure. It keeps true that the client gets the error which its own statement would have got.
+//! The functions are pure. They keep true that the client gets the error that its own statement would have got.
 
 use crate::pg::sqlstate;
 use crate::plan::{BoundsOf, Renamed};
 use crate::wire::error_response::ServerError;
 use std::time::Duration;
 
-/// The server's clock and ours may differ by so much of a timeout.
+/// The share of a timeout after which an error counts as that timeout. The proxy's measurement may be shorter than the server's by the
+/// rest.
 const TIMEOUT_SHARE: f64 = 0.8;
 
-/// 55P03, by NOWAIT or by `lock_timeout`; and the victim of a deadlock, which may try again.
+/// Whether the error says that a lock was not available: 55P03, by NOWAIT or by `lock_timeout`, or a deadlock, whose victim may try again.
 pub(super) fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
 }
 
-/// The server's own word for it, not one of a function's. `limit`: the timeout, as in another language (`lc_messages`) only the time that it
-/// took tells a timeout from a cancel.
+/// Whether the error is the server's `statement_timeout`, and not an error that a function has raised with the same SQLSTATE. `limit` is
+/// the timeout: if the message is in another language (`lc_messages`), only the time that the statement took tells a timeout from a cancel.
 pub(super) fn is_statement_timeout(error: &ServerError, took: Duration, limit: Duration) -> bool {
     let message = error.message();
     error.sqlstate() == sqlstate::QUERY_CANCELED
@@ -25,19 +26,19 @@ pub(super) fn is_statement_timeout(error: &ServerError, took: Duration, limit: D
             || (!message.contains("user request") && took >= limit.mul_f64(TIMEOUT_SHARE)))
 }
 
-/// The error of what has a name of the proxy's, with its author's.
+/// Returns the error of a step that uses a name of the proxy's, with the name that the author of the statement wrote.
 pub(super) fn with_name(error: &ServerError, renamed: &Renamed) -> ServerError {
-    let told = |code: u8| Some((code, error.field(code)?.replace(&renamed.from, &renamed.to)));
-    let fields: Vec<(u8, String)> = b"MDHWn".iter().filter_map(|code| told(*code)).collect();
+    let renamed_field = |code: u8| Some((code, error.field(code)?.replace(&renamed.from, &renamed.to)));
+    let fields: Vec<(u8, String)> = b"MDHWn".iter().filter_map(|code| renamed_field(*code)).collect();
     let fields: Vec<(u8, &str)> = fields.iter().map(|(code, text)| (*code, text.as_str())).collect();
     ServerError::new(error.restated(&fields, b""))
 }
 
-/// The violation of a check that stands for NOT NULL, as SET NOT NULL would have told it. The relation is the one
-/// that the server found it in: a child, maybe. Its name is in the client's encoding.
+/// Returns the violation of a CHECK that stands for NOT NULL as the error that SET NOT NULL would have raised. The relation is the one in
+/// which the server found the row, which may be a child table. Its name is in the client's encoding.
 pub(super) fn contains_nulls(error: &ServerError, column: &str, version: i32) -> ServerError {
     let relation = error.bytes_of(b't').unwrap_or_default();
-    // Before 13 without the relation's name.
+    // Before 13 the message does not name the relation.
     let relation = if version < 130_000 { Vec::new() } else { [b" of relation \"", relation, b"\""].concat() };
     let column = column.as_bytes();
     let message = [b"column \"", column, b"\"", &relation, b" contains null values"].concat();
@@ -45,7 +46,7 @@ pub(super) fn contains_nulls(error: &ServerError, column: &str, version: i32) ->
     ServerError::new(error.restated(&fields, b"nDHP"))
 }
 
-/// The violation of a check that stands for a partition's bounds, as ATTACH PARTITION would have told it.
+/// Returns the violation of a CHECK that stands for a partition's bounds as the error that ATTACH PARTITION would have raised.
 pub(super) fn outside_bounds(error: &ServerError, of: BoundsOf, version: i32) -> ServerError {
     let relation = error.bytes_of(b't').unwrap_or_default();
     let (before, behind): (&str, &str) = match (of, version < 130_000) {
@@ -60,7 +61,7 @@ pub(super) fn outside_bounds(error: &ServerError, of: BoundsOf, version: i32) ->
     };
     let relation = if behind.is_empty() { &[] } else { relation };
     let message = [before.as_bytes(), relation, behind.as_bytes()].concat();
-    // Before 13 without the relation's name.
+    // Before 13 the message does not name the relation.
     let dropped: &[u8] = if version < 130_000 { b"nDHPst" } else { b"nDHP" };
     ServerError::new(error.restated(&[(b'M', message)], dropped))
 }

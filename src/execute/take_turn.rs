@@ -1,15 +1,17 @@
-//! A schema change's turn: the lanes of the relations that it names, held from before its facts are read until it is over.
+//! How a schema change takes its turn: it holds the lanes of the relations that it names from before its facts are read until it is over.
 //!
-//! Facts are true for as long as nobody changes what they are about, and a plan in several phases leaves its table unlocked between
-//! two of them. So a statement first takes the lanes of what it names, then reads the facts, then plans. Whoever has waited for a lane
-//! therefore sees what the one before has made, and nothing that is still under way, or about to be undone, is taken for done.
+//! Facts are true only as long as nobody changes the relations that they describe, and a plan of several phases leaves its table unlocked
+//! between two phases. So a statement first takes the lanes of the relations that it names, then reads the facts, then plans. A statement
+//! that has waited for a lane therefore sees what the statement ahead has made. It does not take a change for done that is still under way
+//! or about to be undone.
 //!
-//! It promises: lanes are taken all or none, so that no two statements wait for each other's; they are tried, never waited for in
-//! PostgreSQL; whoever waits has no lane, looks ever more rarely, and is told for whom.
+//! This file owns the SQL that tries lanes, and the loop that waits for them. It keeps true that a statement takes all of its lanes or
+//! none, so that no two statements wait for each other; that lanes are tried, and never waited for in PostgreSQL; and that a waiting
+//! statement holds no lane, looks less and less often, and tells its client which session it waits for.
 //!
-//! In a transaction of the client's lanes could be given back only with it, one more lock for each of its tables. There the statement waits until they are
-//! free, and takes none. Where that transaction holds locks already, the one ahead may be waiting for them: then the turn is waited for no longer
-//! than others may be made to wait, and the statement goes on.
+//! In a transaction block lanes could be given back only at its end, and each is one more lock in the server. There the statement waits
+//! until the lanes are free, and takes none. If the transaction holds locks already, the session ahead may be waiting for these locks. Then
+//! the statement waits for its turn no longer than the stall budget, and goes on.
 
 use crate::catalog::query::{LANE_CLASS, array, may_change};
 use crate::execute::context::Context;
@@ -24,15 +26,16 @@ use crate::wire::message::Batch;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// The relations whose lanes are wanted: parameters `$1` names (`text[]`), `$2` oids (`oid[]`), each in its text form.
+/// A query for the relations whose lanes a statement needs. `$1` are names (`text[]`), `$2` oids (`oid[]`), each in its text form.
 const WANTED_SQL: &str = include_str!("../lanes/wanted.sql");
 
-/// Who has one of their lanes: a session whose role may change the relation, as any other can have nothing to do with it.
+/// Returns the query for the session that holds one of the lanes. Only a session counts whose role may change the relation.
 fn holder_sql() -> String {
     let counts = may_change("a.usesysid");
     HOLDER_SQL.replace("holder_counts", &counts).replace("wanted", WANTED_SQL)
 }
 
+/// The text of [`holder_sql`], without the condition on the role and the relations.
 const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
      SELECT pg_catalog.min(l.pid)::pg_catalog.text FROM pg_catalog.pg_locks l \
      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) l.objid \
@@ -43,24 +46,24 @@ const HOLDER_SQL: &str = "/* pgsluice: who has the turn */ \
        WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
      AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND l.objid OPERATOR(pg_catalog.=) ANY (ARRAY(wanted))";
 
-/// How a lane is had.
+/// How a lane is taken.
 #[derive(Clone, Copy)]
 enum LaneHold {
-    /// By the session.
+    /// The session holds the lane.
     Session,
-    /// By the transaction, all or none: an error takes back what there is.
+    /// The transaction holds the lanes, all or none: an error releases those that were taken.
     Transaction,
-    /// For a moment: it is free.
+    /// The lane is taken and given back at once, which shows that it is free.
     Moment,
 }
 
-/// A row for each lane: its oid, and whether it is had now.
-fn turn_sql(had: LaneHold) -> String {
-    // The second key takes signed numbers: the lane of an oid is that of its 32 bits.
+/// Returns the query that tries the lanes. It gives a row for each lane: the oid, and whether the lane was taken.
+fn turn_sql(hold: LaneHold) -> String {
+    // The second key is a signed number: the 32 bits of the oid.
     let lane = format!(
         "({LANE_CLASS}, (w.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4)"
     );
-    let taken = match had {
+    let taken = match hold {
         LaneHold::Session => format!("pg_catalog.pg_try_advisory_lock{lane}"),
         LaneHold::Transaction => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
         LaneHold::Moment => format!(
@@ -69,7 +72,7 @@ fn turn_sql(had: LaneHold) -> String {
     };
     let tries =
         format!("SELECT w.oid::pg_catalog.int8::pg_catalog.text AS oid, {taken} AS taken FROM (\n{WANTED_SQL}\n) AS w");
-    if !matches!(had, LaneHold::Transaction) {
+    if !matches!(hold, LaneHold::Transaction) {
         return format!("/* pgsluice: a schema change's turn */ {tries}");
     }
     format!(
@@ -82,26 +85,27 @@ fn turn_sql(had: LaneHold) -> String {
 /// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
 
-/// Whoever waits naps for a tenth of what it has waited, from this to [`LONGEST_NAP`]: the one ahead may take an hour, and each look costs
-/// the server.
+/// The shortest nap. A nap takes a tenth of the time waited so far, from this to [`LONGEST_NAP`]: the session ahead may take an hour, and
+/// each look costs the server.
 const SHORTEST_NAP: Duration = Duration::from_millis(10);
 
-/// The lanes of more relations than this are taken phase by phase: each is an entry in the server's table of locks.
+/// The most relations whose lanes a turn holds. Lanes of more relations are taken phase by phase, because each lane is an entry in the
+/// server's lock table.
 pub const MOST: usize = 64;
 
-/// What one look at the lanes brought.
+/// The result of one look at the lanes.
 enum LanesOutcome {
     Taken(Vec<u32>),
-    /// None is.
+    /// At least one lane is taken by another session, so this session took none.
     Busy,
-    /// The server does not say.
+    /// The question failed.
     Unknown,
 }
 
-/// One try for the lanes of these relations. What is not there, is temporary, or is the system's own has none.
+/// Tries once to take the lanes of these relations. A relation that does not exist, is temporary or belongs to the system has no lane.
 ///
 /// # Errors
-/// It is cancelled, or the backend is gone.
+/// The statement was cancelled, or the backend is lost.
 pub async fn try_turn(context: &mut Context<'_>, names: &[RelationName], oids: &[u32]) -> Result<Turn, RunError> {
     let in_transaction = context.in_transaction();
     Ok(match look_at_lanes(context, names, oids).await? {
@@ -111,10 +115,11 @@ pub async fn try_turn(context: &mut Context<'_>, names: &[RelationName], oids: &
     })
 }
 
-/// Waits for the lanes, for as long as the session's own timeouts allow; `patience`: no longer than that, and then on without.
+/// Waits for the lanes for as long as the session's own timeouts allow. With `patience` it waits no longer than that, and returns a turn
+/// without lanes.
 ///
 /// # Errors
-/// It has waited too long, it is cancelled, or the backend is gone.
+/// The wait reached its limit or was cancelled, or the backend is lost.
 pub async fn wait_for_turn(
     context: &mut Context<'_>,
     names: &[RelationName],
@@ -123,7 +128,7 @@ pub async fn wait_for_turn(
 ) -> Result<Turn, RunError> {
     let begun = Instant::now();
     let in_transaction = context.in_transaction();
-    let (mut told, mut holder) = (None::<Instant>, None);
+    let (mut notified, mut holder) = (None::<Instant>, None);
     let mut by_strangers = 0;
     let mut look = look_at_lanes(context, names, oids).await?;
     loop {
@@ -136,22 +141,22 @@ pub async fn wait_for_turn(
         if patience.is_some_and(|patience| waited >= patience) {
             return awake(context, Turn::unknown(in_transaction)).await;
         }
-        let due = told.map_or(waited >= FIRST_NOTICE, |at| at.elapsed() >= context.config().ddl.progress_interval);
+        let due = notified.map_or(waited >= FIRST_NOTICE, |at| at.elapsed() >= context.config().ddl.progress_interval);
         if due || holder.is_none() {
             context.finish_nap().await?;
             let found = holder_of(context, names, oids).await?;
             by_strangers = if found.is_none() { by_strangers + 1 } else { 0 };
             holder = found.or(holder);
         }
-        // Whoever has it was asked twice, as it may have been given back, or taken, between the two questions.
+        // The holder was asked for twice, because the lane may have been given back or taken between the two questions.
         if holder.is_none() && by_strangers > 1 {
             tracing::warn!(
-                "the lane of a relation is held by a session whose role may not change it: going on without"
+                "a session whose role may not change a relation holds the lane of that relation: going on without the lane"
             );
             return Ok(Turn::of_strangers(in_transaction));
         }
         if due {
-            told = Some(Instant::now());
+            notified = Some(Instant::now());
             tell_turn(context, names, holder);
         }
         if let Some(report) = turn_timed_out(context, waited, names, holder) {
@@ -172,21 +177,23 @@ pub async fn wait_for_turn(
     }
 }
 
-/// The end of the last nap, where a cancel may have struck: then nothing is kept.
+/// Waits for the end of the last nap. If a cancel ended the nap, the lanes are given back.
 async fn awake(context: &mut Context<'_>, mut turn: Turn) -> Result<Turn, RunError> {
-    let struck = context.channel_mut().finish_nap().await?;
-    if struck.is_some() {
+    let nap_error = context.channel_mut().finish_nap().await?;
+    if nap_error.is_some() {
         end_turn(context, &mut turn).await?;
     }
-    context.cancelled_by(struck).map(|()| turn)
+    context.cancelled_by(nap_error).map(|()| turn)
 }
 
+/// Waits for the end of the last nap, then gives the lanes back.
 async fn give_awake(context: &mut Context<'_>, lanes: Vec<u32>) -> Result<(), RunError> {
     context.channel_mut().finish_nap().await?;
     context.release_lanes(lanes).await
 }
 
-/// One look, and a nap. Outside a transaction the backend is never idle meanwhile, so that a cancel from anywhere ends one of the naps.
+/// Looks once and naps. Outside a transaction block the backend is never idle in between, so that a cancel from anywhere ends one of the
+/// naps.
 async fn look_and_nap(
     context: &mut Context<'_>,
     names: &[RelationName],
@@ -202,34 +209,34 @@ async fn look_and_nap(
     let wanted = wanted.each_ref().map(String::as_str);
     let mut batch = Batch::new();
     batch.statement("BEGIN", &[]);
-    // With the transaction's locks no other session has the session's.
+    // While this transaction holds the locks, no other session can take the session's locks between the two statements.
     batch.statement(&turn_sql(LaneHold::Transaction), &wanted);
     batch.statement(&turn_sql(LaneHold::Session), &wanted);
     batch.statement("COMMIT", &[]);
-    let (answer, struck) = context.channel_mut().ask_then_roll_back_and_nap(batch, nap).await?;
+    let (answer, nap_error) = context.channel_mut().ask_then_roll_back_and_nap(batch, nap).await?;
     let taken: BTreeSet<u32> = answer.rows.iter().filter_map(|row| lane(row)).map(|(oid, _)| oid).collect();
     let look = match answer.error {
         None => LanesOutcome::Taken(taken.into_iter().collect()),
         Some(error) if error.sqlstate() == sqlstate::DIVISION_BY_ZERO => LanesOutcome::Busy,
-        // A cancel that meant the nap.
+        // The cancel was meant for the nap.
         Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => {
             context.channel_mut().finish_nap().await?;
-            // It may have had some of them already: of the others giving back does nothing.
+            // The session may have taken some of the lanes. Giving back the others does nothing.
             context.release_lanes(taken.into_iter().collect()).await?;
             return Err(context.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone));
         }
         Some(_) => LanesOutcome::Unknown,
     };
-    if struck.is_some() {
+    if nap_error.is_some() {
         if let LanesOutcome::Taken(lanes) = look {
             give_awake(context, lanes).await?;
         }
-        return Err(context.cancelled_by(struck).err().unwrap_or(RunError::ClientGone));
+        return Err(context.cancelled_by(nap_error).err().unwrap_or(RunError::ClientGone));
     }
     Ok(look)
 }
 
-/// All of them, or none.
+/// Tries the lanes once: takes all of them, or none.
 async fn look_at_lanes(
     context: &mut Context<'_>,
     names: &[RelationName],
@@ -241,42 +248,42 @@ async fn look_at_lanes(
     if inside {
         batch.statement("SAVEPOINT pgsluice", &[]);
     }
-    let had = if inside { LaneHold::Moment } else { LaneHold::Session };
-    batch.statement(&turn_sql(had), &wanted.each_ref().map(String::as_str));
+    let hold = if inside { LaneHold::Moment } else { LaneHold::Session };
+    batch.statement(&turn_sql(hold), &wanted.each_ref().map(String::as_str));
     if inside {
         batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
     }
     let answer = context.channel_mut().ask(batch, None).await?;
     let lanes: Vec<(u32, bool)> = answer.rows.iter().filter_map(|row| lane(row)).collect();
-    let had: Vec<u32> = lanes.iter().filter(|(_, taken)| *taken).map(|(oid, _)| *oid).collect();
+    let taken: Vec<u32> = lanes.iter().filter(|(_, taken)| *taken).map(|(oid, _)| *oid).collect();
     let Some(error) = answer.error else {
-        let all = had.len() == lanes.len();
+        let all = taken.len() == lanes.len();
         if inside {
             return Ok(if all { LanesOutcome::Taken(Vec::new()) } else { LanesOutcome::Busy });
         }
         if all {
-            return Ok(LanesOutcome::Taken(had));
+            return Ok(LanesOutcome::Taken(taken));
         }
-        context.release_lanes(had).await?;
+        context.release_lanes(taken).await?;
         return Ok(LanesOutcome::Busy);
     };
     if inside {
         context.rollback_attempt().await?;
     } else {
-        context.release_lanes(had).await?;
+        context.release_lanes(taken).await?;
     }
     if error.sqlstate() == sqlstate::QUERY_CANCELED || context.channel().client_gone() {
         let stop = context.cancelled_by(Some(error)).err().unwrap_or(RunError::ClientGone);
         return Err(context.give_up_block(stop).await);
     }
-    tracing::debug!(sqlstate = error.sqlstate(), "the lanes of a schema change could not be asked for");
+    tracing::debug!(sqlstate = error.sqlstate(), "cannot ask for the lanes of a schema change");
     Ok(LanesOutcome::Unknown)
 }
 
-/// Takes the lanes of what a plan locks besides, if it can have them all at once; else it gives all of them back.
+/// Takes the lanes of further relations that a plan locks, if all of them are free. Otherwise it gives all lanes of the turn back.
 ///
 /// # Errors
-/// It is cancelled, or the backend is gone.
+/// The statement was cancelled, or the backend is lost.
 pub async fn extend_turn(context: &mut Context<'_>, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), RunError> {
     let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
     if more.is_empty() || turn.is_in_transaction() || !turn.is_free() {
@@ -295,14 +302,15 @@ pub async fn extend_turn(context: &mut Context<'_>, turn: &mut Turn, wanted: &BT
     Ok(())
 }
 
-/// Gives the lanes back.
+/// Gives the lanes of the turn back.
 ///
 /// # Errors
-/// The backend is gone.
+/// The backend is lost.
 pub async fn end_turn(context: &mut Context<'_>, turn: &mut Turn) -> Result<(), RunError> {
     context.release_lanes(turn.take_lanes()).await
 }
 
+/// Returns the pid of a session that holds one of the lanes.
 async fn holder_of(context: &mut Context<'_>, names: &[RelationName], oids: &[u32]) -> Result<Option<i32>, RunError> {
     let wanted = wanted(names, oids);
     let mut batch = Batch::new();
@@ -321,12 +329,13 @@ async fn holder_of(context: &mut Context<'_>, names: &[RelationName], oids: &[u3
     Ok(answer.value().and_then(|pid| pid.parse().ok()))
 }
 
+/// Tells the client which session has its turn before this statement.
 fn tell_turn(context: &mut Context<'_>, names: &[RelationName], holder: Option<i32>) {
     let message = format!("waiting for {}", ahead(names, holder));
     tracing::info!("{message}");
     if context.config().ddl.notices {
         let mut report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message)
-            .detail("Another schema change of the same relation is under way. What this statement has to do is decided when that is over.");
+            .detail("Another schema change of the same relation is under way. This statement is planned when that schema change is over.");
         if let Some(pid) = holder {
             report = report.hint(format!(
                 "Nobody else waits meanwhile. To end the wait: cancel this statement, or SELECT pg_terminate_backend({pid})."
@@ -336,7 +345,7 @@ fn tell_turn(context: &mut Context<'_>, names: &[RelationName], holder: Option<i
     }
 }
 
-/// What the server would have said of a wait for the lock that the one ahead has.
+/// Returns the error that the server would have raised for a wait for the lock of the session ahead, if a timeout is over.
 fn turn_timed_out(
     context: &Context<'_>,
     waited: Duration,
@@ -356,29 +365,32 @@ fn turn_timed_out(
     }
     (waited >= turn_limit(context)).then(|| {
         let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
-        report.detail(detail()).hint("Try again when it is over, or raise turn_limit in [locks] of proxy.toml.")
+        report
+            .detail(detail())
+            .hint("Try again when that schema change is over, or raise turn_limit in [locks] of proxy.toml.")
     })
 }
 
-/// In a transaction that makes others wait itself, as every wait.
+/// Returns the longest wait for a turn. In a transaction block that blocks other sessions it is the limit of every wait.
 fn turn_limit(context: &Context<'_>) -> Duration {
     let holds = context.facts().session.strongest_lock.is_some_and(|mode| mode.blocks_application());
     if context.in_transaction() && holds { context.wait_limit() } else { context.config().locks.turn_limit }
 }
 
-/// The parameters of [`WANTED_SQL`].
+/// Returns the parameters of [`WANTED_SQL`].
 fn wanted(names: &[RelationName], oids: &[u32]) -> [String; 2] {
     let names: Vec<String> = names.iter().map(RelationName::quoted).collect();
     let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
     [names, oids].map(|words| array(words.iter().map(|word| Some(word.as_str()))))
 }
 
-/// A row of [`turn_sql`].
+/// Reads a row of [`turn_sql`].
 fn lane(row: &[Option<String>]) -> Option<(u32, bool)> {
     let [oid, taken] = row else { return None };
     Some((oid.as_deref()?.parse().ok()?, taken.as_deref()? == "t"))
 }
 
+/// Returns the schema change ahead in words.
 fn ahead(names: &[RelationName], holder: Option<i32>) -> String {
     let names: Vec<String> = names.iter().take(3).map(ToString::to_string).collect();
     let of = if names.is_empty() { String::new() } else { format!(" of {}", names.join(", ")) };
@@ -388,7 +400,7 @@ fn ahead(names: &[RelationName], holder: Option<i32>) -> String {
     }
 }
 
-/// For `pg_stat_activity`.
+/// Returns the comment of a nap, for `pg_stat_activity`.
 fn behind(names: &[RelationName], holder: Option<i32>) -> String {
     let behind = holder.map(|pid| format!(", behind the DDL of pid {pid}")).unwrap_or_default();
     format!("waiting for {}{behind}", ahead(names, None))

@@ -1,22 +1,24 @@
-//! Times: settings of a transaction, naps, and the chance that keeps several proxies out of step.
+//! Times: timeouts of a transaction, limits of naps, and the random share that keeps the polls of several proxies apart.
 //!
-//! Pure, but for the thread's generator of random numbers.
+//! The functions are pure, except that `jitter` uses the thread's random number generator.
 
 use std::time::Duration;
 
-/// The longest nap of who is not first: a lane that becomes free is taken after half of it, and a build waits for as long in vain.
+/// The longest nap of a session that waits behind another one. On average such a session takes a free lane after half of this time, and a
+/// concurrent build waits for the nap's snapshot for up to this time.
 pub(super) const LONGEST_NAP: Duration = Duration::from_millis(250);
 
+/// Returns the statement that sets a timeout for the current transaction, in milliseconds.
 pub(super) fn set_local(setting: &str, time: Duration) -> String {
     format!("SET LOCAL {setting} = {}", time.as_millis())
 }
 
-/// From 0 up to 1, to keep polls apart. The thread's own generator, no shared state.
+/// Returns a random number from 0 up to 1, which keeps polls apart. The generator is the thread's own, without shared state.
 pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
-    // The upper 53 bits, as a fraction.
+    // The number is the upper 53 bits, as a fraction.
     (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// How long the locks are asked for that undoing takes.
+/// How long an undo tries to get its locks.
 pub(super) const UNDO_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,12 +1,12 @@
-//! Between two phases nothing is locked: anybody may rename a table then, put another in its place, or drop what the plan has
-//! made and make something of that name.
+//! The checks that a plan's relations, and the objects that it has made, are still the same. Between two phases nothing is locked: another
+//! session may rename a table, put another table in its place, or drop an object of the plan and make another one of that name.
 //!
-//! It promises: no phase behind the first works on anything but the relations that the plan is about, nor on another column than
-//! the plan's; what is undone is what the plan made, by whatever name its table goes meanwhile. What is told by oid
-//! (`catalog/identity.rs`) is looked at when the locks are held, so that it stays so.
+//! This file owns no state. It keeps true that a later phase works only on the relations and columns of the plan, and that an undo works
+//! only on objects that the plan has made, whatever the name of their table is now. Identities (`catalog/identity.rs`) are checked while
+//! the locks are held, so that they cannot change afterwards.
 //!
-//! Not held: that no long phase, which locks by itself, begins on another table in the moment behind the look. What it builds
-//! or validates there is taken back, or was said of that table already.
+//! One case is not covered: a long phase takes its locks itself, so that it may begin on another table in the moment after the check. An
+//! index that it builds there is dropped again. A constraint that it validates there was already a constraint of that table.
 
 use crate::catalog::identity::{self, IDENTITY_SQL};
 use crate::execute::context::Context;
@@ -18,10 +18,10 @@ use crate::plan::{CreatedObject, LockNeed, ObjectKind, Phase, PhaseKind, Step};
 use crate::report::Report;
 use std::borrow::Cow;
 
-/// What the client hears; it may try again.
+/// The error that the client gets. The client may try again.
 const CHANGED: &str = "the table has been renamed, replaced or changed meanwhile";
 
-/// The phase, with a step ahead that holds it to what the plan is about.
+/// Returns the phase with an assertion as its first step: its relations and columns must be those of the plan.
 pub(super) fn guarded<'p>(context: &Context<'_>, state: &RunState, phase: &'p Phase) -> Cow<'p, Phase> {
     let held = phase.in_transaction && matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded);
     match condition(context, state, &phase.locks).filter(|_| held) {
@@ -34,7 +34,7 @@ pub(super) fn guarded<'p>(context: &Context<'_>, state: &RunState, phase: &'p Ph
     }
 }
 
-/// The same for a phase that locks by itself: asked before it.
+/// Asks, before a phase that takes its locks itself, whether its relations and columns are those of the plan.
 pub(super) async fn look_before(context: &mut Context<'_>, state: &RunState, phase: &Phase) -> Result<(), RunError> {
     let Some(condition) = condition(context, state, &phase.locks) else { return Ok(()) };
     let answer = context.channel_mut().ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
@@ -47,11 +47,13 @@ pub(super) async fn look_before(context: &mut Context<'_>, state: &RunState, pha
     }
 }
 
-/// That all relations have their names, and the columns that the plan has made theirs. `None`: nobody could know.
+/// Returns the condition that all relations, and all columns that the plan has made, still have their names. `None` means that there is
+/// nothing to check.
 fn condition(context: &Context<'_>, state: &RunState, locks: &[LockNeed]) -> Option<String> {
     let locks = locks.iter().filter(|lock| state.notes_created() && lock.oid != 0);
     let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
-    // A statement that runs as it was written says no more than its author did.
+    // A statement that runs as it was written names a relation as its author did, perhaps without a schema. That name must find the
+    // relation.
     let written = context.facts().relations.iter().filter(|asked| asked.name.schema.is_none());
     for (name, found) in written.filter_map(|asked| Some((&asked.name, asked.found.as_ref()?))) {
         let locked = locks.clone().any(|lock| lock.oid == found.id.oid);
@@ -68,11 +70,11 @@ fn condition(context: &Context<'_>, state: &RunState, locks: &[LockNeed]) -> Opt
     (!all.is_empty()).then(|| all.join(" AND "))
 }
 
-/// What undoes a phase, as far as there still is what it made, by the names of now.
+/// Returns the phase that undoes another, reduced to the objects that still exist, with their current names.
 pub(super) async fn as_it_is_now(context: &mut Context<'_>, state: &RunState, undo: &Phase) -> Result<Phase, RunError> {
     let about = |step: &Step| step.about.clone();
     let is_partition = |thing: CreatedObject| thing.kind == ObjectKind::Partition;
-    // A partition's place is another matter: that it is still free the server says.
+    // A partition has no such check: the server refuses to attach it if its place is taken.
     if !state.notes_created() || undo.steps.iter().filter_map(about).any(is_partition) {
         return Ok(undo.clone());
     }
@@ -110,7 +112,7 @@ pub(super) async fn as_it_is_now(context: &mut Context<'_>, state: &RunState, un
     Ok(now)
 }
 
-/// The locks on relations that are still there, by their names of now, each with its name in the plan.
+/// Returns the locks on relations that still exist, with their current names, each beside its name in the plan.
 async fn called_now(context: &mut Context<'_>, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, RunError> {
     let oids: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
     let names = context.names_now(&oids).await?;
@@ -119,7 +121,7 @@ async fn called_now(context: &mut Context<'_>, locks: &[LockNeed]) -> Result<Vec
     Ok(locks.iter().filter_map(now).collect())
 }
 
-/// For each step what its thing's name tells now: an oid, a column's number.
+/// Returns for each step the oid or column number that the name of its object has now.
 async fn there_now(context: &mut Context<'_>, steps: &[Step]) -> Result<Vec<Option<u32>>, RunError> {
     let things: Vec<_> = steps.iter().map(|step| step.about.as_ref().and_then(known)).collect();
     let parameters = identity::parameters(things.iter().flatten().copied());

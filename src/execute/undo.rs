@@ -1,7 +1,8 @@
-//! Undoing a phase: by a phase of its own, or by dropping the index that it built.
+//! The undo of a phase: another phase undoes it, or the index that it built is dropped.
 //!
-//! It keeps true that neither a cancel nor a client that left ends an undo; that only what the plan has made is undone; and that what cannot be
-//! undone now is named to the client, with the statements that do it.
+//! This file owns the choice of what to run and how long to try. It keeps true that neither a cancel nor the end of the client stops the
+//! undo of a failed statement; that only objects that the plan has made are undone; and that the client is told of a phase that cannot be
+//! undone, with the statements that undo it.
 
 use crate::catalog::identity;
 use crate::execute::attempt::{self, unnamed};
@@ -17,17 +18,17 @@ use crate::plan::{Phase, PhaseKind, Undo};
 use crate::report::Report;
 use std::time::{Duration, Instant};
 
-/// Who undoes a phase, and so what ends the undo.
+/// The statement that undoes a phase. It decides what stops the undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undoer {
-    /// The statement that failed. Neither a cancel nor a client that left ends its undo.
+    /// The statement that failed. Neither a cancel nor the end of the client stops its undo.
     Author,
-    /// A later statement of the same role, whose client waits meanwhile.
+    /// A later statement of the same role. Its client waits for the undo.
     Another,
 }
 
 impl Undoer {
-    /// How long the locks are asked for.
+    /// Returns how long the undo tries to get its locks.
     fn patience(self) -> Duration {
         match self {
             Self::Author => UNDO_PATIENCE,
@@ -35,16 +36,16 @@ impl Undoer {
         }
     }
 
-    /// For `pg_stat_activity`.
+    /// Returns the comment of a nap, for `pg_stat_activity`.
     fn waits_for(self) -> &'static str {
         match self {
             Self::Author => "waiting to finish or undo",
-            Self::Another => "waiting to undo what a lost session has left",
+            Self::Another => "waiting to undo the schema change of a lost session",
         }
     }
 
-    /// What an error of a try means. What has failed at its author's hand is left to people; another statement leaves it to a later one,
-    /// unless the schema or the rows have become something else meanwhile: then it would fail again and again.
+    /// What an error of a try means. The author gives up after any error but a cancel, and leaves the rest to people. A later statement leaves
+    /// the undo to the next one, unless the error says that the schema or the rows have changed, so that it would come again.
     fn judge(self, stop: RunError) -> Failure {
         match (self, stop) {
             // A cancel.
@@ -81,7 +82,10 @@ enum Failure {
     Ends(RunError),
 }
 
-/// Undoes by a phase of its own what was done. It gives up when the locks are not to be had for long.
+/// Runs the phase that undoes another one. It gives up if the locks are not available within the undoer's patience. The author tries again
+/// after a cancel. It tries without LOCK TABLE if the table cannot be locked by name, because another session may have dropped or renamed
+/// it; the statements themselves then raise the error. It tries without a hold budget if the undo takes too long, because the objects would
+/// stay otherwise.
 pub(super) async fn by_phase(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -106,7 +110,6 @@ pub(super) async fn by_phase(
         phase.kind = kind;
         let reason = match attempt::once(context, state, &phase, AttemptMode::Poll, &mut Reply::default()).await? {
             AttemptOutcome::Done => return Ok(UndoOutcome::Undone),
-            // Somebody has dropped or renamed the table: the statement itself will say so.
             AttemptOutcome::Unlockable if by_name && undoer == Undoer::Author => {
                 by_name = false;
                 continue;
@@ -114,7 +117,6 @@ pub(super) async fn by_phase(
             AttemptOutcome::Unlockable if undoer == Undoer::Another => {
                 return Ok(UndoOutcome::NotNow("its table cannot be locked".to_owned()));
             }
-            // It takes as long as it takes: what is left would stay.
             AttemptOutcome::Slow if undoer == Undoer::Author => {
                 kind = PhaseKind::Guarded;
                 continue;
@@ -123,7 +125,7 @@ pub(super) async fn by_phase(
                 kind = PhaseKind::Guarded;
                 "it took longer than hold_budget".to_owned()
             }
-            AttemptOutcome::Locked | AttemptOutcome::Unlockable => "its locks were not to be had".to_owned(),
+            AttemptOutcome::Locked | AttemptOutcome::Unlockable => "its locks were not available".to_owned(),
             AttemptOutcome::Failed(stop) => match undoer.judge(stop) {
                 Failure::Again(reason) => reason,
                 Failure::Later(reason) => return Ok(UndoOutcome::NotNow(reason)),
@@ -147,7 +149,7 @@ pub(super) async fn by_phase(
     }
 }
 
-/// The same, where nobody else will try it later.
+/// Runs a phase that undoes or finishes another one. Nobody tries it later, so that a WARNING reports it if it cannot run now.
 pub(super) async fn by_phase_or_warn(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -160,7 +162,7 @@ pub(super) async fn by_phase_or_warn(
     Ok(())
 }
 
-/// The same of a phase that was done.
+/// Sends the WARNING that a phase that was done cannot be undone.
 pub(super) fn warn_not_undone(context: &mut Context<'_>, state: &RunState, phase: &Phase, reason: &str) {
     if let Some(Undo::Run(undo)) = &phase.undo {
         let undo = state.with_names(undo).into_owned();
@@ -168,15 +170,16 @@ pub(super) fn warn_not_undone(context: &mut Context<'_>, state: &RunState, phase
     }
 }
 
+/// Sends the WARNING that the statements of this phase could not run, with the statements as the HINT.
 pub(super) fn warn_left(context: &mut Context<'_>, state: &RunState, phase: &Phase, reason: &str) {
     let remedy = state.remedy(phase);
-    tracing::warn!(reason, remedy, "what a schema change had begun could not be finished or brought back");
-    let message = format!("what this statement had begun could not be finished or brought back: {reason}");
-    let report = Report::warning(sqlstate::WARNING, message).hint(format!("Do it by hand: {remedy}"));
+    tracing::warn!(reason, remedy, "could not finish or undo a phase of a schema change");
+    let message = format!("could not finish or undo a phase of this statement: {reason}");
+    let report = Report::warning(sqlstate::WARNING, message).hint(format!("Run by hand: {remedy}"));
     context.notify(&report);
 }
 
-/// Brings back what a phase left. What cannot be brought back now is named in a WARNING, with the remedy.
+/// Undoes a phase. A WARNING reports an object that cannot be undone, with the remedy.
 pub(super) async fn undo_phase(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -192,7 +195,7 @@ pub(super) async fn undo_phase(
     Ok(UndoOutcome::Undone)
 }
 
-/// The indexes that are to be dropped.
+/// Returns the indexes that the undo of a phase drops.
 pub(super) async fn leftover_indexes(
     context: &mut Context<'_>,
     state: &RunState,
@@ -214,7 +217,7 @@ pub(super) async fn leftover_indexes(
     }
 }
 
-/// The index, if an interrupted drop left it invalid.
+/// Returns the index if an interrupted drop has left it invalid.
 async fn half_dropped(
     context: &mut Context<'_>,
     index: &RelationName,
@@ -236,13 +239,13 @@ async fn half_dropped(
                 sqlstate::SUCCESSFUL_COMPLETION,
                 format!("index {index} is invalid already: finishing its drop"),
             )
-            .detail("A concurrent drop that was interrupted cannot be taken back."),
+            .detail("A concurrent drop that was interrupted cannot be undone."),
         );
     }
     Ok(found)
 }
 
-/// The index that a phase has built on a table, by its name of now; one that nobody could tell the oid of, by the plan's.
+/// Returns the index that a phase has built on a table, by its current name. If its oid is not known, the plan's name is used.
 pub(super) async fn built_by(
     context: &mut Context<'_>,
     state: &RunState,

@@ -1,9 +1,8 @@
-//! Waiting in the proxy: naps on the server that say what is waited for, and when to try again.
+//! Waiting in the proxy: naps on the server, each with its reason in a comment, and the choice of the next attempt.
 //!
-//! Every wait has a limit (the policy's deadline, the session's own `lock_timeout` and
-//! `statement_timeout`, the stall budget while the transaction holds a strong lock), a reason that
-//! the client and `pg_stat_activity` see, and three ways to stop it (the client's cancel, the
-//! client's end, `pg_cancel_backend`).
+//! This file owns the loops of a wait; `lock_wait.rs` owns its state. It keeps true that every wait has a limit (`deadline`, the session's
+//! own `lock_timeout` and `statement_timeout`, `in_transaction_wait` while the transaction holds a strong lock), a reason that the client
+//! and `pg_stat_activity` show, and three ways to stop it: a cancel by the client, the end of the client, `pg_cancel_backend`.
 
 use crate::config::Autovacuum;
 use crate::execute::blocked::{self, in_the_way, waiting_for, waiting_for_lock};
@@ -19,10 +18,11 @@ use crate::report::Report;
 use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
 
-/// A nap between two glances is so much of the time that was waited already: two of them are what a lock may be free unnoticed.
+/// A nap between two glances takes this part of the time waited so far: a fortieth. A lock may be free for two such naps before the proxy
+/// notices it.
 const GLANCE_SHARE: u32 = 40;
 
-/// Takes the lanes of a long phase before it starts, so that other DDL on the relation waits in the proxy.
+/// Takes the lanes of a long phase before the phase starts, so that other DDL on the relation waits in the proxy.
 pub(super) async fn take_lanes(context: &mut Context<'_>, phase: &Phase) -> Result<LockWait, RunError> {
     let mut waiting = LockWait::new(phase, context);
     match waiting.wait_for_lanes(context, phase).await {
@@ -36,6 +36,7 @@ pub(super) async fn take_lanes(context: &mut Context<'_>, phase: &Phase) -> Resu
 }
 
 impl LockWait {
+    /// Waits until the phase has its lanes.
     async fn wait_for_lanes(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<(), RunError> {
         self.take_free_lanes(context).await?;
         while self.missing_lane().is_some() {
@@ -58,13 +59,14 @@ impl LockWait {
         context.finish_nap().await
     }
 
-    /// Waits until it is worth trying again.
+    /// Waits until another attempt may succeed, and returns how it gets its locks.
     pub(super) async fn wait(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<AttemptMode, RunError> {
         let next = self.wait_asleep(context, phase).await?;
         context.finish_nap().await?;
         Ok(next)
     }
 
+    /// Waits as [`Self::wait`] does, but leaves the last nap unfinished.
     async fn wait_asleep(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<AttemptMode, RunError> {
         loop {
             let waited = self.waited();
@@ -77,7 +79,7 @@ impl LockWait {
             }
             if self.stands_behind(context, Instant::now()) {
                 self.nap_in_lane(context, phase).await?;
-                // Who was first has just ended, and nobody else may be in the way.
+                // The session ahead has just ended, and there may be no other blocker.
                 match self.missing_lane() {
                     None => return Ok(AttemptMode::Poll),
                     Some(_) => continue,
@@ -96,12 +98,12 @@ impl LockWait {
             let now = Instant::now();
             self.look(view, now);
             self.notice(context, phase, now);
-            // An autovacuum is none: it is cancelled, or finds out by itself and ends.
+            // An autovacuum that waits for this session makes no deadlock: it is cancelled, or it gives up by itself.
             if context.in_transaction() && self.last().blockers.iter().any(|b| b.waits_for_us && !b.autovacuum) {
                 let report = blocked::deadlock(phase, self);
                 return Err(context.give_up_block(RunError::Report(report)).await);
             }
-            // Whose lane it is may be waiting for this very transaction.
+            // The session that holds the lane may be waiting for this transaction.
             let impatient = self.hurts() && waited >= context.config().locks.stall_budget;
             if self.missing_lane().is_some() && !impatient {
                 continue;
@@ -118,7 +120,7 @@ impl LockWait {
         }
     }
 
-    /// Waits until nobody is in the way who has been there for longer than others may be made to wait. With the lanes held.
+    /// Waits until no blocker has been there for longer than the stall budget. The caller holds the lanes.
     pub(super) async fn wait_for_old_transactions(
         &mut self,
         context: &mut Context<'_>,
@@ -147,8 +149,8 @@ impl LockWait {
         Ok(next)
     }
 
-    /// One look at who is in the way, and a try for a lane still missing, after the nap before it and with a nap
-    /// behind it: the backend is busy all the time, and a cancel from anywhere ends one of the naps.
+    /// Looks at the blockers and tries to take a missing lane. The look comes after the previous nap and is followed by another nap, so
+    /// that the backend is always busy and a cancel from anywhere ends one of the naps.
     pub(super) async fn nap_and_look(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<View, RunError> {
         let mut batch = Batch::new();
         let missing = self.missing_lane();
@@ -157,27 +159,27 @@ impl LockWait {
         }
         let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, self.lanes());
         context.channel().put_question(&mut batch, lanes::view_sql(), &[&oids, &modes, &lanes, &alone]);
-        // A look is fresh when the nap before it ends, and acted on when the nap behind it does: half a poll each.
+        // The look is made when the previous nap ends and is acted on when the next nap ends. Each nap takes half a poll interval.
         let nap = context.spread(context.config().locks.poll) / 2;
         let nap = lanes::nap_sql(nap, &context.channel().words(&waiting_for(phase, self.last())));
-        let (answer, struck) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
-        // Behind a nap that was struck the lane is tried all the same.
+        let (answer, nap_error) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
+        // The lane is tried even if a cancel ended the previous nap.
         if missing.is_some() && answer.value() == Some("t") {
             self.lane_taken();
         }
-        context.cancelled_by(struck)?;
+        context.cancelled_by(nap_error)?;
         let answer = match answer.ok() {
             Ok(answer) => answer,
             Err(error) => return context.cancelled_by(Some(error)).map(|()| View::default()),
         };
         let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
         Ok(serde_json::from_str(&context.channel().text(&json)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read who blocks a statement");
+            tracing::warn!(%error, "cannot read which sessions block a statement");
             View::default()
         }))
     }
 
-    /// The same, but whether this one is still in the way is all that is asked.
+    /// Naps and asks only whether this blocker is still there. Returns true if it is.
     async fn nap_and_glance(
         &self,
         context: &mut Context<'_>,
@@ -189,14 +191,14 @@ impl LockWait {
         let half = context.config().locks.poll / 2;
         let nap = if self.hurts() { half } else { (self.waited() / GLANCE_SHARE).min(LONGEST_NAP).max(half) };
         let nap = lanes::nap_sql(context.spread(nap), &context.channel().words(&waiting_for(phase, self.last())));
-        let (answer, struck) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
-        context.cancelled_by(struck)?;
+        let (answer, nap_error) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
+        context.cancelled_by(nap_error)?;
         let held = answer.value() != Some("f");
         context.cancelled_by(answer.error)?;
         Ok(held)
     }
 
-    /// Tells the client what is waited for: soon once, then at the configured pace.
+    /// Tells the client what the statement waits for: once soon, then once per `progress_interval`.
     pub(super) fn notice(&mut self, context: &mut Context<'_>, phase: &Phase, now: Instant) {
         if !self.take_notice(now, context.config().ddl.progress_interval) {
             return;
@@ -214,8 +216,9 @@ impl LockWait {
         }
     }
 
-    /// Only an autovacuum is in the way, and has been for as long as PostgreSQL itself would let it. One that waits for
-    /// our transaction (as its ANALYZE does for a changed row of `pg_class`) cannot go on anyway.
+    /// Handles a wait in which only autovacuums block, for longer than PostgreSQL itself would let them, or which wait for this
+    /// transaction. An autovacuum that waits for this transaction (its ANALYZE waits for a changed row of `pg_class`) cannot go on anyway.
+    /// Returns how to try next, if the autovacuum is to be waited for in the queue.
     async fn autovacuum(&mut self, context: &mut Context<'_>, now: Instant) -> Result<Option<AttemptMode>, RunError> {
         let deadlock_timeout = Duration::from_millis(context.facts().session.deadlock_timeout_ms);
         if !self.is_behind_autovacuum(deadlock_timeout, now) {
@@ -225,7 +228,7 @@ impl LockWait {
             Autovacuum::Cancel if self.last().may_cancel => {
                 let pids: Vec<i32> = self.last().blockers.iter().filter_map(|b| b.pid).collect();
                 for pid in pids {
-                    tracing::info!(pid, "cancelling an autovacuum that is in the way");
+                    tracing::info!(pid, "cancelling an autovacuum that blocks a schema change");
                     context.channel_mut().ask_one(&format!("SELECT pg_catalog.pg_cancel_backend({pid})"), &[]).await?;
                 }
                 self.forget_seen();

@@ -96,13 +96,20 @@ fn what_cannot_be_brought_back_now_is_later() {
     let told: Vec<_> = std::iter::from_fn(|| Some(client.read()).filter(|message| message.tag != b'Z')).collect();
     let error = told.iter().find(|message| message.tag == b'E').unwrap();
     assert_eq!(error.field(b'C').as_deref(), Some("55P03"));
-    assert!(error.field(b'D').unwrap().contains("Rows of it have been locked by others"), "{:?}", error.field(b'D'));
+    assert!(
+        error.field(b'D').unwrap().contains("Other sessions have kept rows of the table locked"),
+        "{:?}",
+        error.field(b'D')
+    );
     let notices: String = told.iter().filter(|message| message.tag == b'N').filter_map(|n| n.field(b'M')).collect();
-    assert!(notices.contains("could not be brought back yet: its locks were not to be had"), "{notices}");
+    assert!(
+        notices.contains("could not undo the earlier phases of this statement yet: its locks were not available"),
+        "{notices}"
+    );
     assert_eq!(stage.column(), "1");
     holder.ok("COMMIT");
     let outcome = client.ok("ALTER TABLE t ALTER COLUMN v SET STATISTICS 50");
-    let undid = "undid what ALTER TABLE had begun before it failed";
+    let undid = "undid the unfinished ALTER TABLE of a statement that failed";
     assert!(outcome.notices.iter().any(|notice| notice.contains(undid)), "{outcome:?}");
     stage.assert_undone("the next schema change");
 }

@@ -184,7 +184,7 @@ fn a_transaction_that_may_not_wait_is_told_why() {
     let error = messages.iter().find(|message| message.tag == b'E').expect("b is held");
     assert_eq!(error.field(b'C').as_deref(), Some("55P03"));
     let detail = error.field(b'D').unwrap_or_default();
-    assert!(detail.contains("in_transaction_wait") && detail.contains("makes others wait"), "{detail}");
+    assert!(detail.contains("in_transaction_wait") && detail.contains("blocks other sessions"), "{detail}");
     stage.running.stop_now();
 }
 

@@ -262,7 +262,10 @@ fn what_is_still_to_be_undone_is_not_told_as_done() {
     first.cancel(port(&stage.proxies[0]));
     let outcome = first.outcome();
     assert_eq!(outcome.error.as_deref(), Some("57014"));
-    assert!(outcome.notices.iter().any(|notice| notice.contains("could not be brought back yet")), "{outcome:?}");
+    assert!(
+        outcome.notices.iter().any(|notice| notice.contains("could not undo the earlier phases of this statement yet")),
+        "{outcome:?}"
+    );
     stage.go();
     let mut second = stage.client(1);
     second.send_query(ADD);

@@ -23,13 +23,13 @@ pub(super) fn what_has_changed_meanwhile_is_not_continued(postgres: &Postgres) {
     // Other settings, another plan.
     let other = proxy(stage.postgres, |config| config.ddl.small_table = 1 << 40);
     std::mem::replace(&mut stage.running, other).stop_now();
-    warned(&stage.client().query(ADD), "would do it otherwise");
+    warned(&stage.client().query(ADD), "would make another plan");
     stage.another_proxy();
     // A table that is none of it has taken the name; and by its new name it is not what the statement names.
     stage.watcher.ok("ALTER TABLE t RENAME TO was_t; CREATE TABLE t (id int, r bigint)");
     let outcome = stage.client().query(ADD);
     assert_eq!((outcome.error.as_deref(), continued(&outcome)), (Some("42701"), false));
-    assert!(!outcome.notices.iter().any(|notice| notice.contains("cannot be continued")), "{outcome:?}");
+    assert!(!outcome.notices.iter().any(|notice| notice.contains("cannot continue this statement")), "{outcome:?}");
     stage.watcher.ok("DROP TABLE t; ALTER TABLE was_t RENAME TO t");
     // Another statement does not care, nor does the same one in a block.
     stage.client().ok("ALTER TABLE t ADD COLUMN more float8 DEFAULT random()");
@@ -54,8 +54,8 @@ pub(super) fn nobody_follows_what_others_may_have_recorded(postgres: &Postgres) 
     assert!(stage.record("t").contains(r#""page":"#));
     stage.another_proxy();
     let outcome = stage.client().query(ADD);
-    let warned = "WARNING 01000 what this statement had begun at ";
-    let why = "is not continued: others than the role that has logged in may have written that down";
+    let warned = "WARNING 01000 not continuing this statement as begun at ";
+    let why = ": a role other than the one that has logged in may have written its record";
     assert!(outcome.notices[0].starts_with(warned) && outcome.notices[0].ends_with(why), "{outcome:?}");
     assert_eq!((outcome.error.as_deref(), outcome.notices.len()), (Some("42701"), 1));
     for becomes in ["SET ROLE owner", "SET SESSION AUTHORIZATION owner"] {

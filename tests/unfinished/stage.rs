@@ -114,7 +114,7 @@ impl<'a> Stage<'a> {
 }
 
 pub(super) fn continued(outcome: &Outcome) -> bool {
-    outcome.notices.iter().any(|notice| notice.contains("continuing what this ALTER TABLE had begun at"))
+    outcome.notices.iter().any(|notice| notice.contains("continuing this ALTER TABLE, begun at"))
 }
 
 /// Not continued: a WARNING says why, and the server's error is what it would be directly.

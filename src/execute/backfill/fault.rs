@@ -1,6 +1,7 @@
-//! A row that cannot be filled: which it is, in the DETAIL of the server's own error.
+//! The row that cannot be filled: the DETAIL of the server's own error names it.
 //!
-//! Invariant: SQLSTATE and message stay the server's; the log sees neither the row nor its key.
+//! This file owns that DETAIL. It keeps true that SQLSTATE and message are the server's, and that the log holds neither the row nor its
+//! key.
 
 use super::filling::BackfillRun;
 use super::short::{BatchOutcome, COVER, open, short};
@@ -10,22 +11,23 @@ use crate::lanes::nap_sql;
 use crate::wire::error_response::ServerError;
 use std::ops::Range;
 
-/// Whether an error may be one row's, so that it is worth finding out which; others would be the same for every row, or
-/// say nothing of rows: a missing privilege, a full disk, a server that stops.
+/// Whether an error may be caused by one row, so that the row is worth finding. Other errors would be the same for every row or are not
+/// about rows: a missing privilege, a full disk, a server that stops.
 pub(super) fn is_of_a_row(sqlstate: &str) -> bool {
     let of_all = ["08", "0A", "25", "26", "28", "40", "42", "53", "55", "57", "58", "XX"];
     // A sequence at its end (2200H) is at its end for every row.
     sqlstate != "2200H" && !of_all.iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// The columns of a table's primary key, quoted where they must be, as a JSON array.
+/// A query for the columns of a table's primary key, quoted where necessary, as a JSON array.
 const KEY_SQL: &str = "SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.quote_ident(a.attname) ORDER BY k.place), '[]')::pg_catalog.text \
      FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k(number, place), \
      pg_catalog.pg_attribute a WHERE i.indisprimary AND i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
      AND a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.number";
 
 impl BackfillRun<'_> {
-    /// The server's error, in the client's terms; with the row's place and key, if a batch of one row met it.
+    /// Returns the server's error in the terms of the client's statement. If a batch of one row met the error, the DETAIL gives the ctid
+    /// and the key of the row.
     pub(super) async fn at_fault(
         &self,
         context: &mut Context<'_>,
@@ -39,8 +41,8 @@ impl BackfillRun<'_> {
         };
         let tid = self.places.tid(batch.start);
         let mut detail = error.field(b'D').map(|detail| format!("{detail}\n")).unwrap_or_default();
-        detail.push_str(&format!("It is the row at ctid {tid} of {}", leaf.name));
-        // To read it would be to plan a query of somebody else's table, which may call code of his.
+        detail.push_str(&format!("The failing row is at ctid {tid} of {}", leaf.name));
+        // The key of another role's table is not read, because planning the query may call code of that role.
         let watched = self.what.watched;
         if !watched && let Some(key) = key_of(context, leaf.oid, &leaf.name.quoted(), &tid).await? {
             detail.push_str(&format!(", {key}"));
@@ -52,7 +54,8 @@ impl BackfillRun<'_> {
     }
 }
 
-/// `key (id)=(17)`, as the server writes keys; none: there is none, or it cannot be read.
+/// Returns the key of a row as the server writes keys, such as `key (id)=(17)`. `None` means that the table has no key, or that the key
+/// cannot be read.
 async fn key_of(context: &mut Context<'_>, oid: u32, name: &str, tid: &str) -> Result<Option<String>, RunError> {
     let Some(json) = said(context, KEY_SQL, &[&oid.to_string()]).await? else { return Ok(None) };
     let columns: Vec<String> = serde_json::from_str(&json).unwrap_or_default();
@@ -69,7 +72,7 @@ async fn key_of(context: &mut Context<'_>, oid: u32, name: &str, tid: &str) -> R
     Ok(values.map(|values| format!("key ({})=({values})", columns.join(", "))))
 }
 
-/// The one text that a question is answered with, in a short transaction.
+/// Asks a question in a short transaction and returns the one text of its answer.
 async fn said(context: &mut Context<'_>, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
     let mut batch = open(context, None, false)?;
     context.channel().put_question(&mut batch, sql, parameters);

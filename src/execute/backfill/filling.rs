@@ -1,6 +1,7 @@
-//! One backfill under way: its tables, how far it is, how large its batches are.
+//! The state of one backfill: its tables, its position, the size of its batches.
 //!
-//! It owns the state of the backfill and asks nobody. It keeps true that what another session had done counts as done, and not as this one's work.
+//! This file owns that state and the SQL of a batch, and asks the server nothing. It keeps true that the work of an earlier session counts
+//! as done, but not in the rate of this session.
 
 use super::notices::ProgressNotices;
 use super::pace::{BatchSize, Progress};
@@ -14,17 +15,18 @@ use crate::plan::{Backfill, Filled, Phase};
 use std::ops::Range;
 use std::time::Duration;
 
-/// How a batch is done.
+/// How a batch treats locked rows, and what it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BatchKind {
+    /// The batch updates all of its rows.
     Plain,
-    /// Without the rows that others have locked.
+    /// The batch leaves out rows that other sessions have locked.
     Skipping,
-    /// It tells how many rows it has updated, and how many of them still want.
+    /// The batch returns how many rows it has updated, and how many of them still need a value.
     Counting,
 }
 
-/// One backfill under way.
+/// The state of one backfill.
 pub(super) struct BackfillRun<'a> {
     pub(super) what: &'a Backfill,
     pub(super) phase: &'a Phase,
@@ -32,19 +34,19 @@ pub(super) struct BackfillRun<'a> {
     pub(super) leaves: Vec<Leaf>,
     pub(super) places: PageLayout,
     pub(super) pace: BatchSize,
-    /// The longest that a batch may take now.
+    /// The longest that a batch may take at present.
     pub(super) longest: Duration,
     pub(super) progress: Progress,
     pub(super) throttle: Throttle,
     pub(super) notices: ProgressNotices,
-    /// The table and the place that the first walk has come to.
+    /// The table and the place that the first walk has reached.
     pub(super) at: Option<(usize, u64)>,
-    /// Rows that still wanted after their update: the default may give NULL.
+    /// The number of rows that still need a value after their update, because the default is NULL for them.
     pub(super) still: u64,
 }
 
 impl BackfillRun<'_> {
-    /// What another session had done is no work of this one's. The pages that are left, of each table.
+    /// Continues from the position that an earlier session has reached. Returns the pages that are left of each table.
     pub(super) fn go_on(&mut self, from: Option<BackfillPosition>) -> Vec<Range<u64>> {
         let progress = &mut self.progress;
         progress.rows = from.map_or(0, |place| place.rows);
@@ -63,7 +65,7 @@ impl BackfillRun<'_> {
         all
     }
 
-    /// The statement of one batch: of rows that want all of its columns.
+    /// Returns the statement of one batch. It updates the rows that need a value in all of these columns.
     pub(super) fn update(&self, leaf: usize, batch: &Range<u64>, how: BatchKind, columns: &[Filled]) -> String {
         let name = self.leaves.get(leaf).map(|leaf| leaf.name.quoted()).unwrap_or_default();
         let each = |words: fn(&Filled) -> String, between: &str| {
@@ -86,17 +88,17 @@ impl BackfillRun<'_> {
         }
     }
 
-    /// For the record: whole pages.
+    /// Returns the position for the record, in whole pages.
     pub(super) fn reached(&self) -> Option<BackfillPosition> {
         let (leaf, place) = self.at?;
         let Leaf { oid: table, file, pages: end, .. } = *self.leaves.get(leaf)?;
         Some(BackfillPosition { table, file, page: place / self.places.lines, end, rows: self.progress.rows })
     }
 
-    /// A batch of this many places is done.
+    /// Counts a batch of this many places as done.
     pub(super) fn done(&mut self, places: u64, answer: &Answer) {
         let counted = |at: usize| answer.rows.first()?.get(at)?.as_deref()?.parse::<u64>().ok();
-        // A record may say anything.
+        // The number of rows may come from a record, which may hold any number.
         let rows = answer.updated + counted(0).unwrap_or_default();
         self.progress.rows = self.progress.rows.saturating_add(rows);
         self.still += counted(1).unwrap_or_default();

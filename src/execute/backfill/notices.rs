@@ -1,6 +1,7 @@
-//! What the client is told of a backfill's progress.
+//! The progress of a backfill that the client sees.
 //!
-//! It owns when the client was told last. It keeps true that the client is told at most once per `progress_interval`, but once soon.
+//! This file owns the time of the last notice. It keeps true that the client gets at most one notice per `progress_interval`, and that the
+//! first notice is due after a second at most.
 
 use super::pace::Progress;
 use super::throttle::Throttle;
@@ -9,25 +10,26 @@ use crate::pg::{RelationName, sqlstate};
 use crate::report::Report;
 use std::time::{Duration, Instant};
 
-/// When the backfill began, and when the client was told last.
+/// When the backfill began, and when the client was notified last.
 #[derive(Debug)]
 pub(super) struct ProgressNotices {
     begun: Instant,
-    told: Instant,
+    notified: Instant,
 }
 
 impl ProgressNotices {
+    /// Returns the notices of a backfill that begins now.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { begun: now, told: now }
+        Self { begun: now, notified: now }
     }
 
-    /// How long the backfill has taken.
+    /// Returns how long the backfill has taken so far.
     pub(super) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Tells the client, if that is due.
+    /// Notifies the client, if a notice is due.
     pub(super) fn tell(
         &mut self,
         context: &mut Context<'_>,
@@ -37,11 +39,11 @@ impl ProgressNotices {
     ) {
         let now = Instant::now();
         let interval = context.config().ddl.progress_interval;
-        let first = self.told == self.begun;
-        if now - self.told < if first { interval.min(Duration::from_secs(1)) } else { interval } {
+        let first = self.notified == self.begun;
+        if now - self.notified < if first { interval.min(Duration::from_secs(1)) } else { interval } {
             return;
         }
-        self.told = now;
+        self.notified = now;
         let words = progress.words(now - self.begun);
         let throttle = throttle.words(&context.config().backfill);
         let message = format!("backfilling {table}: {words}; {throttle}");

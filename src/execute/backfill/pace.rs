@@ -1,49 +1,55 @@
-//! How large the next batch is, and what progress a person is told of. Pure: times come in as arguments.
+//! The size of the next batch, and the progress of a backfill in words. The functions are pure: times are arguments.
 //!
-//! Invariant: a batch is never empty, and never grows by more than a fifth, whatever one of them took.
+//! This file owns the size and the counts. It keeps true that a batch is never empty, and never grows by more than a fifth, whatever the
+//! last batch took.
 //!
-//! One slow batch says little: on a busy machine its backend has been without a core for a while, whatever its size. If each
-//! of them made the next one smaller, a fifth of slow ones would make them all tiny. So it takes two in a row.
+//! One slow batch says little: on a busy machine its backend may have been without a core for a while, whatever its size. If each slow
+//! batch made the next one smaller, one slow batch in five would make all batches tiny. So a batch shrinks only after two slow ones in a
+//! row.
 
 use crate::report::in_words;
 use std::time::Duration;
 
-/// A first batch of so many pages is short on any machine; it grows to a hundred times that in 25 batches.
+/// The pages of the first batch. Such a batch is short on any machine, and the size grows to a hundred times that in 25 batches.
 const FIRST_PAGES: u64 = 8;
+/// Batches grow by a fifth at most.
 const MOST_GROWTH: f64 = 1.2;
-/// Two slow ones may have been slow by chance, too.
+/// Batches shrink to half at most, because two batches may have been slow by chance too.
 const MOST_SHRINK: f64 = 0.5;
 
+/// The size of batches. It follows the time that batches take.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct BatchSize {
-    /// In places, so that it can be a part of a page.
+    /// The size of the next batch in places, so that it can be a part of a page.
     size: f64,
-    /// Places of a page, and of the largest batch.
+    /// The number of places of a page, and of the largest batch.
     page: f64,
     most: f64,
     target: Duration,
-    /// What the last batch took.
+    /// The time that the last batch took.
     pub(super) last: Duration,
-    /// If that was more than the target: the target as a share of it.
+    /// If that time was more than the target: the target as a share of it.
     slow: Option<f64>,
 }
 
 impl BatchSize {
+    /// Returns the size of a first batch. `page` and `most` are the places of a page and of the largest batch, `target` is the time that a
+    /// batch is to take.
     pub(super) fn new(page: u64, most: u64, target: Duration) -> Self {
         let (page, most) = (page as f64, most as f64);
         Self { size: page * FIRST_PAGES as f64, page, most, target, last: Duration::ZERO, slow: None }
     }
 
-    /// Places.
+    /// Returns the size of the next batch in places.
     pub(super) fn size(&self) -> u64 {
         self.size as u64
     }
 
-    /// A batch of this many places is done.
+    /// Adjusts the size to the time that a batch of this many places took.
     pub(super) fn took(&mut self, places: u64, took: Duration) {
         self.last = took;
         let ratio = self.target.as_secs_f64() / took.as_secs_f64().max(1e-6);
-        // Time alone makes no batch smaller than a page: each has a cost of its own, which smaller ones do not save.
+        // Time alone makes no batch smaller than a page, because each batch has a cost of its own that a smaller one does not save.
         let least = self.page.min(self.size);
         let before = self.slow.take();
         let change = if ratio < 1.0 {
@@ -52,62 +58,64 @@ impl BatchSize {
         } else if places as f64 >= self.size.floor() {
             ratio
         } else {
-            // What was the rest of a table says as little as one slow batch.
+            // A batch that was the rest of a table says as little as one slow batch.
             1.0
         };
         self.size = (self.size * change.clamp(MOST_SHRINK, MOST_GROWTH)).clamp(least, self.most);
     }
 
-    /// A batch of this many places was too much: it met a lock, or took too long.
+    /// Halves the size after a batch of this many places that met a lock or took too long.
     pub(super) fn too_much(&mut self, places: u64) {
         self.size = (self.size.min(places as f64) / 2.0).max(1.0);
     }
 
-    /// Whether a batch cannot be smaller.
+    /// Whether a batch cannot become smaller.
     pub(super) fn is_least(&self) -> bool {
         self.size < 2.0
     }
 }
 
-/// How far a backfill is.
+/// The progress of a backfill.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Progress {
     pub(super) rows: u64,
-    /// By the statistics; none: the tables were never analysed.
+    /// The number of rows by the statistics. `None` means that the tables were never analyzed.
     pub(super) of_rows: Option<f64>,
     pub(super) pages: f64,
     pub(super) of_pages: f64,
-    /// Of the rows and pages those that another session had done, in another time.
+    /// The rows and pages that an earlier session has done. They do not count for the rate.
     pub(super) before: (u64, f64),
-    /// All pages are done; what was moved meanwhile is looked for.
+    /// All pages are done, and the sweep looks for rows that were moved.
     pub(super) sweeping: bool,
 }
 
 impl Progress {
+    /// Returns the share of the pages that are done.
     fn share(&self) -> f64 {
         self.share_of(self.pages)
     }
 
+    /// Returns the share of all pages that `pages` are.
     fn share_of(&self, pages: f64) -> f64 {
         if self.of_pages > 0.0 { (pages / self.of_pages).clamp(0.0, 1.0) } else { 1.0 }
     }
 
-    /// As many rows have been updated already as statistics know of: they are too old to be told.
+    /// Returns the number of rows by the statistics, unless more rows have been updated already: then the statistics are too old.
     fn known_rows(&self) -> Option<f64> {
         self.of_rows.filter(|of| *of >= self.rows as f64)
     }
 
-    /// What is left takes so long, if it goes on like this.
+    /// Estimates the time that is left, from the rate so far.
     pub(super) fn left(&self, elapsed: Duration) -> Option<Duration> {
         let share = self.share();
         let before = if self.before.1 > 0.0 { self.share_of(self.before.1) } else { 0.0 };
         let ours = share - before;
         let left = elapsed.as_secs_f64() * (1.0 - share) / ours;
-        // A hundredth is too little to judge by.
+        // A share below a hundredth is too little for an estimate.
         (ours >= 0.01 && left.is_finite()).then(|| Duration::from_secs_f64(left.min(1e9)))
     }
 
-    /// `60 %, 120000 of about 200000 rows, 25400 rows/s, about 3 s left`
+    /// Returns the progress in words, such as `60 %, 120000 of about 200000 rows, 25400 rows/s, about 3 s left`.
     pub(super) fn words(&self, elapsed: Duration) -> String {
         let mut text = format!("{:.0} %, {}", (self.share() * 100.0).floor(), self.rows);
         if let Some(of) = self.known_rows() {
@@ -163,7 +171,7 @@ mod tests {
             pace.took(pace.size(), Duration::from_secs(9));
         }
         assert_eq!(pace.size(), 291);
-        // The rest of a table is no measure.
+        // A batch that was the rest of a table does not change the size.
         pace.took(3, Duration::from_micros(1));
         assert_eq!(pace.size(), 291);
     }
@@ -177,7 +185,7 @@ mod tests {
         pace.took(size, TARGET);
         pace.took(size, TARGET * 9);
         assert_eq!(pace.size(), size);
-        // By what the less slow one of two in a row says.
+        // Of two slow batches in a row, the less slow one decides.
         pace.took(size, TARGET * 5 / 4);
         assert_eq!(pace.size(), size * 4 / 5);
     }
@@ -203,7 +211,7 @@ mod tests {
         }
         assert!(pace.is_least());
         assert_eq!(pace.size(), 1);
-        // And from there it grows again.
+        // From there the size grows again.
         pace.took(1, Duration::from_micros(1));
         pace.took(1, Duration::from_micros(1));
         assert!(pace.size >= 1.4);

@@ -1,46 +1,49 @@
-//! Places in a table, and the conditions that name them. Pure.
+//! Places in a table, and the SQL conditions that select them. The functions are pure.
 //!
-//! A place is a line pointer: pages × lines of a page, counted from 0. So whole pages, parts of a page and single rows
-//! are all ranges of places, and halving one is arithmetic. No condition here makes the server read more than the pages
-//! it names: 14 and later scan ranges of tids; before, every tid that a page could have is asked for.
+//! A place is a line pointer, counted from 0 over all pages: page × lines of a page + line. So whole pages, parts of a page and single rows
+//! are all ranges of places, and halving a range is arithmetic. This file owns that numbering, and how far the walk through a range has
+//! come. It keeps true that a condition makes the server read only the pages that it names: 14 and later scan ranges of tids; for older
+//! versions the condition lists every tid that a page could have.
 
 use std::ops::Range;
 
-/// Of this many bytes are a page's header, and the least that a line pointer and its tuple's header take.
+/// The size of a page header in bytes.
 const PAGE_HEADER: u64 = 24;
+/// The least size of a line pointer with its tuple header, in bytes.
 const LEAST_TUPLE: u64 = 28;
 
-/// How the tables of a server are addressed.
+/// How rows are addressed in the tables of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PageLayout {
-    /// The most line pointers that a page can have.
+    /// The most line pointers of a page.
     pub(super) lines: u64,
-    /// The server scans ranges of tids (14 on).
+    /// The server can scan ranges of tids (from 14 on).
     pub(super) ranges: bool,
 }
 
 impl PageLayout {
+    /// Returns the layout of pages of this size in a server of this version.
     pub(super) fn new(block_size: u64, server_version: i32) -> Self {
         let lines = (block_size.saturating_sub(PAGE_HEADER) / LEAST_TUPLE).max(1);
         Self { lines, ranges: server_version >= 140_000 }
     }
 
-    /// The most pages of one batch: where tids are listed, the list must fit in memory.
+    /// Returns the most places of one batch. Where the condition lists tids, the list must fit in memory.
     pub(super) fn most(self) -> u64 {
         self.lines * if self.ranges { 10_000 } else { 1_000 }
     }
 
-    /// As the server writes it; offsets count from 1.
+    /// Returns the tid of a place as the server writes it. Offsets count from 1.
     pub(super) fn tid(self, place: u64) -> String {
         format!("({},{})", place / self.lines, place % self.lines + 1)
     }
 
-    /// The page's beginning as `(n,0)`, which no row has.
+    /// Returns the tid that bounds a range. The beginning of a page is `(n,0)`, which no row has.
     fn bound(self, place: u64) -> String {
         if place.is_multiple_of(self.lines) { format!("({},0)", place / self.lines) } else { self.tid(place) }
     }
 
-    /// True of the rows of a range.
+    /// Returns a condition that is true for the rows of a range.
     pub(super) fn condition(self, range: &Range<u64>) -> String {
         if self.ranges {
             return format!(
@@ -59,7 +62,7 @@ impl PageLayout {
         )
     }
 
-    /// Pages (in order, each once) as ranges.
+    /// Returns pages as ranges. The pages must be sorted and unique.
     pub(super) fn of_pages(self, pages: &[u64]) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for page in pages {
@@ -73,23 +76,24 @@ impl PageLayout {
     }
 }
 
-/// The way through one range of places: what is done is never looked at again.
+/// The walk through one range of places. It never goes back to a place that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Walk {
     at: u64,
     end: u64,
-    /// A row before this place is at fault: it is looked for by halves.
+    /// A row before this place has caused an error. It is searched for by halving the batch.
     fault: Option<u64>,
-    /// How often the next batch has found a lock taken.
+    /// How many times the next batch has found a lock taken.
     pub(super) locked: u32,
 }
 
 impl Walk {
+    /// Returns a walk at the beginning of a range.
     pub(super) fn new(range: Range<u64>) -> Self {
         Self { at: range.start, end: range.end, fault: None, locked: 0 }
     }
 
-    /// The next batch, if there is one.
+    /// Returns the next batch, if there is one.
     pub(super) fn next(&self, size: u64) -> Option<Range<u64>> {
         let size = match self.fault {
             Some(fault) => (fault.saturating_sub(self.at) / 2).max(1),
@@ -98,27 +102,30 @@ impl Walk {
         (self.at < self.end).then(|| self.at..self.end.min(self.at.saturating_add(size)))
     }
 
+    /// Notes that a batch is done.
     pub(super) fn done(&mut self, batch: &Range<u64>) {
         self.at = batch.end;
         self.locked = 0;
-        // It has gone by itself.
+        // The error is gone if the walk has passed the place.
         self.fault = self.fault.filter(|fault| self.at < *fault);
     }
 
-    /// What is left of it is not to be done: its table is gone.
+    /// Skips the rest of the range, because its table is gone.
     pub(super) fn leave(&mut self) {
         self.at = self.end;
     }
 
+    /// Returns the place that the walk has reached.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
+    /// Whether the walk has reached the end of its range.
     pub(super) fn is_done(&self) -> bool {
         self.at >= self.end
     }
 
-    /// A row of this batch is at fault. False: the batch has no other.
+    /// Notes that a row of this batch has caused an error. Returns false if the batch has one row only.
     pub(super) fn narrow(&mut self, batch: &Range<u64>) -> bool {
         self.fault = Some(batch.end);
         batch.end.saturating_sub(batch.start) > 1
@@ -155,7 +162,7 @@ mod tests {
         assert!(PLACES.of_pages(&[]).is_empty());
     }
 
-    /// Whatever fails when it meets the row at fault leads to that row, in few tries.
+    /// Every batch with the faulty row fails. The search finds that row in few tries.
     #[test]
     fn a_fault_is_narrowed_down_to_its_row() {
         for fault in [0, 1, 290, 4711, 9998, 9999] {

@@ -1,8 +1,8 @@
 //! The short transactions of a backfill, and the naps between them.
 //!
-//! It owns how such a transaction begins, what bounds it, and how it ends. It keeps true: a transaction waits for a row's writer no longer than
-//! its `lock_timeout`, which is less than `deadlock_timeout`; the session's own timeouts hold; the backend is busy all the time, if only with a
-//! nap, so that a cancel from anywhere ends it.
+//! This file owns the beginning, the timeouts and the end of such a transaction. It keeps true that a transaction waits for the writer of a
+//! row no longer than its `lock_timeout`, which is less than `deadlock_timeout`; that the session's own timeouts apply; and that the
+//! backend is always busy, if only with a nap, so that a cancel from anywhere takes effect.
 
 use crate::backend::Answer;
 use crate::execute::context::Context;
@@ -15,22 +15,24 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::time::Duration;
 
-/// A nap behind what has no pause, so that the backend is not idle before the next question comes.
+/// The nap after a transaction that has no pause. It keeps the backend busy until the next question comes.
 pub(super) const COVER: Duration = Duration::from_millis(2);
 
-/// How a short transaction ended, if the backfill goes on.
+/// How a short transaction ended.
 pub(super) enum BatchOutcome {
     Done(Answer),
-    /// A lock was not to be had in time.
+    /// A lock was not available in time.
     Locked,
-    /// It took longer than it may.
+    /// A statement took longer than its timeout.
     TooLong,
+    /// The server raised another error.
     Refused(ServerError),
-    /// The table's name finds another one.
+    /// The name of the table finds another table.
     Moved(ServerError),
 }
 
-/// The beginning of a short transaction. `longest`: for each of its statements; none: as the session allows.
+/// Returns the beginning of a short transaction. `longest` is the timeout of each of its statements; without it the session's own timeout
+/// applies.
 pub(super) fn open(context: &Context<'_>, longest: Option<Duration>, quiet: bool) -> Result<Batch, RunError> {
     let mut batch = Batch::new();
     batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
@@ -38,7 +40,7 @@ pub(super) fn open(context: &Context<'_>, longest: Option<Duration>, quiet: bool
     Ok(batch)
 }
 
-/// What holds in it.
+/// Adds the settings of a short transaction.
 pub(super) fn put_settings(
     context: &Context<'_>,
     batch: &mut Batch,
@@ -53,7 +55,7 @@ pub(super) fn put_settings(
     };
     if let Some(timeout) = timeout {
         batch.statement(&set_local("statement_timeout", timeout), &[]);
-        // There the clock of a statement is set by the first one behind a change of the transaction's state.
+        // Before 11 only the first statement after a change of the transaction's state starts the clock of the timeout.
         if version < 110_000 {
             batch.statement("SAVEPOINT pgsluice", &[]);
         }
@@ -65,22 +67,22 @@ pub(super) fn put_settings(
     Ok(())
 }
 
-/// Runs a short transaction, with a nap right behind it; what fails is taken back.
+/// Runs a short transaction, followed by a nap. A transaction that fails is rolled back.
 pub(super) async fn short(
     context: &mut Context<'_>,
     batch: Batch,
     nap: &str,
     longest: Option<Duration>,
 ) -> Result<BatchOutcome, RunError> {
-    let (answer, struck) = context.channel_mut().ask_then_nap(batch, nap).await?;
+    let (answer, nap_error) = context.channel_mut().ask_then_nap(batch, nap).await?;
     let took = answer.took;
-    // Whatever struck the nap before: no failed transaction is left open.
+    // No failed transaction is left open, even if an error ended the nap before.
     if answer.error.is_some() && context.channel().status() != b'I' {
         let mut rollback = Batch::new();
         rollback.statement("ROLLBACK", &[]);
         nap_behind(context, rollback, COVER, "backfill: after a batch that failed").await?;
     }
-    context.cancelled_by(struck)?;
+    context.cancelled_by(nap_error)?;
     let error = match answer.ok() {
         Ok(answer) => return Ok(BatchOutcome::Done(answer)),
         Err(error) => error,
@@ -101,12 +103,12 @@ pub(super) async fn short(
     }
 }
 
-/// The next question is sent while it lasts, and answered when it is over.
+/// Naps. The next question is sent during the nap and answered after it.
 pub(super) async fn nap(context: &mut Context<'_>, time: Duration, why: &str) -> Result<(), RunError> {
     nap_behind(context, Batch::new(), time, why).await
 }
 
-/// A nap behind what needs no answer.
+/// Naps after statements whose answer is not needed.
 pub(super) async fn nap_behind(
     context: &mut Context<'_>,
     batch: Batch,
@@ -114,11 +116,11 @@ pub(super) async fn nap_behind(
     why: &str,
 ) -> Result<(), RunError> {
     let nap = nap_sql(time, &context.channel().words(why));
-    let (_, struck) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
-    context.cancelled_by(struck)
+    let (_, nap_error) = context.channel_mut().ask_then_nap_always(batch, &nap).await?;
+    context.cancelled_by(nap_error)
 }
 
-/// The longest that a batch waits for a lock: less than after which the server looks for a deadlock.
+/// Returns the longest that a batch waits for a lock. It is less than `deadlock_timeout`, after which the server searches for a deadlock.
 pub(super) fn row_timeout(context: &Context<'_>) -> Duration {
     let session = &context.facts().session;
     let deadlock = Duration::from_millis(session.deadlock_timeout_ms) / 2;
@@ -129,7 +131,8 @@ pub(super) fn row_timeout(context: &Context<'_>) -> Duration {
     timeout.max(Duration::from_millis(1))
 }
 
-/// Of the session's `statement_timeout`, which counts from the statement's begin; none: there is none.
+/// Returns the rest of the session's `statement_timeout`, which counts from the beginning of the statement. `None` means that there is no
+/// timeout.
 pub(super) fn time_left(context: &Context<'_>) -> Result<Option<Duration>, RunError> {
     let limit = match context.facts().session.statement_timeout_ms {
         0 => return Ok(None),
@@ -144,8 +147,8 @@ pub(super) fn time_left(context: &Context<'_>) -> Result<Option<Duration>, RunEr
     }
 }
 
-/// A cancel has the same SQLSTATE as a timeout. Where the words are in another language, the time must tell; the
-/// server's clock has started a little before ours.
+/// Whether an error is a timeout. A cancel has the same SQLSTATE. If the message is in another language, the time that the statement took
+/// must tell. The server's clock has started a little before the proxy's.
 pub(super) fn is_timeout(error: &ServerError, took: Duration, longest: Duration) -> bool {
     let message = error.message();
     message.contains("statement timeout") || (!message.contains("user request") && took >= longest.mul_f64(0.8))

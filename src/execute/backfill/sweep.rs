@@ -1,9 +1,11 @@
-//! What comes behind the last page: rows that were moved meanwhile, and statistics.
+//! The work after the last page: the sweep for rows that were moved, and the statistics.
 //!
-//! A row that the application updates before its batch comes may be moved to a page that is done already, or behind the
-//! last one, or to another partition. So one look over all tables, in one snapshot, brings the pages of rows that still
-//! want; these are filled, until a look brings none: that look is the proof that nothing was forgotten. Nobody makes new
-//! rows that want, unless the application itself writes NULL, or the default may give it: then the sweep ends as well.
+//! If the application updates a row before its batch, the row may move to a page that is done already, behind the last page, or to another
+//! partition. So a look reads all tables in one snapshot and returns the pages with rows that still need a value. These pages are filled,
+//! until a look finds none. That last look proves that no row was forgotten. New rows without a value come only if the application writes
+//! NULL or the default may be NULL. Then the sweep ends as well.
+//!
+//! This file owns the looks and their limits. It keeps true that the sweep ends, whatever the application writes.
 
 use super::filling::{BackfillRun, BatchKind};
 use super::range::Walk;
@@ -23,20 +25,21 @@ use crate::wire::message::Batch;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Rows that one look brings at most: their pages must fit in memory, and be filled before many are moved again.
+/// The most rows that one look returns: their pages must fit in memory, and must be filled before many rows move again.
 const LOOK_ROWS: u64 = 100_000;
 
-/// Looks that brought all there was. Rows that come faster than they are filled are written so by the application.
+/// The most complete looks. If rows without a value still come after so many, the application writes them.
 const MOST_WHOLE_LOOKS: u32 = 10;
 
-/// What a look brought: for each table (its place in the list) the pages with rows that want.
+/// The result of a look: for each table, by its position in the list, the pages with rows that need a value.
 struct SweepFinding {
     pages: Vec<(usize, Vec<u64>)>,
-    /// There are no others.
+    /// The look has found all such rows.
     whole: bool,
 }
 
 impl BackfillRun<'_> {
+    /// Looks for rows that need a value and fills them, until there are none or the rest is the application's own.
     pub(super) async fn sweep(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
         self.progress.sweeping = true;
         let mut whole_looks = 0;
@@ -50,17 +53,17 @@ impl BackfillRun<'_> {
             self.fill_pages(context, state, &found.pages).await?;
             whole_looks += u32::from(found.whole);
             if found.whole && (self.still > 0 || whole_looks >= MOST_WHOLE_LOOKS) {
-                tracing::info!(table = %self.what.table, "rows without a value remain: it is what they were given");
+                tracing::info!(table = %self.what.table, "rows without a value remain: the application or the default gives them NULL");
                 return Ok(());
             }
             if self.still > 0 {
-                // Every row gets its chance once, those of which the look has not told too.
+                // The look may not have returned all rows, so every row is tried once more.
                 return self.all_pages_again(context, state).await;
             }
         }
     }
 
-    /// Those with locked rows come last, and are waited for only when there is nothing else to do.
+    /// Fills these pages. Pages with locked rows come last, and are waited for only when there is nothing else to do.
     async fn fill_pages(
         &mut self,
         context: &mut Context<'_>,
@@ -95,6 +98,7 @@ impl BackfillRun<'_> {
         Ok(())
     }
 
+    /// Walks all pages of all tables once more.
     async fn all_pages_again(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
         let what = self.what;
         let listing = listing(context, what, self.phase, self.waiting).await?;
@@ -109,11 +113,11 @@ impl BackfillRun<'_> {
         Ok(())
     }
 
-    /// Reads all tables, in one snapshot.
+    /// Reads all tables in one snapshot and returns the pages with rows that need a value.
     async fn look(&mut self, context: &mut Context<'_>) -> Result<SweepFinding, RunError> {
         let what = self.what;
         let oids: Vec<String> = self.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
-        // A table that has come meanwhile has no old rows of ours.
+        // A table that was added after the backfill began has no old rows.
         let sql = format!(
             "/* pgsluice: looking for old rows that were moved */ \
              SELECT w.leaf::pg_catalog.int8, w.page, pg_catalog.count(*) FROM (\
@@ -146,14 +150,16 @@ impl BackfillRun<'_> {
         }
     }
 
-    /// Statistics of what was filled. Who keeps it from that (a VACUUM, say) will make them himself.
+    /// Collects statistics of the filled columns. If another session blocks this ANALYZE (a VACUUM, for example), that session collects
+    /// them.
     pub(super) async fn analyze(&self, context: &mut Context<'_>) -> Result<(), RunError> {
         if !context.config().backfill.analyze {
             return Ok(());
         }
         let what = self.what;
         let mut tables: Vec<RelationName> = vec![what.table.clone()];
-        // A partitioned table's takes its partitions along; an inheritance parent's knows of its children only as a whole.
+        // ANALYZE of a partitioned table includes its partitions. ANALYZE of an inheritance parent collects statistics of the whole tree
+        // only, so that the children need their own.
         let root =
             context.facts().relations.iter().filter_map(|asked| asked.found.as_ref()).find(|r| r.id.oid == what.oid);
         if root.is_none_or(|root| root.kind != RelationKind::PartitionedTable) {
@@ -171,7 +177,7 @@ impl BackfillRun<'_> {
     }
 }
 
-/// Outside a transaction, so that the locks of a partitioned table's parts are not held together.
+/// Analyzes one table outside a transaction, so that the locks of partitions are not held together.
 async fn analyze_table(context: &mut Context<'_>, table: &RelationName, analyze: &str) -> Result<(), RunError> {
     let own = Duration::from_millis(context.facts().session.lock_timeout_ms);
     let mut before = Batch::new();
@@ -181,32 +187,32 @@ async fn analyze_table(context: &mut Context<'_>, table: &RelationName, analyze:
     context.channel().cancel_settled().await;
     context.channel_mut().ask_one(&session_wide(own), &[]).await?;
     match error {
-        // The session's timeout is no reason to undo what is done.
+        // The session's timeout is no reason to undo the backfill.
         Some(error)
             if error.sqlstate() == sqlstate::QUERY_CANCELED && !error.message().contains("statement timeout") =>
         {
             context.cancelled_by(Some(error))
         }
         Some(error) => {
-            tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analysed");
+            tracing::debug!(%table, sqlstate = error.sqlstate(), "the filled columns were not analyzed");
             Ok(())
         }
         None => Ok(()),
     }
 }
 
-/// All columns together, and then each by itself: a row may want some of them, and what the others hold stays.
+/// Returns all columns together, then each column by itself: a row may need only some of them, and the values of the others must stay.
 fn subsets(columns: &[Filled]) -> impl Iterator<Item = &[Filled]> {
     let each = if columns.len() > 1 { columns.chunks(1) } else { [].chunks(1) };
     std::iter::once(columns).chain(each)
 }
 
-/// For what stands in no transaction.
+/// Returns the statement that sets `lock_timeout` for the session, for commands outside a transaction.
 fn session_wide(lock_timeout: Duration) -> String {
     set_local("lock_timeout", lock_timeout).replacen("SET LOCAL", "SET", 1)
 }
 
-/// Reads a look's answer: oid, page, rows.
+/// Reads the answer to a look: oid, page, number of rows.
 fn found(filling: &BackfillRun<'_>, rows: &[Vec<Option<String>>]) -> SweepFinding {
     let mut pages: Vec<(usize, Vec<u64>)> = Vec::new();
     let mut total = 0;

@@ -1,6 +1,6 @@
-//! The tables that a backfill is about, as the server has them now.
+//! The tables of a backfill, as the server has them now.
 //!
-//! It owns their list. It keeps true that a table is told by its oid, and its pages by its file.
+//! This file owns their list. It keeps true that a table is identified by its oid, and its pages by its file.
 
 use super::short::{BatchOutcome, COVER, open, short};
 use crate::execute::context::Context;
@@ -23,17 +23,17 @@ pub(super) struct Leaf {
     #[serde(flatten)]
     pub(super) name: RelationName,
     pub(super) pages: u64,
-    /// `pg_relation_filenode`
+    /// The result of `pg_relation_filenode`.
     pub(super) file: u32,
-    /// Of all pages, as far as the statistics know.
+    /// The number of rows, if the statistics know it.
     pub(super) rows: Option<f64>,
-    /// What tells whether code of others could have come since it was looked at (`backfill/watch.rs`).
+    /// A text that changes if code of other roles may have been added since the table was checked (`backfill/watch.rs`).
     #[serde(skip)]
     pub(super) known: Option<String>,
 }
 
 impl Leaf {
-    /// The pages to be done if the backfill had come to this place. The tables are in the order of their oids.
+    /// Returns the pages that are left if the backfill has reached this position. Tables are done in the order of their oids.
     pub(super) fn left(&self, place: Option<BackfillPosition>) -> Range<u64> {
         let Some(place) = place else { return 0..self.pages };
         match self.oid.cmp(&place.table) {
@@ -47,14 +47,14 @@ impl Leaf {
     }
 }
 
-/// The tables of a backfill, and how the server pages them.
+/// The tables of a backfill, and the server's block size.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Listing {
     pub(super) block_size: u64,
     pub(super) leaves: Vec<Leaf>,
 }
 
-/// The tables that have rows, as they are now.
+/// Asks for the tables that have rows.
 pub(super) async fn listing(
     context: &mut Context<'_>,
     what: &Backfill,
@@ -71,7 +71,7 @@ pub(super) async fn listing(
             BatchOutcome::Done(answer) => {
                 let json = answer.rows.first().and_then(|row| row.first()?.clone()).unwrap_or_default();
                 return serde_json::from_str(&context.channel().text(&json)).map_err(|error| {
-                    let message = format!("cannot read what tables there are to fill: {error}");
+                    let message = format!("cannot read the list of tables to fill: {error}");
                     RunError::Report(Report::error(sqlstate::INTERNAL_ERROR, message))
                 });
             }

@@ -1,9 +1,10 @@
-//! What makes a backfill pause: replicas that fall behind, a busy server, a condition of the operator's; and how long it
-//! pauses behind each batch, by whether others are at work.
+//! The throttle of a backfill: the reasons to pause it (a replica that lags, a busy server, a condition of the operator's), and the length
+//! of the pause after each batch.
 //!
-//! It is looked at about once per second, on the session's own backend, and what was seen last is in every progress
-//! line. While one of them says so the backfill naps, with the reason in the nap's comment. What cannot be seen (a lag
-//! that the role may not read) holds nothing up; a condition that fails does, as nobody knows what it would have said.
+//! The throttle looks at the server about once per second, on the session's own backend, and every progress notice shows the last look.
+//! While there is a reason to pause, the backfill naps, with the reason in the comment of the nap. This file owns the last look. It keeps
+//! true that a value that the role may not read, such as a lag, does not pause the backfill; that a condition that fails pauses it, because
+//! its result is not known; and that a pause as long as `pause_limit` ends the backfill with an error.
 
 use super::short::{self, BatchOutcome, COVER, open, short, time_left};
 use crate::config::Backfill as Settings;
@@ -15,41 +16,43 @@ use crate::report::{Report, in_words};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
+/// The interval of looks at the server.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// While it pauses.
+/// The interval of looks while the backfill pauses.
 const PAUSED_LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A condition that takes longer is as good as none, and stands in the way of a cancel no longer.
+/// The longest that the condition may take. A condition that takes longer counts as failed, so that it does not delay a cancel.
 const CONDITION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause behind a batch where nobody else is at work, in times the batch; less if the settings say less.
+/// The pause after a batch if no other session is at work, as a multiple of the batch's time. It is less if the settings say less.
 const ALONE: f64 = 1.0;
-/// Others are at work who end so many transactions per second: a person at a console and a monitor end fewer.
+/// Other sessions are at work if they end this many transactions per second. A person at a console and a monitoring tool end fewer.
 const AT_WORK: f64 = 10.0;
-/// A batch, or a look, and the nap behind it.
+/// The transactions of one batch or look and of the nap after it.
 const OWN: f64 = 2.0;
 
-/// How many transactions others end, by the counters of all databases, which every role may read.
+/// The rate of other sessions' transactions, by the counters of all databases, which every role may read.
 ///
-/// A backend reports its own about once per second. So what is ours may be counted in the next turn only, and the one before
-/// has a count below nothing then: the mean of the two is right.
+/// A backend reports its own counts about once per second. So transactions of this session may be counted one interval late, and the rate
+/// of others in the interval before is then negative. The mean of two intervals is right.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Others {
-    /// Counted by the server, and when.
+    /// The last count of the server, and its time.
     last: Option<(f64, Instant)>,
-    /// Our own since then.
+    /// The transactions of this session since then.
     own: f64,
-    /// Per second, those of others and our own.
+    /// The transactions per second of other sessions and of this one.
     rates: Option<(f64, f64)>,
 }
 
 impl Others {
+    /// Takes a count of the server and computes the rates.
     fn counted(&mut self, total: f64, now: Instant) {
         let Some((before, at)) = self.last else {
             (self.last, self.own) = (Some((total, now)), 0.0);
             return;
         };
         let seconds = now.saturating_duration_since(at).as_secs_f64();
-        // Looked at more often, the counters have nothing new to tell.
+        // The counters say nothing new before the interval is over.
         if seconds < LOOK_EVERY.as_secs_f64() {
             return;
         }
@@ -59,47 +62,50 @@ impl Others {
         (self.last, self.own) = (Some((total, now)), 0.0);
     }
 
-    /// Until it is known, they are. Where our own are many, half of them is no more than their jitter.
+    /// Whether other sessions are at work. They count as at work until the rates are known. If this session's own rate is high, half of it
+    /// is within its jitter.
     fn at_work(&self) -> bool {
         self.rates.is_none_or(|(others, own)| others >= AT_WORK.max(own / 2.0))
     }
 }
 
-/// What was seen last.
+/// The result of the last look at the server.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Throttle {
     others: Others,
     looked: Option<Instant>,
-    /// Since when it pauses.
+    /// When the pause began.
     paused: Option<Instant>,
     seen: Seen,
     condition: Option<Condition>,
 }
 
+/// The values that the server has returned.
 #[derive(Debug, Default, Clone, PartialEq, Deserialize)]
 struct Seen {
-    /// Seconds.
+    /// The lag in seconds.
     lag: Option<f64>,
     active: Option<usize>,
-    /// Transactions that have ended, of all databases.
+    /// The transactions that have ended, of all databases.
     ended: Option<f64>,
 }
 
+/// The result of the operator's condition.
 #[derive(Debug, Clone, PartialEq)]
 enum Condition {
     True,
     NotTrue,
-    /// With the server's message.
+    /// The condition failed, with this message of the server.
     Failed(String),
 }
 
 impl Throttle {
-    /// The pause behind a batch, in times the batch.
+    /// Returns the pause after a batch, as a multiple of the batch's time.
     pub(super) fn ratio(&self, settings: &Settings) -> f64 {
         if self.others.at_work() { settings.pause_ratio } else { settings.pause_ratio.min(ALONE) }
     }
 
-    /// Why the backfill is to pause.
+    /// Returns the reason to pause, if there is one.
     fn reason(&self, settings: &Settings) -> Option<String> {
         if let Some(lag) = self.seen.lag.filter(|lag| is_on(settings.max_lag) && *lag > settings.max_lag.as_secs_f64())
         {
@@ -116,7 +122,7 @@ impl Throttle {
         }
     }
 
-    /// `pause 9 × a batch, lag 0.2 s of 10 s, active 3 of 8, condition true`
+    /// Returns the last look in words, such as `pause 9 x a batch, lag 0.2 s of 10 s, active 3 of 8, condition true`.
     pub(super) fn words(&self, settings: &Settings) -> String {
         let (ratio, most) = (self.ratio(settings), settings.pause_ratio);
         let beside_others = if ratio < most { format!(" ({most} beside others)") } else { String::new() };
@@ -142,11 +148,12 @@ impl Throttle {
     }
 }
 
+/// Whether a limit is set.
 fn is_on(time: Duration) -> bool {
     time > Duration::ZERO
 }
 
-/// What the settings ask to be looked at; none: nothing.
+/// Returns the query for the values that the settings limit. `None` means that they limit none.
 fn question(settings: &Settings) -> Option<String> {
     let mut fields = Vec::new();
     if is_on(settings.max_lag) {
@@ -172,7 +179,7 @@ fn question(settings: &Settings) -> Option<String> {
 }
 
 impl Throttle {
-    /// Returns when nothing says that the backfill is to pause. `tell` is called while it pauses, to tell the client.
+    /// Returns when there is no reason to pause. During the pause `tell` is called, which notifies the client.
     pub(super) async fn pause(
         &mut self,
         context: &mut Context<'_>,
@@ -202,7 +209,8 @@ impl Throttle {
         }
     }
 
-    /// With a nap behind each question: a short one, or one as long as a look is good for while it pauses.
+    /// Asks for the values and the condition, each with a nap after it. The nap is short, or as long as the interval of looks during a
+    /// pause.
     async fn look_at_load(&mut self, context: &mut Context<'_>, table: &RelationName) -> Result<(), RunError> {
         let settings = &context.config().backfill;
         let (nap, why) = match self.reason(settings) {
@@ -230,7 +238,7 @@ impl Throttle {
         if let Some(condition) = &settings.condition {
             let mut batch = open(context, Some(CONDITION_TIMEOUT), false)?;
             batch.statement("SET TRANSACTION READ ONLY", &[]);
-            // The line ends a comment that the condition may end with.
+            // The line break ends a comment at the end of the condition.
             batch.statement(&format!("SELECT CASE WHEN (\n{condition}\n) THEN 1 ELSE 0 END"), &[]);
             batch.statement("COMMIT", &[]);
             self.others.own += OWN;
@@ -245,7 +253,7 @@ impl Throttle {
                     Condition::Failed(error.message().to_owned())
                 }
             });
-            // There was no nap behind it.
+            // A condition that failed had no nap after it.
             if matches!(self.condition, Some(Condition::Failed(_))) {
                 short::nap(context, PAUSED_LOOK_EVERY, &why).await?;
             }
@@ -253,13 +261,14 @@ impl Throttle {
         Ok(())
     }
 
+    /// Returns the error that the pause has reached its limit.
     fn paused_too_long(&self, context: &Context<'_>) -> RunError {
         let limit = in_words(context.config().backfill.pause_limit);
         let reason = self.reason(&context.config().backfill).unwrap_or_default();
         RunError::Report(
             Report::error(sqlstate::QUERY_CANCELED, format!("canceling a backfill that has paused for {limit}"))
-                .detail(format!("It paused because {reason}."))
-                .hint("Try again when that is over, or change what is in [backfill] of proxy.toml."),
+                .detail(format!("The backfill paused because {reason}."))
+                .hint("Try again when this is over, or change the setting in [backfill] of proxy.toml."),
         )
     }
 }
@@ -295,7 +304,7 @@ mod tests {
         assert!(!question(&Settings::default()).unwrap().contains("active"));
     }
 
-    /// Looks at one second each.
+    /// Makes looks at an interval of one second.
     fn after(looks: &[(f64, f64)]) -> Throttle {
         let mut throttle = Throttle::default();
         let (mut total, mut now) = (1000.0, Instant::now());
@@ -316,7 +325,7 @@ mod tests {
         let alone = after(&[(16.0, 14.0)]);
         assert_eq!(alone.ratio(&settings), ALONE);
         assert!(alone.words(&settings).starts_with("pause 1 x a batch (9 beside others), "));
-        // What the first small batches were is counted a turn later.
+        // The first small batches are counted one interval late.
         assert_eq!(after(&[(0.0, 400.0), (414.0, 14.0)]).ratio(&settings), ALONE);
         // Batches of a millisecond.
         assert_eq!(after(&[(900.0, 800.0)]).ratio(&settings), ALONE);

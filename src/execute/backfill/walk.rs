@@ -1,7 +1,8 @@
-//! Batch by batch through the pages of one table.
+//! The walk through the pages of one table, batch by batch.
 //!
-//! It keeps true: no writer waits for a batch longer than the batch takes, whose size follows `batch_time` and whose `statement_timeout` is the
-//! stall budget; a batch that fails leaves nothing; a row that cannot be filled is found by halves, and named.
+//! This file owns the reaction to each outcome of a batch. It keeps true that a writer waits for a batch no longer than the batch takes,
+//! whose size follows `batch_time` and whose `statement_timeout` is the stall budget; that a batch that fails changes nothing; and that a
+//! row that cannot be filled is found by halving the batch, and named in the error.
 
 use super::fault;
 use super::filling::{BackfillRun, BatchKind};
@@ -18,14 +19,15 @@ use crate::plan::Filled;
 use crate::wire::error_response::ServerError;
 use std::time::Duration;
 
-/// The same, as a share of the batch before: on a busy machine the proxy may be slow, too.
+/// The least pause after a batch, as a share of that batch. Without a pause the backend could be idle before the next batch comes, because
+/// on a busy machine the proxy may be slow too.
 const LEAST_PAUSE: f64 = 0.05;
 
-/// A batch that has met locks so often leaves the rows that are locked to the sweep.
+/// A batch that has met locks this many times leaves the locked rows to the sweep.
 const SKIP_AFTER: u32 = 3;
 
 impl BackfillRun<'_> {
-    /// Batch by batch through a range of one table, to its end. With `Counting` only up to a lock that is not to be had.
+    /// Fills a range of one table, batch by batch, to its end. With `Counting` it stops at the first lock that is not available.
     pub(super) async fn walk(
         &mut self,
         context: &mut Context<'_>,
@@ -84,7 +86,7 @@ impl BackfillRun<'_> {
         Ok(())
     }
 
-    /// One batch, with its pause.
+    /// Runs one batch and its pause.
     pub(super) async fn batch(
         &self,
         context: &mut Context<'_>,
@@ -109,7 +111,7 @@ impl BackfillRun<'_> {
 }
 
 impl BackfillRun<'_> {
-    /// What is looked at between two batches.
+    /// Checks, between two batches, for an interruption, the record, the throttle and the next notice.
     pub(super) async fn between(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
         if let Some(stop) = context.interrupted() {
             return Err(stop);
@@ -123,12 +125,12 @@ impl BackfillRun<'_> {
         Ok(())
     }
 
-    /// A lock was not to be had, for the `times`th time at this place: waits until it may be.
+    /// Waits after a lock was not available, for the `times`th time at this place.
     pub(super) async fn locked(&mut self, context: &mut Context<'_>, times: u32) -> Result<(), RunError> {
         if times == 1 {
             self.waiting.begin_anew();
         }
-        // Where rows are in the way, nobody is seen to be: the pauses grow.
+        // If rows are locked, `pg_locks` does not show who has locked them, so that the pauses grow instead.
         if let Some(more) = times.checked_sub(SKIP_AFTER).filter(|more| *more > 0) {
             let pause = (context.config().locks.poll * more).min(Duration::from_secs(1));
             let why = format!("backfill of {}, waiting for rows that others have locked", self.what.table);
@@ -139,7 +141,7 @@ impl BackfillRun<'_> {
 }
 
 impl BackfillRun<'_> {
-    /// Whether a table that its name does not find is still part of the whole; if so, by its new name.
+    /// Whether a table that its name does not find is still one of the tables. If so, its new name is kept.
     pub(super) async fn still_there(
         &mut self,
         context: &mut Context<'_>,
@@ -157,12 +159,12 @@ impl BackfillRun<'_> {
     }
 }
 
-/// The name of a table finds none, or another one.
+/// Whether the error says that the name of a table finds none or another one.
 fn is_elsewhere(error: &ServerError) -> bool {
     error.sqlstate() == sqlstate::UNDEFINED_TABLE || trust::untrue(error.message()).is_some()
 }
 
-/// The longest that a batch may take, as long as it is more than one row.
+/// Returns the longest that a batch may take, if it has more than one row.
 pub(super) fn longest(context: &Context<'_>) -> Duration {
     context.config().locks.stall_budget.max(context.config().backfill.batch_time * 2)
 }

@@ -1,13 +1,14 @@
-//! Rows of other roles' tables: that no code of theirs runs while they are filled, whatever they do meanwhile.
+//! The watch on tables of other roles: no code of such a role runs while its rows are filled, whatever the role does meanwhile.
 //!
-//! Whose code an UPDATE would run was looked at before the plan was made (`catalog/trust.rs`). But a backfill may take hours, and a table's
-//! owner needs a moment to add an index. So each transaction first locks its table with SHARE UPDATE EXCLUSIVE: under that there is
-//! no new index, trigger, rule, constraint, type or statistics, nor a new name. It blocks neither reads nor writes, and waiting for it makes
-//! nobody else wait, so it is waited for longer than for rows; an autovacuum, which has the same lock, gives way as it does to any ALTER TABLE.
-//! Then a short question tells whether all is as it was when it was looked at last.
+//! The facts say whose code an UPDATE would run (`catalog/trust.rs`). But a backfill may take hours, and a table's owner can add an index
+//! in a moment. So each transaction first locks its table with SHARE UPDATE EXCLUSIVE. Under this lock the table gets no new index,
+//! trigger, rule, constraint, type, statistics or name. The lock blocks neither reads nor writes, and a wait for it blocks no other
+//! session, so that the transaction waits for it longer than for rows. An autovacuum, which holds the same lock, gives way as it does to
+//! any ALTER TABLE. Then a short question checks that nothing has changed since the last look.
 //!
-//! Limit: a schema can be renamed, and another take its name, in the instant between the question and the UPDATE, by its owner if
-//! he may create schemas.
+//! This file owns the beginning of such transactions and the looks. It keeps true that no UPDATE runs on a table that has changed since it
+//! was looked at. Limit: between the question and the UPDATE, the owner of a schema who may create schemas can rename the schema and put
+//! another in its place.
 
 use super::filling::BackfillRun;
 use super::short::{BatchOutcome, COVER, open, put_settings, row_timeout, short};
@@ -24,7 +25,7 @@ use crate::report::Report;
 use crate::wire::message::Batch;
 use std::time::Duration;
 
-/// The beginning of a short transaction that is sure of what it works on. `only`: without what is under it.
+/// Returns the beginning of a short transaction that locks its table. `only` leaves out the table's children.
 pub(super) fn open_on(
     context: &Context<'_>,
     table: &RelationName,
@@ -41,7 +42,7 @@ pub(super) fn open_on(
     Ok(batch)
 }
 
-/// A little longer than after which an autovacuum gives way, if it is to.
+/// Returns how long a transaction waits for its table: a little longer than an autovacuum takes to give way, if it is to give way.
 fn table_timeout(context: &Context<'_>) -> Duration {
     let deadlock = Duration::from_millis(context.facts().session.deadlock_timeout_ms);
     match context.config().locks.autovacuum {
@@ -51,7 +52,7 @@ fn table_timeout(context: &Context<'_>) -> Duration {
 }
 
 impl BackfillRun<'_> {
-    /// Whose code an UPDATE of a table would run, unless that is known. `None`: none that may not.
+    /// Asks whose code an UPDATE of a table would run, unless that is known. `None` means that the code may run.
     pub(super) async fn look_whose_code(
         &mut self,
         context: &mut Context<'_>,
@@ -83,13 +84,11 @@ impl BackfillRun<'_> {
                 }
                 Ok(None)
             }
-            (code, _) => {
-                Err(not_any_more(&code.unwrap_or_else(|| "it cannot be told whose code would run".to_owned())))
-            }
+            (code, _) => Err(not_any_more(&code.unwrap_or_else(|| "it is not known whose code would run".to_owned()))),
         }
     }
 
-    /// What a batch has before its UPDATE.
+    /// Returns the statements of a batch before its UPDATE.
     pub(super) fn open_batch(&self, context: &Context<'_>, leaf: usize) -> Result<Batch, RunError> {
         let (longest, quiet) = (Some(self.longest), self.what.quiet);
         let Some(leaf) = self.leaves.get(leaf).filter(|_| self.what.watched) else {
@@ -101,7 +100,7 @@ impl BackfillRun<'_> {
     }
 }
 
-/// What a look at all tables has before its SELECT.
+/// Returns the statements of a look at all tables before its SELECT.
 pub(super) fn open_look(context: &Context<'_>, what: &Backfill) -> Result<Batch, RunError> {
     if !what.watched {
         return open(context, None, false);
@@ -114,21 +113,23 @@ pub(super) fn open_look(context: &Context<'_>, what: &Backfill) -> Result<Batch,
     Ok(batch)
 }
 
-/// As the catalogue has them.
+/// Returns the names of the columns to fill, as the catalogue has them.
 fn column_names(what: &Backfill) -> Vec<String> {
     what.columns.iter().map(|filled| unquoted(&filled.column)).collect()
 }
 
-/// Why the rows are not filled to the end.
+/// Returns the error that a backfill cannot go on.
 pub(super) fn not_any_more(reason: &str) -> RunError {
     let message = format!("old rows cannot be filled any more, because {}", on_one_line(reason));
     let report = Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message);
     RunError::Report(
-        report.detail("It has come since the statement began.").hint("Send it again: it runs as it is written then."),
+        report
+            .detail("This has changed since the statement began.")
+            .hint("Send the statement again: it then runs as written."),
     )
 }
 
-/// A name may hold anything.
+/// Returns the reason without control characters, because a name may hold any character.
 fn on_one_line(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).collect()
 }

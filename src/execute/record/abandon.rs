@@ -1,7 +1,7 @@
-//! Giving up what is on record: a plan that failed and could not be taken back yet, or that another statement has left.
+//! The undo of a recorded plan: one that failed and could not be undone yet, or one that another statement has left unfinished.
 //!
-//! It promises: what is undone is what the record's plan has made, told by oid and column number, as if the plan had failed in the session that
-//! began it; while it cannot be undone, the record stays and says so.
+//! This file owns no state. It keeps true that only objects that the plan has made are undone, identified by oid and column number, as if
+//! the plan had failed in the session that began it; and that the record stays as long as the plan cannot be undone.
 
 use crate::execute::context::Context;
 use crate::execute::outcome::{RunError, UndoOutcome, UndoneAfter};
@@ -12,11 +12,11 @@ use crate::pg::sqlstate;
 use crate::plan::Plan;
 use crate::report::Report;
 
-/// The record of a table, whatever statement it is of, with its lock; none if it is at work, or is not to be followed.
-/// `wanted`: of which records.
+/// Takes over the record of a table, of any statement that is `wanted`, together with its lock. `None` means that there is no such record,
+/// that another session runs its plan, or that the record may not be followed.
 ///
 /// # Errors
-/// It is cancelled, or the backend is gone.
+/// The statement was cancelled, or the backend is lost.
 pub async fn take_record(
     context: &mut Context<'_>,
     oid: u32,
@@ -35,10 +35,10 @@ pub async fn take_record(
     Ok(record)
 }
 
-/// Undoes a plan whose record this session has taken over. False: not now, as somebody is in the way.
+/// Undoes a plan whose record this session has taken over. Returns false if another session blocks the undo now.
 ///
 /// # Errors
-/// It is cancelled, or the backend is gone.
+/// The statement was cancelled, or the backend is lost.
 pub(in crate::execute) async fn abandon(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -50,13 +50,14 @@ pub(in crate::execute) async fn abandon(
         return undone;
     }
     if !matches!(undone, Ok(true)) {
-        // The record stays; its lock does not.
+        // The record stays. Its lock is given back.
         state.record_mut().leave();
     }
     state.record_mut().end(context).await?;
     undone
 }
 
+/// Undoes the phase that was under way and all earlier phases.
 async fn undo_abandoned(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -65,22 +66,20 @@ async fn undo_abandoned(
 ) -> Result<bool, RunError> {
     if let Some(phase) = plan.phases.get(next) {
         let phase = state.with_names(phase).into_owned();
-        // What it has left half built is dropped by this.
+        // This drops an index that is half built.
         resume::finish_interrupted_build(context, state, next, &phase).await?;
     }
     for at in (0..=next.min(plan.phases.len().saturating_sub(1))).rev() {
         match undo::undo_phase(context, state, &plan.phases[at], UndoneAfter::Done(at)).await? {
             UndoOutcome::Undone | UndoOutcome::Reported => {}
             UndoOutcome::NotNow(reason) => {
-                tracing::info!(reason, "what another statement has left could not be undone");
+                tracing::info!(reason, "could not undo the plan that another statement has left");
                 return Ok(false);
             }
         }
     }
-    let report =
-        Report::notice(sqlstate::SUCCESSFUL_COMPLETION, "undid what another statement had left unfinished").detail(
-            format!("It was a {} that had begun and whose session is gone, or that could not be taken back.", plan.tag),
-        );
+    let report = Report::notice(sqlstate::SUCCESSFUL_COMPLETION, "undid another statement that was unfinished")
+        .detail(format!("That {} failed and could not be undone at once, or its session is gone.", plan.tag));
     context.notify(&report);
     Ok(true)
 }

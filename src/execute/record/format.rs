@@ -1,8 +1,8 @@
-//! What a record says, and how it is written as a comment.
+//! The contents of a record, and how the record is written as a comment.
 //!
-//! It owns the layout: a line for people, then JSON. It keeps true that a record holds what its plan was made from, so that the planner,
-//! which is pure, makes the same plan again; which phases are done; what they have made, with what tells it; and the position of the backfill.
-//! Nothing here asks the server.
+//! This file owns the layout: a line for people, then JSON. It keeps true that a record holds the facts that its plan was made from, so
+//! that the planner, which is pure, makes the same plan again; the phases that are done; the objects that they have made, with their
+//! identities; and the position of the backfill. Nothing here asks the server.
 
 use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
 use crate::execute::objects::{known, made};
@@ -13,54 +13,55 @@ use crate::sql::Ddl;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
-/// The first line is for people. The number is the layout's.
+/// The first line is for people. Its number is the version of the layout.
 const HEADING: &str =
     "pgsluice 1: an unfinished schema change; the same statement, sent through pgsluice, continues it\n";
 
-/// Bytes; what is larger is not recorded, nor what would come to more if it is written after each phase.
+/// The most bytes of a record. A plan with a larger record is not recorded.
 const MOST: usize = 256 * 1024;
+/// The most bytes of a record times the number of phases, because the record is written after each phase.
 pub(super) const MOST_OF_ALL: usize = 16 * 1024 * 1024;
 
-/// What is on record.
+/// A record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Tells one run of a statement from another.
+    /// The id that distinguishes one run of a statement from another.
     pub(super) job: String,
-    /// The server's clock, for people.
+    /// When the statement began, by the server's clock, for people.
     pub(super) since: String,
     pub(super) statement: String,
-    /// Of the plan, as [`fingerprint`] has it.
+    /// The [`fingerprint`] of the plan.
     pub(super) plan: String,
     /// The first phase that is not done.
     pub(super) next: usize,
     pub(super) place: Option<BackfillPosition>,
     pub(super) things: Vec<(CreatedObject, u32)>,
     pub(super) built: Vec<(usize, u32)>,
-    /// Unquoted.
+    /// The names that the server chose, unquoted, each at its slot.
     pub(super) learned: Vec<String>,
     /// The indexes that the plan builds, built yet or not: the oid of the table, and the name.
     #[serde(default)]
     pub(super) builds: Vec<(u32, String)>,
-    /// It has failed, and could not be taken back yet: it is not to be continued, but undone.
+    /// The plan has failed and could not be undone yet. It must be undone and not continued.
     #[serde(default)]
     pub(super) undoing: bool,
     pub(super) facts: Facts,
 }
 
-/// How far the backfill is: all tables with a smaller oid are done, and of this one all pages before `page`.
+/// The position of a backfill: all tables with a smaller oid are done, and all pages of this table before `page`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::execute) struct BackfillPosition {
     pub(in crate::execute) table: u32,
-    /// Another file has other pages.
+    /// The file of the table. If the table has another file, the pages are others.
     pub(in crate::execute) file: u32,
     pub(in crate::execute) page: u64,
-    /// What is behind this page has come since the backfill began, with its value.
+    /// The end of the pages to fill. Rows behind it were added after the backfill began and have their values.
     pub(in crate::execute) end: u64,
-    /// That were given their value.
+    /// The number of rows that have got their value.
     pub(in crate::execute) rows: u64,
 }
 
-/// Which run of a statement a table's record is about.
+/// The run of a statement that a table's record is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordKey {
     pub statement: String,
@@ -69,7 +70,7 @@ pub struct RecordKey {
 }
 
 impl Record {
-    /// As the comment has it: ASCII, whatever encoding the session has.
+    /// Returns the text of the comment. It is ASCII, whatever the encoding of the session. `None` means that it is too long.
     pub(super) fn to_text(&self) -> Option<String> {
         let json = serde_json::to_string(self).ok()?;
         let mut text = String::with_capacity(HEADING.len() + json.len());
@@ -86,11 +87,12 @@ impl Record {
         (text.len() <= MOST).then_some(text)
     }
 
+    /// Reads the text of a comment. `None` means that it is not a record.
     pub(super) fn from_text(text: &str) -> Option<Self> {
         serde_json::from_str(text.strip_prefix(HEADING)?).ok()
     }
 
-    /// The facts that its plan was made from, in a session of now.
+    /// Returns the facts that the plan was made from, for the current session.
     pub fn facts(&self, session: &SessionFacts) -> Facts {
         let mut facts = Facts { session: session.clone(), ..self.facts.clone() };
         for found in facts.relations.iter_mut().filter_map(|asked| asked.found.as_mut()) {
@@ -99,32 +101,32 @@ impl Record {
         facts
     }
 
-    /// What the plan has made, each with what tells it.
+    /// Returns the objects that the plan has made, each with its oid or column number.
     pub(in crate::execute) fn created(&self) -> &[(CreatedObject, u32)] {
         &self.things
     }
 
-    /// The indexes that were built, with their phases.
+    /// Returns the indexes that were built, each with the position of its phase.
     pub(in crate::execute) fn built(&self) -> &[(usize, u32)] {
         &self.built
     }
 
-    /// The names that the server chose, unquoted, each in its slot.
+    /// Returns the names that the server chose, unquoted, each at its slot.
     pub(in crate::execute) fn learned(&self) -> &[String] {
         &self.learned
     }
 
-    /// The client's text.
+    /// Returns the text of the client's statement.
     pub fn statement(&self) -> &str {
         &self.statement
     }
 
-    /// It has failed, and is to be undone, not continued.
+    /// Whether the plan has failed and must be undone.
     pub fn is_undoing(&self) -> bool {
         self.undoing
     }
 
-    /// Whether the statement names what the plan makes: a column, a constraint, an index.
+    /// Whether a statement names an object that the plan makes: a column, a constraint or an index.
     pub fn touches(&self, ddl: &Ddl) -> bool {
         let things = self.things.iter().filter_map(|(thing, _)| known(thing)).map(|(_, _, name)| name);
         let learned = self.learned.iter().map(String::as_str);
@@ -136,12 +138,12 @@ impl Record {
         made.any(|name| named.iter().any(|named| *named == name))
     }
 
-    /// Whether the plan is the one that was begun.
+    /// Whether this is the plan that was begun.
     pub fn is_plan(&self, plan: &Plan) -> bool {
         self.plan == fingerprint(plan) && self.next < plan.phases.len()
     }
 
-    /// Whether the plan made from them is the one that was begun, and what it names what it named; if not, why not.
+    /// Checks that this is the plan that was begun, and that its names find the same relations as then. Otherwise it returns the reason.
     pub fn is_of(&self, plan: &Plan, now: &Facts) -> Result<(), &'static str> {
         let same = self.facts.relations.iter().all(|asked| {
             let now = now.asked(&asked.name).and_then(|now| now.found.as_ref());
@@ -151,7 +153,7 @@ impl Record {
             return Err("a table that it names has been renamed or replaced");
         }
         if !self.is_plan(plan) {
-            return Err("this pgsluice, or its settings, would do it otherwise");
+            return Err("this pgsluice or its settings would make another plan");
         }
         let mut columns =
             plan.phases.iter().take(self.next).flat_map(made).filter(|thing| thing.kind == ObjectKind::Column);
@@ -161,10 +163,10 @@ impl Record {
         Ok(())
     }
 
-    /// For people.
+    /// Returns the NOTICE that the plan is continued.
     pub fn report(&self, plan: &Plan) -> Report {
         let tag = &plan.tag;
-        let message = format!("continuing what this {tag} had begun at {}", self.since);
+        let message = format!("continuing this {tag}, begun at {}", self.since);
         let purpose = plan.phases.get(self.next).map_or("to its end", |phase| phase.purpose.as_str());
         let mut detail = format!("Phase {} of {}: {purpose}.", self.next + 1, plan.phases.len());
         if let Some(place) = self.place {
@@ -174,6 +176,7 @@ impl Record {
     }
 }
 
+/// Returns the indexes that a plan builds: the oid of the table, and the name.
 pub(super) fn builds(plan: &Plan) -> Vec<(u32, String)> {
     let built = |phase: &Phase| match &phase.undo {
         Some(Undo::DropBuiltIndex { oid, index, .. }) => Some((*oid, index.name.clone())),
@@ -182,21 +185,21 @@ pub(super) fn builds(plan: &Plan) -> Vec<(u32, String)> {
     plan.phases.iter().filter_map(built).collect()
 }
 
-/// The table whose row type has the record of a plan that is recorded: it has several phases, of which none is the server's own to
-/// finish.
+/// Returns the table whose row type holds the record of a plan. `None` means that the plan is not recorded: it has one phase, nothing to
+/// undo, or a detach, which the server finishes itself.
 pub(super) fn is_recorded<'f>(plan: &Plan, facts: &'f Facts) -> Option<&'f RelationRef> {
     let undone = plan.phases.iter().any(|phase| phase.undo.is_some());
     let detaches = plan.phases.iter().any(|phase| phase.kind == PhaseKind::Detach);
     table_of(facts).filter(|_| plan.phases.len() > 1 && undone && !detaches).map(|table| &table.id)
 }
 
-/// The table that a statement's record is about: the first that it names.
+/// Returns the table that the record of a statement is about: the first table that the statement names.
 pub fn table_of(facts: &Facts) -> Option<&RelationFacts> {
     let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
     found.find(|table| matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable))
 }
 
-/// FNV-1a of all that a plan does: the same in every build, and no secret.
+/// Returns the FNV-1a hash of everything that a plan does. It is the same in every build and is not a secret.
 pub(super) fn fingerprint(plan: &Plan) -> String {
     let json = serde_json::to_string(plan).unwrap_or_default();
     let hash = json.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -1,7 +1,7 @@
-//! Following a record: the same statement goes on where a dead session was, or another one undoes what that has left.
+//! How a session follows a record: the same statement continues the plan of a session that is gone, or another statement undoes it.
 //!
-//! It promises: nobody follows a record whose session is alive; what has changed meanwhile, so that it would not come to what it was to be, is
-//! found and told first.
+//! This file owns the checks before a record is followed. It keeps true that no session follows a record whose session is alive, and that a
+//! change that would give the plan another result is found and reported first.
 
 use super::trust::{followed, kept_off, not_followed};
 use crate::catalog::identity::BUILT_SQL;
@@ -19,34 +19,36 @@ use crate::plan::{ObjectKind, Phase, Plan, Undo};
 use crate::report::{Report, in_words};
 use std::time::{Duration, Instant};
 
+/// The first notice comes when a wait is long enough for a person to notice it.
 const FIRST_NOTICE: Duration = Duration::from_millis(250);
+/// The nap between two looks at a record that another session works on.
 const NAP: Duration = Duration::from_millis(100);
 
-/// The record that a statement would follow; its lock may be another's.
+/// Returns the record that a statement would follow. Another session may hold its lock.
 ///
 /// # Errors
-/// It is cancelled, or the backend is gone.
+/// The statement was cancelled, or the backend is lost.
 pub async fn on_record(context: &mut Context<'_>, oid: u32, statement: &str) -> Result<Option<Record>, RunError> {
     let (_, found) = table::look_at_record(context, oid, false).await?;
     Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
 }
 
-/// The record of a table, whatever statement it is of; its lock may be another's.
+/// Returns the record of a table, of any statement. Another session may hold its lock.
 ///
 /// # Errors
-/// It is cancelled, or the backend is gone.
+/// The statement was cancelled, or the backend is lost.
 pub async fn any_record(context: &mut Context<'_>, oid: u32) -> Result<Option<Record>, RunError> {
     let (_, found) = table::look_at_record(context, oid, false).await?;
     Ok(found.and_then(|found| Record::from_text(found.text.as_deref()?)))
 }
 
-/// What the same statement has left unfinished on this table. While another session is at work on it, this one waits.
+/// Returns what the same statement has left unfinished on this table. While another session runs the plan, this one waits.
 ///
 /// # Errors
-/// It has waited too long, it is cancelled, or the backend is gone.
+/// The wait reached its limit or was cancelled, or the backend is lost.
 pub async fn unfinished(context: &mut Context<'_>, oid: u32, statement: &str) -> Result<UnfinishedChange, RunError> {
     let (begun, limit) = (Instant::now(), context.wait_limit());
-    let (mut told, mut waited) = (false, false);
+    let (mut notified, mut waited) = (false, false);
     loop {
         let (_, found) = table::look_at_record(context, oid, false).await?;
         if let Some(report) = found.as_ref().and_then(|found| not_followed(found, statement)) {
@@ -63,7 +65,7 @@ pub async fn unfinished(context: &mut Context<'_>, oid: u32, statement: &str) ->
             };
             return Ok(UnfinishedChange::Here(Box::new(record), found.quiet));
         }
-        // Who has it is told once more: it may have been given back, or taken, just now.
+        // The second look names the holder again, because the lock may have been given back or taken in between.
         if holder.is_none()
             && let Some((record, _)) =
                 found.filter(|found| found.holder.is_none()).and_then(|found| followed(found, statement))
@@ -76,14 +78,14 @@ pub async fn unfinished(context: &mut Context<'_>, oid: u32, statement: &str) ->
             return Err(stop);
         }
         let who = holder.map_or_else(|| "Another session".to_owned(), |pid| format!("The session of pid {pid}"));
-        let detail = format!("{who} is still at work on it.");
+        let detail = format!("{who} is still running this schema change.");
         if begun.elapsed() >= limit {
             let waited = format!("Waited {} to continue this statement. {detail}", in_words(begun.elapsed()));
             let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
             return Err(RunError::Report(report.detail(waited)));
         }
-        if begun.elapsed() >= FIRST_NOTICE && !std::mem::replace(&mut told, true) && context.config().ddl.notices {
-            let message = "waiting to continue what this statement has begun in another session";
+        if begun.elapsed() >= FIRST_NOTICE && !std::mem::replace(&mut notified, true) && context.config().ddl.notices {
+            let message = "waiting to continue this statement, which another session has begun";
             context.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail));
         }
         let answer = context.channel_mut().ask_one(&nap_sql(NAP, "waiting to continue a schema change"), &[]).await?;
@@ -91,11 +93,11 @@ pub async fn unfinished(context: &mut Context<'_>, oid: u32, statement: &str) ->
     }
 }
 
-/// Whether what is on record is still there to be continued, as the plan is told that has been made anew; if not, its
-/// lock is given back.
+/// Whether the recorded plan can still be continued. `plan` is the plan as it was made again; it learns of invalid indexes that have been
+/// added since. If it cannot be continued, a WARNING gives the reason, and the lock is given back.
 ///
 /// # Errors
-/// The backend is gone, or what is there could not be asked.
+/// The backend is lost, or a question failed.
 pub async fn can_resume(
     context: &mut Context<'_>,
     record: &Record,
@@ -117,16 +119,17 @@ pub async fn can_resume(
         }
     };
     table::release_record(context, oid).await?;
-    let message = format!("what this statement had begun at {} cannot be continued: {reason}", record.since);
+    let message = format!("cannot continue this statement as begun at {}: {reason}", record.since);
     let made = record.things.iter().filter_map(|(thing, _)| known(thing));
     let made: Vec<String> = made.map(|(kind, _, name)| format!("{kind} {}", quote_identifier(name))).collect();
-    let hint = format!("Drop what it has made, and run it again: {}.", made.join(", "));
+    let hint = format!("Drop the objects that it has made, then run it again: {}.", made.join(", "));
     tracing::warn!("{message}");
     context.notify(&Report::warning(sqlstate::WARNING, message).hint(hint));
     Ok(false)
 }
 
-/// Why it would not come to what it was to be; else the plan learns of what has come meanwhile and is in nobody's way.
+/// Returns why the plan would no longer have the same result. If it would, the plan learns of invalid indexes that have been added since
+/// and do not matter.
 async fn changed_meanwhile(
     context: &mut Context<'_>,
     record: &Record,
@@ -139,7 +142,7 @@ async fn changed_meanwhile(
     if table::objects_now(context, record, |kind| kind == ObjectKind::Constraint).await?.contains(&false) {
         return Ok(Some("its constraints have been dropped or renamed".to_owned()));
     }
-    // Another's index that is invalid, since its build failed or is under way, is none that this statement has left.
+    // An invalid index of another name, whose build has failed or is under way, was not left by this statement.
     let tables = context.facts().relations.iter().filter_map(|asked| asked.found.as_ref());
     let invalid: Vec<_> = tables.flat_map(|table| &table.indexes).filter(|index| !index.valid).collect();
     for phase in &mut plan.phases {
@@ -149,7 +152,7 @@ async fn changed_meanwhile(
     }
     let to_fill = plan.phases.iter_mut().skip(record.next).find_map(|phase| phase.backfill.as_mut());
     let Some(to_fill) = to_fill else { return Ok(None) };
-    // Old rows get the default of now.
+    // Old rows get the current default.
     if table::objects_now(context, record, |kind| kind == ObjectKind::Default).await?.contains(&false) {
         return Ok(Some("the default of its columns has been changed".to_owned()));
     }
@@ -157,18 +160,20 @@ async fn changed_meanwhile(
     let answer =
         context.channel_mut().question(&question, &[&oid.to_string()]).await?.ok().map_err(RunError::Server)?;
     let now = answer.value().and_then(|json| serde_json::from_str::<BackfillFacts>(&context.channel().text(json)).ok());
-    let Some(now) = now else { return Ok(Some("it cannot be told what an UPDATE would meet now".to_owned())) };
+    let Some(now) = now else {
+        return Ok(Some("it is not known which triggers or constraints an UPDATE would meet now".to_owned()));
+    };
     to_fill.quiet |= now.quiet;
     if now.watched && !to_fill.watched {
         return Ok(Some("some of its rows belong to another role now".to_owned()));
     }
-    // Constraints that are not valid yet may be its own; what breaks them fails by itself.
+    // A constraint that is not valid yet may be the plan's own. A row that violates it raises an error anyway.
     let obstacle = now.obstacle.filter(|obstacle| !obstacle.starts_with("its constraint "));
     Ok(obstacle.map(|obstacle| format!("old rows cannot be filled any more, because {obstacle}")))
 }
 
-/// The phase that a dead session was in may have left its index half built, which is dropped, or have built it: then it is done.
-/// The index had not been there when the plan was made.
+/// Finishes the build of a session that is gone. If the index is valid, the phase is done, and the result is true. If it is half built, it
+/// is dropped. The index did not exist when the plan was made.
 pub(in crate::execute) async fn finish_interrupted_build(
     context: &mut Context<'_>,
     state: &mut RunState,
@@ -180,8 +185,8 @@ pub(in crate::execute) async fn finish_interrupted_build(
         let wants_unique = phase.steps.iter().any(|step| step.sql.starts_with("CREATE UNIQUE "));
         let found = rows.first().and_then(|row| valid_index(row));
         if let Some((built, unique)) = found.filter(|(_, unique)| *unique == wants_unique) {
-            // A unique one of this name can only be ours: the name was chosen because it was free. Of another it is not certain, so it is
-            // used if it fits, which the server says, and never dropped.
+            // A unique index of this name is the plan's own, because the name was chosen as a free one. For an index that is not unique
+            // this is not certain: the plan uses it if the server accepts it, and never drops it.
             state.note_built(at, if unique { built } else { NOBODYS });
             return Ok(true);
         }
@@ -190,7 +195,8 @@ pub(in crate::execute) async fn finish_interrupted_build(
     Ok(false)
 }
 
-/// Takes what a lost session has left, if nobody continues it meanwhile, to undo it. The lock is ours then.
+/// Takes over the record of a lost session to undo its plan, unless another session has continued the plan. This session then holds the
+/// record's lock.
 pub(in crate::execute) async fn take_own_record(
     context: &mut Context<'_>,
     job: &RecordKey,
@@ -208,7 +214,7 @@ pub(in crate::execute) async fn take_own_record(
     Ok(TakeRecordOutcome::Gone)
 }
 
-/// Its end: undone or not.
+/// Ends the work on a record that was taken over: removes it if the plan is undone, and gives its lock back.
 pub(in crate::execute) async fn end_own_record(
     context: &mut Context<'_>,
     job: &RecordKey,
@@ -221,31 +227,32 @@ pub(in crate::execute) async fn end_own_record(
     table::release_record(context, job.table).await
 }
 
-/// The oid of no index.
+/// The oid of no index, for an index that an undo must not drop.
 const NOBODYS: u32 = 0;
 
-/// A row of [`BUILT_SQL`].
+/// Reads a row of [`BUILT_SQL`].
 fn valid_index(row: &[Option<String>]) -> Option<(u32, bool)> {
     Some((row.first()?.as_deref()?.parse().ok()?, row.get(1)?.as_deref()? == "t"))
 }
 
-/// What there is to continue.
+/// The unfinished schema change of a statement.
 #[derive(Debug)]
 pub enum UnfinishedChange {
+    /// There is nothing to continue.
     Nothing,
-    /// Another session has come to its end with it meanwhile.
+    /// Another session has completed the change meanwhile.
     Over,
-    /// With its lock; and whether it is written quietly.
+    /// The record, whose lock this session holds, and whether it is written under `session_replication_role = replica`.
     Here(Box<Record>, bool),
 }
 
-/// What became of a lost session's record.
+/// The state of a lost session's record.
 pub(in crate::execute) enum TakeRecordOutcome {
     Ours {
         quiet: bool,
     },
-    /// Somebody is at work on it.
+    /// Another session is running the plan.
     Busy,
-    /// Somebody has finished or undone it.
+    /// Another session has completed or undone the plan.
     Gone,
 }

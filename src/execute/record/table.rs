@@ -1,7 +1,7 @@
-//! The record in the database: read, written and removed, and the lock of the session that is at work on it.
+//! The record in the database: reading, writing and removing it, and the lock of the session that runs its plan.
 //!
-//! It owns the SQL of a table's record. It keeps true that a record is written only on the table that it is about, by oid; and that no lock of
-//! a record is left behind, whatever a cancel does.
+//! This file owns the SQL of a table's record. It keeps true that a record is written only on its own table, identified by oid, and that no
+//! lock of a record is left behind, even after a cancel.
 
 use crate::backend::Answer;
 use crate::catalog::identity::{self, IDENTITY_SQL};
@@ -18,29 +18,31 @@ use crate::plan::{CreatedObject, ObjectKind, ObjectName, Step};
 use crate::wire::message::Batch;
 use std::time::Duration;
 
-/// As long as others do not wait for it to be written.
+/// How long a write waits for its lock. Other sessions do not notice such a short wait.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Nobody cancels the same session more often, unless by a program.
+/// How many times a write is tried if a cancel hits each try. Only a program cancels a session more often.
 pub(super) const TRIES: usize = 20;
 
+/// Returns the statement that writes the comment of a table's row type, or removes it.
 pub(super) fn comment_sql(table: &RelationName, text: Option<&str>) -> String {
     let text = text.map_or_else(|| "NULL".to_owned(), quote_literal);
     format!("COMMENT ON TYPE {} IS {text}", table.quoted())
 }
 
-/// Tries to take the lock of who works on a table's record (`t` or `f`), or gives it back.
+/// Returns the query that calls an advisory lock function for the lock of a table's record. It gives `t` or `f`.
 pub(super) fn lock_sql(function: &str, oid: u32) -> String {
     format!("SELECT pg_catalog.{function}({JOB_CLASS}, {})", lanes::signed(oid))
 }
 
+/// Writes or removes the record of a table in a transaction of its own. Returns false if it was not possible now.
 pub(super) async fn write_record_of(
     context: &mut Context<'_>,
     oid: u32,
     quiet: bool,
     text: Option<&str>,
 ) -> Result<bool, RunError> {
-    // With the table its record is gone.
+    // Without the table there is no record.
     let Some((_, table)) = context.names_now(&[oid]).await?.pop() else { return Ok(true) };
     let mut batch = Batch::new();
     batch.statement("BEGIN", &[]);
@@ -57,11 +59,12 @@ pub(super) async fn write_record_of(
     if error.sqlstate() == sqlstate::QUERY_CANCELED && text.is_some() {
         context.cancelled_by(Some(error))?;
     } else {
-        tracing::debug!(sqlstate = error.sqlstate(), "a record could not be written just now");
+        tracing::debug!(sqlstate = error.sqlstate(), "could not write a record now");
     }
     Ok(false)
 }
 
+/// Removes the record of a table. If that is not possible, the log says so.
 pub(super) async fn forget(context: &mut Context<'_>, oid: u32, quiet: bool) -> Result<(), RunError> {
     for _ in 0..TRIES {
         context.channel().cancel_settled().await;
@@ -71,20 +74,20 @@ pub(super) async fn forget(context: &mut Context<'_>, oid: u32, quiet: bool) -> 
     }
     tracing::warn!(
         oid,
-        "the record of a schema change that is over could not be removed: COMMENT ON TYPE … IS NULL does it"
+        "could not remove the record of a schema change that is over: COMMENT ON TYPE … IS NULL removes it"
     );
     Ok(())
 }
 
-/// Gives the lock of a table's record back.
+/// Gives back the lock of a table's record.
 ///
 /// # Errors
-/// The backend is gone.
+/// The backend is lost.
 pub async fn release_record(context: &mut Context<'_>, oid: u32) -> Result<(), RunError> {
     context.surely(&lock_sql("pg_advisory_unlock", oid), &[]).await.map(|_| ())
 }
 
-/// What is on record of a table; with `lock`, its lock if nobody has it.
+/// Asks for the record of a table. With `lock`, also tries to take the record's lock, and returns whether it was taken.
 pub(super) async fn look_at_record(
     context: &mut Context<'_>,
     oid: u32,
@@ -112,7 +115,7 @@ pub(super) async fn look_at_record(
     Ok((locked, recorded))
 }
 
-/// Whether the comment may be written over: there is none, or one of a change of which nothing is left.
+/// Whether the comment may be overwritten: there is none, or it is a record of which no object is left.
 pub(super) async fn may_overwrite(context: &mut Context<'_>, text: Option<&str>) -> Result<bool, RunError> {
     let Some(text) = text else { return Ok(true) };
     let Some(record) = Record::from_text(text) else { return Ok(false) };
@@ -120,7 +123,7 @@ pub(super) async fn may_overwrite(context: &mut Context<'_>, text: Option<&str>)
     Ok(!things.contains(&true) && indexes_now(context, &record).await?.is_empty())
 }
 
-/// The indexes that a recorded plan has built, or is about to have built, and that are there.
+/// Returns the oids of the existing indexes that a recorded plan has built, or was building.
 pub(super) async fn indexes_now(context: &mut Context<'_>, record: &Record) -> Result<Vec<u32>, RunError> {
     let named = record.builds.iter().map(|(table, name)| ("index", *table, name.as_str()));
     let parameters = identity::parameters(named);
@@ -128,7 +131,7 @@ pub(super) async fn indexes_now(context: &mut Context<'_>, record: &Record) -> R
     Ok(rows.iter().filter_map(|row| row.get(1)?.as_deref()?.parse().ok()).collect())
 }
 
-/// Whether the things that were made, of these kinds, are those of their names still.
+/// Returns for each object of these kinds that the plan has made whether its name still finds it.
 pub(super) async fn objects_now(
     context: &mut Context<'_>,
     record: &Record,

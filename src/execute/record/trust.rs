@@ -1,48 +1,53 @@
-//! Whose record is followed, and what is said of one that is not.
+//! The decision whose record is followed, and the WARNING about a record that is not.
 //!
-//! The comment is the table owner's to write, and what it says becomes SQL. So it is followed only where nobody can have written it but such
-//! as have the rights of who has logged in anyway (`catalog/record.sql`); and it is written only where it may be followed, so that what is
-//! left elsewhere is undone instead, or named. What it says of indexes holds only of indexes of the plan's own tables.
+//! The table's owner can write the comment, and its contents become SQL. So a record is followed only if every role that can have written
+//! it has the rights of the role that has logged in anyway (`catalog/record.sql`). A record is written only where it may be followed.
+//! Elsewhere an unfinished plan is undone, or its objects are named. The indexes of a record count only if they belong to the plan's own
+//! tables.
 //!
-//! The lock of who works on it is an advisory lock, which anybody can take: a session whose role may not change the table has none.
+//! The lock of a record is an advisory lock, which every role can take. So a lock that is held by a session whose role may not change the
+//! table does not count.
+//!
+//! This file owns no state. It keeps true that every such record of the statement that is not followed is reported.
 
 use crate::catalog::record::RecordRow;
 use crate::execute::record::Record;
 use crate::pg::sqlstate;
 use crate::report::Report;
 
-/// What is on record of this statement, and may not be followed, would end in a refusal that nobody understands; or, with IF NOT
-/// EXISTS, in nothing at all.
+/// Returns the WARNING about a record of this statement that may not be followed. Without it, the client would only see an error that an
+/// object exists or, with IF NOT EXISTS, nothing at all.
 pub(super) fn not_followed(found: &RecordRow, statement: &str) -> Option<Report> {
     let record =
         Record::from_text(found.text.as_deref()?).filter(|record| record.statement == statement && !record.undoing)?;
     let (reason, hint) = match (found.trusted, found.may) {
         (true, true) => return None,
         (false, _) => (
-            "others than the role that has logged in may have written that down",
-            format!("Log in as {}, and send it again.", found.owner),
+            "a role other than the one that has logged in may have written its record",
+            format!("Log in as {}, and send the statement again.", found.owner),
         ),
         (true, false) => (
             "its record could not be kept up to date",
-            "Send it as the table's owner, where no event trigger hears of COMMENT.".to_owned(),
+            "Send the statement as the table's owner, in a database without an event trigger on COMMENT.".to_owned(),
         ),
     };
     Some(not_continued(&record, reason).hint(hint))
 }
 
-/// The record, if it is of this statement, and may be followed.
+/// Returns the record, if it is a record of this statement and may be followed.
 pub(super) fn followed(found: RecordRow, statement: &str) -> Option<(Record, RecordRow)> {
     let record = Record::from_text(found.text.as_deref()?)?;
     (found.trusted && found.may && !record.undoing && record.statement == statement).then_some((record, found))
 }
 
-/// Its lock is held by somebody who can have nothing to do with it.
+/// Returns the WARNING that a session that may not change the table holds the lock of the record.
 pub(super) fn kept_off(record: &Record) -> Report {
-    not_continued(record, "a session whose role has no rights on the table holds the advisory lock of who works on it")
-        .hint("Look for it in pg_locks (locktype advisory), end it, and send the statement again.")
+    not_continued(record, "a session whose role has no rights on the table holds the advisory lock of its record")
+        .hint("Find that session in pg_locks (locktype advisory), end it, and send the statement again.")
 }
 
+/// Returns the WARNING that a statement is not continued, with the reason.
 fn not_continued(record: &Record, reason: &str) -> Report {
-    let message = format!("what this statement had begun at {} is not continued: {reason}", record.since);
+    let message = format!("not continuing this statement as begun at {}: {reason}", record.since);
     Report::warning(sqlstate::WARNING, message)
 }

@@ -1,8 +1,8 @@
-//! The record of the plan that is under way, kept up to date.
+//! The record of the plan that is under way. The writer keeps it up to date.
 //!
-//! It owns whether there is a record, what it says, and the lock of its table. It keeps true that what a transaction of the plan's has done and
-//! what the record says of it are committed together, and that a run that ends leaves neither a record nor its lock, unless the record is to
-//! be undone later.
+//! This file owns whether there is a record, its contents, and the lock of its table. It keeps true that the work of a transaction and its
+//! record are committed together, and that a run that ends leaves neither a record nor its lock, except the record of a plan that must be
+//! undone later.
 
 use super::format::{MOST_OF_ALL, builds, fingerprint, is_recorded};
 use super::table::{TRIES, comment_sql, forget, look_at_record, may_overwrite, release_record, write_record_of};
@@ -19,15 +19,15 @@ use crate::wire::message::Batch;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
-/// Whether the plan is on record.
+/// The record of the plan, if there is one, and its lock.
 #[derive(Debug, Default)]
 pub(in crate::execute) struct RunRecord {
     writer: Option<RecordWriter>,
-    /// The table whose record's lock is held without a record.
+    /// The table whose record lock this session holds without keeping a record.
     locked: Option<u32>,
 }
 
-/// A record that is kept up to date.
+/// A record and what is needed to keep it up to date.
 #[derive(Debug)]
 struct RecordWriter {
     record: Record,
@@ -35,27 +35,28 @@ struct RecordWriter {
     oid: u32,
     quiet: bool,
     phases: usize,
-    /// The phase whose end is to be recorded with it.
+    /// The phase under way, whose end is written into the record.
     under_way: Option<usize>,
-    /// There is one in the database.
+    /// The database has a record.
     written: bool,
-    /// When the place was last written.
+    /// When the position was last written.
     at: Instant,
 }
 
 impl RecordWriter {
-    /// The comment as it is to be now; none if all is done.
+    /// Returns the text of the record as it must be now. `None` means that all phases are done.
     fn text(&self) -> Option<String> {
         if self.record.next >= self.phases { None } else { self.record.to_text() }
     }
 
+    /// Returns the key of the record.
     fn key(&self) -> RecordKey {
         RecordKey { statement: self.record.statement.clone(), table: self.oid, id: self.record.job.clone() }
     }
 }
 
 impl RunRecord {
-    /// A record that is there, whose lock this session has, is kept from now on.
+    /// Returns the writer of a record that exists and whose lock this session holds.
     pub(in crate::execute) fn resumed(record: Record, plan: &Plan, table: &RelationRef, quiet: bool) -> Self {
         let (phases, at) = (plan.phases.len(), Instant::now());
         let (table, oid) = (table.full_name(), table.oid);
@@ -63,12 +64,12 @@ impl RunRecord {
         Self { writer: Some(writer), locked: None }
     }
 
-    /// Whether the plan is on record.
+    /// Whether the plan has a record.
     pub(in crate::execute) fn is_kept(&self) -> bool {
         self.writer.is_some()
     }
 
-    /// The phase that is under way is done; what the plan has made so far is known.
+    /// Puts into the record that the phase under way is done, and the objects that the plan has made so far.
     pub(in crate::execute) fn advance(
         &mut self,
         created: &[(CreatedObject, u32)],
@@ -84,7 +85,7 @@ impl RunRecord {
         writer.record.learned = names.iter().map(|name| unquoted(name)).collect();
     }
 
-    /// The plan failed, and cannot be undone now: the record says so, and stays. False: there is none.
+    /// Writes into the record that the plan has failed and must be undone, and leaves the record. Returns false if there is no record.
     pub(in crate::execute) async fn keep_to_be_undone(&mut self, context: &mut Context<'_>) -> Result<bool, RunError> {
         let Some(writer) = &mut self.writer else { return Ok(false) };
         writer.record.undoing = true;
@@ -99,12 +100,12 @@ impl RunRecord {
         Ok(false)
     }
 
-    /// The record stays when the run ends; its lock does not.
+    /// Leaves the record when the run ends. Its lock is given back.
     pub(in crate::execute) fn leave(&mut self) {
         self.locked = self.writer.take().map(|writer| writer.oid);
     }
 
-    /// Before the first phase: the lock, and that nothing else is on record.
+    /// Begins a record before the first phase: takes its lock and checks that there is no other record.
     pub(in crate::execute) async fn begin(&mut self, context: &mut Context<'_>, plan: &Plan) -> Result<(), RunError> {
         let Some(table) = is_recorded(plan, context.facts()) else { return Ok(()) };
         if context.config().ddl.record_interval.is_zero() {
@@ -115,7 +116,7 @@ impl RunRecord {
         if !locked {
             return Ok(());
         }
-        // Whatever ends it from here on, the lock is given back.
+        // From here on the lock is given back, whatever ends the run.
         self.locked = Some(oid);
         let id = RandomState::new().hash_one(context.facts().session.backend_pid);
         let writer = match found.filter(|found| found.may && found.trusted) {
@@ -151,13 +152,13 @@ impl RunRecord {
             _ => None,
         };
         let Some(writer) = writer else {
-            tracing::debug!(oid, "how far this is cannot be recorded");
+            tracing::debug!(oid, "cannot keep a record of a schema change");
             return self.end(context).await;
         };
         let text = writer.text();
         self.writer = Some(writer);
         self.locked = None;
-        // What a transaction begins is recorded in it.
+        // If the first phase is a transaction, that transaction writes the record.
         if plan.phases.first().is_some_and(|phase| !phase.in_transaction)
             && self.write(context, text.as_deref()).await?
             && let Some(writer) = &mut self.writer
@@ -167,40 +168,41 @@ impl RunRecord {
         Ok(())
     }
 
-    /// The first phase that is not done.
+    /// Returns the first phase that is not done.
     pub(in crate::execute) fn first_phase(&self) -> usize {
         self.writer.as_ref().map_or(0, |writer| writer.record.next)
     }
 
-    /// Where the backfill of a dead session had come to.
+    /// Returns the position that the backfill of a session that is gone has reached.
     pub(in crate::execute) fn position(&self) -> Option<BackfillPosition> {
         self.writer.as_ref().and_then(|writer| writer.record.place)
     }
 
-    /// The key of the record that is to be kept, written yet or not.
+    /// Returns the key of the record, whether or not it is written yet.
     pub(in crate::execute) fn kept_key(&self) -> Option<RecordKey> {
         self.writer.as_ref().map(RecordWriter::key)
     }
 
-    /// The key of the record, once it is written.
+    /// Returns the key of the record, if it is written.
     pub(in crate::execute) fn key(&self) -> Option<RecordKey> {
         self.writer.as_ref().filter(|writer| writer.written).map(RecordWriter::key)
     }
 
-    /// Whether the end of this phase's transaction is to be recorded in it.
+    /// Whether the transaction of this phase writes the record at its end.
     pub(in crate::execute) fn records(&self, phase: &Phase) -> bool {
         phase.in_transaction && self.writer.as_ref().is_some_and(|writer| writer.under_way.is_some())
     }
 
-    /// The plan's phase that begins; none: what follows is no part of it.
+    /// Notes the phase that begins. `None` means that the following statements are not part of the plan.
     pub(in crate::execute) fn under_way(&mut self, phase: Option<usize>) {
         if let Some(writer) = &mut self.writer {
             writer.under_way = phase;
         }
     }
-    /// The record, then COMMIT, behind the steps of a phase that have gone well. What is wrong with the record alone does
-    /// no harm to the phase; but where one is in the database already, which would be behind, its lock is waited for as the
-    /// phase's own.
+
+    /// Writes the record and commits, after the steps of a phase have succeeded. An error of the record alone does not make the phase fail.
+    /// But if the database has a record already, which would become out of date, a lock that is not available makes the attempt fail like a
+    /// lock of the phase itself.
     pub(in crate::execute) async fn commit(&mut self, context: &mut Context<'_>) -> Result<Answer, BackendLost> {
         let Some(writer) = &mut self.writer else { return context.channel_mut().ask_one("COMMIT", &[]).await };
         let text = writer.text();
@@ -214,7 +216,7 @@ impl RunRecord {
         }
         let before_commit = batch.statements;
         batch.statement("COMMIT", &[]);
-        // If the backend dies now, nobody knows whether there is one.
+        // If the backend dies now, it is not known whether the database has a record.
         let (stays, was_written) = (text.is_some(), writer.written);
         writer.written = true;
         let answer = context.channel_mut().ask(batch, None).await?;
@@ -227,8 +229,8 @@ impl RunRecord {
             }
             Some(error) if was_written && is_lock_failure(error) => Ok(answer),
             Some(error) if answer.done < before_commit && error.sqlstate() != sqlstate::QUERY_CANCELED => {
-                tracing::warn!(sqlstate = error.sqlstate(), "how far a schema change is could not be recorded");
-                // One that is there is to be written later, or removed in the end.
+                tracing::warn!(sqlstate = error.sqlstate(), "could not write the record of a schema change");
+                // A record in the database is written later, or removed at the end.
                 if !was_written {
                     self.locked = self.writer.take().map(|writer| writer.oid);
                 }
@@ -241,7 +243,7 @@ impl RunRecord {
         }
     }
 
-    /// A phase is done that was not one transaction.
+    /// Writes the record after a phase whose transaction did not write it.
     pub(in crate::execute) async fn phase_done(&self, context: &mut Context<'_>) -> Result<(), RunError> {
         match self.writer.as_ref().and_then(RecordWriter::text) {
             Some(text) => self.write(context, Some(&text)).await.map(|_| ()),
@@ -249,7 +251,7 @@ impl RunRecord {
         }
     }
 
-    /// How far the backfill is, if that is due.
+    /// Writes the position of the backfill, if a write is due.
     pub(in crate::execute) async fn note_position(
         &mut self,
         context: &mut Context<'_>,
@@ -268,14 +270,14 @@ impl RunRecord {
         }
     }
 
-    /// In a transaction of its own. False: not now.
+    /// Writes the record in a transaction of its own. Returns false if that was not possible now.
     pub(super) async fn write(&self, context: &mut Context<'_>, text: Option<&str>) -> Result<bool, RunError> {
         let Some(writer) = &self.writer else { return Ok(false) };
         let (oid, quiet) = (writer.oid, writer.quiet);
         write_record_of(context, oid, quiet, text).await
     }
 
-    /// The plan has come to its end, or to nothing: no record is left, and its lock is given back.
+    /// Ends the record when the plan is complete or undone: removes it and gives its lock back.
     pub(in crate::execute) async fn end(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
         let unrecorded = self.locked.take();
         let writer = self.writer.take();

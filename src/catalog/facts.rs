@@ -15,28 +15,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub session: SessionFacts,
-    /// Why no name was asked for: then the statement goes as it is written.
+    /// Why nothing was asked about the names. The statement then runs as it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nameless: Option<NamesUnknown>,
-    /// In the order asked; a name that resolves to nothing has `found: None`.
+    /// The relations in the order in which they were asked for. A name that resolves to nothing has `found: None`.
     pub relations: Vec<NamedFacts>,
-    /// Every relation that the facts name beside those asked for: parents, referenced tables, an index's table …
+    /// The other relations that the facts name: parents, referenced tables, the table of an index.
     #[serde(default)]
     pub related: Vec<RelatedFacts>,
-    /// What the rewrite probe said, one per part of the statement; `None`: not asked or it could not run.
+    /// The answers of the rewrite probe, one for each part of the statement; `None`: it was not asked, or could not run.
     #[serde(default)]
     pub probe: Vec<Option<ProbeAnswer>>,
-    /// The definition that the index which CREATE INDEX asks for would have, in the form of
+    /// The definition that the index of CREATE INDEX would have, in the form of
     /// [`super::relation::IndexFacts::comparable_definition`]; set by the session if a leftover of the same name made it ask.
     #[serde(default)]
     pub wanted_index: Option<String>,
-    /// Why the table was not copied to try the statement: whose code that would run, as a fragment that follows "because".
+    /// Why the statement was not tried on a copy of the table: whose code that would run, as a fragment that follows "because".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrust: Option<String>,
     /// The names that PostgreSQL would choose for keys and sequences that ALTER TABLE makes without one; set by the session.
     #[serde(default)]
     pub free_names: Vec<FreeName>,
-    /// The partitions under the statement's table, where it makes an index on all of them; set by the session.
+    /// The partitions under the statement's table, if the statement makes an index on all of them; set by the session.
     #[serde(default)]
     pub tree: Option<super::tree::Tree>,
     /// The materialized view can be refreshed concurrently; set by the session.
@@ -45,7 +45,7 @@ pub struct Facts {
     /// What ATTACH PARTITION would do under its locks; set by the session.
     #[serde(default)]
     pub attach: Option<super::attach::AttachFacts>,
-    /// The partitions under the statement's table, where it adds a foreign key to all of them; set by the session.
+    /// The partitions under the statement's table, if the statement adds a foreign key to all of them; set by the session.
     #[serde(default)]
     pub leaves: Option<super::leaves::Leaves>,
     /// What DROP TABLE of a partition depends on; set by the session.
@@ -54,33 +54,33 @@ pub struct Facts {
     /// The tables that hold values of the domain which ALTER DOMAIN names; set by the session.
     #[serde(default)]
     pub domain_tables: Option<Vec<RelationFacts>>,
-    /// Whether the rows of the statement's table can be updated unnoticed; set by the session where a plan may want that.
+    /// Whether the rows of the statement's table can be updated unnoticed; set by the session if a plan may want that.
     #[serde(default)]
     pub backfill: Option<BackfillFacts>,
     #[serde(skip)]
     pub places: Places,
 }
 
-/// Why nothing is known of what a statement names.
+/// Why nothing is known of the relations that a statement names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamesUnknown {
-    /// The encodings of the session leave no words for it.
+    /// The names cannot be written in the encodings of the session.
     Encoding,
-    /// It names too much ([`crate::sql::Ddl::names_too_much`]).
+    /// The statement names too many objects ([`crate::sql::Ddl::names_too_much`]).
     TooMuch,
 }
 
 /// A name that PostgreSQL would choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreeName {
-    /// Of the statement's parts.
+    /// The index of the part among the statement's parts.
     pub part: usize,
     pub label: NameSuffix,
     pub name: String,
 }
 
-/// What a name is chosen for: how it ends.
+/// The end of a name that PostgreSQL chooses: what the name is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NameSuffix {
@@ -99,36 +99,37 @@ impl NameSuffix {
     }
 }
 
-/// What a backfill meets that a rewrite of the table would not.
+/// The differences between a backfill and a rewrite of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackfillFacts {
-    /// Why an UPDATE of every row is not what a rewrite is, or is not allowed: a fragment that follows "because".
+    /// Why an UPDATE of every row would do something else than a rewrite, or is not allowed: a fragment that follows "because".
     pub obstacle: Option<String>,
-    /// The obstacle is whose code would run.
+    /// The obstacle, if it is that code of other roles would run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrust: Option<String>,
-    /// Some of the rows belong to others, who may make their code run while they are filled.
+    /// Some of the rows belong to other roles, which may make their code run while the rows are filled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watched: bool,
-    /// Triggers would fire; the session may keep them from it.
+    /// Triggers would fire, and the session may prevent that.
     pub quiet: bool,
-    /// The session's role, and the table's owner, quoted.
+    /// The session's role, quoted.
     pub role: String,
+    /// The table's owner, quoted.
     pub owner: String,
-    /// How a sequence is made as the server would make the one behind a serial column; `None`: it cannot be.
+    /// How to create a sequence as the server would create the one of a serial column; `None`: it cannot be created so.
     pub sequences: Option<SequenceCreation>,
 }
 
-/// A serial column's sequence belongs to the table's owner, with the privileges that this one gives by default, and whether
-/// he may create anything in the schema does not matter.
+/// How to create the sequence of a serial column. It belongs to the table's owner and has the owner's default privileges, and the
+/// owner needs no CREATE privilege on the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SequenceCreation {
     /// The session's role is the owner.
     Plain,
-    /// The session's role may become the owner, who may create it.
+    /// The session's role may become the owner, and the owner may create the sequence.
     AsOwner,
-    /// It is made, and given to the owner; neither of the two gives privileges by default.
+    /// The session's role creates the sequence and gives it to the owner. Neither of the two has default privileges.
     Given,
 }
 
@@ -137,14 +138,14 @@ pub struct SessionFacts {
     /// `server_version_num`, e.g. 150018
     pub server_version: i32,
     pub backend_pid: i32,
-    /// Set by the session, not asked: an explicit or implicit transaction block is open.
+    /// An explicit or implicit transaction block is open. The session sets this; it is not asked.
     #[serde(default)]
     pub in_transaction: bool,
-    /// Milliseconds; 0: none.
+    /// `lock_timeout` (milliseconds); 0: none.
     pub lock_timeout_ms: u64,
     pub statement_timeout_ms: u64,
     pub deadlock_timeout_ms: u64,
-    /// May create temporary tables, so the rewrite probe can run.
+    /// The role may create temporary tables, so the rewrite probe can run.
     pub may_probe: bool,
     /// The transaction holds a lock on some relation of the user's, however weak.
     #[serde(default)]
@@ -152,10 +153,10 @@ pub struct SessionFacts {
     /// The strongest relation lock that this transaction holds on a relation it did not create.
     #[serde(default)]
     pub strongest_lock: Option<LockMode>,
-    /// The transaction sees an old state (REPEATABLE READ, SERIALIZABLE): what the facts say may be out of date.
+    /// The transaction sees an old state (REPEATABLE READ, SERIALIZABLE), so the facts may be out of date.
     #[serde(default)]
     pub frozen_snapshot: bool,
-    /// There are event triggers, which must see every statement, and may give a transaction its id before the statement.
+    /// There are event triggers. They must see every statement, and may give a transaction its id before the statement.
     #[serde(default)]
     pub event_triggers: bool,
     /// The transaction, or the next one, may write nothing.
@@ -164,26 +165,26 @@ pub struct SessionFacts {
     /// `client_min_messages` keeps NOTICEs from the client.
     #[serde(default)]
     pub hushed: bool,
-    /// Where a relation without a schema is created.
+    /// The schema in which a relation without a schema is created.
     #[serde(default)]
     pub current_schema: Option<String>,
 }
 
-/// What the empty copy said about one part.
+/// The answer of the rewrite probe about one part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeAnswer {
     pub rewrites_table: bool,
     pub rebuilds_indexes: bool,
-    /// A column whose type is not PostgreSQL's own: the column without any value would rewrite the table too.
+    /// For a column whose type is not PostgreSQL's own: the column without any value would rewrite the table, too.
     #[serde(default)]
     pub rewrites_bare: Option<bool>,
-    /// The server refuses it.
+    /// The server refuses the part.
     #[serde(default)]
     pub fails: bool,
 }
 
 impl Facts {
-    /// What is known of the relation that the statement calls `name`.
+    /// The facts of the relation that the statement calls `name`.
     pub fn relation(&self, name: &RelationName) -> Option<&RelationFacts> {
         self.asked(name).and_then(|asked| asked.found.as_ref())
     }
@@ -194,7 +195,7 @@ impl Facts {
         names.find(|free| free.part == part && free.label == label).map(|free| free.name.as_str())
     }
 
-    /// The answer for a name, whether it was found or not; `None`: it was never asked for.
+    /// The answer for a name, whether the relation was found or not; `None`: the name was never asked for.
     pub fn asked(&self, name: &RelationName) -> Option<&NamedFacts> {
         self.places.named(&self.relations, name)
     }
@@ -204,12 +205,12 @@ impl Facts {
         self.places.of_oid(&self.relations, oid)
     }
 
-    /// How many relations are locked with the one of this oid: its descendants, as far as they were counted.
+    /// How many relations are locked with the relation of this oid: its descendants, as far as they were counted.
     pub fn below(&self, oid: u32) -> u32 {
         self.asked_of(oid).and_then(|asked| asked.found.as_ref()).map_or(0, |found| found.below)
     }
 
-    /// What matters for locking the relation with this oid.
+    /// The facts that locking the relation with this oid depends on.
     pub fn lock_facts(&self, oid: u32) -> Option<RelatedFacts> {
         match self.asked_of(oid).and_then(|asked| asked.found.as_ref()) {
             Some(found) => Some(found.lock_facts()),

@@ -31,7 +31,7 @@ impl RelationRef {
     }
 }
 
-/// What matters for locking a relation that nobody asked for by name.
+/// The facts that locking a relation depends on, for a relation that the statement does not name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RelatedFacts {
     pub relation: RelationRef,
@@ -51,37 +51,37 @@ pub struct RelationFacts {
     pub kind: RelationKind,
     /// `pg_class.relpersistence`: p, u, t
     pub persistence: char,
-    /// Main fork plus TOAST, bytes; 0 where there is no storage. For a parent: its descendants' sum.
+    /// The size of the main fork and of TOAST (bytes); 0 without storage. For a parent, the sum over its descendants.
     pub bytes: u64,
-    /// An index, a sequence: its table's `bytes`.
+    /// For an index or a sequence, the `bytes` of its table.
     #[serde(default)]
     pub table_bytes: u64,
-    /// `reltuples`; negative: never analysed.
+    /// `reltuples`. A negative number means that the table was never analysed.
     pub rows: f64,
-    /// Has partitions or inheritance children.
+    /// The relation has partitions or inheritance children.
     pub has_children: bool,
-    /// How many relations are below it: all that are its descendants.
+    /// How many descendants the relation has.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub below: u32,
-    /// Columns that inheritance children have and it has not: one that it gets of such a name is merged with theirs.
+    /// The columns that inheritance children have and the relation lacks. A new column of such a name is merged with theirs.
     #[serde(default)]
     pub child_columns: Vec<String>,
-    /// Is a partition (not merely an inheritance child).
+    /// The relation is a partition, and not merely an inheritance child.
     #[serde(default)]
     pub is_partition: bool,
-    /// A partition whose DETACH CONCURRENTLY was left half-way (14 on).
+    /// The relation is a partition whose DETACH CONCURRENTLY was interrupted (14 and later).
     #[serde(default)]
     pub detach_pending: bool,
-    /// It has such a partition.
+    /// The relation has such a partition.
     #[serde(default)]
     pub detaching: bool,
-    /// A partitioned table with a tablespace or an access method, which its partitions get.
+    /// The relation is a partitioned table with a tablespace or an access method, which its partitions get.
     #[serde(default)]
     pub passes_storage: bool,
     /// `CREATE TABLE … OF type`
     #[serde(default)]
     pub typed: bool,
-    /// The session's role may act as its owner.
+    /// The session's role may act as the owner of the relation.
     #[serde(default)]
     pub owned: bool,
     /// The session's role has a privilege that `LOCK TABLE` asks for.
@@ -90,45 +90,45 @@ pub struct RelationFacts {
     /// The parent, if this is a partition or inheritance child (the first).
     #[serde(default)]
     pub parent: Option<RelationRef>,
-    /// A partitioned table: its default partition. A partition: its parent's.
+    /// For a partitioned table, its default partition. For a partition, the default partition of its parent.
     #[serde(default)]
     pub default_partition: Option<RelationRef>,
-    /// An index: its table. A sequence: the table that owns it.
+    /// For an index, its table. For a sequence, the table that owns it.
     #[serde(default)]
     pub table: Option<RelationRef>,
-    /// An index: its own row of `pg_index`.
+    /// For an index, its own row of `pg_index`.
     #[serde(default)]
     pub index: Option<IndexFacts>,
-    /// The strongest lock that this session holds on it now.
+    /// The strongest lock that this session holds on the relation now.
     #[serde(default)]
     pub own_lock: Option<LockMode>,
-    /// Created in this very transaction: nobody else can see it.
+    /// The relation was created in this very transaction, so nobody else can see it.
     #[serde(default)]
     pub created_here: bool,
     /// Another backend that holds this relation's lane.
     #[serde(default)]
     pub lane_holder: Option<i32>,
-    /// A plan for it is on record (`execute/record.rs`).
+    /// A plan for the relation is on record (`execute/record.rs`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recorded: bool,
-    /// Is a system catalogue (or in `information_schema`).
+    /// The relation is a system catalogue, or in `information_schema`.
     #[serde(default)]
     pub is_system: bool,
-    /// Tables and views: not dropped, in order.
+    /// The columns of a table or view that are not dropped, in order.
     #[serde(default)]
     pub columns: Vec<ColumnFacts>,
     #[serde(default)]
     pub constraints: Vec<ConstraintFacts>,
-    /// Indexes of this table; of an index: all of its table's.
+    /// The indexes of a table. For an index, all indexes of its table.
     #[serde(default)]
     pub indexes: Vec<IndexFacts>,
-    /// Tables whose foreign keys point here (not itself).
+    /// The other tables whose foreign keys point to this table.
     #[serde(default)]
     pub referenced_by: Vec<RelationRef>,
-    /// Those, and the tables whose foreign keys point to those, and so on.
+    /// The tables of `referenced_by`, the tables whose foreign keys point to these, and so on.
     #[serde(default)]
     pub reached_by: Vec<RelationRef>,
-    /// Tables that foreign keys point to which its partitions alone have.
+    /// The tables to which foreign keys of the partitions point that the table itself does not have.
     #[serde(default)]
     pub partitions_reference: Vec<RelationRef>,
 }
@@ -148,10 +148,10 @@ pub struct ColumnFacts {
     /// Generated, and virtual (18).
     #[serde(default)]
     pub computed: bool,
-    /// Of a row type, or a domain, which may be one of a row type: such a value may be no NULL, and yet not be NOT NULL.
+    /// The column has a row type, or a domain, which may be over a row type. A value of it can be neither NULL nor NOT NULL.
     #[serde(default)]
     pub row_type: bool,
-    /// Another collation than its type's own.
+    /// The column has another collation than its type.
     #[serde(default)]
     pub custom_collation: bool,
 }
@@ -162,7 +162,7 @@ pub struct ConstraintFacts {
     /// `pg_constraint.contype`: c f n p t u x
     pub kind: char,
     pub validated: bool,
-    /// A partition's part of one of its parent's.
+    /// The constraint is the partition's part of a constraint of its parent.
     #[serde(default)]
     pub of_parent: bool,
     /// `conislocal`: the table's own, not only its parents'.
@@ -171,13 +171,13 @@ pub struct ConstraintFacts {
     pub no_inherit: bool,
     #[serde(default)]
     pub columns: Vec<String>,
-    /// A foreign key: the referenced table.
+    /// For a foreign key, the referenced table.
     #[serde(default)]
     pub references: Option<RelationRef>,
-    /// It has a comment, which would go with it.
+    /// The constraint has a comment, which is dropped with it.
     #[serde(default)]
     pub commented: bool,
-    /// `pg_get_constraintdef`; empty where asking for it would have had to wait for a lock.
+    /// `pg_get_constraintdef`. Empty if the question would have had to wait for a lock.
     pub definition: String,
 }
 
@@ -188,22 +188,22 @@ pub struct IndexFacts {
     pub unique: bool,
     /// `indisvalid and indisready and indislive`
     pub valid: bool,
-    /// Belongs to a constraint.
+    /// The index belongs to a constraint.
     pub of_constraint: bool,
-    /// A backend is at work on it or on its table with SHARE UPDATE EXCLUSIVE or stronger.
+    /// A backend is at work on the index or on its table with SHARE UPDATE EXCLUSIVE or a stronger lock.
     pub in_progress: bool,
-    /// `pg_get_indexdef`; empty where asking for it would have had to wait for a lock.
+    /// `pg_get_indexdef`. Empty if the question would have had to wait for a lock.
     pub definition: String,
 }
 
 impl IndexFacts {
-    /// One of which nothing else is known.
+    /// An index of which nothing else is known.
     pub fn new(id: RelationRef, valid: bool) -> Self {
         let (unique, of_constraint, in_progress) = (false, false, false);
         Self { id, unique, valid, of_constraint, in_progress, definition: String::new() }
     }
 
-    /// What two indexes of one table share if they are the same but for their names; `None` if it is not known.
+    /// The text that two indexes of one table share if they differ in nothing but their names; `None`: the definition is not known.
     pub fn comparable_definition(&self) -> Option<String> {
         comparable_index_definition(&self.definition)
     }
@@ -233,8 +233,8 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl RelationFacts {
-    /// What a scan, a build or a rewrite goes through, in bytes: of each relation a page at least. Empty partitions take their time too,
-    /// a tenth of a second for 128 of them, which is 1 MB here.
+    /// What a scan, a build or a rewrite goes through (bytes). Each relation counts as a page at least, since empty partitions take
+    /// their time, too: 128 of them take a tenth of a second, and count as 1 MB here.
     pub fn weight(&self) -> u64 {
         const PAGE: u64 = 8 << 10;
         self.bytes.max(self.table_bytes).max(u64::from(self.below) * PAGE)
@@ -245,7 +245,7 @@ impl RelationFacts {
         (small_table == 0 || self.weight() > small_table) && self.persistence != 't' && !self.created_here
     }
 
-    /// An empty, permanent one of which nothing else is known, and which may be locked.
+    /// An empty, permanent relation of which nothing else is known, and which may be locked.
     pub fn new(id: RelationRef, kind: RelationKind) -> Self {
         Self {
             id,

@@ -18,13 +18,13 @@ pub(super) struct PlanContext<'a> {
 }
 
 impl<'a> PlanContext<'a> {
-    /// Facts of the relations that the statement is about, as far as they exist.
+    /// The facts of the statement's targets, as far as these exist.
     pub(super) fn targets(&self) -> impl Iterator<Item = &'a RelationFacts> {
         let facts = self.facts;
         self.ddl.targets.iter().filter_map(|name| facts.relation(name))
     }
 
-    /// The one target, if there is just one and it exists.
+    /// The target, if the statement has one target and it exists.
     pub(super) fn target(&self) -> Option<&'a RelationFacts> {
         match self.ddl.targets.as_slice() {
             [name] => self.facts.relation(name),
@@ -49,7 +49,7 @@ impl<'a> PlanContext<'a> {
         self.ddl.parts.iter().any(|part| part.form == form)
     }
 
-    /// Whether everything exists that must, so that the server will not refuse the statement for that.
+    /// Whether every relation exists that the statement needs, so that the server does not refuse the statement for that.
     pub(super) fn all_there(&self) -> bool {
         let creates = self.ddl.parts.iter().any(|part| creates(part.form));
         let targets = match self.ddl.if_exists {
@@ -61,12 +61,12 @@ impl<'a> PlanContext<'a> {
         (targets || creates) && self.ddl.parts.iter().flat_map(|part| &part.others).all(there)
     }
 
-    /// Whether the server refuses to run it in the transaction that is open.
+    /// Whether the server refuses to run the statement in the transaction that is open.
     pub(super) fn must_leave_transaction(&self) -> bool {
         self.in_transaction() && self.ddl.parts.iter().any(|part| !part.form.row().in_transaction)
     }
 
-    /// Whether what is built, read or rewritten is small enough to be done under its lock.
+    /// Whether the relations that are built, read or rewritten are small enough for that to be done under the lock.
     pub(super) fn is_small(&self) -> bool {
         let worked_on = self.worked_on();
         !worked_on.is_empty()
@@ -74,7 +74,7 @@ impl<'a> PlanContext<'a> {
             && worked_on.iter().all(|relation| relation.created_here || self.small(relation.weight()))
     }
 
-    /// Whether a default partition that is not small is read too.
+    /// Whether a default partition that is not small is read, too.
     fn reads_default(&self) -> bool {
         let known = self.facts.attach.as_ref().and_then(|attach| attach.default.as_ref());
         let large = |table: &RelationFacts| match known {
@@ -101,7 +101,7 @@ impl<'a> PlanContext<'a> {
         self.ddl.parts.iter().flat_map(|part| &part.others).filter_map(|name| facts.relation(name)).collect()
     }
 
-    /// A plan with nothing in it yet.
+    /// A plan without phases and notes.
     pub(super) fn empty(&self) -> Plan {
         let rows = || self.ddl.parts.iter().map(|part| part.form.row());
         Plan {
@@ -121,13 +121,13 @@ impl<'a> PlanContext<'a> {
         Plan { answer: Some(answer), ..self.empty() }
     }
 
-    /// Sent as written, without any lock attempt.
+    /// The plan that sends the statement as it is written, without any lock attempt.
     pub(super) fn relayed(&self, purpose: &str) -> Plan {
         Plan { phases: vec![self.phase(PhaseKind::Relay, purpose)], ..self.empty() }
     }
 
-    /// Left to the server, which will not run it. Should it do so all the same, as what is missing has come meanwhile, it waits for nothing:
-    /// then the facts are asked for anew.
+    /// The plan of a statement that the server will not run. If a missing relation has come meanwhile, the server would run it: the
+    /// phase waits for no lock, and the facts are then read anew.
     pub(super) fn refused_by_the_server(&self) -> Plan {
         let may_stand_in_one = self.ddl.parts.iter().all(|part| part.form.row().in_transaction);
         if self.in_transaction() || !may_stand_in_one || self.ddl.concurrently {
@@ -136,7 +136,7 @@ impl<'a> PlanContext<'a> {
         Plan { phases: vec![self.phase(PhaseKind::Brief, purpose::NOT_RUN)], ..self.empty() }
     }
 
-    /// One phase with the client's own text in it, and no locks.
+    /// A phase with the client's own text as its step, and without locks.
     pub(super) fn phase(&self, kind: PhaseKind, purpose: &str) -> Phase {
         let in_transaction = match kind {
             PhaseKind::Relay | PhaseKind::Long | PhaseKind::Backfill | PhaseKind::Detach => self.in_transaction(),
@@ -155,8 +155,8 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Whether its forms may stand in a transaction block. Those that go through many tables or partitions, each in a
-    /// transaction of its own, may not.
+    /// Whether the statement may run in a transaction block. It may not if it goes through many tables or partitions, each in a
+    /// transaction of its own.
     fn may_be_wrapped(&self) -> bool {
         let many = self.ddl.targets.is_empty()
             || self

@@ -6,75 +6,74 @@ use crate::report::{Report, Severity};
 use crate::sql::form::{Cost, Form};
 use serde::{Deserialize, Serialize};
 
-/// What the proxy will do for one statement. Exactly one step of the plan (`visible`) gives the client its reply,
-/// unless `answer` does.
+/// The plan of one statement. Exactly one step (`visible`) gives the client its reply, unless `answer` does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
     /// The client's text.
     pub statement: String,
     pub tag: String,
     pub forms: Vec<Form>,
-    /// The strongest lock that the statement itself would take, run directly.
+    /// The strongest lock that the statement would take if it ran directly.
     pub lock: Option<LockMode>,
     pub cost: Cost,
-    /// Told to the client before the first phase.
+    /// The client gets these reports before the first phase.
     pub notes: Vec<Report>,
-    /// Set: nothing is to be done; the client gets these notices and the tag, and no lock is taken.
+    /// If set, there is nothing to do. The client gets these notices and the tag, and no lock is taken.
     pub answer: Option<Vec<Report>>,
     pub phases: Vec<Phase>,
-    /// What others can see between two phases that the statement itself would never show: for people.
+    /// What other sessions can see between two phases, and would never see of the statement itself. For people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub meanwhile: Vec<&'static str>,
 }
 
-/// One commit boundary.
+/// A part of a plan that commits by itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Phase {
     pub kind: PhaseKind,
-    /// Why this phase, for people: a fragment like "build without blocking writes".
+    /// The purpose of the phase, for people: a fragment like "build the index without blocking reads or writes".
     pub purpose: String,
-    /// The steps run in a transaction block: the client's if one is open, else one of the proxy's own.
+    /// The steps run in a transaction block: in the client's if one is open, otherwise in one of the proxy's own.
     pub in_transaction: bool,
-    /// In the order of oids. Brief and Guarded: locked by name, all at once, before the steps (`LOCK TABLE …
-    /// NOWAIT`). Long: what the steps lock themselves, for the lanes and for people; nothing is locked ahead.
+    /// The locks of the phase, in the order of oids. A brief or guarded phase locks all of them by name, at once, before its steps
+    /// (`LOCK TABLE … NOWAIT`). The steps of a long phase take these locks themselves; the list is for the lanes and for people.
     pub locks: Vec<LockNeed>,
     pub steps: Vec<Step>,
-    /// Runs if this phase or a later one gives up.
+    /// What takes the phase back if this phase or a later one gives up.
     pub undo: Option<Undo>,
-    /// Backfill: what its step says of all rows at once is done in batches of their own.
+    /// For a backfill: its step names all rows at once, and this says how they are filled in batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
-    /// Detach: what becomes of its step if that is interrupted half-way.
+    /// For a detach: what becomes of its step if the step is interrupted half-way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detach: Option<Detach>,
-    /// It only tidies up behind what is done and cannot be undone: if it fails, a WARNING says so, and that is all.
+    /// The phase only tidies up after phases that cannot be undone. If it fails, a WARNING says so and the statement succeeds.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tidies: bool,
 }
 
-/// A partition is taken off its table in two transactions of the server's own, of which the first cannot be taken back.
+/// A DETACH PARTITION CONCURRENTLY. The server runs it in two transactions of its own, and cannot take the first one back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Detach {
     pub partition: RelationRef,
-    /// The oid of its table.
+    /// The oid of the partition's table.
     pub table: u32,
-    /// [`NewConstraint::slot`] of the CHECK that the server gives it in place of its bounds, unless it has such a one: its
-    /// name is learned, or stays empty.
+    /// [`NewConstraint::slot`] of the CHECK that the server gives the partition in place of its bounds. The name of the CHECK is
+    /// learned. It stays empty if the partition has such a CHECK already.
     pub slot: usize,
-    /// Does the second transaction's work, under lock attempts.
+    /// The phase that does the work of the second transaction, under lock attempts.
     pub finish: Box<Phase>,
 }
 
-/// Old rows get what new rows get already.
+/// A backfill: old rows get the values that new rows get already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backfill {
-    /// With its descendants, as many as there are when the backfill begins.
+    /// The table. Its descendants are filled, too: those that exist when the backfill begins.
     pub table: RelationName,
     pub oid: u32,
     pub columns: Vec<Filled>,
-    /// Fire no triggers: a rewrite would fire none. The session may set `session_replication_role`.
+    /// No triggers fire, as a rewrite would fire none. The session may set `session_replication_role` for that.
     pub quiet: bool,
-    /// Some of it belongs to others, whose code is not to run: it is looked at, under a lock, before each batch.
+    /// Some of the rows belong to other roles, whose code must not run. It is checked before each batch, under a lock.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub watched: bool,
 }
@@ -86,33 +85,33 @@ pub struct Filled {
     pub column: String,
     /// `DEFAULT`, or an expression of the row.
     pub value: String,
-    /// True of the rows that still want it: `"c" IS NULL`.
+    /// A condition that is true of the rows that still lack the value: `"c" IS NULL`.
     pub wanting: String,
 }
 
 impl Filled {
-    /// As in an UPDATE.
+    /// The column and its value, as an UPDATE sets them.
     pub fn set(&self) -> String {
         format!("{} = {}", self.column, self.value)
     }
 }
 
 impl Backfill {
-    /// All columns, as in an UPDATE.
+    /// All columns and their values, as an UPDATE sets them.
     pub fn set(&self) -> String {
         self.columns.iter().map(Filled::set).collect::<Vec<_>>().join(", ")
     }
 
-    /// True of the rows that still want any of its columns.
+    /// A condition that is true of the rows that still lack the value of any column.
     pub fn wanting(&self) -> String {
         self.columns.iter().map(|filled| filled.wanting.as_str()).collect::<Vec<_>>().join(" OR ")
     }
 }
 
-/// The constraint that a step has just made, with a name of the server's choice.
+/// A constraint that a step makes, and whose name the server chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct NewConstraint {
-    /// Which of the plan's learned names it is.
+    /// The number of its name among the plan's learned names.
     pub slot: usize,
     /// The oid of its table.
     pub table: u32,
@@ -123,17 +122,17 @@ pub struct NewConstraint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PhaseKind {
-    /// Takes no lock that others could wait for: sent as written.
+    /// The step takes no lock that others could wait for. It is sent as written.
     Relay,
-    /// Lock attempts; once the lock is held it is over in milliseconds (hold budget).
+    /// The locks are taken by lock attempts. Then the phase is over in milliseconds (hold budget).
     Brief,
-    /// Lock attempts, but what follows may be long under the lock: no hold budget, a WARNING instead.
+    /// The locks are taken by lock attempts, but the phase may then be long. It has a WARNING and no hold budget.
     Guarded,
-    /// Outside any transaction, long, under a lock that blocks neither reads nor writes: no lock attempts.
+    /// The phase is long, outside any transaction, under a lock that blocks neither reads nor writes. It needs no lock attempts.
     Long,
-    /// As `Long`, in many short transactions, each of which locks a few rows for a moment.
+    /// As `Long`, but in many short transactions, each of which locks a few rows for a moment.
     Backfill,
-    /// DETACH PARTITION CONCURRENTLY, begun when no old transaction is in its way, and with a `lock_timeout`.
+    /// DETACH PARTITION CONCURRENTLY. It begins when no old transaction is in its way, and has a `lock_timeout`.
     Detach,
 }
 
@@ -142,21 +141,21 @@ pub struct LockNeed {
     pub relation: RelationName,
     pub oid: u32,
     pub mode: LockMode,
-    /// Not its descendants.
+    /// The descendants of the relation are not locked.
     pub only: bool,
-    /// `LOCK TABLE` can name it; if not, only `lock_timeout` guards it.
+    /// `LOCK TABLE` can name the relation. If it cannot, only `lock_timeout` guards the lock.
     pub lockable: bool,
-    /// The transaction holds a lock on it already. The server puts such a request ahead of those that wait for that lock, but
-    /// NOWAIT fails for them, before 17.
+    /// The transaction holds a lock on the relation already. The server puts its request ahead of the requests that wait for that
+    /// lock, but before 17 NOWAIT fails because of them.
     #[serde(skip)]
     pub held: bool,
-    /// So many are locked below it: partitions and children.
+    /// How many partitions and children are locked with the relation.
     #[serde(skip)]
     pub below: u32,
 }
 
 impl LockNeed {
-    /// Of a relation alone, which is locked by its name, and of which the transaction holds nothing.
+    /// The lock of one relation without its descendants, by name. The transaction holds no lock on it yet.
     pub fn alone(relation: RelationName, oid: u32, mode: LockMode) -> Self {
         Self { relation, oid, mode, only: false, lockable: true, held: false, below: 0 }
     }
@@ -165,38 +164,38 @@ impl LockNeed {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Step {
     pub sql: String,
-    /// Its reply is the client's reply.
+    /// The reply to the step is the client's reply.
     pub visible: bool,
-    /// The words are the proxy's: an error's position in them means nothing to the client.
+    /// The SQL is the proxy's own. The position of an error in it means nothing to the client.
     #[serde(skip)]
     pub own: bool,
     /// Where `sql` differs from the client's text, so that an error's position can be given in the client's terms.
     #[serde(skip)]
     pub inserted: Option<Inserted>,
-    /// It makes a constraint whose name the server chooses; later steps name it.
+    /// The step makes a constraint whose name the server chooses, and later steps name that constraint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learns: Option<NewConstraint>,
-    /// Where in `sql` the name goes, quoted, of a constraint that an earlier step made. If none was made, the step is left out.
+    /// Where in `sql` the quoted name of a constraint goes that an earlier step made. If no constraint was made, the step is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_at: Option<NameAt>,
-    /// The check that this step validates stands for NOT NULL of this column: an error says so.
+    /// The CHECK that this step validates stands for NOT NULL of this column. An error of the step names the column.
     #[serde(skip)]
     pub not_null: Option<String>,
-    /// The step divides by zero unless something holds; if it does not, this is told instead.
+    /// The step divides by zero unless a condition holds. If it does not hold, the client gets this text as the reason.
     #[serde(skip)]
     pub must_hold: Option<&'static str>,
-    /// What it works on has another name meanwhile than its author gave it: an error tells the author's.
+    /// The object of the step has a name of the proxy's for a time. An error of the step gives the author's name.
     #[serde(skip)]
     pub renamed: Option<Renamed>,
-    /// The check that this step validates stands for the bounds of a partition: an error says so.
+    /// The CHECK that this step validates stands for the bounds of a partition. An error of the step names the partition.
     #[serde(skip)]
     pub bounds: Option<BoundsOf>,
-    /// What it drops, if it undoes something; what it validates.
+    /// The object that the step drops, if it undoes something, or that it validates.
     #[serde(skip)]
     pub about: Option<CreatedObject>,
 }
 
-/// Something of a table that a plan makes, and that is told by more than its name: another one may get that.
+/// An object of a table that a plan makes. It is known by more than its name, since another object may get that name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedObject {
     /// The table's oid.
@@ -209,10 +208,10 @@ pub struct CreatedObject {
 #[serde(rename_all = "lowercase")]
 pub enum ObjectKind {
     Column,
-    /// A column's.
+    /// The default of a column.
     Default,
     Constraint,
-    /// A table that was a partition of the thing's table; its name is quoted, with its schema.
+    /// A table that was a partition of the object's table. Its name is quoted, with its schema.
     Partition,
 }
 
@@ -220,24 +219,24 @@ pub enum ObjectKind {
 #[serde(rename_all = "lowercase")]
 pub enum ObjectName {
     Known(String),
-    /// The server chose it: [`NewConstraint::slot`].
+    /// The server chose the name: [`NewConstraint::slot`].
     Learned(usize),
 }
 
-/// Names of a constraint or its index.
+/// The two names of a constraint or of its index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
-    /// Of the proxy's, such as nothing else has.
+    /// The proxy's name, which nothing else has.
     pub from: String,
     pub to: String,
 }
 
-/// Which partition does not keep to its bounds.
+/// The partition whose rows are not within its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoundsOf {
     Partition,
     Default,
-    /// As CREATE TABLE … PARTITION OF tells it.
+    /// The default partition, in the words of CREATE TABLE … PARTITION OF.
     DefaultBesideNew,
 }
 
@@ -253,13 +252,13 @@ pub struct NameAt {
 pub struct Inserted {
     /// Byte offset in `sql`.
     pub at: usize,
-    /// Characters put in there.
+    /// The number of characters that were put in there.
     pub len: usize,
-    /// Characters of the client's text that they stand for.
+    /// The number of characters of the client's text that they replace.
     pub instead_of: usize,
 }
 
-/// How to bring back what a phase left.
+/// What takes a phase back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Undo {
@@ -267,9 +266,9 @@ pub enum Undo {
     DropInvalidIndexes { table: RelationName, oid: u32, known: Vec<u32> },
     /// As `DropInvalidIndexes` if the build failed; if a later phase gave up, drop the index that was built.
     DropBuiltIndex { table: RelationName, oid: u32, known: Vec<u32>, index: RelationName },
-    /// If a later phase gave up: run this one, under lock attempts.
+    /// If a later phase gave up, run this phase under lock attempts.
     Run(Box<Phase>),
-    /// An interrupted DROP INDEX CONCURRENTLY leaves the index invalid: it cannot be brought back, so finish the drop.
+    /// Finish the drop. An interrupted DROP INDEX CONCURRENTLY leaves the index invalid, and nothing can bring it back.
     FinishDrop { index: RelationName, oid: u32 },
 }
 
@@ -279,33 +278,33 @@ pub struct Refusal {
     pub report: Report,
 }
 
-/// The limits a plan depends on.
+/// The settings that a plan depends on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Tables not larger than this (bytes) are built on directly, in one brief step; 0: never.
+    /// A table that is not larger than this (bytes) is changed directly, in one brief step; 0: no table is.
     pub small_table: u64,
-    /// Rewrite statements into safe ones (`plan` mode); otherwise lock attempts only (`guard` mode).
+    /// Statements are planned (`plan` mode). Otherwise they only get lock attempts (`guard` mode).
     pub rewrite: bool,
-    /// Refuse what has no safe way, rather than run it guarded with a WARNING.
+    /// A statement without a safe way is refused. Otherwise it runs guarded, with a WARNING.
     pub refuse_unsafe: bool,
-    /// The same for ADD EXCLUDE.
+    /// ADD EXCLUDE is refused.
     pub refuse_exclude: bool,
 }
 
 impl Limits {
-    /// Whether a table of this size is built on directly.
+    /// Whether a table of this size is changed directly.
     pub fn is_small(&self, bytes: u64) -> bool {
         self.small_table > 0 && bytes <= self.small_table
     }
 }
 
 impl Step {
-    /// The client's own text; its reply is the client's reply.
+    /// The client's own text. The reply to it is the client's reply.
     pub fn as_written(text: &str) -> Self {
         Self { visible: true, own: false, ..Self::hidden(text.to_owned()) }
     }
 
-    /// A statement of the proxy's own; the client sees nothing of it.
+    /// A statement of the proxy's own. The client sees nothing of it.
     pub fn hidden(sql: String) -> Self {
         Self {
             sql,
@@ -322,13 +321,13 @@ impl Step {
         }
     }
 
-    /// It drops this, or validates it.
+    /// Says which object the step drops or validates.
     pub fn about(self, table: u32, kind: ObjectKind, name: &str) -> Self {
         let name = ObjectName::Known(name.to_owned());
         Self { about: Some(CreatedObject { table, kind, name }), ..self }
     }
 
-    /// A hidden question, without rows as its answer; if the condition is not true, the client is told why, and may try again.
+    /// A hidden step that fails unless the condition holds. The client then gets `otherwise` as the reason, and may try again.
     pub fn assertion(condition: &str, otherwise: &'static str) -> Self {
         let sql = format!(
             "SELECT WHERE 1 OPERATOR(pg_catalog./) (CASE WHEN {condition} THEN 1 ELSE 0 END) OPERATOR(pg_catalog.=) 0"
@@ -341,7 +340,7 @@ impl Step {
         Self { name_at: Some(NameAt { at: before.len(), slot }), ..Self::hidden(before.to_owned()) }
     }
 
-    /// Its SQL, with the learned name in its place; one that is not known yet is shown as `…`.
+    /// The SQL of the step, with the learned name in its place. A name that is not known yet is shown as `…`.
     pub fn named(&self, names: &[String]) -> std::borrow::Cow<'_, str> {
         match self.name_at.and_then(|name| Some((self.sql.split_at_checked(name.at)?, name.slot))) {
             Some(((before, after), slot)) => {
@@ -366,7 +365,7 @@ impl Step {
 }
 
 impl Plan {
-    /// Whether it tells the client of something unsafe.
+    /// Whether the plan has a WARNING.
     pub fn warns(&self) -> bool {
         self.notes.iter().any(|note| note.severity == Severity::Warning)
     }

@@ -24,23 +24,23 @@ pub struct OptimisticPlan {
     pub condition: Condition,
 }
 
-/// What must be true of what a statement names.
+/// The condition of a first try: what must be true of the relations that the statement names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Each is an ordinary table without partitions and children (or an index of one), and its lane is free.
+    /// Each relation must be an ordinary table without partitions and children (or an index of one), and its lane must be free.
     pub(super) relations: Vec<RelationName>,
-    /// It may be a partitioned one: its partitions are locked with it, as by the statement.
+    /// The relation may also be a partitioned table. Its partitions are then locked with it, as the statement locks them.
     pub(super) or_partitioned: bool,
     pub(super) indexes: bool,
-    /// One that is not there is none that is asked about.
+    /// The condition says nothing about a relation that does not exist.
     if_exists: bool,
-    /// They are not larger than this (bytes).
+    /// The relations must not be larger than this (bytes).
     pub(super) small: Option<u64>,
-    /// No foreign key points to these columns: the rows that do would be read.
+    /// No foreign key may point to these columns, since its rows would be read.
     pub(super) unreferenced: Vec<String>,
-    /// Nothing on record of it is unfinished, which the statement might take for done.
+    /// No unfinished plan may be on record, since the statement might take its work for done.
     unrecorded: bool,
-    /// The lane is kept until the transaction ends, which is the statement's own: whoever takes it next sees what was done.
+    /// The lane is kept until the transaction ends, which is the statement's own. So the next session that takes the lane sees the change.
     keeps_lane: bool,
 }
 
@@ -51,7 +51,7 @@ pub struct FirstTryMiss {
     scope: ConditionScope,
 }
 
-/// How much a condition asks for: what asks for as much will not hold either.
+/// How much a condition asks for. If a condition did not hold, a condition that asks for as much does not hold either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ConditionScope {
     /// An ordinary or a partitioned table.
@@ -62,15 +62,15 @@ enum ConditionScope {
 }
 
 impl Condition {
-    /// What is known when it does not hold: of several relations it may be any.
+    /// The relation of which the condition did not hold; `None`: it may be any of several.
     pub fn miss(&self) -> Option<FirstTryMiss> {
         let [relation] = self.relations.as_slice() else { return None };
         Some(FirstTryMiss { relation: relation.clone(), scope: self.scope() })
     }
 
-    /// Whether it did not hold before, most likely.
-    pub fn missed_before(&self, vain: &[FirstTryMiss]) -> bool {
-        vain.iter().any(|vain| self.relations.contains(&vain.relation) && self.scope() >= vain.scope)
+    /// Whether the condition most likely does not hold, by what was found before.
+    pub fn missed_before(&self, misses: &[FirstTryMiss]) -> bool {
+        misses.iter().any(|miss| self.relations.contains(&miss.relation) && self.scope() >= miss.scope)
     }
 
     fn scope(&self) -> ConditionScope {
@@ -81,8 +81,8 @@ impl Condition {
         }
     }
 
-    /// Questions with their parameters, which come behind `settings` (a target list, or nothing): for each relation one that fails
-    /// unless the condition holds of it. Where there are several, the first has the settings in it.
+    /// The questions with their parameters. There is one question for each relation, and it fails unless the condition holds of that
+    /// relation. The first question also has `settings` (a target list, or nothing).
     pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
         // Only what is needed: the server plans what it is sent, whether it comes to it or not.
         let mut holds = if self.or_partitioned { OR_PARTITIONED } else { ORDINARY }.to_owned();
@@ -400,10 +400,10 @@ mod tests {
         assert_eq!((brief.missed_before(&large), sized.missed_before(&large)), (false, true));
         let ordinary = of("ALTER TABLE t DROP CONSTRAINT c");
         let partitioned = [ordinary.miss().unwrap()];
-        let vain = |known| [&brief, &ordinary, &sized].map(|condition| condition.missed_before(known));
-        assert_eq!(vain(&partitioned), [false, true, true]);
+        let missed = |known| [&brief, &ordinary, &sized].map(|condition| condition.missed_before(known));
+        assert_eq!(missed(&partitioned), [false, true, true]);
         let partition = [brief.miss().unwrap()];
-        assert_eq!(vain(&partition), [true, true, true]);
+        assert_eq!(missed(&partition), [true, true, true]);
         assert!(!of("ALTER TABLE s.t DROP CONSTRAINT c").missed_before(&partitioned));
         assert_eq!(of("TRUNCATE t, o").miss(), None);
         assert!(of("TRUNCATE t, o").missed_before(&partitioned));

@@ -11,29 +11,29 @@ use std::ops::Range;
 /// One statement of a string.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
-    /// Bytes of the string it came from, without the semicolon and outer white space.
+    /// Where the statement stands in its string (bytes), without the semicolon and outer white space.
     pub range: Range<usize>,
-    /// Exactly the text of `range`.
+    /// The text of `range`.
     pub text: String,
-    /// What the log may have of it: its words without any string's. Of DDL alone; else empty.
+    /// The text as the log may contain it, without any string. Empty unless the statement is DDL.
     pub logged: String,
     pub class: Class,
 }
 
-/// What a statement is to the proxy.
+/// The kind of a statement, as far as the proxy needs it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Class {
     /// DDL of interest.
     Ddl(Box<Ddl>),
-    /// `EXPLAIN <ddl>`, which PostgreSQL's grammar rejects; the inner statement.
+    /// `EXPLAIN <ddl>`, which PostgreSQL's grammar rejects. The inner statement is the DDL.
     ExplainDdl(Box<Statement>),
-    /// DO, CALL: its text may carry DDL that is not seen. `names_ddl`: it names a DDL keyword.
-    /// `swallows`: it could catch our lock timeout (OTHERS, lock_not_available, query_canceled) or
-    /// commits half-way (COMMIT, ROLLBACK), so that a timeout of ours could change what it does.
+    /// DO or CALL, whose text may contain DDL that is not seen. `names_ddl`: the text has a keyword of DDL. `swallows`: the text
+    /// could catch a lock timeout of the proxy's (OTHERS, lock_not_available, query_canceled) or commits half-way (COMMIT,
+    /// ROLLBACK), so that such a timeout could change what it does.
     MayHideDdl { names_ddl: bool, swallows: bool },
-    /// SELECT pg_advisory_lock(…) or one of its kind: it waits for a lock that a build's session may hold.
+    /// SELECT pg_advisory_lock(…) or one of its kind, which waits for an advisory lock.
     AdvisoryLock(Box<AdvisoryLock>),
-    /// DDL of a grammar that is newer than ours: what it does cannot be told.
+    /// DDL of a grammar that is newer than this one. It is not known what the statement does.
     Newer,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
     Transaction(TransactionControl),
@@ -55,16 +55,16 @@ pub enum TransactionControl {
     Prepare,
 }
 
-/// A call that waits for an advisory lock, and what is asked in its place, each with the author's arguments.
+/// A call that waits for an advisory lock, and the calls that the proxy makes in its place, with the author's arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdvisoryLock {
-    /// It is held until it is given back, not until the transaction ends.
+    /// The lock is held until it is released, and not until the transaction ends.
     pub session: bool,
-    /// Tries to get the lock for the session: `t` or `f`.
+    /// The call that tries to get the lock for the session. It answers `t` or `f`.
     pub try_of_session: String,
-    /// The same for the transaction.
+    /// The call that tries to get the lock for the transaction.
     pub try_of_transaction: String,
-    /// Gives it back once, where it is the session's.
+    /// The call that releases a lock of the session once.
     pub unlock: String,
 }
 
@@ -90,10 +90,10 @@ pub struct Ddl {
     /// Where in `Statement::text` the word CONCURRENTLY may be put (byte offset, just after INDEX, TABLE
     /// or SCHEMA); for CREATE INDEX, DROP INDEX, REINDEX without it.
     pub concurrently_at: Option<usize>,
-    /// Where in `Statement::text` a name ends (byte offset), so that what follows can stand behind another: of CREATE INDEX
-    /// the table's, of ATTACH PARTITION the partition's.
+    /// Where in `Statement::text` a name ends (byte offset): the table's in CREATE INDEX, the partition's in ATTACH PARTITION. The
+    /// text from there on can stand behind another name.
     pub tail_at: Option<usize>,
-    /// CREATE TABLE … PARTITION OF: where in `Statement::text` its FOR VALUES … stands (bytes).
+    /// CREATE TABLE … PARTITION OF: where FOR VALUES … stands in `Statement::text` (bytes).
     pub bounds: Option<Range<usize>>,
     /// CREATE TABLE … PARTITION OF without a list of columns.
     pub partition_of: Option<PartitionOf>,
@@ -103,7 +103,7 @@ pub struct Ddl {
     pub parts: Vec<Part>,
 }
 
-/// Where the words stand in `Statement::text` (bytes) that make a new table a partition.
+/// The clauses of CREATE TABLE that make the new table a partition: where they stand in `Statement::text` (bytes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionOf {
     /// `PARTITION OF parent FOR VALUES …`
@@ -118,38 +118,39 @@ pub struct PartitionOf {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
     pub form: Form,
-    /// The column it works on.
+    /// The column that the subcommand works on.
     pub column: Option<String>,
-    /// The constraint it names.
+    /// The constraint that the subcommand names.
     pub constraint: Option<String>,
     /// `IF EXISTS` or `IF NOT EXISTS` on the subcommand.
     pub missing_ok: bool,
     /// `CASCADE` on the subcommand
     pub cascade: bool,
-    /// Further relations it locks: the referenced table of a foreign key, a partition, a new parent …
+    /// Further relations that the subcommand locks: the referenced table of a foreign key, a partition, a new parent.
     pub others: Vec<RelationName>,
-    /// This subcommand alone, as an `ALTER TABLE pg_temp.pgsluice_probe …` statement, for the rewrite
-    /// probe; only for forms whose cost depends on the server (`Form::needs_probe`). Of CREATE INDEX: the same
-    /// index on that copy, so that the server can be asked for its definition.
+    /// This subcommand alone, as a statement on the copy of the rewrite probe (`ALTER TABLE pg_temp.pgsluice_probe …`). Only
+    /// forms whose cost depends on the server have it (`Form::needs_probe`). For CREATE INDEX it is the same index on that copy,
+    /// so that the server can be asked for its definition.
     pub probe: Option<String>,
-    /// The key that it adds: UNIQUE or PRIMARY KEY, of the table.
+    /// The UNIQUE or PRIMARY KEY of the table that the subcommand adds.
     pub key: Option<Box<NewKey>>,
-    /// The foreign key that it adds, of the table.
+    /// The foreign key of the table that the subcommand adds.
     pub foreign_key: Option<Box<NewForeignKey>>,
     /// ADD COLUMN, taken apart.
     pub new_column: Option<Box<NewColumn>>,
-    /// The type that the column gets, where that and the column's constraints, and perhaps a default that is a string, are all:
-    /// of ALTER COLUMN TYPE, and of ADD COLUMN of a type that is not PostgreSQL's own.
+    /// The new type of the column. ALTER COLUMN TYPE has it, and ADD COLUMN of a type that is not PostgreSQL's own; but only if the
+    /// definition has nothing else than constraints and perhaps a default that is a string.
     pub new_type: Option<Box<NewType>>,
-    /// What the default calls of ADD COLUMN of a type of PostgreSQL's own, where that is all that may be volatile in it.
+    /// The functions and operators that the default of a new column calls. Only ADD COLUMN of a type of PostgreSQL's own has it, and
+    /// only if nothing else in the default may be volatile.
     pub default_calls: Option<Box<Calls>>,
     /// The subcommand of an ALTER TABLE, as its author wrote it.
     pub text: Option<String>,
-    /// Of ADD CONSTRAINT what stands behind the name.
+    /// ADD CONSTRAINT: the text behind the name.
     pub element: Option<String>,
 }
 
-/// A type's name as written, and its modifiers: no array, and nothing of it is computed.
+/// The name of a type as written, with its modifiers. The type is no array, and no modifier is an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewType {
     pub schema: Option<String>,
@@ -169,23 +170,23 @@ pub struct Calls {
 pub struct NewColumn {
     pub name: String,
     pub type_text: String,
-    /// serial and its kin: the type that it stands for.
+    /// For serial and its kin, the type that it stands for.
     pub serial: Option<&'static str>,
     /// The type is one of PostgreSQL's own: no domain.
     pub built_in: bool,
-    /// A default is a constant, or one for the whole transaction (`now()`): from PostgreSQL 11 on no row is written for it.
+    /// The default is a constant, or the same for the whole transaction (`now()`). PostgreSQL 11 and later write no row for it.
     pub constant_default: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
-    /// What stands behind the type, in the order written.
+    /// The clauses behind the type, in the order written.
     pub pieces: Vec<ColumnClause>,
 }
 
-/// One of the things that a column's definition carries.
+/// One clause of a column's definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ColumnClause {
     pub kind: ClauseKind,
-    /// Of its constraint, if the author gave one.
+    /// The name of the constraint, if the author gave one.
     pub name: Option<String>,
     pub text: String,
     /// Where in `text` the constraint itself begins, behind `CONSTRAINT name`.
@@ -196,7 +197,7 @@ pub struct ColumnClause {
 pub enum ClauseKind {
     Collate,
     Null,
-    /// `no_inherit`: the server knows it since 18.
+    /// `no_inherit`: NO INHERIT, which the server knows since 18.
     NotNull {
         no_inherit: bool,
     },
@@ -221,7 +222,7 @@ pub enum ClauseKind {
     },
 }
 
-/// A key that ALTER TABLE adds, so that its index can be built apart.
+/// A key that ALTER TABLE adds, taken apart so that its index can be built first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewKey {
     pub primary: bool,
@@ -234,7 +235,7 @@ pub struct NewKey {
     pub deferral: &'static str,
 }
 
-/// A foreign key that ALTER TABLE adds, so that it can be added to each partition.
+/// A foreign key that ALTER TABLE adds, taken apart so that it can be added to each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewForeignKey {
     pub columns: Vec<String>,
@@ -251,7 +252,7 @@ impl Statement {
         }
     }
 
-    /// What its texts take in memory.
+    /// The memory that the texts of the statement take (bytes).
     pub fn bytes(&self) -> usize {
         let parts = self.ddl().map_or(&[][..], |ddl| ddl.parts.as_slice());
         self.text.len() + self.logged.len() + parts.iter().map(Part::bytes).sum::<usize>()
@@ -259,7 +260,8 @@ impl Statement {
 }
 
 impl NewColumn {
-    /// Its definition with some of its pieces, in the order written; in place of serial the type that it stands for.
+    /// The definition of the column with some of its clauses, in the order written. In place of serial it has the type that serial
+    /// stands for.
     pub fn with(&self, wanted: impl Fn(&ColumnClause) -> bool) -> String {
         let kind = self.serial.unwrap_or(&self.type_text);
         let mut text = format!("{} {kind}", quote_identifier(&self.name));
@@ -283,8 +285,8 @@ impl NewColumn {
         })
     }
 
-    /// The column with some of its pieces, none of them a default, as it can be added in a moment: with NULL in place of
-    /// its value, also of the one that a domain has by itself.
+    /// The definition of the column with some of its clauses, none of them a default, so that the column can be added in a moment:
+    /// with NULL in place of its value, also in place of the default of a domain.
     pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnClause) -> bool) -> String {
         let column = self.with(wanted);
         // Before 11 even this would write the whole table anew.

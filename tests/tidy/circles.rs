@@ -236,7 +236,7 @@ fn inline_paths(code: &str) -> Vec<Vec<String>> {
     for at in uses {
         let end = code[at..].find(';').map_or(code.len(), |end| at + end);
         let blank: String = code[at..end].chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
-        // A statement of `use` has no letters but those of ASCII, so its length stays.
+        // A `use` is ASCII, so blanks keep the length of the code.
         code.replace_range(at..end, &blank);
     }
     let code = without_visibilities(&code);

@@ -18,7 +18,7 @@
 //! This file owns the wait. It keeps true that the client's statement runs exactly as the client sent it, and that the session holds the
 //! lock as often as the client has asked for it.
 
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError};
 use crate::execute::timing::jitter;
 use crate::lanes::nap_sql;
@@ -127,7 +127,7 @@ const UNLOCKS: usize = 20;
 /// # Errors
 /// The server's own errors: a cancel, a timeout, a deadlock. Or the client is gone.
 pub async fn advisory_lock(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     lock: &AdvisoryLock,
     own: &ClientCall<'_>,
     backend: Option<i32>,
@@ -144,7 +144,7 @@ pub async fn advisory_lock(
 }
 
 /// Runs the client's statement, which waits in the server's queue for at most `most`. `most` is a FROM item.
-async fn queue(context: &mut Context<'_>, own: &ClientCall<'_>, most: &str) -> Result<Queued, RunError> {
+async fn queue(context: &mut ExecutionContext<'_>, own: &ClientCall<'_>, most: &str) -> Result<Queued, RunError> {
     /// The statements before the client's: BEGIN or SAVEPOINT, and the timeout.
     const BEFORE: usize = 2;
     let inside = context.in_transaction();
@@ -179,7 +179,7 @@ async fn queue(context: &mut Context<'_>, own: &ClientCall<'_>, most: &str) -> R
 }
 
 /// Runs the client's statement unchanged.
-async fn as_it_is(context: &mut Context<'_>, own: &ClientCall<'_>) -> Result<Reply, RunError> {
+async fn as_it_is(context: &mut ExecutionContext<'_>, own: &ClientCall<'_>) -> Result<Reply, RunError> {
     let mut batch = Batch::new();
     put_own(&mut batch, own);
     let answer = client_answer(context, batch, 0).await?;
@@ -191,7 +191,7 @@ async fn as_it_is(context: &mut Context<'_>, own: &ClientCall<'_>) -> Result<Rep
 
 /// Polls for the lock until the session holds it or the wait ends, then runs the client's statement.
 async fn poll_for(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     lock: &AdvisoryLock,
     own: &ClientCall<'_>,
     backend: Option<i32>,
@@ -232,7 +232,7 @@ async fn poll_for(
 
 /// Runs the client's statement, which waits in the server's queue long enough for the server to search for a deadlock.
 async fn search(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     own: &ClientCall<'_>,
     timeouts: Timeouts,
 ) -> Result<Option<Reply>, RunError> {
@@ -256,7 +256,11 @@ async fn search(
 }
 
 /// Tries to take the lock. Returns true if the session holds it now. The client has not been answered yet.
-async fn try_lock(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCall<'_>) -> Result<bool, RunError> {
+async fn try_lock(
+    context: &mut ExecutionContext<'_>,
+    lock: &AdvisoryLock,
+    own: &ClientCall<'_>,
+) -> Result<bool, RunError> {
     let sql = if for_session(context, lock) { &lock.try_of_session } else { &lock.try_of_transaction };
     let mut batch = Batch::new();
     // The comment is for `pg_stat_activity`.
@@ -269,13 +273,17 @@ async fn try_lock(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCa
 
 /// Whether the lock is tried for the session. Outside a transaction block it must be, because it has to last until the client's statement
 /// has run.
-fn for_session(context: &Context<'_>, lock: &AdvisoryLock) -> bool {
+fn for_session(context: &ExecutionContext<'_>, lock: &AdvisoryLock) -> bool {
     lock.session || !context.in_transaction()
 }
 
 /// Runs the client's statement when the session holds the lock. The server grants the lock again, so that the session's extra lock is given
 /// back.
-async fn granted(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCall<'_>) -> Result<Reply, RunError> {
+async fn granted(
+    context: &mut ExecutionContext<'_>,
+    lock: &AdvisoryLock,
+    own: &ClientCall<'_>,
+) -> Result<Reply, RunError> {
     let mut batch = Batch::new();
     put_own(&mut batch, own);
     if for_session(context, lock) {
@@ -302,7 +310,7 @@ async fn granted(context: &mut Context<'_>, lock: &AdvisoryLock, own: &ClientCal
 }
 
 /// Returns the error of the session's own timeouts, if one is over. They count from the beginning of the statement.
-fn timed_out(context: &Context<'_>, timeouts: Timeouts) -> Option<RunError> {
+fn timed_out(context: &ExecutionContext<'_>, timeouts: Timeouts) -> Option<RunError> {
     let waited = context.begun().elapsed();
     let over = |limit: Duration| !limit.is_zero() && waited >= limit;
     let report = match (over(timeouts.lock), over(timeouts.statement)) {
@@ -314,7 +322,7 @@ fn timed_out(context: &Context<'_>, timeouts: Timeouts) -> Option<RunError> {
 }
 
 /// Asks for the session's own timeouts with SHOW, which needs no privilege.
-pub(super) async fn own_timeouts(context: &mut Context<'_>) -> Result<Timeouts, RunError> {
+pub(super) async fn own_timeouts(context: &mut ExecutionContext<'_>) -> Result<Timeouts, RunError> {
     let mut batch = Batch::new();
     for setting in ["lock_timeout", "statement_timeout", "deadlock_timeout"] {
         batch.statement(&format!("SHOW {setting}"), &[]);
@@ -330,7 +338,7 @@ pub(super) async fn own_timeouts(context: &mut Context<'_>) -> Result<Timeouts, 
 }
 
 /// Asks for the surroundings of the session. `None` means that the role lacks a privilege for the question.
-async fn look_around(context: &mut Context<'_>) -> Result<Option<Surroundings>, RunError> {
+async fn look_around(context: &mut ExecutionContext<'_>) -> Result<Option<Surroundings>, RunError> {
     let inside = context.in_transaction();
     let mut batch = Batch::new();
     if inside {
@@ -358,7 +366,11 @@ async fn look_around(context: &mut Context<'_>) -> Result<Option<Surroundings>, 
 }
 
 /// Naps until the next try. Outside a transaction block the nap is on the server, where it can be seen and cancelled.
-async fn nap_for(context: &mut Context<'_>, view: Option<Surroundings>, timeouts: Timeouts) -> Result<(), RunError> {
+async fn nap_for(
+    context: &mut ExecutionContext<'_>,
+    view: Option<Surroundings>,
+    timeouts: Timeouts,
+) -> Result<(), RunError> {
     let waited = context.begun().elapsed();
     let longest = if context.in_transaction() { LONGEST_IN_A_BLOCK } else { LONGEST_NAP };
     let mut nap =
@@ -375,7 +387,11 @@ async fn nap_for(context: &mut Context<'_>, view: Option<Surroundings>, timeouts
 }
 
 /// Sends a batch and reads its answer. The frames of the statement at position `visible` are kept unchanged for the client.
-async fn client_answer(context: &mut Context<'_>, batch: Batch, visible: usize) -> Result<ClientAnswer, RunError> {
+async fn client_answer(
+    context: &mut ExecutionContext<'_>,
+    batch: Batch,
+    visible: usize,
+) -> Result<ClientAnswer, RunError> {
     context.channel_mut().finish_nap().await?;
     context.channel_mut().send(batch.sync());
     let mut answer = ClientAnswer::default();

@@ -7,7 +7,7 @@
 //!
 //! This file owns no state. It keeps true that the extra run changes nothing.
 
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError};
 use crate::execute::server_error::is_lock_failure;
 use crate::execute::state::RunState;
@@ -24,7 +24,7 @@ const TRIES: usize = 5;
 
 /// Returns the error that the client gets: the server's own if it differs from `stop`, otherwise `stop`.
 pub(super) async fn error_of(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     plan: &Plan,
     stop: RunError,
@@ -51,7 +51,7 @@ pub(super) async fn error_of(
 }
 
 /// Runs the statement as it was written and rolls it back. Returns its error, if there is one.
-async fn once_more(context: &mut Context<'_>, plan: &Plan) -> Result<Option<ServerError>, RunError> {
+async fn once_more(context: &mut ExecutionContext<'_>, plan: &Plan) -> Result<Option<ServerError>, RunError> {
     let locks = &context.config().locks;
     let mut batch = Batch::new();
     batch.statement("BEGIN", &[]);

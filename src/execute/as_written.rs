@@ -6,7 +6,7 @@
 //! catalogue. A statement that may not run in a transaction block is sent unchanged.
 
 use crate::execute::advisory;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError};
 use crate::execute::server_error::is_lock_failure;
 use crate::execute::timing::set_local;
@@ -29,7 +29,11 @@ const SLICE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The reason why the statement was not done.
-pub async fn as_written(context: &mut Context<'_>, statement: &Statement, alone: bool) -> Result<Reply, RunError> {
+pub async fn as_written(
+    context: &mut ExecutionContext<'_>,
+    statement: &Statement,
+    alone: bool,
+) -> Result<Reply, RunError> {
     let timeouts = advisory::own_timeouts(context).await?;
     let own = [timeouts.lock, timeouts.statement].into_iter().filter(|limit| !limit.is_zero()).min();
     let deadline = context.config().locks.deadline;
@@ -66,7 +70,7 @@ pub async fn as_written(context: &mut Context<'_>, statement: &Statement, alone:
 
 /// Pauses, and asks the server for a setting now and then: so a session in a transaction block is never idle for long, and the end of the
 /// client is noticed.
-async fn pause(context: &mut Context<'_>, pause: Duration) -> Result<(), RunError> {
+async fn pause(context: &mut ExecutionContext<'_>, pause: Duration) -> Result<(), RunError> {
     let begun = Instant::now();
     while begun.elapsed() < pause {
         tokio::time::sleep((pause.saturating_sub(begun.elapsed())).min(SLICE)).await;
@@ -81,7 +85,7 @@ async fn pause(context: &mut Context<'_>, pause: Duration) -> Result<(), RunErro
 
 /// Makes one attempt. If it fails, everything is as it was before.
 async fn try_as_written(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     statement: &Statement,
     alone: bool,
     patience: Duration,

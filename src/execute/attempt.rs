@@ -10,7 +10,7 @@
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::naming;
 use crate::execute::budget::{self, AttemptMode};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::{AttemptOutcome, Reply, RunError};
 use crate::execute::server_error::is_lock_failure;
@@ -32,7 +32,7 @@ struct AttemptBatch {
 
 /// Tries until the phase is done, or gives up. Without `may_wait` it stops with [`RunError::Stale`] when it would have to wait.
 pub(super) async fn until_done(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     may_wait: bool,
     phase: &Phase,
@@ -48,7 +48,7 @@ pub(super) async fn until_done(
 
 /// Makes attempts, with waits between them, until the phase is done or fails.
 async fn attempt_loop(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     may_wait: bool,
     phase: &Phase,
@@ -83,7 +83,7 @@ async fn attempt_loop(
 
 /// Makes one attempt. If a lock is not available, everything is as it was before.
 pub(super) async fn once(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     how: AttemptMode,
@@ -143,7 +143,7 @@ pub(super) async fn once(
 }
 
 /// Builds the batch of one attempt.
-fn layout(context: &Context<'_>, state: &RunState, phase: &Phase, how: AttemptMode) -> AttemptBatch {
+fn layout(context: &ExecutionContext<'_>, state: &RunState, phase: &Phase, how: AttemptMode) -> AttemptBatch {
     let inside = context.in_transaction();
     let mut batch = Batch::new();
     if inside {
@@ -196,7 +196,7 @@ fn layout(context: &Context<'_>, state: &RunState, phase: &Phase, how: AttemptMo
 /// Makes one attempt of a phase that may not run in a transaction block. The timeout is the session's `lock_timeout`, which is restored
 /// afterwards.
 pub(super) async fn once_alone(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     phase: &Phase,
     how: AttemptMode,
@@ -230,12 +230,12 @@ pub(super) async fn once_alone(
 }
 
 /// Whether the error is a cancel or a timeout, and not a fault of the statement.
-fn interrupts(context: &Context<'_>, error: &ServerError) -> bool {
+fn interrupts(context: &ExecutionContext<'_>, error: &ServerError) -> bool {
     error.sqlstate() == sqlstate::QUERY_CANCELED || context.channel().client_gone()
 }
 
 /// Commits, and writes the record of the phase in the same transaction.
-async fn commit(context: &mut Context<'_>, state: &mut RunState) -> Result<Answer, BackendLost> {
+async fn commit(context: &mut ExecutionContext<'_>, state: &mut RunState) -> Result<Answer, BackendLost> {
     state.advance_record();
     state.record_mut().commit(context).await
 }

@@ -35,7 +35,7 @@ use self::notices::ProgressNotices;
 use self::pace::{BatchSize, Progress};
 use self::range::{PageLayout, Walk};
 use self::throttle::Throttle;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
@@ -43,7 +43,7 @@ use crate::plan::{Backfill, Phase};
 
 /// Fills all rows that need a value. The caller holds the lanes.
 pub(super) async fn fill(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     what: &Backfill,

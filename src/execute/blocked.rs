@@ -1,6 +1,6 @@
 //! The texts about a wait: which lock is waited for, which sessions block it, and why a wait was given up.
 
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::lanes::{Blocker, View};
 use crate::pg::{LockMode, sqlstate};
@@ -12,7 +12,7 @@ const IN_TRANSACTION: &str = " The transaction holds a lock that blocks other se
     as this statement waits: it fails after in_transaction_wait ([locks] in proxy.toml).";
 
 /// Returns the error of a wait that reached its limit.
-pub(super) fn gave_up(context: &Context<'_>, phase: &Phase, waiting: &LockWait) -> Report {
+pub(super) fn gave_up(context: &ExecutionContext<'_>, phase: &Phase, waiting: &LockWait) -> Report {
     let session = &context.facts().session;
     let ms = u64::try_from(waiting.limit().as_millis()).unwrap_or(u64::MAX);
     if ms == session.statement_timeout_ms {

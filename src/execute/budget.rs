@@ -5,7 +5,7 @@
 //! because it may cause an outage. Then the statement is planned in another way, or the step runs without that budget, as it would without
 //! the proxy. No statement is refused because of the time that it takes.
 
-use crate::execute::context::{Context, SizeGuess};
+use crate::execute::context::{ExecutionContext, SizeGuess};
 use crate::execute::outcome::RunError;
 use crate::execute::server_error::is_statement_timeout;
 use crate::execute::timing::set_local;
@@ -27,7 +27,7 @@ const PER_RELATION: Duration = Duration::from_millis(10);
 const TO_LOCK_ONE: Duration = Duration::from_micros(100);
 
 /// Returns how long each statement of an attempt may wait for a lock. The session's own `lock_timeout` wins if it is shorter.
-pub(super) fn lock_timeout(context: &Context<'_>, phase: &Phase, how: AttemptMode) -> Duration {
+pub(super) fn lock_timeout(context: &ExecutionContext<'_>, phase: &Phase, how: AttemptMode) -> Duration {
     let locks = &context.config().locks;
     let steps = u32::try_from(phase.steps.len()).unwrap_or(u32::MAX).max(1);
     let wanted = match how {
@@ -44,7 +44,7 @@ pub(super) fn lock_timeout(context: &Context<'_>, phase: &Phase, how: AttemptMod
 
 /// Adds the statements that lock relations by name. `statement_timeout` bounds those that wait, because `lock_timeout` starts again for
 /// every relation and partition. Returns true if `statement_timeout` was set for them and must be set again.
-pub(super) fn put_locks(context: &Context<'_>, batch: &mut Batch, phase: &Phase, how: AttemptMode) -> bool {
+pub(super) fn put_locks(context: &ExecutionContext<'_>, batch: &mut Batch, phase: &Phase, how: AttemptMode) -> bool {
     let LockSql { nowait, queued } = lock_sql(&phase.locks, !matches!(how, AttemptMode::Poll));
     nowait.iter().for_each(|sql| batch.statement(sql, &[]));
     if queued.is_empty() {
@@ -56,7 +56,7 @@ pub(super) fn put_locks(context: &Context<'_>, batch: &mut Batch, phase: &Phase,
 }
 
 /// Returns how long each of `statements` LOCK statements may wait for all of its locks.
-fn queue_share(context: &Context<'_>, phase: &Phase, how: AttemptMode, statements: usize) -> Duration {
+fn queue_share(context: &ExecutionContext<'_>, phase: &Phase, how: AttemptMode, statements: usize) -> Duration {
     let count = u32::try_from(statements).unwrap_or(u32::MAX).max(1);
     let share = match how {
         AttemptMode::Poll | AttemptMode::Queue(_) => lock_timeout(context, phase, how) / count,
@@ -72,7 +72,7 @@ fn queue_share(context: &Context<'_>, phase: &Phase, how: AttemptMode, statement
 
 /// Whether the error is the timeout of a statement that locks by name.
 pub(super) fn was_queue_budget(
-    context: &Context<'_>,
+    context: &ExecutionContext<'_>,
     phase: &Phase,
     how: AttemptMode,
     error: &ServerError,
@@ -83,21 +83,26 @@ pub(super) fn was_queue_budget(
 }
 
 /// Returns how long a brief step may take once it holds its locks. `None` means as long as the session's `statement_timeout` allows.
-pub(super) fn hold_timeout(context: &Context<'_>, phase: &Phase) -> Option<Duration> {
+pub(super) fn hold_timeout(context: &ExecutionContext<'_>, phase: &Phase) -> Option<Duration> {
     let own = context.facts().session.statement_timeout_ms;
     hold_budget(context, phase).filter(|budget| own == 0 || *budget < Duration::from_millis(own))
 }
 
 /// Returns the hold budget of a phase, without regard to the session's `statement_timeout`. The budget is longer if the phase locks many
 /// relations. `None` means that the phase has no budget.
-pub(super) fn hold_budget(context: &Context<'_>, phase: &Phase) -> Option<Duration> {
+pub(super) fn hold_budget(context: &ExecutionContext<'_>, phase: &Phase) -> Option<Duration> {
     let budget = context.config().locks.hold_budget;
     let relations = phase.locks.iter().map(|lock| lock.below.saturating_add(1)).fold(0, u32::saturating_add);
     (phase.kind == PhaseKind::Brief && !budget.is_zero()).then(|| budget + PER_RELATION * relations.saturating_sub(1))
 }
 
 /// Whether the error is the timeout of the hold budget, and not a cancel.
-pub(super) fn was_hold_budget(context: &Context<'_>, phase: &Phase, error: &ServerError, took: Duration) -> bool {
+pub(super) fn was_hold_budget(
+    context: &ExecutionContext<'_>,
+    phase: &Phase,
+    error: &ServerError,
+    took: Duration,
+) -> bool {
     hold_timeout(context, phase).is_some_and(|hold| is_statement_timeout(error, took, hold))
         && !context.channel().client_gone()
         && !context.channel().take_cancelled()
@@ -105,7 +110,7 @@ pub(super) fn was_hold_budget(context: &Context<'_>, phase: &Phase, error: &Serv
 
 /// Handles a step that took longer than its hold budget and was rolled back. If the step was planned for a small table, the result is
 /// [`RunError::Slow`] and the statement is planned again. Otherwise the result is the phase without the budget, and a WARNING reports it.
-pub(super) fn outlived(context: &mut Context<'_>, phase: &Phase) -> Result<Phase, RunError> {
+pub(super) fn outlived(context: &mut ExecutionContext<'_>, phase: &Phase) -> Result<Phase, RunError> {
     context.metrics().hold_budget_outlived.add();
     tracing::info!(purpose = phase.purpose, "a step took longer than hold_budget");
     if context.size_guess() == SizeGuess::Small {
@@ -118,7 +123,7 @@ pub(super) fn outlived(context: &mut Context<'_>, phase: &Phase) -> Result<Phase
 
 /// Returns the plan without the hold budget if the statement has exceeded that budget already and the plan is one step. A phase keeps its
 /// budget if it locks partitions or children that the first budget did not count.
-pub(super) fn at_its_pace<'p>(context: &Context<'_>, plan: &'p Plan) -> Cow<'p, Plan> {
+pub(super) fn at_its_pace<'p>(context: &ExecutionContext<'_>, plan: &'p Plan) -> Cow<'p, Plan> {
     let counted = |phase: &Phase| phase.locks.iter().all(|lock| lock.below == 0);
     match plan.phases.as_slice() {
         [phase] if context.size_guess() == SizeGuess::Slow && phase.kind == PhaseKind::Brief && counted(phase) => {
@@ -132,7 +137,7 @@ pub(super) fn at_its_pace<'p>(context: &Context<'_>, plan: &'p Plan) -> Cow<'p, 
 }
 
 /// Returns the WARNING that a step is run again without the hold budget.
-fn unhurried_warning(context: &Context<'_>, phase: &Phase) -> Report {
+fn unhurried_warning(context: &ExecutionContext<'_>, phase: &Phase) -> Report {
     let budget = in_words(hold_budget(context, phase).unwrap_or_default());
     Report::warning(sqlstate::WARNING, format!("a step has held its lock for longer than {budget}, and is run again without that limit"))
         .detail(format!(

@@ -10,7 +10,7 @@
 //! index is built concurrently. This file also runs the other long steps, which are validations.
 
 use crate::backend::Answer;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError, UndoneAfter};
 use crate::execute::server_error::{is_lock_failure, is_statement_timeout};
 use crate::execute::state::RunState;
@@ -76,7 +76,7 @@ impl OldestSnapshot {
 
 /// Runs the steps of a long phase: index builds and validations.
 pub(super) async fn long_steps(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     reply: &mut Reply,
@@ -98,7 +98,7 @@ pub(super) async fn long_steps(
 
 /// Runs one step, with reports of its progress. `limit` is how long the step may wait for other sessions each time.
 async fn long_step(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     step: &Step,
     limit: Option<Duration>,
@@ -123,7 +123,7 @@ async fn long_step(
 }
 
 /// Puts the end of a step into the reply, or returns its error.
-fn over(context: &mut Context<'_>, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), RunError> {
+fn over(context: &mut ExecutionContext<'_>, step: &Step, answer: Answer, reply: &mut Reply) -> Result<(), RunError> {
     reply.frames.unsplit(answer.notices);
     let Some(error) = answer.error else {
         reply.frames.unsplit(answer.completion);
@@ -137,7 +137,7 @@ fn over(context: &mut Context<'_>, step: &Step, answer: Answer, reply: &mut Repl
 
 /// Builds an index that the author wrote plainly. `plain` holds the table, and the step without CONCURRENTLY.
 async fn build(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     step: &Step,
@@ -177,14 +177,14 @@ async fn build(
 
 /// Whether a plain build probably ends within the stall budget. Half of that budget is for the wait in the lock queue. An operator turns
 /// plain builds off with `small_table = 0`.
-fn is_quick(context: &Context<'_>, bytes: u64) -> bool {
+fn is_quick(context: &ExecutionContext<'_>, bytes: u64) -> bool {
     let budget = u64::try_from(context.config().locks.stall_budget.as_millis() / 2).unwrap_or(u64::MAX);
     context.config().ddl.small_table > 0 && bytes / (PACE / 1000) <= budget
 }
 
 /// Builds the index plainly, under lock attempts. Returns false if the build takes longer than the stall budget.
 async fn build_plainly(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     (table, step): (&LockNeed, &Step),
     reply: &mut Reply,
@@ -225,7 +225,7 @@ async fn build_plainly(
 
 /// Makes one attempt of a plain build. With `patience` it waits in PostgreSQL's lock queue for at most this long, otherwise it uses NOWAIT.
 async fn try_plainly(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     table: &LockNeed,
     step: &Step,
@@ -251,7 +251,7 @@ async fn try_plainly(
 }
 
 /// Returns the rest of the stall budget after the wait for the lock, or the session's own limit if that is shorter.
-fn build_budget(context: &Context<'_>, queued: Duration) -> Duration {
+fn build_budget(context: &ExecutionContext<'_>, queued: Duration) -> Duration {
     let budget = context.config().locks.stall_budget.saturating_sub(queued).max(Duration::from_millis(1));
     match context.facts().session.statement_timeout_ms {
         0 => budget,
@@ -260,7 +260,7 @@ fn build_budget(context: &Context<'_>, queued: Duration) -> Duration {
 }
 
 /// Asks for the forecast of a build. If the question fails, the forecast is empty.
-async fn before_build(context: &mut Context<'_>, oid: u32) -> Result<BuildForecast, RunError> {
+async fn before_build(context: &mut ExecutionContext<'_>, oid: u32) -> Result<BuildForecast, RunError> {
     let answer = context.channel_mut().ask_one(BEFORE_SQL, &[&oid.to_string()]).await?;
     if let Some(error) = answer.error {
         if error.sqlstate() == sqlstate::QUERY_CANCELED {
@@ -289,7 +289,7 @@ async fn before_build(context: &mut Context<'_>, oid: u32) -> Result<BuildForeca
 }
 
 /// Tells the client of the session whose snapshot is old, and what the build does about it.
-fn tell_of(context: &mut Context<'_>, table: &LockNeed, oldest: &OldestSnapshot, quick: bool) {
+fn tell_of(context: &mut ExecutionContext<'_>, table: &LockNeed, oldest: &OldestSnapshot, quick: bool) {
     let OldestSnapshot { who, pid, .. } = oldest;
     tracing::info!(waits_for = who, quick, "a build would wait for an old snapshot");
     if !context.config().ddl.notices {

@@ -40,7 +40,7 @@ pub enum SizeGuess {
 
 /// What running a statement needs, and nothing that a run chooses itself.
 #[derive(Debug)]
-pub struct Context<'a> {
+pub struct ExecutionContext<'a> {
     channel: &'a mut ServerChannel,
     config: &'a Config,
     metrics: &'a Metrics,
@@ -54,7 +54,7 @@ pub struct Context<'a> {
     size_guess: SizeGuess,
 }
 
-impl<'a> Context<'a> {
+impl<'a> ExecutionContext<'a> {
     /// Returns the context of a statement that begins now.
     pub fn new(channel: &'a mut ServerChannel, config: &'a Config, metrics: &'a Metrics, facts: &'a Facts) -> Self {
         Self {

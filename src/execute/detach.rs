@@ -12,7 +12,7 @@
 
 use crate::catalog::naming;
 use crate::execute::budget::AttemptMode;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::{AttemptOutcome, Reply, RunError};
 use crate::execute::state::RunState;
@@ -50,7 +50,7 @@ const PAUSE: u32 = 10;
 
 /// Takes the lanes of the phase, detaches the partition, and gives the lanes back.
 pub(super) async fn run(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     what: &Detach,
@@ -66,7 +66,7 @@ pub(super) async fn run(
 
 /// Detaches the partition, or finishes a detach that was begun before. The caller holds the lanes.
 async fn detach_in_its_lane(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     what: &Detach,
@@ -112,7 +112,7 @@ async fn detach_in_its_lane(
 /// Finishes a detach that is half done. If it was interrupted and the statement has later phases, the detach is undone and the statement
 /// ends. If there are none, the statement is done.
 async fn finish_and_stop(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     what: &Detach,
@@ -133,7 +133,7 @@ async fn finish_and_stop(
 /// Tries FINALIZE until it is done. `interrupted` is what has interrupted the statement, after which FINALIZE may not take long. Returns
 /// what has interrupted it.
 async fn finish(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     what: &Detach,
     mut interrupted: Option<RunError>,
@@ -189,7 +189,11 @@ async fn finish(
 }
 
 /// Whether the first transaction has committed and the second has not. If so, it notes the name of the CHECK.
-async fn is_half_way(context: &mut Context<'_>, state: &mut RunState, what: &Detach) -> Result<bool, RunError> {
+async fn is_half_way(
+    context: &mut ExecutionContext<'_>,
+    state: &mut RunState,
+    what: &Detach,
+) -> Result<bool, RunError> {
     let [partition, table] = [what.partition.oid, what.table].map(|oid| oid.to_string());
     let rows = context.surely(HALF_WAY, &[&partition, &table]).await?;
     let Some(row) = rows.into_iter().next() else { return Ok(false) };
@@ -202,7 +206,7 @@ async fn is_half_way(context: &mut Context<'_>, state: &mut RunState, what: &Det
 /// Notes the CHECK that the server has made: a new one, with a name of the kind that the server chooses. If there are several, it is not
 /// known which one it is: a WARNING names all of them, and none is noted.
 async fn learn_copy(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     what: &Detach,
     since: &str,

@@ -8,7 +8,7 @@
 //!
 //! Nothing here waits in PostgreSQL's lock queue behind a build: it would hold a snapshot that the build waits for.
 
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::execute::timing::UNDO_PATIENCE;
 use crate::lanes::nap_sql;
@@ -52,7 +52,7 @@ fn may_be_anothers(server_version: i32) -> String {
 /// Returns the invalid indexes of a table, except those that were invalid before, and the copies that an interrupted REINDEX CONCURRENTLY
 /// has left on its TOAST table.
 pub(super) async fn invalid_indexes(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     table: u32,
     known: &[u32],
 ) -> Result<Vec<RelationName>, RunError> {
@@ -101,7 +101,7 @@ pub(super) async fn invalid_indexes(
 }
 
 /// Sends the WARNING that an invalid index may be another session's.
-fn tell_uncertain(context: &mut Context<'_>, index: &RelationName) {
+fn tell_uncertain(context: &mut ExecutionContext<'_>, index: &RelationName) {
     tracing::warn!(%index, "an invalid index may be another session's and was not dropped");
     let message =
         format!("the invalid index {index} may be left by this statement, or another session may be building it");
@@ -114,7 +114,7 @@ fn tell_uncertain(context: &mut Context<'_>, index: &RelationName) {
 
 /// Drops an index: at once if no other session uses the table, otherwise concurrently, which waits for the sessions that use it. While
 /// another session builds an index on the table, neither is possible.
-pub(super) async fn drop_leftover(context: &mut Context<'_>, index: &RelationName) -> Result<(), RunError> {
+pub(super) async fn drop_leftover(context: &mut ExecutionContext<'_>, index: &RelationName) -> Result<(), RunError> {
     let begun = Instant::now();
     let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted());
     let failed = loop {
@@ -148,7 +148,7 @@ pub(super) async fn drop_leftover(context: &mut Context<'_>, index: &RelationNam
 }
 
 /// Whether another session holds the lock of builds on the table of the index.
-async fn somebody_builds_beside(context: &mut Context<'_>, index: &RelationName) -> Result<bool, RunError> {
+async fn somebody_builds_beside(context: &mut ExecutionContext<'_>, index: &RelationName) -> Result<bool, RunError> {
     let locked = LOCKED.replace("builds_it", "true");
     let sql = format!(
         "SELECT {locked} FROM pg_catalog.pg_index i \

@@ -5,7 +5,7 @@
 //! session gives back the lanes that it has taken, except in a transaction block, whose end gives them back.
 
 use crate::execute::blocked::waiting_for;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::RunError;
 use crate::execute::timing::LONGEST_NAP;
@@ -19,7 +19,11 @@ const NAP_SHARE: u32 = 8;
 
 impl LockWait {
     /// Naps behind the session that holds the lane, then tries to take the lane.
-    pub(super) async fn nap_in_lane(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<(), RunError> {
+    pub(super) async fn nap_in_lane(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        phase: &Phase,
+    ) -> Result<(), RunError> {
         let Some(lane) = self.missing_lane() else { return Ok(()) };
         let poll = context.config().locks.poll;
         let nap = (self.waited() / NAP_SHARE).clamp(poll.min(LONGEST_NAP), LONGEST_NAP.max(poll));
@@ -38,12 +42,12 @@ impl LockWait {
     }
 
     /// Whether to wait behind another session without a look at the blockers.
-    pub(super) fn stands_behind(&self, context: &Context<'_>, now: Instant) -> bool {
+    pub(super) fn stands_behind(&self, context: &ExecutionContext<'_>, now: Instant) -> bool {
         self.missing_lane().is_some() && !self.hurts() && !self.is_look_due(now, context.config().ddl.progress_interval)
     }
 
     /// Takes the lanes that are free, without a look at the blockers and without a nap. Most lanes are free.
-    pub(super) async fn take_free_lanes(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
+    pub(super) async fn take_free_lanes(&mut self, context: &mut ExecutionContext<'_>) -> Result<(), RunError> {
         while let Some(lane) = self.missing_lane() {
             let sql = lanes::try_lane_sql(lane, context.in_transaction());
             let answer = context.channel_mut().ask_one(&sql, &[]).await?;
@@ -56,7 +60,7 @@ impl LockWait {
     }
 
     /// Gives the lanes back. In a transaction block they are held until its end.
-    pub(super) async fn release_lanes(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
+    pub(super) async fn release_lanes(&mut self, context: &mut ExecutionContext<'_>) -> Result<(), RunError> {
         let held = self.take_held_lanes();
         if held.is_empty() || context.in_transaction() {
             return Ok(());

@@ -5,7 +5,7 @@
 //! PostgreSQL's queue is longer than the stall budget. These attempts are the ladder: each rung doubles the time of the one before.
 
 use super::budget::AttemptMode;
-use super::context::Context;
+use super::context::ExecutionContext;
 use crate::config::Config;
 use crate::lanes::{self, Blocker, View};
 use crate::plan::Phase;
@@ -57,7 +57,7 @@ pub(super) struct LockWait {
 
 impl LockWait {
     /// Returns the state of a wait that begins now.
-    pub(super) fn new(phase: &Phase, context: &Context<'_>) -> Self {
+    pub(super) fn new(phase: &Phase, context: &ExecutionContext<'_>) -> Self {
         let now = Instant::now();
         let taken_by_other = phase.locks.iter().any(|lock| {
             let mut found = context.facts().relations.iter().filter_map(|asked| asked.found.as_ref());

@@ -4,7 +4,7 @@
 //! concurrent build leaves an invalid index. The session's own settings apply. This file owns no state. It keeps true that a phase holds
 //! its lanes until its undo is over.
 
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError, UndoneAfter};
 use crate::execute::state::RunState;
 use crate::execute::{backfill, build, undo, wait};
@@ -12,7 +12,7 @@ use crate::plan::Phase;
 
 /// Takes the lanes of a long phase, runs the phase, undoes it if it fails, and gives the lanes back.
 pub(super) async fn run(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     reply: &mut Reply,

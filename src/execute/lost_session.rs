@@ -12,7 +12,7 @@
 
 use crate::backend::BackendLost;
 use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::invalid;
 use crate::execute::objects::{known, made};
 use crate::execute::outcome::{RunError, UndoOutcome, UndoneAfter};
@@ -37,7 +37,7 @@ pub enum UndoResult {
 
 /// Asks for the oid of an index that a phase has built, because an undo may have to drop the index.
 pub(super) async fn note_built(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     at: usize,
     phase: &Phase,
@@ -54,7 +54,7 @@ pub(super) async fn note_built(
 /// Keeps the undo of a plan whose backend is lost. `stopped` is the phase that was under way or, if the plan was `undoing`, the phase that
 /// was to be undone next.
 pub(super) fn keep_pending_undo(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     plan: &Plan,
     stopped: usize,
@@ -107,7 +107,7 @@ pub(super) fn keep_pending_undo(
 /// Keeps the undo of the phases up to this one for the next schema change of the role, because the present blockers will end. Returns false
 /// if nothing distinguishes the objects from others of their names.
 pub(super) async fn leave_for_later(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     plan: &Plan,
     at: usize,
@@ -149,7 +149,7 @@ fn log_half_way(detach: &Detach) {
 }
 
 /// Returns how to find out whether the last phase has committed. `None` means that it cannot be found out.
-fn completed(context: &Context<'_>, state: &RunState, last: &Phase) -> Option<Completed> {
+fn completed(context: &ExecutionContext<'_>, state: &RunState, last: &Phase) -> Option<Completed> {
     match last.kind {
         PhaseKind::Brief | PhaseKind::Guarded if last.in_transaction => match state.transaction() {
             Some(id) => Some(Completed::Transaction(id.clone())),
@@ -170,7 +170,7 @@ fn completed(context: &Context<'_>, state: &RunState, last: &Phase) -> Option<Co
 ///
 /// # Errors
 /// The statement of this session was cancelled, or its backend is lost too.
-pub async fn undo_pending(context: &mut Context<'_>, pending: &PendingUndo) -> Result<UndoResult, RunError> {
+pub async fn undo_pending(context: &mut ExecutionContext<'_>, pending: &PendingUndo) -> Result<UndoResult, RunError> {
     let state = &mut RunState::default();
     let Some(key) = pending.key() else { return undo_items(context, state, pending).await };
     match resume::take_own_record(context, key).await? {
@@ -189,7 +189,7 @@ pub async fn undo_pending(context: &mut Context<'_>, pending: &PendingUndo) -> R
 
 /// Undoes the parts of a pending undo, unless the plan has completed.
 async fn undo_items(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     pending: &PendingUndo,
 ) -> Result<UndoResult, RunError> {
@@ -213,7 +213,7 @@ async fn undo_items(
 }
 
 /// Whether the plan has completed. `None` means that its transaction is still in progress.
-async fn has_completed(context: &mut Context<'_>, completed: &Completed) -> Result<Option<bool>, RunError> {
+async fn has_completed(context: &mut ExecutionContext<'_>, completed: &Completed) -> Result<Option<bool>, RunError> {
     let (sql, parameter) = match completed {
         Completed::No => return Ok(Some(false)),
         Completed::Transaction(id) => (TRANSACTION_SQL, id.clone()),
@@ -231,7 +231,7 @@ async fn has_completed(context: &mut Context<'_>, completed: &Completed) -> Resu
 
 /// Runs the steps whose objects are still those that the plan made. `None` means that the undo is not possible now.
 async fn undo_steps(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     undo: &Phase,
     things: &[u32],
@@ -270,7 +270,7 @@ async fn undo_steps(
 
 /// Drops the index that a phase has built or left invalid. Returns the statements for the NOTICE.
 async fn drop_built_index(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     phase: &Phase,
     how: UndoneAfter,

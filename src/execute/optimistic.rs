@@ -8,7 +8,7 @@
 
 use crate::backend::Answer;
 use crate::execute::budget;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError};
 use crate::execute::server_error::{is_lock_failure, is_statement_timeout};
 use crate::lanes::lock_sql;
@@ -86,7 +86,10 @@ pub enum OptimisticOutcome {
 ///
 /// # Errors
 /// The client has cancelled the statement or is gone, or the backend is lost.
-pub async fn optimistic_try(context: &mut Context<'_>, first: &OptimisticPlan) -> Result<OptimisticOutcome, RunError> {
+pub async fn optimistic_try(
+    context: &mut ExecutionContext<'_>,
+    first: &OptimisticPlan,
+) -> Result<OptimisticOutcome, RunError> {
     let Some(phase) = first.plan.phases.first() else { return Ok(OptimisticOutcome::NotDone) };
     let (batch, visible) = optimistic_batch(context, Batch::new(), first, phase);
     let answer = context.channel_mut().ask(batch, Some(visible)).await?;
@@ -99,7 +102,7 @@ pub async fn optimistic_try(context: &mut Context<'_>, first: &OptimisticPlan) -
 /// # Errors
 /// As [`optimistic_try`].
 pub async fn optimistic_try_in_pipeline(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     first: &OptimisticPlan,
     portal: &str,
 ) -> Result<OptimisticOutcome, RunError> {
@@ -117,7 +120,7 @@ pub async fn optimistic_try_in_pipeline(
 /// # Errors
 /// As [`optimistic_try`].
 pub async fn optimistic_tries(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     tries: &[OptimisticTry<'_>],
 ) -> Result<BatchOutcome, RunError> {
     let phases = tries.iter().filter_map(|one| one.optimistic.as_ref()?.plan.phases.first());
@@ -145,7 +148,7 @@ pub async fn optimistic_tries(
 }
 
 /// Builds the batch. Returns it with the position of each statement.
-fn batch_of_tries(context: &Context<'_>, tries: &[OptimisticTry<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
+fn batch_of_tries(context: &ExecutionContext<'_>, tries: &[OptimisticTry<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
     let mut batch = Batch::new();
     batch.statement("SAVEPOINT pgsluice", &[]);
     batch.statement(&format!("SELECT {}", timeouts(context, true, phase)), &[]);
@@ -165,13 +168,17 @@ fn batch_of_tries(context: &Context<'_>, tries: &[OptimisticTry<'_>], phase: &Ph
 }
 
 /// Counts an optimistic try that is done.
-fn count_done(context: &Context<'_>) {
+fn count_done(context: &ExecutionContext<'_>) {
     context.metrics().lock_attempts.add();
     context.metrics().first_tries_done.add();
 }
 
 /// Rolls a failed try back. Returns true if it took longer than the hold budget.
-async fn optimistic_failure(context: &mut Context<'_>, error: ServerError, phase: &Phase) -> Result<bool, RunError> {
+async fn optimistic_failure(
+    context: &mut ExecutionContext<'_>,
+    error: ServerError,
+    phase: &Phase,
+) -> Result<bool, RunError> {
     context.rollback_attempt().await?;
     if context.channel().client_gone() {
         return Err(context.give_up_block(RunError::ClientGone).await);
@@ -192,7 +199,7 @@ async fn optimistic_failure(context: &mut Context<'_>, error: ServerError, phase
 
 /// Reads the answer to a try.
 async fn optimistic_outcome(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     answer: Answer,
     phase: &Phase,
 ) -> Result<OptimisticOutcome, RunError> {
@@ -212,12 +219,12 @@ async fn optimistic_outcome(
 }
 
 /// Whether the statement began longer ago than the hold budget.
-fn begun_over_budget(context: &Context<'_>, phase: &Phase) -> bool {
+fn begun_over_budget(context: &ExecutionContext<'_>, phase: &Phase) -> bool {
     budget::hold_budget(context, phase).is_some_and(|budget| context.begun().elapsed() >= budget)
 }
 
 /// Returns a target list that sets the timeouts of the transaction. The server computes the targets in their order.
-fn timeouts(context: &Context<'_>, inside: bool, phase: &Phase) -> String {
+fn timeouts(context: &ExecutionContext<'_>, inside: bool, phase: &Phase) -> String {
     let wait = PATIENCE.min(context.config().locks.fallback_timeout).as_millis();
     let keep = if inside { KEEP } else { "" };
     let hold = budget::hold_budget(context, phase).map(hold).unwrap_or_default();
@@ -225,7 +232,12 @@ fn timeouts(context: &Context<'_>, inside: bool, phase: &Phase) -> String {
 }
 
 /// Builds the batch of one try. Returns it with the position of the client's statement.
-fn optimistic_batch(context: &Context<'_>, mut batch: Batch, first: &OptimisticPlan, phase: &Phase) -> (Batch, usize) {
+fn optimistic_batch(
+    context: &ExecutionContext<'_>,
+    mut batch: Batch,
+    first: &OptimisticPlan,
+    phase: &Phase,
+) -> (Batch, usize) {
     let inside = context.in_transaction();
     batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
     // One statement sets all of them, because a further statement would cost the server as much as its work.

@@ -7,7 +7,7 @@
 //!   settings are the client's, and the earlier phases are undone, or their undo is kept for later.
 
 use crate::catalog::RelationRef;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError, STALE, UndoOutcome, UndoneAfter};
 use crate::execute::pending_undo::PendingUndo;
 use crate::execute::record::{Record, abandon, resume};
@@ -35,7 +35,7 @@ pub enum Basis {
 /// The run of one plan.
 #[derive(Debug)]
 pub struct Run<'a> {
-    context: Context<'a>,
+    context: ExecutionContext<'a>,
     state: RunState,
     /// What the plan rests on. It decides what the first phase does if its lock is not available at once.
     basis: Basis,
@@ -43,13 +43,19 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Returns a run that has not begun.
-    pub fn new(context: Context<'a>, basis: Basis) -> Self {
+    pub fn new(context: ExecutionContext<'a>, basis: Basis) -> Self {
         Self { context, state: RunState::default(), basis }
     }
 
     /// Returns a run that continues a recorded plan. This session holds the lock of the record. With `quiet`, the record is written under
     /// `session_replication_role = replica`.
-    pub fn resumed(context: Context<'a>, record: Record, plan: &Plan, table: &RelationRef, quiet: bool) -> Self {
+    pub fn resumed(
+        context: ExecutionContext<'a>,
+        record: Record,
+        plan: &Plan,
+        table: &RelationRef,
+        quiet: bool,
+    ) -> Self {
         Self { context, state: RunState::resumed(record, plan, table, quiet), basis: Basis::Any }
     }
 
@@ -227,7 +233,12 @@ impl Run<'_> {
 }
 
 /// Runs steps that need no protection, each as it is.
-async fn relay(context: &mut Context<'_>, state: &RunState, phase: &Phase, reply: &mut Reply) -> Result<(), RunError> {
+async fn relay(
+    context: &mut ExecutionContext<'_>,
+    state: &RunState,
+    phase: &Phase,
+    reply: &mut Reply,
+) -> Result<(), RunError> {
     for step in &phase.steps {
         let mut batch = Batch::new();
         batch.statement(&step.named(state.names()), &[]);

@@ -14,7 +14,7 @@
 //! the statement waits for its turn no longer than the stall budget, and goes on.
 
 use crate::catalog::query::{LANE_CLASS, array, may_change};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::execute::timing::{LONGEST_NAP, jitter};
 use crate::execute::turn::Turn;
@@ -106,7 +106,11 @@ enum LanesOutcome {
 ///
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
-pub async fn try_turn(context: &mut Context<'_>, names: &[RelationName], oids: &[u32]) -> Result<Turn, RunError> {
+pub async fn try_turn(
+    context: &mut ExecutionContext<'_>,
+    names: &[RelationName],
+    oids: &[u32],
+) -> Result<Turn, RunError> {
     let in_transaction = context.in_transaction();
     Ok(match look_at_lanes(context, names, oids).await? {
         LanesOutcome::Taken(lanes) => Turn::of(lanes, in_transaction),
@@ -121,7 +125,7 @@ pub async fn try_turn(context: &mut Context<'_>, names: &[RelationName], oids: &
 /// # Errors
 /// The wait reached its limit or was cancelled, or the backend is lost.
 pub async fn wait_for_turn(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     names: &[RelationName],
     oids: &[u32],
     patience: Option<Duration>,
@@ -178,7 +182,7 @@ pub async fn wait_for_turn(
 }
 
 /// Waits for the end of the last nap. If a cancel ended the nap, the lanes are given back.
-async fn awake(context: &mut Context<'_>, mut turn: Turn) -> Result<Turn, RunError> {
+async fn awake(context: &mut ExecutionContext<'_>, mut turn: Turn) -> Result<Turn, RunError> {
     let nap_error = context.channel_mut().finish_nap().await?;
     if nap_error.is_some() {
         end_turn(context, &mut turn).await?;
@@ -187,7 +191,7 @@ async fn awake(context: &mut Context<'_>, mut turn: Turn) -> Result<Turn, RunErr
 }
 
 /// Waits for the end of the last nap, then gives the lanes back.
-async fn give_awake(context: &mut Context<'_>, lanes: Vec<u32>) -> Result<(), RunError> {
+async fn give_awake(context: &mut ExecutionContext<'_>, lanes: Vec<u32>) -> Result<(), RunError> {
     context.channel_mut().finish_nap().await?;
     context.release_lanes(lanes).await
 }
@@ -195,7 +199,7 @@ async fn give_awake(context: &mut Context<'_>, lanes: Vec<u32>) -> Result<(), Ru
 /// Looks once and naps. Outside a transaction block the backend is never idle in between, so that a cancel from anywhere ends one of the
 /// naps.
 async fn look_and_nap(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     names: &[RelationName],
     oids: &[u32],
     nap: &str,
@@ -238,7 +242,7 @@ async fn look_and_nap(
 
 /// Tries the lanes once: takes all of them, or none.
 async fn look_at_lanes(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     names: &[RelationName],
     oids: &[u32],
 ) -> Result<LanesOutcome, RunError> {
@@ -284,7 +288,11 @@ async fn look_at_lanes(
 ///
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
-pub async fn extend_turn(context: &mut Context<'_>, turn: &mut Turn, wanted: &BTreeSet<u32>) -> Result<(), RunError> {
+pub async fn extend_turn(
+    context: &mut ExecutionContext<'_>,
+    turn: &mut Turn,
+    wanted: &BTreeSet<u32>,
+) -> Result<(), RunError> {
     let more: Vec<u32> = wanted.iter().copied().filter(|oid| !turn.has(*oid)).collect();
     if more.is_empty() || turn.is_in_transaction() || !turn.is_free() {
         return Ok(());
@@ -306,12 +314,16 @@ pub async fn extend_turn(context: &mut Context<'_>, turn: &mut Turn, wanted: &BT
 ///
 /// # Errors
 /// The backend is lost.
-pub async fn end_turn(context: &mut Context<'_>, turn: &mut Turn) -> Result<(), RunError> {
+pub async fn end_turn(context: &mut ExecutionContext<'_>, turn: &mut Turn) -> Result<(), RunError> {
     context.release_lanes(turn.take_lanes()).await
 }
 
 /// Returns the pid of a session that holds one of the lanes.
-async fn holder_of(context: &mut Context<'_>, names: &[RelationName], oids: &[u32]) -> Result<Option<i32>, RunError> {
+async fn holder_of(
+    context: &mut ExecutionContext<'_>,
+    names: &[RelationName],
+    oids: &[u32],
+) -> Result<Option<i32>, RunError> {
     let wanted = wanted(names, oids);
     let mut batch = Batch::new();
     let inside = context.in_transaction();
@@ -330,7 +342,7 @@ async fn holder_of(context: &mut Context<'_>, names: &[RelationName], oids: &[u3
 }
 
 /// Tells the client which session has its turn before this statement.
-fn tell_turn(context: &mut Context<'_>, names: &[RelationName], holder: Option<i32>) {
+fn tell_turn(context: &mut ExecutionContext<'_>, names: &[RelationName], holder: Option<i32>) {
     let message = format!("waiting for {}", ahead(names, holder));
     tracing::info!("{message}");
     if context.config().ddl.notices {
@@ -347,7 +359,7 @@ fn tell_turn(context: &mut Context<'_>, names: &[RelationName], holder: Option<i
 
 /// Returns the error that the server would have raised for a wait for the lock of the session ahead, if a timeout is over.
 fn turn_timed_out(
-    context: &Context<'_>,
+    context: &ExecutionContext<'_>,
     waited: Duration,
     names: &[RelationName],
     holder: Option<i32>,
@@ -372,7 +384,7 @@ fn turn_timed_out(
 }
 
 /// Returns the longest wait for a turn. In a transaction block that blocks other sessions it is the limit of every wait.
-fn turn_limit(context: &Context<'_>) -> Duration {
+fn turn_limit(context: &ExecutionContext<'_>) -> Duration {
     let holds = context.facts().session.strongest_lock.is_some_and(|mode| mode.blocks_application());
     if context.in_transaction() && holds { context.wait_limit() } else { context.config().locks.turn_limit }
 }

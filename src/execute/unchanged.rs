@@ -9,7 +9,7 @@
 //! index that it builds there is dropped again. A constraint that it validates there was already a constraint of that table.
 
 use crate::catalog::identity::{self, IDENTITY_SQL};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::objects::known;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
@@ -22,7 +22,7 @@ use std::borrow::Cow;
 const CHANGED: &str = "the table has been renamed, replaced or changed meanwhile";
 
 /// Returns the phase with an assertion as its first step: its relations and columns must be those of the plan.
-pub(super) fn guarded<'p>(context: &Context<'_>, state: &RunState, phase: &'p Phase) -> Cow<'p, Phase> {
+pub(super) fn guarded<'p>(context: &ExecutionContext<'_>, state: &RunState, phase: &'p Phase) -> Cow<'p, Phase> {
     let held = phase.in_transaction && matches!(phase.kind, PhaseKind::Brief | PhaseKind::Guarded);
     match condition(context, state, &phase.locks).filter(|_| held) {
         Some(condition) => {
@@ -35,7 +35,11 @@ pub(super) fn guarded<'p>(context: &Context<'_>, state: &RunState, phase: &'p Ph
 }
 
 /// Asks, before a phase that takes its locks itself, whether its relations and columns are those of the plan.
-pub(super) async fn look_before(context: &mut Context<'_>, state: &RunState, phase: &Phase) -> Result<(), RunError> {
+pub(super) async fn look_before(
+    context: &mut ExecutionContext<'_>,
+    state: &RunState,
+    phase: &Phase,
+) -> Result<(), RunError> {
     let Some(condition) = condition(context, state, &phase.locks) else { return Ok(()) };
     let answer = context.channel_mut().ask_one(&Step::assertion(&condition, CHANGED).sql, &[]).await?;
     match answer.error {
@@ -49,7 +53,7 @@ pub(super) async fn look_before(context: &mut Context<'_>, state: &RunState, pha
 
 /// Returns the condition that all relations, and all columns that the plan has made, still have their names. `None` means that there is
 /// nothing to check.
-fn condition(context: &Context<'_>, state: &RunState, locks: &[LockNeed]) -> Option<String> {
+fn condition(context: &ExecutionContext<'_>, state: &RunState, locks: &[LockNeed]) -> Option<String> {
     let locks = locks.iter().filter(|lock| state.notes_created() && lock.oid != 0);
     let mut all: Vec<String> = locks.clone().map(|lock| identity::is_called(&lock.relation, lock.oid)).collect();
     // A statement that runs as it was written names a relation as its author did, perhaps without a schema. That name must find the
@@ -71,7 +75,11 @@ fn condition(context: &Context<'_>, state: &RunState, locks: &[LockNeed]) -> Opt
 }
 
 /// Returns the phase that undoes another, reduced to the objects that still exist, with their current names.
-pub(super) async fn as_it_is_now(context: &mut Context<'_>, state: &RunState, undo: &Phase) -> Result<Phase, RunError> {
+pub(super) async fn as_it_is_now(
+    context: &mut ExecutionContext<'_>,
+    state: &RunState,
+    undo: &Phase,
+) -> Result<Phase, RunError> {
     let about = |step: &Step| step.about.clone();
     let is_partition = |thing: CreatedObject| thing.kind == ObjectKind::Partition;
     // A partition has no such check: the server refuses to attach it if its place is taken.
@@ -113,7 +121,10 @@ pub(super) async fn as_it_is_now(context: &mut Context<'_>, state: &RunState, un
 }
 
 /// Returns the locks on relations that still exist, with their current names, each beside its name in the plan.
-async fn called_now(context: &mut Context<'_>, locks: &[LockNeed]) -> Result<Vec<(RelationName, LockNeed)>, RunError> {
+async fn called_now(
+    context: &mut ExecutionContext<'_>,
+    locks: &[LockNeed],
+) -> Result<Vec<(RelationName, LockNeed)>, RunError> {
     let oids: Vec<u32> = locks.iter().map(|lock| lock.oid).collect();
     let names = context.names_now(&oids).await?;
     let name = |lock: &LockNeed| names.iter().find(|(oid, _)| *oid == lock.oid).map(|(_, name)| name.clone());
@@ -122,7 +133,7 @@ async fn called_now(context: &mut Context<'_>, locks: &[LockNeed]) -> Result<Vec
 }
 
 /// Returns for each step the oid or column number that the name of its object has now.
-async fn there_now(context: &mut Context<'_>, steps: &[Step]) -> Result<Vec<Option<u32>>, RunError> {
+async fn there_now(context: &mut ExecutionContext<'_>, steps: &[Step]) -> Result<Vec<Option<u32>>, RunError> {
     let things: Vec<_> = steps.iter().map(|step| step.about.as_ref().and_then(known)).collect();
     let parameters = identity::parameters(things.iter().flatten().copied());
     let rows = context.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;

@@ -7,7 +7,7 @@
 use crate::catalog::identity;
 use crate::execute::attempt::{self, unnamed};
 use crate::execute::budget::AttemptMode;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{AttemptOutcome, Reply, RunError, UndoOutcome, UndoneAfter};
 use crate::execute::state::RunState;
 use crate::execute::timing::UNDO_PATIENCE;
@@ -87,7 +87,7 @@ enum Failure {
 /// it; the statements themselves then raise the error. It tries without a hold budget if the undo takes too long, because the objects would
 /// stay otherwise.
 pub(super) async fn by_phase(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     undoer: Undoer,
@@ -151,7 +151,7 @@ pub(super) async fn by_phase(
 
 /// Runs a phase that undoes or finishes another one. Nobody tries it later, so that a WARNING reports it if it cannot run now.
 pub(super) async fn by_phase_or_warn(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
 ) -> Result<(), RunError> {
@@ -163,7 +163,7 @@ pub(super) async fn by_phase_or_warn(
 }
 
 /// Sends the WARNING that a phase that was done cannot be undone.
-pub(super) fn warn_not_undone(context: &mut Context<'_>, state: &RunState, phase: &Phase, reason: &str) {
+pub(super) fn warn_not_undone(context: &mut ExecutionContext<'_>, state: &RunState, phase: &Phase, reason: &str) {
     if let Some(Undo::Run(undo)) = &phase.undo {
         let undo = state.with_names(undo).into_owned();
         warn_left(context, state, &undo, reason);
@@ -171,7 +171,7 @@ pub(super) fn warn_not_undone(context: &mut Context<'_>, state: &RunState, phase
 }
 
 /// Sends the WARNING that the statements of this phase could not run, with the statements as the HINT.
-pub(super) fn warn_left(context: &mut Context<'_>, state: &RunState, phase: &Phase, reason: &str) {
+pub(super) fn warn_left(context: &mut ExecutionContext<'_>, state: &RunState, phase: &Phase, reason: &str) {
     let remedy = state.remedy(phase);
     tracing::warn!(reason, remedy, "could not finish or undo a phase of a schema change");
     let message = format!("could not finish or undo a phase of this statement: {reason}");
@@ -181,7 +181,7 @@ pub(super) fn warn_left(context: &mut Context<'_>, state: &RunState, phase: &Pha
 
 /// Undoes a phase. A WARNING reports an object that cannot be undone, with the remedy.
 pub(super) async fn undo_phase(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     phase: &Phase,
     how: UndoneAfter,
@@ -197,7 +197,7 @@ pub(super) async fn undo_phase(
 
 /// Returns the indexes that the undo of a phase drops.
 pub(super) async fn leftover_indexes(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     phase: &Phase,
     how: UndoneAfter,
@@ -219,7 +219,7 @@ pub(super) async fn leftover_indexes(
 
 /// Returns the index if an interrupted drop has left it invalid.
 async fn half_dropped(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     index: &RelationName,
     oid: u32,
 ) -> Result<Vec<RelationName>, RunError> {
@@ -247,7 +247,7 @@ async fn half_dropped(
 
 /// Returns the index that a phase has built on a table, by its current name. If its oid is not known, the plan's name is used.
 pub(super) async fn built_by(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &RunState,
     at: usize,
     table: u32,

@@ -7,7 +7,7 @@
 use crate::config::Autovacuum;
 use crate::execute::blocked::{self, in_the_way, waiting_for, waiting_for_lock};
 use crate::execute::budget::AttemptMode;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::RunError;
 use crate::execute::timing::LONGEST_NAP;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const GLANCE_SHARE: u32 = 40;
 
 /// Takes the lanes of a long phase before the phase starts, so that other DDL on the relation waits in the proxy.
-pub(super) async fn take_lanes(context: &mut Context<'_>, phase: &Phase) -> Result<LockWait, RunError> {
+pub(super) async fn take_lanes(context: &mut ExecutionContext<'_>, phase: &Phase) -> Result<LockWait, RunError> {
     let mut waiting = LockWait::new(phase, context);
     match waiting.wait_for_lanes(context, phase).await {
         Ok(()) => Ok(waiting),
@@ -37,7 +37,7 @@ pub(super) async fn take_lanes(context: &mut Context<'_>, phase: &Phase) -> Resu
 
 impl LockWait {
     /// Waits until the phase has its lanes.
-    async fn wait_for_lanes(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<(), RunError> {
+    async fn wait_for_lanes(&mut self, context: &mut ExecutionContext<'_>, phase: &Phase) -> Result<(), RunError> {
         self.take_free_lanes(context).await?;
         while self.missing_lane().is_some() {
             if let Some(stop) = context.interrupted() {
@@ -60,14 +60,22 @@ impl LockWait {
     }
 
     /// Waits until another attempt may succeed, and returns how it gets its locks.
-    pub(super) async fn wait(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<AttemptMode, RunError> {
+    pub(super) async fn wait(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        phase: &Phase,
+    ) -> Result<AttemptMode, RunError> {
         let next = self.wait_asleep(context, phase).await?;
         context.finish_nap().await?;
         Ok(next)
     }
 
     /// Waits as [`Self::wait`] does, but leaves the last nap unfinished.
-    async fn wait_asleep(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<AttemptMode, RunError> {
+    async fn wait_asleep(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        phase: &Phase,
+    ) -> Result<AttemptMode, RunError> {
         loop {
             let waited = self.waited();
             if waited >= self.limit() {
@@ -123,7 +131,7 @@ impl LockWait {
     /// Waits until no blocker has been there for longer than the stall budget. The caller holds the lanes.
     pub(super) async fn wait_for_old_transactions(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         phase: &Phase,
     ) -> Result<AttemptMode, RunError> {
         let patience = context.config().locks.stall_budget;
@@ -151,7 +159,11 @@ impl LockWait {
 
     /// Looks at the blockers and tries to take a missing lane. The look comes after the previous nap and is followed by another nap, so
     /// that the backend is always busy and a cancel from anywhere ends one of the naps.
-    pub(super) async fn nap_and_look(&mut self, context: &mut Context<'_>, phase: &Phase) -> Result<View, RunError> {
+    pub(super) async fn nap_and_look(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        phase: &Phase,
+    ) -> Result<View, RunError> {
         let mut batch = Batch::new();
         let missing = self.missing_lane();
         if let Some(lane) = missing {
@@ -182,7 +194,7 @@ impl LockWait {
     /// Naps and asks only whether this blocker is still there. Returns true if it is.
     async fn nap_and_glance(
         &self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         phase: &Phase,
         blocker: &Blocker,
     ) -> Result<bool, RunError> {
@@ -199,7 +211,7 @@ impl LockWait {
     }
 
     /// Tells the client what the statement waits for: once soon, then once per `progress_interval`.
-    pub(super) fn notice(&mut self, context: &mut Context<'_>, phase: &Phase, now: Instant) {
+    pub(super) fn notice(&mut self, context: &mut ExecutionContext<'_>, phase: &Phase, now: Instant) {
         if !self.take_notice(now, context.config().ddl.progress_interval) {
             return;
         }
@@ -219,7 +231,11 @@ impl LockWait {
     /// Handles a wait in which only autovacuums block, for longer than PostgreSQL itself would let them, or which wait for this
     /// transaction. An autovacuum that waits for this transaction (its ANALYZE waits for a changed row of `pg_class`) cannot go on anyway.
     /// Returns how to try next, if the autovacuum is to be waited for in the queue.
-    async fn autovacuum(&mut self, context: &mut Context<'_>, now: Instant) -> Result<Option<AttemptMode>, RunError> {
+    async fn autovacuum(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        now: Instant,
+    ) -> Result<Option<AttemptMode>, RunError> {
         let deadlock_timeout = Duration::from_millis(context.facts().session.deadlock_timeout_ms);
         if !self.is_behind_autovacuum(deadlock_timeout, now) {
             return Ok(None);

@@ -5,7 +5,7 @@
 use super::shared::Shared;
 use crate::backend::ServerChannel;
 use crate::catalog::{Facts, SessionFacts};
-use crate::execute::context::{Context, SizeGuess};
+use crate::execute::context::{ExecutionContext, SizeGuess};
 
 /// What is run on the session's backend from now on. `offset`: characters of the client's string before the statement, for error positions.
 pub(super) fn run_context<'r>(
@@ -14,8 +14,8 @@ pub(super) fn run_context<'r>(
     facts: &'r Facts,
     offset: usize,
     size_guess: SizeGuess,
-) -> Context<'r> {
-    Context::new(channel, &shared.config, &shared.metrics, facts).at(offset).guessing(size_guess)
+) -> ExecutionContext<'r> {
+    ExecutionContext::new(channel, &shared.config, &shared.metrics, facts).at(offset).guessing(size_guess)
 }
 
 /// All that is known of the session without a question.

@@ -15,7 +15,7 @@ pub(super) const PARTS: [(&str, &str); 44] = [
     ("CancelRequests", ""),
     ("Cancels", ""),
     ("ChangeLog", ""),
-    ("Context", ""),
+    ("ExecutionContext", ""),
     ("Driver", ""),
     ("Front", ""),
     ("IndexInquiry", ""),

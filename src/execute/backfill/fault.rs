@@ -5,7 +5,7 @@
 
 use super::filling::BackfillRun;
 use super::short::{BatchOutcome, COVER, open, short};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError};
 use crate::lanes::nap_sql;
 use crate::wire::error_response::ServerError;
@@ -30,7 +30,7 @@ impl BackfillRun<'_> {
     /// and the key of the row.
     pub(super) async fn at_fault(
         &self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         leaf: usize,
         batch: &Range<u64>,
         error: ServerError,
@@ -56,7 +56,12 @@ impl BackfillRun<'_> {
 
 /// Returns the key of a row as the server writes keys, such as `key (id)=(17)`. `None` means that the table has no key, or that the key
 /// cannot be read.
-async fn key_of(context: &mut Context<'_>, oid: u32, name: &str, tid: &str) -> Result<Option<String>, RunError> {
+async fn key_of(
+    context: &mut ExecutionContext<'_>,
+    oid: u32,
+    name: &str,
+    tid: &str,
+) -> Result<Option<String>, RunError> {
     let Some(json) = said(context, KEY_SQL, &[&oid.to_string()]).await? else { return Ok(None) };
     let columns: Vec<String> = serde_json::from_str(&json).unwrap_or_default();
     if columns.is_empty() {
@@ -73,7 +78,7 @@ async fn key_of(context: &mut Context<'_>, oid: u32, name: &str, tid: &str) -> R
 }
 
 /// Asks a question in a short transaction and returns the one text of its answer.
-async fn said(context: &mut Context<'_>, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
+async fn said(context: &mut ExecutionContext<'_>, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
     let mut batch = open(context, None, false)?;
     context.channel().put_question(&mut batch, sql, parameters);
     batch.statement("COMMIT", &[]);

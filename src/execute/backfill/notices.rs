@@ -5,7 +5,7 @@
 
 use super::pace::Progress;
 use super::throttle::Throttle;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::pg::{RelationName, sqlstate};
 use crate::report::Report;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ impl ProgressNotices {
     /// Notifies the client, if a notice is due.
     pub(super) fn tell(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         table: &RelationName,
         progress: &Progress,
         throttle: &Throttle,

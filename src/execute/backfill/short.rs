@@ -5,7 +5,7 @@
 //! backend is always busy, if only with a nap, so that a cancel from anywhere takes effect.
 
 use crate::backend::Answer;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::execute::timing::set_local;
 use crate::lanes::nap_sql;
@@ -33,7 +33,7 @@ pub(super) enum BatchOutcome {
 
 /// Returns the beginning of a short transaction. `longest` is the timeout of each of its statements; without it the session's own timeout
 /// applies.
-pub(super) fn open(context: &Context<'_>, longest: Option<Duration>, quiet: bool) -> Result<Batch, RunError> {
+pub(super) fn open(context: &ExecutionContext<'_>, longest: Option<Duration>, quiet: bool) -> Result<Batch, RunError> {
     let mut batch = Batch::new();
     batch.statement("BEGIN ISOLATION LEVEL READ COMMITTED", &[]);
     put_settings(context, &mut batch, longest, quiet)?;
@@ -42,7 +42,7 @@ pub(super) fn open(context: &Context<'_>, longest: Option<Duration>, quiet: bool
 
 /// Adds the settings of a short transaction.
 pub(super) fn put_settings(
-    context: &Context<'_>,
+    context: &ExecutionContext<'_>,
     batch: &mut Batch,
     longest: Option<Duration>,
     quiet: bool,
@@ -69,7 +69,7 @@ pub(super) fn put_settings(
 
 /// Runs a short transaction, followed by a nap. A transaction that fails is rolled back.
 pub(super) async fn short(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     batch: Batch,
     nap: &str,
     longest: Option<Duration>,
@@ -104,13 +104,13 @@ pub(super) async fn short(
 }
 
 /// Naps. The next question is sent during the nap and answered after it.
-pub(super) async fn nap(context: &mut Context<'_>, time: Duration, why: &str) -> Result<(), RunError> {
+pub(super) async fn nap(context: &mut ExecutionContext<'_>, time: Duration, why: &str) -> Result<(), RunError> {
     nap_behind(context, Batch::new(), time, why).await
 }
 
 /// Naps after statements whose answer is not needed.
 pub(super) async fn nap_behind(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     batch: Batch,
     time: Duration,
     why: &str,
@@ -121,7 +121,7 @@ pub(super) async fn nap_behind(
 }
 
 /// Returns the longest that a batch waits for a lock. It is less than `deadlock_timeout`, after which the server searches for a deadlock.
-pub(super) fn row_timeout(context: &Context<'_>) -> Duration {
+pub(super) fn row_timeout(context: &ExecutionContext<'_>) -> Duration {
     let session = &context.facts().session;
     let deadlock = Duration::from_millis(session.deadlock_timeout_ms) / 2;
     let mut timeout = context.config().backfill.lock_timeout.min(context.config().locks.stall_budget).min(deadlock);
@@ -133,7 +133,7 @@ pub(super) fn row_timeout(context: &Context<'_>) -> Duration {
 
 /// Returns the rest of the session's `statement_timeout`, which counts from the beginning of the statement. `None` means that there is no
 /// timeout.
-pub(super) fn time_left(context: &Context<'_>) -> Result<Option<Duration>, RunError> {
+pub(super) fn time_left(context: &ExecutionContext<'_>) -> Result<Option<Duration>, RunError> {
     let limit = match context.facts().session.statement_timeout_ms {
         0 => return Ok(None),
         ms => Duration::from_millis(ms),

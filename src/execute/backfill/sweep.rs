@@ -13,7 +13,7 @@ use super::short::{BatchOutcome, COVER, row_timeout, short};
 use super::tables::listing;
 use super::watch::{not_any_more, open_look};
 use crate::catalog::trust;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
 use crate::execute::timing::set_local;
@@ -40,7 +40,11 @@ struct SweepFinding {
 
 impl BackfillRun<'_> {
     /// Looks for rows that need a value and fills them, until there are none or the rest is the application's own.
-    pub(super) async fn sweep(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+    pub(super) async fn sweep(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        state: &mut RunState,
+    ) -> Result<(), RunError> {
         self.progress.sweeping = true;
         let mut whole_looks = 0;
         loop {
@@ -66,7 +70,7 @@ impl BackfillRun<'_> {
     /// Fills these pages. Pages with locked rows come last, and are waited for only when there is nothing else to do.
     async fn fill_pages(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         state: &mut RunState,
         pages: &[(usize, Vec<u64>)],
     ) -> Result<(), RunError> {
@@ -99,7 +103,11 @@ impl BackfillRun<'_> {
     }
 
     /// Walks all pages of all tables once more.
-    async fn all_pages_again(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+    async fn all_pages_again(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        state: &mut RunState,
+    ) -> Result<(), RunError> {
         let what = self.what;
         let listing = listing(context, what, self.phase, self.waiting).await?;
         for leaf in 0..self.leaves.len() {
@@ -114,7 +122,7 @@ impl BackfillRun<'_> {
     }
 
     /// Reads all tables in one snapshot and returns the pages with rows that need a value.
-    async fn look(&mut self, context: &mut Context<'_>) -> Result<SweepFinding, RunError> {
+    async fn look(&mut self, context: &mut ExecutionContext<'_>) -> Result<SweepFinding, RunError> {
         let what = self.what;
         let oids: Vec<String> = self.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
         // A table that was added after the backfill began has no old rows.
@@ -152,7 +160,7 @@ impl BackfillRun<'_> {
 
     /// Collects statistics of the filled columns. If another session blocks this ANALYZE (a VACUUM, for example), that session collects
     /// them.
-    pub(super) async fn analyze(&self, context: &mut Context<'_>) -> Result<(), RunError> {
+    pub(super) async fn analyze(&self, context: &mut ExecutionContext<'_>) -> Result<(), RunError> {
         if !context.config().backfill.analyze {
             return Ok(());
         }
@@ -178,7 +186,11 @@ impl BackfillRun<'_> {
 }
 
 /// Analyzes one table outside a transaction, so that the locks of partitions are not held together.
-async fn analyze_table(context: &mut Context<'_>, table: &RelationName, analyze: &str) -> Result<(), RunError> {
+async fn analyze_table(
+    context: &mut ExecutionContext<'_>,
+    table: &RelationName,
+    analyze: &str,
+) -> Result<(), RunError> {
     let own = Duration::from_millis(context.facts().session.lock_timeout_ms);
     let mut before = Batch::new();
     before.statement(&session_wide(row_timeout(context)), &[]);

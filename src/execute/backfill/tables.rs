@@ -3,7 +3,7 @@
 //! This file owns their list. It keeps true that a table is identified by its oid, and its pages by its file.
 
 use super::short::{BatchOutcome, COVER, open, short};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::RunError;
 use crate::execute::record::BackfillPosition;
@@ -56,7 +56,7 @@ pub(super) struct Listing {
 
 /// Asks for the tables that have rows.
 pub(super) async fn listing(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     what: &Backfill,
     phase: &Phase,
     waiting: &mut LockWait,

@@ -8,7 +8,7 @@
 
 use super::short::{self, BatchOutcome, COVER, open, short, time_left};
 use crate::config::Backfill as Settings;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::lanes::nap_sql;
 use crate::pg::{RelationName, sqlstate};
@@ -182,9 +182,9 @@ impl Throttle {
     /// Returns when there is no reason to pause. During the pause `tell` is called, which notifies the client.
     pub(super) async fn pause(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         table: &RelationName,
-        mut tell: impl FnMut(&Self, &mut Context<'_>),
+        mut tell: impl FnMut(&Self, &mut ExecutionContext<'_>),
     ) -> Result<(), RunError> {
         self.others.own += OWN;
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
@@ -211,7 +211,7 @@ impl Throttle {
 
     /// Asks for the values and the condition, each with a nap after it. The nap is short, or as long as the interval of looks during a
     /// pause.
-    async fn look_at_load(&mut self, context: &mut Context<'_>, table: &RelationName) -> Result<(), RunError> {
+    async fn look_at_load(&mut self, context: &mut ExecutionContext<'_>, table: &RelationName) -> Result<(), RunError> {
         let settings = &context.config().backfill;
         let (nap, why) = match self.reason(settings) {
             Some(reason) => (PAUSED_LOOK_EVERY, format!("backfill of {table}, paused: {reason}")),
@@ -262,7 +262,7 @@ impl Throttle {
     }
 
     /// Returns the error that the pause has reached its limit.
-    fn paused_too_long(&self, context: &Context<'_>) -> RunError {
+    fn paused_too_long(&self, context: &ExecutionContext<'_>) -> RunError {
         let limit = in_words(context.config().backfill.pause_limit);
         let reason = self.reason(&context.config().backfill).unwrap_or_default();
         RunError::Report(

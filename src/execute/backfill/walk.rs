@@ -10,7 +10,7 @@ use super::range::Walk;
 use super::short::{BatchOutcome, COVER, nap, short, time_left};
 use super::tables::listing;
 use crate::catalog::trust;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
 use crate::lanes::nap_sql;
@@ -30,7 +30,7 @@ impl BackfillRun<'_> {
     /// Fills a range of one table, batch by batch, to its end. With `Counting` it stops at the first lock that is not available.
     pub(super) async fn walk(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         state: &mut RunState,
         leaf: usize,
         columns: &[Filled],
@@ -89,7 +89,7 @@ impl BackfillRun<'_> {
     /// Runs one batch and its pause.
     pub(super) async fn batch(
         &self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         leaf: usize,
         sql: &str,
     ) -> Result<BatchOutcome, RunError> {
@@ -112,7 +112,11 @@ impl BackfillRun<'_> {
 
 impl BackfillRun<'_> {
     /// Checks, between two batches, for an interruption, the record, the throttle and the next notice.
-    pub(super) async fn between(&mut self, context: &mut Context<'_>, state: &mut RunState) -> Result<(), RunError> {
+    pub(super) async fn between(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        state: &mut RunState,
+    ) -> Result<(), RunError> {
         if let Some(stop) = context.interrupted() {
             return Err(stop);
         }
@@ -126,7 +130,7 @@ impl BackfillRun<'_> {
     }
 
     /// Waits after a lock was not available, for the `times`th time at this place.
-    pub(super) async fn locked(&mut self, context: &mut Context<'_>, times: u32) -> Result<(), RunError> {
+    pub(super) async fn locked(&mut self, context: &mut ExecutionContext<'_>, times: u32) -> Result<(), RunError> {
         if times == 1 {
             self.waiting.begin_anew();
         }
@@ -144,7 +148,7 @@ impl BackfillRun<'_> {
     /// Whether a table that its name does not find is still one of the tables. If so, its new name is kept.
     pub(super) async fn still_there(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         leaf: usize,
         error: ServerError,
     ) -> Result<bool, RunError> {
@@ -165,6 +169,6 @@ fn is_elsewhere(error: &ServerError) -> bool {
 }
 
 /// Returns the longest that a batch may take, if it has more than one row.
-pub(super) fn longest(context: &Context<'_>) -> Duration {
+pub(super) fn longest(context: &ExecutionContext<'_>) -> Duration {
     context.config().locks.stall_budget.max(context.config().backfill.batch_time * 2)
 }

@@ -14,7 +14,7 @@ use super::filling::BackfillRun;
 use super::short::{BatchOutcome, COVER, open, put_settings, row_timeout, short};
 use crate::catalog::trust::{self, Watch};
 use crate::config::Autovacuum;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::objects::unquoted;
 use crate::execute::outcome::RunError;
 use crate::execute::timing::set_local;
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// Returns the beginning of a short transaction that locks its table. `only` leaves out the table's children.
 pub(super) fn open_on(
-    context: &Context<'_>,
+    context: &ExecutionContext<'_>,
     table: &RelationName,
     only: bool,
     longest: Option<Duration>,
@@ -43,7 +43,7 @@ pub(super) fn open_on(
 }
 
 /// Returns how long a transaction waits for its table: a little longer than an autovacuum takes to give way, if it is to give way.
-fn table_timeout(context: &Context<'_>) -> Duration {
+fn table_timeout(context: &ExecutionContext<'_>) -> Duration {
     let deadlock = Duration::from_millis(context.facts().session.deadlock_timeout_ms);
     match context.config().locks.autovacuum {
         Autovacuum::Wait => row_timeout(context),
@@ -55,7 +55,7 @@ impl BackfillRun<'_> {
     /// Asks whose code an UPDATE of a table would run, unless that is known. `None` means that the code may run.
     pub(super) async fn look_whose_code(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         leaf: usize,
     ) -> Result<Option<BatchOutcome>, RunError> {
         let Some(table) = self.leaves.get(leaf).filter(|leaf| self.what.watched && leaf.known.is_none()) else {
@@ -89,7 +89,7 @@ impl BackfillRun<'_> {
     }
 
     /// Returns the statements of a batch before its UPDATE.
-    pub(super) fn open_batch(&self, context: &Context<'_>, leaf: usize) -> Result<Batch, RunError> {
+    pub(super) fn open_batch(&self, context: &ExecutionContext<'_>, leaf: usize) -> Result<Batch, RunError> {
         let (longest, quiet) = (Some(self.longest), self.what.quiet);
         let Some(leaf) = self.leaves.get(leaf).filter(|_| self.what.watched) else {
             return open(context, longest, quiet);
@@ -101,7 +101,7 @@ impl BackfillRun<'_> {
 }
 
 /// Returns the statements of a look at all tables before its SELECT.
-pub(super) fn open_look(context: &Context<'_>, what: &Backfill) -> Result<Batch, RunError> {
+pub(super) fn open_look(context: &ExecutionContext<'_>, what: &Backfill) -> Result<Batch, RunError> {
     if !what.watched {
         return open(context, None, false);
     }

@@ -3,7 +3,7 @@
 //! This file owns no state. It keeps true that only objects that the plan has made are undone, identified by oid and column number, as if
 //! the plan had failed in the session that began it; and that the record stays as long as the plan cannot be undone.
 
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{RunError, UndoOutcome, UndoneAfter};
 use crate::execute::record::{Record, resume, table};
 use crate::execute::state::RunState;
@@ -18,7 +18,7 @@ use crate::report::Report;
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
 pub async fn take_record(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     oid: u32,
     wanted: impl Fn(&Record) -> bool,
 ) -> Result<Option<(Record, bool)>, RunError> {
@@ -40,7 +40,7 @@ pub async fn take_record(
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
 pub(in crate::execute) async fn abandon(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     plan: &Plan,
 ) -> Result<bool, RunError> {
@@ -59,7 +59,7 @@ pub(in crate::execute) async fn abandon(
 
 /// Undoes the phase that was under way and all earlier phases.
 async fn undo_abandoned(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     plan: &Plan,
     next: usize,

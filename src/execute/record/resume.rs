@@ -6,7 +6,7 @@
 use super::trust::{followed, kept_off, not_followed};
 use crate::catalog::identity::BUILT_SQL;
 use crate::catalog::{BackfillFacts, backfill};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::objects::known;
 use crate::execute::outcome::{RunError, UndoneAfter};
 use crate::execute::record::{Record, RecordKey, table};
@@ -28,7 +28,11 @@ const NAP: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
-pub async fn on_record(context: &mut Context<'_>, oid: u32, statement: &str) -> Result<Option<Record>, RunError> {
+pub async fn on_record(
+    context: &mut ExecutionContext<'_>,
+    oid: u32,
+    statement: &str,
+) -> Result<Option<Record>, RunError> {
     let (_, found) = table::look_at_record(context, oid, false).await?;
     Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
 }
@@ -37,7 +41,7 @@ pub async fn on_record(context: &mut Context<'_>, oid: u32, statement: &str) -> 
 ///
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
-pub async fn any_record(context: &mut Context<'_>, oid: u32) -> Result<Option<Record>, RunError> {
+pub async fn any_record(context: &mut ExecutionContext<'_>, oid: u32) -> Result<Option<Record>, RunError> {
     let (_, found) = table::look_at_record(context, oid, false).await?;
     Ok(found.and_then(|found| Record::from_text(found.text.as_deref()?)))
 }
@@ -46,7 +50,11 @@ pub async fn any_record(context: &mut Context<'_>, oid: u32) -> Result<Option<Re
 ///
 /// # Errors
 /// The wait reached its limit or was cancelled, or the backend is lost.
-pub async fn unfinished(context: &mut Context<'_>, oid: u32, statement: &str) -> Result<UnfinishedChange, RunError> {
+pub async fn unfinished(
+    context: &mut ExecutionContext<'_>,
+    oid: u32,
+    statement: &str,
+) -> Result<UnfinishedChange, RunError> {
     let (begun, limit) = (Instant::now(), context.wait_limit());
     let (mut notified, mut waited) = (false, false);
     loop {
@@ -99,7 +107,7 @@ pub async fn unfinished(context: &mut Context<'_>, oid: u32, statement: &str) ->
 /// # Errors
 /// The backend is lost, or a question failed.
 pub async fn can_resume(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     record: &Record,
     oid: u32,
     same: Result<(), &'static str>,
@@ -131,7 +139,7 @@ pub async fn can_resume(
 /// Returns why the plan would no longer have the same result. If it would, the plan learns of invalid indexes that have been added since
 /// and do not matter.
 async fn changed_meanwhile(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     record: &Record,
     oid: u32,
     plan: &mut Plan,
@@ -175,7 +183,7 @@ async fn changed_meanwhile(
 /// Finishes the build of a session that is gone. If the index is valid, the phase is done, and the result is true. If it is half built, it
 /// is dropped. The index did not exist when the plan was made.
 pub(in crate::execute) async fn finish_interrupted_build(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     state: &mut RunState,
     at: usize,
     phase: &Phase,
@@ -198,7 +206,7 @@ pub(in crate::execute) async fn finish_interrupted_build(
 /// Takes over the record of a lost session to undo its plan, unless another session has continued the plan. This session then holds the
 /// record's lock.
 pub(in crate::execute) async fn take_own_record(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     job: &RecordKey,
 ) -> Result<TakeRecordOutcome, RunError> {
     let (locked, found) = table::look_at_record(context, job.table, true).await?;
@@ -216,7 +224,7 @@ pub(in crate::execute) async fn take_own_record(
 
 /// Ends the work on a record that was taken over: removes it if the plan is undone, and gives its lock back.
 pub(in crate::execute) async fn end_own_record(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     job: &RecordKey,
     quiet: bool,
     undone: bool,

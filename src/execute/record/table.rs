@@ -6,7 +6,7 @@
 use crate::backend::Answer;
 use crate::catalog::identity::{self, IDENTITY_SQL};
 use crate::catalog::record::{JOB_CLASS, RecordRow, question};
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::objects::known;
 use crate::execute::outcome::RunError;
 use crate::execute::record::Record;
@@ -37,7 +37,7 @@ pub(super) fn lock_sql(function: &str, oid: u32) -> String {
 
 /// Writes or removes the record of a table in a transaction of its own. Returns false if it was not possible now.
 pub(super) async fn write_record_of(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     oid: u32,
     quiet: bool,
     text: Option<&str>,
@@ -65,7 +65,7 @@ pub(super) async fn write_record_of(
 }
 
 /// Removes the record of a table. If that is not possible, the log says so.
-pub(super) async fn forget(context: &mut Context<'_>, oid: u32, quiet: bool) -> Result<(), RunError> {
+pub(super) async fn forget(context: &mut ExecutionContext<'_>, oid: u32, quiet: bool) -> Result<(), RunError> {
     for _ in 0..TRIES {
         context.channel().cancel_settled().await;
         if write_record_of(context, oid, quiet, None).await? {
@@ -83,13 +83,13 @@ pub(super) async fn forget(context: &mut Context<'_>, oid: u32, quiet: bool) -> 
 ///
 /// # Errors
 /// The backend is lost.
-pub async fn release_record(context: &mut Context<'_>, oid: u32) -> Result<(), RunError> {
+pub async fn release_record(context: &mut ExecutionContext<'_>, oid: u32) -> Result<(), RunError> {
     context.surely(&lock_sql("pg_advisory_unlock", oid), &[]).await.map(|_| ())
 }
 
 /// Asks for the record of a table. With `lock`, also tries to take the record's lock, and returns whether it was taken.
 pub(super) async fn look_at_record(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     oid: u32,
     lock: bool,
 ) -> Result<(bool, Option<RecordRow>), RunError> {
@@ -116,7 +116,7 @@ pub(super) async fn look_at_record(
 }
 
 /// Whether the comment may be overwritten: there is none, or it is a record of which no object is left.
-pub(super) async fn may_overwrite(context: &mut Context<'_>, text: Option<&str>) -> Result<bool, RunError> {
+pub(super) async fn may_overwrite(context: &mut ExecutionContext<'_>, text: Option<&str>) -> Result<bool, RunError> {
     let Some(text) = text else { return Ok(true) };
     let Some(record) = Record::from_text(text) else { return Ok(false) };
     let things = objects_now(context, &record, |_| true).await?;
@@ -124,7 +124,7 @@ pub(super) async fn may_overwrite(context: &mut Context<'_>, text: Option<&str>)
 }
 
 /// Returns the oids of the existing indexes that a recorded plan has built, or was building.
-pub(super) async fn indexes_now(context: &mut Context<'_>, record: &Record) -> Result<Vec<u32>, RunError> {
+pub(super) async fn indexes_now(context: &mut ExecutionContext<'_>, record: &Record) -> Result<Vec<u32>, RunError> {
     let named = record.builds.iter().map(|(table, name)| ("index", *table, name.as_str()));
     let parameters = identity::parameters(named);
     let rows = context.surely(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
@@ -133,7 +133,7 @@ pub(super) async fn indexes_now(context: &mut Context<'_>, record: &Record) -> R
 
 /// Returns for each object of these kinds that the plan has made whether its name still finds it.
 pub(super) async fn objects_now(
-    context: &mut Context<'_>,
+    context: &mut ExecutionContext<'_>,
     record: &Record,
     of: impl Fn(ObjectKind) -> bool,
 ) -> Result<Vec<bool>, RunError> {

@@ -8,7 +8,7 @@ use super::format::{MOST_OF_ALL, builds, fingerprint, is_recorded};
 use super::table::{TRIES, comment_sql, forget, look_at_record, may_overwrite, release_record, write_record_of};
 use crate::backend::{Answer, BackendLost};
 use crate::catalog::RelationRef;
-use crate::execute::context::Context;
+use crate::execute::context::ExecutionContext;
 use crate::execute::objects::unquoted;
 use crate::execute::outcome::RunError;
 use crate::execute::record::{BackfillPosition, Record, RecordKey};
@@ -86,7 +86,10 @@ impl RunRecord {
     }
 
     /// Writes into the record that the plan has failed and must be undone, and leaves the record. Returns false if there is no record.
-    pub(in crate::execute) async fn keep_to_be_undone(&mut self, context: &mut Context<'_>) -> Result<bool, RunError> {
+    pub(in crate::execute) async fn keep_to_be_undone(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+    ) -> Result<bool, RunError> {
         let Some(writer) = &mut self.writer else { return Ok(false) };
         writer.record.undoing = true;
         let Some(text) = writer.text() else { return Ok(false) };
@@ -106,7 +109,11 @@ impl RunRecord {
     }
 
     /// Begins a record before the first phase: takes its lock and checks that there is no other record.
-    pub(in crate::execute) async fn begin(&mut self, context: &mut Context<'_>, plan: &Plan) -> Result<(), RunError> {
+    pub(in crate::execute) async fn begin(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        plan: &Plan,
+    ) -> Result<(), RunError> {
         let Some(table) = is_recorded(plan, context.facts()) else { return Ok(()) };
         if context.config().ddl.record_interval.is_zero() {
             return Ok(());
@@ -203,7 +210,10 @@ impl RunRecord {
     /// Writes the record and commits, after the steps of a phase have succeeded. An error of the record alone does not make the phase fail.
     /// But if the database has a record already, which would become out of date, a lock that is not available makes the attempt fail like a
     /// lock of the phase itself.
-    pub(in crate::execute) async fn commit(&mut self, context: &mut Context<'_>) -> Result<Answer, BackendLost> {
+    pub(in crate::execute) async fn commit(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+    ) -> Result<Answer, BackendLost> {
         let Some(writer) = &mut self.writer else { return context.channel_mut().ask_one("COMMIT", &[]).await };
         let text = writer.text();
         let mut batch = Batch::new();
@@ -244,7 +254,7 @@ impl RunRecord {
     }
 
     /// Writes the record after a phase whose transaction did not write it.
-    pub(in crate::execute) async fn phase_done(&self, context: &mut Context<'_>) -> Result<(), RunError> {
+    pub(in crate::execute) async fn phase_done(&self, context: &mut ExecutionContext<'_>) -> Result<(), RunError> {
         match self.writer.as_ref().and_then(RecordWriter::text) {
             Some(text) => self.write(context, Some(&text)).await.map(|_| ()),
             None => Ok(()),
@@ -254,7 +264,7 @@ impl RunRecord {
     /// Writes the position of the backfill, if a write is due.
     pub(in crate::execute) async fn note_position(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut ExecutionContext<'_>,
         position: impl FnOnce() -> Option<BackfillPosition>,
     ) -> Result<(), RunError> {
         let interval = context.config().ddl.record_interval;
@@ -271,14 +281,14 @@ impl RunRecord {
     }
 
     /// Writes the record in a transaction of its own. Returns false if that was not possible now.
-    pub(super) async fn write(&self, context: &mut Context<'_>, text: Option<&str>) -> Result<bool, RunError> {
+    pub(super) async fn write(&self, context: &mut ExecutionContext<'_>, text: Option<&str>) -> Result<bool, RunError> {
         let Some(writer) = &self.writer else { return Ok(false) };
         let (oid, quiet) = (writer.oid, writer.quiet);
         write_record_of(context, oid, quiet, text).await
     }
 
     /// Ends the record when the plan is complete or undone: removes it and gives its lock back.
-    pub(in crate::execute) async fn end(&mut self, context: &mut Context<'_>) -> Result<(), RunError> {
+    pub(in crate::execute) async fn end(&mut self, context: &mut ExecutionContext<'_>) -> Result<(), RunError> {
         let unrecorded = self.locked.take();
         let writer = self.writer.take();
         let Some(oid) = writer.as_ref().map(|writer| writer.oid).or(unrecorded) else { return Ok(()) };

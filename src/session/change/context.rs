@@ -8,7 +8,7 @@ use super::log::ChangeLog;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::{Config, Mode};
-use crate::execute::context::{Context, SizeGuess};
+use crate::execute::context::{ExecutionContext, SizeGuess};
 use crate::metrics::Metrics;
 use crate::plan::Limits;
 use crate::session::run::{facts_without_questions, run_context};
@@ -61,16 +61,16 @@ impl<'s> StatementContext<'s> {
     }
 
     /// In what the statement is run.
-    pub(super) fn run<'r>(&'r mut self, facts: &'r Facts) -> Context<'r> {
+    pub(super) fn run<'r>(&'r mut self, facts: &'r Facts) -> ExecutionContext<'r> {
         self.run_at(facts, self.offset)
     }
 
     /// In what something beside the statement is run.
-    pub(super) fn side_run<'r>(&'r mut self, facts: &'r Facts) -> Context<'r> {
+    pub(super) fn side_run<'r>(&'r mut self, facts: &'r Facts) -> ExecutionContext<'r> {
         self.run_at(facts, 0)
     }
 
-    fn run_at<'r>(&'r mut self, facts: &'r Facts, offset: usize) -> Context<'r> {
+    fn run_at<'r>(&'r mut self, facts: &'r Facts, offset: usize) -> ExecutionContext<'r> {
         let guess = if self.slow { SizeGuess::Slow } else { SizeGuess::Any };
         run_context(self.channel, self.log.shared(), facts, offset, guess)
     }

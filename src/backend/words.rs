@@ -52,13 +52,12 @@ impl ServerChannel {
              THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
         let inside = self.link.status() != b'I';
         if inside {
-            batch.statement("SAVEPOINT pgsluice", &[]);
+            batch.savepoint();
         }
         batch.statement(JIT_OFF, &[]);
         put(self, batch);
         if inside {
-            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            batch.undo_savepoint();
         }
     }
 
@@ -71,11 +70,11 @@ impl ServerChannel {
         let inside = self.link.status() != b'I';
         let mut batch = Batch::new();
         if inside {
-            batch.statement("SAVEPOINT pgsluice", &[]);
+            batch.savepoint();
         }
         batch.statement(sql, &[]);
         if inside {
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            batch.release_savepoint();
         }
         self.ask(batch, None).await
     }
@@ -87,8 +86,7 @@ impl ServerChannel {
     pub async fn roll_back_question(&mut self) -> Result<(), BackendLost> {
         if self.link.status() == b'E' {
             let mut batch = Batch::new();
-            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            batch.undo_savepoint();
             self.ask(batch, None).await?;
         }
         Ok(())

@@ -149,12 +149,12 @@ async fn queue(context: &mut ExecutionContext<'_>, own: &ClientCall<'_>, most: &
     const BEFORE: usize = 2;
     let inside = context.in_transaction();
     let mut batch = Batch::new();
-    batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+    batch.begin_or_savepoint(inside);
     batch.statement(&format!("{SHORTEN_SQL}{most}"), &[]);
     put_own(&mut batch, own);
     if inside {
         batch.statement(PUT_BACK_SQL, &[]);
-        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        batch.release_savepoint();
     } else {
         batch.statement("COMMIT", &[]);
     }
@@ -342,11 +342,11 @@ async fn look_around(context: &mut ExecutionContext<'_>) -> Result<Option<Surrou
     let inside = context.in_transaction();
     let mut batch = Batch::new();
     if inside {
-        batch.statement("SAVEPOINT pgsluice", &[]);
+        batch.savepoint();
     }
     batch.statement(LOOK_SQL, &[]);
     if inside {
-        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        batch.release_savepoint();
     }
     let answer = context.channel_mut().ask(batch, None).await?;
     if let Some(error) = answer.error {

@@ -96,14 +96,14 @@ async fn try_as_written(
     let patience = if own.is_zero() { patience } else { patience.min(own) };
     let mut batch = Batch::new();
     if !alone {
-        batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+        batch.begin_or_savepoint(inside);
         batch.statement(&set_local("lock_timeout", patience.max(Duration::from_millis(1))), &[]);
     }
     let visible = batch.statements;
     batch.statement(&statement.text, &[]);
     if inside && !alone {
         batch.statement(&set_local("lock_timeout", own), &[]);
-        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        batch.release_savepoint();
     } else if !alone {
         batch.statement("COMMIT", &[]);
     }

@@ -149,7 +149,7 @@ fn layout(context: &ExecutionContext<'_>, state: &RunState, phase: &Phase, how: 
     if inside {
         batch.statement(SETTLE, &[]);
     }
-    batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+    batch.begin_or_savepoint(inside);
     batch.statement(&set_local("lock_timeout", budget::lock_timeout(context, phase, how)), &[]);
     let hold = budget::hold_timeout(context, phase);
     // COMMIT is sent later, when the record can be written. If this proxy freezes or its machine dies before, this timeout ends the
@@ -181,7 +181,7 @@ fn layout(context: &ExecutionContext<'_>, state: &RunState, phase: &Phase, how: 
         if hold.is_some() || waited {
             batch.statement(&set_local("statement_timeout", own), &[]);
         }
-        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        batch.release_savepoint();
     } else {
         if state.notes_created() {
             batch = state.put_identity_question(phase, batch);

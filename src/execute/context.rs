@@ -146,8 +146,7 @@ impl<'a> ExecutionContext<'a> {
     pub(super) async fn rollback_attempt(&mut self) -> Result<(), RunError> {
         let mut batch = Batch::new();
         if self.in_transaction() {
-            batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
-            batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+            batch.undo_savepoint();
         } else {
             batch.statement("ROLLBACK", &[]);
         }

@@ -150,7 +150,7 @@ pub async fn optimistic_tries(
 /// Builds the batch. Returns it with the position of each statement.
 fn batch_of_tries(context: &ExecutionContext<'_>, tries: &[OptimisticTry<'_>], phase: &Phase) -> (Batch, Vec<Place>) {
     let mut batch = Batch::new();
-    batch.statement("SAVEPOINT pgsluice", &[]);
+    batch.savepoint();
     batch.statement(&format!("SELECT {}", timeouts(context, true, phase)), &[]);
     let mut places = Vec::with_capacity(tries.len());
     for one in tries {
@@ -163,7 +163,7 @@ fn batch_of_tries(context: &ExecutionContext<'_>, tries: &[OptimisticTry<'_>], p
         batch.statement(&one.statement.text, &[]);
     }
     batch.statement(PUT_BACK_SQL, &[]);
-    batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+    batch.release_savepoint();
     (batch, places)
 }
 
@@ -239,7 +239,7 @@ fn optimistic_batch(
     phase: &Phase,
 ) -> (Batch, usize) {
     let inside = context.in_transaction();
-    batch.statement(if inside { "SAVEPOINT pgsluice" } else { "BEGIN" }, &[]);
+    batch.begin_or_savepoint(inside);
     // One statement sets all of them, because a further statement would cost the server as much as its work.
     put_needs(&mut batch, first, phase, &timeouts(context, inside, phase));
     let visible = batch.statements;
@@ -248,7 +248,7 @@ fn optimistic_batch(
     }
     if inside {
         batch.statement(PUT_BACK_SQL, &[]);
-        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        batch.release_savepoint();
     } else {
         batch.statement("COMMIT", &[]);
     }

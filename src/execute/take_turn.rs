@@ -250,12 +250,12 @@ async fn look_at_lanes(
     let wanted = wanted(names, oids);
     let mut batch = Batch::new();
     if inside {
-        batch.statement("SAVEPOINT pgsluice", &[]);
+        batch.savepoint();
     }
     let hold = if inside { LaneHold::Moment } else { LaneHold::Session };
     batch.statement(&turn_sql(hold), &wanted.each_ref().map(String::as_str));
     if inside {
-        batch.statement("RELEASE SAVEPOINT pgsluice", &[]);
+        batch.release_savepoint();
     }
     let answer = context.channel_mut().ask(batch, None).await?;
     let lanes: Vec<(u32, bool)> = answer.rows.iter().filter_map(|row| lane(row)).collect();
@@ -328,7 +328,7 @@ async fn holder_of(
     let mut batch = Batch::new();
     let inside = context.in_transaction();
     if inside {
-        batch.statement("SAVEPOINT pgsluice", &[]);
+        batch.savepoint();
     }
     batch.statement(&holder_sql(), &wanted.each_ref().map(String::as_str));
     let answer = context.channel_mut().ask(batch, None).await?;

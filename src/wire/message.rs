@@ -239,6 +239,30 @@ impl Batch {
         self.bytes.put_slice(execute);
     }
 
+    /// Begins what may be rolled back: the proxy's savepoint `inside` a transaction of the client's, else a transaction.
+    pub fn begin_or_savepoint(&mut self, inside: bool) {
+        if inside { self.savepoint() } else { self.statement("BEGIN", &[]) }
+    }
+
+    pub fn savepoint(&mut self) {
+        self.statement("SAVEPOINT pgsluice", &[]);
+    }
+
+    pub fn release_savepoint(&mut self) {
+        self.statement("RELEASE SAVEPOINT pgsluice", &[]);
+    }
+
+    /// The transaction is as it was before the savepoint, which is still there.
+    pub fn roll_back_to_savepoint(&mut self) {
+        self.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+    }
+
+    /// The transaction is as it was before the savepoint, which is gone.
+    pub fn undo_savepoint(&mut self) {
+        self.roll_back_to_savepoint();
+        self.release_savepoint();
+    }
+
     /// What was executed so far is answered before what follows.
     pub fn flush(mut self) -> Self {
         self.bytes.put_slice(&FLUSH);

@@ -57,7 +57,7 @@ pub(super) fn put_settings(
         batch.statement(&set_local("statement_timeout", timeout), &[]);
         // Before 11 only the first statement after a change of the transaction's state starts the clock of the timeout.
         if version < 110_000 {
-            batch.statement("SAVEPOINT pgsluice", &[]);
+            batch.savepoint();
         }
     }
     batch.statement("SET LOCAL enable_tidscan = on", &[]);

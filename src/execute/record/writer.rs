@@ -218,7 +218,7 @@ impl RunRecord {
         let text = writer.text();
         let mut batch = Batch::new();
         if text.is_some() || writer.written {
-            batch.statement("SAVEPOINT pgsluice", &[]);
+            batch.savepoint();
             if writer.quiet {
                 batch.statement("SET LOCAL session_replication_role = replica", &[]);
             }
@@ -245,7 +245,7 @@ impl RunRecord {
                     self.locked = self.writer.take().map(|writer| writer.oid);
                 }
                 let mut batch = Batch::new();
-                batch.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
+                batch.roll_back_to_savepoint();
                 batch.statement("COMMIT", &[]);
                 context.channel_mut().ask(batch, None).await
             }

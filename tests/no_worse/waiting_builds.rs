@@ -120,7 +120,7 @@ fn what_is_larger_is_told_of() {
             text(b'D').contains(&format!("pid {}", pinned.pid)) && text(b'D').contains("same client"),
             "{notice:?}"
         );
-        assert!(text(b'H').contains("end it"), "{notice:?}");
+        assert!(text(b'H').contains("end the transaction"), "{notice:?}");
         let waits =
             format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND wait_event = 'virtualxid'", client.pid);
         wait_until("the build waits", || admin.value(&waits) == "1");

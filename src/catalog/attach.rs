@@ -1,23 +1,23 @@
 //! What a plan of ATTACH PARTITION depends on: the bounds of the partition, the default partition, missing indexes and foreign keys.
 //!
-//! [`AttachFacts`] is plain data that [`super::inquiry::attach`] fills in.
+//! This file owns [`AttachFacts`], plain data that [`super::inquiry::attach`] fills in.
 
 use super::relation::RelationRef;
 use crate::pg::RelationKind;
 use serde::{Deserialize, Serialize};
 
-/// What a plan of ATTACH PARTITION needs to know.
+/// The facts that a plan of ATTACH PARTITION needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AttachFacts {
-    /// The CHECK to prove the bounds with; `None`: no row need be read.
+    /// The CHECK that proves the bounds. `None`: the server need not read any row of the partition.
     pub bounds: Option<String>,
     pub default: Option<DefaultPartition>,
     /// Indexes that the partition lacks.
     pub missing: Vec<MissingIndex>,
     pub foreign_keys: Vec<MissingForeignKey>,
-    /// The bounds or an index cannot be made ready beforehand.
+    /// The plan cannot prepare the bounds or an index before the ATTACH.
     pub obstacle: bool,
-    /// The reason is whose code that would run.
+    /// The obstacle, if it is that code of other roles would run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrust: Option<String>,
 }
@@ -29,30 +29,30 @@ pub struct DefaultPartition {
     pub kind: RelationKind,
     pub bytes: u64,
     pub owned: bool,
-    /// Its valid CHECKs, as `pg_get_constraintdef` has them.
+    /// The valid CHECKs of the default partition, as `pg_get_constraintdef` prints them.
     #[serde(default)]
     pub checks: Vec<String>,
-    /// The CHECK that excludes the new bounds; `None`: no row need be read.
+    /// The CHECK that excludes the new bounds. `None`: the server need not read any row of the default partition.
     #[serde(default)]
     pub excludes: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingIndex {
-    /// Of the parent's, as `pg_get_indexdef` has it.
+    /// The definition of the parent's index, as `pg_get_indexdef` prints it.
     pub definition: String,
     pub columns: Vec<String>,
-    /// It can be built from its definition.
+    /// The index can be built from its definition.
     pub plain: bool,
-    /// `PRIMARY KEY` or `UNIQUE`, if it belongs to a constraint.
+    /// `PRIMARY KEY` or `UNIQUE`, if the index belongs to a constraint.
     pub constraint: Option<String>,
     pub deferral: String,
-    /// What PostgreSQL would call it.
+    /// The name that PostgreSQL would choose for the index.
     #[serde(default)]
     pub name: Option<String>,
 }
 
-/// A foreign key of the parent that the partition has not.
+/// A foreign key of the parent that the partition lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingForeignKey {
     pub name: String,

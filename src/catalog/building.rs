@@ -1,7 +1,7 @@
 //! The facts of a CREATE INDEX CONCURRENTLY that the client has written itself.
 //!
-//! The plan of such a statement depends on little if the table is an ordinary one and no index has the new name. One
-//! short question tells that, and costs the server a quarter of what the full facts cost.
+//! If the table is an ordinary one and no index has the new name, the plan of such a statement depends on few facts. One short
+//! question reads them, at a quarter of the server's cost for the full facts.
 //!
 //! Invariants: those of every question to the catalogue (`reading.rs`).
 
@@ -17,11 +17,11 @@ use serde::Deserialize;
 struct Answer {
     session: SessionFacts,
     table: RelationRef,
-    /// Its invalid indexes.
+    /// The invalid indexes of the table.
     invalid: Vec<u32>,
 }
 
-/// `None`: it needs all facts. No row, or no answer, says so too.
+/// The short question. `None`: the statement needs all facts. It also needs them if the question gets no row or no answer.
 pub fn question(statement: &Statement) -> Option<Question> {
     let ddl = statement.ddl()?;
     let [table] = ddl.targets.as_slice() else { return None };
@@ -33,7 +33,7 @@ pub fn question(statement: &Statement) -> Option<Question> {
     })
 }
 
-/// What the answer says of the one relation that the statement names.
+/// The facts that the answer gives for the one relation that the statement names.
 pub fn facts(statement: &Statement, json: &str) -> Option<Facts> {
     let Answer { session, table, invalid } = serde_json::from_str(json).ok()?;
     let index =

@@ -1,4 +1,4 @@
-//! Whether a column can get another type without a look at its rows, as far as the catalogue alone tells.
+//! Whether a column can change its type without a read of its rows, as far as the catalogue alone tells.
 //!
 //! The rewrite probe ([`super::probe`]) knows more, but it cannot run in a transaction block.
 //!
@@ -13,11 +13,11 @@ use serde::Deserialize;
 
 const QUESTION: &str = include_str!("coercion.sql");
 
-/// What to ask of a part, and with which parameters; `None`: it is of no use.
+/// The question about a part, with its parameters. `None`: the answer would not help.
 pub fn question(part: &Part, table: &RelationFacts, version: i32) -> Option<(&'static str, [String; 4])> {
     let wanted = part.new_type.as_deref()?;
     let column = match part.form {
-        // What a child has may be another's too.
+        // A child may inherit the column from another parent, too.
         Form::AlterColumnType if !table.has_children => part.column.clone()?,
         Form::AddColumnUserType => String::new(),
         Form::AddColumnDefault if version >= 110_000 => String::new(),
@@ -27,7 +27,7 @@ pub fn question(part: &Part, table: &RelationFacts, version: i32) -> Option<(&'s
     Some((QUESTION, [table.id.oid.to_string(), column, schema, wanted.name.clone()]))
 }
 
-/// Reads the answer: what the probe would have said, where that is sure.
+/// Reads the answer. The result is the answer of the rewrite probe, where that is certain.
 pub fn answer(part: &Part, json: &str) -> Option<ProbeAnswer> {
     let found: Found = serde_json::from_str(json).ok()?;
     let wanted = part.new_type.as_deref()?;
@@ -35,9 +35,9 @@ pub fn answer(part: &Part, json: &str) -> Option<ProbeAnswer> {
         Form::AlterColumnType => {
             found.kind == 'b' && found.from.is_some_and(|from| from.keeps_rows(wanted, found.built_in))
         }
-        // A default that is a string is read once, and a constant of any type.
+        // The server reads a default that is a string only once. The value is then a constant, whatever the type is.
         Form::AddColumnDefault => "berm".contains(found.kind),
-        // A domain may have a default, or what is to hold for each row.
+        // A domain may have a default, or a constraint that must hold for each row.
         _ => "berm".contains(found.kind) || (found.kind == 'd' && !found.constrained),
     };
     kept.then(ProbeAnswer::default)
@@ -48,23 +48,23 @@ struct Found {
     /// `pg_type.typtype`
     kind: char,
     built_in: bool,
-    /// Of a domain: it may be more than its base type.
+    /// For a domain: it may have more than its base type, such as a default or a constraint.
     constrained: bool,
     from: Option<Source>,
 }
 
-/// The type that the column has now: of a domain, the one that it is over.
+/// The present type of the column. If that is a domain, the type that the domain is over.
 #[derive(Debug, Deserialize)]
 struct Source {
-    /// Of PostgreSQL's own types; else empty.
+    /// The name, if the type is PostgreSQL's own; otherwise empty.
     name: String,
     modifier: i64,
     same: bool,
-    /// By a cast that does nothing.
+    /// The cast to the new type does nothing (`castmethod` b).
     coerced: bool,
     collation_stays: bool,
     indexed: bool,
-    /// An index is of an expression, or has a predicate, that the column is in.
+    /// The column is in the expression or in the predicate of an index.
     computed: bool,
 }
 
@@ -76,15 +76,15 @@ impl Source {
         if self.same {
             return wanted.modifiers.is_empty() || (built_in && self.fits(&wanted.modifiers));
         }
-        // Both have the operator classes of text.
+        // Both types use the operator classes of text.
         let same_indexes =
             built_in && matches!((self.name.as_str(), wanted.name.as_str()), ("varchar", "text") | ("text", "varchar"));
         self.coerced && wanted.modifiers.is_empty() && (!self.indexed || same_indexes)
     }
 
-    /// Whether every value of the type as it is fits these modifiers of it.
+    /// Whether every value of the present type fits these modifiers of the same type.
     fn fits(&self, modifiers: &[i64]) -> bool {
-        /// `VARHDRSZ`, which such modifiers count.
+        /// `VARHDRSZ`, which the modifiers of varchar and bpchar include.
         const HEADER: i64 = 4;
         let (limited, now) = (self.modifier >= 0, self.modifier);
         match (self.name.as_str(), modifiers) {

@@ -1,6 +1,6 @@
-//! A partition that can be detached before it is dropped, and how it would be attached again.
+//! A partition that can be detached before it is dropped, with the data to attach it again.
 //!
-//! [`Detachable`] is plain data that [`super::inquiry::detachable`] asks for.
+//! This file owns [`Detachable`], plain data that [`super::inquiry::detachable`] asks for.
 
 use super::relation::RelationRef;
 use serde::{Deserialize, Serialize};
@@ -11,20 +11,20 @@ pub struct Detachable {
     pub parent: RelationRef,
     /// The session's role may act as the parent's owner.
     pub owned: bool,
-    /// Of the parent with all its partitions, by the catalogue's own count of pages.
+    /// The size of the parent with all its partitions, by the catalogue's own count of pages.
     pub bytes: u64,
     /// `FOR VALUES …`
     pub bound: String,
-    /// Its bounds are of a hash, for which the server leaves no CHECK that would prove them.
+    /// The partition has hash bounds. For these the server leaves no CHECK that would prove them.
     #[serde(default)]
     pub hash: bool,
     /// Another partition of the parent is half detached.
     #[serde(default)]
     pub another: bool,
-    /// DROP TABLE would be refused: something else depends on it, or an extension does.
+    /// The server would refuse DROP TABLE, since another object or an extension depends on the partition.
     #[serde(default)]
     pub needed: bool,
-    /// Triggers that it has of its parent are enabled otherwise than there.
+    /// The partition has triggers from its parent that are not enabled as they are there.
     #[serde(default)]
     pub own_triggers: bool,
 }

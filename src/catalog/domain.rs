@@ -5,7 +5,8 @@
 
 use crate::pg::RelationName;
 
-/// The question about the domain `$1` (its quoted name): one row, a JSON array of schema and name of each table. It opens none.
+/// The question about the domain `$1` (its quoted name). The answer is one row: a JSON array of the schema and name of each table.
+/// The question opens no table.
 pub const TABLES_SQL: &str = "WITH RECURSIVE domain(oid) AS (\
       SELECT pg_catalog.to_regtype($1::pg_catalog.text)::pg_catalog.oid \
       UNION SELECT t.oid FROM domain d JOIN pg_catalog.pg_type t ON t.typbasetype OPERATOR(pg_catalog.=) d.oid \

@@ -1,5 +1,5 @@
-//! The facts from which a plan is made: what is true of the session, of the relations that the statement names, and of
-//! what the plan may need beside them.
+//! The facts from which a plan is made: about the session, about the relations that the statement names, and about other objects
+//! that the plan may need.
 //!
 //! [`Facts`] is plain data. [`super::reading`] puts it together, [`crate::learn`] completes it, and a test can write it
 //! as one JSON document.
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     pub session: SessionFacts,
-    /// Why nothing was asked about the names. The statement then runs as it is written.
+    /// Why the proxy asked nothing about the names. The statement then runs as it is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nameless: Option<NamesUnknown>,
     /// The relations in the order in which they were asked for. A name that resolves to nothing has `found: None`.
@@ -27,13 +27,14 @@ pub struct Facts {
     #[serde(default)]
     pub probe: Vec<Option<ProbeAnswer>>,
     /// The definition that the index of CREATE INDEX would have, in the form of
-    /// [`super::relation::IndexFacts::comparable_definition`]; set by the session if a leftover of the same name made it ask.
+    /// [`super::relation::IndexFacts::comparable_definition`]. The session asks for it only if a leftover index of the same name
+    /// exists.
     #[serde(default)]
     pub wanted_index: Option<String>,
-    /// Why the statement was not tried on a copy of the table: whose code that would run, as a fragment that follows "because".
+    /// Why the statement was not tried on a copy of the table: it says whose code would run, as a fragment that follows "because".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrust: Option<String>,
-    /// The names that PostgreSQL would choose for keys and sequences that ALTER TABLE makes without one; set by the session.
+    /// The names that PostgreSQL would choose for keys and sequences that the ALTER TABLE does not name; set by the session.
     #[serde(default)]
     pub free_names: Vec<FreeName>,
     /// The partitions under the statement's table, if the statement makes an index on all of them; set by the session.
@@ -107,7 +108,7 @@ pub struct BackfillFacts {
     /// The obstacle, if it is that code of other roles would run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrust: Option<String>,
-    /// Some of the rows belong to other roles, which may make their code run while the rows are filled.
+    /// Some of the rows belong to other roles. These roles may make their code run while the backfill fills the rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watched: bool,
     /// Triggers would fire, and the session may prevent that.
@@ -116,7 +117,7 @@ pub struct BackfillFacts {
     pub role: String,
     /// The table's owner, quoted.
     pub owner: String,
-    /// How to create a sequence as the server would create the one of a serial column; `None`: it cannot be created so.
+    /// How to create a sequence as the server would create it for a serial column. `None`: it cannot be created so.
     pub sequences: Option<SequenceCreation>,
 }
 
@@ -147,7 +148,7 @@ pub struct SessionFacts {
     pub deadlock_timeout_ms: u64,
     /// The role may create temporary tables, so the rewrite probe can run.
     pub may_probe: bool,
-    /// The transaction holds a lock on some relation of the user's, however weak.
+    /// The transaction holds a lock, however weak, on some user relation.
     #[serde(default)]
     pub holds: bool,
     /// The strongest relation lock that this transaction holds on a relation it did not create.
@@ -156,10 +157,10 @@ pub struct SessionFacts {
     /// The transaction sees an old state (REPEATABLE READ, SERIALIZABLE), so the facts may be out of date.
     #[serde(default)]
     pub frozen_snapshot: bool,
-    /// There are event triggers. They must see every statement, and may give a transaction its id before the statement.
+    /// There are event triggers. They must see every statement, and they may give a transaction its id before the statement.
     #[serde(default)]
     pub event_triggers: bool,
-    /// The transaction, or the next one, may write nothing.
+    /// The transaction, or the next one, is read-only.
     #[serde(default)]
     pub read_only: bool,
     /// `client_min_messages` keeps NOTICEs from the client.
@@ -175,7 +176,7 @@ pub struct SessionFacts {
 pub struct ProbeAnswer {
     pub rewrites_table: bool,
     pub rebuilds_indexes: bool,
-    /// For a column whose type is not PostgreSQL's own: the column without any value would rewrite the table, too.
+    /// For a column whose type is not PostgreSQL's own: the column would rewrite the table even without a value.
     #[serde(default)]
     pub rewrites_bare: Option<bool>,
     /// The server refuses the part.
@@ -189,7 +190,7 @@ impl Facts {
         self.asked(name).and_then(|asked| asked.found.as_ref())
     }
 
-    /// The name that PostgreSQL would choose for what a part makes.
+    /// The name that PostgreSQL would choose for the object that a part makes.
     pub fn free_name(&self, part: usize, label: NameSuffix) -> Option<&str> {
         let mut names = self.free_names.iter();
         names.find(|free| free.part == part && free.label == label).map(|free| free.name.as_str())
@@ -205,7 +206,7 @@ impl Facts {
         self.places.of_oid(&self.relations, oid)
     }
 
-    /// How many relations are locked with the relation of this oid: its descendants, as far as they were counted.
+    /// How many descendants are locked together with the relation of this oid, as far as they were counted.
     pub fn below(&self, oid: u32) -> u32 {
         self.asked_of(oid).and_then(|asked| asked.found.as_ref()).map_or(0, |found| found.below)
     }

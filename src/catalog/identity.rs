@@ -1,4 +1,4 @@
-//! Whether an object still is the object that a plan has made.
+//! Whether an object is still the object that a plan has made.
 //!
 //! An object is known by its oid, and a column by its number, which the server never gives twice. Names prove nothing,
 //! since somebody may have dropped the object and made another one of its name.
@@ -9,18 +9,19 @@ use super::query::array;
 use crate::pg::RelationName;
 use crate::pg::relation::quote_literal;
 
-/// For each thing a row, in the order asked, or one row if nothing is asked for: the transaction's id, if it has one, and
-/// what tells the thing; a third value marks the row. `$1`: kinds, `$2`: oids of tables, `$3`: names.
+/// The question about the identity of objects. It returns one row for each object, in the order asked, or one row if no object is
+/// asked for. A row has the transaction's id (if it has one), the identity of the object, and a third value that marks the row.
+/// `$1`: kinds, `$2`: oids of tables, `$3`: names.
 pub const IDENTITY_SQL: &str = include_str!("identity.sql");
 
-/// The state of a transaction: `committed`, `aborted`, `in progress`; NULL if it is too long ago.
+/// The state of a transaction: `committed`, `aborted`, `in progress`; NULL if the transaction is too long ago.
 pub const TRANSACTION_SQL: &str = "SELECT pg_catalog.txid_status($1::pg_catalog.text::pg_catalog.int8)";
 
 /// Whether a constraint is valid.
 pub const VALID_SQL: &str = "SELECT k.convalidated FROM pg_catalog.pg_constraint k \
      WHERE k.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid";
 
-/// The name of the index `$1` of the table `$2` (oids as text), unless a constraint has come to own it.
+/// The name of the index `$1` of the table `$2` (oids as text), unless a constraint owns the index by now.
 pub const INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
      JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid \
@@ -40,13 +41,13 @@ pub const NAMED_INDEX_SQL: &str = "SELECT n.nspname, c.relname FROM pg_catalog.p
      AND n.nspname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name \
      AND c.relname OPERATOR(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name";
 
-/// The oid of a valid index of the table `$1` (an oid as text), by its name `$2`; and whether it is unique.
+/// The oid of a valid index of the table `$1` (an oid as text) with the name `$2`, and whether the index is unique.
 pub const BUILT_SQL: &str = "SELECT i.indexrelid::pg_catalog.text, i.indisunique FROM pg_catalog.pg_index i \
      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
      WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
      AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name AND i.indisvalid";
 
-/// The names of the relations `$1` (an `oid[]` in its text form) that are there.
+/// The names of those relations of `$1` (an `oid[]` in its text form) that still exist.
 pub const NAMES_SQL: &str = "SELECT c.oid::pg_catalog.text, n.nspname, c.relname FROM pg_catalog.pg_class c \
      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
      WHERE c.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text::pg_catalog.oid[])";
@@ -66,8 +67,8 @@ pub fn parameters<'a>(things: impl Iterator<Item = (&'a str, u32, &'a str)>) -> 
     ]
 }
 
-/// A condition: the name, with its schema or as the session finds it without one, is still the relation's. In a schema that the role
-/// may not use, nothing is found by name: hence the catalogue, where it can be.
+/// A condition: the name still belongs to the relation. A name without a schema is looked up as the session would look it up. A
+/// name with a schema is looked up in the catalogue, since a lookup by name finds nothing in a schema that the role may not use.
 pub fn is_called(relation: &RelationName, oid: u32) -> String {
     let Some(schema) = &relation.schema else {
         let name = quote_literal(&relation.quoted());
@@ -83,7 +84,7 @@ pub fn is_called(relation: &RelationName, oid: u32) -> String {
     )
 }
 
-/// A condition: the table still has its name, and the thing its identity and its name.
+/// A condition: the table still has its name, and the object still has its identity and its name.
 pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u32) -> String {
     let (named, name) = (is_called(table, oid), quote_literal(name));
     let there = match kind {
@@ -95,7 +96,7 @@ pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u
             "pg_catalog.pg_attrdef x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
              AND x.adrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid"
         ),
-        // The name is the partition's, with its schema.
+        // The name is that of the partition, with its schema.
         "partition" => format!(
             "pg_catalog.pg_class x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
              AND x.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({name})::pg_catalog.oid AND NOT x.relispartition"

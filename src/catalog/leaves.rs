@@ -1,19 +1,19 @@
 //! The partitions under a partitioned table that gets a foreign key, and the name of that key.
 //!
-//! PostgreSQL gives the key the same name on every partition, unless the partition has a constraint of that name already. [`Leaves`] is
-//! plain data that [`super::inquiry::leaves`] asks for.
+//! PostgreSQL gives the key the same name on every partition, unless the partition already has a constraint of that name.
+//! [`Leaves`] is plain data that [`super::inquiry::leaves`] asks for.
 
 use super::relation::RelationRef;
 use crate::pg::RelationKind;
 use serde::{Deserialize, Serialize};
 
-/// What the plan of ADD FOREIGN KEY on a partitioned table needs to know.
+/// The facts that a plan of ADD FOREIGN KEY on a partitioned table needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Leaves {
-    /// What PostgreSQL would call it, if its author does not.
+    /// The name that PostgreSQL would choose for the key, if the author gave none.
     #[serde(default)]
     pub name: Option<String>,
-    /// All that is under the table, each partition behind the one that it is part of.
+    /// All partitions under the table. Each one comes after the partition that it is part of.
     pub leaves: Vec<Leaf>,
 }
 
@@ -22,15 +22,15 @@ pub struct Leaf {
     #[serde(flatten)]
     pub id: RelationRef,
     pub kind: RelationKind,
-    /// The session's role may act as its owner.
+    /// The session's role may act as the owner of the partition.
     pub owned: bool,
-    /// It has no row, and no room for any.
+    /// The partition has no row, and no room for any.
     #[serde(default)]
     pub empty: bool,
-    /// The names of its constraints.
+    /// The names of the partition's constraints.
     #[serde(default)]
     pub constraints: Vec<String>,
-    /// A foreign key of its own points to the same table.
+    /// A foreign key of the partition's own points to the same table.
     #[serde(default)]
     pub points: bool,
 }

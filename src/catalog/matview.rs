@@ -1,7 +1,7 @@
-//! The question whether a materialized view can be refreshed without keeping readers out.
+//! The question whether a materialized view can be refreshed without blocking readers.
 //!
-//! The server asks for a populated view with a valid unique index on plain columns that covers all of its rows
-//! (`RefreshMatViewStmt` and `is_usable_unique_index` in `commands/matview.c`). The question asks for the same.
+//! The server requires a populated view with a valid unique index on plain columns that covers all of its rows
+//! (`RefreshMatViewStmt` and `is_usable_unique_index` in `commands/matview.c`). The question checks the same.
 
 /// The question about the view `$1` (an oid as text): one row, `t` or `f`.
 pub const REFRESHABLE_SQL: &str = "SELECT (c.relispopulated AND EXISTS (SELECT FROM pg_catalog.pg_index i \

@@ -1,15 +1,16 @@
-//! The question whether the session's role may use what the proxy's own questions use, and whose backend answers.
+//! The question whether the session's role may use all catalogue objects that the proxy's own questions use, and which backend
+//! answers.
 //!
-//! A hardened server may have revoked from PUBLIC what everybody usually may use. The question is asked once in a
-//! session, before the first plan, so that no plan stops half-way for the want of a privilege.
+//! A hardened server may have revoked privileges that PUBLIC usually has. The proxy asks this question once in a session, before
+//! the first plan, so that no plan stops half-way because of a missing privilege.
 
-/// Relations of `pg_catalog` that facts, waits and undoing read, where the server's version has them.
+/// The relations of `pg_catalog` that the proxy reads for facts, waits and undo, where the server's version has them.
 const RELATIONS: &str = "{pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_cast,pg_class,pg_constraint,pg_database,pg_default_acl,pg_depend,pg_description,\
      pg_event_trigger,pg_index,pg_inherits,pg_locks,pg_namespace,pg_opclass,pg_operator,pg_partitioned_table,pg_prepared_xacts,pg_proc,\
      pg_publication,pg_publication_rel,pg_publication_tables,pg_rewrite,pg_roles,pg_stat_activity,pg_stat_database,pg_statistic_ext,\
      pg_stat_progress_create_index,pg_stat_progress_vacuum,pg_stat_replication,pg_trigger,pg_type}";
 
-/// Its functions.
+/// The functions of `pg_catalog` that the proxy calls.
 const FUNCTIONS: &str = "{array_agg,bool_and,ceil,clock_timestamp,concat,concat_ws,convert_to,count,current_database,current_schema,current_schemas,\
      current_setting,date_part,encode,format,format_type,has_database_privilege,has_parameter_privilege,has_schema_privilege,\
      has_table_privilege,getdatabaseencoding,json_agg,json_build_array,json_build_object,jsonb_agg,jsonb_build_object,jsonb_typeof,left,max,min,\
@@ -19,7 +20,8 @@ const FUNCTIONS: &str = "{array_agg,bool_and,ceil,clock_timestamp,concat,concat_
      pg_try_advisory_lock_shared,pg_try_advisory_xact_lock,quote_ident,round,row_security_active,row_to_json,set_config,sum,to_char,to_jsonb,to_regclass,\
      to_regnamespace,to_regtype,txid_current,txid_current_if_assigned,txid_current_snapshot,txid_snapshot_xmax,txid_status,unnest}";
 
-/// One row: the backend's pid, and the names of what the role may not use, or NULL. What the question itself needs makes it fail.
+/// The question. The answer is one row: the backend's pid, and the names of the objects that the role may not use, or NULL. If the
+/// role may not use an object that the question itself needs, the question fails.
 pub fn question() -> String {
     format!(
         "/* pgsluice: may it ask */ SELECT pg_catalog.pg_backend_pid(), (SELECT pg_catalog.string_agg(r.name, ', ') FROM ( \
@@ -40,8 +42,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    /// Named by the proxy's texts, and not asked about: types and casts, what only tests and `pgsluice dev` use, what has a way of its own
-    /// where it is refused, and what needs no privilege.
+    /// Names in the proxy's SQL that the question leaves out: types and casts, names that only tests and `pgsluice dev` use, names
+    /// that have a way of their own where they are refused, and names that need no privilege.
     const ELSEWHERE: &[&str] = &[
         "PG_ADVISORY_XACT_LOCK_SHARED",
         "regprocedure",

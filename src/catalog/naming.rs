@@ -7,13 +7,13 @@ use super::tree::Member;
 use super::{FreeName, NameSuffix, RelationFacts};
 use crate::sql::{ClauseKind, NewKey, Statement};
 
-/// Bytes of a name: `NAMEDATALEN - 1`.
+/// The longest name, in bytes: `NAMEDATALEN - 1`.
 const MOST: usize = 63;
 
-/// How many names the question offers; PostgreSQL would go on for ever.
+/// How many names the question offers. PostgreSQL itself has no limit.
 pub const CANDIDATES: usize = 100;
 
-/// `name1_name2_label`, the names cut where all would be too long: the longer one first, never within a character.
+/// `name1_name2_label`. If the whole would be too long, the names are cut: the longer one first, and never within a character.
 pub fn object_name(name1: &str, name2: Option<&str>, label: &str) -> String {
     let room = MOST.saturating_sub(label.len() + 1 + usize::from(name2.is_some()));
     let (mut first, mut second) = (name1.len(), name2.map_or(0, str::len));
@@ -30,13 +30,13 @@ pub fn object_name(name1: &str, name2: Option<&str>, label: &str) -> String {
     }
 }
 
-/// At most so many bytes, in whole characters.
+/// The beginning of the text: at most `most` bytes, in whole characters.
 fn cut(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
 }
 
-/// What the names of a key's columns add to its own.
+/// The text that the columns of a key add to the key's name.
 fn columns_in_a_name(key: &NewKey) -> String {
     // An index names each of its columns once.
     let mut seen: Vec<String> = Vec::new();
@@ -53,7 +53,7 @@ fn columns_in_a_name(key: &NewKey) -> String {
     addition(&seen)
 }
 
-/// What the names of an index's columns add to its own (`ChooseIndexNameAddition`).
+/// The text that the columns of an index add to the index's name (`ChooseIndexNameAddition`).
 fn addition(columns: &[String]) -> String {
     let mut text = String::new();
     for name in columns {
@@ -68,21 +68,22 @@ fn addition(columns: &[String]) -> String {
     text
 }
 
-/// How the indexes of a partitioned table and its partitions are called.
+/// How the indexes of a partitioned table and its partitions are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexNames {
     /// The oid of the partitioned table.
     pub table: u32,
     /// `idx`, `key` or `pkey`
     pub label: &'static str,
-    /// They belong to constraints.
+    /// The indexes belong to constraints.
     pub of_constraint: bool,
-    /// The author's name for the one on the partitioned table itself.
+    /// The author's name for the index on the partitioned table itself.
     pub given: Option<String>,
 }
 
 impl IndexNames {
-    /// The name that PostgreSQL would try as its `n`th (from 0) for the index of a table; `None`: it would try no more.
+    /// The name that PostgreSQL would try as its `n`th (from 0) for the index of a table. `None`: PostgreSQL would try no other
+    /// name.
     pub fn nth(&self, table: &Member, columns: &[String], n: usize) -> Option<String> {
         if table.id.oid == self.table
             && let Some(given) = &self.given
@@ -94,7 +95,7 @@ impl IndexNames {
     }
 }
 
-/// The name that PostgreSQL would try as its `n`th (from 0) for an index; that of a primary key does not tell its columns.
+/// The name that PostgreSQL would try as its `n`th (from 0) for an index. The name of a primary key does not contain its columns.
 pub fn index_name(table: &str, columns: Option<&[String]>, label: &str, n: usize) -> String {
     object_name(table, columns.map(addition).as_deref(), &numbered(label, n))
 }
@@ -102,7 +103,7 @@ pub fn index_name(table: &str, columns: Option<&[String]>, label: &str, n: usize
 /// Whether PostgreSQL may have chosen this name for a CHECK of the table.
 pub fn is_of_check(name: &str, table: &str) -> bool {
     let label = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    // However long the name of the column is, it leaves a table's so much room.
+    // The table's name keeps at least this much room, however long the column's name is.
     let room = (MOST - "__check".len()) / 2 - 2;
     label.ends_with("_check") && name.starts_with(cut(table, room.min(table.len())))
 }
@@ -111,13 +112,13 @@ fn numbered(label: &str, n: usize) -> String {
     if n == 0 { label.to_owned() } else { format!("{label}{n}") }
 }
 
-/// A name that a plan may need, which PostgreSQL would choose.
+/// A name that PostgreSQL would choose and that a plan may need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameNeeded {
-    /// Of the statement's parts.
+    /// The index of the part among the statement's parts.
     pub part: usize,
     pub label: NameSuffix,
-    /// In the order in which PostgreSQL would try them.
+    /// The names, in the order in which PostgreSQL would try them.
     pub candidates: Vec<String>,
 }
 
@@ -136,19 +137,20 @@ impl NameNeeded {
         }
     }
 
-    /// Whether PostgreSQL avoids constraints' names, too: for a key, since 11.
+    /// Whether PostgreSQL also avoids the names of constraints. For keys it does so since 11.
     pub fn avoids_constraints(&self, server_version: i32) -> bool {
         self.label != NameSuffix::Seq && server_version >= 110_000
     }
 
-    /// As if the first of its names were free.
+    /// The name that PostgreSQL chooses if the first candidate is free.
     pub fn first(self) -> Option<FreeName> {
         let Self { part, label, candidates } = self;
         Some(FreeName { part, label, name: candidates.into_iter().next()? })
     }
 }
 
-/// The names that the plan of a statement on `table` needs: of keys that have none, of the sequences behind serial and identity.
+/// The names that the plan of a statement on `table` needs: for keys without a name, and for the sequences of serial and identity
+/// columns.
 pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<NameNeeded> {
     let Some(ddl) = statement.ddl() else { return Vec::new() };
     let mut all = Vec::new();
@@ -169,7 +171,8 @@ pub fn wanted(statement: &Statement, table: &RelationFacts) -> Vec<NameNeeded> {
     all
 }
 
-/// The first of the names `$1` (a `text[]` in its text form) that no relation of the schema `$2` has, nor, with `$3`, a constraint.
+/// The first of the names `$1` (a `text[]` in its text form) that no relation of the schema `$2` has. With `$3`, no constraint may
+/// have it either.
 pub const FREE_NAME_SQL: &str = "SELECT c.name \
     FROM pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]) WITH ORDINALITY AS c(name, place) \
     JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name \
@@ -179,8 +182,8 @@ pub const FREE_NAME_SQL: &str = "SELECT c.name \
       WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name)) \
     ORDER BY c.place LIMIT 1";
 
-/// Which of the names `$2` in the schemas `$1` (each a `text[]` in its text form, of one length) a relation or a constraint
-/// has: as JSON their places, from 1, each with whether a relation has it.
+/// The question which of the names `$2` in the schemas `$1` (each a `text[]` in its text form, of one length) a relation or a
+/// constraint has. The answer is a JSON array of the places of these names, from 1, each with whether a relation has the name.
 pub const TAKEN_SQL: &str = "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(c.place, r.there)), '[]')::pg_catalog.text \
     FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]), \
                     pg_catalog.unnest($2::pg_catalog.text::pg_catalog.text[])) WITH ORDINALITY AS c(schema, name, place) \
@@ -190,7 +193,7 @@ pub const TAKEN_SQL: &str = "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json
     WHERE r.there OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
       AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name)";
 
-/// The name of the newest constraint of kind `$2` on the table `$1` that this very transaction made, quoted, and its oid.
+/// The name, quoted, and the oid of the newest constraint of kind `$2` on the table `$1` that the present transaction made.
 pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(c.conname), c.oid FROM pg_catalog.pg_constraint c \
     WHERE c.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
     AND c.contype::pg_catalog.text OPERATOR(pg_catalog.=) $2 \

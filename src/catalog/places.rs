@@ -1,15 +1,14 @@
-//! An index of the facts: where a relation stands among them, by its name and by its oid. A statement may name a thousand
-//! relations.
+//! An index of the facts: where a relation is among them, by its name and by its oid. A statement may name a thousand relations.
 //!
-//! Invariant: all relations are in the facts before the index is asked for the first time, and none moves afterwards. Of
-//! a few relations no index is made.
+//! Invariant: all relations are in the facts before the index is first used, and none moves afterwards. The index is not built for
+//! a few relations.
 
 use super::NamedFacts;
 use crate::pg::RelationName;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// So many are looked through one by one in no more time.
+/// For at most this many relations, a linear search takes no more time.
 const FEW: usize = 16;
 
 #[derive(Debug, Default)]
@@ -18,14 +17,14 @@ pub struct Places {
     by_oid: OnceLock<HashMap<u32, usize>>,
 }
 
-/// Of other facts: they may differ soon.
+/// A clone belongs to other facts, which may soon differ, so it starts empty.
 impl Clone for Places {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-/// It says nothing that the facts do not.
+/// The index says nothing that the facts do not say, so two indexes never differ.
 impl PartialEq for Places {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -38,12 +37,12 @@ impl Places {
         if all.len() <= FEW {
             return all.iter().find(is_it);
         }
-        // The first of that name, as a search would find it.
+        // The first relation of that name, as a linear search would find it.
         let index = || all.iter().enumerate().rev().map(|(at, asked)| (asked.name.clone(), at)).collect();
         self.by_name.get_or_init(index).get(name).and_then(|at| all.get(*at)).filter(is_it)
     }
 
-    /// Of the relations that were found.
+    /// The relation with this oid, among the relations that were found.
     pub(super) fn of_oid<'f>(&self, all: &'f [NamedFacts], oid: u32) -> Option<&'f NamedFacts> {
         let of = |asked: &NamedFacts| asked.found.as_ref().map(|found| found.id.oid);
         let is_it = |asked: &&NamedFacts| of(asked) == Some(oid);

@@ -4,11 +4,12 @@ use crate::pg::RelationName;
 use crate::sql::{Class, Statement};
 use std::collections::HashSet;
 
-/// The first key of lanes' advisory locks, "pgsl" in ASCII; the second is the relation's oid. `facts/head.sql` has it too.
+/// The first key of the advisory locks of lanes, "pgsl" in ASCII. The second key is the relation's oid. `facts/head.sql` has the
+/// same key.
 pub const LANE_CLASS: i32 = 0x7067_736c;
 
-/// An expression: the role `login` may change the relation with this row of `pg_class`, called `c`, or lock it as a schema change does.
-/// Else an advisory lock of such a session is none of ours: anybody may take any.
+/// An expression: the role `login` may change the relation with this row of `pg_class`, called `c`, or may lock it as a schema
+/// change does. An advisory lock of any other role is not a lane, since anybody may take any advisory lock.
 pub fn may_change(login: &str) -> String {
     format!(
         "(pg_catalog.pg_has_role({login}, c.relowner, 'MEMBER') \
@@ -20,12 +21,12 @@ pub fn may_change(login: &str) -> String {
     )
 }
 
-/// Schema names and relation names, both as text forms of `text[]` of one length.
+/// The schema names and the relation names, each as the text form of a `text[]`. Both arrays have one length.
 pub(super) fn parameters(names: &[RelationName]) -> [String; 2] {
     [array(names.iter().map(|name| name.schema.as_deref())), array(names.iter().map(|name| Some(name.name.as_str())))]
 }
 
-/// Every relation that the plan of a statement asks the facts about, each once.
+/// Every relation about which the plan of a statement needs facts, each once.
 pub fn relations_of(statement: &Statement) -> Vec<RelationName> {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
@@ -39,7 +40,7 @@ pub fn relations_of(statement: &Statement) -> Vec<RelationName> {
     named.filter(|name| seen.insert(*name)).cloned().collect()
 }
 
-/// The text form of a `text[]`: every element quoted, so that commas, braces, blanks and the word NULL are data.
+/// The text form of a `text[]`. Every element is quoted, so that commas, braces, blanks and the word NULL are data.
 pub fn array<'a>(elements: impl Iterator<Item = Option<&'a str>>) -> String {
     let quoted: Vec<String> = elements
         .map(|element| match element {

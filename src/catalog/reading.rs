@@ -1,4 +1,4 @@
-//! The reading of facts: short questions, asked round by round, and only those whose answer is not known to be empty.
+//! The reading of facts: short questions, asked round by round. A question is not asked if its answer is known to be empty.
 //!
 //! One long question would cost the server 2.6 ms to plan, since it would name about 60 tables and views. The short
 //! questions about an ordinary table cost a fifth of that together. A round is one round trip. The commonest statements
@@ -11,7 +11,8 @@
 //!   `pg_get_constraintdef` open the relation with ACCESS SHARE. They would queue behind an ACCESS EXCLUSIVE that another
 //!   session holds or waits for. (`format_type`, and `pg_get_constraintdef` of keys, read the catalogue only.) So
 //!   `pg_locks` is read first. If it shows such a lock of another backend, sizes come from `relpages` and definitions
-//!   stay empty. Against a lock that comes in the instant between, the session has its `lock_timeout`.
+//!   stay empty. The session's `lock_timeout` limits the wait for a lock that comes in
+//!   the instant between.
 //! - *They mean the same under any `search_path`.* Every table, function and type is qualified, and every operator is
 //!   written `OPERATOR(pg_catalog.…)`. Nothing is used that looks an operator up by name behind the scenes (`IN`,
 //!   `BETWEEN`, `CASE x WHEN`, `NULLIF`, `IS DISTINCT FROM`, `USING`). DISTINCT, UNION and ORDER BY go by operator class
@@ -21,9 +22,9 @@
 //! - *They run on servers 10 to 19.* A column that some of these versions lack is read through `to_jsonb(row) ->>
 //!   'column'`.
 //!
-//! The `xmin` of a relation's oldest catalogue row tells whether the relation was created in this transaction: the row is
-//! visible and its transaction (or subtransaction) is still running, so it is the session's own. That question, and the
-//! question for the locks of the session, is asked only of a session that holds locks.
+//! The `xmin` of a relation's oldest catalogue row tells whether the relation was created in this transaction: the row is visible
+//! and its transaction (or subtransaction) is still running, so it is the session's own. This question and the question about the
+//! session's locks are asked only of a session that holds locks.
 
 mod answers;
 
@@ -34,7 +35,7 @@ use crate::pg::{RelationKind, RelationName};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-/// One thing to ask, for one text.
+/// One question. Its answer is one text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     pub sql: Cow<'static, str>,
@@ -66,7 +67,7 @@ enum Topic {
     Lanes,
 }
 
-/// How much a plan depends on.
+/// How many of the facts a plan needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FactsNeeded {
     /// A relation's own row.
@@ -101,25 +102,26 @@ pub struct Reading {
 
 const HEAD: &str =
     concat!(include_str!("facts/head.sql"), include_str!("facts/named.sql"), ")::pg_catalog.text FROM me");
-/// The server would plan the rest, with half of the time for all, to find nothing.
+/// The first question without names. With the part about relations, the server would spend half of the time to plan it, and would
+/// find nothing.
 const HEAD_ALONE: &str =
     concat!(include_str!("facts/head.sql"), "'relations', ARRAY[]::pg_catalog.int4[])::pg_catalog.text FROM me");
 
-/// Who vacuums.
+/// The question which backends vacuum.
 const VACUUMS: &str = "/* pgsluice: facts, vacuums */ \
      SELECT COALESCE(pg_catalog.json_agg(v.pid), '[]')::pg_catalog.text FROM pg_catalog.pg_stat_progress_vacuum v";
 
-/// Before 18 a foreign key that is not enforced does not exist, and any other has triggers on both tables; on a partitioned
-/// one only from 15 on.
+/// The version since which a foreign key can be NOT ENFORCED. Before 18 every foreign key is enforced and has triggers on both
+/// tables; on a partitioned table it has them only since 15.
 const NOT_ENFORCED_FROM: i32 = 180_000;
 
 impl Reading {
-    /// What is not wanted is as if there were none.
+    /// Facts that are not needed are left out, as if there were none.
     pub fn new(names: &[RelationName], needed: FactsNeeded) -> Self {
         Self { names: names.to_vec(), needed, next: NextRound::Head, topics: Vec::new(), answers: Answers::default() }
     }
 
-    /// What to ask now, in one round trip; `None`: no more.
+    /// The questions of the next round, to be sent in one round trip. `None`: there is no further round.
     pub fn round(&mut self) -> Option<Vec<Question>> {
         loop {
             let (topics, next) = match self.next {
@@ -140,7 +142,7 @@ impl Reading {
     /// Reads the answers to a round, in the order of its questions.
     ///
     /// # Errors
-    /// They are not what was asked for.
+    /// The texts are not answers to the questions.
     pub fn answer(&mut self, texts: &[String]) -> Result<(), serde_json::Error> {
         for (at, topic) in std::mem::take(&mut self.topics).into_iter().enumerate() {
             let text = texts.get(at).map_or("", String::as_str);
@@ -190,14 +192,14 @@ impl Reading {
         }
     }
 
-    /// An index's or a sequence's table.
+    /// The question about the table of each index or sequence.
     fn owners(&self) -> Vec<Topic> {
         if self.needed == FactsNeeded::Itself || self.owned().is_empty() { Vec::new() } else { vec![Topic::Owners] }
     }
 
     fn details(&self) -> Vec<Topic> {
         if self.needed == FactsNeeded::Itself {
-            // How many are locked with it.
+            // The sizes also tell how many descendants are locked with a relation.
             return if self.found().any(|(relation, _)| relation.has_children) {
                 vec![Topic::Sizes]
             } else {
@@ -267,7 +269,7 @@ impl Reading {
         self.oids_of(|relation, _| matches!(relation.kind, Table | PartitionedTable))
     }
 
-    /// Of an index all of its table's are told.
+    /// The tables whose indexes are read. For an index, these are all indexes of its table.
     fn indexed(&self) -> Vec<u32> {
         let mut tables = self.oids_of(|_, has| has.indexes);
         tables.extend(self.answers.owners.iter().map(|owner| owner.related.relation.oid));
@@ -284,7 +286,7 @@ impl Reading {
         !self.answers.owners.is_empty() || self.found().any(|(relation, _)| relation.has_children)
     }
 
-    /// Where the size is not that of the relation alone, or opening it might have had to wait.
+    /// The relations whose size is not that of the relation alone, or whose opening might have had to wait.
     fn unsized_yet(&self) -> Vec<u32> {
         let index = |relation: &RelationFacts| relation.kind == RelationKind::PartitionedIndex;
         let mut oids = self.oids_of(|relation, has| has.waits || relation.has_children || index(relation));
@@ -292,7 +294,7 @@ impl Reading {
         oids
     }
 
-    /// Relations that details have named, and that nothing is known of yet.
+    /// The relations that the details name and of which nothing is known yet.
     fn unnamed(&self) -> Vec<u32> {
         let known: BTreeSet<u32> = self.oids_of(|_, _| true).into_iter().collect();
         let owners: BTreeSet<u32> = self.answers.owners.iter().map(|owner| owner.related.relation.oid).collect();
@@ -311,7 +313,7 @@ impl Reading {
         oids
     }
 
-    /// All that was learned; `None`: nothing was answered.
+    /// The facts that were read. `None`: nothing was answered.
     pub fn facts(self) -> Option<Facts> {
         self.answers.facts()
     }
@@ -321,7 +323,7 @@ fn lanes() -> String {
     include_str!("facts/lanes.sql").replace("holder_counts", &may_change("a.usesysid"))
 }
 
-/// With the relations under each, or the relations alone.
+/// The question about sizes: of the relations with all relations under them, or of the relations alone.
 fn sizes(trees: bool) -> Cow<'static, str> {
     const ALONE: &str = "WITH tree(root, oid) AS (
   SELECT f.oid, f.oid FROM pg_catalog.unnest($1::pg_catalog.text::pg_catalog.oid[]) AS f(oid)
@@ -369,7 +371,7 @@ mod tests {
         assert!(TEXTS[0].contains(&LANE_CLASS.to_string()) && lanes().contains(&LANE_CLASS.to_string()));
     }
 
-    /// What would look an operator up by the session's `search_path`.
+    /// No text contains a construct that looks an operator up by the session's `search_path`.
     #[test]
     fn no_operator_is_left_to_the_search_path() {
         for sql in TEXTS.into_iter().map(str::to_owned).chain([VACUUMS.to_owned(), lanes(), sizes(true).into_owned()]) {

@@ -9,33 +9,34 @@
 use super::backfill::may_set_role;
 use serde::Deserialize;
 
-/// The first key of the advisory lock of who works on what is recorded, "pgsj" in ASCII; the second is the table's oid.
-/// `record.sql` has it too.
+/// The first key of the advisory lock of a session that works on a record, "pgsj" in ASCII. The second key is the table's oid.
+/// `record.sql` has the same key.
 pub const JOB_CLASS: i32 = 0x7067_736a;
 
-/// What is known of a table's record.
+/// The facts about a table's record.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RecordRow {
-    /// The table's name of now.
+    /// The table's present name.
     pub schema: String,
     pub name: String,
     /// The server's clock, for people.
     pub now: String,
-    /// The comment, whoever wrote it.
+    /// The text of the comment, whoever wrote it.
     pub text: Option<String>,
-    /// The session's role may write it, and nobody is told of that.
+    /// The session's role may write the comment, and no event trigger is told of that.
     pub may: bool,
-    /// Only under `session_replication_role = replica`, which it may set.
+    /// The role writes the comment under `session_replication_role = replica`, which it may set.
     pub quiet: bool,
-    /// It may be followed: nobody can have written it who has not the rights of who has logged in.
+    /// The record may be followed: only roles with the rights of the role that has logged in can have written it.
     pub trusted: bool,
     /// The table's owner, quoted.
     pub owner: String,
-    /// The backend that has the lock; not one whose role may not change the table.
+    /// The backend that holds the advisory lock. A backend whose role may not change the table does not count.
     pub holder: Option<i32>,
 }
 
-/// The question about the table `$1` (an oid as text): one row, one JSON text, which is a [`RecordRow`]. No row: it is gone.
+/// The question about the table `$1` (an oid as text). The answer is one row, one JSON text, a [`RecordRow`]. No row: the table is
+/// gone.
 pub fn question(server_version: i32) -> String {
     let question = include_str!("record.sql").replace("holder_counts", &super::query::may_change("a.usesysid"));
     question.replace("may_set_role", may_set_role(server_version))

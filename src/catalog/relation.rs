@@ -1,6 +1,6 @@
 //! What the catalogue says of one relation: its columns, constraints and indexes, its size, and the relations around it.
 //!
-//! A [`RelationFacts`] is plain data that [`super::reading`] fills in. It owns no connection and asks nothing.
+//! This file owns [`RelationFacts`], plain data that [`super::reading`] fills in. It owns no connection and asks nothing.
 
 use crate::pg::{LockMode, RelationKind, RelationName};
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NamedFacts {
     pub name: RelationName,
-    /// The schema named (or the one to create in) exists, and may be used.
+    /// The schema of the name (or the schema to create in) exists, and the role may use it.
     #[serde(default)]
     pub schema_usable: bool,
-    /// Relations may be created in that schema.
+    /// The role may create relations in that schema.
     #[serde(default)]
     pub may_create: bool,
     pub found: Option<RelationFacts>,
@@ -203,22 +203,22 @@ impl IndexFacts {
         Self { id, unique, valid, of_constraint, in_progress, definition: String::new() }
     }
 
-    /// The text that two indexes of one table share if they differ in nothing but their names; `None`: the definition is not known.
+    /// The text that two indexes of one table share if only their names differ. `None`: the definition is not known.
     pub fn comparable_definition(&self) -> Option<String> {
         comparable_index_definition(&self.definition)
     }
 }
 
-/// `pg_get_indexdef`'s text without the index's and the table's names: uniqueness, and all from USING on.
+/// The text of `pg_get_indexdef` without the names of the index and the table: the uniqueness, and the text from USING on.
 pub fn comparable_index_definition(definition: &str) -> Option<String> {
     let (unique, tail) = index_definition_tail(definition)?;
     Some(format!("{}{tail}", if unique { "UNIQUE" } else { "INDEX" }))
 }
 
-/// Whether an index is unique, and `pg_get_indexdef`'s text from ` USING` on.
+/// Whether an index is unique, and the text of `pg_get_indexdef` from ` USING` on.
 pub fn index_definition_tail(definition: &str) -> Option<(bool, &str)> {
     let unique = definition.strip_prefix("CREATE ")?.starts_with("UNIQUE ");
-    // Quoted names may hold anything, so what stands between quotes is not looked at.
+    // A quoted name may hold anything, so text between quotes is skipped.
     let mut quoted = false;
     let using = definition.char_indices().find_map(|(i, c)| {
         quoted ^= c == '"';
@@ -233,14 +233,15 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl RelationFacts {
-    /// What a scan, a build or a rewrite goes through (bytes). Each relation counts as a page at least, since empty partitions take
-    /// their time, too: 128 of them take a tenth of a second, and count as 1 MB here.
+    /// The bytes that a scan, a build or a rewrite goes through. Each relation counts as one page at least, since empty partitions
+    /// take time, too: 128 of them take a tenth of a second, and count as 1 MB here.
     pub fn weight(&self) -> u64 {
         const PAGE: u64 = 8 << 10;
         self.bytes.max(self.table_bytes).max(u64::from(self.below) * PAGE)
     }
 
-    /// Whether a plan for it may differ from the plan for a small table. The plan does not if only this session sees the table.
+    /// Whether the plan for the relation may differ from the plan for a small table. It does not if only this session sees the
+    /// table.
     pub fn is_large(&self, small_table: u64) -> bool {
         (small_table == 0 || self.weight() > small_table) && self.persistence != 't' && !self.created_here
     }

@@ -1,6 +1,6 @@
 //! Supposed facts, for plans that are made without a server.
 //!
-//! Every relation that a statement names is supposed to exist, and its role is supposed to be allowed what it asks for.
+//! Every relation that a statement names is supposed to exist, and the role is supposed to have every privilege that it needs.
 
 use super::naming::{self, NameNeeded};
 use super::query::relations_of;
@@ -16,9 +16,9 @@ use std::collections::HashSet;
 /// How large every relation is supposed to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupposedSize {
-    /// As small as may be.
+    /// As small as possible.
     Small,
-    /// Far over any limit for small tables.
+    /// Far above any limit for small tables.
     Large,
 }
 
@@ -32,10 +32,10 @@ impl SupposedSize {
     }
 }
 
-/// The oldest version that PostgreSQL still maintains: it does what later ones do, and seldom more.
+/// The oldest version that PostgreSQL still maintains. It does what later versions do, and seldom more.
 const VERSION: i32 = 140_000;
 
-/// Facts under which nothing can be answered from the catalogue, and everything takes as long as the size says.
+/// Facts that let nothing be answered from the catalogue. Everything takes as long as the size says.
 pub fn facts(statement: &Statement, size: SupposedSize) -> Facts {
     let session = SessionFacts {
         server_version: VERSION,
@@ -79,7 +79,7 @@ pub fn facts(statement: &Statement, size: SupposedSize) -> Facts {
     Facts { session, relations, free_names, backfill, ..Facts::default() }
 }
 
-/// The columns that the statement must find there, with nothing known of them.
+/// The columns that the statement must find in the table. Nothing else is known of them.
 fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
     let keys = ddl.parts.iter().filter_map(|part| part.key.as_ref()).flat_map(|key| &key.columns);
     let named = ddl.parts.iter().filter(|part| part.form == Form::SetNotNull).filter_map(|part| part.column.as_ref());
@@ -103,7 +103,7 @@ pub fn empty_table(name: &RelationName, created_here: bool) -> RelationFacts {
     RelationFacts { created_here, owned: true, ..table }
 }
 
-/// Whether the statement's targets are new.
+/// Whether the statement creates its targets.
 pub fn creates(ddl: &Ddl) -> bool {
     let on_a_table = matches!(
         ddl.form(),
@@ -126,7 +126,7 @@ fn ddl(statement: &Statement) -> Option<&Ddl> {
     }
 }
 
-/// What the statement's tag says its targets are.
+/// The kind of the statement's targets, by its command tag.
 fn kind(ddl: &Ddl) -> RelationKind {
     match ddl.tag.as_str() {
         "DROP INDEX" | "ALTER INDEX" => RelationKind::Index,

@@ -1,28 +1,28 @@
-//! A partitioned table with its partitions, as a plan for an index on all of them sees it.
+//! A partitioned table with its partitions, for a plan that makes an index on all of them.
 //!
-//! A [`Tree`] says of each table which index of it matches the wanted one, or what PostgreSQL would call a new one. It is plain data
-//! that [`super::inquiry::index`] fills in.
+//! A [`Tree`] says for each table which of its indexes matches the wanted one, or which name PostgreSQL would choose for a new
+//! index. It is plain data that [`super::inquiry::index`] fills in.
 //!
-//! Invariant: a table stands before its partitions.
+//! Invariant: a table comes before its partitions.
 
 use super::relation::RelationRef;
 use crate::pg::RelationKind;
 use serde::{Deserialize, Serialize};
 
-/// A partitioned table with all that is under it, each table before its partitions.
+/// A partitioned table with all tables under it, each table before its partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tree {
     /// The names of the wanted index's columns.
     #[serde(default)]
     pub columns: Vec<String>,
-    /// It is unique.
+    /// The wanted index is unique.
     #[serde(default)]
     pub unique: bool,
-    /// The columns of its table that it is ordered by; empty in place of an expression.
+    /// The columns of the table that the wanted index is ordered by; empty in place of an expression.
     #[serde(default)]
     pub keys: Vec<String>,
     pub members: Vec<Member>,
-    /// The wanted index's own name is another relation's.
+    /// Another relation has the wanted index's own name.
     #[serde(default)]
     pub name_taken: bool,
 }
@@ -33,33 +33,33 @@ pub struct Member {
     #[serde(flatten)]
     pub id: RelationRef,
     pub kind: RelationKind,
-    /// The table that it is a partition of; `None`: the first.
+    /// The table that this table is a partition of. `None`: this is the topmost table.
     pub parent: Option<u32>,
-    /// Of a partitioned table: the columns of its key; `None` in place of an expression.
+    /// For a partitioned table, the columns of its partition key; `None` in place of an expression.
     #[serde(default)]
     pub key: Option<Vec<Option<String>>>,
-    /// The session's role may act as its owner.
+    /// The session's role may act as the owner of the table.
     pub owned: bool,
-    /// A backend is at work on it with SHARE UPDATE EXCLUSIVE or stronger.
+    /// A backend is at work on the table with SHARE UPDATE EXCLUSIVE or a stronger lock.
     #[serde(default)]
     pub busy: bool,
-    /// Its invalid indexes.
+    /// The invalid indexes of the table.
     #[serde(default)]
     pub invalid: Vec<u32>,
-    /// Columns that the wanted index is ordered by, and that are not NOT NULL in this table.
+    /// The columns that the wanted index is ordered by and that are not NOT NULL in this table.
     #[serde(default)]
     pub nullable: Vec<String>,
-    /// Such a column is NOT NULL by a constraint (18) that this table has from its parent alone.
+    /// Such a column is NOT NULL by a constraint (18) that this table has only from its parent.
     #[serde(default)]
     pub inherits_not_null: bool,
-    /// The index that PostgreSQL would attach.
+    /// The matching index, which PostgreSQL would attach.
     pub equal: Option<MatchingIndex>,
-    /// Else the name that PostgreSQL would choose for a new one.
+    /// If no index matches, the name that PostgreSQL would choose for a new one.
     #[serde(default)]
     pub new_index: Option<String>,
 }
 
-/// An index that is the same as the wanted one.
+/// An index that matches the wanted one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchingIndex {
     #[serde(flatten)]
@@ -68,7 +68,7 @@ pub struct MatchingIndex {
 }
 
 impl Tree {
-    /// Where an index is to be there or to be built: every member but those under a table that has the same one already.
+    /// The members where an index must exist or be built: all but those under a table that already has a matching index.
     pub fn open(&self) -> Vec<&Member> {
         let mut closed: Vec<u32> = Vec::new();
         let mut open = Vec::new();

@@ -6,9 +6,9 @@
 //! soon as a statement is planned, if they are constant), predicates, CHECKs, generated columns, statistics, partition
 //! keys, and the functions of types and operators.
 //!
-//! A role is trusted if it may act as the role that has logged in, and so are superusers: such a role gains nothing. The
-//! current role does not matter, since any code can do RESET ROLE. What belongs to other roles is copied and updated only
-//! as far as that calls nothing but PostgreSQL's own code, or code that a trusted role wrote (`trust/code.sql`).
+//! A role is trusted if it may act as the role that has logged in, since such a role gains nothing. Superusers are trusted, too.
+//! The current role does not matter, since any code can do RESET ROLE. A relation of another role is copied and updated only as far
+//! as that calls nothing but PostgreSQL's own code, or code that a trusted role wrote (`trust/code.sql`).
 //!
 //! Invariants: those of every question to the catalogue (`reading.rs`).
 
@@ -17,18 +17,18 @@ use super::query::array;
 use crate::pg::RelationName;
 use serde::Deserialize;
 
-/// Said of what is not the truth that was counted on: the server's error holds it, and the reason behind it.
+/// The mark of a failed assertion. The server's error contains the mark, and the reason after it.
 const UNTRUE: &str = "pgsluice: ";
 
-/// A relation `$1` with all that is under it.
+/// A query for the relation `$1` and all relations under it.
 const TREE: &str = "SELECT $1::pg_catalog.text::pg_catalog.oid
   UNION
   SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent OPERATOR(pg_catalog.=) t.oid";
 
-/// It alone.
+/// A query for the relation `$1` alone.
 const ALONE: &str = "SELECT $1::pg_catalog.text::pg_catalog.oid";
 
-/// Behind [`MEANT_AS_WRITTEN`].
+/// The question whether a relation may be copied. It runs after [`MEANT_AS_WRITTEN`].
 const COPIED_SQL: &str = concat!(
     "/* pgsluice: may it be copied */ SELECT pg_catalog.json_build_object('code', (SELECT q.code FROM (SELECT the_code AS code) q), ",
     "'indexes', (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid), '[]') ",
@@ -36,37 +36,38 @@ const COPIED_SQL: &str = concat!(
     "))::pg_catalog.text"
 );
 
-/// Words of the server's that name what is its own mean that, and nothing else.
+/// Makes names without a schema, in definitions that the server prints, mean PostgreSQL's own objects and nothing else.
 pub(super) const MEANT_AS_WRITTEN: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/// `code.sql` for these relations. `more`: reasons beside its own.
+/// `code.sql` for these relations. `more` holds further reasons.
 fn code(relations: &str, more: &str) -> String {
     include_str!("trust/code.sql").replace("the_tree", relations).replace("and_more", more)
 }
 
-/// An expression: whose code an UPDATE of the relation `$1` (an oid as text) and of all under it would run, as `code.sql` says it.
+/// An expression: whose code an UPDATE of the relation `$1` (an oid as text) and of all relations under it would run, in the words
+/// of `code.sql`.
 pub(super) fn code_of_tree() -> String {
     code(TREE, "")
 }
 
-/// The same of some relations, given as a query for their oids.
+/// An expression: whose code an UPDATE of some relations would run. `relations` is a query for their oids.
 pub(super) fn code_of(relations: &str) -> String {
     code(relations, "")
 }
 
-/// Whether an answer of `code.sql` says that nothing runs that may not.
+/// Whether an answer of `code.sql` says that only permitted code would run.
 pub fn may_run(code: &str) -> bool {
     matches!(code, "" | "-")
 }
 
-/// What may be copied of a relation.
+/// How much of a relation may be copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyExtent {
     /// All of it.
     All,
-    /// These indexes, by their definitions, of which none calls more than it may.
+    /// Only these indexes, by their definitions. None of them calls code that is not permitted.
     Indexes(Vec<String>),
-    /// Nothing; why, as a fragment that follows "because".
+    /// Nothing. The text says why, as a fragment that follows "because".
     Nothing(String),
 }
 
@@ -76,7 +77,7 @@ struct Answer {
     indexes: Vec<Option<String>>,
 }
 
-/// What to ask about the relation with this oid.
+/// The question about the relation with this oid.
 pub fn round(oid: u32) -> ProbeRound {
     let question = COPIED_SQL.replace("the_code", &code(ALONE, "")).into();
     ProbeRound { first: vec![MEANT_AS_WRITTEN.to_owned()], question, parameters: vec![oid.to_string()] }
@@ -94,12 +95,12 @@ pub fn copied(json: Option<&str>) -> CopyExtent {
     }
 }
 
-/// What is looked at as long as rows of other roles' tables are updated.
+/// The checks that are made as long as rows of other roles' tables are updated.
 #[derive(Debug, Clone, Copy)]
 pub struct Watch<'a> {
     /// The columns that are updated.
     pub columns: &'a [String],
-    /// `session_replication_role` is `replica` then.
+    /// The update runs under `session_replication_role = replica`.
     pub quiet: bool,
 }
 
@@ -112,13 +113,14 @@ impl Watch<'_> {
         code(relations, &more)
     }
 
-    /// For two texts about the relation `$1`: whose code would run, and what tells it as long as nothing changes.
+    /// The question for two texts about the relation `$1`: whose code would run, and a digest that stays the same as long as
+    /// nothing changes.
     pub fn question(self) -> String {
         let digest = digest("$1::pg_catalog.text::pg_catalog.oid");
         format!("/* pgsluice: whose code would run */ SELECT {}, {digest}", self.code(ALONE))
     }
 
-    /// A statement that fails, with the reason, if code would run that may not, by the relation `$1` and all under it.
+    /// A statement that fails, with the reason, if the relation `$1` or a relation under it would run code that is not permitted.
     pub fn assertion_of_tree(self) -> String {
         let words = format!("(SELECT {})", self.code(TREE));
         let fails = "pg_catalog.concat('pgsluice: ', q.code)::pg_catalog.int4 OPERATOR(pg_catalog.=) 0";
@@ -139,7 +141,7 @@ fn fails(words: &str) -> String {
     format!("pg_catalog.concat('{UNTRUE}', '{words}')::pg_catalog.int4 OPERATOR(pg_catalog.=) 0")
 }
 
-/// A statement that fails unless the relation still has its name, and what tells that nothing has changed.
+/// A statement that fails unless the relation still has its name and the digest is still `known`.
 pub fn unchanged(relation: &RelationName, oid: u32, known: &str) -> String {
     let named = super::identity::is_called(relation, oid);
     let digest = digest(&format!("{oid}::pg_catalog.oid"));
@@ -151,7 +153,7 @@ pub fn unchanged(relation: &RelationName, oid: u32, known: &str) -> String {
     )
 }
 
-/// The reason that a failed assertion holds; whatever language the error is in, it cites that.
+/// The reason that a failed assertion holds. The server's message cites it in every language.
 pub fn untrue(message: &str) -> Option<&str> {
     let (_, reason) = message.split_once(UNTRUE)?;
     Some(reason.trim_end_matches(['"', '»', '«', '”', '“', '\'']).trim_end())
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(untrue("division by zero"), None);
     }
 
-    /// What would look an operator up by the session's `search_path`.
+    /// No text contains a construct that looks an operator up by the session's `search_path`.
     #[test]
     fn no_operator_is_left_to_the_search_path() {
         let columns = ["c".to_owned()];

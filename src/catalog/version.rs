@@ -1,15 +1,14 @@
-//! The version of a relation's catalogue rows, as one short text. Another text means that somebody has changed the
-//! relation.
+//! The version of a relation's catalogue rows, as one short text. If the text differs, somebody has changed the relation.
 //!
-//! Every change of a row gives it a newer `xmin`. So the count of the rows and the sum of their `xmin` tell one state
-//! from the next. A false difference (VACUUM FULL has frozen a row) costs a second look at the facts and nothing else.
+//! Every change of a row gives it a newer `xmin`. So the number of the rows and the sum of their `xmin` tell one state from the
+//! next. A false difference (VACUUM FULL has frozen a row) costs a second read of the facts and nothing else.
 //!
 //! Invariants: those of every question to the catalogue (`reading.rs`).
 
 use super::Facts;
 use crate::pg::relation::quote_literal;
 
-/// Catalogues with the column that tells whose a row is.
+/// The catalogues, each with the column that says which relation a row belongs to.
 const CATALOGUES: [(&str, &str); 8] = [
     ("pg_class", "oid"),
     ("pg_attribute", "attrelid"),
@@ -21,7 +20,7 @@ const CATALOGUES: [(&str, &str); 8] = [
     ("pg_inherits", "inhparent"),
 ];
 
-/// An expression whose value is that text, for the relations that the facts are about, and for what their names mean.
+/// An expression for the version of the relations that the facts are about, and of the oids that their names resolve to.
 pub fn version_of(facts: &Facts) -> String {
     let found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
     let oids: Vec<String> = found.map(|relation| relation.id.oid.to_string()).collect();
@@ -42,7 +41,7 @@ fn meaning(quoted: &str) -> String {
     format!("COALESCE(pg_catalog.to_regclass({})::pg_catalog.oid, 0::pg_catalog.oid)", quote_literal(quoted))
 }
 
-/// A condition: the text is still this.
+/// A condition: the version is still this text.
 pub fn is_still(version: &str, text: &str) -> String {
     format!("{version} OPERATOR(pg_catalog.=) {}", quote_literal(text))
 }

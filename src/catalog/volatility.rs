@@ -2,8 +2,8 @@
 //!
 //! The rewrite probe ([`super::probe`]) knows more, but it cannot run in a transaction block.
 //!
-//! Invariant: a name may be the name of several functions or operators. The default is taken as not volatile only if none
-//! of those that the statement could mean is volatile.
+//! Invariant: several functions or operators may have the same name. The default counts as not volatile only if none of those that
+//! the statement could mean is volatile.
 
 use super::ProbeAnswer;
 use super::query::array;
@@ -11,7 +11,7 @@ use crate::pg::RelationName;
 use crate::sql::Part;
 use crate::sql::form::Form;
 
-/// One row, `t` or `f`. $1, $2: schemas and names of functions; $3, $4: the same of operators.
+/// The answer is one row, `t` or `f`. $1, $2: schemas and names of functions; $3, $4: schemas and names of operators.
 const QUESTION: &str = "/* pgsluice: whether what a default calls is volatile */ \
     SELECT (NOT EXISTS (\
       SELECT FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text::pg_catalog.text[]), \
@@ -31,7 +31,7 @@ const QUESTION: &str = "/* pgsluice: whether what a default calls is volatile */
          AND n.nspname OPERATOR(pg_catalog.=) ANY (CASE WHEN f.schema IS NULL THEN pg_catalog.current_schemas(true) \
                                                         ELSE ARRAY[f.schema::pg_catalog.name] END)))::pg_catalog.text";
 
-/// What to ask of a part, and with which parameters; `None`: it is of no use.
+/// The question about a part, with its parameters. `None`: the answer would not help.
 pub fn question(part: &Part, version: i32) -> Option<(&'static str, [String; 4])> {
     let calls = part.default_calls.as_deref()?;
     if part.form != Form::AddColumnDefault || version < 110_000 {
@@ -43,7 +43,7 @@ pub fn question(part: &Part, version: i32) -> Option<(&'static str, [String; 4])
     Some((QUESTION, [schemas(functions), names(functions), schemas(operators), names(operators)]))
 }
 
-/// Reads the answer: what the probe would have said, where that is sure.
+/// Reads the answer. The result is the answer of the rewrite probe, where that is certain.
 pub fn answer(text: &str) -> Option<ProbeAnswer> {
     text.starts_with('t').then(ProbeAnswer::default)
 }

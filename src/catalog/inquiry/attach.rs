@@ -3,11 +3,11 @@
 //! The server reads every row of the new partition, unless a valid CHECK implies its bounds. It reads every row of the default
 //! partition, unless a valid CHECK excludes them. It builds the indexes and checks the foreign keys that the partition lacks.
 //!
-//! The server gives the bounds as an expression: `pg_get_partition_constraintdef` of an empty partition with the same bounds, of an
-//! empty copy of the table. Whether the server takes the CHECKs for a proof is tried on empty copies, too: an ATTACH that is not spared
-//! its scan counts one.
+//! The server prints the bounds as an expression. For this the proxy makes an empty copy of the table and an empty partition of the
+//! copy with the same bounds, and asks `pg_get_partition_constraintdef`. The proxy also tries on empty copies whether the server
+//! takes the CHECKs for a proof: if an ATTACH is not spared its scan, the server counts one scan.
 //!
-//! Invariant: all of it is rolled back.
+//! Invariant: everything runs in a transaction that is rolled back.
 
 use super::{Inquire, ProbeRound};
 use crate::catalog::attach::{AttachFacts, DefaultPartition, MissingForeignKey, MissingIndex};
@@ -18,25 +18,25 @@ use crate::sql::Statement;
 use crate::sql::form::Form;
 use serde::Deserialize;
 
-/// `$1`, `$2`: the oids of the table and of the partition; `$3`: `siblings`, where the bounds of the others matter.
+/// `$1`, `$2`: the oids of the table and of the partition; `$3`: `siblings`, where the bounds of the other partitions matter.
 pub const ATTACH_SQL: &str = include_str!("attach.sql");
 
-/// The constraint that the partition of the empty copy has.
+/// The question about the constraint of the copy's partition.
 pub const BOUNDS_SQL: &str = "SELECT pg_catalog.json_build_object(\
     'constraint', pg_catalog.pg_get_partition_constraintdef('pg_temp.pgsluice_bounds'::pg_catalog.regclass), \
     'copy', 'pg_temp.pgsluice_probe'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8)::pg_catalog.text";
 
-/// How often the copies were read in this transaction, if that is counted.
+/// The question how often the copies were read in this transaction, if the server counts that.
 pub const SCANS_SQL: &str = "SELECT pg_catalog.json_build_object(\
     'counted', pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.=) 'on', \
     'partition', pg_catalog.pg_stat_get_xact_numscans('pg_temp.pgsluice_new'::pg_catalog.regclass), \
     'default', pg_catalog.pg_stat_get_xact_numscans(\
       pg_catalog.to_regclass('pg_temp.pgsluice_rest')))::pg_catalog.text";
 
-/// What the copies are of, in `attach.sql`.
+/// A query for the relations that are copied, as part of `attach.sql`.
 const COPIED: &str = "SELECT q.parent FROM asked q UNION SELECT q.part FROM asked q UNION SELECT d.oid FROM defaults d";
 
-/// More partitions than this are not copied for the sake of a default partition's bounds.
+/// The most partitions that are copied to learn the bounds of a default partition.
 const MOST_SIBLINGS: usize = 500;
 
 #[derive(Debug, Deserialize)]
@@ -68,31 +68,31 @@ struct Scans {
 enum Stage {
     Asks,
     Bounds,
-    /// Without and with the CHECKs.
+    /// The rehearsal, without (`false`) or with (`true`) the CHECKs.
     Rehearses(bool),
     Names,
     Done,
 }
 
-/// What is to be learned about ATTACH PARTITION, round by round.
+/// The questions about ATTACH PARTITION, round by round, and what their answers say.
 #[derive(Debug)]
 pub struct AttachInquiry {
     stage: Stage,
     parent: RelationRef,
-    /// `None`: it is new.
+    /// `None`: the partition is new.
     partition: Option<RelationRef>,
-    /// Its valid CHECKs.
+    /// The valid CHECKs of the partition.
     checks: Vec<String>,
     /// `FOR VALUES …` or `DEFAULT`
     bound: String,
     answer: Option<Answer>,
-    /// The bounds alone, as the copy has them and as the table would, and the copy's oid.
+    /// The bounds of the partition alone, as they are written for the copy and for the table.
     own: Option<(String, String)>,
     facts: AttachFacts,
 }
 
 impl AttachInquiry {
-    /// `None`: nothing need be known.
+    /// `None`: the plan needs none of these facts.
     pub fn new(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Self> {
         let ddl = statement.ddl()?;
         let [part] = ddl.parts.as_slice() else { return None };
@@ -120,7 +120,7 @@ impl AttachInquiry {
         })
     }
 
-    /// A new partition has no row, but a default partition beside it is read.
+    /// A new partition has no row, but the server reads a default partition beside it.
     fn of_new(statement: &Statement, parent: &RelationFacts) -> Option<Self> {
         let ddl = statement.ddl()?;
         let bound = statement.text.get(ddl.bounds.clone()?)?.to_owned();
@@ -136,7 +136,7 @@ impl AttachInquiry {
         })
     }
 
-    /// What was learned.
+    /// The facts that were learned.
     pub fn facts(self) -> Option<AttachFacts> {
         (self.stage == Stage::Done).then_some(self.facts)
     }
@@ -145,14 +145,15 @@ impl AttachInquiry {
         self.bound.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("DEFAULT"))
     }
 
-    /// An empty copy of the table, partitioned as it is.
+    /// The command that makes an empty copy of the table with the same partition key.
     fn copy(&self) -> Vec<String> {
         let key = self.answer.as_ref().map_or("", |answer| &answer.key);
         let like = self.parent.full_name().quoted();
         vec![format!("CREATE TEMP TABLE pgsluice_probe (LIKE {like}) PARTITION BY {key} ON COMMIT DROP")]
     }
 
-    /// A partition of the copy with the new one's bounds; for a default partition's, the others with theirs.
+    /// The commands that make a partition of the copy with the bounds of the new one. For a default partition, they also make the
+    /// other partitions with their bounds.
     fn bounds(&self) -> Vec<String> {
         let of =
             |name: &str, bound: &str| format!("CREATE TEMP TABLE {name} PARTITION OF pg_temp.pgsluice_probe {bound}");
@@ -164,14 +165,15 @@ impl AttachInquiry {
         first
     }
 
-    /// The ATTACH on empty copies, which have the valid CHECKs of the real ones, and perhaps those that are to be added.
+    /// The commands that try the ATTACH on empty copies. The copies have the valid CHECKs of the real tables and, if `proven`, the
+    /// CHECKs that are to be added.
     fn rehearsal(&self, proven: bool) -> Vec<String> {
         let table = |name: &str, like: &RelationRef, checks: &[String], proof: Option<String>| {
             let checks: String = checks.iter().chain(&proof).map(|check| format!(", {check}")).collect();
             let like = like.full_name().quoted();
             format!("CREATE TEMP TABLE {name} (LIKE {like}{checks}) ON COMMIT DROP")
         };
-        // The copy's oid is another one each time.
+        // The copy has another oid each time.
         let own = self.own.as_ref().filter(|_| proven).map(|(copy, _)| copy.as_str());
         let mut first = self.copy();
         if let Some(default) = self.answer.as_ref().and_then(|answer| answer.default.as_ref()) {
@@ -227,7 +229,7 @@ impl AttachInquiry {
         })
     }
 
-    /// The bounds by hash name the table by its oid: the copy's is looked up, the table's is put in.
+    /// Hash bounds name the table by its oid. The copy's oid is looked up, and the table's oid is put in.
     fn own(&self, bounds: &Bounds) -> Option<(String, String)> {
         let of_copy = format!("satisfies_hash_partition('{}'::oid,", bounds.copy);
         let text = bounds.constraint.clone()?;
@@ -243,12 +245,12 @@ impl AttachInquiry {
         let above = self.answer.as_ref().and_then(|answer| answer.constraint.clone());
         let spared = scans.counted && scans.partition == 0 && rest == 0;
         if !proven {
-            // What is above the parent is not rehearsed: then the proof is always made.
+            // The rehearsal has no constraint from above the parent. If there is such a constraint, the proof is always made.
             if spared && above.is_none() {
                 return Stage::Names;
             }
             let read = |scans: u64| scans > 0;
-            // Only the default partition of its parent matters to a new one.
+            // For a new partition, only the default partition of its parent matters.
             let above = above.filter(|_| self.partition.is_some());
             let Some((_, own)) = self.own.clone() else {
                 self.facts.obstacle = true;

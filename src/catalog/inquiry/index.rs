@@ -16,11 +16,11 @@ use crate::pg::RelationKind;
 use crate::sql::form::Form;
 use crate::sql::{Ddl, Part, Statement};
 
-/// `$1`: the table's oid, `$2`: `index`, or `constraint` where an index counts only if it belongs to one. The wanted index
-/// is the newest one of [`probe::PROBE_TABLE`].
+/// The question about the partitions. `$1`: the table's oid, `$2`: `index`, or `constraint` where an index counts only if it
+/// belongs to a constraint. The wanted index is the newest index of [`probe::PROBE_TABLE`].
 pub const TREE_SQL: &str = include_str!("tree.sql");
 
-/// What is to be learned about an index on a partitioned table.
+/// The questions about an index on a partitioned table, round by round, and what their answers say.
 #[derive(Debug)]
 pub struct IndexInquiry {
     names: IndexNames,
@@ -28,24 +28,24 @@ pub struct IndexInquiry {
     make: String,
     oid: u32,
     tree: Option<Tree>,
-    /// How often names were asked for.
+    /// How many times names were asked for.
     asked: usize,
-    /// Names that are asked for, each with its schema.
+    /// The names that are being asked for, each with its schema.
     candidates: Vec<(String, String)>,
     taken: Vec<TakenName>,
 }
 
-/// A name that something has already.
+/// A name that an existing object has.
 #[derive(Debug)]
 struct TakenName {
     schema: String,
     name: String,
-    /// A relation has it; not merely a constraint.
+    /// A relation has the name, and not only a constraint.
     by_relation: bool,
 }
 
 impl IndexInquiry {
-    /// `None`: nothing need be known of the partitions.
+    /// `None`: the plan needs no facts about the partitions.
     pub fn new(statement: &Statement, facts: &Facts, small_table: u64) -> Option<Self> {
         let ddl = statement.ddl()?;
         let [part] = ddl.parts.as_slice() else { return None };
@@ -68,7 +68,8 @@ impl IndexInquiry {
         })
     }
 
-    /// First one name for each; then more for those whose first one is taken, or given to another.
+    /// The names to ask for: at first one for each new index, then more for each index whose first name is taken or given to
+    /// another index.
     fn next_candidates(&mut self) -> Vec<(String, String)> {
         let Some(tree) = &self.tree else { return Vec::new() };
         let range = match self.asked {
@@ -85,7 +86,7 @@ impl IndexInquiry {
         candidates
     }
 
-    /// The names of the new indexes, in their order, as far as the first `known` candidates of each tell.
+    /// The new indexes with their names, in order, as far as the first `known` candidates of each tell.
     fn assign<'t>(&self, tree: &'t Tree, known: usize) -> Vec<(&'t Member, Option<String>)> {
         let mut named: Vec<(&Member, Option<String>)> = Vec::new();
         let wants = |member: &&Member| member.equal.is_none() && member.kind != RelationKind::ForeignTable;
@@ -98,14 +99,14 @@ impl IndexInquiry {
     }
 
     fn is_free(&self, named: &[(&Member, Option<String>)], of: &Member, name: &str) -> bool {
-        // A name of the author's may be that of another table's constraint.
+        // A name that the author gave may be the name of another table's constraint.
         let constraints_count = self.names.of_constraint && !(of.id.oid == self.oid && self.names.given.is_some());
         let given = named.iter().any(|(other, n)| other.id.schema == of.id.schema && n.as_deref() == Some(name));
         let taken = |t: &TakenName| t.schema == of.id.schema && t.name == name && (t.by_relation || constraints_count);
         !given && !self.taken.iter().any(taken)
     }
 
-    /// The tree, with the names.
+    /// The tree, with the names of the new indexes.
     pub fn tree(self) -> Option<Tree> {
         let tree = self.tree.as_ref()?;
         let names: Vec<(u32, Option<String>)> =
@@ -155,7 +156,7 @@ impl Inquire for IndexInquiry {
     }
 }
 
-/// The wanted index on the copy, and how it is called on each table.
+/// The wanted index on the copy, and how it is named on each table.
 fn wanted(ddl: &Ddl, part: &Part, table: &RelationFacts) -> Option<(String, IndexNames)> {
     let names = |label, of_constraint, given: &Option<String>| IndexNames {
         table: table.id.oid,

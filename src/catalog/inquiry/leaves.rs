@@ -7,7 +7,7 @@ use crate::pg::RelationKind;
 use crate::sql::Statement;
 use crate::sql::form::Form;
 
-/// `$1`, `$2`: the oids of the table and of the one that it points to; `$3`: names, in the order in which they are tried.
+/// `$1`, `$2`: the oids of the table and of the referenced table; `$3`: names, in the order in which PostgreSQL tries them.
 pub const LEAVES_SQL: &str = include_str!("leaves.sql");
 
 /// The question, if the statement adds one foreign key to a large partitioned table.

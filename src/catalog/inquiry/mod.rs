@@ -11,7 +11,8 @@ pub mod leaves;
 
 use std::borrow::Cow;
 
-/// One thing to ask: `first` runs in a transaction that is rolled back, then the question, for one text, in the same.
+/// One question, which is answered with one text. The commands in `first` and then the question run in one transaction, which is
+/// rolled back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeRound {
     pub first: Vec<String>,
@@ -19,14 +20,14 @@ pub struct ProbeRound {
     pub parameters: Vec<String>,
 }
 
-/// What is learned round by round.
+/// Questions that are asked round by round.
 pub trait Inquire {
-    /// What to ask now; `None`: no more.
+    /// The question of the next round. `None`: there is no further round.
     fn round(&mut self) -> Option<ProbeRound>;
 
     /// Reads the answer to the round.
     ///
     /// # Errors
-    /// It is not what was asked for.
+    /// The text is not an answer to the question.
     fn answer(&mut self, json: &str) -> Result<(), serde_json::Error>;
 }

@@ -19,11 +19,11 @@ pub(super) struct Answers {
     pub(super) families: Vec<Family>,
     pub(super) sizes: Vec<Size>,
     pub(super) reaches: Vec<ForeignKeyReach>,
-    /// Backends.
+    /// The backends that vacuum.
     pub(super) vacuums: Vec<i32>,
     pub(super) related: Vec<RelatedFacts>,
     pub(super) transaction: Transaction,
-    /// Of those who may change the relation.
+    /// The lanes of backends whose role may change the relation.
     pub(super) lanes: Vec<Lane>,
 }
 
@@ -34,28 +34,28 @@ pub(super) struct Lane {
     pid: i32,
 }
 
-/// The first answer.
+/// The answer to the first question.
 #[derive(Debug, Deserialize)]
 pub(super) struct Head {
     pub(super) session: SessionFacts,
-    /// The transaction holds locks on relations of its own.
+    /// This transaction itself holds locks on relations.
     pub(super) holds: bool,
     others: Vec<OthersLock>,
     pub(super) relations: Vec<NamedRelation>,
 }
 
-/// Of another backend: a lock with SHARE UPDATE EXCLUSIVE or stronger, or a lane.
+/// A lock of another backend: SHARE UPDATE EXCLUSIVE or stronger, or a lane.
 #[derive(Debug, Deserialize)]
 struct OthersLock {
     oid: u32,
-    /// None: a prepared transaction.
+    /// `None`: the lock belongs to a prepared transaction.
     pid: Option<i32>,
     mode: String,
     granted: bool,
     lane: bool,
 }
 
-/// A name, what it resolves to, and what there is to ask about that.
+/// A name, the relation that it resolves to, and what there is to ask about that relation.
 #[derive(Debug, Deserialize)]
 pub(super) struct NamedRelation {
     #[serde(flatten)]
@@ -68,11 +68,11 @@ pub(super) struct ToAsk {
     pub(super) indexes: bool,
     pub(super) triggers: bool,
     pub(super) parent: bool,
-    /// Opening it could wait, so its size is not told.
+    /// Opening the relation could wait, so its size is not read.
     pub(super) waits: bool,
 }
 
-/// Something of a relation.
+/// One fact, and the relation that it is about.
 #[derive(Debug, Deserialize)]
 pub(super) struct OfRelation<T> {
     of: u32,
@@ -80,7 +80,7 @@ pub(super) struct OfRelation<T> {
     what: T,
 }
 
-/// An index's or a sequence's table.
+/// The table of an index or a sequence.
 #[derive(Debug, Deserialize)]
 pub(super) struct Owner {
     of: u32,
@@ -91,7 +91,7 @@ pub(super) struct Owner {
 #[derive(Debug, Deserialize)]
 pub(super) struct Constraint {
     of: u32,
-    /// 0: none.
+    /// The referenced table; 0: none.
     to: u32,
     #[serde(flatten)]
     what: ConstraintFacts,
@@ -112,7 +112,7 @@ pub(super) struct Family {
     detach_pending: bool,
     detaching: bool,
     child_columns: Vec<String>,
-    /// Its own default partition, then its parent's; 0: none.
+    /// The default partition of the relation, then that of its parent; 0: none.
     defaults: Vec<Option<u32>>,
 }
 
@@ -138,7 +138,7 @@ pub(super) struct Transaction {
     strongest: Option<LockMode>,
 }
 
-/// A lock of this transaction's, the strongest of its relation.
+/// The strongest lock that this transaction holds on a relation.
 #[derive(Debug, Deserialize)]
 struct HeldLock {
     oid: u32,
@@ -158,23 +158,24 @@ impl Answers {
         self.head.iter().flat_map(|head| &head.others)
     }
 
-    /// Opening one of these, even with ACCESS SHARE, could wait.
+    /// The relations that could make an opener wait, even with ACCESS SHARE.
     pub(super) fn contended(&self) -> Vec<u32> {
         self.others().filter(|lock| lock.is_exclusive()).map(|lock| lock.oid).collect()
     }
 
-    /// Somebody has a lane, whoever that is.
+    /// Whether any backend holds a lane, whatever its role is.
     pub(super) fn has_lanes(&self) -> bool {
         self.others().any(|lock| lock.lane)
     }
 
-    /// Where somebody is at work with SHARE UPDATE EXCLUSIVE or stronger, and who. A vacuum builds nothing.
+    /// The relations that another backend is at work on with SHARE UPDATE EXCLUSIVE or stronger. A vacuum is left out, since it
+    /// builds nothing.
     pub(super) fn busy(&self) -> impl Iterator<Item = u32> {
         let vacuums = |lock: &&OthersLock| lock.pid.is_some_and(|pid| self.vacuums.contains(&pid));
         self.others().filter(|lock| lock.granted && !lock.lane).filter(move |lock| !vacuums(lock)).map(|lock| lock.oid)
     }
 
-    /// Relations that others have to do with.
+    /// The relations that the answers about other relations name.
     pub(super) fn named(&self) -> impl Iterator<Item = u32> {
         let families =
             self.families.iter().flat_map(|family| family.parent.into_iter().chain(family.default_partition()));
@@ -225,7 +226,7 @@ fn own(held: &BTreeMap<u32, &HeldLock>, oid: u32, lock: &mut Option<LockMode>, c
     }
 }
 
-/// What the answers say of each relation that was asked for.
+/// Completes the facts of each relation that was asked for, from the answers.
 struct Completing<'a> {
     answers: &'a Answers,
     busy: &'a BTreeSet<u32>,
@@ -283,7 +284,7 @@ impl Completing<'_> {
         found.default_partition = family.default_partition().and_then(|oid| self.named(oid));
     }
 
-    /// Of a parent its descendants' sum, of an index or a sequence its table's too.
+    /// The size of a parent is the sum over its descendants. An index or a sequence also gets the size of its table.
     fn sizes(&self, found: &mut RelationFacts) {
         let size = |oid: u32| self.answers.sizes.iter().find(|size| size.of == oid);
         if let Some(own) = size(found.id.oid) {
@@ -303,7 +304,7 @@ impl Completing<'_> {
         own.map(|own| ConstraintFacts { references: self.named(own.to), ..own.what.clone() }).collect()
     }
 
-    /// An index stands in its table's schema.
+    /// An index is in the schema of its table.
     fn indexes(&self, table: &RelationRef) -> Vec<IndexFacts> {
         let mut indexes = of(&self.answers.indexes, table.oid);
         for index in &mut indexes {

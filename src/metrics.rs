@@ -1,4 +1,4 @@
-//! Counters. Their names are the words of the log and the documentation.
+//! The counters of a proxy. Their names are the words of the log and the documentation.
 //!
 //! Invariant: no counter moves per message. A counter moves when a client comes or goes, and when a statement is
 //! intercepted.
@@ -37,50 +37,50 @@ macro_rules! counters {
 counters! {
     /// Clients that were given a backend.
     sessions,
-    /// Clients turned away: a bad packet, too many clients, no backend.
+    /// Clients that were turned away: a bad packet, too many clients, no backend.
     sessions_refused,
     cancel_requests,
     /// DDL statements that were seen.
     ddl_seen,
-    /// … and run by the proxy, in one or more phases.
+    /// DDL statements that the proxy ran, in one or more phases.
     ddl_planned,
-    /// … relayed as they were, since nothing protects or needs protection.
+    /// DDL statements that were relayed unchanged, since they need no protection or none is possible.
     ddl_relayed,
-    /// … answered without taking a lock, since there was nothing to do.
+    /// DDL statements that were answered without a lock, since there was nothing to do.
     ddl_elided,
-    /// … refused by the proxy.
+    /// DDL statements that the proxy refused.
     ddl_refused,
-    /// … run as written, as the role may not ask or a pooler stands behind the proxy.
+    /// DDL statements that ran as written, since the role may not ask or a pooler is behind the proxy.
     ddl_guarded_only,
-    /// … that ended in an error or were given up.
+    /// DDL statements that ended in an error or were given up.
     ddl_failed,
-    /// Statements that were done by one round trip, before anything was asked.
+    /// Statements that one round trip completed, before anything was asked.
     first_tries_done,
-    /// Steps that held their locks for longer than `hold_budget`, and were taken back to go another way.
+    /// Steps that held their locks for longer than `hold_budget`, and were rolled back to go another way.
     hold_budget_outlived,
-    /// Tries of a brief step.
+    /// Lock attempts of brief steps.
     lock_attempts,
-    /// … that found the lock taken.
+    /// Lock attempts that found the lock taken.
     lock_attempts_failed,
     /// Batches of backfills.
     backfill_batches,
-    /// … that met a lock, took too long, or failed.
+    /// Batches of backfills that met a lock, took too long, or failed.
     backfill_batches_failed,
-    /// Waits for the clients' own advisory locks that were polled for.
+    /// Waits for a client's own advisory lock in which the proxy polled for the lock.
     advisory_waits,
     /// Texts with DDL keywords that could not be parsed.
     texts_unparsable,
     /// Texts too large to inspect.
     texts_oversize,
-    /// Prepared DDL that is followed no more, as its session has prepared too much.
+    /// Prepared DDL that the proxy no longer follows, since its session has prepared too much.
     prepared_forgotten,
     /// Texts that may hide DDL (DO, CALL).
     texts_hiding_ddl,
-    /// DDL relayed because the state of the conversation left two readings.
+    /// DDL that was relayed because the state of the protocol allowed two readings.
     ddl_uninterceptable,
 }
 
-/// `name=value`, those that are not zero.
+/// Prints `name=value` for each counter that is not zero.
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;

@@ -1,7 +1,7 @@
 //! The operator's connection: a connection of the proxy's own, with the credentials of `[operator]`.
 //!
-//! Invariants: the connection only looks (at the progress of a build, and at facts for `pgsluice plan`). It never does
-//! the client's work. Its `search_path` is fixed, and its password is never printed.
+//! Invariants: the connection only reads (the progress of a build, and facts for `pgsluice plan`). It never does the client's work.
+//! Its `search_path` is fixed, and its password is never printed.
 
 use crate::config::{Address, Config};
 use crate::net::{Stream, Target, tasks};
@@ -11,13 +11,13 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Connection, NoTls};
 
-/// Where and as whom to connect.
+/// The address and the login of the connection.
 pub struct Settings {
     login: tokio_postgres::Config,
     target: Target,
 }
 
-/// The credentials stay unseen.
+/// Prints no credentials.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings").field("user", &self.login.get_user()).finish_non_exhaustive()
@@ -54,7 +54,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What the server said, or else the innermost cause.
+/// The server's message, or else the innermost cause.
 pub fn said(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} ({})", db.message(), db.code().code());
@@ -66,7 +66,8 @@ pub fn said(error: &tokio_postgres::Error) -> String {
     innermost.to_string()
 }
 
-/// From `[operator]`; what it leaves out is the backend's, encryption always is.
+/// The settings in `[operator]`. For a setting that is left out there, the backend's setting is used. Encryption is always the
+/// backend's.
 pub fn settings(config: &Config, backend: &Target) -> Settings {
     let operator = &config.operator;
     let port = operator.port.unwrap_or_else(|| backend.address.port());
@@ -87,7 +88,7 @@ pub fn settings(config: &Config, backend: &Target) -> Settings {
     Settings { login, target: backend.at(address) }
 }
 
-/// A live connection; it ends when it is dropped.
+/// A live connection. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Operator {
     client: Client,
@@ -101,7 +102,7 @@ impl Drop for Operator {
 }
 
 /// # Errors
-/// As the server or the network says.
+/// The error of the server or the network.
 pub async fn connect(settings: &Settings) -> Result<Operator, Error> {
     let (client, connection) = log_in(&settings.login, &settings.target).await?;
     let connection = tasks::spawn(async move {
@@ -112,10 +113,10 @@ pub async fn connect(settings: &Settings) -> Result<Operator, Error> {
     Ok(Operator { client, connection })
 }
 
-/// A connection over the target's own kind of stream: encryption is its affair, and no channel is bound.
+/// Opens a connection over the target's own kind of stream. The stream does the encryption, and no channel is bound.
 ///
 /// # Errors
-/// As the server or the network says.
+/// The error of the server or the network.
 pub async fn log_in(
     login: &tokio_postgres::Config,
     target: &Target,
@@ -125,7 +126,7 @@ pub async fn log_in(
     Ok(login.ssl_mode(SslMode::Disable).connect_raw(stream, NoTls).await?)
 }
 
-/// How far a build is.
+/// The progress of an index build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildProgress {
     /// PostgreSQL's word for the phase.
@@ -142,10 +143,10 @@ const PROGRESS_SQL: &str = "SELECT p.phase, p.blocks_done, p.blocks_total, p.tup
      WHERE p.pid OPERATOR(pg_catalog.=) $1";
 
 impl Operator {
-    /// What the backend `pid` builds, if it builds an index.
+    /// The progress of the index build of the backend `pid`, if the backend builds an index.
     ///
     /// # Errors
-    /// As the server says; before PostgreSQL 12 there is no such view.
+    /// The error of the server. Before PostgreSQL 12 the view does not exist.
     pub async fn build_progress(&self, pid: i32) -> Result<Option<BuildProgress>, Error> {
         let Some(row) = self.client.query_opt(PROGRESS_SQL, &[&pid]).await? else { return Ok(None) };
         let number = |column: usize| row.get::<_, Option<i64>>(column).unwrap_or_default();

@@ -28,7 +28,7 @@ impl Severity {
     }
 }
 
-/// One thing to tell. The message is a lower-case fragment without a full stop; detail and hint are sentences.
+/// One message. `message` is a lower-case fragment without a full stop; detail and hint are sentences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub severity: Severity,
@@ -76,7 +76,7 @@ impl Report {
     }
 }
 
-/// As psql prints it.
+/// Formats the report as psql prints it.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:  {}", self.severity.as_str(), self.message)?;
@@ -90,7 +90,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// `850 ms`, `12 s`, `14 min`, `3 h`.
+/// The time in words: `850 ms`, `12 s`, `14 min`, `3 h`.
 pub fn in_words(time: Duration) -> String {
     match time.as_secs() {
         0 => format!("{} ms", time.as_millis()),

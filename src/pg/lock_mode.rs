@@ -66,12 +66,12 @@ impl LockMode {
         }
     }
 
-    /// The mode that `pg_locks.mode` names, if it is one of a relation's.
+    /// The mode that `pg_locks.mode` names, if it is the mode of a relation lock.
     pub fn from_pg_locks(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.pg_locks() == name)
     }
 
-    /// Whether two transactions cannot hold these modes on one relation at once.
+    /// Whether two transactions cannot hold these two modes on one relation at the same time.
     pub fn conflicts_with(self, other: Self) -> bool {
         let (low, high) = if self <= other { (self, other) } else { (other, self) };
         match low {
@@ -84,8 +84,8 @@ impl LockMode {
         }
     }
 
-    /// Whether who holds this mode gets the other one without waiting for anybody: all that conflicts with that is kept
-    /// out already.
+    /// Whether a session that holds this mode gets the other mode without a wait: this mode already keeps out every mode that
+    /// conflicts with the other one.
     pub fn covers(self, other: Self) -> bool {
         other.conflicting().all(|mode| self.conflicts_with(mode))
     }

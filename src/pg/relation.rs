@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A relation's name as a statement wrote it: perhaps without a schema. Unquoted, case as stored.
+/// A relation's name as a statement wrote it, with or without a schema. The parts are unquoted, in the case in which the server
+/// stores them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RelationName {
     pub schema: Option<String>,
@@ -27,7 +28,7 @@ impl RelationName {
     }
 }
 
-/// For people: quoted only where a reader would be misled.
+/// The name for people. It is quoted only where a reader would be misled.
 impl fmt::Display for RelationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {
@@ -42,7 +43,7 @@ pub fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// `'text'`, safe whatever `standard_conforming_strings` says (an `E''` literal if it holds a backslash).
+/// `'text'`, safe under any `standard_conforming_strings`. It is an `E''` literal if the text holds a backslash.
 pub fn quote_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
     if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
@@ -82,12 +83,13 @@ pub enum RelationKind {
 }
 
 impl RelationKind {
-    /// Whether `LOCK TABLE` can name it (views only since 11, and they lock what they read: left out).
+    /// Whether `LOCK TABLE` can name the relation. Views are left out: they can be named only since 11, and they lock the relations
+    /// that they read.
     pub fn lockable(self) -> bool {
         matches!(self, Self::Table | Self::PartitionedTable)
     }
 
-    /// Whether its rows stand in files of its own.
+    /// Whether the relation's rows stand in files of its own.
     pub fn has_storage(self) -> bool {
         matches!(self, Self::Table | Self::Index | Self::MaterializedView | Self::Sequence | Self::Toast)
     }

@@ -1,6 +1,6 @@
 //! The SQLSTATEs that the proxy reads or raises, by PostgreSQL's condition names (appendix A of its manual).
 
-/// Five ASCII characters.
+/// A SQLSTATE: five ASCII characters.
 pub type SqlState = &'static str;
 
 pub const SUCCESSFUL_COMPLETION: SqlState = "00000";

@@ -1,12 +1,12 @@
-//! Every form of DDL with its row: lock mode, cost, whether it may run in a transaction, and its safe way.
+//! Every form of DDL with its row: lock mode, cost, whether it may run in a transaction, and how the proxy runs it.
 //!
-//! Plans, the documentation (`docs/forms.md`) and the tests of locks read this one table. Lock modes and costs were
-//! measured on servers 11 to 18. Where the rewrite probe can answer, its answer decides and not the row.
+//! Plans, the documentation (`docs/forms.md`) and the tests of locks read this one table. Lock modes and costs were measured on
+//! servers 11 to 18. Where the rewrite probe can answer, its answer overrides the row.
 
 use crate::pg::LockMode;
 use serde::Serialize;
 
-/// What a statement would cost while its lock is held, run directly.
+/// The cost of a statement while it holds its lock, if it runs directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cost {
@@ -18,7 +18,7 @@ pub enum Cost {
     Build,
     /// Writes the whole table anew, and its indexes.
     Rewrite,
-    /// Cannot be told (user code, other relations).
+    /// The cost cannot be known (user code, other relations).
     Unknown,
 }
 
@@ -26,22 +26,22 @@ pub enum Cost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutionKind {
-    /// Takes no lock that others could wait for: sent as written.
+    /// Takes no lock that others could wait for. The statement is sent as written.
     Relay,
-    /// Safe once the lock is held: one brief step.
+    /// Safe once the lock is held. The plan is one brief step.
     Run,
-    /// Brief if the rewrite probe finds no rewrite, else as `Guarded`.
+    /// Brief if the rewrite probe finds no rewrite, otherwise as `Guarded`.
     Probe,
-    /// Brief if the rewrite probe finds no rewrite, else as `Phases`.
+    /// Brief if the rewrite probe finds no rewrite, otherwise as `Phases`.
     Fill,
     /// Rerouted to the CONCURRENTLY form.
     Concurrently,
-    /// Its own lock blocks neither reads nor writes: waits long, without lock attempts.
+    /// The form's own lock blocks neither reads nor writes. The statement waits long, without lock attempts.
     Long,
-    /// Brief phases, and long ones that block neither reads nor writes. Where they cannot be (in a transaction
-    /// block, beside other subcommands): one guarded step, and a WARNING.
+    /// Brief phases, and long ones that block neither reads nor writes. Where phases are impossible (in a transaction block, beside
+    /// other subcommands), the plan is one guarded step, with a WARNING.
     Phases,
-    /// May be long under its lock: one guarded step, and a WARNING.
+    /// The statement may be long under its lock. The plan is one guarded step, with a WARNING.
     Guarded,
 }
 
@@ -49,17 +49,17 @@ pub enum ExecutionKind {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct FormRow {
     pub form: Form,
-    /// As people call it.
+    /// The form as users call it.
     pub title: &'static str,
-    /// On the statement's target.
+    /// The lock on the statement's target.
     pub lock: Option<LockMode>,
-    /// On the further relations of the part ([`super::Part::others`]).
+    /// The lock on the further relations of the part ([`super::Part::others`]).
     pub other_lock: Option<LockMode>,
     pub cost: Cost,
-    /// May run in a transaction block, as the author wrote it.
+    /// The statement may run in a transaction block, as the author wrote it.
     pub in_transaction: bool,
     pub way: ExecutionKind,
-    /// What is unsafe in it: a fragment that follows "because"; empty if nothing is.
+    /// The hazard of the form: a fragment that follows "because"; empty if there is none.
     pub hazard: &'static str,
 }
 
@@ -186,25 +186,25 @@ pub enum Form {
 impl Form {
     /// The form's row.
     pub fn row(self) -> &'static FormRow {
-        // The table is in the order of the enum: held by a test.
+        // The table is in the order of the enum. A test checks this.
         &FORMS[self as usize]
     }
 
-    /// The locks it takes on a server of this `server_version_num`: on the target, and on the further relations.
+    /// The locks that the form takes on a server of this `server_version_num`: on the target, and on the further relations.
     pub fn locks(self, version: i32) -> (Option<LockMode>, Option<LockMode>) {
         let row = self.row();
         match self {
-            // Weaker since 12.
+            // The lock is weaker since 12.
             Self::AlterIndexRename | Self::AlterIndexAttach | Self::AttachPartition if version < 120_000 => {
                 (AX, row.other_lock)
             }
-            // Stronger since 14.
+            // The lock is stronger since 14.
             Self::DetachPartition if version < 140_000 => (row.lock, SUX),
             _ => (row.lock, row.other_lock),
         }
     }
 
-    /// Whether its cost depends on the server, so that the rewrite probe is asked.
+    /// Whether the form's cost depends on the server, so that the rewrite probe is asked.
     pub fn needs_probe(self) -> bool {
         matches!(self.row().way, ExecutionKind::Probe | ExecutionKind::Fill)
     }

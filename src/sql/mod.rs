@@ -1,7 +1,7 @@
-//! The text of a Query or Parse becomes [`Statement`]s: a prefilter, and PostgreSQL's own grammar (libpg_query).
+//! Turns the text of a Query or Parse into [`Statement`]s: with a prefilter, and with PostgreSQL's own grammar (libpg_query).
 //!
-//! The module is pure, and the only one that names the parser. A text that the grammar cannot parse is [`Unparsable`]. It
-//! is relayed, and the server says what is wrong with it.
+//! The module is pure, and no other module names the parser. A text that the grammar cannot parse is [`Unparsable`]. It is relayed,
+//! and the server reports the error.
 
 pub mod form;
 pub mod parse;

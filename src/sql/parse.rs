@@ -1,7 +1,7 @@
-//! A string of SQL into [`Statement`]s: PostgreSQL's grammar, then a summary of its tree.
+//! Turns a string of SQL into [`Statement`]s: PostgreSQL's grammar parses it, and this module summarizes the tree.
 //!
 //! A large text is read statement by statement ([`large`]), any other text as a whole ([`grammar`]). If the grammar does not
-//! understand a text, statements that only another grammar knows are covered and the rest is read ([`stand_in`]).
+//! understand a text, statements that only another grammar knows are covered, and the rest is read ([`stand_in`]).
 //!
 //! Invariant: nothing panics, whatever the text or tree is.
 

@@ -1,8 +1,7 @@
 //! A search for words in the raw text of a Query or Parse: may the text contain DDL, or wait for an advisory lock?
 //!
-//! Invariant: the search never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO or CALL. A false hit costs
-//! one parse. The one exception is a plain ANALYZE: it is relayed whatever is known of it, and its word stands in every
-//! `EXPLAIN ANALYZE`.
+//! Invariant: the search never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO or CALL. A false hit costs one parse.
+//! The one exception is a plain ANALYZE. It is always relayed, and its word stands in every `EXPLAIN ANALYZE`.
 //!
 //! A word ends at a byte that cannot be part of an identifier, so `created_at` is no hit. Quotes and comments are not
 //! recognized. That would take a lexer, and the parser is a better one.
@@ -32,26 +31,27 @@ const KEYWORDS: [&[u8]; 21] = [
     b"vacuum",
 ];
 
-/// So many bytes are looked at together: wide enough for two vectors of the smallest machine.
+/// How many bytes are examined together: enough for two vectors of the smallest machine.
 const LANES: usize = 32;
 
-/// Where in `pg_advisory` stands what tells it: a word may begin so many bytes before the lanes that it is seen in.
+/// The offset of the bytes that identify `pg_advisory`. Its word may begin this many bytes before the lanes in which these bytes
+/// are.
 const ADVISORY_AT: usize = "pg_a".len();
 
 /// Whether `text` has a word that can start or hide DDL, or waits for an advisory lock.
 ///
-/// It runs on every Query and Parse, so it first asks of [`LANES`] bytes at once whether any could begin a
-/// keyword, in a loop without branches that the compiler makes vector code of.
+/// The function runs on every Query and Parse. So it first checks for [`LANES`] bytes at once whether any could begin a keyword, in
+/// a loop without branches that the compiler turns into vector code.
 pub fn may_carry_ddl(text: &[u8]) -> bool {
-    // A window is its lanes, the byte before the first, and the two behind the last.
+    // A window is its lanes, the byte before the first lane, and the two bytes after the last one.
     let Some(last) = text.len().checked_sub(LANES + 2).filter(|last| *last > 0) else {
         return hit_within(text, 0, text.len());
     };
-    // What no lane covers: the first byte has none before it, the last two have too few behind.
+    // No lane covers the first byte, which has no byte before it, and the last two, which have too few after them.
     let mut found = hit_within(text, 0, 1) || hit_within(text, last + LANES, text.len());
     let mut start = 1;
     while !found && start < last + LANES {
-        // The last look overlaps the one before.
+        // The last window overlaps the one before it.
         start = start.min(last);
         let window = text.get(start - 1..start + LANES + 2).and_then(|window| window.try_into().ok());
         found = window.is_none_or(may_begin) && hit_within(text, start.saturating_sub(ADVISORY_AT), start + LANES);
@@ -60,12 +60,12 @@ pub fn may_carry_ddl(text: &[u8]) -> bool {
     found
 }
 
-/// Whether any lane of the window stands behind no letter and begins, with the two bytes behind it, as one of
-/// [`KEYWORDS`] does; or is amid `pg_advisory`.
+/// Whether any lane of the window has no letter before it and begins, with the two bytes after it, like one of [`KEYWORDS`]; or
+/// whether any lane is in the middle of `pg_advisory`.
 fn may_begin(window: &[u8; LANES + 3]) -> bool {
     let mut any = 0;
     for lane in 0..LANES {
-        // To lower case; what is no letter may become one only by mistake, which costs a closer look.
+        // To lower case. A byte that is no letter may become one, which is wrong but costs only a closer look.
         let lower = |at: usize| window[lane + at] | 0x20;
         let (before, first, second, third) = (lower(0), lower(1), lower(2), lower(3));
         let is = |a: u8, b: u8, c: u8| (first == a) & (second == b) & (third == c);
@@ -83,7 +83,8 @@ fn may_begin(window: &[u8; LANES + 3]) -> bool {
             | is(b't', b'r', b'u')
             | is(b'v', b'a', b'c');
         let behind_letter = before.wrapping_sub(b'a') < 26;
-        // Of pg_advisory what hardly any other word has: queries of the catalogue are full of words that begin as it does.
+        // Hardly any other word has these bytes of `pg_advisory`. Its first bytes are no use: queries of the catalogue are full of
+        // words that begin with them.
         let advisory = is(b'd', b'v', b'i');
         any |= u8::from((begins & !behind_letter) | advisory);
     }
@@ -131,7 +132,7 @@ fn is_hit(rest: &[u8]) -> bool {
     is_keyword(word) && !(word.eq_ignore_ascii_case(b"do") && is_upsert_action(after))
 }
 
-/// Whether `after` is what follows the DO of `ON CONFLICT DO UPDATE`, `DO NOTHING`: every upsert has it.
+/// Whether `after` is the text after the DO of `ON CONFLICT DO UPDATE` or `DO NOTHING`. Every upsert has it.
 fn is_upsert_action(after: &[u8]) -> bool {
     let after = after.trim_ascii_start();
     let length = after.iter().position(|&byte| !is_word(byte)).unwrap_or(after.len());
@@ -150,7 +151,7 @@ static WORD: [bool; 256] = {
     table
 };
 
-/// The bytes that a keyword can start with.
+/// The bytes with which a keyword can start.
 static STARTS: [bool; 256] = {
     let mut table = [false; 256];
     let mut i = 0;
@@ -243,7 +244,7 @@ mod tests {
 
     fn matters(class: &Class) -> bool {
         match class {
-            // Plain ANALYZE: see the top of the file.
+            // A plain ANALYZE is the exception that the top of the file names.
             Class::Ddl(ddl) => ddl.tag != "ANALYZE",
             Class::ExplainDdl(inner) => matters(&inner.class),
             Class::MayHideDdl { .. } | Class::Newer => true,
@@ -255,7 +256,7 @@ mod tests {
         [" ", "  ", "\n", "\t", "\r\n", "\u{c}", "/**/", " /* a; /* drop_ */ b */ ", " -- it's\n"];
     const BEFORE: [&str; 8] = ["", " ", ";", "/**/", "--x\n", "SELECT 1;", "SELECT '\u{e9}' ; ", "BEGIN;"];
 
-    /// The text with each of its blanks exchanged, and the case of its letters, by the bits of `choice`.
+    /// The text with each of its blanks exchanged, and the case of its letters changed, by the bits of `choice`.
     fn vary(text: &str, choice: &[u8]) -> String {
         let mut varied = String::new();
         for (i, (letter, choice)) in text.chars().zip(choice.iter().cycle()).enumerate() {

@@ -27,17 +27,17 @@ pub enum Class {
     Ddl(Box<Ddl>),
     /// `EXPLAIN <ddl>`, which PostgreSQL's grammar rejects. The inner statement is the DDL.
     ExplainDdl(Box<Statement>),
-    /// DO or CALL, whose text may contain DDL that is not seen. `names_ddl`: the text has a keyword of DDL. `swallows`: the text
-    /// could catch a lock timeout of the proxy's (OTHERS, lock_not_available, query_canceled) or commits half-way (COMMIT,
-    /// ROLLBACK), so that such a timeout could change what it does.
+    /// DO or CALL. Its text may contain DDL that the proxy does not see. `names_ddl`: the text has a keyword of DDL. `swallows`:
+    /// the text could catch a lock timeout of the proxy (OTHERS, lock_not_available, query_canceled) or commits half-way (COMMIT,
+    /// ROLLBACK), so that such a timeout could change the effect of the text.
     MayHideDdl { names_ddl: bool, swallows: bool },
-    /// SELECT pg_advisory_lock(…) or one of its kind, which waits for an advisory lock.
+    /// SELECT pg_advisory_lock(…) or a similar call that waits for an advisory lock.
     AdvisoryLock(Box<AdvisoryLock>),
-    /// DDL of a grammar that is newer than this one. It is not known what the statement does.
+    /// DDL of a newer grammar than this one. The proxy does not know what the statement does.
     Newer,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
     Transaction(TransactionControl),
-    /// Everything else: relayed.
+    /// Everything else. It is relayed.
     Other,
 }
 
@@ -126,7 +126,7 @@ pub struct Part {
     pub missing_ok: bool,
     /// `CASCADE` on the subcommand
     pub cascade: bool,
-    /// Further relations that the subcommand locks: the referenced table of a foreign key, a partition, a new parent.
+    /// The further relations that the subcommand locks: the referenced table of a foreign key, a partition, a new parent.
     pub others: Vec<RelationName>,
     /// This subcommand alone, as a statement on the copy of the rewrite probe (`ALTER TABLE pg_temp.pgsluice_probe …`). Only
     /// forms whose cost depends on the server have it (`Form::needs_probe`). For CREATE INDEX it is the same index on that copy,
@@ -146,7 +146,7 @@ pub struct Part {
     pub default_calls: Option<Box<Calls>>,
     /// The subcommand of an ALTER TABLE, as its author wrote it.
     pub text: Option<String>,
-    /// ADD CONSTRAINT: the text behind the name.
+    /// ADD CONSTRAINT: the text after the name.
     pub element: Option<String>,
 }
 
@@ -170,15 +170,15 @@ pub struct Calls {
 pub struct NewColumn {
     pub name: String,
     pub type_text: String,
-    /// For serial and its kin, the type that it stands for.
+    /// For serial and the like, the type that it stands for.
     pub serial: Option<&'static str>,
-    /// The type is one of PostgreSQL's own: no domain.
+    /// The type is one of PostgreSQL's own, so it is no domain.
     pub built_in: bool,
     /// The default is a constant, or the same for the whole transaction (`now()`). PostgreSQL 11 and later write no row for it.
     pub constant_default: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,
-    /// The clauses behind the type, in the order written.
+    /// The clauses after the type, in the order written.
     pub pieces: Vec<ColumnClause>,
 }
 
@@ -189,7 +189,7 @@ pub struct ColumnClause {
     /// The name of the constraint, if the author gave one.
     pub name: Option<String>,
     pub text: String,
-    /// Where in `text` the constraint itself begins, behind `CONSTRAINT name`.
+    /// Where in `text` the constraint itself begins, after `CONSTRAINT name`.
     pub element_at: usize,
 }
 
@@ -197,11 +197,11 @@ pub struct ColumnClause {
 pub enum ClauseKind {
     Collate,
     Null,
-    /// `no_inherit`: NO INHERIT, which the server knows since 18.
+    /// `no_inherit`: NO INHERIT, which the server has since 18.
     NotNull {
         no_inherit: bool,
     },
-    /// The expression's text.
+    /// The text of the expression.
     Default {
         expression: String,
     },
@@ -213,7 +213,7 @@ pub enum ClauseKind {
     },
     /// UNIQUE, PRIMARY KEY
     Key(Box<NewKey>),
-    /// What stands in the parentheses behind IDENTITY.
+    /// The text in the parentheses after IDENTITY.
     Identity {
         options: String,
     },
@@ -227,11 +227,11 @@ pub enum ClauseKind {
 pub struct NewKey {
     pub primary: bool,
     pub columns: Vec<String>,
-    /// The columns of INCLUDE; they count for the name that PostgreSQL chooses.
+    /// The columns of INCLUDE. PostgreSQL counts them when it chooses the name.
     pub include: Vec<String>,
-    /// What follows the table's name in CREATE UNIQUE INDEX: ` USING btree (a) …`.
+    /// The text after the table's name in CREATE UNIQUE INDEX: ` USING btree (a) …`.
     pub index: String,
-    /// What follows the index's name in ADD CONSTRAINT … USING INDEX: ` DEFERRABLE INITIALLY DEFERRED`, or nothing.
+    /// The text after the index's name in ADD CONSTRAINT … USING INDEX: ` DEFERRABLE INITIALLY DEFERRED`, or nothing.
     pub deferral: &'static str,
 }
 
@@ -244,7 +244,7 @@ pub struct NewForeignKey {
 }
 
 impl Statement {
-    /// The statement as DDL of interest, if it is that.
+    /// The statement as DDL of interest; `None`: it is not DDL of interest.
     pub fn ddl(&self) -> Option<&Ddl> {
         match &self.class {
             Class::Ddl(ddl) => Some(ddl),
@@ -285,8 +285,8 @@ impl NewColumn {
         })
     }
 
-    /// The definition of the column with some of its clauses, none of them a default, so that the column can be added in a moment:
-    /// with NULL in place of its value, also in place of the default of a domain.
+    /// The definition of the column with some of its clauses and without a default, so that the column can be added in a moment.
+    /// Its value is NULL, also where the domain has a default.
     pub fn bare(&self, version: i32, wanted: impl Fn(&ColumnClause) -> bool) -> String {
         let column = self.with(wanted);
         // Before 11 even this would write the whole table anew.
@@ -295,7 +295,7 @@ impl NewColumn {
 }
 
 impl NewKey {
-    /// The words of the constraint.
+    /// The keywords of the constraint.
     pub fn kind(&self) -> &'static str {
         if self.primary { "PRIMARY KEY" } else { "UNIQUE" }
     }
@@ -339,21 +339,21 @@ impl Part {
     }
 }
 
-/// Subcommands of one statement that are planned. A table has no more columns (`MaxHeapAttributeNumber`), and of two that work on one
-/// another each has to be looked at beside all others.
+/// The most subcommands of one statement that are planned. A table has no more columns (`MaxHeapAttributeNumber`). Two subcommands
+/// may work on each other, so each has to be compared with all others.
 pub const MOST_PARTS: usize = 1600;
 
-/// Relations of one statement that are asked about, locked by name and told of. Cleaners of test suites name hundreds.
+/// The most relations of one statement that the proxy asks about, locks by name and reports. Cleaners of test suites name hundreds.
 pub const MOST_NAMES: usize = 2000;
 
 impl Ddl {
-    /// More than is planned: it goes as it is written, guarded by `lock_timeout` alone.
+    /// Whether the statement names more than is planned. It then runs as it is written, guarded by `lock_timeout` alone.
     pub fn names_too_much(&self) -> bool {
         let names = self.targets.len() + self.parts.iter().map(|part| part.others.len()).sum::<usize>();
         self.parts.len() > MOST_PARTS || names > MOST_NAMES
     }
 
-    /// A statement of one part that names nothing yet.
+    /// A statement with one part that names nothing yet.
     pub fn new(tag: &str, form: Form) -> Self {
         Self {
             tag: tag.to_owned(),
@@ -373,7 +373,7 @@ impl Ddl {
         }
     }
 
-    /// The form, where the statement has one part; of several the one with the strongest lock.
+    /// The form of the statement. If it has several parts, the form with the strongest lock.
     pub fn form(&self) -> Form {
         self.parts.iter().map(|part| part.form).max_by_key(|form| form.row().lock).unwrap_or(Form::Other)
     }

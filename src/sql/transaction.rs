@@ -6,10 +6,10 @@
 use super::TransactionControl;
 use super::prefilter::is_word;
 
-/// No driver writes a longer one; a text with a long comment is left to the parser.
+/// No driver writes a longer one. A text with a long comment is left to the parser.
 const LONGEST: usize = 512;
 
-/// The transaction control that `text` is, if it is one statement that surely is one.
+/// The transaction control that `text` is, if the text is certainly one such statement.
 pub fn exactly_transaction(text: &[u8]) -> Option<TransactionControl> {
     if text.len() > LONGEST || !may_start(text) {
         return None;
@@ -47,8 +47,8 @@ fn may_start(text: &[u8]) -> bool {
     }
 }
 
-/// The words of the text in lower case, a comma being one too; `None` if there is anything else, such as a
-/// second statement or a quoted name.
+/// The words of the text in lower case. A comma counts as a word. `None`: there is anything else, such as a second statement or a
+/// quoted name.
 fn words(text: &[u8]) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut rest = skip_blank(text)?;
@@ -73,7 +73,7 @@ pub(super) fn skip_blank(text: &[u8]) -> Option<&[u8]> {
     let mut rest = text;
     loop {
         rest = rest.trim_ascii_start();
-        // The vertical tab is white space to PostgreSQL (16 and later), and to nobody else here.
+        // PostgreSQL (16 and later) takes the vertical tab for white space. The functions of Rust do not.
         if let Some(after) = rest.strip_prefix(b"\x0b") {
             rest = after;
         } else if let Some(comment) = rest.strip_prefix(b"--") {
@@ -87,7 +87,7 @@ pub(super) fn skip_blank(text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows a block comment whose opening was just read; they nest.
+/// The text after a block comment whose opening was just read. Block comments nest.
 fn after_block_comment(comment: &[u8]) -> Option<&[u8]> {
     let mut depth = 1;
     let mut rest = comment;

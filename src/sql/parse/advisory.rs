@@ -12,7 +12,7 @@ use crate::sql::AdvisoryLock;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{FuncCall, Node, SelectStmt, Token};
 
-/// Functions of PostgreSQL's own by which tools make a number of a name.
+/// PostgreSQL's own functions by which tools turn a name into a number.
 const NUMBERS: [&str; 12] = [
     "hashtext",
     "hashtextextended",
@@ -28,7 +28,7 @@ const NUMBERS: [&str; 12] = [
     "concat",
 ];
 
-/// Expressions within one another; nobody writes deeper ones.
+/// The deepest nesting of expressions. Nobody writes a deeper one.
 const DEEPEST: usize = 16;
 
 pub(super) fn lock(stmt: &SelectStmt, scanned: &Scanned<'_>) -> Option<AdvisoryLock> {
@@ -72,7 +72,7 @@ fn form(call: &FuncCall) -> Option<(bool, bool)> {
     }
 }
 
-/// What follows the function's name: `SELECT [pg_catalog .] name` and no more stands before it.
+/// The text after the function's name. Only `SELECT [pg_catalog .] name` may stand before it.
 fn arguments<'a>(scanned: &Scanned<'a>) -> Option<&'a str> {
     let words = scanned.tokens();
     let at = if words.get(2)?.token == Token::Ascii46 { 4 } else { 2 };

@@ -17,7 +17,7 @@ use pg_query::protobuf::{
 pub(super) fn alter_table(stmt: &AlterTableStmt, scanned: &Scanned<'_>) -> Ddl {
     let mut ddl = Ddl::new(tag::alter(stmt.objtype()), Form::Other);
     ddl.targets = relation(stmt.relation.as_ref()).into_iter().collect();
-    // Of a type the flag means nothing.
+    // For a type the flag means nothing.
     let range = stmt.relation.as_ref().filter(|_| stmt.objtype() != ObjectType::ObjectType);
     ddl.only = range.is_some_and(|range| !range.inh);
     ddl.if_exists = stmt.missing_ok;
@@ -114,7 +114,7 @@ fn on_table(command: &AlterTableCmd, table: &str, written: Option<&SubcommandTex
     }
 }
 
-/// Subcommands that name nothing within the table that a plan would need.
+/// The form of a subcommand that names nothing within the table that a plan would need.
 fn whole_table(subtype: At) -> Form {
     match subtype {
         At::AtChangeOwner => Form::OwnerTo,
@@ -139,7 +139,7 @@ fn whole_table(subtype: At) -> Form {
             Form::RowSecurity
         }
         At::AtGenericOptions => Form::AlterForeignTable,
-        // SET WITHOUT OIDS, and what only the server itself makes.
+        // SET WITHOUT OIDS, and subcommands that only the server itself makes.
         _ => Form::Other,
     }
 }
@@ -153,14 +153,15 @@ fn on_index(command: &AlterTableCmd) -> Part {
     }
 }
 
-/// Relations that are no tables: their forms differ by kind, not by subcommand, save where one is costly.
+/// Subcommands on a relation that is not a table. The form depends on the kind of relation, and on the subcommand only where one is
+/// costly.
 fn on_other(command: &AlterTableCmd, kind: ObjectType) -> Part {
     let form = match (kind, command.subtype()) {
         (ObjectType::ObjectView, _) => Form::AlterView,
         (ObjectType::ObjectMatview, At::AtSetTableSpace) => Form::SetTablespace,
         (ObjectType::ObjectMatview, At::AtSetAccessMethod) => Form::SetAccessMethod,
         (ObjectType::ObjectMatview, _) => Form::AlterMaterializedView,
-        // ACCESS EXCLUSIVE, which the other changes of a sequence do not take.
+        // OWNER TO takes ACCESS EXCLUSIVE. The other changes of a sequence do not.
         (ObjectType::ObjectSequence, At::AtChangeOwner) => Form::OwnerTo,
         (ObjectType::ObjectSequence, _) => Form::AlterSequence,
         (ObjectType::ObjectForeignTable, _) => Form::AlterForeignTable,
@@ -219,7 +220,7 @@ fn constraint_form(constraint: &Constraint) -> Form {
         ConstrType::ConstrCheck => Form::AddCheck,
         ConstrType::ConstrForeign if unchecked => Form::AddForeignKeyNotValid,
         ConstrType::ConstrForeign => Form::AddForeignKey,
-        // NOT ENFORCED is not for these.
+        // These constraints cannot be NOT ENFORCED.
         ConstrType::ConstrNotnull if constraint.skip_validation => Form::AddNotNullNotValid,
         ConstrType::ConstrNotnull => Form::AddNotNullConstraint,
         ConstrType::ConstrPrimary | ConstrType::ConstrUnique if !constraint.indexname.is_empty() => {

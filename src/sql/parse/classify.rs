@@ -19,8 +19,8 @@ const NAMES_DDL: [&str; 16] = [
     "revoke", "security", "truncate", "vacuum",
 ];
 
-/// Words by which a body may catch a lock timeout or a cancel of ours (by name, by code, or by the name or code
-/// of the class that they belong to), or may commit half-way.
+/// Words by which a body may catch a lock timeout or a cancel of the proxy (by name, by code, or by the name or code of the class
+/// that they belong to), or may commit half-way.
 const SWALLOWS: [&str; 11] = [
     "others",
     "lock_not_available",
@@ -51,7 +51,7 @@ pub(super) fn class(node: &NodeEnum, text: &str, scanned: &Scanned<'_>) -> Class
     }
 }
 
-/// One family of statements per file; [`objects`] knows the rest by name only.
+/// One file parses each family of statements; [`objects`] knows the rest by name only.
 fn ddl(node: &NodeEnum, scanned: &Scanned<'_>) -> Option<Ddl> {
     use NodeEnum as N;
     let ddl = match node {
@@ -104,7 +104,7 @@ fn transaction(stmt: &TransactionStmt) -> Class {
         | TransactionStmtKind::TransStmtRelease
         | TransactionStmtKind::TransStmtRollbackTo => TransactionControl::Savepoint,
         TransactionStmtKind::TransStmtPrepare => TransactionControl::Prepare,
-        // The other half of PREPARE TRANSACTION works on another transaction than the session's own.
+        // COMMIT PREPARED and ROLLBACK PREPARED work on another transaction than the session's own.
         TransactionStmtKind::TransStmtCommitPrepared
         | TransactionStmtKind::TransStmtRollbackPrepared
         | TransactionStmtKind::Undefined => return Class::Other,

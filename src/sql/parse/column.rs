@@ -1,8 +1,8 @@
 //! ADD COLUMN: the form of a new column, by what its definition contains.
 //!
-//! Invariant: if a column has several properties, the form is that of the costliest one that is certain, or else of the
-//! costliest one that is possible. A default, a generated value or a user-defined type beside it still gets its probe, so
-//! that a plan that splits the column from its constraint knows what the rest would cost.
+//! Invariant: if a column has several properties, the form is that of the costliest one that is certain, or else of the costliest
+//! one that is possible. If the column also has a default, a generated value or a user-defined type, the part still gets its probe.
+//! A plan that splits the column from its constraint then knows what the rest would cost.
 
 use super::definition::{
     constraints, definition, is_built_in, is_constant, is_null, is_stored, is_user_type, references, serial,
@@ -17,7 +17,7 @@ use pg_query::protobuf::{
     AExprKind, AlterTableCmd, ColumnDef, ConstrType, FuncCall, Node, SqlValueFunctionOp, TypeName, a_const,
 };
 
-/// What a column's definition carries, as far as its cost goes.
+/// The properties of a column's definition on which its cost depends.
 #[derive(Default)]
 struct Properties {
     serial: bool,
@@ -56,7 +56,7 @@ impl Properties {
         match self {
             Self { serial: true, .. } => Form::AddColumnSerial,
             Self { identity: true, .. } => Form::AddColumnIdentity,
-            // It writes the whole table anew, whatever stands beside it.
+            // The server rewrites the whole table, whatever else the definition has.
             Self { stored: true, references: false, .. } => Form::AddColumnGenerated,
             Self { unique: true, .. } => Form::AddColumnUnique,
             Self { check: true, .. } => Form::AddColumnCheck,
@@ -69,8 +69,8 @@ impl Properties {
         }
     }
 
-    /// Whether the server must be asked what the column costs without its constraints. A serial or an
-    /// identity needs no question.
+    /// Whether the server must be asked what the column costs without its constraints. For a serial or an identity column it need
+    /// not be asked.
     fn may_rewrite(&self) -> bool {
         !self.serial && !self.identity && (self.generated || self.default || self.user_type)
     }
@@ -98,9 +98,9 @@ fn properties(column: &ColumnDef) -> Properties {
             _ => {}
         }
     }
-    // A virtual column (18) is written nowhere, but that it is not null is checked for every row.
+    // The server writes a virtual column (18) nowhere, but it checks NOT NULL for every row.
     found.check |= found.generated && !found.stored && not_null;
-    // The grammar gives "NOT ENFORCED" as a constraint of its own, behind the one it speaks of.
+    // The grammar gives "NOT ENFORCED" as a constraint of its own, after the constraint that it applies to.
     for pair in column.constraints.windows(2) {
         if let [Some(NodeEnum::Constraint(check)), Some(NodeEnum::Constraint(attribute))] =
             [&pair[0].node, &pair[1].node]
@@ -113,7 +113,7 @@ fn properties(column: &ColumnDef) -> Properties {
     found
 }
 
-/// The type alone, as ALTER COLUMN TYPE has it.
+/// The new type of ALTER COLUMN TYPE, if the subcommand has neither USING nor COLLATE.
 pub(super) fn altered_type(command: &AlterTableCmd) -> Option<Box<NewType>> {
     let column = command.def.as_deref().and_then(definition)?;
     let alone = column.raw_default.is_none() && column.coll_clause.is_none();
@@ -138,7 +138,8 @@ fn integer(node: &Node) -> Option<i64> {
     }
 }
 
-/// No default, or a string, which is read as the type's own value once and for all; also where it is cast to that type.
+/// Whether the column has no default, or a default that is a string. The server reads such a string as the type's own value once
+/// and for all, also where it is cast to that type.
 fn has_no_default_but_a_string(column: &ColumnDef) -> bool {
     let is_string = |node: &Node| match node.node.as_ref() {
         Some(NodeEnum::AConst(constant)) => matches!(constant.val, Some(a_const::Val::Sval(_))),
@@ -161,7 +162,7 @@ fn has_no_default_but_a_string(column: &ColumnDef) -> bool {
     })
 }
 
-/// What the column's default calls, if it is made of nothing else than literals and calls.
+/// The functions and operators that the column's default calls, if the default consists of literals and calls alone.
 fn default_calls(column: &ColumnDef) -> Option<Calls> {
     let mut values = constraints(column).filter(|constraint| constraint.contype() == ConstrType::ConstrDefault);
     let (value, None) = (values.next()?, values.next()) else { return None };
@@ -170,7 +171,7 @@ fn default_calls(column: &ColumnDef) -> Option<Calls> {
     Some(calls)
 }
 
-/// `None`: there is something else in it.
+/// Adds the calls in an expression. `None`: the expression has something else in it.
 fn add_calls(value: &Node, calls: &mut Calls) -> Option<()> {
     let mut all = |nodes: &[Node]| nodes.iter().try_for_each(|node| add_calls(node, calls));
     match value.node.as_ref()? {
@@ -197,7 +198,7 @@ fn add_calls(value: &Node, calls: &mut Calls) -> Option<()> {
     }
 }
 
-/// `now() AT TIME ZONE zone`: `timezone` of a time of day alone is volatile.
+/// Whether the call is `now() AT TIME ZONE zone`. Of the functions called `timezone`, only that of a time of day is volatile.
 fn is_time_elsewhere(call: &FuncCall) -> bool {
     let [_, time] = call.args.as_slice() else { return false };
     let is_now = match time.node.as_ref() {

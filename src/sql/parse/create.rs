@@ -15,7 +15,7 @@ use pg_query::protobuf::{
     CreateStmt, CreateTableAsStmt, CreateTrigStmt, ObjectType, RangeVar, RuleStmt, ViewStmt,
 };
 
-/// A statement on one relation. What is created as TEMP is created in `pg_temp`, whatever the name says.
+/// A statement on one relation. A TEMP relation is created in `pg_temp`, whatever schema its name has.
 fn on(tag: &str, form: Form, target: Option<&RangeVar>) -> Ddl {
     let mut name = relation(target);
     if let Some(name) = name.as_mut().filter(|_| target.is_some_and(is_temporary)) {
@@ -34,7 +34,7 @@ pub(super) fn table(stmt: &CreateStmt, tag: &str) -> Ddl {
         }
     };
     add(Form::CreateTableReferences, referenced(stmt, ddl.targets.first()));
-    // A temporary table's parents are its session's own.
+    // The parents of a temporary table belong to its own session.
     if !stmt.relation.as_ref().is_some_and(is_temporary) {
         let form = if stmt.partbound.is_some() { Form::CreateTablePartitionOf } else { Form::CreateTableInherits };
         add(form, relations(&stmt.inh_relations));
@@ -72,7 +72,7 @@ fn is_temporary(range: &RangeVar) -> bool {
     range.relpersistence == "t" || range.schemaname == "pg_temp"
 }
 
-/// `None` for SELECT INTO: the prefilter does not look for it, and it locks nothing that is there.
+/// `None` for SELECT INTO: the prefilter does not look for it, and it locks no existing relation.
 pub(super) fn table_as(stmt: &CreateTableAsStmt) -> Option<Ddl> {
     if stmt.is_select_into {
         return None;

@@ -18,11 +18,11 @@ const BUILT_IN: [&str; 79] = [
     "regnamespace", "regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype", "text", "tid", "time",
     "timestamp", "timestamptz", "timetz", "tsmultirange", "tsquery", "tsrange", "tstzmultirange", "tstzrange",
     "tsvector", "txid_snapshot", "uuid", "varbit", "varchar", "xid", "xid8", "xml",
-    // Pseudo-types and internals that no column has; the server says so.
+    // Pseudo-types and internal types that no column has. The server rejects them.
     "record", "unknown", "void",
 ];
 
-/// Names that are types for a new column alone, and the types that they stand for.
+/// Names that are types only for a new column, and the types that they stand for.
 const SERIAL: [(&str, &str); 6] = [
     ("serial", "integer"),
     ("serial2", "smallint"),
@@ -53,7 +53,7 @@ pub(super) fn references(column: &ColumnDef) -> Vec<RelationName> {
     constraints(column).filter_map(|constraint| relation(constraint.pktable.as_ref())).collect()
 }
 
-/// The type behind serial. Of an array of it, and the like, the server says what is wrong.
+/// The type that serial stands for. For an array of serial and the like, the server reports the error.
 pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
     let type_name = column.type_name.as_ref().filter(|name| is_plain(name))?;
     let names = strings(&type_name.names);
@@ -61,19 +61,19 @@ pub(super) fn serial(column: &ColumnDef) -> Option<&'static str> {
     SERIAL.iter().find(|(serial, _)| serial == name).map(|(_, stands_for)| *stands_for)
 }
 
-/// Of a generated column: STORED, not VIRTUAL.
+/// Whether a generated column is STORED, and not VIRTUAL.
 pub(super) fn is_stored(generated: &Constraint) -> bool {
     generated.generated_kind != "v"
 }
 
-/// Of a type that a sequence may have.
+/// Whether the column's type is one that a sequence may have.
 pub(super) fn is_integer(column: &ColumnDef) -> bool {
     let plain = column.type_name.as_ref().filter(|name| is_plain(name));
     let names = plain.map(|name| strings(&name.names)).unwrap_or_default();
     matches!(names.as_slice(), ["pg_catalog", "int2" | "int4" | "int8"] | ["int2" | "int4" | "int8"])
 }
 
-/// No array, no set, nothing in brackets, not the type of another column.
+/// Whether the type is no array and no set, has nothing in brackets, and is not written as the type of another column.
 fn is_plain(name: &TypeName) -> bool {
     name.array_bounds.is_empty() && name.typmods.is_empty() && !name.setof && !name.pct_type
 }
@@ -102,8 +102,8 @@ pub(super) fn has_constant_default(column: &ColumnDef) -> bool {
     value.contype() == ConstrType::ConstrDefault && value.raw_expr.as_deref().is_some_and(is_constant)
 }
 
-/// A literal, perhaps cast to a type of PostgreSQL's own, none of whose casts is volatile; or a time or a name that is the same for
-/// the whole transaction. Of any other expression the server has to say it.
+/// Whether the value is a constant: a literal, perhaps cast to a type of PostgreSQL's own, none of whose casts is volatile; or a
+/// time or a name that is the same for the whole transaction. For any other expression, the server has to tell.
 pub(super) fn is_constant(value: &Node) -> bool {
     match value.node.as_ref() {
         Some(NodeEnum::AConst(_) | NodeEnum::SqlvalueFunction(_)) => true,
@@ -115,7 +115,7 @@ pub(super) fn is_constant(value: &Node) -> bool {
     }
 }
 
-/// `NULL`, perhaps cast: the same as no default.
+/// Whether the value is `NULL`, perhaps cast. It is then the same as no default.
 pub(super) fn is_null(value: &Node) -> bool {
     match value.node.as_ref() {
         Some(NodeEnum::AConst(constant)) => constant.isnull,

@@ -47,7 +47,7 @@ fn form(kind: ObjectType, concurrent: bool) -> Form {
         ObjectType::ObjectTrigger => Form::DropTrigger,
         ObjectType::ObjectPolicy => Form::DropPolicy,
         ObjectType::ObjectRule => Form::DropRule,
-        // What may hold columns, or hang on them.
+        // Objects that may contain columns, or that columns may depend on.
         ObjectType::ObjectSchema | ObjectType::ObjectExtension | ObjectType::ObjectType | ObjectType::ObjectDomain => {
             Form::DropSchema
         }

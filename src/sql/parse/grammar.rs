@@ -1,4 +1,4 @@
-//! PostgreSQL's grammar on a text, and its trees as [`Statement`]s.
+//! Parses a text with PostgreSQL's grammar, and turns its trees into [`Statement`]s.
 //!
 //! Invariant: a statement's `range` starts at its first token and ends at its last, so that text may be put before and after it.
 
@@ -10,7 +10,7 @@ use pg_query::protobuf::RawStmt;
 use std::fmt;
 use std::ops::Range;
 
-/// The parser's reason for not understanding a text.
+/// The parser's reason for rejecting a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unparsable {
     pub message: String,
@@ -33,7 +33,7 @@ pub(super) fn grammar(text: &str, options: ParseOptions) -> Result<Vec<RawStmt>,
     }
 }
 
-/// The summary of those trees. `text` is the text that they were read from.
+/// The statements that summarize those trees. `text` is the text that the trees were parsed from.
 pub(super) fn statements(text: &str, raw: &[RawStmt], options: ParseOptions) -> Vec<Statement> {
     let scanned = scan(text, options);
     let whole = text;
@@ -49,7 +49,7 @@ pub(super) fn statements(text: &str, raw: &[RawStmt], options: ParseOptions) -> 
     raw.iter().map(one).collect()
 }
 
-/// The bytes that the grammar gave to a statement: with outer white space and comments, without semicolon.
+/// The bytes that the grammar gives to a statement: with outer white space and comments, without the semicolon.
 fn raw_range(text: &str, raw: &RawStmt) -> Range<usize> {
     let start = usize::try_from(raw.stmt_location).unwrap_or(0).min(text.len());
     let length = usize::try_from(raw.stmt_len).unwrap_or(0);

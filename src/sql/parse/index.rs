@@ -1,6 +1,6 @@
 //! CREATE INDEX and REINDEX.
 //!
-//! Invariant: `concurrently_at` is set exactly if that one word would make the statement the concurrent one.
+//! Invariant: `concurrently_at` is set exactly if that one word would make the statement a concurrent one.
 
 use super::names::{is_on, relation, some};
 use super::probe;

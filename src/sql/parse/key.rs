@@ -1,13 +1,13 @@
-//! UNIQUE and PRIMARY KEY, as an index to build and a constraint to put on it.
+//! UNIQUE and PRIMARY KEY, taken apart into an index to build and a constraint to add with it.
 //!
-//! Invariant: the index is the one that the constraint itself would have made, but for its name.
+//! Invariant: except for its name, the index is the one that the constraint itself would have made.
 
 use super::names::string;
 use crate::sql::NewKey;
 use pg_query::protobuf::{ConstrType, Constraint, IndexElem, IndexStmt, Node, RangeVar, SortByDir, SortByNulls};
 use pg_query::{DeparseOptions, NodeEnum};
 
-/// `None`: no such key, or one whose index cannot be built apart.
+/// `None`: the constraint is no such key, or its index cannot be built separately.
 pub(super) fn new_key(constraint: &Constraint) -> Option<NewKey> {
     let primary = match constraint.contype() {
         ConstrType::ConstrPrimary => true,
@@ -18,7 +18,7 @@ pub(super) fn new_key(constraint: &Constraint) -> Option<NewKey> {
         return None;
     }
     let names = |nodes: &[Node]| nodes.iter().map(|node| string(node).map(str::to_owned)).collect::<Option<Vec<_>>>();
-    // The deparser trusts what it gets: only values that it cannot mistake reach it.
+    // The deparser trusts its input, so it gets only values that it cannot mistake.
     let plain = |node: &Node| match &node.node {
         Some(NodeEnum::DefElem(option)) => match option.arg.as_ref().map(|arg| &arg.node) {
             None | Some(Some(NodeEnum::Integer(_) | NodeEnum::Float(_) | NodeEnum::String(_))) => true,

@@ -4,9 +4,9 @@
 //! PostgreSQL's scanner splits a text into its statements in a few bytes for each word. Then each statement that may be
 //! DDL, or is short, is parsed by itself.
 //!
-//! Invariants: a statement that is not parsed is surely no DDL ([`Class::Other`]), or it hides what it does
-//! ([`Class::MayHideDdl`]) and is guarded. If a statement of the text is wrong, the server does nothing of the whole
-//! text; where the proxy could have committed a part of it, the text is not understood at all.
+//! Invariants: a statement that is not parsed is certainly no DDL ([`Class::Other`]), or it hides what it does
+//! ([`Class::MayHideDdl`]) and is guarded. If a statement of the text is wrong, the server executes nothing of the whole text.
+//! Where the proxy could have committed a part of such a text, the whole text counts as not understood.
 
 use super::grammar::{Unparsable, grammar, statements};
 use super::options::ParseOptions;
@@ -16,14 +16,14 @@ use crate::sql::transaction::skip_blank;
 use crate::sql::{Class, Statement};
 use std::ops::Range;
 
-/// Bytes of a text that is parsed as it is.
+/// The longest text, in bytes, that is parsed as a whole.
 const LARGE: usize = 64 << 10;
 
-/// Words of one statement: some 50 MB of the grammar's tree. The widest table has 1,600 columns.
+/// The most words of one statement. The grammar's tree of so many takes some 50 MB. The widest table has 1,600 columns.
 const MOST_TOKENS: usize = 50_000;
 
-/// Steps of the scanner's over rows of operators and comments, which it reads again from each of their characters: a
-/// fraction of a second.
+/// The most steps of the scanner over rows of operators and comments, which take a fraction of a second. The scanner reads such a
+/// row again from each of its characters.
 const MOST_STEPS: usize = 1 << 27;
 
 /// The statements of a large text; `None`: the text is not large, or it is one statement that can be parsed as a whole.
@@ -71,7 +71,7 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Stat
     Ok(Some(all))
 }
 
-/// How often the scanner looks at a character of such a row, in all.
+/// How many times the scanner looks at a character of such a row, in all.
 fn steps(text: &str) -> usize {
     let is_operator = |byte: &u8| b"+-*/<>=~!@#%^&|`?".contains(byte);
     text.as_bytes().chunk_by(|one, other| is_operator(one) == is_operator(other)).fold(0_usize, |steps, row| {
@@ -80,7 +80,7 @@ fn steps(text: &str) -> usize {
     })
 }
 
-/// Where the statements stand; `None`: something stands in none of them.
+/// The ranges of the statements. `None`: some text is in none of them.
 fn split(text: &str, options: ParseOptions) -> Option<Vec<Range<usize>>> {
     let conforming = conforming(text, options);
     let parts = pg_query::split_with_scanner(&conforming).ok()?;
@@ -106,7 +106,7 @@ fn is_between(text: &str) -> bool {
     }
 }
 
-/// Whether it has no more than [`MOST_TOKENS`], of which some are counted that are parts of one.
+/// Whether the text has no more than [`MOST_TOKENS`] tokens. Some parts of a token are counted as tokens, too.
 fn has_few_tokens(text: &str, options: ParseOptions) -> bool {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -140,7 +140,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }
 
-/// Bytes of a quoted text. A doubled quote ends it and begins another.
+/// The length of a quoted text in bytes. A doubled quote ends one text and begins another.
 fn quoted(rest: &[u8], quote: u8, escapes: bool) -> usize {
     let mut at = 1;
     while let Some(byte) = rest.get(at) {

@@ -8,17 +8,17 @@ use super::tokens::Scanned;
 use pg_query::protobuf::Token;
 use std::fmt::Write;
 
-/// Stands for every string.
+/// The text that replaces every string.
 const HIDDEN: &str = "'***'";
 
-/// Characters of a statement that the log has at most: it need not hold all columns of a table.
+/// The most characters of a statement that the log contains. The log need not hold all columns of a table.
 const MOST: usize = 1000;
 
 pub(super) fn logged(text: &str, scanned: &Scanned<'_>) -> String {
     let mut out = String::new();
     let mut end = scanned.range().start;
     for word in scanned.tokens() {
-        // What stands between two words is a blank, whatever it is.
+        // Whatever stands between two words becomes a blank.
         if word.range.start > end {
             out.push(' ');
         }
@@ -36,7 +36,7 @@ pub(super) fn logged(text: &str, scanned: &Scanned<'_>) -> String {
     if out.is_empty() { "(text not shown)".to_owned() } else { out }
 }
 
-/// A quoted name may hold anything but NUL.
+/// Appends a word. A quoted name may hold anything but NUL.
 fn put(out: &mut String, word: &str) {
     for c in word.chars() {
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {

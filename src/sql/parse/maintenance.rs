@@ -26,7 +26,7 @@ pub(super) fn refresh(stmt: &RefreshMatViewStmt, scanned: &Scanned<'_>) -> Ddl {
     Ddl {
         targets: relation(stmt.relation.as_ref()).into_iter().collect(),
         concurrently: stmt.concurrent,
-        // Without data there is nothing to compare.
+        // WITH NO DATA leaves the server nothing to compare.
         concurrently_at: if stmt.concurrent || stmt.skip_data { None } else { scanned.concurrently_at() },
         ..ddl
     }

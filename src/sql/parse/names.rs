@@ -6,7 +6,7 @@ use crate::pg::RelationName;
 use pg_query::protobuf::{Node, RangeVar};
 use pg_query::{NodeEnum, protobuf};
 
-/// `text`, if there is any: the parser writes the empty string for "none".
+/// `text`, unless it is empty: the parser writes the empty string for "none".
 pub(super) fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
@@ -71,7 +71,7 @@ pub(super) fn is_cascade(behavior: i32) -> bool {
     behavior == protobuf::DropBehavior::DropCascade as i32
 }
 
-/// Whether the option `name` is among `options`, and on; as `defGetBoolean` reads it, the last one wins.
+/// Whether the option `name` is among `options` and is on. Like `defGetBoolean`, the function takes the last one.
 pub(super) fn is_on(options: &[Node], name: &str) -> bool {
     let mut on = false;
     for option in options {

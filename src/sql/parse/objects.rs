@@ -1,4 +1,4 @@
-//! Objects that are no relations. Most of them are known by a tag and a form only.
+//! Objects that are not relations. For most of them, only a tag and a form are known.
 //!
 //! Invariant: a node that is not listed in [`by_name`] changes no schema.
 
@@ -75,8 +75,8 @@ fn altered(node: &NodeEnum) -> Option<&'static str> {
     })
 }
 
-/// Shared by the cluster, and subscriptions: none locks a user's table, and many may not run in a
-/// transaction block.
+/// The tag of a statement on an object that the cluster shares, or on a subscription. None of these statements locks a user's
+/// table, and many may not run in a transaction block.
 fn cluster_wide(node: &NodeEnum) -> Option<&'static str> {
     use NodeEnum as N;
     Some(match node {

@@ -7,7 +7,8 @@ use pg_query::ParserOptions;
 pub struct ParseOptions {
     /// The session's `standard_conforming_strings`: off makes a backslash an escape in every string.
     pub standard_conforming_strings: bool,
-    /// The server is newer than this grammar ([`GRAMMAR`]): a text that cannot be read may be a statement that the server knows.
+    /// The server is newer than this grammar ([`GRAMMAR`]). A text that the grammar cannot read may be a statement that the server
+    /// knows.
     pub newer: bool,
 }
 

@@ -13,8 +13,8 @@ use pg_query::protobuf::{
 };
 use pg_query::{DeparseOptions, NodeEnum};
 
-/// `ALTER TABLE pg_temp.pgsluice_probe <subcommand>`; without the constraints of a new column, which read
-/// rows or build indexes but never rewrite.
+/// `ALTER TABLE pg_temp.pgsluice_probe <subcommand>`, without the constraints of a new column. These read rows or build indexes but
+/// never rewrite.
 pub(super) fn probe(table: &str, command: &AlterTableCmd) -> Option<String> {
     let mut command = command.clone();
     if let Some(def) = command.def.as_deref_mut() {
@@ -29,8 +29,8 @@ pub(super) fn probe(table: &str, command: &AlterTableCmd) -> Option<String> {
     deparse(&command)
 }
 
-/// The statement's text. libpg_query puts a type's COLLATE behind the USING, where it would belong to the
-/// expression: then the text is put together from its halves.
+/// The statement's text. libpg_query puts a type's COLLATE after the USING, where it would belong to the expression. In that case
+/// the text is put together from its halves.
 fn deparse(command: &AlterTableCmd) -> Option<String> {
     let Some(NodeEnum::ColumnDef(column)) = command.def.as_ref().and_then(|def| def.node.as_ref()) else {
         return statement(command.clone());
@@ -59,7 +59,7 @@ fn statement(command: AlterTableCmd) -> Option<String> {
     statement.deparse(DeparseOptions::default()).ok()
 }
 
-/// The same index on the copy, so that the server can say how it would define it. It gets a name of the server's choice.
+/// The same index on the copy, so that the server can say how it would define the index. The server chooses the name.
 pub(super) fn index(stmt: &IndexStmt) -> Option<String> {
     let mut stmt = stmt.clone();
     let table = stmt.relation.replace(copy())?.relname;
@@ -99,7 +99,7 @@ fn strip_constraints(column: &mut ColumnDef, is_new: bool) {
     });
 }
 
-/// A column's type, its default, its generation and its USING.
+/// Strips a column's type, its default, its generation expression and its USING.
 fn strip_column(column: &mut ColumnDef, table: &str) -> Option<()> {
     sound_type(column.type_name.as_ref())?;
     strip_box(&mut column.raw_default, table)?;
@@ -111,8 +111,8 @@ fn strip_column(column: &mut ColumnDef, table: &str) -> Option<()> {
     Some(())
 }
 
-/// Takes the table's name off its columns (`t.c` to `c`), as the copy has another name. `None`: an expression
-/// of a kind that is not known here, which may hold such a name.
+/// Removes the table's name from its columns (`t.c` to `c`), since the copy has another name. `None`: the expression is of a kind
+/// that is not known here, and may hold such a name.
 fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
     match node {
         NodeEnum::ColumnRef(column) => {
@@ -145,7 +145,7 @@ fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
         NodeEnum::RowExpr(expr) => strip_all(&mut expr.args, table),
         NodeEnum::AArrayExpr(array) => strip_all(&mut array.elements, table),
         NodeEnum::List(list) => strip_all(&mut list.items, table),
-        // Aggregates and windows are not allowed where a probe looks.
+        // Aggregates and window functions are not allowed in the expressions of a probe.
         NodeEnum::FuncCall(call) if call.agg_order.is_empty() && call.agg_filter.is_none() && call.over.is_none() => {
             strip_all(&mut call.args, table)
         }
@@ -170,7 +170,7 @@ fn strip(node: &mut NodeEnum, table: &str) -> Option<()> {
     }
 }
 
-/// The modifiers of a type must be numbers; those of `interval` say which fields it has, unless they say all.
+/// Checks that the modifiers of a type are numbers. The modifiers of `interval` say which fields it has, unless they say all.
 fn sound_type(name: Option<&TypeName>) -> Option<()> {
     const ALL_FIELDS: i32 = 0x7fff;
     let Some(name) = name else { return Some(()) };

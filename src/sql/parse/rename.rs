@@ -16,7 +16,7 @@ fn on(tag: &str, form: Form, target: Option<&RangeVar>) -> Ddl {
 
 pub(super) fn rename(stmt: &RenameStmt) -> Ddl {
     let kind = stmt.rename_type();
-    // A column's relation gives the tag: ALTER VIEW v RENAME COLUMN … is ALTER VIEW.
+    // The relation of a column gives the tag: ALTER VIEW v RENAME COLUMN … has the tag ALTER VIEW.
     let tagged = if kind == ObjectType::ObjectColumn { stmt.relation_type() } else { kind };
     let mut ddl = on(tag::alter(tagged), rename_form(kind, stmt.relation_type()), stmt.relation.as_ref());
     ddl.if_exists = stmt.missing_ok;
@@ -40,7 +40,7 @@ fn rename_form(kind: ObjectType, relation: ObjectType) -> Form {
             ObjectType::ObjectForeignTable => Form::AlterForeignTable,
             _ => Form::RenameColumn,
         },
-        // A sequence is renamed under the lock of a table.
+        // Renaming a sequence takes the same lock as renaming a table.
         ObjectType::ObjectTable | ObjectType::ObjectSequence => Form::RenameTable,
         ObjectType::ObjectView => Form::AlterView,
         ObjectType::ObjectMatview => Form::AlterMaterializedView,
@@ -56,7 +56,7 @@ fn rename_form(kind: ObjectType, relation: ObjectType) -> Form {
     }
 }
 
-/// What is no relation.
+/// The form for an object that is not a relation.
 fn object_form(kind: ObjectType) -> Form {
     match kind {
         ObjectType::ObjectDatabase
@@ -83,7 +83,7 @@ pub(super) fn set_schema(stmt: &AlterObjectSchemaStmt) -> Ddl {
     Ddl { if_exists: stmt.missing_ok, only, ..ddl }
 }
 
-/// Of all but tables, whose OWNER TO is a subcommand of ALTER TABLE.
+/// OWNER TO of every object but a table. For a table it is a subcommand of ALTER TABLE.
 pub(super) fn owner(stmt: &AlterOwnerStmt) -> Ddl {
     on(tag::alter(stmt.object_type()), object_form(stmt.object_type()), stmt.relation.as_ref())
 }
@@ -93,7 +93,7 @@ pub(super) fn depends(stmt: &AlterObjectDependsStmt) -> Ddl {
     let form = match kind {
         ObjectType::ObjectTrigger => Form::AlterTrigger,
         ObjectType::ObjectMatview => Form::AlterMaterializedView,
-        // Unlike any other ALTER INDEX it takes ACCESS EXCLUSIVE.
+        // Unlike any other ALTER INDEX, this one takes ACCESS EXCLUSIVE.
         ObjectType::ObjectIndex => Form::Other,
         kind => object_form(kind),
     };

@@ -1,11 +1,11 @@
 //! Statements that the grammar does not know, alone or among others: EXPLAIN of DDL, which PostgreSQL does not have, and
 //! statements of a server that is newer than this grammar.
 //!
-//! Each such statement is covered, byte for byte, by a text that the grammar reads in its place. Then the whole text is
-//! read at once, so that the statements around it are what they would be without it.
+//! Each such statement is covered, byte for byte, by a text that the grammar reads in its place. Then the whole text is read at
+//! once, so that the other statements are read as they would be without it.
 //!
-//! Invariants: a text that the grammar knows never comes here. If the rest of the text is not understood either, no
-//! statement is.
+//! Invariants: a text that the grammar understands never comes here. If the rest of the text is not understood either, the whole
+//! text is not understood.
 
 use super::grammar::{grammar, statements};
 use super::logged;
@@ -15,21 +15,21 @@ use crate::sql::{Class, Statement};
 use pg_query::protobuf::Token;
 use std::ops::Range;
 
-/// What a statement of another grammar is read as. One that is shorter (DROP alone) is of no grammar.
+/// The text that stands in for a statement of another grammar. A shorter statement (DROP alone) belongs to no grammar.
 const STAND_IN: &str = "DO ''";
 
 /// The first words of statements that a newer server may have in other forms, or (REPACK) for the first time.
 const NEWER: [&str; 6] = ["alter", "create", "drop", "reindex", "repack", "vacuum"];
 
-/// What is covered.
+/// A statement that is covered.
 enum Covered {
-    /// EXPLAIN and its options; where it begins, and what it explains.
+    /// EXPLAIN with its options: where EXPLAIN begins, and where the explained statement begins.
     Explain { start: usize, inner: usize },
     /// A whole statement.
     Newer(Range<usize>),
 }
 
-/// `None`: the rest is not understood either.
+/// The statements of the text. `None`: the rest of the text is not understood either.
 pub(super) fn with_stand_ins(text: &str, options: ParseOptions) -> Option<Vec<Statement>> {
     let scanned = scan(text, options);
     let covered: Vec<Covered> =
@@ -55,7 +55,7 @@ pub(super) fn with_stand_ins(text: &str, options: ParseOptions) -> Option<Vec<St
     Some(found)
 }
 
-/// The statements of a text by their words. `None`: one of them may have semicolons within.
+/// The words of each statement of a text. `None`: a statement may have semicolons within.
 fn pieces(words: &[Word]) -> Option<Vec<&[Word]>> {
     let within = |word: &Word| word.token == Token::Atomic;
     let pieces = words.split(|word| word.token == Token::Ascii59).filter(|piece| !piece.is_empty());
@@ -88,7 +88,7 @@ fn after_explain(words: &[Word]) -> usize {
     1 + words.iter().skip(1).take_while(option).count()
 }
 
-/// Makes of what was read in its place what it is.
+/// Turns the statement that was read in place of a covered one into the covered one.
 fn uncover(text: &str, scanned: &Scanned<'_>, one: &Covered, found: &mut [Statement]) -> Option<()> {
     let (start, read_at) = match one {
         Covered::Explain { start, inner } => (*start, *inner),
@@ -160,7 +160,7 @@ mod tests {
         );
         assert_eq!(classes("REPACK", true), ["newer REPACK"]);
         assert_eq!(classes("SELECT repack FROM t", true), ["Other"]);
-        // Of which statement the rest would be cannot be told.
+        // It cannot be told to which statement the rest would belong.
         let body = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1 NEW WORD; END";
         assert_eq!(classes(body, true), ["unparsable"]);
     }

@@ -11,13 +11,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{self, AlterTableCmd, AlterTableStmt, ColumnDef, ConstrType, Constraint, Node, Token};
 use std::ops::Range;
 
-/// The words of one subcommand, in the text that they were scanned from.
+/// The words of one subcommand, and the scanned text that they are from.
 pub(super) struct SubcommandText<'a> {
     scanned: &'a Scanned<'a>,
     words: &'a [Word],
 }
 
-/// One for each subcommand, in their order; `None`: the text does not part so.
+/// The text of each subcommand, in order. `None`: the text does not split into the subcommands of the tree.
 pub(super) fn of_alter_table<'a>(stmt: &AlterTableStmt, scanned: &'a Scanned<'a>) -> Option<Vec<SubcommandText<'a>>> {
     let words = scanned.tokens();
     let table = usize::try_from(stmt.relation.as_ref()?.location).ok()?;
@@ -36,7 +36,7 @@ pub(super) fn of_alter_table<'a>(stmt: &AlterTableStmt, scanned: &'a Scanned<'a>
     (pieces.len() == stmt.cmds.len() && pieces.iter().all(|piece| !piece.words.is_empty())).then_some(pieces)
 }
 
-/// Split at the commas that stand in no parentheses or brackets.
+/// Splits the words at the commas that are outside of parentheses and brackets.
 fn at_commas(words: &[Word]) -> impl Iterator<Item = &[Word]> {
     let mut depth = 0_i32;
     words.split(move |word| {
@@ -55,7 +55,7 @@ impl SubcommandText<'_> {
         self.slice(first.range.start..last.range.end)
     }
 
-    /// What stands behind the name of `ADD CONSTRAINT name …`.
+    /// The text after the name in `ADD CONSTRAINT name …`.
     pub(super) fn element(&self) -> Option<String> {
         let [add, constraint, _, first, ..] = self.words else { return None };
         let is_named = add.token == Token::AddP && constraint.token == Token::Constraint;
@@ -67,7 +67,7 @@ impl SubcommandText<'_> {
         self.scanned.source(range).map(str::to_owned)
     }
 
-    /// From the word that begins at `start` to the last one before `end`, both offsets of the scanned text.
+    /// The text from the word that begins at `start` to the last word before `end`. Both are offsets in the scanned text.
     fn between(&self, start: usize, end: usize) -> Option<(String, &[Word])> {
         let first = self.words.iter().position(|word| word.range.start == start)?;
         let after = self.words.iter().position(|word| word.range.start >= end).unwrap_or(self.words.len());
@@ -75,7 +75,7 @@ impl SubcommandText<'_> {
         Some((self.slice(start..words.last()?.range.end)?, words))
     }
 
-    /// The column that this ADD COLUMN adds; `None`: one that cannot be taken apart.
+    /// The column that this ADD COLUMN adds. `None`: the column cannot be taken apart.
     pub(super) fn new_column(&self, command: &AlterTableCmd, column: &ColumnDef) -> Option<NewColumn> {
         let mut at = 0;
         let mut next = |wanted: Token| {
@@ -124,7 +124,7 @@ impl SubcommandText<'_> {
                 None => new.pieces.push(ColumnClause::new(ClauseKind::Collate, text)),
             }
         }
-        // Of another type than these there is none.
+        // Only a column of an integer type can be an identity column.
         (name < first && (new.identity().is_none() || definition::is_integer(column))).then_some(new)
     }
 }
@@ -142,7 +142,7 @@ fn is_attribute(constraint: &Constraint) -> bool {
 }
 
 fn piece(constraint: &Constraint, text: String, words: &[Word], start: usize, column: &str) -> Option<ColumnClause> {
-    // Behind `CONSTRAINT name`.
+    // The constraint itself comes after `CONSTRAINT name`.
     let skip = if words.first()?.token == Token::Constraint { 2 } else { 0 };
     let element_at = words.get(skip)?.range.start - start;
     let behind_word = || words.get(skip + 1).map(|word| text.get(word.range.start - start..).map(str::to_owned));
@@ -167,7 +167,7 @@ fn of_column(constraint: &Constraint, column: &str) -> Constraint {
     Constraint { keys: vec![name], ..constraint.clone() }
 }
 
-/// `None`: they name the sequence, which the grammar allows here alone.
+/// The options of an identity's sequence. `None`: they name the sequence, which the grammar allows only here.
 fn sequence_options(text: &str, words: &[Word], start: usize) -> Option<String> {
     let Some(open) = words.iter().position(|word| word.token == Token::Ascii40) else { return Some(String::new()) };
     if words.iter().any(|word| matches!(word.token, Token::NameP | Token::Sequence)) {
@@ -182,7 +182,7 @@ impl ColumnClause {
         Self { kind, name: None, text, element_at: 0 }
     }
 
-    /// The grammar gives DEFERRABLE and its like as constraints of their own, behind the one that they speak of.
+    /// The grammar gives DEFERRABLE and the like as constraints of their own, after the constraint that they apply to.
     fn add_attribute(&mut self, attribute: &Constraint) {
         match (&mut self.kind, attribute.contype()) {
             (ClauseKind::Key(key), ConstrType::ConstrAttrDeferrable) if key.deferral.is_empty() => {

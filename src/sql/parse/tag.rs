@@ -45,7 +45,7 @@ pub(super) fn alter(kind: ObjectType) -> &'static str {
         ObjectType::ObjectTsdictionary => "ALTER TEXT SEARCH DICTIONARY",
         ObjectType::ObjectTsparser => "ALTER TEXT SEARCH PARSER",
         ObjectType::ObjectTstemplate => "ALTER TEXT SEARCH TEMPLATE",
-        // As the server: its tag for what it does not know.
+        // The server's own tag for a kind that it does not know.
         _ => "???",
     }
 }
@@ -91,7 +91,7 @@ pub(super) fn drop(kind: ObjectType) -> &'static str {
     }
 }
 
-/// Of the objects that the grammar defines by a list of `name = value`.
+/// The tag of CREATE for objects that the grammar defines by a list of `name = value`.
 pub(super) fn create(kind: ObjectType) -> &'static str {
     match kind {
         ObjectType::ObjectAggregate => "CREATE AGGREGATE",

@@ -129,7 +129,7 @@ fn every_tag_is_known() {
 fn concurrently_fits_where_it_is_told() {
     let mut seen = 0;
     for sql in corpus() {
-        // Comments and other spacing must not move it.
+        // Comments and other white space must not move it.
         for sql in [sql.clone(), format!("/* a; */ {} -- end", sql.replace(' ', " /* INDEX */\n--x\n "))] {
             for (statement, ddl) in ddls(&sql) {
                 let Some(at) = ddl.concurrently_at else { continue };
@@ -149,7 +149,7 @@ fn concurrently_fits_where_it_is_told() {
 fn probes_are_there_and_read_as_they_should() {
     for sql in corpus() {
         for part in ddls(&sql).into_iter().flat_map(|(_, ddl)| ddl.parts) {
-            // The one expression among the cases that is not carried over.
+            // The expression of one case is not carried over.
             if part.form.needs_probe() && !sql.contains("json_object(") {
                 assert!(part.probe.is_some(), "{sql}");
             }
@@ -202,7 +202,7 @@ fn nothing_makes_it_panic() {
     }
 }
 
-/// libpg_query's deparser would end the process, or read what is not there.
+/// For these columns, libpg_query's deparser would end the process, or read what is not there.
 #[test]
 fn what_cannot_be_deparsed_safely_has_no_probe() {
     for column in [

@@ -26,7 +26,7 @@ pub(super) struct Scanned<'a> {
 }
 
 pub(super) fn scan(text: &str, options: ParseOptions) -> Scanned<'_> {
-    // Of a text without any token pg_query 18.1 makes a slice from a null pointer.
+    // For a text without any token, pg_query 18.1 makes a slice from a null pointer.
     let blank = text.bytes().all(|byte| byte.is_ascii_whitespace() || byte == b'\x0b');
     let tokens = if blank { Vec::new() } else { pg_query::scan_tokens(&conforming(text, options)).unwrap_or_default() };
     let words = tokens.iter().filter_map(|found| {
@@ -37,8 +37,8 @@ pub(super) fn scan(text: &str, options: ParseOptions) -> Scanned<'_> {
     Scanned { text, words: words.collect(), range: 0..text.len() }
 }
 
-/// The scanner knows only `standard_conforming_strings = on`. Where it is off, the escapes that would
-/// end a string too early are covered, byte for byte, so that every word stays where it was.
+/// Makes a text that the scanner can read: the scanner knows only `standard_conforming_strings = on`. Where it is off, the escapes
+/// that would end a string too early are covered, byte for byte, so that every word stays where it was.
 pub(super) fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {
     if options.standard_conforming_strings || !text.contains('\\') {
         return Cow::Borrowed(text);
@@ -47,7 +47,7 @@ pub(super) fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {
 }
 
 impl<'a> Scanned<'a> {
-    /// The part of it that lies in `range`, from its first word to the end of its last.
+    /// The part of the text that lies in `range`, from its first word to the end of its last.
     pub(super) fn within(&'a self, range: Range<usize>) -> Self {
         let first = self.words.partition_point(|word| word.range.start < range.start);
         let last = self.words.partition_point(|word| word.range.end <= range.end);

@@ -4,8 +4,9 @@
 //! them (it needs psycopg and pglast, which `scripts/setup.sh clients` installs). Without them the test prints a message and
 //! passes; the scripts of `tests/parity` cover every form.
 //!
-//! By default every history runs as its own tool sends it, and in one of two other ways, in turn. `PGSLUICE_ALL_CORPORA=1`
-//! (`make test-corpora`) runs all histories in all ways. `CORPUS=name` (or `CORPUS=name/mode`) runs only one.
+//! By default every history runs as its own tool sends it, and in two other ways, which differ from one history to the next.
+//! `PGSLUICE_ALL_CORPORA=1` (`make test-corpora`) runs all histories in all ways. `CORPUS=name` (or `CORPUS=name/mode`) runs
+//! only the histories whose name contains it.
 
 mod common;
 

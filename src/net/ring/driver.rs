@@ -2,7 +2,8 @@
 //!
 //! The file owns the sockets on the ring, the bytes that wait to be sent, and the wakers of their tasks.
 //!
-//! Invariants: no waker is called while the ring is borrowed. A socket is closed only when nothing on it is under way.
+//! Invariants: no session's waker is called while the ring is borrowed. The socket of a dropped stream stays open until nothing
+//! on it is under way, or the worker ends.
 
 mod streams;
 

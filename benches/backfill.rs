@@ -1,11 +1,14 @@
-//! How fast a backfill fills rows, beside one UPDATE of them all and beside two usual schemes of batches; and what the
-//! application feels of it.
+//! How fast a backfill fills rows, beside one UPDATE of all rows and two usual schemes of batches, and how a backfill delays
+//! the application.
 //!
-//! The schemes of others run on a connection of their own, without the proxy: `LIMIT n` takes rows that still want until
-//! there are none; the keyset scheme goes along the primary key, 1,000 rows at a time, as pgroll does. The application
-//! reads and writes rows by key through the proxy, at a fixed rate, where a delay counts from the moment at which a statement
-//! was due, or as fast as it can, as pgbench does. Prints Markdown. An argument, `rate` or `application`, runs that part alone; `PGSLUICE_BENCH_BACKFILL` has lines of
-//! `[backfill]` for the latter. `PGSLUICE_BENCH_ROWS` (1 million) and `PGSLUICE_BENCH_ROUNDS` (3) say how much is measured.
+//! The two schemes run on a connection of their own, without the proxy. The `LIMIT n` scheme takes rows without a value
+//! until there are none. The keyset scheme goes along the primary key, 1,000 rows at a time, as pgroll does. The application
+//! reads and writes rows by key through the proxy. It runs at a fixed rate, where a delay counts from the moment at which a
+//! statement was due, or as fast as it can, as pgbench does.
+//!
+//! The bench prints Markdown. An argument, `rate` or `application`, runs that part alone. `PGSLUICE_BENCH_BACKFILL` has
+//! lines of `[backfill]` for the part `application`. `PGSLUICE_BENCH_ROWS` (1 million) and `PGSLUICE_BENCH_ROUNDS` (3) set
+//! how much is measured.
 
 mod rig;
 

@@ -1,11 +1,15 @@
-//! What a trivial DDL statement costs through the proxy, beside the same statement directly; and a whole migration history.
+//! The cost of a trivial DDL statement through the proxy, beside the same statement run directly, and the cost of a whole
+//! migration history.
 //!
-//! Statements run in turns on two sessions of one server, directly and through the proxy, so that what the machine does
-//! meanwhile meets both. The server does not wait for its disk (`fsync` is off): what is left is what the statements
-//! cost. Each is run on objects of its own, and what it made is there for the next. Histories are replayed there, and on a server whose
-//! commits wait for the disk, as those of their authors do. Prints Markdown; `PGSLUICE_BENCH_ROUNDS` says how many of each statement,
-//! `PGSLUICE_BENCH_REPLAYS` (3) of each history, `CORPORA` where the histories are (`tests/corpora.rs` says what they need), `CORPUS` which
-//! ones, with commas between them; by default all. An argument, `statements` or `corpus`, runs that part alone.
+//! Statements run in turns on two sessions of one server, one direct and one through the proxy, so that other load on the
+//! machine affects both. The server does not wait for its disk (`fsync` is off), so the times are those of the statements
+//! alone. Each statement runs on objects of its own, and the objects that it made are there for the next one. Histories are
+//! replayed on this server, and on a second one whose commits wait for the disk, as a real server's do.
+//!
+//! The bench prints Markdown. `PGSLUICE_BENCH_ROUNDS` sets how often each statement runs, and `PGSLUICE_BENCH_REPLAYS` (3)
+//! how often each history runs. `CORPORA` says where the histories are (`tests/corpora.rs` says what they need). `CORPUS`
+//! names the histories to run, separated by commas; the default is all. An argument, `statements` or `corpus`, runs that
+//! part alone.
 
 mod rig;
 

@@ -1,11 +1,12 @@
-//! What an application feels of a schema change on a large table, and how long the change takes: run directly, and through
+//! How a schema change on a large table delays an application, and how long the change takes, run directly and through
 //! pgsluice.
 //!
-//! One table, loaded once; each statement runs directly and then through the proxy, with the application on the same way, and
-//! is undone in between while nobody works. Before each run the table is vacuumed, and written anew where the run
-//! before left half of its pages to dead rows. Prints Markdown, a line as soon as it is known. `PGSLUICE_BENCH_ROWS` (10
-//! million), `PGSLUICE_BENCH_RATE` (500 statements per second); arguments: only the cases whose name or statement contains
-//! one of them.
+//! There is one table, which is loaded once. Each statement runs directly and then through the proxy, and the application
+//! uses the same way. Between the two runs the statement is undone while the application rests. Before each run the table is
+//! vacuumed. If the run before left half of its pages to dead rows, the table is rewritten, too.
+//!
+//! The bench prints Markdown, each line as soon as it is known. `PGSLUICE_BENCH_ROWS` (10 million) and `PGSLUICE_BENCH_RATE`
+//! (500 statements per second) set the size. Arguments select the cases whose name or statement contains one of them.
 
 mod rig;
 

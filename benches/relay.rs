@@ -1,9 +1,11 @@
 //! The relay beside the server itself, PgBouncer (session pooling) and HAProxy (TCP).
 //!
-//! All in one run and in turns, as only ratios mean something: throughput, latency and CPU time of
-//! pgbench's selects, system calls per query, memory per idle pair, connections per second, COPY, a gibibyte each way.
-//! Prints Markdown. With arguments: only these parts. `PGSLUICE_BENCH_ROUNDS` (3) and
-//! `PGSLUICE_BENCH_SECONDS` (3) set how long it measures.
+//! All of them are measured in one run and in turns, since only ratios mean something. The parts are throughput, latency and
+//! CPU time of pgbench's selects, system calls per query, memory per idle pair of connections, connections per second, and
+//! COPY of a gibibyte each way.
+//!
+//! The bench prints Markdown. Arguments select the parts to run. `PGSLUICE_BENCH_ROUNDS` (3) and `PGSLUICE_BENCH_SECONDS`
+//! (3) set how long it measures.
 
 mod rig;
 

@@ -1,8 +1,8 @@
-//! The worst wait of a reader while an ALTER TABLE stands behind a transaction of four seconds: run
+//! The worst wait of a reader while an ALTER TABLE stands behind a transaction of four seconds. The ALTER TABLE runs
 //! directly, directly with the usual `lock_timeout` and retry, and through pgsluice.
 //!
-//! Readers read at a fixed rate, and a delay counts from the moment at which a read was due. The
-//! readers of the last way go through pgsluice too, as an application would. Prints Markdown.
+//! Readers read at a fixed rate, and a delay counts from the moment at which a read was due. In the third way the readers go
+//! through pgsluice too, as an application would. The bench prints Markdown.
 
 mod rig;
 

@@ -1,5 +1,5 @@
-//! What a statement costs in the proxy alone: the keyword search that every statement gets, and the
-//! parse and the plan that only DDL gets.
+//! The cost of a statement inside the proxy: the keyword search, which every statement gets, and the parse and the plan,
+//! which only DDL gets.
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};

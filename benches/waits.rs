@@ -1,7 +1,7 @@
-//! What it costs the server that schema changes wait: sessions that want the same table, which somebody holds, of whom one is first
-//! in the table's lane; and sessions that want a table each. Prints Markdown.
+//! The cost, for the server, of schema changes that wait. In one case all sessions want the same locked table, and one of
+//! them is first in the table's lane. In the other case each session wants a table of its own.
 //!
-//! The cost is the processor time of the server's processes, as the kernel counts it.
+//! The cost is the processor time of the server's processes, as the kernel counts it. The bench prints Markdown.
 
 mod rig;
 

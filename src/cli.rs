@@ -1,6 +1,6 @@
-//! The command line: its arguments become a call, and a failure goes to standard error.
+//! The command line: it turns the arguments into a call, and writes a failure to standard error.
 //!
-//! Invariant: a flag never says what `proxy.toml` could not say too. Flags become [`Overrides`] of the file.
+//! Invariant: `proxy.toml` can say everything that a flag can. Flags become [`Overrides`] of the file.
 
 mod backend;
 mod failure;
@@ -92,7 +92,7 @@ impl RunArguments {
     }
 }
 
-/// The log goes to standard error: standard output is for answers.
+/// Starts the log on standard error. Standard output is for answers.
 fn start_log(log: &Log) {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -101,7 +101,7 @@ fn start_log(log: &Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Colours are for people: a file or a collector gets none.
+    // Colours are for people. A file or a log collector gets none.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(colours);
     match log.format {

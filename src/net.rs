@@ -28,10 +28,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// Boxed: a session that is not encrypted should not carry the room.
+    /// The variant is boxed so that a session without encryption does not carry its size.
     Tls(Box<tls::Stream>),
     Ring(RingStream),
-    /// On its way to the ring it was lost.
+    /// The socket was lost on its way to the ring.
     Lost,
 }
 
@@ -46,7 +46,7 @@ impl Stream {
         }
     }
 
-    /// What was written may still stand in the stream until [`Stream::poll_flush`].
+    /// The stream may keep written bytes until [`Stream::poll_flush`].
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
@@ -66,7 +66,7 @@ impl Stream {
         }
     }
 
-    /// Ends this side's sending; the peer reads end of file. Blocks only while a TLS layer has bytes left.
+    /// Ends this side's sending; the peer reads end of file. The call waits only while a TLS layer has bytes left.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
@@ -81,9 +81,9 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
-    /// From the runtime's epoll to the thread's ring. What waits in the socket stays there.
+    /// Moves the socket from the runtime's epoll to the thread's ring. Bytes that wait in the socket stay there.
     ///
-    /// # Errors
+    /// The operating system's error. The stream is lost then.
     /// As the operating system says; the stream is lost then.
     pub fn move_to_ring(&mut self) -> io::Result<()> {
         let socket: OwnedFd = match std::mem::replace(self, Self::Lost) {
@@ -99,7 +99,7 @@ impl Stream {
     }
 }
 
-/// The server, and how to get there.
+/// The server, and how to reach it.
 #[derive(Debug)]
 pub struct Target {
     pub address: Address,
@@ -109,16 +109,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Another address, reached in the same way.
+    /// Another address that is reached in the same way.
     #[must_use]
     pub fn at(&self, address: Address) -> Self {
         Self { address, timeout: self.timeout, keepalive: self.keepalive, tls: Arc::clone(&self.tls) }
     }
 
-    /// A connection of which nothing has been used yet but its encryption.
+    /// Opens a connection, encrypted if the settings ask for it, on which nothing else has been sent.
     ///
     /// # Errors
-    /// As the operating system or the handshake says, or `TimedOut`.
+    /// The error of the operating system or of the handshake, or `TimedOut`.
     pub async fn connect(&self) -> io::Result<Stream> {
         match tokio::time::timeout(self.timeout, self.connect_without_limit()).await {
             Ok(result) => result,
@@ -156,8 +156,9 @@ impl Target {
         Ok(stream)
     }
 
-    /// Asks for encryption, and begins it if the server agrees. Exactly one byte of the answer is read: what follows
-    /// belongs to the handshake. An error message instead comes from somebody who has proved nothing, and is not shown.
+    /// Asks for encryption, and begins it if the server agrees. It reads exactly one byte of the answer, since the bytes
+    /// behind it belong to the handshake. If an error message comes instead, its sender has proved nothing, so the message
+    /// is not shown.
     async fn encrypt(&self, mut stream: TcpStream, host: &str) -> io::Result<Stream> {
         if self.tls.settings().negotiation == Negotiation::Postgres {
             stream.write_all(&SSL_REQUEST).await?;
@@ -172,26 +173,27 @@ impl Target {
     }
 }
 
-/// An error of the handshake says that it is one.
+/// Marks an error as one of the TLS handshake.
 fn named(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("TLS: {error}"))
 }
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// When a peer that vanished is noticed. Zero: as the system has it.
+/// When the system notices that a peer has vanished. Zero leaves the system's own setting.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keepalive {
-    /// Of silence, before the first probe.
+    /// The silence before the first probe.
     pub idle: Duration,
-    /// Of bytes that nobody acknowledges.
+    /// The time for which sent bytes may stay unacknowledged.
     pub user_timeout: Duration,
 }
 
-/// TCP_NODELAY: a relay must not add Nagle's wait to every exchange. Keepalive: a peer that vanished is noticed.
+/// Sets TCP_NODELAY, since a relay must not add Nagle's wait to every exchange, and keepalive, so that a vanished peer is
+/// noticed.
 ///
 /// # Errors
-/// The peer is gone already.
+/// The peer has left already.
 pub fn tune(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -205,7 +207,7 @@ pub fn tune(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     Ok(())
 }
 
-/// A client on its way to the thread that will serve it; no runtime knows its socket.
+/// A client on its way to the thread that will serve it. No runtime knows its socket yet.
 #[derive(Debug)]
 pub enum Arrival {
     Tcp(std::net::TcpStream, IpAddr),
@@ -220,10 +222,10 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Accepts one client, and says where it comes from.
+    /// Accepts one client and returns its socket, with its address if it came by TCP.
     ///
     /// # Errors
-    /// As the operating system says.
+    /// The operating system's error.
     pub async fn accept(&self) -> io::Result<Arrival> {
         match self {
             Self::Tcp(listener) => {
@@ -235,10 +237,10 @@ impl Listener {
     }
 }
 
-/// Binds and listens. Not SO_REUSEPORT: a second proxy on one port should be told so.
+/// Binds and listens. It does not set SO_REUSEPORT, so that a second proxy on the same port gets an error.
 ///
 /// # Errors
-/// As the operating system says.
+/// The operating system's error.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -1,13 +1,14 @@
-//! The fast path: bytes of both directions, passed on as they came.
+//! The relay's fast path: it passes the bytes of both directions on unchanged.
 //!
-//! One task and one poll loop per connection. Each direction reads into the thread's scratch
-//! buffer, walks the frames in it in place, and writes the slice with one call; what a short write
-//! leaves, and frames that must be seen whole, are the only bytes ever copied. An idle connection
-//! therefore holds no buffer.
+//! Each connection has one task and one poll loop. Each direction reads into the scratch buffer of the thread, walks the
+//! frames in that buffer in place, and writes the slice with one call. Only two kinds of bytes are ever copied: those that a
+//! short write leaves, and frames that must be seen whole. An idle connection therefore holds no buffer.
 //!
-//! Invariants: a frame that is not opened leaves byte for byte as it came; the backend is not read
-//! while the client does not take what was read, and the other way round; no frame goes to the
-//! backend without [`Owed`] knowing of it.
+//! The file owns [`Link`], the two ends of one session.
+//!
+//! Invariants: a frame that is not opened leaves byte for byte as it came. The backend is not read while the client does not
+//! take the bytes that were read, and the client is not read while the backend does not. No frame goes to the backend
+//! without [`Owed`] knowing of it.
 
 mod back;
 mod front;
@@ -26,40 +27,41 @@ use std::io;
 use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
 
-/// What is read at once. Only touched bytes cost memory, and there is one per thread.
+/// The most bytes that one read takes. Only touched bytes cost memory, and there is one buffer per thread.
 const SCRATCH: usize = 64 * 1024;
 
-/// Reads in one direction before the other, and the other tasks of the thread, get their turn.
+/// The number of reads in one direction before the other direction and the thread's other tasks get their turn.
 const TURNS: usize = 8;
 
-/// Client bytes kept while the session is busy with a statement; beyond it the client has to wait.
+/// The most client bytes that are kept while the session is busy with a statement. The client must wait beyond them.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// Bytes on the way to a client that does not take them, while its backend is asked something; beyond it the
-/// server has to wait.
+/// The most bytes that are kept for a client that takes none, while the proxy asks the client's backend something. The
+/// server must wait beyond them.
 const FRONT_WAITING: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// What to do with a frontend's frame, told by its tag.
+/// The relay's action for a frontend's frame, chosen by the frame's tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameAction {
-    /// Let it go.
+    /// The frame passes.
     Pass,
-    /// Show it whole to [`Inspect::stops_at`].
+    /// The whole frame is shown to [`Inspect::stops_at`].
     Open,
-    /// Stop before it.
+    /// The relay stops before the frame.
     Stop,
 }
 
 /// Which of the frontend's frames are opened, and which stop the relay.
 pub trait Inspect {
     fn action_for(&self, tag: u8) -> FrameAction;
-    /// Whether this frame is one to stop at.
+    /// Whether the relay stops at this frame.
     fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool;
-    /// A frame to open is larger than [`Inspect::limit`]: it is about to pass unopened. Whether to stop instead.
+    /// Whether the relay stops at a frame that should be opened but is larger than [`Inspect::limit`]. Otherwise the frame
+    /// passes unopened.
     fn oversize(&mut self, tag: u8, body: u32) -> bool;
     /// The largest body (bytes) that is collected in order to be opened.
     fn limit(&self) -> u32;
@@ -68,20 +70,20 @@ pub trait Inspect {
 /// Why the pump stopped.
 #[derive(Debug)]
 pub enum Event {
-    /// A frontend's frame needs attention. It stands at the start of the input: whole if it was
-    /// opened, its header at least if [`FrameAction::Stop`] or an oversize stopped it.
+    /// A frontend's frame needs attention. It stands at the start of the input. It is whole if it was opened. If
+    /// [`FrameAction::Stop`] or an oversize stopped it, at least its header is there.
     Frame,
     /// The backend has answered all that it owed (only from [`Link::settle`]).
     Settled,
-    /// One side broke the protocol: what to tell it.
+    /// One side broke the protocol; `what` is the message for it.
     Broken { front: bool, what: String },
     /// The server closed the connection, and all it had sent has gone to the client.
     BackendClosed,
-    /// The client does not take bytes any more.
+    /// The client takes no more bytes.
     FrontendGone,
 }
 
-/// What becomes of the ReadyForQuery that [`Link::settle`] waits for.
+/// How [`Link::settle`] treats the ReadyForQuery that it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Settling {
     No,
@@ -89,16 +91,16 @@ enum Settling {
     Keep,
 }
 
-/// What the encryption of the two ends means for the login, up to its end.
+/// What the encryption of the two ends means for the login until the login ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {
-    /// Nothing.
+    /// The login needs no care.
     Plain,
-    /// Only the server's end is encrypted: its offer of channel binding is none that the client could take.
+    /// Only the server's end is encrypted. The client cannot take the server's offer of channel binding.
     NoBinding,
-    /// Both are: channel binding holds if the proxy shows the server's certificate.
+    /// Both ends are encrypted. Channel binding holds if the proxy shows the server's certificate.
     Encrypted,
-    /// Both are, and the server has just offered it.
+    /// Both ends are encrypted, and the server has just offered channel binding.
     Binding,
 }
 
@@ -107,43 +109,43 @@ pub enum Login {
 pub struct Link {
     front: Stream,
     back: Stream,
-    /// Read from the client, not yet passed on.
+    /// Bytes that were read from the client and not yet passed on.
     front_in: BytesMut,
-    /// For the client, not yet taken.
+    /// Bytes for the client that it has not yet taken.
     front_out: BytesMut,
     back_in: BytesMut,
     back_out: BytesMut,
-    /// Bytes of the frame under way that are passed unopened.
+    /// Bytes of the current frame that are still to pass unopened.
     front_skip: u32,
     back_skip: u32,
-    /// `front_in` ends amid a frame: more must be read before it is walked again.
+    /// `front_in` ends amid a frame. More must be read before it is walked again.
     front_short: bool,
-    /// The same of `back_in`.
+    /// `back_in` ends amid a frame.
     back_short: bool,
     front_eof: bool,
     back_shut: bool,
     owed: Owed,
-    /// Of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
+    /// The status of the last ReadyForQuery: `I`, `T` or `E`; 0 before the first.
     status: u8,
-    /// During the login: the server has asked the client something, and waits for the answer.
+    /// During the login, the server has asked the client something and waits for the answer.
     asked: bool,
     /// Execute messages sent since the last Sync or Query.
     executes: u32,
-    /// BackendKeyData as it came: pid and key.
+    /// The body of BackendKeyData as it came: pid and key.
     key: Bytes,
-    /// What the server has reported of its encodings and the session's.
+    /// The encodings of the server and of the session, as the server has reported them.
     speech: Speech,
-    /// The server's major version, as it reported.
+    /// The server's major version, as the server has reported it.
     server: u16,
-    /// ErrorResponse messages that were passed to the client.
+    /// The number of ErrorResponse messages that were passed to the client.
     errors: u32,
-    /// Added to the positions of errors that are passed: characters before a piece of a string.
+    /// The number that is added to the positions of errors that pass: the characters before a piece of a string.
     shift_errors: u32,
     login: Login,
     settling: Settling,
-    /// The client's end was told to whoever waits for the server.
+    /// The proxy's wait for the server was told that the client has left.
     told_gone: bool,
-    /// Nothing if an end is encrypted: such a session is not for the thread's ring.
+    /// `None` if an end is encrypted: such a session cannot use the thread's ring.
     present: Option<Present>,
     on_ring: bool,
 }
@@ -186,17 +188,17 @@ impl Link {
         self.status
     }
 
-    /// The login is over with this status: for a link whose login the caller has not seen.
+    /// Sets the status of a link whose login the caller has not seen. The login is over.
     pub fn begin_with_status(&mut self, status: u8) {
         self.status = status;
     }
 
-    /// What the server has reported of its encodings and the session's.
+    /// The encodings of the server and of the session, as the server has reported them.
     pub fn speech(&self) -> Speech {
         self.speech
     }
 
-    /// The server's major version, as it reported; 0 before.
+    /// The server's major version, as the server has reported it; 0 before that.
     pub fn server_major(&self) -> u16 {
         self.server
     }
@@ -206,17 +208,17 @@ impl Link {
         &self.key
     }
 
-    /// What the backend owes the client.
+    /// The answers that the backend owes the client.
     pub fn owed(&self) -> &Owed {
         &self.owed
     }
 
-    /// An answer of this tag was read in place of the relay.
+    /// The caller read an answer of this tag in place of the relay.
     pub fn received(&mut self, tag: u8) {
         self.owed.received(tag);
     }
 
-    /// Execute messages since the last Sync or Query.
+    /// The number of Execute messages since the last Sync or Query.
     pub fn executes(&self) -> u32 {
         self.executes
     }
@@ -225,31 +227,31 @@ impl Link {
         self.executes = executes;
     }
 
-    /// ErrorResponse messages that were passed to the client.
+    /// The number of ErrorResponse messages that were passed to the client.
     pub fn errors_passed(&self) -> u32 {
         self.errors
     }
 
-    /// Characters to be added to the positions of errors that are passed.
+    /// Sets the number of characters that is added to the positions of errors that pass.
     pub fn shift_errors(&mut self, characters: u32) {
         self.shift_errors = characters;
     }
 
-    /// What the encryption of the two ends means for the login.
+    /// Sets what the encryption of the two ends means for the login.
     pub fn set_login(&mut self, login: Login) {
         self.login = login;
     }
 
-    /// Relays in both directions until something needs the session. Can be dropped and called again.
+    /// Relays in both directions until something needs the session. The future can be dropped and `pump` called again.
     pub async fn pump<I: Inspect>(&mut self, inspect: &mut I) -> Event {
         self.settling = Settling::No;
         poll_fn(|cx| self.poll_pump(cx, inspect)).await
     }
 
-    /// The same, but stops also when the backend has answered all that it owed.
+    /// Relays as `pump` does, and stops also when the backend has answered all that it owed.
     pub async fn pump_settling<I: Inspect>(&mut self, inspect: &mut I) -> Event {
         self.settling = Settling::Pass;
-        // Dropped midway it stays set: the next call sets what it wants.
+        // If the future is dropped midway, `settling` stays set. The next call sets it anew.
         let event = poll_fn(|cx| self.poll_pump(cx, inspect)).await;
         self.settling = Settling::No;
         event
@@ -268,7 +270,8 @@ impl Link {
         self.poll_back(cx)
     }
 
-    /// The session's sockets leave the runtime's epoll. One that is lost ends the session as any that breaks.
+    /// Moves the session's sockets from the runtime's epoll to the ring. A socket that is lost ends the session like any
+    /// broken one.
     #[cold]
     fn move_to_ring(&mut self) {
         self.on_ring = true;
@@ -277,9 +280,9 @@ impl Link {
         }
     }
 
-    /// Up to the first ReadyForQuery. The client's passwords pass; whatever else it sends waits, and is looked at
-    /// once it has a session, as anything later is; nothing of it is collected before. Only where the server waits
-    /// for an answer it gets what came in its place, and refuses it.
+    /// Relays up to the first ReadyForQuery. The client's passwords pass. Anything else that the client sends waits,
+    /// uncollected, until the session begins, and is inspected then. The one exception: if the server waits for an answer,
+    /// the server gets the client's next frame, whatever it is, and refuses it.
     fn poll_login(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             let mut answers = Answers { due: Cell::new(self.asked) };
@@ -290,16 +293,16 @@ impl Link {
             self.asked = answers.due.get();
             let before = self.asked;
             let event = self.poll_back(cx);
-            // The server has just asked: what waits here may be in the answer's place.
+            // The server has just asked. A frame that waits in `front_in` may stand in place of the answer.
             if event.is_ready() || before || !self.asked {
                 return event;
             }
         }
     }
 
-    /// Relays until the backend owes nothing; the client's further messages wait, except the data of
-    /// a COPY, and what comes in their place: it goes on too, and makes the copy fail (then what is owed
-    /// is not certain any more). With `keep_ready` the last ReadyForQuery does not go to the client.
+    /// Relays until the backend owes nothing. The client's further messages wait, except during a COPY. During a COPY the
+    /// data pass. A message in place of the data passes too and makes the copy fail; the number of owed answers is uncertain
+    /// after that. With `keep_ready` the last ReadyForQuery does not go to the client.
     pub async fn settle(&mut self, keep_ready: bool) -> Event {
         self.settling = if keep_ready { Settling::Keep } else { Settling::Pass };
         let mut copy_only = CopyOnly;
@@ -317,7 +320,7 @@ impl Link {
                     ready => return ready,
                 }
                 let event = self.poll_back(cx);
-                // The server has just begun to take data: what waits here may be in their place.
+                // The server has just begun to take data. A message that waits in `front_in` may stand in place of the data.
                 if event.is_ready() || !self.owed.copying() || self.front_in.is_empty() || self.front_short {
                     return event;
                 }
@@ -328,32 +331,32 @@ impl Link {
         event
     }
 
-    /// Sends to the client what is waiting for it, and says that nothing more will come.
+    /// Sends the waiting bytes to the client, and ends the sending side of the client's socket.
     ///
     /// # Errors
-    /// The client does not take it.
+    /// The client does not take the bytes.
     pub async fn finish_front(&mut self) -> io::Result<()> {
         poll_fn(|cx| flush(&mut self.front, &mut self.front_out, cx)).await?;
         poll_fn(|cx| self.front.poll_shutdown(cx)).await
     }
 
-    /// Puts bytes on the way to the client, behind all that was put there before.
+    /// Appends bytes to those that wait for the client.
     pub fn send_to_client(&mut self, bytes: &[u8]) {
         self.front_out.extend_from_slice(bytes);
     }
 
-    /// Puts bytes on the way to the backend. Whoever does so accounts for the answers.
+    /// Appends bytes to those that wait for the backend. The caller accounts for the answers.
     pub fn send_to_server(&mut self, bytes: &[u8]) {
         self.back_out.extend_from_slice(bytes);
     }
 
-    /// The client has got whole messages only, so that one of ours can follow.
+    /// The client has got whole messages only, so that a message of the proxy can follow.
     pub fn between_messages(&self) -> bool {
         self.back_skip == 0
     }
 
-    /// The client's connection has ended without a goodbye (Terminate): what it asked for is wanted no more.
-    /// After a goodbye what it sent before is still to be done, as the server would.
+    /// The client's connection has ended without Terminate, so its requests need not be finished. After a Terminate the
+    /// proxy still finishes the requests that came before it, as the server would.
     pub fn front_gone(&self) -> bool {
         self.front_eof && !ends_with_terminate(&self.front_in)
     }
@@ -371,9 +374,9 @@ fn ends_with_terminate(mut input: &[u8]) -> bool {
     false
 }
 
-/// The client's part during the login.
+/// Passes the client's answers during the login.
 struct Answers {
-    /// The server waits for one.
+    /// The server waits for an answer.
     due: Cell<bool>,
 }
 
@@ -395,7 +398,7 @@ impl Inspect for Answers {
     }
 }
 
-/// The client's part while a COPY runs: its data pass, anything else waits.
+/// Passes the client's data while a COPY runs; any other message waits.
 struct CopyOnly;
 
 impl Inspect for CopyOnly {
@@ -416,7 +419,7 @@ impl Inspect for CopyOnly {
     }
 }
 
-/// Reads once into the thread's scratch buffer and hands what came to `then`. `Ok(0)`: end of file.
+/// Reads once into the thread's scratch buffer and passes the bytes to `then`. `Ok(0)` means end of file.
 fn read_scratch<T>(
     stream: &mut Stream,
     cx: &mut Context<'_>,
@@ -432,7 +435,7 @@ fn read_scratch<T>(
     })
 }
 
-/// Writes all of `out`, or is pending.
+/// Writes all of `out`, or returns `Pending`.
 fn flush(stream: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     while !out.is_empty() {
         match stream.poll_write(cx, out) {
@@ -442,14 +445,14 @@ fn flush(stream: &mut Stream, out: &mut BytesMut, cx: &mut Context<'_>) -> Poll<
             Poll::Pending => return Poll::Pending,
         }
     }
-    // What a burst needed is given back.
+    // The memory of a burst is freed.
     if out.capacity() > 0 {
         *out = BytesMut::new();
     }
     stream.poll_flush(cx)
 }
 
-/// Writes `bytes` now as far as the peer takes them; the rest waits in `out`, which is empty before.
+/// Writes as many of `bytes` as the peer takes now. The rest waits in `out`.
 fn write_through(stream: &mut Stream, out: &mut BytesMut, bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
     if !out.is_empty() || bytes.is_empty() {
         out.extend_from_slice(bytes);
@@ -458,7 +461,7 @@ fn write_through(stream: &mut Stream, out: &mut BytesMut, bytes: &[u8], cx: &mut
     match stream.poll_write(cx, bytes) {
         Poll::Ready(Ok(n)) => {
             out.extend_from_slice(&bytes[n..]);
-            // What the stream still holds, the next flush of this direction sends; it comes before any further byte.
+            // The next flush of this direction sends the bytes that the stream still holds, before any further byte.
             match stream.poll_flush(cx) {
                 Poll::Ready(Err(error)) => Err(error),
                 _ => Ok(()),

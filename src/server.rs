@@ -23,33 +23,34 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-/// A client on its way to its worker, and whether it is one too many.
+/// A client on its way to its worker. `crowded` says that the client is above the limit.
 struct Guest {
     arrival: Arrival,
     crowded: bool,
 }
 
-/// One core's share.
+/// The worker of one core.
 struct Worker {
     arrivals: mpsc::UnboundedSender<Guest>,
     clients: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
-    /// How it went to make a ring; only a thread can make its own.
+    /// The result of making a ring, which the worker's own thread must do.
     ring: std_mpsc::Receiver<std::io::Result<()>>,
 }
 
-/// A proxy at work on threads of its own.
+/// A proxy that runs on threads of its own.
 #[derive(Debug)]
 pub struct Running {
     addresses: Vec<Address>,
     shared: Arc<Shared>,
-    /// What is asked of the acceptor, which tells the sessions once nobody new can come.
+    /// The drain that the acceptor is asked for. The acceptor passes it on to the sessions when no new client can come any
+    /// more.
     asked: watch::Sender<Drain>,
     acceptor: JoinHandle<()>,
 }
 
 impl Running {
-    /// Where it listens; a port that was 0 is the one the system chose.
+    /// The address that the proxy listens on. A port that was 0 is the one that the system chose.
     pub fn address(&self) -> &Address {
         &self.addresses[0]
     }
@@ -62,7 +63,8 @@ impl Running {
         &self.shared
     }
 
-    /// Takes no new clients; sessions end when idle. Returns when they have, or after the grace time, when the rest were cut off.
+    /// Takes no new clients, and ends each session when it is idle. Returns when all have ended; after the grace time the
+    /// rest are cut off.
     pub fn stop(self) {
         self.asked.send_replace(Drain::Idle);
         self.join();
@@ -81,10 +83,10 @@ impl Running {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+/// Serves until SIGTERM or SIGINT, and then drains. A second signal ends all sessions at once.
 ///
 /// # Errors
-/// An address cannot be listened on, or the system refuses threads.
+/// The proxy cannot listen on an address, or the system refuses a thread.
 pub fn run(config: Config) -> Result<(), Report> {
     let running = spawn(config)?;
     for address in running.addresses() {
@@ -113,7 +115,7 @@ pub fn run(config: Config) -> Result<(), Report> {
     Ok(())
 }
 
-/// The acceptor's thread is joined by whoever asks; here only its end is awaited.
+/// Waits until the acceptor's thread has ended. The caller joins the thread.
 async fn finished(thread: &JoinHandle<()>) {
     while !thread.is_finished() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -138,7 +140,8 @@ impl Signals {
         })
     }
 
-    /// The next signal to end. SIGUSR1 writes the counters to the log, SIGHUP reads certificates and keys anew.
+    /// Waits for the next signal that ends the proxy. SIGUSR1 writes the counters to the log, and SIGHUP reads certificates
+    /// and keys anew.
     async fn next(&mut self, shared: &Shared) {
         loop {
             tokio::select! {
@@ -151,7 +154,7 @@ impl Signals {
     }
 }
 
-/// Reads the files of `[listen.tls]` and `[backend.tls]` anew; sessions keep what they have.
+/// Reads the files of `[listen.tls]` and `[backend.tls]` anew. Sessions keep the contents with which they began.
 async fn reload(shared: &Shared) {
     for (section, result) in [("listen.tls", shared.front_tls.reload()), ("backend.tls", shared.target.tls.reload())] {
         match result {
@@ -162,7 +165,7 @@ async fn reload(shared: &Shared) {
     check_binding(shared).await;
 }
 
-/// Says whether SCRAM's channel binding can hold: libpq uses it wherever both ends offer it.
+/// Logs whether SCRAM's channel binding can hold. libpq uses channel binding wherever both ends offer it.
 async fn check_binding(shared: &Shared) {
     let encrypted = shared.front_tls.mode() != ListenTlsMode::Disable;
     if !encrypted || shared.target.tls.settings().mode == BackendTlsMode::Disable {
@@ -192,7 +195,7 @@ async fn check_binding(shared: &Shared) {
 /// Starts a proxy on threads of its own.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors are those of [`run`].
 pub fn spawn(config: Config) -> Result<Running, Report> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
@@ -220,7 +223,7 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
 /// A listening socket that no runtime knows yet.
 enum Bound {
     Tcp(std::net::TcpListener),
-    /// With its file, which is removed at the end.
+    /// A Unix socket. Its file is removed when the proxy ends.
     Unix(std::os::unix::net::UnixListener),
 }
 
@@ -251,7 +254,7 @@ fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
         }
         Address::Unix { dir, port } => {
             let path = dir.join(format!(".s.PGSQL.{port}"));
-            // A file that nobody listens on is what a proxy that died left.
+            // A socket file without a listener was left by a proxy that died.
             if std::os::unix::net::UnixStream::connect(&path).is_err() {
                 let _ = std::fs::remove_file(&path);
             }
@@ -262,7 +265,7 @@ fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
     }
 }
 
-/// The acceptor's part.
+/// The acceptor: it owns the listeners and the workers.
 struct Accept {
     listeners: Vec<Bound>,
     workers: Vec<Worker>,
@@ -285,7 +288,8 @@ impl Accept {
         }
         for task in accepting {
             task.abort();
-            // Its end is its socket's: who hears a farewell can rely on nobody listening here any more.
+            // The socket is closed when the task has ended. A client that receives a farewell can rely on nobody listening
+            // here any more.
             let _ = task.await;
         }
         drop(arrivals);
@@ -320,7 +324,8 @@ async fn accept_all(listener: Bound, arrived: mpsc::Sender<Arrival>) {
     }
 }
 
-/// A client too many is told so when it has said who it is, and may cancel before that; twice as many are not let in.
+/// Gives a client to the worker that has the fewest. A client above the limit is told so after its startup packet, and may
+/// send a cancel request before that. Clients above twice the limit are not let in.
 fn hand_over(arrival: Arrival, workers: &[Worker], shared: &Shared) {
     let total: usize = workers.iter().map(|w| w.clients.load(Ordering::Relaxed)).sum();
     let most = shared.config.proxy.max_clients;
@@ -336,7 +341,7 @@ fn hand_over(arrival: Arrival, workers: &[Worker], shared: &Shared) {
     }
 }
 
-/// Waits for the sessions' end, at most for the grace time; then they are ended.
+/// Waits until the sessions have ended. After the grace time it ends those that are left.
 async fn drain_workers(
     workers: Vec<Worker>,
     shared: &Shared,
@@ -361,7 +366,7 @@ async fn drain_workers(
     drain.send_replace(Drain::Now);
     let threads = workers.into_iter().map(|worker| worker.thread);
     for thread in threads {
-        // Its channel is closed by now, and its sessions end.
+        // The worker's channel is closed by now, and its sessions end.
         if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
             tracing::error!("a worker ended by a panic");
         }
@@ -380,18 +385,18 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
         runtime.block_on(async {
             let bell = (io != Io::Epoll).then(|| net::ring::start(worth)).transpose();
             let (bell, made) = bell.map_or_else(|error| (None, Err(error)), |bell| (bell, Ok(())));
-            // Whoever started the worker may have failed meanwhile.
+            // The receiver may have failed meanwhile.
             let _ = tell_ring.send(made);
             net::tasks::work(bell, serving.serve_all(arrived)).await;
         });
-        // A long text that is being parsed aside is not waited for.
+        // The runtime does not wait for a long text that is still being parsed on another thread.
         runtime.shutdown_background();
         net::ring::stop();
     })?;
     Ok(Worker { arrivals, clients, thread, ring })
 }
 
-/// Waits until the workers know whether they have rings, and says so if they do not.
+/// Waits until the workers know whether they have rings, and reports if one has none.
 fn with_rings(workers: Vec<Worker>, io: Io) -> Result<Vec<Worker>, Report> {
     if io == Io::Epoll {
         return Ok(workers);
@@ -408,7 +413,7 @@ fn with_rings(workers: Vec<Worker>, io: Io) -> Result<Vec<Worker>, Report> {
     Ok(workers)
 }
 
-/// What a worker gives each of its sessions.
+/// What a worker needs to serve its sessions.
 struct Serving {
     shared: Arc<Shared>,
     drain: watch::Receiver<Drain>,
@@ -416,7 +421,7 @@ struct Serving {
 }
 
 impl Serving {
-    /// Until no more guests can come, or all is to end.
+    /// Serves until no more guests can come, or until all sessions must end now.
     async fn serve_all(self, mut arrived: mpsc::UnboundedReceiver<Guest>) {
         let mut drain = self.drain.clone();
         loop {
@@ -428,7 +433,7 @@ impl Serving {
                 _ = drain.wait_for(|state| *state == Drain::Now) => break,
             }
         }
-        // Sessions that were told to end clean up, and say their last words.
+        // Sessions that must end clean up and send their last messages.
         let deadline = tokio::time::Instant::now() + session::CLEAN_UP + Duration::from_secs(1);
         while self.clients.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -446,7 +451,7 @@ impl Serving {
     }
 }
 
-/// Counts a client until it is dropped, also if its session panics.
+/// Counts a client until it is dropped, even if its session panics.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {

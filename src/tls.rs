@@ -22,10 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// What PostgreSQL 17 asks of direct connections, and takes from others too.
+/// The ALPN protocol that PostgreSQL 17 requires of direct connections, and accepts from others too.
 const ALPN: &[u8] = b"postgresql";
 
-/// A TLS connection. Written bytes may stand in the TLS layer until [`Stream::poll_flush`].
+/// A TLS connection. The TLS layer may keep written bytes until [`Stream::poll_flush`].
 #[derive(Debug)]
 pub struct Stream {
     inner: tokio_rustls::TlsStream<TcpStream>,
@@ -37,7 +37,8 @@ impl Stream {
         Self { inner: inner.into(), unflushed: false }
     }
 
-    /// A peer that ends without the goodbye of TLS has ended all the same: PostgreSQL's messages frame themselves.
+    /// Reads bytes. A peer that ends without TLS's close_notify counts as at its end of file, since PostgreSQL's messages
+    /// carry their own lengths.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
@@ -64,13 +65,13 @@ impl Stream {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
-    /// The certificate that the peer showed, DER.
+    /// The certificate that the peer showed, in DER.
     fn peer_certificate(&self) -> Option<Vec<u8>> {
         self.inner.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.to_vec())
     }
 }
 
-/// What the files of one side held when they were last read. A session keeps what it began with.
+/// The contents of one side's files when they were last read. A session keeps the contents with which it began.
 #[derive(Debug)]
 struct Loaded<T>(RwLock<Option<Arc<T>>>);
 
@@ -92,14 +93,14 @@ impl<T> Loaded<T> {
     }
 }
 
-/// The proxy's part as a server: towards clients.
+/// The proxy as a TLS server, towards clients.
 #[derive(Debug)]
 pub struct Front {
     settings: ListenTls,
     current: Loaded<Acceptor>,
 }
 
-/// What the files of `[listen.tls]` held when they were last read.
+/// The contents of the files of `[listen.tls]` when they were last read.
 struct Acceptor {
     acceptor: TlsAcceptor,
     certificate: CertificateDer<'static>,
@@ -113,7 +114,7 @@ impl std::fmt::Debug for Acceptor {
 
 impl Front {
     /// # Errors
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or its contents are not as required.
     pub fn new(settings: ListenTls) -> Result<Self, SettingError> {
         let front = Self { settings, current: Loaded::default() };
         front.reload()?;
@@ -123,7 +124,7 @@ impl Front {
     /// Reads the files anew, for the sessions to come.
     ///
     /// # Errors
-    /// As [`Front::new`]; then all stays as it was.
+    /// The errors are those of [`Front::new`]. After an error the old contents stay in use.
     pub fn reload(&self) -> Result<(), SettingError> {
         if self.settings.mode == ListenTlsMode::Disable {
             return Ok(());
@@ -136,7 +137,8 @@ impl Front {
         self.settings.mode
     }
 
-    /// The handshake with a client. `direct`: it began without a request, and must name the protocol by ALPN, as in PostgreSQL.
+    /// Makes the handshake with a client. If `direct`, the client began it without an SSLRequest and must name the protocol
+    /// by ALPN, as PostgreSQL requires.
     ///
     /// # Errors
     /// The handshake failed.
@@ -180,7 +182,7 @@ impl Acceptor {
     }
 }
 
-/// The proxy's part as a client: towards the server.
+/// The proxy as a TLS client, towards the server.
 #[derive(Debug)]
 pub struct Back {
     settings: BackendTls,
@@ -189,7 +191,7 @@ pub struct Back {
 
 impl Back {
     /// # Errors
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or its contents are not as required.
     pub fn new(settings: BackendTls) -> Result<Self, SettingError> {
         let back = Self { settings, current: Loaded::default() };
         back.reload()?;
@@ -199,7 +201,7 @@ impl Back {
     /// Reads the files anew, for the sessions to come.
     ///
     /// # Errors
-    /// As [`Back::new`]; then all stays as it was.
+    /// The errors are those of [`Back::new`]. After an error the old contents stay in use.
     pub fn reload(&self) -> Result<(), SettingError> {
         if self.settings.mode == BackendTlsMode::Disable {
             return Ok(());
@@ -212,10 +214,10 @@ impl Back {
         &self.settings
     }
 
-    /// The handshake with the server, on a socket from which nothing but its consent has been read.
+    /// Makes the handshake with the server. Nothing but the server's consent may have been read from the socket.
     ///
     /// # Errors
-    /// The handshake failed; the text says what about the certificate was wrong.
+    /// The handshake failed. The text says what is wrong with the certificate.
     pub async fn connect(&self, stream: TcpStream, host: &str) -> io::Result<Stream> {
         let Some(config) = self.current.get() else { return Err(other("TLS is not configured")) };
         let name = ServerName::try_from(host.to_owned())
@@ -248,8 +250,8 @@ fn client_config(settings: &BackendTls) -> Result<ClientConfig, SettingError> {
     Ok(config)
 }
 
-/// Whether SCRAM's channel binding can hold through the proxy: the client binds to the certificate it was shown, and the
-/// server compares with its own (RFC 5929, `tls-server-end-point`).
+/// Whether SCRAM's channel binding can hold through the proxy. The client binds to the certificate that the proxy showed,
+/// and the server compares that with its own certificate (RFC 5929, `tls-server-end-point`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
     /// The proxy shows the server's own certificate.

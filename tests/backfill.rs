@@ -1,6 +1,7 @@
-//! Backfills: every old row gets its value, whatever the application does meanwhile, and whoever ends it leaves nothing.
+//! Tests of backfills: every old row gets its value, whatever the application does meanwhile. If a backfill is ended early,
+//! nothing of it is left.
 //!
-//! A backfill is stopped where a test wants it by the throttle's condition, a table's flag, or by a row that is locked.
+//! A test stops a backfill at a chosen moment by the throttle's condition (a flag in a table) or by a locked row.
 
 mod common;
 #[path = "backfill/ends.rs"]

@@ -1,4 +1,5 @@
-//! Backfills that the machine holds up or ends: a replica that falls behind, a disk that is full, others at work.
+//! Tests of backfills that the machine delays or ends: a replica falls behind, the disk is full, or other sessions are at
+//! work.
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Conversations that no driver would have: all kinds of messages, split anywhere, in any order.
-//! And the oracle for all of them: the same bytes, sent to the server directly, bring the same answer.
+//!
+//! One oracle judges all of them: the same bytes, sent to the server directly, must bring the same answer.
 
 mod common;
 

@@ -1,10 +1,10 @@
-//! Schema changes that die at a random moment, with an application at work, again and again.
+//! Schema changes that die at a random moment while an application is at work, again and again.
 //!
-//! Every round begins a statement through one proxy, ends it somehow somewhen, and sends it again through another one. Then the schema must be
-//! that of a direct run, every row must have its value, the table must not have been written anew under its lock, nothing may be
-//! left, and no statement of the application's may have failed.
+//! Every round begins a statement through one proxy, ends it in a random way at a random moment, and sends it again through
+//! another proxy. Afterwards the schema must be that of a direct run, and every row must have its value. The table must not
+//! have been rewritten under its lock, nothing may be left behind, and no statement of the application may have failed.
 //!
-//! `PGSLUICE_CHAOS_SEED` repeats a run, which prints its seed; `PGSLUICE_CHAOS_ROUNDS` (`make chaos`) makes it longer.
+//! A run prints its seed, and `PGSLUICE_CHAOS_SEED` repeats it. `PGSLUICE_CHAOS_ROUNDS` (`make chaos`) makes a run longer.
 
 #[path = "parity/catalog.rs"]
 mod catalog;

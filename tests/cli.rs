@@ -1,4 +1,4 @@
-//! The command line as a user meets it: what it prints, and what it says when something is wrong.
+//! Tests of the command line: its output, and its messages when something is wrong.
 
 mod common;
 

@@ -1,9 +1,9 @@
-//! Real clients through the proxy: each runs the same against the server itself and through the
-//! proxy, on databases that begin alike, and must not be able to tell the two apart.
+//! Real clients through the proxy. Each client does the same against the server itself and through the proxy, on databases
+//! that begin alike, and must not be able to tell the two apart.
 //!
-//! What is compared: all that a client prints (results, tags, error classes, SQLSTATEs), the schema
-//! it leaves (`pg_dump`), and that nothing of the proxy's is left behind. A client that is not
-//! installed is skipped loudly, and fails where CI is set; `make test` installs all of them.
+//! The tests compare all output of a client (results, tags, error classes, SQLSTATEs) and the schema that it leaves
+//! (`pg_dump`), and check that nothing of the proxy's is left behind. A client that is not installed is skipped with a
+//! message, and fails the test if CI is set. `make test` installs all of them.
 
 mod common;
 #[path = "clients/migrations.rs"]

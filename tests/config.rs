@@ -1,4 +1,4 @@
-//! `proxy.toml`: the file in the repository is the defaults, and errors say what is allowed.
+//! Tests of `proxy.toml`: the file in the repository contains the defaults, and an error names the allowed values.
 
 use pgsluice::config::{Address, Autovacuum, Config, LogFormat, Mode, Overrides};
 use std::path::Path;

@@ -1,11 +1,12 @@
-//! Real migration histories, replayed directly and through the proxy, and compared: schema, rows, sequences, errors.
+//! Real migration histories, replayed directly and through the proxy. The tests compare schema, rows, sequences and errors.
 //!
-//! They are no part of the repository: `$CORPORA`, or `../shared/corpora`, with `../tools/replay.py` beside it (it
-//! needs psycopg and pglast, which `scripts/setup.sh clients` installs). Without them this says so and passes; the
-//! scripts of `tests/parity` cover every form.
+//! The histories are not in the repository. They are in `$CORPORA` or `../shared/corpora`, with `../tools/replay.py` beside
+//! them (it needs psycopg and pglast, which `scripts/setup.sh clients` installs). Without them the test prints a message and
+//! passes; the scripts of `tests/parity` cover every form.
 //!
-//! By default every history runs as its own tool sends it, and in two other ways, in turn. `PGSLUICE_ALL_CORPORA=1`
-//! (`make test-corpora`) runs all of them in all ways; `CORPUS=name` (then perhaps `/mode`) runs less.
+//! By default every history runs as its own tool sends it, and in two other ways, which differ from one history to the next.
+//! `PGSLUICE_ALL_CORPORA=1` (`make test-corpora`) runs all histories in all ways. `CORPUS=name` (or `CORPUS=name/mode`) runs
+//! only the histories whose name contains it.
 
 mod common;
 

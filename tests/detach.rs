@@ -1,5 +1,6 @@
-//! DETACH PARTITION while others use the table, ended at each of its moments: the partition is attached as before, or
-//! detached, or half detached with a word about it; and the next DETACH finishes that.
+//! Tests of DETACH PARTITION while others use the table. The statement is ended at each of its moments. Then the partition
+//! is attached as before, or detached, or half detached with a message about it; the next DETACH finishes a half detached
+//! one.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Documentation that is made from code. The tests compare it with the code; `make golden` writes it anew.
+//! Tests of the documentation that is made from code. They compare it with the code; `make golden` writes it anew.
 
 use pgsluice::sql::form::{Cost, ExecutionKind, FORMS, Form, FormRow};
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! Facts and probes against the server that is installed; `tests/servers.rs` has the same against all that it knows.
+//! Tests of the facts and probes against the installed server. `tests/servers.rs` runs the same tests against all versions.
 
 #[path = "facts/checks.rs"]
 mod checks;

@@ -1,5 +1,5 @@
-//! Whoever cancels, vanishes or is terminated, at whatever stage: the client hears what PostgreSQL would
-//! say, and nothing is left behind: no invalid index, no backend, no lock, no lane.
+//! Statements that are cancelled, lose their client, or are terminated, at every stage. The client receives what PostgreSQL
+//! would say. Nothing is left behind: no invalid index, no backend, no lock, no lane.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! What comes before the first startup packet: requests for encryption, a direct handshake, a load balancer's header.
+//! Tests of the bytes before the first startup packet: requests for encryption, a direct handshake, a load balancer's
+//! header.
 
 mod common;
 

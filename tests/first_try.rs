@@ -1,4 +1,5 @@
-//! The first try: what it does in one round trip, what it leaves to the full way, and that it leaves nothing of its own.
+//! Tests of the optimistic try: what it does in one round trip, which statements it leaves to the full way, and that it
+//! leaves nothing of its own behind.
 
 mod common;
 

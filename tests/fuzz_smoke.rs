@@ -1,6 +1,7 @@
-//! The fuzz targets without a fuzzer: every file of their corpus, and some mutations of each, the same each time.
+//! Runs the fuzz targets without a fuzzer: every file of their corpus, and some mutations of each, which are the same each
+//! time.
 //!
-//! What a fuzzer found is a file of the corpus from then on. `make fuzz` looks for more.
+//! Bytes that a fuzzer found become a file of the corpus. `make fuzz` looks for more.
 
 #[path = "../fuzz/targets/mod.rs"]
 mod targets;

@@ -1,5 +1,6 @@
-//! What a DBA would try: peers that do not read, that come and go by the thousand, that are cut off anywhere, cancels
-//! in a storm. The proxy keeps its memory, its descriptors and everybody else's work. Secrets are in `tests/secrets.rs`.
+//! Tests against hostile and broken peers, as a DBA would try them: peers that do not read, that connect by the thousand,
+//! that are cut off anywhere, and that send cancels in a storm. The proxy keeps its memory, its descriptors and every other
+//! session's work. `tests/secrets.rs` has the tests of secrets.
 
 #[path = "hardening/cancels.rs"]
 mod cancels;

@@ -1,4 +1,5 @@
-//! What a transaction block has made or locked needs nothing of the proxy; and all that could make another table of a name is noticed.
+//! Tests that a statement needs nothing of the proxy on a table that its transaction block has made or locked, and that the
+//! proxy notices everything that could give a name to another table.
 
 mod common;
 

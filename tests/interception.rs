@@ -1,4 +1,4 @@
-//! What a client sees of interception: replies, transactions, pipelines, errors, notices.
+//! Tests of what a client sees of interception: replies, transactions, pipelines, errors, notices.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Where the system forbids io_uring, as many containers do: the relay is on epoll, or says why it does not start.
+//! Tests on a system that forbids io_uring, as many containers do: the relay uses epoll, or the proxy says why it does not
+//! start.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a process is forbidden a system call between fork and exec")]
 

@@ -1,5 +1,5 @@
-//! What a statement locks is locked by name, all at once, before it runs: every table that the server is seen to lock is
-//! in the plan, as strongly. So it never holds one while it waits for another.
+//! Tests that a plan locks its tables by name, all at once, before the statement runs. Every table that the server is seen
+//! to lock is in the plan, with a mode that is as strong. So a statement never holds one lock while it waits for another.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! What DDL costs the others: the lock each form takes, and how long anybody waits while the proxy runs it
-//! with somebody in the way.
+//! Tests of the cost of DDL for other sessions: the lock that each form takes, and how long a session waits while the proxy
+//! runs the form behind a blocker.
 
 mod common;
 #[path = "locks/rows.rs"]

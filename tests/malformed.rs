@@ -1,5 +1,5 @@
-//! What is no conversation: lengths that lie, first packets of all kinds, half-open sockets, floods, texts without a
-//! bottom. The server's own answer to the same bytes says what is right.
+//! Bytes that are not a conversation: lengths that lie, first packets of all kinds, half-open sockets, floods, texts of
+//! bottomless nesting. The server's own answer to the same bytes says what is right.
 
 mod common;
 

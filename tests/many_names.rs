@@ -1,4 +1,5 @@
-//! One statement of many parts or names costs what it is long, and no more: its worker has other sessions.
+//! Tests that the cost of a statement with many parts or names grows only as its length does, since its worker has other
+//! sessions.
 
 use pgsluice::catalog::query::relations_of;
 use pgsluice::catalog::supposed::{self, SupposedSize};

@@ -1,7 +1,8 @@
-//! No worse than without the proxy: what works directly works through it, at the first try, for anybody.
+//! Tests that the proxy is no worse than its absence: a statement that works directly works through the proxy, at the first
+//! try, for any role.
 //!
-//! A fifth kind of parity. Each file has a kind of situation in which the proxy once did harm that its absence would not have done;
-//! each case runs directly and through the proxy, and fails where the proxy is worse.
+//! This is a fifth kind of parity. Each file has one kind of situation in which the proxy once did harm that its absence
+//! would not have done. Each case runs directly and through the proxy, and fails if the proxy is worse.
 
 mod common;
 

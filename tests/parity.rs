@@ -1,8 +1,8 @@
-//! Parity, the heart of the suite: what a script does directly to one database it does to another through the proxy,
-//! and nobody can tell the two apart, neither by the messages that come back nor by what is left behind.
+//! Parity, the core of the suite. A script runs directly on one database and through the proxy on another. Nobody can tell
+//! the two apart, neither by the messages that come back nor by what is left behind.
 //!
-//! The scripts are `tests/parity/*.sql`; there are no goldens, as the server itself says what is right.
-//! `PARITY=name` (a part of a script's name, then perhaps `/way`) runs less. `tests/servers.rs` runs them on other versions.
+//! The scripts are `tests/parity/*.sql`. There are no goldens, since the server itself says what is right. `PARITY=name` (a
+//! part of a script's name, or `name/way`) runs fewer scripts. `tests/servers.rs` runs them on other versions.
 
 #[path = "parity/at_once.rs"]
 mod at_once;

@@ -1,4 +1,5 @@
-//! Partitioned tables while others use and change them: what is built on their partitions, and what becomes of it.
+//! Tests of partitioned tables while others use and change them: what is built on their partitions, and in which state it
+//! ends.
 
 mod common;
 

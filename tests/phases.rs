@@ -1,6 +1,8 @@
-//! Plans of several phases, stopped at each of their steps by each kind of end: the table is as it was before.
+//! Tests of plans of several phases. They are stopped at each of their steps by each kind of end, and the table is as it was
+//! before.
 //!
-//! An event trigger stops a chosen step until the test lets it go, or fails it, so that no moment is left to chance.
+//! An event trigger stops a chosen step until the test releases it, or makes the step fail, so that no moment is left to
+//! chance.
 
 mod common;
 

@@ -1,6 +1,7 @@
-//! Goldens of plans: SQL and facts in, the printed plan out; no server.
+//! Goldens of plans: SQL and facts go in, the printed plan comes out. No server is needed.
 //!
-//! A file of `tests/plans` is read from top to bottom. Lines of facts set the scene; they stay until changed:
+//! A file of `tests/plans` is read from top to bottom. Lines of facts describe the relations and the session; they apply
+//! until changed:
 //!
 //! ```text
 //! # a comment
@@ -18,8 +19,8 @@
 //! detachable {"bound": "FOR VALUES IN (1)", …}
 //! ```
 //!
-//! `plan <sql>` (more lines may follow, up to `---`) asks for a plan; what it prints stands below, to the next empty
-//! line. `UPDATE_GOLDENS=1` writes what is printed into the files. Every plan is checked too.
+//! `plan <sql>` (more lines may follow, up to `---`) asks for a plan. The printed plan stands below it, up to the next empty
+//! line. `UPDATE_GOLDENS=1` writes the printed plans into the files. Every plan is checked too.
 
 #[path = "plans/scene.rs"]
 mod scene;

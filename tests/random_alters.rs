@@ -1,8 +1,9 @@
-//! Random ALTERs of random tables, directly and through the proxy: the same tag or SQLSTATE, the same catalogue, the same values.
+//! Random ALTERs of random tables, directly and through the proxy: they give the same tag or SQLSTATE, the same catalogue
+//! and the same values.
 //!
-//! The cases are the same in every run; `RANDOM_ALTERS=500` takes so many others, and prints the smallest that fails. What
-//! both know is left out: which row gets which number of a sequence, and of several errors in one statement the first; and
-//! before 12 what a column is that gets a CHECK instead of NOT NULL, as the client is told.
+//! The cases are the same in every run. `RANDOM_ALTERS=500` takes that many other cases, and prints the smallest one that
+//! fails. Three known differences are left out: which row gets which number of a sequence; which of several errors in one
+//! statement comes first; and, before 12, a column that gets a CHECK in place of NOT NULL, as the client is told.
 
 mod common;
 #[path = "parity/catalog.rs"]

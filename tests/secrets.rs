@@ -1,4 +1,4 @@
-//! Nothing secret is logged, at any level: no password of any login, no message that carries one, no string of any
+//! Tests that no secret is logged at any level: no password of any login, no message that carries one, no string of any
 //! statement, no parameter, no data.
 
 mod common;

@@ -1,9 +1,8 @@
-//! Every version of PostgreSQL from 10 on: what the proxy relays, what it knows, what it locks, how it builds, and that
-//! nobody can tell it is there.
+//! Tests on every version of PostgreSQL from 10 on: relay, facts, locks, index builds, and parity.
 //!
-//! The servers are those of `scripts/setup.sh servers`, under `target/servers/NN/bin` (or `PGSLUICE_SERVERS/NN/bin`). One
-//! that is missing fails its test: a version that was not tried is not one that works. `make test-servers` tries all of
-//! them in every way of sending; a plain `cargo test` five of them, each statement alone.
+//! The servers are those of `scripts/setup.sh servers`, under `target/servers/NN/bin` (or `PGSLUICE_SERVERS/NN/bin`). A
+//! missing server fails its test, since an untried version does not count as one that works. `make test-servers` tries all
+//! versions in every way of sending; a plain `cargo test` tries five of them, with each statement alone.
 
 #[path = "servers/backfill.rs"]
 mod backfill;

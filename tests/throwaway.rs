@@ -1,4 +1,4 @@
-//! The throw-away PostgreSQL starts, answers, and leaves nothing behind.
+//! Tests that the throw-away PostgreSQL starts, answers, and leaves nothing behind.
 
 use pgsluice::dev::{Options, Postgres};
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! The architecture, held without a server: import order, pure modules, homes of crates, lengths.
+//! Tests of the architecture, without a server: import order, pure modules, homes of crates, lengths.
 //!
-//! It reads the source as text, comments and strings blanked out, and test modules left out.
-//! A count with "at most" is a ratchet: when you make it better, write the better number here.
+//! They read the source as text. Comments, strings and test modules are blanked out. A count with "at most" is a ratchet: a
+//! change that makes it better writes the better number here.
 
 #[path = "tidy/circles.rs"]
 mod circles;

@@ -1,7 +1,7 @@
-//! TLS on both sides, and the login through it. What else comes before a session is in `tests/first_bytes.rs`.
+//! Tests of TLS on both sides, and of the login through it. `tests/first_bytes.rs` has the other traffic before a session.
 //!
-//! Against a real server that encrypts, with libpq (psql, pgbench) and with bare sockets. A case that
-//! works directly must work through the proxy, or fail for the reason that `docs/security.md` gives.
+//! They run against a real server that encrypts, with libpq (psql, pgbench) and with bare sockets. A case that works
+//! directly must work through the proxy, or fail for the reason that `docs/security.md` gives.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! The statements of a string that are tried together: what the client gets is what it gets directly, whatever is in the way of one of them.
+//! Tests of the statements of a string that are tried together. The client gets what it gets directly, even if something
+//! blocks one of the statements.
 
 mod common;
 

@@ -1,9 +1,10 @@
-//! Every plan while sessions insert, update, delete and read: no statement of theirs fails, none stands in a lock queue for
-//! longer than it may, and afterwards every row is what they made it, and the schema that of the statement run directly.
+//! Tests of every plan while sessions insert, update, delete and read. No statement of theirs fails, and none stands in a
+//! lock queue for longer than it may. Afterwards every row is as the sessions made it, and the schema is that of a direct
+//! run.
 //!
-//! Waits are the server's own: it logs a session that has waited for a lock for `deadlock_timeout` and is still in the
-//! queue, so neither the test's own speed nor that of the network counts. `PGSLUICE_FIRE_ROWS` says how many rows (20,000; a
-//! million by hand), `FIRE=word` which cases.
+//! The server reports the waits: it logs a session that has waited for a lock for `deadlock_timeout` and is still in the
+//! queue. So neither the speed of the test nor that of the network counts. `PGSLUICE_FIRE_ROWS` sets the number of rows
+//! (20,000; a million by hand), and `FIRE=word` selects cases.
 
 #[path = "parity/catalog.rs"]
 mod catalog;

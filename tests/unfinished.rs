@@ -1,4 +1,5 @@
-//! A statement in several phases whose proxy or session died: the same statement, through any proxy, goes on where that was.
+//! Tests of statements in several phases whose proxy or session died: the same statement, sent through any proxy, continues
+//! from the last recorded phase.
 
 mod common;
 #[path = "unfinished/others.rs"]

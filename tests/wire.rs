@@ -1,5 +1,5 @@
-//! The protocol's corners, each played directly and through the proxy: the server's bytes must be the same, but for
-//! pids, keys and times. What no driver would send is in `tests/bytes.rs` and `tests/malformed.rs`.
+//! The corner cases of the protocol, each played directly and through the proxy. The server's bytes must be the same, except
+//! for pids, keys and times. `tests/bytes.rs` and `tests/malformed.rs` have the bytes that no driver would send.
 
 mod common;
 

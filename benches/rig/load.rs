@@ -1,8 +1,8 @@
-//! An application at work, by pgbench: short statements by key at a fixed rate, each a query of its own, and how long each
-//! one took.
+//! The load of an application, made by pgbench: short statements by key at a fixed rate, each a query of its own, and the
+//! delay of each one.
 //!
-//! pgbench plans when each statement is due (an open loop) and counts from then, so that a session that stands in a lock
-//! queue delays those behind it too, as the users of a real application would notice.
+//! pgbench plans when each statement is due (an open loop) and counts the delay from then. A session that stands in a lock
+//! queue therefore delays the statements behind it too, as users of a real application would notice.
 
 use super::Rig;
 use super::common::Client;

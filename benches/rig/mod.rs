@@ -1,5 +1,5 @@
-//! What the benches measure with: a throw-away server, the proxies in front of it, each a process of
-//! its own, and what the system says of a process.
+//! The tools of the benches: a throw-away server, the proxies in front of it, each in a process of its own, and the system's
+//! figures for a process.
 
 #![allow(
     dead_code,

@@ -1,5 +1,5 @@
-//! A stand-in for a server with thousands of backends, which no machine of a bench's size could run: it answers a login
-//! and one simple Query, and is silent. For what a proxy holds for each session, and for nothing else.
+//! A stand-in for a server with thousands of backends, which no machine of a bench's size could run. It answers a login and
+//! one simple Query, and then stays silent. It serves only to measure the memory that a proxy holds for each session.
 
 use bytes::BytesMut;
 use pgsluice::wire::message::put_frame;

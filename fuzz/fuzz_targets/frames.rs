@@ -1,4 +1,4 @@
-//! See the function of this name in `fuzz/targets`.
+//! The fuzz target of the function `frames` in `fuzz/targets`.
 
 #![no_main]
 

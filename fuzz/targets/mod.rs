@@ -1,7 +1,7 @@
-//! What is fuzzed: functions of bytes that must hold for all of them.
+//! The fuzzed functions: each takes any bytes, and its invariants must hold for all of them.
 //!
-//! Shared by the fuzz targets, which find the bytes, and by `tests/fuzz_smoke.rs`, which plays the corpus. Each
-//! function panics where an invariant is broken, and checks against a second reading of its own wherever there is one.
+//! The fuzz targets, which find the bytes, and `tests/fuzz_smoke.rs`, which plays the corpus, share these functions. Each
+//! function panics when an invariant is broken. Where it can, it compares the result with a second reading of its own.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 

@@ -1,7 +1,7 @@
-//! What the backend owes, against a PostgreSQL that really answers.
+//! Fuzzes the count of owed answers against a model of a server that really answers.
 //!
-//! The model reads the messages in their order and answers as `PostgresMain` does; the bytes say who moves next, and
-//! whether a message fails or begins a copy. So replies are read late, and messages sent early, in every order.
+//! The model reads the messages in their order and answers as `PostgresMain` does. The bytes choose which side moves next,
+//! and whether a message fails or begins a copy. So replies are read late, and messages are sent early, in every order.
 
 use pgsluice::wire::owed::Owed;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! The relay itself, between two sockets, against a walk that has all bytes at once.
+//! Fuzzes the relay between two sockets, and compares it with a walk that has all bytes at once.
 
 use pgsluice::net::Stream;
 use pgsluice::relay::{Event, FrameAction, Inspect, Link};

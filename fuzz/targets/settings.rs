@@ -1,4 +1,4 @@
-//! `proxy.toml`.
+//! Fuzzes the reader of `proxy.toml`.
 
 use pgsluice::config::{Config, Overrides};
 

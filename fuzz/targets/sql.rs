@@ -1,4 +1,4 @@
-//! Texts: what the prefilter lets pass, and the pieces that a string falls into.
+//! Fuzzes the reading of SQL: the prefilter, and the split of a string into its statements.
 
 use pgsluice::sql::{Class, ParseOptions, Statement, exactly_transaction, may_carry_ddl, parse_with};
 

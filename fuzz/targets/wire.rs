@@ -1,4 +1,4 @@
-//! First packets, frames, and the bodies that are opened.
+//! Fuzzes the reading of first packets, of frames, and of the bodies that are opened.
 
 use bytes::Bytes;
 use pgsluice::backend::data_row;

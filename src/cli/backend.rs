@@ -1,4 +1,4 @@
-//! The server that `pgsluice plan` asks for facts. Everything that the command does on it is rolled back.
+//! The server that `pgsluice plan` asks for facts. The command rolls back everything that it does on the server.
 
 use super::failure::Failure;
 use crate::catalog::Facts;
@@ -20,7 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-/// Somebody may hold the table: then the probe does without, rather than wait in its lock queue.
+/// Another session may hold the table. Then the plan does without the probe, so that the probe does not wait in the lock
+/// queue.
 const GUARD: &str = "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '10s'";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// As libpq would, from flags, the environment, and the defaults.
+    /// Connects as libpq does, from flags, the environment, and the defaults.
     pub(super) fn connect(address: &Address, user: Option<&str>, dbname: Option<&str>) -> Result<Self, Failure> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure(format!("could not start a runtime: {error}")))?;
@@ -47,7 +48,7 @@ impl Backend {
         let (client, connection) = runtime
             .block_on(log_in(&config, &target))
             .map_err(|error| Failure(format!("could not connect to {address}: {error}")))?;
-        // Ends with the runtime; its error shows in the client's next call.
+        // The task ends with the runtime. Its error shows in the client's next call.
         runtime.spawn(async { drop(connection.await) });
         Ok(Self { runtime, client })
     }
@@ -133,7 +134,7 @@ fn values(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
     Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
 }
 
-/// Encrypted as libpq would: PGSSLMODE, PGSSLROOTCERT.
+/// The server's address, with the encryption that libpq would use (PGSSLMODE, PGSSLROOTCERT).
 fn target(address: &Address) -> Result<Target, Failure> {
     let mode = match var("PGSSLMODE") {
         Ok(word) if word == "allow" => BackendTlsMode::Prefer,

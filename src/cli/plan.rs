@@ -1,4 +1,4 @@
-//! `pgsluice plan`: what the proxy would do for each statement of a text. It changes nothing.
+//! `pgsluice plan`: prints what the proxy would do for each statement of a text. It changes nothing.
 //!
 //! With a backend, a plan is made from the backend's facts, as the proxy makes it. Without a backend, a plan is made from
 //! supposed facts: those of a large table in use. The text is not run, so a table that an earlier statement creates is
@@ -44,10 +44,10 @@ enum Format {
     Json,
 }
 
-/// One statement and what would become of it.
+/// A statement and its plan or refusal.
 #[derive(Debug, Serialize)]
 struct Planned {
-    /// The line of the text on which it starts, from 1.
+    /// The line of the text on which the statement starts, from 1.
     line: usize,
     statement: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +84,7 @@ impl Arguments {
             Format::Json => serde_json::to_string_pretty(&planned)? + "\n",
         };
         match std::io::stdout().write_all(answer.as_bytes()) {
-            // Who reads has read enough, as in `pgsluice plan … | head`.
+            // The reader has closed the pipe, as in `pgsluice plan … | head`.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             written => written.map_err(|error| Failure(format!("could not write to standard output: {error}"))),
         }
@@ -108,10 +108,10 @@ fn limits() -> Limits {
     Limits { small_table: ddl.small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: false }
 }
 
-/// Plans statements in their order.
+/// Plans the statements of a text in their order.
 struct Planner {
     backend: Option<Backend>,
-    /// What earlier statements of the text create.
+    /// The relations that earlier statements of the text create.
     created: Vec<RelationName>,
     in_transaction: bool,
 }
@@ -139,7 +139,7 @@ impl Planner {
         Ok(facts)
     }
 
-    /// What is true after the statement.
+    /// Takes over the effects of the statement for those that follow.
     fn follow(&mut self, statement: &Statement) {
         match &statement.class {
             Class::Ddl(ddl) if supposed::creates(ddl) => self.created.extend(ddl.targets.iter().cloned()),

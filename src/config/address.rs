@@ -14,10 +14,10 @@ pub enum Address {
 }
 
 impl Address {
-    /// What a person may write.
+    /// The forms that a setting may have.
     pub const ALLOWED: &'static str = "HOST:PORT or unix:DIR or unix:DIR:PORT";
 
-    /// PostgreSQL's own, for `unix:DIR`.
+    /// PostgreSQL's default port, for `unix:DIR`.
     pub const DEFAULT_PORT: u16 = 5432;
 
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
@@ -30,7 +30,7 @@ impl Address {
         }
     }
 
-    /// As libpq's `host`: a host, or a directory.
+    /// The address as libpq's `host`: a host, or a directory.
     pub fn libpq_host(&self) -> String {
         match self {
             Self::Tcp { host, .. } => host.clone(),
@@ -38,7 +38,7 @@ impl Address {
         }
     }
 
-    /// The file of a Unix socket.
+    /// The path of a Unix socket's file.
     pub fn socket_path(&self) -> Option<PathBuf> {
         match self {
             Self::Tcp { .. } => None,
@@ -85,7 +85,7 @@ fn parse(text: &str) -> Option<Address> {
     plain.then(|| Address::tcp(host, port))
 }
 
-/// 1 to 65535, digits only. Port 0 (any free one) is for the library's users, not for a file.
+/// A port from 1 to 65535, in digits only. Port 0 (any free port) is for users of the library, and not for a file.
 fn parse_port(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok().filter(|port| *port != 0) } else { None }

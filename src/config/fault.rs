@@ -1,18 +1,18 @@
-//! The error of a configuration: which key, on which line, which value, and what is allowed.
+//! The errors of a configuration. An error names the key, its line, its value, and the allowed values.
 
 use crate::pg::sqlstate;
 use crate::report::Report;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong.
+/// One error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// From 1.
+    /// The line, from 1.
     pub line: Option<usize>,
-    /// A lower-case fragment.
+    /// The message, a lower-case fragment.
     pub message: String,
-    /// A sentence.
+    /// The hint, a sentence.
     pub hint: Option<String>,
 }
 
@@ -31,13 +31,13 @@ impl Fault {
         self
     }
 
-    /// `value` is not what `key` takes.
+    /// An error that says that `key` does not allow `value`.
     pub(super) fn value(key: &str, line: Option<usize>, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
         Self::new(format!("{key}: {value} is not allowed; expected {allowed}")).at(line)
     }
 }
 
-/// Everything that is wrong in one file.
+/// All errors of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     file: Option<PathBuf>,
@@ -55,12 +55,12 @@ impl ConfigError {
         self
     }
 
-    /// In the order of the file; at least one.
+    /// The errors in the order of the file. There is at least one.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
-    /// For a place that shows one report, e.g. the console's RELOAD.
+    /// The errors as one report, for places that show only one.
     pub fn report(&self) -> Report {
         Report::error(sqlstate::CONFIG_FILE_ERROR, self.to_string())
     }

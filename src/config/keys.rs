@@ -1,4 +1,4 @@
-//! Every key of `proxy.toml` in one list: which setting it sets, and which values it may have.
+//! Every key of `proxy.toml` in one list, with the setting that it sets and the values that it allows.
 //!
 //! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list.
 
@@ -115,7 +115,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
     ]
 }
 
-/// Puts every key of `text` into `config`, and returns what is wrong.
+/// Puts every key of `text` into `config`, and returns the errors.
 pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
     let document = match DeTable::parse(text) {
         Ok(document) => document,
@@ -169,14 +169,14 @@ fn read_section(text: &str, section: &str, table: &DeTable<'_>, keys: &mut [Key<
 }
 
 impl Key<'_> {
-    /// `section.key`
+    /// The key as `section.key`.
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
 }
 
 impl Slot<'_> {
-    /// False: not what this key takes.
+    /// Sets the value. Returns false if the key does not allow it.
     fn set(&mut self, value: &DeValue<'_>) -> bool {
         match self {
             Self::Time(slot, bounds) => put(slot, value.as_str().and_then(parse_time), |v| bounds.contains(v)),
@@ -207,7 +207,7 @@ impl Slot<'_> {
         }
     }
 
-    /// What this key takes, for an error.
+    /// The values that this key allows, as an error names them.
     fn allowed(&self) -> String {
         match self {
             Self::Time(_, bounds) => {
@@ -288,14 +288,14 @@ fn unknown_key(section: &str, name: &str, keys: &[Key<'_>]) -> Fault {
     }
 }
 
-/// The candidate that is fewest edits away, if that is few enough to be a slip of the fingers.
+/// The candidate that is the fewest edits away, if that number is small enough for a typing error.
 fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (word.len() / 3).clamp(1, 3);
     let near = candidates.map(|candidate| (edits(word, candidate), candidate));
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance, in bytes.
+/// The Levenshtein distance, in bytes.
 fn edits(left: &str, right: &str) -> usize {
     let right = right.as_bytes();
     let mut row: Vec<usize> = (0..=right.len()).collect();
@@ -315,7 +315,7 @@ fn line_at(text: &str, span: &Range<usize>) -> usize {
     1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
 }
 
-/// The line on which `section.key` is set, if it is.
+/// The line on which `section.key` is set, or `None`.
 pub(super) fn line_of(text: &str, path: &str) -> Option<usize> {
     let (sections, name) = path.rsplit_once('.')?;
     let document = DeTable::parse(text).ok()?;

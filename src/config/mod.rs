@@ -1,10 +1,10 @@
-//! `proxy.toml` and the flags of the command line become a [`Config`].
+//! Makes a [`Config`] of `proxy.toml` and the flags of the command line.
 //!
-//! This is the only module that names the TOML parser. `proxy.toml` says what each setting does, in a line above it; this
-//! module does not.
+//! This is the only module that names the TOML parser. The comments of `proxy.toml` describe the settings; this module does
+//! not repeat them.
 //!
-//! Invariants: every setting is checked here, so that whoever holds a [`Config`] need not check it again. An error names
-//! the key, its line, its value and what is allowed. All errors of a file are reported at once.
+//! Invariants: every setting is checked here, so no user of a [`Config`] needs to check it again. An error names the key,
+//! its line, its value and the allowed values. All errors of a file are reported at once.
 
 mod address;
 mod fault;
@@ -28,17 +28,17 @@ pub use words::{
 
 use std::path::{Path, PathBuf};
 
-/// What the command line puts over the file.
+/// The settings that flags override.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// Empty: as the file says.
+    /// Empty: the file's addresses apply.
     pub listen: Vec<Address>,
     pub backend: Option<Address>,
     pub mode: Option<Mode>,
 }
 
 impl Config {
-    /// The file's settings (without a file the defaults), overridden by the flags, all checked.
+    /// Loads the file's settings, or the defaults if there is no file; applies the flags; and checks all settings.
     pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
         let Some(path) = path else { return Self::parse("", overrides) };
         let in_file = |error: ConfigError| error.in_file(path);
@@ -51,7 +51,7 @@ impl Config {
         Ok(config)
     }
 
-    /// As [`Config::load`], from the text of a file. Reads no other file.
+    /// Does what [`Config::load`] does with the text of a file. It reads no other file.
     pub fn parse(text: &str, overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let mut faults = keys::read(text, &mut config);
@@ -73,7 +73,7 @@ impl Config {
         keys::keys(&mut config).iter().map(keys::Key::path).collect()
     }
 
-    /// What one key cannot say: settings that contradict each other.
+    /// Checks what one key alone cannot show: settings that contradict each other.
     fn check_together(&self, text: &str, faults: &mut Vec<Fault>) {
         let mut wrong = |key: &str, value: String, allowed: String| {
             faults.push(Fault::value(key, keys::line_of(text, key), value, allowed));
@@ -135,7 +135,7 @@ impl Config {
         }
     }
 
-    /// A relative path counts from the folder of `proxy.toml`.
+    /// Makes each relative path count from the folder of `proxy.toml`.
     fn paths_from(&mut self, folder: &Path) {
         let Self { listen_tls: listen, backend_tls: backend, operator, .. } = self;
         let paths = [&mut listen.certificate, &mut listen.key, &mut listen.ca, &mut backend.root];

@@ -1,4 +1,4 @@
-//! A network, as `ADDRESS/PREFIX`. An address alone is a network of one address.
+//! A network, written `ADDRESS/PREFIX`. An address alone is a network of one address.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// An IPv4 address that came over an IPv6 socket counts as what it is.
+    /// Whether the network contains the address. An IPv4 address that came over an IPv6 socket counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

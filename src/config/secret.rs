@@ -1,4 +1,6 @@
-//! A secret of the settings.
+//! A secret setting, such as a password.
+//!
+//! Invariant: no error and no debug print shows it.
 
 use std::fmt;
 
@@ -11,7 +13,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// For the login message alone.
+    /// The text itself. Only the login message may use it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -11,7 +11,7 @@ use super::{Address, Network};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What `proxy.toml` says, section by section.
+/// The settings of `proxy.toml`, section by section.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     pub proxy: Proxy,
@@ -24,26 +24,26 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `[proxy]`: whom the proxy serves, and where it relays to.
+/// `[proxy]`: which clients the proxy serves, and which server it relays to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
     pub mode: Mode,
     pub listen: Vec<Address>,
     pub backend: Address,
-    /// 0: one per core.
+    /// 0 means one worker per core.
     pub workers: usize,
     pub io: Io,
     pub drain_grace: Duration,
     pub connect_timeout: Duration,
     pub login_timeout: Duration,
     pub max_clients: usize,
-    /// 0: no limit.
+    /// 0 means no limit.
     pub max_clients_per_address: usize,
-    /// Zero: off.
+    /// Zero means off.
     pub keepalive: Duration,
-    /// Zero: the system's.
+    /// Zero means the system's setting.
     pub user_timeout: Duration,
-    /// Whose connections begin with a PROXY protocol header.
+    /// The networks whose connections begin with a PROXY protocol header.
     pub proxy_protocol_from: Vec<Network>,
 }
 
@@ -53,7 +53,7 @@ pub struct ListenTls {
     pub mode: ListenTlsMode,
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
-    /// Client certificates are checked against it.
+    /// The authority that client certificates are checked against.
     pub ca: Option<PathBuf>,
     pub require_client_certificate: bool,
 }
@@ -63,7 +63,7 @@ pub struct ListenTls {
 pub struct BackendTls {
     pub mode: BackendTlsMode,
     pub negotiation: Negotiation,
-    /// None: the system's.
+    /// `None` means the system's root certificates.
     pub root: Option<PathBuf>,
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
@@ -72,37 +72,37 @@ pub struct BackendTls {
 /// `[ddl]`: how statements are inspected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ddl {
-    /// Bytes.
+    /// In bytes.
     pub inspect_limit: usize,
     pub statements_limit: usize,
-    /// Bytes, of one session.
+    /// In bytes, for one session.
     pub prepared_limit: usize,
-    /// Bytes, of one session.
+    /// In bytes, for one session.
     pub notifications_limit: usize,
     pub unparsable: Fallback,
     pub oversize: Fallback,
     pub notices: bool,
     pub progress_interval: Duration,
-    /// Zero: nothing is recorded.
+    /// Zero means that nothing is recorded.
     pub record_interval: Duration,
-    /// Bytes; 0: no table is small.
+    /// In bytes. 0 means that no table is small.
     pub small_table: u64,
-    /// What has no way that blocks nobody.
+    /// How the proxy treats a statement for which no plan avoids blocking others.
     pub unsafe_ddl: Unsafe,
     pub exclude: Unsafe,
 }
 
-/// `[locks]`: how long the application may be made to wait, and how long DDL may.
+/// `[locks]`: how long the application and DDL may be made to wait.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Locks {
     pub poll: Duration,
-    /// A share of `poll`: `0 <= poll_jitter <= 1`.
+    /// A share of `poll`, from 0 to 1.
     pub poll_jitter: f64,
     pub stall_budget: Duration,
     pub hold_budget: Duration,
     pub deadline: Duration,
     pub turn_limit: Duration,
-    /// The same of a transaction that holds a lock for which others wait.
+    /// The deadline of a statement in a transaction that holds a lock for which others wait.
     pub in_transaction_wait: Duration,
     pub ladder_start: Duration,
     pub starve_after: Duration,
@@ -116,13 +116,14 @@ pub struct Locks {
 pub struct Backfill {
     pub batch_time: Duration,
     pub lock_timeout: Duration,
-    /// A pause in times its batch, while others are at work on the server; where nobody is, 1 at most. 0: none.
+    /// The pause after a batch, as a multiple of the batch's time. The multiple applies while other sessions are at work on
+    /// the server; otherwise it is 1 at most. 0 means no pause.
     pub pause_ratio: f64,
-    /// Zero: off.
+    /// Zero means off.
     pub max_lag: Duration,
-    /// 0: off.
+    /// 0 means off.
     pub max_active: usize,
-    /// SQL of type boolean.
+    /// An SQL expression of type boolean.
     pub condition: Option<String>,
     pub pause_limit: Duration,
     pub analyze: bool,
@@ -131,19 +132,19 @@ pub struct Backfill {
 /// `[operator]`: the proxy's own connection. Without a `user` there is none.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Operator {
-    /// A host, or the directory of a Unix socket; none: the backend's.
+    /// A host, or the directory of a Unix socket. `None` means the backend's.
     pub host: Option<String>,
-    /// None: the backend's.
+    /// `None` means the backend's.
     pub port: Option<u16>,
     pub user: Option<String>,
-    /// From `password`, or the first line of `password_file`.
+    /// The password is from `password`, or from the first line of `password_file`.
     pub password: Option<Secret>,
     pub password_file: Option<PathBuf>,
-    /// None: the user's name, as in PostgreSQL.
+    /// `None` means the user's name, as in PostgreSQL.
     pub dbname: Option<String>,
 }
 
-/// `[log]`
+/// `[log]`: which messages are logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     pub level: LogLevel,

@@ -1,33 +1,33 @@
-//! Times and sizes as PostgreSQL's own settings write them: `200ms`, `1.5s`, `30min`, `64kB`, `4MB`.
+//! Times and sizes in the units of PostgreSQL's own settings: `200ms`, `1.5s`, `30min`, `64kB`, `4MB`.
 //!
-//! Invariant: a number needs a unit. Bare numbers mean milliseconds in one setting of PostgreSQL and kilobytes in
-//! another, and so a timeout of five seconds becomes one of five milliseconds.
+//! Invariant: a number needs a unit. A bare number means milliseconds in one setting of PostgreSQL and kilobytes in another,
+//! so that a timeout of five seconds becomes one of five milliseconds.
 
 use std::time::Duration;
 
-/// Longest first, so that formatting finds the largest that divides.
+/// The units, longest first, so that formatting finds the largest unit that divides a time.
 const TIME_UNITS: [(&str, u64); 6] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
-/// PostgreSQL's multiplier is 1024.
+/// The units of sizes. PostgreSQL's multiplier is 1024.
 const SIZE_UNITS: [(&str, u64); 5] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
 
-/// A time with a unit; `0` alone needs none.
+/// Reads a time with a unit. `0` needs no unit.
 pub fn parse_time(text: &str) -> Option<Duration> {
     parse(text, &TIME_UNITS).map(Duration::from_micros)
 }
 
-/// Bytes of a size with a unit; `0` alone needs none.
+/// Reads a size with a unit, in bytes. `0` needs no unit.
 pub fn parse_size(text: &str) -> Option<u64> {
     parse(text, &SIZE_UNITS)
 }
 
-/// The largest unit that gives a whole number. Less than a microsecond is not shown.
+/// Writes a time in the largest unit that gives a whole number. Less than a microsecond is not shown.
 pub fn format_time(time: Duration) -> String {
     format(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), &TIME_UNITS, "s")
 }
 
-/// The largest unit that gives a whole number.
+/// Writes a size in the largest unit that gives a whole number.
 pub fn format_size(bytes: u64) -> String {
     format(bytes, &SIZE_UNITS, "B")
 }
@@ -43,7 +43,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let &(_, scale) = units.iter().find(|(name, _)| *name == unit)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let whole: u64 = whole.parse().ok()?;
-    // Nine digits are enough for what is then rounded down to the smallest unit.
+    // Nine digits are enough, since the result is rounded down to the smallest unit.
     let fraction_digits = fraction.get(..fraction.len().min(9))?;
     let fraction: u64 = fraction_digits.parse().ok()?;
     let part = u128::from(fraction) * u128::from(scale) / 10u128.pow(u32::try_from(fraction_digits.len()).ok()?);

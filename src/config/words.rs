@@ -1,17 +1,17 @@
 //! Settings that are one of a few words, such as the mode of the proxy.
 //!
-//! Invariant: each word is written once, here. The reader of `proxy.toml`, its errors and the log take it from here.
+//! Invariant: each word is written once, here. The reader of `proxy.toml`, its errors and the log take the words from here.
 
 use std::fmt;
 
 /// A setting that is one of a few words.
 pub(super) trait Word {
     fn words(&self) -> &'static [&'static str];
-    /// False: not one of the words.
+    /// Sets the word. Returns false if the setting does not have this word.
     fn set(&mut self, word: &str) -> bool;
 }
 
-/// A setting that is one of a few words; the words are written once, here.
+/// Defines a setting that is one of a few words.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$meta])*
@@ -45,15 +45,15 @@ macro_rules! words {
 }
 
 words! {
-    /// How far the proxy goes; the order in which a careful team adopts it.
+    /// How far the proxy intervenes. The modes stand in the order in which a careful team adopts them.
     Mode {
-        /// Intercepts nothing.
+        /// The proxy intercepts nothing.
         Relay = "relay",
-        /// Relays, and says what it would have done.
+        /// The proxy relays, and logs what it would have done.
         Observe = "observe",
-        /// Queue, lock attempts and retry; no statement is rewritten.
+        /// The proxy queues schema changes, makes lock attempts and retries; it rewrites no statement.
         Guard = "guard",
-        /// All of it.
+        /// The proxy does everything.
         Plan = "plan",
     }
 }
@@ -61,30 +61,30 @@ words! {
 words! {
     /// How the relay reads and writes its sockets.
     Io {
-        /// By io_uring if the system allows it.
+        /// The relay uses io_uring if the system allows it, and epoll otherwise.
         Auto = "auto",
         Epoll = "epoll",
-        /// Or not at all.
+        /// The relay uses io_uring. If the system forbids it, the proxy does not start.
         IoUring = "io_uring",
     }
 }
 
 words! {
-    /// Towards clients; Unix sockets are never encrypted.
+    /// Encryption towards clients. Unix sockets are never encrypted.
     ListenTlsMode {
         Disable = "disable",
-        /// As the client likes.
+        /// The client chooses.
         Allow = "allow",
-        /// No session without; a CancelRequest, which older clients send in plain text, passes.
+        /// Every session must be encrypted. A CancelRequest passes unencrypted, since older clients send it in plain text.
         Require = "require",
     }
 }
 
 words! {
-    /// libpq's `sslmode`, without its `allow`.
+    /// libpq's `sslmode`, without its value `allow`.
     BackendTlsMode {
         Disable = "disable",
-        /// If the server can; the certificate is not checked.
+        /// The connection is encrypted if the server can. The certificate is not checked.
         Prefer = "prefer",
         /// The certificate is checked only if a root is given, as in libpq.
         Require = "require",
@@ -96,15 +96,15 @@ words! {
 words! {
     /// libpq's `sslnegotiation`.
     Negotiation {
-        /// By PostgreSQL's SSLRequest.
+        /// The proxy sends PostgreSQL's SSLRequest first.
         Postgres = "postgres",
-        /// The handshake at once; PostgreSQL 17 and later.
+        /// The proxy begins the handshake at once. This needs PostgreSQL 17 or later.
         Direct = "direct",
     }
 }
 
 words! {
-    /// What becomes of a text that cannot be inspected.
+    /// How the proxy treats a text that it cannot inspect.
     Fallback {
         Relay = "relay",
         Refuse = "refuse",
@@ -112,7 +112,7 @@ words! {
 }
 
 words! {
-    /// What becomes of a statement that may be long under a lock that blocks the application.
+    /// How the proxy treats a statement that may be long under a lock that blocks the application.
     Unsafe {
         Warn = "warn",
         Refuse = "refuse",
@@ -120,23 +120,23 @@ words! {
 }
 
 words! {
-    /// How a client's own wait for an advisory lock is served.
+    /// Who waits when a client waits for an advisory lock.
     AdvisoryLocks {
-        /// By the proxy, so that no concurrent build has to wait for it.
+        /// The proxy waits, so that no concurrent build has to wait for the client.
         Poll = "poll",
-        /// In the server.
+        /// The server waits.
         Relay = "relay",
     }
 }
 
 words! {
-    /// What is done about an autovacuum that blocks a brief step.
+    /// How the proxy treats an autovacuum that blocks a brief step.
     Autovacuum {
-        /// `pg_cancel_backend`; where that is not permitted, as `Outwait`.
+        /// The proxy calls `pg_cancel_backend`. If that is not permitted, it acts as for `Outwait`.
         Cancel = "cancel",
-        /// One lock attempt longer than `deadlock_timeout`, which makes the autovacuum yield.
+        /// The proxy makes one lock attempt longer than `deadlock_timeout`, which makes the autovacuum yield.
         Outwait = "outwait",
-        /// Until it is done.
+        /// The proxy waits until the autovacuum is done.
         Wait = "wait",
     }
 }

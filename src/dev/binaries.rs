@@ -1,4 +1,4 @@
-//! The place of PostgreSQL's programs, and the user to run them as.
+//! Finds PostgreSQL's programs, and the user to run them as.
 //!
 //! PostgreSQL refuses to run as root. If the process runs as root, another user is found.
 
@@ -8,13 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The folder of one PostgreSQL's programs.
+/// The folder of the programs of one PostgreSQL version.
 #[derive(Debug, Clone)]
 pub(super) struct Binaries {
     pub(super) folder: PathBuf,
     /// The major version, e.g. 15.
     pub(super) version: u32,
-    /// None: as ourselves.
+    /// The user to run the programs as; `None` is the user of this process.
     pub(super) run_as: Option<User>,
 }
 
@@ -24,10 +24,10 @@ pub(super) struct User {
     pub(super) gid: u32,
 }
 
-/// Names a folder to use before all others.
+/// The environment variable with the folder to use before all others.
 const VARIABLE: &str = "PGSLUICE_PG_BIN";
 
-/// Where distributions put it, each with one folder per version.
+/// The places where distributions put PostgreSQL's programs, each with one folder per version.
 const PLACES: [(&str, &str, &str); 5] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -37,8 +37,8 @@ const PLACES: [(&str, &str, &str); 5] = [
 ];
 
 impl Binaries {
-    /// Those of `chosen`, else the environment's, else those on PATH, else pg_config's, else the highest version of the
-    /// distribution.
+    /// Finds the programs: the first of `chosen`, the environment's folder, PATH, pg_config's folder, and the distribution's
+    /// highest version.
     pub(super) fn find(chosen: Option<&Path>) -> Result<Self, Report> {
         let folder = match (chosen, std::env::var_os(VARIABLE)) {
             (Some(folder), _) => whole(folder, "the folder of the server's programs")?,
@@ -61,11 +61,12 @@ impl Binaries {
         Ok(Self { folder, version, run_as: unprivileged()? })
     }
 
-    /// A program that runs as the user the server needs, with an environment that cannot lead it astray.
+    /// A command that runs `program` as the user that the server needs, without environment variables that change what the
+    /// program does.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.folder.join(program));
         command.env_remove("PGDATA").env_remove("PGPORT").env("LC_ALL", "C");
-        // The working directory of root may not be readable for another user.
+        // Another user may not be able to read root's working directory.
         command.current_dir("/");
         if let Some(user) = &self.run_as {
             command.uid(user.uid).gid(user.gid);
@@ -74,7 +75,7 @@ impl Binaries {
     }
 }
 
-/// Runs a short program to its end; what it said is in the error.
+/// Runs a short program to its end. An error contains the program's messages.
 pub(super) fn run(command: &mut Command) -> Result<Output, Report> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -87,7 +88,7 @@ pub(super) fn run(command: &mut Command) -> Result<Output, Report> {
     Err(Report::error(sqlstate::CONNECTION_FAILURE, format!("{program} failed with {}", output.status)).detail(said))
 }
 
-/// `folder`, if a server can be run from it; else `what` is wrong.
+/// `folder`, if a server can run from it. Otherwise the error says that the folder of `what` is incomplete.
 fn whole(folder: &Path, what: &str) -> Result<PathBuf, Report> {
     complete(folder).then(|| folder.to_owned()).ok_or_else(|| {
         let message = format!("{what} is {}, which does not contain postgres and initdb", folder.display());
@@ -102,7 +103,7 @@ fn complete(folder: &Path) -> bool {
 fn on_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let folder = std::env::split_paths(&path).find(|folder| complete(folder))?;
-    // What is on PATH may be a link; psql and pg_dump of the same version are beside the program itself.
+    // The program on PATH may be a link. psql and pg_dump of its version stand beside the program itself.
     let program = folder.join("postgres").canonicalize().ok()?;
     program.parent().filter(|folder| complete(folder)).map(Path::to_owned).or(Some(folder))
 }
@@ -131,14 +132,14 @@ fn of_distribution() -> Option<PathBuf> {
     found.into_iter().max().map(|(_, folder)| folder)
 }
 
-/// Of `postgres (PostgreSQL) 15.18 (Debian …)`; also of `16beta1`.
+/// The major version in a text such as `postgres (PostgreSQL) 15.18 (Debian …)` or `16beta1`.
 fn major_version(text: &str) -> Option<u32> {
     let number = text.split_once("(PostgreSQL)")?.1.trim_start();
     let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
     number[..end].parse().ok()
 }
 
-/// For root, another user: postgres if there is one, else nobody.
+/// The user to run the server as if the process runs as root: postgres if it exists, else nobody.
 fn unprivileged() -> Result<Option<User>, Report> {
     let id = |arguments: &[&str]| -> Option<u32> {
         let output = run(Command::new("id").args(arguments)).ok()?;

@@ -23,7 +23,7 @@ impl Client {
         let (client, connection) = runtime
             .block_on(config.connect(NoTls))
             .map_err(|error| failed(format!("could not connect to {address}: {}", said(&error))))?;
-        // Ends with the runtime; its error shows in the client's next call.
+        // The task ends with the runtime. Its error shows in the client's next call.
         runtime.spawn(async { drop(connection.await) });
         Ok(Self { runtime, client })
     }
@@ -33,7 +33,7 @@ impl Client {
         self.try_run(sql).map_err(|error| report(&error))
     }
 
-    /// As [`Client::run`]; `Ok(false)`: the lock was not to be had (55P03).
+    /// Runs SQL as [`Client::run`] does. `Ok(false)` means that a lock was not available (55P03).
     pub(super) fn run_if_lock_is_free(&self, sql: &str) -> Result<bool, Report> {
         match self.try_run(sql) {
             Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! `pgsluice demo`: the same schema changes, run in three ways, with a long transaction in the way.
+//! `pgsluice demo`: runs the same schema changes in three ways while a long transaction blocks them.
 //!
 //! The demo measures the application beside the schema change, not the schema change.
 
@@ -13,14 +13,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the transaction in the way stays open: a report, a backup, a person at lunch.
+/// How long the blocking transaction stays open, like a report, a backup, or a forgotten session.
 const IN_THE_WAY: Duration = Duration::from_secs(4);
-/// Work before and after the change, to see that it is calm without one.
+/// The time that the load runs before and after the change, to show its delays without a change.
 const CALM: Duration = Duration::from_millis(300);
 /// The pause of the usual retry loop.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A schema change, and how to take it back.
+/// A schema change and the statement that undoes it.
 struct Change {
     sql: &'static str,
     undo: &'static str,
@@ -31,7 +31,7 @@ const CHANGES: [Change; 2] = [
     Change { sql: "CREATE INDEX orders_customer ON orders (customer_id)", undo: "DROP INDEX orders_customer" },
 ];
 
-/// A way to run it.
+/// A way to run a schema change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Directly,
@@ -83,7 +83,7 @@ pub fn run() -> Result<(), Report> {
     Ok(())
 }
 
-/// One way: calm, the transaction in the way, the change, calm.
+/// Runs one way: load, the blocking transaction, the change, load.
 fn measure(change: &Change, way: Way, address: &Address) -> Result<Outcome, Report> {
     let load = Load::start(address)?;
     thread::sleep(CALM);
@@ -105,20 +105,20 @@ fn measure(change: &Change, way: Way, address: &Address) -> Result<Outcome, Repo
     Ok(Outcome { way, felt: load.finish()?, took })
 }
 
-/// A transaction that holds its locks on `orders` when this returns, and for some seconds more.
+/// Starts a transaction that holds its locks on `orders` when this function returns, and for some seconds more.
 fn get_in_the_way(address: &Address) -> Result<thread::JoinHandle<Result<(), Report>>, Report> {
     let client = Client::connect(address, shop::USER, shop::DATABASE)?;
     let (ready, is_ready) = mpsc::channel();
     let thread = thread::spawn(move || {
         client.run("BEGIN; SELECT total FROM orders WHERE id = 1; UPDATE orders SET total = total + 1 WHERE id = 1")?;
-        // The receiver waits for exactly this.
+        // The receiver waits for this message.
         let _ = ready.send(());
         thread::sleep(IN_THE_WAY);
         client.run("COMMIT")
     });
     match is_ready.recv() {
         Ok(()) => Ok(thread),
-        // The thread ended before it was ready: its error says why.
+        // The thread ended before it was ready. Its error says why.
         Err(_) => match thread.join() {
             Ok(Err(report)) => Err(report),
             Ok(Ok(())) => Err(failed("the transaction in the way ended too early")),

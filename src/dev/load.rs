@@ -1,7 +1,7 @@
-//! An application at work: readers and writers at a steady rate, and the time that each of their queries took.
+//! The load of an application: readers and writers query at a steady rate, and each query's delay is measured.
 //!
-//! The rate is fixed (an open loop), and a delay counts from the moment at which the query was due. A worker that waits
-//! four seconds for one query delays the hundreds of queries behind it, too, as users of a real application would notice.
+//! The rate is fixed (an open loop), and a delay counts from the moment at which the query was due. A worker that waits four
+//! seconds for one query delays the hundreds of queries behind it, too. Users of a real application would notice this.
 
 use super::client::Client;
 use super::shop;
@@ -14,25 +14,25 @@ use std::time::{Duration, Instant};
 
 const READERS: u64 = 3;
 const WRITERS: u64 = 2;
-/// 100 queries a second and worker: busy, but far from saturation, so that a delay is a wait for a lock.
+/// Each worker sends 100 queries a second. That is far from saturation, so a delay is a wait for a lock.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// What people begin to notice.
+/// The shortest delay that people notice.
 pub(super) const NOTICEABLE: Duration = Duration::from_millis(100);
 
 const READ: &str = "SELECT total FROM orders WHERE id = $1";
 const WRITE: &str = "UPDATE orders SET total = total + 1 WHERE id = $1";
 
-/// What the application's users felt.
+/// The delays of the application's queries.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Felt {
     pub(super) worst_read: Duration,
     pub(super) worst_write: Duration,
     pub(super) queries: usize,
-    /// Of these, later than [`NOTICEABLE`].
+    /// The number of queries that were delayed by more than [`NOTICEABLE`].
     pub(super) delayed: usize,
 }
 
-/// The workers, until [`Load::finish`].
+/// The workers, which run until [`Load::finish`].
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
     readers: Vec<JoinHandle<Result<Vec<Duration>, Report>>>,
@@ -52,7 +52,7 @@ impl Load {
         Ok(Self { stop, readers, writers })
     }
 
-    /// Ends the work. What is overdue is done first, so every query that was due is counted.
+    /// Ends the load. Overdue queries run first, so every query that was due is counted.
     pub(super) fn finish(self) -> Result<Felt, Report> {
         self.stop.store(true, Ordering::Relaxed);
         let (reads, writes) = (gather(self.readers)?, gather(self.writers)?);
@@ -67,11 +67,11 @@ impl Load {
     }
 }
 
-/// One worker: the delay of each of its queries.
+/// Runs one worker, and returns the delay of each of its queries.
 fn work(client: &Client, sql: &str, number: u64, stop: &AtomicBool) -> Result<Vec<Duration>, Report> {
     let statement = client.prepare(sql)?;
     let mut delays = Vec::new();
-    // Workers do not work in step.
+    // The workers start at different moments, so that they do not query in step.
     let mut due = Instant::now() + INTERVAL / 5 * u32::try_from(number).unwrap_or_default();
     while !stop.load(Ordering::Relaxed) || due < Instant::now() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -82,8 +82,8 @@ fn work(client: &Client, sql: &str, number: u64, stop: &AtomicBool) -> Result<Ve
     Ok(delays)
 }
 
-/// Each worker has rows of its own, so that workers never wait for each other's row locks. Row 1 is
-/// left to the long transaction.
+/// The next row of a worker. Each worker has rows of its own, so that workers never wait for each other's row locks. The
+/// long transaction uses row 1.
 fn row(worker: u64, query: usize) -> i64 {
     let share = shop::ORDERS / i64::try_from(READERS + WRITERS).unwrap_or(1);
     let first = share * i64::try_from(worker).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `pgsluice dev`, `pgsluice demo`, and the throw-away PostgreSQL under them and under the tests.
+//! `pgsluice dev`, `pgsluice demo`, and the throw-away PostgreSQL that they and the tests use.
 //!
 //! `dev` starts the proxy in front of a fresh server. Invariant: nothing is left behind when it ends.
 
@@ -32,7 +32,7 @@ pub fn run(listen: &Address, mode: Mode) -> Result<(), Report> {
     Ok(())
 }
 
-/// The proxy's settings in front of a throw-away server.
+/// The settings of a proxy in front of a throw-away server.
 fn config(postgres: &Postgres, listen: &Address, mode: Mode) -> Config {
     let mut config = Config::default();
     config.proxy.mode = mode;
@@ -44,7 +44,7 @@ fn config(postgres: &Postgres, listen: &Address, mode: Mode) -> Config {
     config
 }
 
-/// Early, so that nobody waits for a server only to hear it.
+/// Checks that `listen` is free. The check comes early, so that nobody waits for a server only to get this error.
 fn check_free(listen: &Address) -> Result<(), Report> {
     let Address::Tcp { host, port } = listen else { return Ok(()) };
     TcpListener::bind((host.as_str(), *port)).map(drop).map_err(|error| {
@@ -90,7 +90,7 @@ Ctrl-C stops both and removes everything.",
     )
 }
 
-/// SIGINT and SIGTERM, caught from now on: a signal that comes early is not lost, and we clean up.
+/// SIGINT and SIGTERM, caught from now on. An early signal is not lost, and the process cleans up.
 struct Signals {
     runtime: tokio::runtime::Runtime,
     interrupt: tokio::signal::unix::Signal,

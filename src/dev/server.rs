@@ -20,15 +20,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A start takes 0.2 s on a fast machine; a loaded one is given this long.
+/// The longest time for a start. A start takes 0.2 s on a fast machine, and longer on a loaded one.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// An immediate shutdown takes milliseconds.
+/// The longest time for a stop. An immediate shutdown takes milliseconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Another process may take the free port between our look and the server's: then the next one is tried.
+/// The number of ports to try. Another process may take a free port before the server does.
 const PORT_ATTEMPTS: usize = 5;
 const POLL: Duration = Duration::from_millis(10);
 
-/// Waits for end of file (or for our word), then stops the server (SIGQUIT: immediate) and removes its directory.
+/// The watchdog's script. It waits for end of file or a line, stops the server (SIGQUIT: immediate shutdown), and removes
+/// its directory.
 const WATCHDOG: &str = r#"
 read -r _
 kill -QUIT "$1" 2>/dev/null
@@ -37,13 +38,13 @@ while kill -0 "$1" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); do
 rm -rf -- "$2"
 "#;
 
-/// How the server is to be.
+/// The options of a throw-away server.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub max_connections: u32,
-    /// The folder of the server's programs; `None`: what `Binaries::find` finds.
+    /// The folder of the server's programs; `None` is the folder that `Binaries::find` returns.
     pub programs: Option<PathBuf>,
-    /// Further lines of `postgresql.conf`; they win over ours.
+    /// Further lines of `postgresql.conf`. They override the built-in lines.
     pub settings: Vec<(String, String)>,
 }
 
@@ -54,7 +55,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Of this folder, not of what is installed.
+    /// Takes the server's programs from `folder`.
     pub fn programs(mut self, folder: impl Into<PathBuf>) -> Self {
         self.programs = Some(folder.into());
         self
@@ -66,7 +67,7 @@ impl Options {
     }
 }
 
-/// A running server; stopped and removed when dropped.
+/// A running server. It is stopped and removed when dropped.
 #[derive(Debug)]
 pub struct Postgres {
     pub host: String,
@@ -77,7 +78,7 @@ pub struct Postgres {
     pub data_dir: PathBuf,
     /// The major version, e.g. 15.
     pub version: u32,
-    /// Of the postmaster.
+    /// The process id of the postmaster.
     pub pid: u32,
     binaries: Binaries,
     server: Child,
@@ -108,7 +109,7 @@ impl Postgres {
         Self::serve(binaries, folder, data_dir)
     }
 
-    /// Starts what is in the directory.
+    /// Starts the server whose data are in the directory.
     fn serve(binaries: Binaries, folder: Folder, data_dir: PathBuf) -> Result<Self, Report> {
         let mut attempts = 0;
         let (server, watchdog, port) = loop {
@@ -140,7 +141,7 @@ impl Postgres {
         format!("host={} port={} user={} dbname={dbname}", self.host, self.port, self.user)
     }
 
-    /// Whether [`Postgres::command`] can run it: some packages bring the server's own programs alone.
+    /// Whether [`Postgres::command`] can run the program. Some packages contain the server's own programs only.
     pub fn has(&self, program: &str) -> bool {
         self.binaries.folder.join(program).is_file()
     }
@@ -153,7 +154,7 @@ impl Postgres {
         command
     }
 
-    /// What the server has logged so far.
+    /// The server's log so far.
     pub fn log(&self) -> String {
         log(&self.socket_dir)
     }
@@ -166,7 +167,7 @@ impl Drop for Postgres {
         while matches!(self.server.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(POLL);
         }
-        // Only what ignored SIGQUIT is still there; the errors of a dead child do not matter.
+        // Only a server that ignored SIGQUIT still runs. The errors of a dead child do not matter.
         let _ = self.server.kill();
         let _ = self.server.wait();
         self.watchdog.wait();
@@ -174,7 +175,7 @@ impl Drop for Postgres {
     }
 }
 
-/// The shell that ends the server with us.
+/// The shell process that stops the server when this process ends.
 #[derive(Debug)]
 struct Watchdog {
     child: Child,
@@ -186,7 +187,8 @@ impl Watchdog {
         let mut command = Command::new("sh");
         command.args(["-c", WATCHDOG, "pgsluice-watchdog"]).arg(pid.to_string()).arg(folder);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A group of its own: Ctrl-C is for us; what we hold must outlive it to be cleaned up.
+        // The watchdog has a process group of its own: Ctrl-C must not reach it, since it must outlive this process to clean
+        // up.
         let mut child = command
             .process_group(0)
             .spawn()
@@ -195,7 +197,7 @@ impl Watchdog {
         Ok(Self { child, pipe })
     }
 
-    /// Has the server stopped.
+    /// Makes the watchdog stop the server.
     fn bark(&mut self) {
         self.pipe = None;
     }
@@ -204,14 +206,14 @@ impl Watchdog {
         let _ = self.child.wait();
     }
 
-    /// Ends it without a bark: the server is gone, and the directory is still wanted.
+    /// Ends the watchdog without its work: the server has stopped, and its directory is still needed.
     fn call_off(mut self) {
         let _ = self.child.kill();
         self.wait();
     }
 }
 
-/// The server's directory, until the watchdog takes over: removed when dropped.
+/// The server's directory until the watchdog takes over. It is removed when dropped.
 struct Folder {
     path: PathBuf,
     kept: bool,
@@ -246,7 +248,7 @@ impl Drop for Folder {
 
 fn initdb(binaries: &Binaries, data_dir: &Path) -> Result<(), Report> {
     let mut tried = Err(failed("initdb was not run"));
-    // C.UTF-8 sorts as C and knows letters beyond ASCII; not every system has it.
+    // C.UTF-8 sorts as C and knows letters beyond ASCII. Some systems lack it.
     for locale in ["--locale=C.UTF-8", "--locale=C"] {
         let mut command = binaries.command("initdb");
         command.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", locale, "--pgdata"]);
@@ -263,11 +265,11 @@ fn write_settings(data_dir: &Path, socket_dir: &Path, options: &Options) -> Resu
         ("listen_addresses", "127.0.0.1".to_owned()),
         ("unix_socket_directories", socket_dir.display().to_string()),
         ("max_connections", options.max_connections.to_string()),
-        // It is thrown away: a crash need not be survived.
+        // The database is thrown away, so it need not survive a crash.
         ("fsync", "off".to_owned()),
         ("synchronous_commit", "off".to_owned()),
         ("full_page_writes", "off".to_owned()),
-        // No checkpoint in the middle of a measurement.
+        // No checkpoint starts during a measurement.
         ("checkpoint_timeout", "1h".to_owned()),
         ("max_wal_size", "4GB".to_owned()),
         ("log_line_prefix", "%m [%p] ".to_owned()),
@@ -293,7 +295,7 @@ fn spawn(binaries: &Binaries, folder: &Path, port: u16) -> Result<Child, Report>
     command.spawn().map_err(|error| failed(format!("could not run postgres: {error}")))
 }
 
-/// The postmaster itself says `ready` in its lock file, which is what pg_ctl waits for too.
+/// Waits until the server is ready. The postmaster writes `ready` into its lock file, which pg_ctl waits for too.
 fn wait_until_ready(server: &mut Child, folder: &Path) -> Result<(), Report> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {

@@ -1,11 +1,11 @@
-//! The database of `dev` and `demo`: a shop with so many orders that a lock on them is felt.
+//! The database of `dev` and `demo`: a shop with so many orders that a lock on them is noticed.
 
 use super::client::Client;
 use super::server::Postgres;
 use crate::config::Address;
 use crate::report::Report;
 
-/// Owns the shop; not a superuser, as an application should not be.
+/// The owner of the shop. It is not a superuser, as an application should not be.
 pub(super) const USER: &str = "app";
 pub(super) const DATABASE: &str = "shop";
 pub(super) const CUSTOMERS: i64 = 50_000;
@@ -14,7 +14,7 @@ pub(super) const ORDERS: i64 = 500_000;
 const ROLES: &str = "CREATE ROLE app LOGIN";
 const CREATE: &str = "CREATE DATABASE shop OWNER app";
 
-/// Rows first, then the constraints: a few seconds instead of many.
+/// The script inserts the rows before it adds the constraints. That takes a few seconds instead of many.
 fn tables() -> String {
     format!(
         "CREATE TABLE customers (
@@ -43,7 +43,7 @@ fn tables() -> String {
     )
 }
 
-/// Makes the shop on a fresh server.
+/// Creates the shop on a fresh server.
 pub(super) fn open(server: &Postgres) -> Result<(), Report> {
     let address = address(server);
     let superuser = Client::connect(&address, &server.user, "postgres")?;
@@ -56,7 +56,7 @@ pub(super) fn open(server: &Postgres) -> Result<(), Report> {
     app.run("VACUUM (ANALYZE) events")
 }
 
-/// Where the server itself listens.
+/// The address of the server itself.
 pub(super) fn address(server: &Postgres) -> Address {
     Address::tcp(&server.host, server.port)
 }

@@ -1,4 +1,6 @@
 //! The stand-in for `ring.rs` on systems without io_uring, and in builds without the feature `io_uring`.
+//!
+//! Invariant: no value of a ring, a bell or a stream can exist, so every session stays on epoll.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,16 +11,16 @@ use tokio::task::{JoinHandle, LocalSet};
 
 pub const A_FEW: u32 = 0;
 
-/// There is none.
+/// No value of this type exists.
 #[derive(Debug)]
 pub struct RingStream(Infallible);
 
-/// There is none.
+/// No value of this type exists.
 #[derive(Debug)]
 pub struct Bell(Infallible);
 
 /// # Errors
-/// Always.
+/// The call always fails.
 pub fn start(_: u32) -> io::Result<Bell> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this program was built without io_uring"))
 }
@@ -29,7 +31,7 @@ pub async fn work(bell: Bell, _: &mut LocalSet, _: &JoinHandle<()>) {
 
 pub fn stop() {}
 
-/// A session that could be on a ring.
+/// A session that could use a ring if there were one.
 #[derive(Debug)]
 pub struct Present(());
 

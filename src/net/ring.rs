@@ -1,12 +1,12 @@
 //! Sockets on an io_uring: one ring for each worker, on which all its sessions receive and send.
 //!
-//! With epoll, a message takes three calls: wait, receive, send. The ring gathers them. Sessions leave small sends with
-//! the ring's [`Driver`] and arm receives, and one call for all of them follows when every session that had something to
-//! do has done it. That call also sleeps until there is more to do. The worker's tasks are a [`LocalSet`] that the
-//! worker's loop ([`AtWork`]) runs, so the loop knows when nothing is left to do. Meanwhile the ring watches the
-//! runtime's epoll, which has everything that is not on the ring, and the loop looks at the runtime's timers every
-//! millisecond. After a millisecond in which nothing came, the worker sleeps in the runtime's epoll like any other
-//! worker, and an eventfd there tells it of the ring.
+//! With epoll, a message takes three calls: wait, receive, send. The ring gathers these calls. Sessions leave small sends
+//! with the ring's [`Driver`] and arm receives. When every session that had something to do has done it, one call submits
+//! all of them. That call also sleeps until there is more to do. The worker's tasks are a [`LocalSet`] that the worker's
+//! loop ([`AtWork`]) runs, so the loop knows when nothing is left to do. The ring also watches the runtime's epoll, which
+//! has every socket that is not on the ring, and the loop looks at the runtime's timers every millisecond. After a
+//! millisecond in which nothing came, the worker sleeps in the runtime's epoll like any other worker. There an eventfd wakes
+//! it when the ring has something.
 //!
 //! Invariants: bytes leave a socket in the order in which they were written. A receive is armed only when the session
 //! wants to read, so a peer that does not read makes the other side wait. An idle session holds no buffer. A descriptor
@@ -31,7 +31,8 @@ use tokio::task::{JoinHandle, LocalSet};
 
 thread_local! {
     static RING: RefCell<Option<Driver>> = const { RefCell::new(None) };
-    /// Sessions of this thread that could be on its ring, and how many make it worth while; none do without a ring.
+    /// The number of this thread's sessions that could use its ring, and the number of sessions from which they do. Without
+    /// a ring no session uses it.
     static PRESENT: Cell<u32> = const { Cell::new(0) };
     static WORTH: Cell<u32> = const { Cell::new(u32::MAX) };
 }
@@ -39,7 +40,8 @@ thread_local! {
 /// With fewer sessions there is too little to gather.
 pub const A_FEW: u32 = 8;
 
-/// Rings so far: a stream that strays to another thread must not take that one's place for its own.
+/// The number of rings so far. Each ring has a number of its own, so that a stream on another thread does not use that
+/// thread's ring.
 static RINGS: AtomicU32 = AtomicU32::new(0);
 
 /// A socket on this thread's ring.
@@ -49,7 +51,7 @@ pub struct RingStream {
     ring: u32,
 }
 
-/// A session without encryption, counted for as long as it lives.
+/// A session without encryption. It is counted for as long as it lives.
 #[derive(Debug)]
 pub struct Present(());
 
@@ -59,7 +61,7 @@ impl Present {
         Self(())
     }
 
-    /// Whether the session is better off on the ring.
+    /// Whether the session should use the ring.
     pub fn belongs_on_ring(&self) -> bool {
         PRESENT.get() >= WORTH.get()
     }
@@ -71,7 +73,8 @@ impl Drop for Present {
     }
 }
 
-/// Makes this thread's ring, for sessions that meet `worth` or more. Whoever gets its [`Bell`] works by [`work`], and calls [`stop`] at the end.
+/// Makes this thread's ring. Sessions use it while `worth` or more of them are there. The owner of its [`Bell`] works by
+/// [`work`], and calls [`stop`] at the end.
 ///
 /// # Errors
 /// The kernel or the sandbox does not allow it.
@@ -90,8 +93,8 @@ pub fn stop() {
     }
 }
 
-/// Rung where there is news for a worker that sleeps in the runtime's epoll. It is never read: each ring of it is an edge, and all
-/// that an edge says is that there is news.
+/// Wakes a worker that sleeps in the runtime's epoll when its ring has something. The eventfd is never read: each write to
+/// it is an edge, and an edge only says that there is news.
 #[derive(Debug)]
 pub struct Bell(AsyncFd<OwnedFd>);
 
@@ -102,7 +105,7 @@ pub async fn work(bell: Bell, tasks: &mut LocalSet, main: &JoinHandle<()>) {
     AtWork { bell, tasks, main, call, waker, woken: Vec::new() }.await;
 }
 
-/// Rounds until the runtime's sockets and timers get their turn, however busy the tasks are.
+/// The number of rounds after which the runtime's sockets and timers get their turn, however busy the tasks are.
 const ROUNDS: usize = 64;
 
 /// A worker's loop.
@@ -111,7 +114,7 @@ struct AtWork<'a> {
     tasks: &'a mut LocalSet,
     main: &'a JoinHandle<()>,
     call: Arc<Call>,
-    /// The same.
+    /// `call` as a waker.
     waker: Waker,
     woken: Vec<Waker>,
 }
@@ -143,7 +146,7 @@ impl Future for AtWork<'_> {
             }
         }
         with_ring(Driver::leave);
-        // Called again when the runtime has looked at its sockets and timers.
+        // The runtime polls this future again when it has looked at its sockets and timers.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         this.call.sleep_in_any_case();
         Poll::Pending
@@ -155,10 +158,10 @@ impl AtWork<'_> {
         let (call, woken) = (&self.call, &mut self.woken);
         let turn = RING.with_borrow_mut(|ring| ring.as_mut().map(|ring| ring.turn(|| call.sleep(), woken)));
         if turn != Some(Turn::Idle) {
-            // Awake before others are woken, who would call otherwise.
+            // The worker counts as awake before it wakes others. Otherwise their calls would wake the worker.
             call.wake_up();
         }
-        // Outside of the borrow, as whoever is woken may be dropped.
+        // Tasks are woken after the borrow has ended, since a task that is woken may be dropped.
         for waker in self.woken.drain(..) {
             waker.wake();
         }
@@ -166,11 +169,11 @@ impl AtWork<'_> {
     }
 }
 
-/// What wakes a worker's tasks, and the worker if it sleeps.
+/// Notes that a worker's tasks have work, and wakes the worker if it sleeps.
 #[derive(Debug)]
 struct Call {
     state: AtomicU8,
-    /// The runtime's: heard in its epoll, and so in the ring that watches it.
+    /// The runtime's waker. The runtime's epoll reports it, and so does the ring that watches this epoll.
     sleeper: Mutex<Option<Waker>>,
 }
 
@@ -187,7 +190,7 @@ impl Call {
         self.state.store(AT_WORK, Ordering::Release);
     }
 
-    /// Whether the worker may sleep: nobody has called since it woke up. From here on a call wakes it.
+    /// Whether the worker may sleep, because no call came since it woke up. From here on a call wakes it.
     fn sleep(&self) -> bool {
         self.state.compare_exchange(AT_WORK, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -216,7 +219,7 @@ fn with_ring(then: impl FnOnce(&mut Driver)) {
 }
 
 impl RingStream {
-    /// A socket that does not block. Drops it if this thread has no ring.
+    /// Puts a socket that does not block on the ring. If this thread has no ring, the socket is closed.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         RING.with_borrow_mut(|ring| {
             let driver = ring.as_mut().ok_or_else(elsewhere)?;
@@ -228,17 +231,17 @@ impl RingStream {
         self.with(|driver, slot| driver.read(slot, cx, buf))
     }
 
-    /// What was written may wait for the ring's next call; an error of it is told by the next write or flush.
+    /// Written bytes may wait for the ring's next call. The next write or flush reports an error of theirs.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.with(|driver, slot| driver.write(slot, cx, bytes))
     }
 
-    /// Whether more can be written: ready also while bytes wait for the ring's next call.
+    /// Ready if more can be written, which may be while bytes wait for the ring's next call.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(|driver, slot| driver.flush(slot, cx))
     }
 
-    /// Sends what waits, and then ends this side's sending.
+    /// Sends the waiting bytes, and then ends this side's sending.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(|driver, slot| driver.shutdown(slot, cx))
     }
@@ -253,7 +256,7 @@ impl RingStream {
 
 impl Drop for RingStream {
     fn drop(&mut self) {
-        // With its ring gone the socket is closed already.
+        // If the ring has ended, the socket is closed already.
         let _ = RING.try_with(|ring| {
             if let Some(driver) = ring.borrow_mut().as_mut().filter(|driver| driver.number() == self.ring) {
                 driver.remove(self.slot);

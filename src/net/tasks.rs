@@ -3,19 +3,19 @@
 //! The tasks are a [`LocalSet`] and not tasks of the runtime, so that the loop knows when nothing is left to do and can
 //! sleep in the ring.
 //!
-//! Invariant: whatever runs on a worker is spawned here. A task of the runtime would wait for as long as the worker
-//! sleeps.
+//! Invariant: every task of a worker is spawned here. A task of the runtime would wait for as long as the worker sleeps.
 
 use super::ring::{self, Bell};
 use std::cell::Cell;
 use tokio::task::{JoinHandle, LocalSet};
 
 thread_local! {
-    /// This thread runs such tasks.
+    /// Whether this thread runs the tasks of a worker.
     static HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `main` and all that is spawned on this thread meanwhile, until `main` ends; the others are dropped then.
+/// Runs `main`, and all tasks that are spawned on this thread meanwhile, until `main` ends. The other tasks are dropped
+/// then.
 pub async fn work(bell: Option<Bell>, main: impl Future<Output = ()> + 'static) {
     let mut tasks = LocalSet::new();
     let main = tasks.spawn_local(main);
@@ -31,7 +31,7 @@ pub async fn work(bell: Option<Bell>, main: impl Future<Output = ()> + 'static) 
     HERE.set(false);
 }
 
-/// A task beside this one: of this worker's, or of the runtime's on any other thread.
+/// Spawns a task beside the current one: among the worker's tasks on a worker's thread, in the runtime on any other.
 pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,

@@ -1,4 +1,7 @@
-//! From the server to the client, and the server's answers to the proxy itself.
+//! The direction from the server to the client, and the server's answers to the proxy itself.
+//!
+//! Invariant: the server's bytes reach the client in their order. The only messages that change are the positions and hints
+//! of errors, and the offer of channel binding.
 
 use super::{Event, FRONT_WAITING, Link, Login, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
 use crate::pg::sqlstate;
@@ -10,7 +13,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use tokio::io::ReadBuf;
 
-/// Small messages the relay reads itself; they are held until they are whole.
+/// Whether the relay reads messages of this tag. They are small, and are held until they are whole.
 fn opened(tag: u8) -> bool {
     matches!(tag, b'Z' | b'K' | b'S')
 }
@@ -18,9 +21,9 @@ fn opened(tag: u8) -> bool {
 /// Where a walk over the server's bytes ended.
 enum Walked {
     Short,
-    /// The last ReadyForQuery that was owed, which is kept back.
+    /// The walk ended at the last ReadyForQuery that was owed, which is kept back.
     Settled,
-    /// A message that reaches the client changed.
+    /// The walk ended at a message that the relay changes for the client.
     Altered,
     Bad(BadFrame),
 }
@@ -42,7 +45,7 @@ impl Link {
                 Poll::Pending => return Poll::Pending,
             }
             let mut input = std::mem::take(&mut self.back_in);
-            // Whoever asked the server something itself may have read more than its answer.
+            // A part of the proxy that asked the server something may have read more than its answer.
             if !input.is_empty() && !self.back_short {
                 match self.backward(&input, cx) {
                     Some(event) => return Poll::Ready(event),
@@ -77,7 +80,7 @@ impl Link {
         Poll::Pending
     }
 
-    /// Walks `input` and passes on what may pass; the rest is held.
+    /// Walks `input`, passes on the bytes that may pass, and holds the rest.
     fn backward(&mut self, mut input: &[u8], cx: &mut Context<'_>) -> Option<Event> {
         loop {
             let (pass, taken, walked) = self.walk_back(input);
@@ -102,7 +105,8 @@ impl Link {
         }
     }
 
-    /// How many bytes may pass, and how many are done with (more, if the last frame is swallowed).
+    /// Returns how many bytes may pass, and how many are done with. The second number is larger if the last frame is
+    /// swallowed or changed.
     fn walk_back(&mut self, input: &[u8]) -> (usize, usize, Walked) {
         let mut at = 0;
         loop {
@@ -177,7 +181,7 @@ impl Link {
         }
     }
 
-    /// What the relay remembers of the server's small messages.
+    /// Stores the facts of the server's small messages.
     fn note(&mut self, tag: u8, body: &[u8]) {
         match tag {
             // AuthenticationOk and SASLFinal need no answer.
@@ -197,17 +201,18 @@ impl Link {
         }
     }
 
-    /// The server's next whole frame, not passed on. Meanwhile what waits for either side is written,
-    /// and the client's end is noticed: `gone` is called once with the backend's key, when the client leaves without a goodbye.
+    /// Returns the server's next whole frame, which is not passed on. Meanwhile the bytes that wait for either side are
+    /// written, and the client's end is watched. If the client leaves without a Terminate, `gone` is called once with the
+    /// backend's key.
     ///
     /// # Errors
-    /// The server closed the connection or sent what is no frame.
+    /// The server closed the connection, or sent bytes that are not a frame.
     pub async fn next_back_frame(&mut self, gone: &mut impl FnMut(&[u8])) -> Result<Bytes, BackendLost> {
         poll_fn(|cx| {
             if let Poll::Ready(Err(_)) = flush(&mut self.back, &mut self.back_out, cx) {
                 self.back_out.clear();
             }
-            // A client that takes nothing any more is noticed by its end of file.
+            // A failed write counts as the end of the client.
             if let Poll::Ready(Err(_)) = flush(&mut self.front, &mut self.front_out, cx) {
                 self.front_out.clear();
                 self.front_eof = true;
@@ -245,7 +250,7 @@ impl Link {
     }
 }
 
-/// Of `19beta1 (Debian …)`, say.
+/// The major version of a text such as `19beta1 (Debian …)`.
 fn major(version: &[u8]) -> u16 {
     let digits = version.iter().take_while(|byte| byte.is_ascii_digit()).take(4);
     digits.fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))

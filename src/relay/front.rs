@@ -1,4 +1,6 @@
-//! From the client to the server.
+//! The direction from the client to the server.
+//!
+//! Invariant: each frame that passes to the server is counted in [`Owed`](crate::wire::owed::Owed) first.
 
 use super::{Event, FrameAction, Inspect, Link, READ_AHEAD, SCRATCH_BUFFER, TURNS, flush, read_scratch, write_through};
 use crate::wire::frame::{BadFrame, FRONTEND_LIMIT, HEADER_LEN, Header};
@@ -8,7 +10,7 @@ use tokio::io::ReadBuf;
 
 /// Where a walk over the client's bytes ended.
 enum Walked {
-    /// All complete frames may pass; what follows is the beginning of one.
+    /// All complete frames may pass. An incomplete frame follows.
     Short,
     /// A frame needs attention.
     Stopped,
@@ -16,12 +18,13 @@ enum Walked {
 }
 
 impl Link {
-    /// Passes on what the client sent. Pending: nothing more can be done now (also at its end of file).
+    /// Passes on the bytes that the client sent. `Pending` means that nothing more can be done now; the end of file is also
+    /// `Pending`.
     pub(super) fn poll_front<I: Inspect>(&mut self, cx: &mut Context<'_>, inspect: &mut I) -> Poll<Event> {
         for _ in 0..TURNS {
             match flush(&mut self.back, &mut self.back_out, cx) {
                 Poll::Ready(Ok(())) => {}
-                // The server's last words, if any, are read by the other direction.
+                // The other direction reads the server's last messages, if there are any.
                 Poll::Ready(Err(_)) => {
                     self.back_out.clear();
                     return Poll::Pending;
@@ -47,7 +50,7 @@ impl Link {
         Poll::Pending
     }
 
-    /// The client sends no more: the server is told so, and may still answer.
+    /// The client sends no more. The server is told so, and may still answer.
     fn poll_half_close(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if !self.back_shut {
             match self.back.poll_shutdown(cx) {
@@ -77,7 +80,7 @@ impl Link {
         })
     }
 
-    /// Walks `input` and passes on what may pass; the rest is held.
+    /// Walks `input`, passes on the bytes that may pass, and holds the rest.
     fn forward<I: Inspect>(&mut self, input: &[u8], cx: &mut Context<'_>, inspect: &mut I) -> Option<Event> {
         let (pass, walked) = self.walk_front(input, inspect);
         self.write_back(&input[..pass], cx);
@@ -85,7 +88,7 @@ impl Link {
         self.after_walk(&walked)
     }
 
-    /// The same for what is held already.
+    /// Does what `forward` does, with the bytes that are already held.
     fn forward_held<I: Inspect>(&mut self, cx: &mut Context<'_>, inspect: &mut I) -> Option<Event> {
         let mut held = std::mem::take(&mut self.front_in);
         let (pass, walked) = self.walk_front(&held, inspect);
@@ -97,7 +100,8 @@ impl Link {
         self.after_walk(&walked)
     }
 
-    /// A server that takes no more is noticed by its end of file, after its last words.
+    /// Writes to the server. If the server takes no more, its end of file is noticed in the other direction, after its last
+    /// messages.
     fn write_back(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         if write_through(&mut self.back, &mut self.back_out, bytes, cx).is_err() {
             self.back_out.clear();
@@ -152,7 +156,7 @@ impl Link {
         }
     }
 
-    /// A frontend's message is on its way to the backend.
+    /// Records that a frontend's message goes to the backend.
     pub fn account(&mut self, tag: u8) {
         self.owed.sent(tag);
         match tag {
@@ -162,8 +166,8 @@ impl Link {
         }
     }
 
-    /// The tag of the client's frame that follows the one it stopped at, once it has come; `None`: the
-    /// client is at its end, or broke the protocol.
+    /// Waits for the client's frame after the one that it stopped at, and returns that frame's tag. Returns `None` if the
+    /// client is at its end or broke the protocol.
     pub async fn tag_after_next(&mut self) -> Option<u8> {
         let skip = self.peek_frame()?.0.total();
         std::future::poll_fn(|cx| {
@@ -183,7 +187,7 @@ impl Link {
         .await
     }
 
-    /// Comes back when the client has left without a goodbye.
+    /// Returns when the client has left without a Terminate.
     pub async fn front_leaves(&mut self) {
         std::future::poll_fn(|cx| {
             while let Poll::Ready(()) = self.poll_watch_front(cx) {}
@@ -192,9 +196,9 @@ impl Link {
         .await;
     }
 
-    /// Reads ahead from the client so that its end is noticed while it has nothing to say. Ready: something came.
+    /// Reads ahead from the client, so that its end is noticed while it sends nothing. `Ready` means that something came.
     pub(super) fn poll_watch_front(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // One frame more than the limit is let in: whoever asks for what follows a large frame gets it.
+        // The limit is raised by the size of one frame, so that the frame behind a large frame can be read.
         let limit = READ_AHEAD + self.peek_header().map_or(0, Header::total);
         if self.front_eof || self.front_in.len() >= limit {
             return Poll::Pending;
@@ -216,25 +220,25 @@ impl Link {
         }
     }
 
-    /// The frame that a [`Event::Frame`] stopped at, left where it is.
+    /// The frame that [`Event::Frame`] stopped at. The frame stays in the input.
     pub fn peek_frame(&self) -> Option<(Header, &[u8])> {
         let header = Header::read(&self.front_in, FRONTEND_LIMIT).ok().flatten()?;
         Some((header, self.front_in.get(HEADER_LEN..header.total())?))
     }
 
-    /// Its header alone, where the body was not waited for.
+    /// The header of that frame, for a frame whose body was not waited for.
     pub fn peek_header(&self) -> Option<Header> {
         Header::read(&self.front_in, FRONTEND_LIMIT).ok().flatten()
     }
 
-    /// Takes the client's next frame, header and all, if it is there whole.
+    /// Takes the client's next frame with its header, if the whole frame is there.
     pub fn take_frame(&mut self) -> Option<Bytes> {
         let (header, _) = self.peek_frame()?;
         self.front_short = false;
         Some(self.front_in.split_to(header.total()).freeze())
     }
 
-    /// Lets the client's next frame go on to the backend; a body that is not here yet follows unopened.
+    /// Passes the client's next frame on to the backend. The part of the body that is not here yet follows unopened.
     pub fn pass_frame(&mut self) {
         let Ok(Some(header)) = Header::read(&self.front_in, FRONTEND_LIMIT) else { return };
         self.account(header.tag);

@@ -1,15 +1,15 @@
-//! Clients that the system did not let in, most likely because the process is out of descriptors, so that other clients
-//! must leave first.
+//! Clients that the system did not let in. The most likely cause is that the process is out of descriptors, so that other
+//! clients must leave first.
 //!
-//! The acceptor tries again soon, since the kernel keeps the client in its queue. A failure that lasts is tried and
-//! logged rarely.
+//! The acceptor tries again soon, since the kernel keeps the client in its queue. If the failure lasts, the acceptor tries
+//! and logs rarely.
 
 use std::io::Error;
 use std::time::{Duration, Instant};
 
 pub(super) struct Refused {
     pause: Duration,
-    /// When it was logged, and how often it was so since.
+    /// When a failure was last logged, and how many failures came since then.
     logged: Option<Instant>,
     since: u64,
 }
@@ -21,14 +21,14 @@ impl Default for Refused {
 }
 
 impl Refused {
-    /// A short pause is no loss to who waits.
+    /// The first pause is short, so a waiting client loses nothing.
     const FIRST: Duration = Duration::from_millis(10);
-    /// Soon enough after somebody has left.
+    /// The longest pause still lets a client in soon after another has left.
     const MOST: Duration = Duration::from_millis(500);
-    /// Often enough to be seen to last, and too rare to fill a disk.
+    /// A lasting failure is logged often enough to be seen, and too rarely to fill a disk.
     const LOGGED_EACH: Duration = Duration::from_secs(60);
 
-    /// How long to wait before the next try.
+    /// Records a failure, and returns the pause before the next try.
     pub(super) fn again(&mut self, error: &Error, now: Instant) -> Duration {
         self.since += 1;
         if self.logged.is_none_or(|logged| now.duration_since(logged) >= Self::LOGGED_EACH) {
@@ -40,7 +40,7 @@ impl Refused {
         pause
     }
 
-    /// Somebody was let in.
+    /// Records that a client was let in.
     pub(super) fn over(&mut self) {
         self.pause = Self::FIRST;
     }
@@ -50,7 +50,7 @@ impl Refused {
 mod tests {
     use super::*;
 
-    /// Over ten minutes at the limit: two tries a second, and a line a minute.
+    /// Ten minutes at the limit make two tries a second, and one line of the log a minute.
     #[test]
     fn what_lasts_is_tried_and_logged_rarely() {
         let (mut refused, mut tries, mut lines) = (Refused::default(), 0, 0);

@@ -1,4 +1,4 @@
-//! The files that the settings of TLS name: certificates, keys and roots.
+//! Reads the files that the settings of TLS name: certificates, keys and roots.
 //!
 //! Invariant: an error names the setting and the file. It never contains a part of a key.
 
@@ -11,12 +11,12 @@ use std::sync::Arc;
 /// Why a setting of TLS cannot be used: the setting, its file, and the reason.
 pub type SettingError = String;
 
-/// The cryptography of both sides.
+/// The cryptography of both sides' handshakes.
 pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The certificates of a PEM file, one at least.
+/// The certificates of a PEM file, which must hold at least one.
 pub(super) fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, SettingError> {
     let wrong = |error: &dyn std::fmt::Display| format!("{key}: {}: {error}", path.display());
     let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
@@ -29,7 +29,7 @@ pub(super) fn no_certificate(key: &str, path: &Path) -> SettingError {
     format!("{key}: {}: the file contains no certificate (PEM)", path.display())
 }
 
-/// The private key of a PEM file. No part of the file goes into the error.
+/// The private key of a PEM file. No part of the file enters the error.
 pub(super) fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, SettingError> {
     let bytes = std::fs::read(path).map_err(|error| format!("{key}: {}: {error}", path.display()))?;
     PrivateKeyDer::from_pem_slice(&bytes)

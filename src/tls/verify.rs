@@ -1,7 +1,7 @@
-//! The check of the server's certificate, as libpq's `sslmode` asks for it.
+//! Checks the server's certificate as libpq's `sslmode` does.
 //!
-//! Invariant: the signature of the handshake is always checked, whatever else is not. So the peer holds the key of the
-//! certificate that it shows.
+//! Invariant: the signature of the handshake is checked in every mode, so the peer holds the key of the certificate that it
+//! shows.
 
 use super::files::{SettingError, certificates, provider, roots};
 use crate::config::{BackendTls, BackendTlsMode};
@@ -13,15 +13,16 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
-/// The checks of a mode.
+/// The checks of one mode.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// None: any certificate will do.
+    /// Checks the chain of certificates. `None` accepts any certificate.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    /// Certificates that are trusted as they are, because the root file holds them: the server's own, self-signed.
+    /// Certificates that are trusted without a chain because the root file holds them, such as a self-signed one of the
+    /// server's.
     trusted: Vec<CertificateDer<'static>>,
-    /// The certificate must name the host.
+    /// Whether the certificate must name the host.
     name: bool,
 }
 
@@ -31,7 +32,7 @@ pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifi
     let provider = provider();
     let chain = match settings.mode {
         BackendTlsMode::VerifyCa | BackendTlsMode::VerifyFull => true,
-        // As libpq: a root certificate that is given is used.
+        // A root certificate that is given is used, as in libpq.
         BackendTlsMode::Require => settings.root.is_some(),
         BackendTlsMode::Disable | BackendTlsMode::Prefer => false,
     };
@@ -76,7 +77,7 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The chain is checked before the name.
+            // The chain is checked before the name, so here the chain is valid.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !self.name => Ok(ServerCertVerified::assertion()),

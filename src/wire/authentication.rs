@@ -1,4 +1,4 @@
-//! The one message of a login that the proxy ever changes: the server's offer of SASL mechanisms.
+//! The server's offer of SASL mechanisms, which is the only message of a login that the proxy ever changes.
 //!
 //! A server on an encrypted connection offers `SCRAM-SHA-256-PLUS`, which binds the login to that connection. A client on
 //! a connection without encryption cannot take the offer, and libpq refuses to go on.
@@ -6,11 +6,11 @@
 use super::message::put_frame;
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// AuthenticationSASL; the mechanisms follow, each ended by a zero byte, and one more ends the list.
+/// AuthenticationSASL. The mechanisms follow, each ended by a zero byte; one more zero byte ends the list.
 const SASL: [u8; 4] = 10_u32.to_be_bytes();
 
-/// Whether a SASL exchange begins in which the login can be bound to the channel. `None`: the login is over.
-/// `Some(false)`: anything else.
+/// Whether a SASL exchange begins that can bind the login to the channel. `None` means that the login is over; `Some(false)`
+/// stands for any other frame.
 pub fn offers_channel_binding(frame: &[u8]) -> Option<bool> {
     let body = frame.get(super::frame::HEADER_LEN..).unwrap_or_default();
     if body == [0; 4] {
@@ -20,7 +20,8 @@ pub fn offers_channel_binding(frame: &[u8]) -> Option<bool> {
     Some(list.split(|byte| *byte == 0).any(|mechanism| mechanism.ends_with(b"-PLUS")))
 }
 
-/// The frame without the mechanisms that bind to the channel, unless there are no others. Any other frame: as it is.
+/// The frame without the mechanisms that bind to the channel, unless there are no others. Any other frame is returned
+/// unchanged.
 pub fn without_channel_binding(frame: &[u8]) -> Bytes {
     let as_it_is = || Bytes::copy_from_slice(frame);
     let Some(list) = frame.get(super::frame::HEADER_LEN..).and_then(|body| body.strip_prefix(&SASL)) else {

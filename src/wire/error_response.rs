@@ -1,4 +1,4 @@
-//! The reading of an ErrorResponse or NoticeResponse of the server, and the correction of its position.
+//! Reads an ErrorResponse or NoticeResponse of the server, and corrects its position.
 //!
 //! Invariant: every field is optional. An odd body gives empty fields.
 
@@ -29,7 +29,7 @@ impl ServerError {
         self.bytes_of(code).and_then(|text| std::str::from_utf8(text).ok())
     }
 
-    /// The field in the client's encoding, whatever that is.
+    /// The field's bytes, in the client's encoding.
     pub fn bytes_of(&self, code: u8) -> Option<&[u8]> {
         self.fields().find(|(c, _)| *c == code).map(|(_, text)| text)
     }
@@ -43,12 +43,13 @@ impl ServerError {
         self.field(b'M').unwrap_or_default()
     }
 
-    /// FATAL or PANIC: the backend is gone.
+    /// The severity is FATAL or PANIC: the backend has ended.
     pub fn is_fatal(&self) -> bool {
         matches!(self.field(b'V').or_else(|| self.field(b'S')), Some("FATAL" | "PANIC"))
     }
 
-    /// The frame with other values of some fields, which it need not have, and without those named by `dropped`.
+    /// The frame with the given values for `fields`, which are added if they are missing, and without the fields of
+    /// `dropped`.
     pub fn restated<T: AsRef<[u8]>>(&self, fields: &[(u8, T)], dropped: &[u8]) -> Bytes {
         let mut out = BytesMut::new();
         let kept =
@@ -64,7 +65,7 @@ impl ServerError {
         out.freeze()
     }
 
-    /// The frame with a hint, unless it has one.
+    /// The frame with `hint`, unless the frame has a hint already.
     pub fn with_hint(&self, hint: &str) -> Bytes {
         match self.field(b'H') {
             Some(_) => self.frame.clone(),
@@ -72,7 +73,8 @@ impl ServerError {
         }
     }
 
-    /// The frame with its position (field `P`, characters from 1) mapped by `map`; left out where `map` says `None`.
+    /// The frame with its position (field `P`, characters from 1) mapped by `map`. The position is left out if `map` returns
+    /// `None`.
     pub fn with_position(&self, map: impl Fn(usize) -> Option<usize>) -> Bytes {
         let Some(tag) = self.frame.first().copied() else { return self.frame.clone() };
         if self.field(b'P').is_none() {

@@ -12,10 +12,10 @@ pub const HEADER_LEN: usize = 5;
 /// PostgreSQL's limit for the messages of a frontend: `MaxAllocSize - 1` (`libpq/libpq.h`), the length word included.
 pub const FRONTEND_LIMIT: u32 = 0x3fff_fffe;
 
-/// A backend's messages are bounded by the signed length word alone.
+/// Only the signed length word bounds a backend's messages.
 pub const BACKEND_LIMIT: u32 = 0x7fff_ffff;
 
-/// A header that was read and found good.
+/// A header that was read and is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub tag: u8,

@@ -1,16 +1,19 @@
-//! The frontend messages that the proxy opens, and those that it sends to the backend itself.
+//! The frontend messages that the proxy opens, and the messages that the proxy itself sends to the backend.
+//!
+//! The file owns [`Batch`], a series of the proxy's own messages. The proxy's prepared statement and portal have a name of
+//! their own; the unnamed ones are the client's.
 
 use super::frame::{FRONTEND_LIMIT, HEADER_LEN, Header};
 use super::speech::Speech;
 use bytes::{BufMut, BytesMut};
 
-/// A NUL-terminated string at the start of `body`, and the rest.
+/// A NUL-terminated string at the start of `body`, and the bytes behind it.
 fn cstr(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = body.iter().position(|b| *b == 0)?;
     Some((&body[..end], &body[end + 1..]))
 }
 
-// A body with anything behind what belongs there is none, as for the server: it refuses the message.
+// A body with extra bytes behind its last field gives `None`: the server refuses such a message, too.
 
 /// Query: its text.
 pub fn query(body: &[u8]) -> Option<&[u8]> {
@@ -31,7 +34,7 @@ pub fn bind(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((portal, cstr(rest)?.0))
 }
 
-/// Parse: what stands behind the text, the types of its parameters.
+/// Parse: the types of its parameters, which stand behind the text.
 pub fn parameter_types(body: &[u8]) -> Option<&[u8]> {
     let (name, text) = parse(body)?;
     body.get(name.len() + text.len() + 2..)
@@ -66,24 +69,26 @@ pub fn close(body: &[u8]) -> Option<(u8, &[u8])> {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub bytes: BytesMut,
-    /// How many statements it executes.
+    /// The number of statements that the batch executes.
     pub statements: usize,
-    /// A statement or a parameter is.
+    /// A statement or a parameter is not pure ASCII.
     beyond_ascii: bool,
 }
 
-/// The name of the proxy's own prepared statement and portal. Never the unnamed one: that is the client's.
+/// The name of the proxy's own prepared statement and of its portal. The proxy never uses the unnamed ones, which are the
+/// client's.
 const OWN: &[u8] = b"pgsluice proxy\0";
 
 impl Batch {
     pub fn new() -> Self {
         let mut batch = Self::default();
-        // What an error of an earlier batch may have left. Closing what is not there is no error.
+        // An error may have left the statement and the portal of an earlier batch. To close one that does not exist is no
+        // error.
         batch.close_own();
         batch
     }
 
-    /// As a simple Query begins: the client's unnamed statement and portal are gone.
+    /// Ends the client's unnamed statement and portal, as the start of a simple Query does.
     pub fn end_unnamed() -> BytesMut {
         let mut bytes = BytesMut::new();
         for kind in *b"SP" {
@@ -92,7 +97,7 @@ impl Batch {
         bytes
     }
 
-    /// What the client has sent of its pipeline comes before it, and this in place of the portal's Execute.
+    /// A batch in place of the portal's Execute, behind the messages that the client has sent of its pipeline.
     pub fn behind(portal: &str) -> Self {
         let mut batch = Self::new();
         batch.close_portal(portal);
@@ -112,7 +117,7 @@ impl Batch {
         }
     }
 
-    /// Closes a portal of the client's.
+    /// Closes one of the client's portals.
     pub fn close_portal(&mut self, portal: &str) {
         self.frame(b'C', |b| {
             b.put_u8(b'P');
@@ -152,8 +157,8 @@ impl Batch {
         });
     }
 
-    /// The bytes that say it in the session's encodings. In place of a statement that names what cannot be said stands one
-    /// that fails: what the server would have made of it is not known.
+    /// The bytes of the batch in the session's encodings. If a statement names something that these encodings cannot
+    /// express, a statement that fails stands in its place, since the server's reading of the name would be unknown.
     pub fn said(self, speech: &Speech) -> BytesMut {
         if !self.beyond_ascii {
             return self.bytes;
@@ -168,7 +173,7 @@ impl Batch {
                 out.bytes.put_slice(frame);
                 continue;
             }
-            // Its Bind follows.
+            // The Bind of the statement follows.
             let Ok(Some(bind)) = Header::read(rest, FRONTEND_LIMIT) else { break };
             let Some((bind, behind)) = rest.split_at_checked(bind.total()) else { break };
             rest = behind;
@@ -182,13 +187,14 @@ impl Batch {
         out.bytes
     }
 
-    /// The same with a client's parameters: what [`parameter_types`] and [`bind_parameters`] gave. All of its rows are text.
+    /// One statement with a client's parameters, as [`parameter_types`] and [`bind_parameters`] return them. All of its rows
+    /// are text.
     pub fn statement_with(&mut self, sql: &str, types: &[u8], parameters: &[u8]) {
         self.begin(sql, types, parameters);
         self.end();
     }
 
-    /// A statement without parameters, its rows described before they come.
+    /// One statement without parameters. Its rows are described before they come.
     pub fn described(&mut self, sql: &str) {
         self.begin(sql, &[0, 0], &[0; 4]);
         self.frame(b'D', |b| {
@@ -222,7 +228,7 @@ impl Batch {
         self.close_own();
     }
 
-    /// One statement that is read and not executed.
+    /// One statement that is parsed and not executed.
     pub fn parse(&mut self, sql: &str) {
         self.frame(b'P', |b| {
             b.put_slice(OWN);
@@ -239,7 +245,8 @@ impl Batch {
         self.bytes.put_slice(execute);
     }
 
-    /// Begins what may be rolled back: the proxy's savepoint `inside` a transaction of the client's, else a transaction.
+    /// Begins work that can be rolled back. If `inside` says that the client has a transaction, it sets the proxy's
+    /// savepoint there; otherwise it begins a transaction.
     pub fn begin_or_savepoint(&mut self, inside: bool) {
         if inside { self.savepoint() } else { self.statement("BEGIN", &[]) }
     }
@@ -252,18 +259,18 @@ impl Batch {
         self.statement("RELEASE SAVEPOINT pgsluice", &[]);
     }
 
-    /// The transaction is as it was before the savepoint, which is still there.
+    /// Restores the transaction to its state at the savepoint. The savepoint stays.
     pub fn roll_back_to_savepoint(&mut self) {
         self.statement("ROLLBACK TO SAVEPOINT pgsluice", &[]);
     }
 
-    /// The transaction is as it was before the savepoint, which is gone.
+    /// Restores the transaction to its state at the savepoint, and ends the savepoint.
     pub fn undo_savepoint(&mut self) {
         self.roll_back_to_savepoint();
         self.release_savepoint();
     }
 
-    /// What was executed so far is answered before what follows.
+    /// Makes the server answer the messages so far before those that follow.
     pub fn flush(mut self) -> Self {
         self.bytes.put_slice(&FLUSH);
         self
@@ -275,18 +282,18 @@ impl Batch {
     }
 }
 
-/// In place of what cannot be said.
+/// Stands in place of a statement that the session's encodings cannot express.
 const UNSAYABLE: &[u8] = b"SELECT \"pgsluice: a name that the encodings of this session have no words for\"";
 
-/// The statement of a Parse of our own.
+/// The statement of one of the proxy's own Parse messages.
 fn text_of(parse: &[u8]) -> String {
     let text = parse.get(HEADER_LEN + OWN.len()..parse.len().saturating_sub(3)).unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// The values of a Bind of our own.
+/// The values of one of the proxy's own Bind messages.
 fn values_of(bind: &[u8]) -> Vec<String> {
-    // Behind the two names: no formats, and the number of values.
+    // Behind the two names stand the number of formats, which is 0, and the number of values.
     let mut rest = bind.get(HEADER_LEN + 2 * OWN.len() + 4..).unwrap_or_default();
     let mut values = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
@@ -315,7 +322,7 @@ pub fn put_query(out: &mut BytesMut, sql: &[u8]) {
     });
 }
 
-/// Flush alone.
+/// A Flush message.
 pub const FLUSH: [u8; 5] = [b'H', 0, 0, 0, 4];
 
 #[cfg(test)]

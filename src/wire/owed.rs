@@ -1,9 +1,9 @@
-//! What the backend still owes the client: how many ReadyForQuery messages are to come.
+//! Counts what the backend still owes the client: the ReadyForQuery messages to come.
 //!
-//! The proxy may speak for the server only when nothing is owed. One ReadyForQuery for each Query and Sync would be a
-//! wrong count, as other libraries have learnt: a backend in copy-in ignores Sync, and after an error in the extended
-//! protocol it skips everything up to Sync. So this file follows the backend: client messages queue up, and the backend's
-//! replies say what became of them.
+//! The proxy may speak for the server only when nothing is owed. To count one ReadyForQuery for each Query and Sync is
+//! wrong, as other libraries have learnt: a backend in copy-in ignores Sync, and after an error in the extended protocol the
+//! backend skips everything up to Sync. So this file follows the backend. It queues the client's messages, and the backend's
+//! replies show what became of each of them.
 //!
 //! Invariant: `owed()` is never too small. If the messages leave two readings (a Query amid extended messages without
 //! Sync), `certain()` becomes false for good, and the session intercepts nothing more.
@@ -12,10 +12,10 @@ use std::collections::VecDeque;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
-    /// Query or FunctionCall: answered by one ReadyForQuery of its own.
+    /// Query or FunctionCall. The backend answers it with one ReadyForQuery of its own.
     Cycle,
     Sync,
-    /// CopyData, once or more, before it was known whether a copy is under way.
+    /// One or more CopyData, sent before it was known whether a copy is under way.
     CopyData,
     /// CopyDone or CopyFail.
     CopyEnd,
@@ -42,7 +42,7 @@ pub struct Owed {
 }
 
 impl Owed {
-    /// A session begins: the startup packet is answered by one ReadyForQuery.
+    /// Begins a session: the backend answers the startup packet with one ReadyForQuery.
     pub fn startup() -> Self {
         let mut owed = Self::default();
         owed.push(Sent::Cycle);
@@ -53,29 +53,29 @@ impl Owed {
         !self.uncertain
     }
 
-    /// ReadyForQuery messages to come.
+    /// The number of ReadyForQuery messages to come.
     pub fn owed(&self) -> u32 {
         self.owed
     }
 
-    /// Extended messages were sent that no Sync has closed yet.
+    /// Whether extended messages were sent that no Sync has closed yet.
     pub fn unsynced(&self) -> bool {
-        // Data and the end of a copy close nothing.
+        // CopyData, CopyDone and CopyFail close nothing.
         self.queue.iter().rev().find(|sent| !sent.of_copy()) == Some(&Sent::Extended)
     }
 
-    /// The backend skips whatever comes before a Sync, because a message before it has failed.
+    /// Whether the backend skips the messages before the next Sync, because an earlier message has failed.
     pub fn skipping(&self) -> bool {
         self.skipping
     }
 
-    /// The backend takes the data of a copy, as far as known, and no end of it has been sent.
+    /// Whether the backend takes the data of a copy, as far as known, and no end of the copy has been sent.
     pub fn copying(&self) -> bool {
         self.copying
     }
 
-    /// The end of a copy was sent, before the copy could begin, for extended messages: whether a Sync among them was
-    /// eaten by it is not known yet.
+    /// Whether extended messages are open and the end of a copy was sent before the copy could begin. It is not known yet
+    /// whether the copy swallowed a Sync among them.
     fn behind_a_copy(&self) -> bool {
         let of_copy = self.queue.iter().rev().take_while(|sent| sent.of_copy());
         of_copy.clone().any(|sent| *sent == Sent::CopyEnd)
@@ -89,14 +89,14 @@ impl Owed {
         self.queue.push_back(sent);
     }
 
-    /// A frontend's message goes to the backend.
+    /// Records a frontend's message that goes to the backend.
     pub fn sent(&mut self, tag: u8) {
         if self.skipping && tag != b'S' {
             return;
         }
         self.skipping = false;
         if self.copying && !matches!(tag, b'd' | b'c' | b'f' | b'H' | b'S') {
-            // Eaten by the copy, which fails of it; unless it has just failed of something else.
+            // The copy swallows the message and fails because of it, unless the copy has just failed for another reason.
             self.copying = false;
             self.uncertain = true;
             return;
@@ -110,13 +110,14 @@ impl Owed {
                 self.push(Sent::Cycle);
             }
             b'S' => {
-                // Ignored if the copy still runs, answered if it has just failed: not to be told from here.
+                // The backend ignores the Sync if the copy still runs, and answers it if the copy has just failed. The proxy
+                // cannot tell which.
                 self.uncertain |= self.copying;
                 self.push(Sent::Sync);
             }
             b'c' | b'f' => {
                 let known = std::mem::take(&mut self.copying);
-                // Only where a copy may yet begin its end is worth remembering.
+                // The end of a copy is worth remembering only while a copy may yet begin.
                 if !known && !self.queue.is_empty() {
                     self.uncertain |= self.queue.contains(&Sent::CopyEnd);
                     self.push(Sent::CopyEnd);
@@ -130,7 +131,7 @@ impl Owed {
         }
     }
 
-    /// The backend answered with a message.
+    /// Records a message of the backend's.
     pub fn received(&mut self, tag: u8) {
         match tag {
             b'Z' => self.ready(),
@@ -149,23 +150,23 @@ impl Owed {
                 break;
             }
         }
-        // What came after its copy had failed is answered by nothing.
+        // The backend does not answer copy messages that came after their copy had failed.
         while self.queue.front().is_some_and(|sent| sent.of_copy()) {
             self.queue.pop_front();
         }
     }
 
-    /// CopyInResponse: the backend ignores each Sync until the copy ends.
+    /// CopyInResponse: from here the backend ignores each Sync until the copy ends.
     fn copy_in(&mut self) {
         let i = usize::from(!self.queue.is_empty());
         self.copying = true;
         while let Some(sent) = self.queue.get(i).copied() {
             match sent {
                 Sent::Sync => self.owed -= 1,
-                // Behind data that may have failed, a Sync may be answered.
+                // The data may have failed. Then the backend answers the Sync behind them.
                 Sent::CopyData => self.uncertain |= self.queue.get(i + 1) == Some(&Sent::Sync),
                 Sent::CopyEnd => self.copying = false,
-                // A message that copy-in refuses: the copy ends here too.
+                // Copy-in refuses the message, so the copy ends here too.
                 Sent::Cycle | Sent::Extended => {
                     self.copying = false;
                     return;
@@ -178,7 +179,7 @@ impl Owed {
         }
     }
 
-    /// ErrorResponse in the extended protocol: everything up to the next Sync is skipped.
+    /// ErrorResponse in the extended protocol: the backend skips everything up to the next Sync.
     fn error(&mut self) {
         self.copying = false;
         if self.queue.front() != Some(&Sent::Extended) {
@@ -200,7 +201,8 @@ impl Owed {
 mod tests {
     use super::Owed;
 
-    /// `F:` what the frontend sent, `B:` what came back; checks what is owed at the end.
+    /// Plays a script: `F:` stands before the frontend's tags, `B:` before the backend's. Returns what is owed at the end,
+    /// and whether that is certain.
     fn play(script: &str) -> (u32, bool) {
         let mut owed = Owed::default();
         for word in script.split_whitespace() {
@@ -226,7 +228,7 @@ mod tests {
         assert_eq!(play("F:PBEPBES B:EZ"), (0, true));
         assert_eq!(play("F:PBES F:PBES B:EZ"), (1, true));
         assert_eq!(play("F:Q B:EZ"), (0, true));
-        // What comes after the error, even a Query, is skipped.
+        // The backend skips every message after the error, even a Query.
         assert_eq!(play("F:PBE B:E F:PQ"), (0, true));
         assert_eq!(play("F:PBE B:E F:PBEQS"), (1, true));
         assert_eq!(play("F:PBE B:E F:PBEQS B:Z F:Q"), (1, true));
@@ -234,42 +236,42 @@ mod tests {
 
     #[test]
     fn copy_in_ignores_sync() {
-        // tokio-postgres: Execute and Sync, then data, CopyDone, Sync: one ReadyForQuery.
+        // tokio-postgres sends Execute and Sync, then data, CopyDone and Sync. One ReadyForQuery answers them.
         assert_eq!(play("F:PBES B:12G F:ddcS B:CZ"), (0, true));
-        // All of it sent before CopyInResponse came.
+        // The client sent everything before CopyInResponse came.
         assert_eq!(play("F:PBESddcS B:12GCZ"), (0, true));
-        // With Flush instead of the first Sync.
+        // A Flush stands in place of the first Sync.
         assert_eq!(play("F:PBEH B:12G F:dcS B:CZ"), (0, true));
-        // The data are bad.
+        // The server refuses the data.
         assert_eq!(play("F:PBES B:12G F:d B:E F:dcS B:Z"), (0, true));
-        // The COPY itself fails: each Sync is answered.
+        // The COPY itself fails: the backend answers each Sync.
         assert_eq!(play("F:PBESddcS B:EZ"), (1, true));
         assert_eq!(play("F:PBESddcS B:EZZ"), (0, true));
-        // Simple protocol, and a copy that fails before its end was sent.
+        // The copy is of the simple protocol; the second one fails before its end is sent.
         assert_eq!(play("F:Q B:G F:ddc B:CZ"), (0, true));
         assert_eq!(play("F:Q B:G F:d B:EZ F:c F:Q B:CZ"), (0, true));
     }
 
     #[test]
     fn a_copy_ends_once() {
-        // A copy by Flush, and what follows in the same pipeline.
+        // A Flush starts the copy, and further messages follow in the same pipeline.
         assert_eq!(play("F:PBEH B:12G F:dcPBES B:C12CZ"), (0, true));
-        // Ahead of its beginning, and a Query behind it.
+        // The data and the end come before the copy begins, and a Query follows.
         assert_eq!(play("F:Qdc F:Q B:GCZ"), (1, true));
     }
 
     #[test]
     fn what_has_two_readings_is_uncertain() {
-        // A Sync behind data that may have failed: ignored, or answered.
+        // A Sync follows data that may have failed. The backend ignores or answers it.
         assert!(!play("F:QdS B:G").1);
         assert!(!play("F:PBEdS B:12G").1);
-        // A Query behind a copy whose only Sync was eaten by it.
+        // A Query follows a copy that swallowed its only Sync.
         assert!(!play("F:ESc F:Q B:G").1);
-        // Two copies at once.
+        // Two copies are under way at once.
         assert!(!play("F:Qdcdc").1);
         assert!(!play("F:PESdcESdc").1);
         assert!(!play("F:ESdcd F:F").1);
-        // The end of a copy before it could begin.
+        // The end of a copy comes before the copy could begin.
         assert!(!play("F:PcES").1);
         assert_eq!(play("F:Q B:G F:dQ B:EZ"), (0, false));
         assert!(!play("F:PBE F:Q").1);

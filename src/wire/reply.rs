@@ -1,4 +1,4 @@
-//! The proxy's own words as messages of a backend. This is the only place that makes such messages.
+//! The messages that the proxy itself sends to a client as a backend. This is the only place that makes such messages.
 
 use super::message::put_frame;
 use crate::report::{Report, Severity};
@@ -27,7 +27,7 @@ pub fn put_report(out: &mut BytesMut, report: &Report) {
 
 fn field(b: &mut BytesMut, code: u8, text: &str) {
     b.put_u8(code);
-    // A NUL would end the field early, and what follows would be read as another.
+    // A NUL would end the field early, and the bytes behind it would be read as another field.
     b.extend(text.bytes().filter(|byte| *byte != 0));
     b.put_u8(0);
 }
@@ -39,7 +39,7 @@ pub fn put_command_complete(out: &mut BytesMut, tag: &str) {
     });
 }
 
-/// `status`: `I`, `T` or `E`.
+/// A ReadyForQuery with `status`: `I`, `T` or `E`.
 pub fn put_ready(out: &mut BytesMut, status: u8) {
     put_frame(out, b'Z', |b| b.put_u8(status));
 }

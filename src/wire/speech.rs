@@ -1,13 +1,13 @@
-//! The encodings of a session: how a name is sent so that it means what it meant where it was read.
+//! The encodings of a session: how the proxy sends a name so that the name keeps its meaning.
 //!
 //! The server reads text in `client_encoding` and converts it to `server_encoding`. If both are UTF-8, or nothing is
-//! converted, a name is its bytes. Otherwise the proxy's own SQL is ASCII: other characters of a name are written by
-//! their numbers (`U&"caf\00E9"`) where the server surely knows them so, and the name is not written at all elsewhere.
-//! Bytes of the client's own text that could not be understood (bytes of another encoding) stand in a `String` as
-//! characters of private use, of which there are two kinds for the two kinds of such bytes. They go back to the server as
-//! the bytes that came.
+//! converted, a name is sent as its bytes. Otherwise the proxy's own SQL is ASCII. Where the server surely knows the other
+//! characters of a name by their numbers (`U&"caf\00E9"`), the proxy writes these numbers. Elsewhere the proxy does not send
+//! the name at all. Some bytes of the client's text belong to an encoding that the proxy cannot read. A `String` holds such
+//! bytes as characters of private use, of two kinds: one for a byte that begins a character, one for a byte that continues
+//! it. They go back to the server as the bytes that came.
 //!
-//! Invariants: a name that cannot be said is not sent ([`Speech::say`] gives `None`). A text that could not be read
+//! Invariants: a name that cannot be expressed is not sent ([`Speech::say`] returns `None`). A text that could not be read
 //! contains U+FFFD and is never sent.
 
 mod escape;
@@ -17,21 +17,21 @@ mod tests;
 use escape::escaped;
 use std::borrow::Cow;
 
-/// How the characters of an encoding are made of bytes.
+/// How an encoding makes characters of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Charset {
     Utf8,
-    /// SQL_ASCII: nothing is turned into anything.
+    /// SQL_ASCII: the server converts nothing.
     Unconverted,
-    /// One byte for a character, and each one is a character of its own in Unicode.
+    /// One byte is one character, and each byte is a Unicode character of its own.
     Single,
-    /// Two for each that is not ASCII; the second may look like ASCII.
+    /// Each character that is not ASCII has two bytes. The second byte may look like ASCII.
     Pairs,
     Sjis,
     Gb18030,
     EucJp,
     EucTw,
-    /// MULE_INTERNAL, and what is not known.
+    /// MULE_INTERNAL and every unknown encoding.
     Other,
 }
 
@@ -50,7 +50,7 @@ impl Charset {
         }
     }
 
-    /// Bytes of the character that begins with `first`, which is not ASCII.
+    /// The number of bytes of the character that begins with `first`, which is not ASCII.
     fn width(self, first: u8, second: Option<&u8>) -> usize {
         match (self, first) {
             (Self::Utf8, 0xC0..=0xDF) | (Self::Pairs | Self::Gb18030, _) => match second {
@@ -66,17 +66,17 @@ impl Charset {
     }
 }
 
-/// What can be said.
+/// Which names the session's encodings can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sayable {
-    /// Every name, as it is.
+    /// Every name, by its own characters.
     All,
     /// Every name, by the numbers of its characters.
     Escaped,
     Ascii,
 }
 
-/// A statement and its parameters.
+/// The bytes of a statement and of its parameters.
 pub type Said<'s> = (Cow<'s, [u8]>, Vec<Cow<'s, [u8]>>);
 
 /// The encodings of a session, as the server has reported them.
@@ -87,18 +87,19 @@ pub struct Speech {
     conforming: bool,
     /// The server's major version.
     major: u8,
-    /// Counts what was reported: equal are only two that nothing has changed between.
+    /// Counts the reports. Two values are equal only if nothing has changed between them.
     changes: u16,
 }
 
 impl Default for Speech {
-    /// Of a server that reports nothing.
+    /// The encodings of a server that reports nothing.
     fn default() -> Self {
         Self { client: Charset::Utf8, server: Charset::Utf8, conforming: true, major: 0, changes: 0 }
     }
 }
 
-/// A byte of the client's that begins a character, and one that goes on with it: the last of all characters, which no text has.
+/// The bases of the characters that stand for a client's bytes: one for a byte that begins a character, one for a byte that
+/// continues it. These are the last characters of Unicode, which no text contains.
 const RAW: [u32; 2] = [0x10_FF00, 0x10_FE00];
 
 /// The byte that a character of private use stands for.
@@ -107,18 +108,19 @@ fn raw(c: char) -> Option<u8> {
     RAW.iter().find(|base| code & !0xFF == **base).map(|_| (code & 0xFF) as u8)
 }
 
-/// Whether it stands for a byte that only goes on with a character: the server does not count it.
+/// Whether the character stands for a byte that only continues a character. The server does not count such a byte as a
+/// character.
 pub fn goes_on(c: char) -> bool {
     u32::from(c) & !0xFF == RAW[1]
 }
 
-/// For people.
+/// The text as people may read it.
 pub fn shown(text: &str) -> String {
     text.chars().filter(|c| !goes_on(*c)).map(|c| if raw(c).is_some() { '?' } else { c }).collect()
 }
 
 impl Speech {
-    /// ParameterStatus.
+    /// Takes a ParameterStatus.
     pub fn reported(&mut self, name: &[u8], value: &[u8]) {
         let Ok(value) = std::str::from_utf8(value) else { return };
         match name {
@@ -134,12 +136,12 @@ impl Speech {
         self.changes = self.changes.wrapping_add(1);
     }
 
-    /// `standard_conforming_strings` is on.
+    /// Whether `standard_conforming_strings` is on.
     pub fn conforming(&self) -> bool {
         self.conforming
     }
 
-    /// Whether bytes are what they are, at both ends.
+    /// Whether a text is the same bytes at both ends.
     fn is_plain(&self) -> bool {
         self.server == Charset::Utf8 && self.sayable() == Sayable::All
     }
@@ -149,19 +151,20 @@ impl Speech {
         match (self.client, self.server) {
             (Utf8 | Unconverted, Utf8) | (Utf8, Single) => Sayable::All,
             (_, Utf8) if self.conforming => Sayable::Escaped,
-            // Before, the server took them only where it had UTF-8 itself.
+            // Before version 13 a server took the numbers only if its own encoding was UTF-8.
             (_, Single) if self.conforming && self.major >= 13 => Sayable::Escaped,
             _ => Sayable::Ascii,
         }
     }
 
-    /// Whether the server can turn all that it has into UTF-8, and back, character by character.
+    /// Whether the server can convert all of its text into UTF-8 and back, character by character.
     pub fn converts(&self) -> bool {
         matches!(self.server, Charset::Utf8 | Charset::Single)
     }
 
-    /// A text of the client's, to be parsed: in words of Unicode if these are sure to be the server's, else with its
-    /// bytes beyond ASCII as characters of private use, which the grammar takes for letters, as the server's does.
+    /// A text of the client's, ready to be parsed. If its names surely mean the same to the server, the text is returned
+    /// unchanged. Otherwise its bytes beyond ASCII become characters of private use. The grammar takes these for letters, as
+    /// the server's grammar takes the bytes.
     pub fn readable<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
         if text.is_ascii() || self.is_plain() {
             return Cow::Borrowed(text);
@@ -193,12 +196,12 @@ impl Speech {
         out
     }
 
-    /// Whether a text has words that were read as bytes only: no name of it can be told.
+    /// Whether some words of the text were read as bytes only, so that their names are unknown.
     pub fn is_in_private(&self, text: &str) -> bool {
         !text.is_ascii() && !self.is_plain() && text.chars().any(|c| raw(c).is_some())
     }
 
-    /// A value that the server sent, unless it was asked for in hexadecimal.
+    /// The text of a value that the server sent, unless the value was asked for in hexadecimal.
     pub fn heard(&self, value: &[u8]) -> String {
         match std::str::from_utf8(value) {
             Ok(text) if text.is_ascii() || self.sayable() == Sayable::All => text.to_owned(),
@@ -210,7 +213,8 @@ impl Speech {
         }
     }
 
-    /// What was asked for in hexadecimal: in UTF-8 if the server [converts](Self::converts), else as the server has it.
+    /// The text of a value that was asked for in hexadecimal. The value is in UTF-8 if the server
+    /// [converts](Self::converts), and otherwise in the server's encoding.
     pub fn deciphered(&self, hexadecimal: &str) -> String {
         let pairs = hexadecimal.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
         let bytes: Vec<u8> = pairs.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
@@ -219,11 +223,11 @@ impl Speech {
             Ok(text) => text.replace(|c: char| !c.is_ascii(), "\u{FFFD}"),
             Err(error) => String::from_utf8_lossy(error.as_bytes()).replace(|c: char| !c.is_ascii(), "\u{FFFD}"),
         };
-        // No byte of the client's is to be made of a name.
+        // A name must not contain a character that stands for a client's byte.
         text.replace(|c| raw(c).is_some(), "\u{FFFD}")
     }
 
-    /// The bytes of a statement; `None`: it names what cannot be said.
+    /// The bytes of a statement, or `None` if the encodings cannot express one of its names.
     pub fn say<'s>(&self, sql: &'s str) -> Option<Cow<'s, [u8]>> {
         if sql.is_ascii() || self.is_plain() {
             return Some(Cow::Borrowed(sql.as_bytes()));
@@ -239,7 +243,8 @@ impl Speech {
         }
     }
 
-    /// The same with its parameters. Where one of them has to be escaped, they stand in the statement, and none is left.
+    /// The bytes of a statement and of its parameters. If a parameter has to be escaped, all parameters become literals in
+    /// the statement, and none is left.
     pub fn say_with<'s>(&self, sql: &'s str, parameters: &[&'s str]) -> Option<Said<'s>> {
         let inline = self.sayable() == Sayable::Escaped
             && parameters.iter().any(|value| !value.is_ascii() && !self.is_in_private(value));
@@ -251,8 +256,9 @@ impl Speech {
     }
 }
 
-/// Whether every name of it is the same to a server with an encoding of one byte, which folds `É` to `é` as its locale has
-/// it, and cuts names behind 63 bytes of its own. A quoted one is not told from another: that costs at most a phase.
+/// Whether the server surely reads every name as the proxy does. A server with a single-byte encoding folds `É` to `é` by
+/// its locale, and cuts names behind 63 of its own bytes. The check treats a quoted name like any other; that costs at most
+/// a phase.
 fn keeps_its_names(text: &str) -> bool {
     const LONGEST: usize = 63;
     let is_lower = |c: char| c.is_ascii() || (raw(c).is_none() && c.to_lowercase().eq([c]));

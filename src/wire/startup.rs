@@ -1,35 +1,35 @@
-//! The first packet of a connection, which has no tag.
+//! Reads the first packet of a connection, which has no tag.
 //!
 //! Invariants: nothing is allocated for a packet before its length is known to be within PostgreSQL's limit. The packet
 //! goes on byte for byte; only a copy is read.
 
-/// `MAX_STARTUP_PACKET_LENGTH` (`libpq/pqcomm.h`): of the packet without its length word.
+/// `MAX_STARTUP_PACKET_LENGTH` (`libpq/pqcomm.h`): the most bytes of the packet, without its length word.
 pub const MAX_STARTUP: usize = 10_000;
 
 const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
 
-/// What a first packet asks for.
+/// The request of a first packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum First {
     Ssl,
     GssEnc,
-    /// The backend it means; the key stays opaque.
+    /// The pid of the backend to cancel; the key stays opaque.
     Cancel {
         pid: i32,
     },
     Session(Parameters),
 }
 
-/// What the proxy reads from a StartupMessage.
+/// The parameters of a StartupMessage that the proxy reads.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Parameters {
     pub protocol: u32,
     pub user: String,
     pub database: String,
     pub application_name: String,
-    /// A walsender: `replication` is on or `database`.
+    /// `replication` is on or `database`: the session is for a walsender.
     pub replication: bool,
 }
 
@@ -47,7 +47,7 @@ pub fn packet_len(word: [u8; 4]) -> Result<usize, &'static str> {
 /// Reads a whole first packet, length word included.
 ///
 /// # Errors
-/// It is none that PostgreSQL would take.
+/// PostgreSQL would refuse the packet.
 pub fn read(packet: &[u8]) -> Result<First, &'static str> {
     let code =
         packet.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or("incomplete startup packet")?;
@@ -88,7 +88,7 @@ fn session(protocol: u32, body: &[u8]) -> Result<First, &'static str> {
     Ok(First::Session(found))
 }
 
-/// What the server takes for a boolean (`parse_bool` in its `bool.c`): any beginning of a word that is no other's.
+/// A boolean as the server reads it (`parse_bool` in its `bool.c`): a word, or any beginning that only one word has.
 fn boolean(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str| !value.is_empty() && word.starts_with(&value);
@@ -132,7 +132,7 @@ mod tests {
         for off in ["0", "f", "F", "fa", "false", "FALSE", "n", "no", "of", "off", "OFF"] {
             assert!(!replication(off), "{off}");
         }
-        // The server refuses some of these.
+        // The server refuses some of these values.
         for on in ["1", "t", "true", "y", "yes", "on", "database", "", "o", "offf", "falsey", "2", " f"] {
             assert!(replication(on), "{on}");
         }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((p.user.as_str(), p.database.as_str(), p.replication), ("ann", "ann", true));
         assert!(read(&packet(196_608, b"user\0ann")).is_err());
         assert!(read(&packet(196_608, b"\0")).is_ok());
-        // A name without a value is no name, to PostgreSQL neither.
+        // Neither PostgreSQL nor the proxy accepts a name without a value.
         let Ok(First::Session(p)) = read(&packet(196_608, b"user\0ann\0user\0")) else { panic!() };
         assert_eq!(p.user, "ann");
     }

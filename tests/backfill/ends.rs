@@ -1,4 +1,4 @@
-//! A backfill that ends early, or has to wait: nothing of it is left, and the application goes on.
+//! Tests of backfills that end early or have to wait: nothing of them is left, and the application goes on.
 
 use crate::common::{Client, port, wait_until};
 use crate::stage::{ADD, Stage, all};

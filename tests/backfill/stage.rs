@@ -1,4 +1,4 @@
-//! What the tests of backfills stand on: a server, a proxy, a table, and the switch that holds a backfill up.
+//! The setting for the tests of backfills: a server, a proxy, a table, and the switch that pauses a backfill.
 
 use crate::common::{Client, new_database, port, postgres, proxy, wait_until};
 use pgsluice::config::Config;

@@ -1,4 +1,4 @@
-//! Migration tools as they come: Alembic with SQLAlchemy, and Django.
+//! Migration tools as released: Alembic with SQLAlchemy, and Django.
 
 use crate::{both, python, succeeded};
 

@@ -1,4 +1,4 @@
-//! Authentication passes through: whatever the server asks, the client answers, and the proxy only relays.
+//! Tests that authentication passes through: the client answers every request of the server, and the proxy only relays.
 
 use crate::common::{Client, port, proxy};
 use crate::{Way, node, output, python, succeeded};

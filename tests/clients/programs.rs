@@ -1,4 +1,4 @@
-//! PostgreSQL's own programs: psql, pgbench, pg_dump and its counterparts, the replication clients.
+//! PostgreSQL's own programs: psql, pgbench, the dump and restore programs, the maintenance programs, and the replication clients.
 
 use crate::{Way, another_server, both, both_on, output, server, succeeded};
 use std::path::PathBuf;

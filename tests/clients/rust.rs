@@ -1,4 +1,4 @@
-//! tokio-postgres: simple batches, prepared statements, pipelined futures, COPY, cancels, notifications.
+//! tokio-postgres: simple batches, prepared statements, pipelined futures, COPY, cancels and notifications.
 
 use crate::{Way, both, server};
 use futures_util::{SinkExt, StreamExt};

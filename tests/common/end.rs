@@ -1,4 +1,4 @@
-//! How a client ends what it has begun, or somebody for it.
+//! The ways in which a statement ends early: its client ends it, or another session ends it.
 
 use super::{Client, Message, Outcome};
 

@@ -1,7 +1,7 @@
-//! What every test against a real server needs: a server, a proxy in front, and a client that sees every byte.
+//! The tools of every test against a real server: a server, a proxy in front of it, and a client that sees every byte.
 //!
-//! The client speaks the protocol with plain blocking sockets, so that a test can send what no driver
-//! would, and see tags, SQLSTATEs and notices as they came.
+//! The client speaks the protocol with plain blocking sockets. A test can therefore send what no driver would, and see tags,
+//! SQLSTATEs and notices as they came.
 
 #![allow(
     dead_code,

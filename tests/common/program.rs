@@ -1,4 +1,4 @@
-//! The program itself in a process of its own: what it holds can be measured, its log read, and its crash is not ours.
+//! The program in a process of its own. A test can measure its resources, read its log, and survive its crash.
 
 use super::{Client, wait_until};
 use pgsluice::dev::Postgres;

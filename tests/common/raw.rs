@@ -1,4 +1,5 @@
-//! Messages byte by byte, and sessions that keep every byte they got: for tests of what no driver would send.
+//! Messages byte by byte, and sessions that keep every byte that they received, for tests of conversations that no driver
+//! would have.
 
 use super::{Client, Message, PATIENCE, startup_packet};
 use std::io::{Read, Write};

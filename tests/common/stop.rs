@@ -1,4 +1,4 @@
-//! Stopping a statement at a chosen step, by an event trigger, and what it has left.
+//! Stops a statement at a chosen step, by an event trigger, and lists what the statement has left behind.
 
 use super::{Client, wait_until};
 

@@ -1,4 +1,4 @@
-//! The oracle of transparency: the same database twice, one to reach directly, one through a proxy.
+//! The oracle of transparency: two equal databases, one reached directly and one through a proxy.
 
 use super::raw::transcript;
 use super::{Client, new_database, port, proxy, wait_until};

@@ -1,4 +1,4 @@
-//! A server of another version than the one that is installed.
+//! A server of another version than the installed one.
 
 use pgsluice::dev::{Options, Postgres};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
-//! What is asked of the facts and probes of one server: every kind of relation, a hostile search_path, and no waiting.
+//! The checks of the facts and probes on one server: every kind of relation, a hostile search_path, and no waiting.
 //!
-//! It holds on every version; what a version lacks is left out of the schema, never of the questions.
+//! The checks run on every version. If a version lacks a feature, the feature is left out of the schema, and never out of
+//! the questions.
 
 use pgsluice::catalog::reading::{FactsNeeded, Reading};
 use pgsluice::catalog::{Facts, NamedFacts, RelationFacts, probe, query, trust};

@@ -1,4 +1,4 @@
-//! Cancel requests in a storm: those that mean nobody hit nobody.
+//! Cancel requests in a storm: a request that matches no session cancels none.
 
 use crate::SERVER;
 use crate::common::raw::{read_to_close, socket};

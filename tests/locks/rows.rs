@@ -1,6 +1,6 @@
-//! Every form by example, and the lock it takes on one server, compared with the form's row.
+//! Every form by example, and the lock that it takes on one server, compared with the form's row in the table.
 //!
-//! What a version cannot run is left out by [`Case::since`]; what it locks otherwise is [`Form::locks`]' to know.
+//! [`Case::since`] leaves out forms that a version cannot run. [`Form::locks`] knows the locks that differ between versions.
 
 use crate::common::{Client, new_database};
 use pgsluice::dev::Postgres;

@@ -1,4 +1,4 @@
-//! The tools' own lock: several that migrate at once wait for an advisory lock while one of them builds.
+//! The advisory lock of migration tools: several tools that migrate at once wait for it while one of them builds an index.
 
 use super::common::raw::{bind, close, describe, execute, flush, frame, parse, q, run, show, sync};
 use super::common::{Client, Outcome, new_database, no_table_is_small, port, postgres, proxy, wait_until};

@@ -1,7 +1,7 @@
 //! The same statement from several sessions at once, as when every pod runs its migrations at boot.
 //!
-//! Directly the server puts them one behind the other: whoever waited for the lock sees what the others have made. So it must be
-//! through the proxy, whose statements are no single step any more.
+//! Without the proxy the server runs the statements one behind the other: a session that waited for the lock sees what the
+//! others have made. The same must hold through the proxy, although it runs a statement in several steps.
 
 use crate::catalog;
 use crate::common::{Client, drop_database, new_database, no_table_is_small, port, postgres, proxy, wait_until};

@@ -1,5 +1,5 @@
-//! WARNINGs in transaction blocks: a tool's log is read by people, who stop reading where it warns of nothing. And the other way round:
-//! where there is no WARNING, nothing is written anew.
+//! WARNINGs in transaction blocks. People read a tool's log, and stop reading if it warns of nothing, so no WARNING is
+//! without a cause. Conversely, without a WARNING no table is rewritten.
 
 use crate::common::versions::server;
 use crate::common::{Client, no_table_is_small, port, proxy};

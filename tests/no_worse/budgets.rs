@@ -1,4 +1,4 @@
-//! No budget of the proxy's makes a statement impossible that is done directly.
+//! Tests that no budget of the proxy makes a statement impossible that works directly.
 
 use super::common::versions::server;
 use super::common::{Client, Outcome, new_database, port, postgres, proxy, wait_until};

@@ -1,4 +1,5 @@
-//! At the limit of open files nobody new can be let in: who waits is let in when others leave, and the log is not filled.
+//! Tests at the limit of open files. No new client can be let in; a waiting client is let in when another leaves, and the
+//! log is not filled.
 
 use crate::common::program::Program;
 use crate::common::{Client, postgres, wait_until};

@@ -1,4 +1,4 @@
-//! A name means what it meant where it was read, in whatever encodings the session and the database have.
+//! Tests that a name keeps its meaning in all encodings of the session and of the database.
 
 use crate::common::raw::{bind, execute as execute_portal, frame, sync};
 use crate::common::{self, Client, Outcome, drop_database, port, proxy};

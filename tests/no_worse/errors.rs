@@ -1,4 +1,5 @@
-//! Statements that are wrong in two ways: the client gets the error that the server would have raised, whatever the phases met first.
+//! Statements that are wrong in two ways. The client gets the error that the server would have raised, whichever error the
+//! phases met first.
 
 use crate::common::{Client, Message, no_table_is_small, port, postgres, proxy};
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! One statement of any role stops no worker, and takes no gigabyte.
+//! Tests that one large statement, of any role, blocks no worker and takes no gigabyte.
 
 use crate::common::program::Program;
 use crate::common::{self, Client, new_database};

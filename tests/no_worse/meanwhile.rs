@@ -1,6 +1,7 @@
-//! What comes to a table between the look at it and the work on it: another session's schema change, and what a dead one has left.
+//! Changes to a table between the reading of its facts and the work on it: another session's schema change, and the remains
+//! of a dead one.
 //!
-//! What is under way is never told as done, and never undone under somebody who was told that it is there.
+//! The proxy never reports an unfinished change as done, and never undoes a change that another session was told is there.
 
 use crate::common::program::Program;
 use crate::common::stop::{STOPS, send_and_stop};

@@ -1,4 +1,5 @@
-//! A server whose grammar is newer than the proxy's: what the proxy cannot read it does not let stand in the lock queue.
+//! A server whose grammar is newer than the proxy's: a statement that the proxy cannot read does not stand in the lock
+//! queue.
 
 use crate::common::versions::server;
 use crate::common::{Client, PATIENCE, port, proxy, wait_until};

@@ -1,4 +1,4 @@
-//! What a statement says reaches its client while it runs, once, and takes no memory meanwhile.
+//! Tests that the notices of a statement reach its client while the statement runs, once each, and take no memory meanwhile.
 
 use crate::common::program::Program;
 use crate::common::{self, Client, new_database, port, proxy, wait_until};

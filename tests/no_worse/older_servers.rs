@@ -1,4 +1,5 @@
-//! The same kinds on other versions: each question of the proxy's own is answered there, and none is skipped for an error.
+//! The same kinds of situation on other versions: each server answers each question of the proxy's, and no question is
+//! skipped because of an error.
 
 use super::common::raw::{bind, execute, parse, sync};
 use super::common::versions::server;

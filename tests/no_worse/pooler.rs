@@ -1,4 +1,5 @@
-//! A pooler in transaction mode behind the proxy: what a session holds stays on the pooled connection, so nothing is held.
+//! A pooler in transaction mode behind the proxy. A lock of the session's would stay on the pooled connection, so the proxy
+//! holds none.
 
 use super::common::{Client, Outcome, new_database, no_table_is_small, postgres, wait_until};
 use pgsluice::config::{Address, Config};

@@ -1,4 +1,5 @@
-//! Prepared statements whose names the proxy follows: what the server keeps of them is acted on, and what a Query ends is gone.
+//! Prepared statements whose names the proxy follows: the proxy acts on those that the server keeps, and forgets those that
+//! a Query ends.
 
 use crate::common::{Client, no_table_is_small, port, postgres, proxy, wait_until};
 use bytes::BytesMut;

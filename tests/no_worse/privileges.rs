@@ -1,4 +1,4 @@
-//! Roles that may not ask what everybody may by default: their schema changes do what they do directly.
+//! Roles without privileges that every role has by default: their schema changes do what they do directly.
 
 use super::common::{Client, drop_database, new_database, no_table_is_small, port, postgres, proxy, wait_until};
 use pgsluice::dev::Postgres;

@@ -1,4 +1,5 @@
-//! What pg_dump writes is restored through the proxy, by each of its ways, without an error, and is the same afterwards.
+//! Tests that a dump of pg_dump's is restored through the proxy, in each of its ways, without an error, and that the
+//! database is the same afterwards.
 
 use super::common::{Client, drop_database, new_database, no_table_is_small, port, postgres, proxy};
 use pgsluice::config::Config;

@@ -1,7 +1,7 @@
-//! No wait of the proxy's makes the application wait for longer than the stall budget: not where two schema changes are in each other's
-//! way, and not where one is undone.
+//! Tests that no wait of the proxy's makes the application wait for longer than the stall budget, not even when two schema
+//! changes block each other or when one is undone.
 //!
-//! Waits are the server's own word: it logs who has waited for a lock for `deadlock_timeout`.
+//! The server reports the waits: it logs each session that has waited for a lock for `deadlock_timeout`.
 
 use super::common::{Client, new_database, port, proxy, wait_until};
 use pgsluice::config::Config;

@@ -1,5 +1,5 @@
-//! Statements that commit by themselves, in every place of a string, a block and a pipeline: where the server refuses them it
-//! refuses them through the proxy too, and in the same words; where it runs them, they run.
+//! Statements that commit by themselves, in every place of a string, a block and a pipeline. If the server refuses them, it
+//! refuses them through the proxy too, in the same words; if the server runs them, they run.
 
 use crate::common::versions::server;
 use crate::common::{Client, Outcome, new_database, port, postgres, proxy};

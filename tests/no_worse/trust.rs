@@ -1,9 +1,9 @@
-//! Who is trusted: a table's owner gets no code of his run with the rights of whoever changes his table, and nobody without rights on
-//! a table keeps others from it. `trust_records.rs` has the records that an owner may have made up.
+//! Tests of trust. The code of a table's owner never runs with the rights of a role that changes the table. A role without
+//! rights on a table cannot keep others from it. `trust_records.rs` has the records that an owner may have forged.
 //!
-//! `mallory` may do nothing but own what is in the schema `m`. What his code tries with the rights of others is to draw a number from
-//! sequences that are theirs alone, which no ROLLBACK takes back. Nobody but he looks at his tables here: to plan a query of one is to
-//! run what its indexes call.
+//! The role `mallory` may only own the objects in the schema `m`. With the rights of others, mallory's code would draw a
+//! number from sequences that belong to them alone; no ROLLBACK takes that back. Only mallory reads mallory's tables here,
+//! since to plan a query of such a table is to run the functions that its indexes call.
 
 use crate::common::versions::server;
 use crate::common::{Client, new_database, no_table_is_small, port, postgres, proxy, wait_until};

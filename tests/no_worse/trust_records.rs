@@ -1,4 +1,5 @@
-//! Who may follow a record of a schema change: whoever wrote it, and nobody whom its author could mislead.
+//! Tests of the roles that may follow a record of a schema change: the role that wrote it may, and a role that its author could
+//! mislead may not.
 
 use crate::common::{no_table_is_small, postgres, proxy, wait_until};
 use crate::trust::{SENDERS, Stage};

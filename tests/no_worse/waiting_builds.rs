@@ -1,4 +1,5 @@
-//! A concurrent build in place of a plain one, while somebody holds an old snapshot: the plain one would not wait for it.
+//! A concurrent index build in place of a plain one, while another session holds an old snapshot. The plain build would not
+//! wait for that snapshot.
 
 use super::common::raw::{bind, execute, flush, parse, sync};
 use super::common::{Client, new_database, port, postgres, proxy, wait_until};

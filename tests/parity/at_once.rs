@@ -1,7 +1,9 @@
-//! A way of sending: every schema change from several sessions at once, as when several pods run their migrations at boot.
+//! A way of sending: every schema change comes from several sessions at once, as when several pods run their migrations at
+//! boot.
 //!
-//! Directly they are sent one behind the other, which is what the server makes of them when they come at once: whoever waited for the lock
-//! sees what the others have done. What the sessions are told is compared without its order, and what is there at the end.
+//! Without the proxy the changes are sent one behind the other, as the server runs them when they come at once: a session
+//! that waited for the lock sees what the others have done. The replies are compared without their order, and so is the
+//! database at the end.
 
 use crate::common::{self, Client, Outcome, port, proxy};
 use crate::runner;

@@ -1,8 +1,8 @@
-//! A database as its catalogue tells it: every row that a user made, with names in place of oids.
+//! A database as its catalogue describes it: every row that a user made, with names in place of oids.
 //!
 //! It needs no program of the server's version, and shows what `pg_dump` does not (dependencies, invalid indexes, comments
-//! on anything). The catalogue itself says which tables and columns it has, so the same text holds for every version.
-//! Left out is what differs from run to run without meaning: files, sizes, ages, and flags that are cleared late.
+//! on anything). The catalogue itself says which tables and columns it has, so the same text holds for every version. Values
+//! that differ from run to run without meaning are left out: files, sizes, ages, and flags that are cleared late.
 
 use crate::common::Client;
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! What drivers do that scripts cannot say: named statements, Flush before Execute, Close, several portals.
+//! Driver behaviour that scripts cannot express: named statements, Flush before Execute, Close, several portals.
 
 use crate::common::{Client, new_database};
 use crate::state;

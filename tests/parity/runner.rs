@@ -1,4 +1,4 @@
-//! Runs scripts directly and through proxies, on one server, and says where the two differ.
+//! Runs scripts directly and through proxies, on one server, and reports the differences.
 
 use crate::common::{self, Client, port, proxy};
 use crate::frames;

@@ -1,12 +1,13 @@
-//! A script: parts, each a run of chunks that belong together.
+//! A script: parts, each a series of chunks that belong together.
 //!
-//! A line `-- part` begins a part; what is sent as a whole (one string, one pipeline, one transaction) is a part. A
-//! chunk ends at a line that ends with `;`, outside `$$`; it may hold several statements. `-- only: way way` after
-//! `-- part` names the ways of sending that make sense of it. `--< text` is one line of data for the next COPY FROM STDIN.
+//! A line `-- part` begins a part. Chunks that are sent as a whole (one string, one pipeline, one transaction) form a part.
+//! A chunk ends at a line that ends with `;`, outside `$$`; it may hold several statements. `-- only: way way` after `--
+//! part` names the ways of sending that suit the part. `--< text` is one line of data for the next COPY FROM STDIN.
 //!
-//! `-- since: 12` before a chunk: older servers do not know its grammar, so there it is sent only where it stands alone (a
-//! server refuses a whole string for one word, and has run nothing of it then). `-- before: 12`: in place of it, on them.
-//! `-- needs: 12`: never sent to older ones; why, stands below.
+//! `-- since: 12` before a chunk says that older servers do not know its grammar. On them the chunk is sent only where it
+//! stands alone, since a server refuses a whole string for one word and runs nothing of it. A chunk with `-- before: 12`
+//! takes its place on older servers. `-- needs: 12` says that the chunk is never sent to older servers; the reason stands
+//! below.
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What is there after a script: the session's settings and leftovers, the database's schema and rows.
+//! The state after a script: the session's settings and leftovers, and the database's schema and rows.
 
 use crate::catalog;
 use crate::common::{Client, wait_until};

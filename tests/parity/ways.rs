@@ -1,4 +1,4 @@
-//! The ways of sending a part, and what comes back, message by message.
+//! The ways of sending a part, and the messages that come back.
 
 use crate::common::{Client, Message};
 use crate::script::Sent;

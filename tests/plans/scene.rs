@@ -1,4 +1,4 @@
-//! The facts of a golden file of plans, line by line, and the plan of a statement under them.
+//! The facts of a golden file of plans, line by line, and the plan that they give for a statement.
 
 use pgsluice::catalog::attach::AttachFacts;
 use pgsluice::catalog::detachable::Detachable;

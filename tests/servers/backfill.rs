@@ -1,5 +1,5 @@
-//! Backfills by the range of pages that the version can read: no batch reads the whole table, none takes longer than it may,
-//! every row gets its value.
+//! Tests of backfills by the range of pages that the version can read: no batch reads the whole table, none takes longer
+//! than it may, and every row gets its value.
 
 use crate::common::{Client, new_database, port, proxy, wait_until};
 use pgsluice::dev::Postgres;

@@ -1,5 +1,5 @@
-//! Index builds, drops and waits through the proxy: concurrently where the version can, and nothing left of one that was
-//! cancelled.
+//! Tests of index builds, drops and waits through the proxy: they are concurrent where the version can, and a cancelled one
+//! leaves nothing.
 
 use crate::common::{self, Client, new_database, port, proxy, wait_until};
 use pgsluice::dev::Postgres;

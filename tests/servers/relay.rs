@@ -1,4 +1,4 @@
-//! What every version does over the wire that is no DDL: login, queries, COPY, cancel, notifications.
+//! Tests of the relay on every version, without DDL: login, queries, COPY, cancel, notifications.
 
 use crate::common::raw::{self, q, run, sync};
 use crate::common::{Client, Message, port, proxy, wait_until};

@@ -1,9 +1,9 @@
 //! Circles between files: which file uses which, and which files use each other in a circle.
 //!
-//! A file uses another if its code names something that the other declares: in a `use`, or by a path in an expression or a type.
-//! The file that declares an item counts, not the module that re-exports it. A `mod` line and a `pub use` of a file's own children
-//! are no use of them: a `mod.rs` that only lists its children is in no circle. A `mod.rs` that calls its children may do so as long as
-//! no child names anything that the `mod.rs` declares.
+//! A file uses another file if its code names something that the other declares: in a `use`, or by a path in an expression
+//! or a type. The file that declares an item counts, and not the module that re-exports it. A `mod` line and a `pub use` of
+//! a file's own children are no use of them, so a `mod.rs` that only lists its children is in no circle. A `mod.rs` that
+//! calls its children may do so as long as no child names anything that the `mod.rs` declares.
 
 use super::source::{Source, closing, root};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! Parts: structs that own their state. No other module names a field of theirs.
+//! Checks of the parts, which are structs that own their state. No other module names a field of such a struct.
 //!
 //! A field without `pub` is seen by its own file and by the children of that file. The check of circles keeps children from naming a
 //! struct of their parent, so a field without `pub` is used by its own file alone.

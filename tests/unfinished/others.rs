@@ -1,4 +1,5 @@
-//! What others do while a statement is unfinished: they change its table, record something, wait for it, or send it too.
+//! Tests of other sessions while a statement is unfinished: they change its table, record something, wait for it, or send it
+//! too.
 
 use crate::common::stop::STOPS;
 use crate::common::{Client, port, proxy, wait_until};

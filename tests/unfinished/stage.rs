@@ -1,4 +1,4 @@
-//! What the tests of unfinished statements stand on: tables, a statement that dies, and proxies that know nothing of each other.
+//! The setting for the tests of unfinished statements: tables, a statement that dies, and proxies that know nothing of each other.
 
 use crate::common::stop::send_and_stop;
 use crate::common::{Client, Outcome, new_database, port, proxy, wait_until};

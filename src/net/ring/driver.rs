@@ -1,4 +1,9 @@
-//! The sessions' side of a ring: what each socket waits for, and which work waits for the next call of the kernel.
+//! The sessions' side of a ring: it knows for what each socket waits, and what the next call of the kernel must do.
+//!
+//! The file owns the sockets on the ring, the bytes that wait to be sent, and the wakers of their tasks.
+//!
+//! Invariants: no session's waker is called while the ring is borrowed. The socket of a dropped stream stays open until nothing
+//! on it is under way, or the worker ends.
 
 mod streams;
 
@@ -11,23 +16,23 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
-/// Larger writes are sent at once, without a copy.
+/// Writes larger than this are sent at once, without a copy.
 const SMALL: usize = 4 * 1024;
-/// Bytes of one socket that wait for the next call at most.
+/// The most bytes of one socket that wait for the next call.
 const LARGEST: usize = 16 * 1024;
-/// Empty buffers for them that are kept.
+/// The number of empty buffers for such bytes that are kept.
 const SPARE: usize = 64;
-/// What the kernel may take to end what is under way, when the worker ends.
+/// The longest that the kernel may take to end the operations under way when the worker ends.
 const LAST_CALLS: Duration = Duration::from_secs(1);
 
-/// What a submission is for: the lowest bits of its `user_data`; the others are the socket's place.
+/// The kinds of submission. The lowest bits of `user_data` hold the kind, and the others the socket's place.
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const WRITABLE: u64 = 3;
 const CANCEL: u64 = 4;
-/// The runtime's epoll has something.
+/// The runtime's epoll has something to report.
 const EPOLL: u64 = 5;
-/// A while is over.
+/// A tick is over.
 const TICK: u64 = 6;
 const KINDS: u64 = 8;
 
@@ -35,34 +40,34 @@ fn name(slot: u32, kind: u64) -> u64 {
     u64::from(slot) * KINDS + kind
 }
 
-/// How far the next bytes of a socket are.
+/// Where the next bytes of a socket are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Inward {
-    /// Nobody has asked.
+    /// No reader has asked.
     Idle,
     /// A receive is under way.
     Armed,
-    /// They stand in a buffer of the kernel's.
+    /// The bytes stand in a buffer of the kernel's.
     Here {
         buffer: u16,
         from: u16,
         until: u16,
         more: bool,
     },
-    /// They may well be in the socket: worth a direct receive.
+    /// The bytes are probably in the socket, so a direct receive is worth a try.
     Likely,
     End,
     Failed(i32),
 }
 
-/// What is next after a turn.
+/// What the worker does after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Whoever was woken, and then another turn.
+    /// The worker wakes the tasks, and takes another turn.
     Busy,
-    /// The runtime's own sockets and timers.
+    /// The runtime looks at its own sockets and timers.
     Runtime,
-    /// Nothing: the bell is on.
+    /// The worker has nothing to do, and the bell is on.
     Idle,
 }
 
@@ -73,15 +78,15 @@ struct Slot {
     inward: Inward,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    /// Written, not sent; no capacity while there is nothing.
+    /// Bytes that are written and not sent. The vector has no capacity while it is empty.
     out: Vec<u8>,
-    /// The kernel took a part of `out` only, and will say when it takes more.
+    /// The kernel took only a part of `out`. It will say when it takes more.
     blocked: bool,
-    /// What the last call says of `out`: nothing, if all of it was sent.
+    /// The result of the last send of `out`; `None` if all of it was sent.
     unsent: Option<i32>,
-    /// Nothing can be sent any more.
+    /// The error after which nothing can be sent any more.
     broken: Option<i32>,
-    /// Its stream is gone; it waits for the end of what is under way.
+    /// The stream was dropped. The slot waits for the end of the operations under way.
     orphan: bool,
 }
 
@@ -94,23 +99,23 @@ pub(super) struct Driver {
     queued: Vec<u32>,
     spare: Vec<Vec<u8>>,
     worker: Option<Waker>,
-    /// The worker knows that there is something to do: it is at work, or has been woken.
+    /// The worker knows that there is something to do, because it is at work or has been woken.
     called: bool,
-    /// Receives and waits under way.
+    /// The numbers of receives and of waits under way.
     receiving: usize,
     waiting: usize,
-    /// Something was done lately: the worker sleeps in the ring, where one call sends, receives and waits.
+    /// Something was done lately. The worker sleeps in the ring, where one call sends, receives and waits.
     lively: bool,
-    /// Under way, for a worker that sleeps in the ring.
+    /// The tick and the watch of the runtime's epoll are under way, for a worker that sleeps in the ring.
     ticking: bool,
     watching: bool,
     /// Something was done since the last tick.
     moved: bool,
-    /// One of the two has come: it is the runtime's turn.
+    /// The tick or the epoll's report has come, so the runtime gets its turn.
     due: bool,
-    /// The kernel does not take submissions any more.
+    /// The kernel takes no more submissions.
     broken: bool,
-    /// To be woken, once nobody borrows the ring.
+    /// The wakers that are called once the ring is no longer borrowed.
     woken: Vec<Waker>,
 }
 
@@ -143,7 +148,7 @@ impl Driver {
         self.number
     }
 
-    /// A place for a socket.
+    /// Gives a socket a place.
     pub(super) fn add(&mut self, socket: OwnedFd) -> u32 {
         let slot = Slot {
             socket: Some(socket),
@@ -164,19 +169,20 @@ impl Driver {
         (self.slots.len() - 1) as u32
     }
 
-    /// The worker is at work, and need not be woken for what is left here.
+    /// Records that the worker is at work. The worker need not be woken for anything that is left here.
     pub(super) fn at_work(&mut self, worker: &Waker) {
         keep(&mut self.worker, worker);
         self.called = true;
         self.kernel.bell(false);
     }
 
-    /// The worker leaves it to the runtime to wake it.
+    /// Records that the runtime wakes the worker from now on.
     pub(super) fn leave(&mut self) {
         self.called = false;
     }
 
-    /// One turn: submit, gather, and, where the ring is lively and `may_sleep` says so, sleep until there is something.
+    /// Takes one turn: it submits and gathers. If the ring is lively and `may_sleep` allows it, the turn also sleeps until
+    /// something comes.
     pub(super) fn turn(&mut self, may_sleep: impl FnOnce() -> bool, woken: &mut Vec<Waker>) -> Turn {
         let turn = self.next_turn(may_sleep);
         woken.append(&mut self.woken);
@@ -201,12 +207,13 @@ impl Driver {
             self.watch_no_more();
             return Turn::Busy;
         }
-        // Without sockets there can be no news: a worker of a few sessions does without this call.
+        // Without sockets there can be no news, so a worker of a few sessions saves this call.
         if self.free.len() == self.slots.len() && !self.ticking {
             return Turn::Idle;
         }
         self.kernel.bell(true);
-        // The kernel hands over so many completions at a time, and keeps the rest without a mark: a call looks for itself.
+        // The kernel hands over a limited number of completions at a time and does not mark the rest. So a call looks for
+        // them.
         if self.call(false) || self.kernel.has_news() {
             self.kernel.bell(false);
             return Turn::Busy;
@@ -214,8 +221,9 @@ impl Driver {
         Turn::Idle
     }
 
-    /// While the worker sleeps in the runtime's epoll the ring must not watch that: woken by an eventfd of the runtime's, it could not
-    /// ring its own, and would not ring it for what comes later either.
+    /// Ends the watch of the runtime's epoll before the worker sleeps in that epoll. If the ring still watched it, an
+    /// eventfd of the runtime's would wake the ring. The ring could not ring its own bell then, and would not ring it later
+    /// either.
     fn watch_no_more(&mut self) {
         match self.kernel.cancel(EPOLL, CANCEL) {
             Ok(()) => drop(self.call(false)),
@@ -223,7 +231,7 @@ impl Driver {
         }
     }
 
-    /// Has the ring say when the runtime has something to do, for its sockets and for its timers.
+    /// Makes the ring report when the runtime has something to do for its sockets or its timers.
     fn watch(&mut self) {
         let asked =
             if std::mem::replace(&mut self.watching, true) { Ok(()) } else { self.kernel.wait_for_epoll(EPOLL) };
@@ -236,7 +244,7 @@ impl Driver {
         }
     }
 
-    /// One call of the kernel; whether anything was done by then.
+    /// Makes one call of the kernel. Returns whether any operation was done by then.
     fn call(&mut self, sleeps: bool) -> bool {
         let mut queued = std::mem::take(&mut self.queued);
         let result = queued.iter().try_for_each(|at| {
@@ -260,7 +268,7 @@ impl Driver {
         for at in queued.drain(..) {
             self.after_send(at);
         }
-        // Nothing was added meanwhile, as nobody was woken.
+        // No task was woken meanwhile, so nothing was added to `queued`.
         self.queued = queued;
         any
     }
@@ -286,7 +294,7 @@ impl Driver {
                 (self.ticking, self.due) = (false, true);
                 self.lively = std::mem::take(&mut self.moved);
             }
-            // A cancel found nothing: what it was for is done.
+            // The cancel found nothing, because the operation was done already.
             _ => {}
         }
     }
@@ -298,11 +306,11 @@ impl Driver {
         slot.inward = match (done.result, done.buffer) {
             (length @ 1.., Some(buffer)) => {
                 let until = u16::try_from(length).unwrap_or(u16::MAX);
-                // Not every kind of socket says that there is more.
+                // Some kinds of socket do not report that more bytes follow.
                 Inward::Here { buffer, from: 0, until, more: done.more || usize::from(until) >= BUFFER }
             }
             (0, _) => Inward::End,
-            // No buffer was left, or it was a false alarm.
+            // No buffer was left, or the report was a false alarm.
             (code, _) if matches!(-code, libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => Inward::Likely,
             (code, _) => Inward::Failed(-code),
         };
@@ -313,7 +321,7 @@ impl Driver {
         self.release(at);
     }
 
-    /// What the call left of a queued write.
+    /// Handles the bytes of a queued write that the call did not send.
     fn after_send(&mut self, at: u32) {
         let slot = &mut self.slots[at as usize];
         match slot.unsent.take() {
@@ -327,7 +335,7 @@ impl Driver {
         }
     }
 
-    /// Sends what waits, directly; what does not go now goes later. It is not among the queued any more.
+    /// Sends the waiting bytes directly, and the rest later. The socket must not be in `queued`.
     fn send_out(&mut self, at: u32) {
         loop {
             let slot = &mut self.slots[at as usize];
@@ -347,7 +355,7 @@ impl Driver {
         }
     }
 
-    /// Asks to be told when the socket takes bytes again.
+    /// Asks the kernel to report when the socket takes bytes again.
     fn send_later(&mut self, at: u32) {
         let slot = &mut self.slots[at as usize];
         slot.blocked = true;
@@ -373,7 +381,7 @@ impl Driver {
         }
     }
 
-    /// Closes the socket of a stream that is gone, when nothing is under way any more. Whether its stream is gone.
+    /// Closes the socket of a dropped stream when nothing is under way any more. Returns whether the stream was dropped.
     fn release(&mut self, at: u32) -> bool {
         let slot = &mut self.slots[at as usize];
         if !slot.orphan {
@@ -405,7 +413,7 @@ impl Driver {
         }
     }
 
-    /// No session of this worker can go on; new ones are refused their streams' use.
+    /// Gives the ring up. No session of this worker can go on, and new sessions cannot use their streams.
     fn give_up(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.broken, true) {
             tracing::error!(%error, "the kernel does not serve a worker's io_uring any more: its sessions end");
@@ -414,7 +422,7 @@ impl Driver {
             self.woken.extend(slot.reader.take());
             self.woken.extend(slot.writer.take());
             if let Some(socket) = &slot.socket {
-                // The kernel may hold on to it, and its peer should not wait for that.
+                // The kernel may keep the socket open. The peer should not wait for that.
                 let _ = SockRef::from(socket).shutdown(Shutdown::Both);
             }
         }
@@ -426,7 +434,7 @@ impl Driver {
         self.give_up(&io::Error::other("as is meant"));
     }
 
-    /// Ends what is under way, and the ring.
+    /// Ends the operations under way, and then the ring.
     pub(super) fn end(mut self) {
         let places = 0..self.slots.len() as u32;
         for at in places.filter(|at| !self.slots[*at as usize].orphan).collect::<Vec<_>>() {

@@ -18,51 +18,52 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Submissions that wait for the next call; more make a call of their own.
+/// The most submissions that wait for the next call. One more makes a call of its own.
 const SUBMISSIONS: u32 = 512;
-/// Beyond it the kernel keeps completions to itself until there is room.
+/// The size of the completion queue. The kernel keeps further completions to itself until there is room.
 const COMPLETIONS: u32 = 4096;
-/// Receive buffers of a worker. Bytes stand in one only between a completion and the session's turn; when none is
-/// left, sessions receive directly.
+/// The number of a worker's receive buffers. Bytes stand in a buffer only between a completion and the session's turn. When
+/// no buffer is left, sessions receive directly.
 const BUFFERS: u16 = 64;
-/// Most messages are far smaller; what is larger goes on by direct receives.
+/// The size of a receive buffer. Most messages are far smaller. Direct receives take the rest of a larger one.
 pub(super) const BUFFER: usize = 8 * 1024;
-/// The buffers' name among a ring's groups of buffers; there is one.
+/// The number of the one group of buffers that a ring has.
 const GROUP: u16 = 0;
-/// How long a worker sleeps in its ring at a time while it is lively: the runtime's timers count in milliseconds too.
+/// How long a lively worker sleeps in its ring at a time. The runtime's timers count in milliseconds too.
 static TICK: Timespec = Timespec::new().nsec(1_000_000);
-/// Refusals for want of memory, before the ring is given up.
+/// The number of refusals for want of memory after which the ring is given up.
 const PATIENCE: u32 = 1000;
-/// `IORING_RECVSEND_POLL_FIRST`: nothing is there, or it would have been read before.
+/// `IORING_RECVSEND_POLL_FIRST`: the socket is empty, since otherwise the session would have read it before.
 const POLL_FIRST: u16 = 1;
 
-/// What came of a submission.
+/// The completion of a submission.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Done {
     pub(super) what: u64,
-    /// As of a system call, negative: an error's number.
+    /// The result, as a system call returns it: a negative result is an error's number.
     pub(super) result: i32,
-    /// The receive buffer it filled.
+    /// The receive buffer that the operation filled.
     pub(super) buffer: Option<u16>,
-    /// More stands in the socket.
+    /// The socket has more bytes.
     pub(super) more: bool,
 }
 
 pub(super) struct Kernel {
     ring: IoUring,
-    /// Freed by [`Kernel::end`] alone: a ring that is closed ends its receives later.
+    /// The receive buffers. Only [`Kernel::end`] frees them, since a closed ring ends its receives later.
     buffers: ManuallyDrop<Buffers>,
-    /// The runtime's, which the ring watches while the worker sleeps in it.
+    /// The runtime's epoll. The ring watches it while the worker sleeps in the ring.
     epoll: OwnedFd,
     /// The flags of each call.
     flags: u32,
     done: Vec<Done>,
-    /// [`Kernel::enter`] failed: what it left in the queue must never be submitted, as its bytes may be gone.
+    /// [`Kernel::enter`] failed. The rest of its queue must never be submitted, since the bytes to send may be freed.
     dead: bool,
 }
 
 impl Kernel {
-    /// A ring for this thread's runtime, and the eventfd that says there when the ring has something while the bell is on.
+    /// Makes a ring for this thread's runtime, and an eventfd on the runtime's epoll. While the bell is on, the eventfd
+    /// reports that the ring has something.
     ///
     /// # Errors
     /// The kernel is older than 6.1, the sandbox forbids it, or there is no /proc.
@@ -74,19 +75,19 @@ impl Kernel {
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        // SAFETY: a system call without addresses; its result is checked.
+        // SAFETY: the system call takes no address; its result is checked.
         let bell = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         ring.submitter().register_eventfd(bell.as_raw_fd())?;
         let bell = watch(bell)?;
         let epoll = epoll_of(bell.as_raw_fd())?;
         let buffers = ManuallyDrop::new(Buffers::new());
-        // SAFETY: `buffers` is freed by `Kernel::end` alone.
+        // SAFETY: only `Kernel::end` frees `buffers`.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(buffers.ring.as_ptr() as u64, BUFFERS, GROUP, 0)?;
         }
         let mut kernel = Self { ring, buffers, epoll, flags: GETEVENTS, done: Vec::new(), dead: false };
         kernel.bell(false);
-        // A sandbox may allow the set-up and forbid the use.
+        // A sandbox may allow the set-up of a ring and forbid its use.
         kernel.push(&opcode::Nop::new().build())?;
         kernel.enter()?;
         let tried = kernel.take_done();
@@ -101,7 +102,7 @@ impl Kernel {
         Ok((kernel, bell))
     }
 
-    /// Receives into a buffer of the kernel's choice, as soon as something comes.
+    /// Receives into a buffer of the kernel's choice when bytes come.
     pub(super) fn receive(&mut self, fd: RawFd, what: u64) -> io::Result<()> {
         let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), BUFFER as u32).ioprio(POLL_FIRST).buf_group(GROUP);
         self.push(&entry.build().flags(squeue::Flags::BUFFER_SELECT).user_data(what))
@@ -112,29 +113,29 @@ impl Kernel {
         self.push(&opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build().user_data(what))
     }
 
-    /// Waits until the runtime's epoll has something.
+    /// Waits until the runtime's epoll has something to report.
     pub(super) fn wait_for_epoll(&mut self, what: u64) -> io::Result<()> {
         let epoll = self.epoll.as_raw_fd();
         self.push(&opcode::PollAdd::new(Fd(epoll), libc::POLLIN as u32).build().user_data(what))
     }
 
-    /// Says something in a millisecond.
+    /// Completes after a millisecond.
     pub(super) fn tick(&mut self, what: u64) -> io::Result<()> {
         self.push(&opcode::Timeout::new(&raw const TICK).build().user_data(what))
     }
 
-    /// Sends as much as `fd` takes now; says something only if that is not all.
+    /// Sends as much as `fd` takes now. A completion comes only if that is not all.
     ///
-    /// The caller leaves `bytes` as they are until [`Kernel::enter`] has returned.
+    /// The caller must not change `bytes` until [`Kernel::enter`] has returned.
     pub(super) fn send(&mut self, fd: RawFd, bytes: &[u8], what: u64) -> io::Result<()> {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        // WAITALL makes a part an exception too, which has a completion.
+        // With WAITALL a partial send is an exception too, and so it has a completion.
         let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let entry = opcode::Send::new(Fd(fd), bytes.as_ptr(), length).flags(flags).build();
         self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(what))
     }
 
-    /// Ends what `what` began; its completion still comes.
+    /// Cancels the operation `what`. The completion of that operation still comes.
     pub(super) fn cancel(&mut self, what: u64, own: u64) -> io::Result<()> {
         self.push(&opcode::AsyncCancel::new(what).build().flags(squeue::Flags::SKIP_SUCCESS).user_data(own))
     }
@@ -143,18 +144,18 @@ impl Kernel {
         if self.ring.submission().is_full() {
             self.enter()?;
         }
-        // SAFETY: the only addresses in entries are that of a static, and those of bytes to send, which stay until `enter` has
-        // returned.
+        // SAFETY: the only addresses in entries are that of a static, and those of bytes to send. These bytes stay in place
+        // until `enter` has returned.
         let pushed = unsafe { self.ring.submission().push(entry) };
         pushed.map_err(|_| io::Error::other("the submission queue stays full"))
     }
 
-    /// Whether something waits to be submitted.
+    /// Whether submissions wait.
     pub(super) fn has_queued(&mut self) -> bool {
         !self.ring.submission().is_empty()
     }
 
-    /// Whether the kernel has something for us; costs no system call.
+    /// Whether the kernel has completions. The check makes no system call.
     pub(super) fn has_news(&mut self) -> bool {
         let submission = self.ring.submission();
         let news = submission.taskrun() || submission.cq_overflow();
@@ -162,19 +163,19 @@ impl Kernel {
         news || !self.done.is_empty() || !self.ring.completion().is_empty()
     }
 
-    /// Submits what is queued, and gathers what is done. Never waits. When it returns, all queued sends are over, and
-    /// those that were not complete are among what is done.
+    /// Submits the queue and gathers the completions. It never waits. When it returns, all queued sends are over, and each
+    /// send that was not complete is among the completions.
     ///
     /// # Errors
-    /// The kernel does not take submissions any more: the ring is of no more use.
+    /// The kernel takes no more submissions, so the ring is of no more use.
     pub(super) fn enter(&mut self) -> io::Result<()> {
         self.enter_for(0)
     }
 
-    /// As [`Kernel::enter`], but waits for the first of what is done, or for a signal.
+    /// Does what [`Kernel::enter`] does, but waits for the first completion or for a signal.
     ///
     /// # Errors
-    /// As [`Kernel::enter`].
+    /// The errors are those of [`Kernel::enter`].
     pub(super) fn enter_and_wait(&mut self) -> io::Result<()> {
         self.enter_for(1)
     }
@@ -192,7 +193,7 @@ impl Kernel {
             self.gather();
             match taken {
                 Ok(taken) if taken >= queued as usize => {
-                    // A completion that the kernel keeps back may be a send's.
+                    // The kernel may keep back the completion of a send.
                     if !self.ring.submission().cq_overflow() {
                         return Ok(());
                     }
@@ -221,12 +222,12 @@ impl Kernel {
         }));
     }
 
-    /// What [`Kernel::enter`] gathered; to be given back empty or not.
+    /// The completions that [`Kernel::enter`] gathered. The caller gives the vector back.
     pub(super) fn take_done(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.done)
     }
 
-    /// The room, for the next.
+    /// Takes the vector back, for the next completions.
     pub(super) fn give_done_back(&mut self, mut done: Vec<Done>) {
         done.clear();
         if self.done.is_empty() {
@@ -234,13 +235,14 @@ impl Kernel {
         }
     }
 
-    /// Whether the eventfd is to tell of news. When it has been switched on, [`Kernel::has_news`] tells of what came before.
+    /// Switches the eventfd on or off. After it was switched on, [`Kernel::has_news`] tells whether something came before.
     pub(super) fn bell(&mut self, on: bool) {
         let completion = self.ring.completion();
         if on {
             completion.enable_eventfd();
             drop(completion);
-            // The kernel marks its news first and looks at the switch then; we the other way round.
+            // The kernel marks its news first and then looks at the switch. The proxy sets the switch first and then looks
+            // for news.
             fence(Ordering::SeqCst);
         } else {
             completion.disable_eventfd();
@@ -252,7 +254,7 @@ impl Kernel {
         self.buffers.bytes(buffer, length)
     }
 
-    /// The kernel may receive into it again.
+    /// Lets the kernel receive into the buffer again.
     pub(super) fn give_back(&mut self, buffer: u16) {
         self.buffers.give(buffer);
     }
@@ -267,13 +269,14 @@ impl Kernel {
     }
 }
 
-/// Has the runtime's epoll watch the eventfd.
+/// Makes the runtime's epoll watch the eventfd.
 fn watch(bell: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped, which the `AsyncFd` does last.
+    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped. The `AsyncFd` drops it last.
     unsafe { AsyncFd::register_with_interest(bell, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
-/// The epoll that watches `fd`: the runtime's own, which it tells nobody. proc(5) shows what each epoll watches.
+/// Finds the epoll that watches `fd`, which is the runtime's own. The runtime has no call that returns it; proc(5) shows
+/// which descriptors each epoll watches.
 fn epoll_of(fd: RawFd) -> io::Result<OwnedFd> {
     let watched = format!("tfd: {fd:>8} ");
     for entry in std::fs::read_dir("/proc/self/fd")? {
@@ -282,14 +285,14 @@ fn epoll_of(fd: RawFd) -> io::Result<OwnedFd> {
             .is_ok_and(|kind| kind.as_os_str() == "anon_inode:[eventpoll]");
         let info = || std::fs::read_to_string(format!("/proc/self/fdinfo/{epoll}")).unwrap_or_default();
         if is_one && info().lines().any(|line| line.starts_with(&watched)) && watches(epoll, fd) {
-            // SAFETY: a system call without addresses; its result is checked.
+            // SAFETY: the system call takes no address; its result is checked.
             return owned(unsafe { libc::fcntl(epoll, libc::F_DUPFD_CLOEXEC, 0) });
         }
     }
     Err(io::Error::other("/proc does not show the runtime's epoll"))
 }
 
-/// Whether it watches just this `fd`, and not what had the number before.
+/// Whether the epoll watches this `fd`, and not an older descriptor of the same number.
 fn watches(epoll: RawFd, fd: RawFd) -> bool {
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: `event` lives until the calls have returned; the kernel only reads it.
@@ -302,23 +305,23 @@ fn watches(epoll: RawFd, fd: RawFd) -> bool {
     io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST)
 }
 
-/// What a system call has just opened.
+/// Owns the descriptor that a system call has just opened.
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it has just been opened, and nobody else has it.
+    // SAFETY: the descriptor has just been opened and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Flags of the call, of the kernel's `io_uring.h`.
+/// The flags of the call, from the kernel's `io_uring.h`.
 const GETEVENTS: u32 = 1;
-/// Who sleeps is not counted as waiting for a disk. Since 6.15.
+/// A sleeping worker does not count as waiting for a disk. The flag exists since 6.15.
 const NO_IOWAIT: u32 = 1 << 7;
 
-/// A ring of buffers that the kernel takes from and we give to.
+/// A ring of buffers. The kernel takes buffers from it, and the proxy gives them back.
 struct Buffers {
-    /// [`BUFFERS`] entries; the tail of the ring stands in what would be a reserved field of the first.
+    /// [`BUFFERS`] entries. The tail of the ring stands in a reserved field of the first entry.
     ring: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     tail: u16,
@@ -336,7 +339,7 @@ const _: () = assert!(RING.size() > 1 && MEMORY.size() > 1 && BUFFERS.is_power_o
 
 impl Buffers {
     fn new() -> Self {
-        // SAFETY: neither layout is of size 0. Zeros are good entries.
+        // SAFETY: neither layout is of size 0. Zeros are valid entries.
         let (ring, memory) = unsafe { (alloc_zeroed(RING), alloc_zeroed(MEMORY)) };
         let (Some(ring), Some(memory)) = (NonNull::new(ring.cast::<BufRingEntry>()), NonNull::new(memory)) else {
             handle_alloc_error(MEMORY);
@@ -349,20 +352,20 @@ impl Buffers {
     }
 
     fn at(&self, buffer: u16) -> NonNull<u8> {
-        // SAFETY: a number below BUFFERS, so it stays within the memory.
+        // SAFETY: the number is below BUFFERS, so the address is within the memory.
         unsafe { self.memory.add(usize::from(buffer % BUFFERS) * BUFFER) }
     }
 
     fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
-        // SAFETY: within the buffer; initialised from the start; the kernel does not touch a buffer between its
-        // completion and `give`, which needs `&mut self`.
+        // SAFETY: the slice is within the buffer, which is initialised from the start. The kernel does not touch a buffer
+        // between its completion and `give`, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.at(buffer).as_ptr(), length.min(BUFFER)) }
     }
 
     fn give(&mut self, buffer: u16) {
         let address = self.at(buffer).as_ptr() as u64;
-        // SAFETY: an entry within the ring, and one that the kernel has taken, as there are no more buffers than
-        // entries. The tail is an aligned u16 that the kernel reads only; it is published after the entry.
+        // SAFETY: the entry is within the ring, and the kernel has taken it, as there are no more buffers than entries. The
+        // tail is an aligned u16 that the kernel only reads; it is published after the entry.
         unsafe {
             let entry = self.ring.add(usize::from(self.tail % BUFFERS)).as_mut();
             entry.set_addr(address);
@@ -377,7 +380,8 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: from the allocator with these layouts; whoever has a receive under way forgets the buffers instead.
+        // SAFETY: the memory came from the allocator with these layouts. While a receive is under way, `Kernel::end` does
+        // not drop the buffers.
         unsafe {
             dealloc(self.ring.as_ptr().cast(), RING);
             dealloc(self.memory.as_ptr(), MEMORY);

@@ -1,4 +1,4 @@
-//! Tests of the ring alone: order, backpressure, errors, and that nothing is left.
+//! Tests of the ring alone: it keeps the order of bytes, backpressure and errors, and leaves nothing behind.
 
 use super::*;
 use crate::net::tasks;
@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Runs on a runtime with a ring, unless the system forbids one; checks that no socket and no receive is left.
+/// Runs a test on a runtime with a ring, unless the system forbids a ring. Checks that no socket and no receive is left.
 fn on_a_ring<F: Future<Output = ()> + 'static>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -22,7 +22,7 @@ fn on_a_ring<F: Future<Output = ()> + 'static>(test: F) {
         };
         let to_the_end = async {
             tokio::time::timeout(Duration::from_secs(60), test).await.expect("no test takes this long");
-            // What is under way ends in the ring's next turns.
+            // The ring's next turns end the operations that are still under way.
             while counts() != (0, 0, 0) {
                 tokio::task::yield_now().await;
             }
@@ -37,7 +37,7 @@ fn counts() -> (usize, usize, usize) {
     RING.with_borrow(|ring| ring.as_ref().unwrap().counts())
 }
 
-/// A peer that blocks, and our end.
+/// A peer that blocks, and the other end of its connection.
 fn pair() -> (TcpStream, RingStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -66,7 +66,8 @@ async fn write(stream: &mut RingStream, mut bytes: &[u8]) -> io::Result<()> {
 fn bytes_arrive_in_the_order_of_the_writes() {
     on_a_ring(async {
         let (mut peer, mut ours) = pair();
-        // Small and large in turns, more than the socket takes: queued, direct, partial and later sends follow each other.
+        // Small and large writes alternate and exceed the room of the socket, so queued, direct, partial and later sends
+        // follow each other.
         let pieces: Vec<Vec<u8>> = (0..4000_usize).map(|n| vec![n as u8; 1 + n * 7919 % 9000]).collect();
         let whole: Vec<u8> = pieces.concat();
         let expected = whole.len();
@@ -82,7 +83,7 @@ fn bytes_arrive_in_the_order_of_the_writes() {
             poll_fn(|cx| {
                 let written = writing.as_mut().poll(cx);
                 if written.is_pending() {
-                    // From here on somebody reads.
+                    // From here on the peer reads.
                     let _ = full.send(());
                 }
                 written
@@ -155,7 +156,7 @@ fn more_receives_than_buffers() {
 fn a_peer_that_is_gone_is_an_error() {
     on_a_ring(async {
         let (peer, mut ours) = pair();
-        // With bytes it has not read it resets the connection.
+        // The peer has unread bytes, so it resets the connection.
         write(&mut ours, b"unread").await.unwrap();
         tokio::task::yield_now().await;
         let mut waiting = [0];
@@ -186,7 +187,7 @@ fn ten_thousand_comings_and_goings_leave_nothing() {
             socket.set_nonblocking(true).unwrap();
             let mut ours = RingStream::new(socket.into()).unwrap();
             match n % 4 {
-                // Dropped with a receive under way, with bytes to send, with bytes unread, with nothing.
+                // Streams are dropped with a receive under way, with bytes to send, with unread bytes, and with nothing.
                 0 => {
                     let mut room = [0; 10];
                     let mut buf = ReadBuf::new(&mut room);
@@ -209,7 +210,7 @@ fn ten_thousand_comings_and_goings_leave_nothing() {
                 }
             }
         }
-        // Other tests of this process have some at the same time.
+        // Other tests of this process have descriptors at the same time.
         assert!(descriptors() < places + 1000, "{places} descriptors became {}", descriptors());
     });
 }
@@ -254,7 +255,7 @@ fn what_is_not_on_the_ring_goes_on_beside_a_busy_one() {
                 write(&mut ours, b"x").await.unwrap();
             }
         });
-        // The runtime's own socket, its timers, other threads, and its other tasks.
+        // The runtime's own socket, its timers, other threads and its other tasks all get their turn.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -282,13 +283,14 @@ fn what_is_not_on_the_ring_goes_on_beside_a_busy_one() {
     });
 }
 
-/// Other threads wake a worker by an eventfd of the runtime's; a ring that hears of it that way must not miss its own news later.
+/// Other threads wake a worker by an eventfd of the runtime's. A ring that is woken that way must not miss its own news
+/// later.
 #[test]
 fn a_worker_that_falls_asleep_and_is_woken_from_elsewhere_misses_nothing() {
     on_a_ring(async {
         let (mut peer, mut ours) = pair();
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        // No timer of the runtime's: it would wake the worker, too.
+        // The test uses no timer of the runtime's, since a timer would wake the worker, too.
         let caller = std::thread::spawn(move || {
             while tell.send(()).is_ok() {
                 std::thread::sleep(Duration::from_micros(700));
@@ -297,7 +299,7 @@ fn a_worker_that_falls_asleep_and_is_woken_from_elsewhere_misses_nothing() {
         let asker = std::thread::spawn(move || {
             let mut byte = [0];
             for n in 0..1000 {
-                // About as long as a worker stays awake for nothing.
+                // The pause is about as long as a worker stays awake without work.
                 std::thread::sleep(Duration::from_micros(1500 + n));
                 peer.write_all(b"x").unwrap();
                 peer.read_exact(&mut byte).unwrap();
@@ -326,7 +328,7 @@ fn a_ring_that_is_of_no_more_use_ends_its_sessions_and_tells_their_peers() {
         tokio::task::yield_now().await;
         with_ring(Driver::fail_for_good);
         tell.send(reading.await.unwrap()).unwrap();
-        // While the worker lives on.
+        // This happens while the worker lives on.
         tokio::task::spawn_blocking(move || assert_eq!(peer.read(&mut [0]).unwrap(), 0)).await.unwrap();
     }));
     assert!(told.recv().unwrap(), "the session hears of it");

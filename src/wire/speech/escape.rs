@@ -1,12 +1,12 @@
-//! SQL in ASCII: the other characters of names and strings are written by their numbers.
+//! Rewrites SQL as ASCII: the other characters of names and strings are written by their numbers.
 //!
-//! The file is for the proxy's own SQL only, under `standard_conforming_strings`. Such characters stand in quotes there,
-//! since neither the server nor the proxy writes such a name without quotes.
+//! The file is for the proxy's own SQL only, under `standard_conforming_strings`. In this SQL the other characters stand
+//! only in quotes, since neither the server nor the proxy writes a name with such characters without quotes.
 
 use std::fmt::Write as _;
 
-/// `None`: something beyond ASCII, other than in a comment, stands where no escape can, or there are none (`escapes`), or it is
-/// U+FFFD. `parameters`: put in place of `$1` and so on.
+/// The statement in ASCII, with `parameters` in place of `$1` and so on. It is `None` if a character beyond ASCII outside a
+/// comment is U+FFFD, or stands where no escape is possible, or if `escapes` forbids all escapes.
 pub(super) fn escaped(sql: &str, parameters: &[&str], escapes: bool) -> Option<String> {
     let mut out = String::with_capacity(sql.len() + 64);
     let mut rest = sql;
@@ -25,7 +25,7 @@ pub(super) fn escaped(sql: &str, parameters: &[&str], escapes: bool) -> Option<S
             _ if !escapes || token.contains(char::REPLACEMENT_CHARACTER) => return None,
             '"' => numbered(&mut out, "U&\"", &token[1..]),
             '\'' if is_word(before) => {
-                // `E'…'`, which escapes by itself; any other letter before it is a mistake of ours.
+                // `E'…'` has escapes of its own. Any other letter before the quote is a mistake of the proxy's.
                 matches!(before, 'e' | 'E').then_some(())?;
                 out.push('\'');
                 in_escape_string(&mut out, &token[1..]);
@@ -48,12 +48,12 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
 }
 
-/// The number of a `$1`.
+/// The number of a parameter such as `$1`.
 fn parameter(token: &str) -> Option<usize> {
     token.strip_prefix('$')?.parse().ok()
 }
 
-/// A string, whatever is in it.
+/// Writes any text as a string literal.
 fn literal(out: &mut String, text: &str) {
     let doubled = text.replace('\'', "''");
     out.push(' ');
@@ -61,7 +61,8 @@ fn literal(out: &mut String, text: &str) {
     out.push('\'');
 }
 
-/// `text` with its opening quote, which is `open`: a backslash doubled, what is beyond ASCII by its number.
+/// Writes `text` with `open` as its opening quote. Backslashes are doubled, and characters beyond ASCII are written by their
+/// numbers.
 fn numbered(out: &mut String, open: &str, text: &str) {
     out.push_str(open);
     for c in text.chars() {
@@ -84,7 +85,8 @@ fn in_escape_string(out: &mut String, text: &str) {
     }
 }
 
-/// Bytes of the token that `rest` begins with. What is no quote, comment, or `$` is one character.
+/// The length in bytes of the first token of `rest`. A character that begins no quote, comment or `$` token is a token by
+/// itself.
 fn token(rest: &str, before: char) -> usize {
     let first = rest.chars().next().map_or(1, char::len_utf8);
     let bytes = rest.as_bytes();
@@ -107,7 +109,7 @@ fn quoted(rest: &str, quote: char, backslash: bool) -> usize {
         if backslash && c == '\\' {
             characters.next();
         } else if c == quote {
-            // A doubled one is read as the end of this and the begin of the next, whose opening quote belongs to the text.
+            // A doubled quote does not end the string.
             if rest[at + 1..].starts_with(quote) {
                 characters.next();
             } else {

@@ -1,4 +1,4 @@
-//! Tests of the words that are said in each encoding.
+//! Tests of the bytes that are sent for a text in each encoding.
 
 use super::*;
 
@@ -79,7 +79,7 @@ fn nothing_that_cannot_be_said_is_sent() {
 
 #[test]
 fn what_the_client_said_goes_back_as_it_came() {
-    // In SJIS the second byte of the first character is a backslash, of the second a letter.
+    // In SJIS the second byte of the first character is a backslash, and that of the second character is a letter.
     let text = b"ALTER TABLE \"\x83\x5c\x83\x41\xb1\" ADD c text";
     for (client, server) in [("SJIS", "UTF8"), ("SJIS", "EUC_JP"), ("SQL_ASCII", "SQL_ASCII"), ("LATIN1", "UTF8")] {
         let speech = speech(client, server);
@@ -91,7 +91,7 @@ fn what_the_client_said_goes_back_as_it_came() {
     let sjis = speech("SJIS", "UTF8");
     let readable = String::from_utf8(sjis.readable(text).into_owned()).unwrap();
     assert_eq!(readable.chars().filter(|c| !goes_on(*c)).count(), text.len() - 2);
-    // A name that was read is never taken for bytes of the client's.
+    // A name that the server sent is never taken for bytes of the client's.
     let hexadecimal: String = "\u{10FF41}x".bytes().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(sjis.deciphered(&hexadecimal), "\u{FFFD}x");
 }
@@ -154,7 +154,7 @@ proptest::proptest! {
         }
     }
 
-    /// Names and strings as the proxy quotes them mean the same: read by the parser that the server has.
+    /// Quoted names and strings mean the same after the escape, by the reading of the server's own parser.
     #[test]
     fn an_escaped_name_is_the_name(name in "[ab\"'\\\\ é世😀]{1,12}") {
         use crate::pg::relation::{quote_identifier, quote_literal};

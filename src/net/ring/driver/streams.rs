@@ -1,7 +1,7 @@
-//! The calls of a session on its streams: read, write, flush, end.
+//! A session's calls on its streams: read, write, flush, shutdown and drop.
 //!
-//! A small write waits for the ring's next call. A large write goes at once, behind what waits. A read takes what the
-//! ring has brought, or what the socket may well have; if there is nothing, it arms a receive.
+//! A small write waits for the ring's next call. A large write goes at once, behind the waiting bytes. A read takes the
+//! bytes that the ring has received, or those that are probably in the socket. If there are none, it arms a receive.
 
 use super::{CANCEL, RECEIVE, WRITABLE};
 use super::{Driver, Inward, LARGEST, SMALL, Slot, given_up, keep, name, raw, send};
@@ -40,7 +40,7 @@ impl Driver {
                 Inward::Likely => {
                     slot.inward = Inward::Idle;
                     match receive(slot, buf) {
-                        // All the room was filled, so there may be more.
+                        // The read filled all the room, so the socket may have more.
                         Ok(n) if n > 0 && buf.remaining() == 0 => slot.inward = Inward::Likely,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -125,7 +125,7 @@ impl Driver {
         }
     }
 
-    /// Sends what waits for the next call now, so that something can follow it.
+    /// Sends the bytes that wait for the next call now, so that others can follow them.
     fn send_queued(&mut self, at: u32) {
         let slot = &self.slots[at as usize];
         if !slot.out.is_empty() && !slot.blocked {
@@ -134,12 +134,12 @@ impl Driver {
         }
     }
 
-    /// The stream is gone. What was written goes as far as the socket takes it, as with any socket that is closed.
+    /// Drops the stream. Its written bytes go as far as the socket takes them, as with any socket that is closed.
     pub(in crate::net::ring) fn remove(&mut self, at: u32) {
         self.send_queued(at);
         let slot = &mut self.slots[at as usize];
         slot.orphan = true;
-        // Not woken: they are the task's that drops it.
+        // The wakers belong to the task that drops the stream, so they are not woken.
         drop((slot.reader.take(), slot.writer.take()));
         let (armed, blocked) = (slot.inward == Inward::Armed, slot.blocked);
         if let Inward::Here { buffer, .. } = slot.inward {

@@ -1,7 +1,7 @@
-//! Stands in for the helper crate of sqlx's own tests, which its package on crates.io does not hold: connections,
-//! and tests of a type that are written as pairs of an SQL expression and the value it must be.
+//! Stands in for the helper crate of sqlx's own tests, which sqlx's package on crates.io does not contain. It has
+//! connections, and tests of a type that are pairs of an SQL expression and the expected value.
 //!
-//! Holds: the names and the forms are those that the released tests use; what they do is written anew.
+//! Invariant: the names and the forms are those that the released tests use; the code is written anew.
 
 pub use paste::paste;
 

@@ -11,6 +11,7 @@ use crate::plan::{CreatedObject, ObjectKind, Phase, PhaseKind, Plan, Undo};
 use crate::report::Report;
 use crate::sql::Ddl;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fmt::Write;
 
 /// The first line is for people. Its number is the version of the layout.
@@ -199,11 +200,60 @@ pub fn table_of(facts: &Facts) -> Option<&RelationFacts> {
     found.find(|table| matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable))
 }
 
-/// Returns the FNV-1a hash of everything that a plan does. It is the same in every build and is not a secret.
+/// What a plan says to people, and not to the server.
+const WORDS: [&str; 4] = ["meanwhile", "must_hold", "notes", "purpose"];
+
+/// Returns FNV-1a of what a plan does: the same in every build, whatever words it has for people, and no secret.
 pub(super) fn fingerprint(plan: &Plan) -> String {
-    let json = serde_json::to_string(plan).unwrap_or_default();
+    let mut json = serde_json::to_value(plan).unwrap_or_default();
+    remove_words(&mut json);
+    let json = json.to_string();
     let hash = json.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3) //
     });
     format!("{hash:016x}")
+}
+
+fn remove_words(json: &mut Value) {
+    match json {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !WORDS.contains(&name.as_str()));
+            fields.values_mut().for_each(remove_words);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_words),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::supposed::{self, SupposedSize};
+    use crate::plan::{Limits, plan};
+    use crate::sql::parse;
+
+    fn planned(sql: &str) -> Plan {
+        let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: false, refuse_exclude: false };
+        let statement = parse(sql).unwrap().remove(0);
+        plan(&statement, &supposed::facts(&statement, SupposedSize::Large), &limits).unwrap()
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_what_is_done_and_not_of_its_words() {
+        let plan = planned("ALTER TABLE orders ALTER note SET NOT NULL");
+        let mut reworded = plan.clone();
+        reworded.meanwhile.clear();
+        for phase in &mut reworded.phases {
+            phase.purpose = "in other words".to_owned();
+            let Some(Undo::Run(undo)) = &mut phase.undo else { continue };
+            undo.purpose = "in other words".to_owned();
+            undo.steps.iter_mut().for_each(|step| step.must_hold = step.must_hold.map(|_| "in other words"));
+        }
+        assert_ne!(plan, reworded);
+        assert_eq!(fingerprint(&plan), fingerprint(&reworded));
+        let mut other = plan.clone();
+        other.phases[0].steps[0].sql.push(' ');
+        assert_ne!(fingerprint(&plan), fingerprint(&other));
+        assert_ne!(fingerprint(&plan), fingerprint(&planned("ALTER TABLE orders ALTER other SET NOT NULL")));
+    }
 }

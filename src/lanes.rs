@@ -120,7 +120,7 @@ pub fn signed(oid: u32) -> i32 {
     i32::from_ne_bytes(oid.to_ne_bytes())
 }
 
-/// The SQL of a nap on the server. Its comment says what is waited for, so that `pg_stat_activity` shows it. A cancel ends the nap.
+/// The SQL of a nap on the server. Its comment has the reason for the wait, so that `pg_stat_activity` shows it. A cancel ends the nap.
 pub fn nap_sql(nap: Duration, waiting_for: &str) -> String {
     format!("{} SELECT pg_catalog.pg_sleep({:.3})", comment(waiting_for), nap.as_secs_f64())
 }

@@ -56,7 +56,7 @@ pub trait CatalogQueries {
 /// Reads the facts of the relations with these names, before anything is tried on copies. The inner error says why they cannot be told.
 ///
 /// # Errors
-/// No further question can be put.
+/// No further question can be sent.
 pub async fn read<A: CatalogQueries>(
     asking: &mut A,
     names: &[RelationName],
@@ -76,7 +76,7 @@ pub async fn read<A: CatalogQueries>(
 /// the statement on an empty copy, the names that PostgreSQL would choose, the obstacles to a backfill.
 ///
 /// # Errors
-/// No further question can be put.
+/// No further question can be sent.
 pub async fn learn<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
@@ -123,7 +123,7 @@ pub async fn learn<A: CatalogQueries>(
 /// the types of columns and about defaults.
 ///
 /// # Errors
-/// No further question can be put.
+/// No further question can be sent.
 pub async fn learn_of_types<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,

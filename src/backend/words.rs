@@ -150,7 +150,7 @@ impl ServerChannel {
         rows.into_iter().map(read).collect()
     }
 
-    /// Words of the proxy's own, reduced to what the client's encoding can carry.
+    /// Words of the proxy's own. `?` stands for each character that the client's encoding cannot carry.
     pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.link.speech().sayable() == Sayable::All || text.is_ascii() {
             return Cow::Borrowed(text);

@@ -30,7 +30,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     work.plan()
 }
 
-/// Whether the plan of a statement depends on what a backfill would meet.
+/// Whether the plan of a statement depends on the facts of a backfill.
 pub(super) fn wants_backfill(context: &PlanContext<'_>) -> bool {
     context.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(context, i, part))
 }

@@ -156,7 +156,7 @@ fn is_plain(form: Form) -> bool {
     )
 }
 
-/// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
+/// Whether the plan depends on the facts of a backfill of the statement's table ([`Facts::backfill`]).
 pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
     let Some(ddl) = statement.ddl() else { return false };
     let context = PlanContext { statement, ddl, facts, limits };

@@ -39,7 +39,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { phases: vec![phase], ..context.empty() })
 }
 
-/// Whether LIKE gives a new table what a partition would get.
+/// Whether LIKE gives a new table all that PARTITION OF would give it.
 fn is_like_its_partitions(table: &RelationFacts) -> bool {
     table.kind == RelationKind::PartitionedTable
         && table.persistence == 'p'

@@ -6,7 +6,7 @@ pub(super) const CATALOGUE_ONLY: &str = "a catalogue change only";
 /// The work of the phase under its lock is short only because the table is small.
 pub(super) const SMALL_TABLE: &str = "the table is small";
 
-/// The phase is there for the server's error alone. Nothing is known of what the statement would lock.
+/// The phase runs only for the server's error. The locks of the statement are not known.
 pub(super) const NOT_RUN: &str = "the server will not run the statement";
 
 /// The phase adds a constraint that is NOT VALID.

@@ -1,15 +1,15 @@
-//! The phases of an ALTER TABLE, put together from what its subcommands ask for.
+//! The phases of an ALTER TABLE, put together from the steps of its subcommands.
 //!
 //! [`super::alter_table`] reads the subcommands one by one. [`super::new_column`], [`super::constraint`] and [`super::replace`] add the
 //! steps of each to a [`Subcommands`]. It owns the steps, and puts them into phases at the end:
 //!
 //! 1. *First* (brief): new columns, and their defaults for new rows.
-//! 2. *Backfill*: old rows get what new rows get, all columns in one pass.
+//! 2. *Backfill*: old rows get the values that new rows get, all columns in one pass.
 //! 3. *Then* (brief; one with the first if nothing is filled): constraints that hold for new rows from now on.
 //! 4. *Checks* (long): old rows obey them too.
 //! 5. *Builds* (long): indexes of keys.
-//! 6. *Last* (brief): the other subcommands as they are written. Proved columns become NOT NULL, built indexes become keys, and what only
-//!    helped is dropped.
+//! 6. *Last* (brief): the other subcommands as they are written. Proved columns become NOT NULL, built indexes become keys, and the proxy's
+//!    own CHECKs and sequences are dropped.
 //!
 //! Invariant: each phase but the last one can be taken back.
 
@@ -71,11 +71,11 @@ pub(super) struct Subcommands<'a> {
     answer: Option<Vec<Report>>,
     /// New columns, and whether each is NOT NULL, or about to be.
     columns: Vec<(String, bool)>,
-    /// What is added before old rows are filled.
+    /// The steps that add before old rows are filled.
     first: Added,
     /// Columns whose old rows are filled.
     filled: Vec<Filled>,
-    /// What is added once old rows are filled.
+    /// The steps that add once old rows are filled.
     then: Added,
     /// Checks of old rows.
     checks: Vec<Step>,
@@ -96,7 +96,7 @@ pub(super) struct Subcommands<'a> {
     replaced: Vec<Replaced>,
     /// Nothing is added, so the checks alone are worth a plan.
     only_checks: bool,
-    /// What others can see between the phases.
+    /// The states that other sessions can see between the phases.
     meanwhile: Vec<&'static str>,
     /// Why there is a last phase, for people.
     last_purposes: Vec<&'static str>,
@@ -228,7 +228,7 @@ impl<'a> Subcommands<'a> {
         NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
     }
 
-    /// `value`: as in an UPDATE.
+    /// A column whose old rows are filled. `value`: the value, as an UPDATE sets it.
     pub(super) fn fill(&mut self, new: &NewColumn, value: String) {
         self.meanwhile("for a time the new column is NULL in old rows, and others can see that");
         let column = quote_identifier(&new.name);

@@ -1,6 +1,6 @@
 //! The client's transaction, as far as the proxy can tell from the client's messages.
 //!
-//! It owns what the client's transaction block holds ([`BlockLocks`]), which statements and portals of the current pipeline are known, the
+//! It owns the locks of the client's transaction block ([`BlockLocks`]), the known statements and portals of the current pipeline, the
 //! transaction control that this pipeline has parsed, and whether the proxy itself has opened a block to keep an implicit transaction together.
 //! It keeps true: the locks of a block count only for as long as the proxy understands every message of the client's. A message that it does
 //! not understand may end the block, or call a function that does anything. The proxy then forgets the block, and the next schema change goes

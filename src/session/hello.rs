@@ -78,7 +78,7 @@ pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>)
 }
 
 impl<'a> Greeting<'a> {
-    /// Reads what comes before the first packet: the PROXY header, and the handshake of a client that begins with TLS at once.
+    /// Reads the bytes before the first packet: the PROXY header, and the handshake of a client that begins with TLS at once.
     async fn begin(arrival: Arrival, crowded: bool, shared: &'a Arc<Shared>) -> std::io::Result<Option<Self>> {
         let greeting = |front, address| Self { shared, front, address, crowded, asked_ssl: false, asked_gss: false };
         let (stream, peer) = match arrival {

@@ -1,6 +1,6 @@
 //! Which of the client's frames the relay opens, and which it stops at.
 //!
-//! [`Interceptor`] owns what the client has prepared ([`PreparedStatements`]) and its transaction ([`Block`]), since both follow from the frames
+//! [`Interceptor`] owns the client's prepared statements ([`PreparedStatements`]) and its transaction ([`Block`]), since both follow from the frames
 //! that the relay sees. It keeps true: a message costs a look at its tag, and a Query or Parse a keyword search. Bind, Execute, Close and Sync
 //! are opened only in a session that has prepared DDL, or whose transaction block is followed.
 
@@ -24,7 +24,7 @@ pub(super) struct Interceptor {
     prepared: Option<Box<PreparedStatements>>,
     /// The client's transaction, which every frame is shown to.
     block: Block,
-    /// A text too large to inspect has stopped the relay, as the operator wants.
+    /// A text too large to inspect has stopped the relay. The settings ask for that.
     oversize: bool,
 }
 
@@ -55,7 +55,7 @@ impl Interceptor {
         self.oversize
     }
 
-    /// The client has parsed a statement that the proxy acts on. False: the client has prepared more than the operator allows.
+    /// The client has parsed a statement that the proxy acts on. `false`: the client has prepared more than the settings allow.
     pub(super) fn prepare(&mut self, name: &[u8], bound: PreparedStatement) -> bool {
         self.prepared.get_or_insert_default().prepare(name, bound);
         self.within_limit()
@@ -142,7 +142,7 @@ impl Interceptor {
         self.block.saw_end_of_pipeline();
     }
 
-    /// A Bind. True: the relay stops, since the client is to be refused.
+    /// The client sends a Bind. `true`: the relay stops, since the client is to be refused.
     fn bind(&mut self, body: &[u8]) -> bool {
         let prepared = self.prepared.as_deref();
         self.block.saw_bind(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)));

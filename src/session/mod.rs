@@ -7,7 +7,7 @@
 //! (`simple`, `extended`). If the client's block holds the locks that it needs, it passes. Otherwise it is a schema change. Its answer goes out by
 //! its protocol.
 //!
-//! - `hello`, `proxy_header`: the first packets. `shared`: what all sessions share.
+//! - `hello`, `proxy_header`: the first packets. `shared`: the state that all sessions share.
 //! - `interceptor`, `prepared`: which frames stop the relay. `block`: the client's transaction.
 //! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (the verdict on a text), `statement`, `pipeline`,
 //!   `transaction` (the proxy's own block) and `reply`. Their result for a frame is an `outcome`.
@@ -131,7 +131,7 @@ impl Session {
         }
     }
 
-    /// Relays, and attends to what needs attention, until the session ends.
+    /// Relays, and attends to the frames that need attention, until the session ends.
     async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> SessionEnd {
         loop {
             let draining = *drain.borrow_and_update();
@@ -232,7 +232,7 @@ impl Session {
         }
     }
 
-    /// Waits a short while for the client to read what is still to be sent to it.
+    /// Sends the rest of the bytes to the client, and waits a short while for it to read them.
     async fn close(&mut self) {
         let _ = tokio::time::timeout(LAST_WORDS, self.channel.finish_client()).await;
     }

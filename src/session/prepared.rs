@@ -15,7 +15,7 @@ pub(super) struct PreparedStatement {
     pub(super) statement: Statement,
     /// Characters of the client's text before it, for error positions.
     pub(super) offset: usize,
-    /// The types of its parameters, as they stand in Parse behind the text. Kept only for a call that waits for an advisory lock.
+    /// The types of its parameters, as in Parse behind the text. They are kept only for a call that waits for an advisory lock.
     pub(super) types: Vec<u8>,
     /// How its text was read.
     pub(super) speech: Speech,
@@ -50,7 +50,7 @@ struct Entry {
     since: u64,
     /// The pipeline in which the statement was parsed. For a portal: in which it was parsed and bound, if both were in one.
     pipeline: Option<u64>,
-    /// The body of the portal's Bind, so that it can be bound again. Kept only for a call that waits for an advisory lock.
+    /// The body of the portal's Bind, so that the portal can be bound again. It is kept only for a call that waits for an advisory lock.
     bind: Option<Arc<[u8]>>,
     /// No later message may have given the name another meaning. A server refuses a second Parse of a name, and a second
     /// Bind. But SQL may have deallocated the statement meanwhile, and the portal may have ended, which the proxy is not told.

@@ -42,7 +42,7 @@ pub struct Shared {
 
 impl Shared {
     /// # Errors
-    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
+    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or has other contents than the setting demands.
     pub fn new(config: Config) -> Result<Self, tls::SettingError> {
         let proxy = &config.proxy;
         let target = Target {
@@ -64,7 +64,7 @@ impl Shared {
         })
     }
 
-    /// The limits of plans, as the operator has set them.
+    /// The limits of plans, from the settings.
     pub(super) fn limits(&self) -> Limits {
         let ddl = &self.config.ddl;
         Limits {

@@ -1,6 +1,6 @@
 //! Schema changes: one statement through facts, plan and run, to the client's reply.
 //!
-//! [`SchemaChanges`] owns what a session remembers from one schema change to the next: which optimistic tries missed, whether it may plan at all,
+//! [`SchemaChanges`] owns a session's state from one schema change to the next: which optimistic tries missed, whether it may plan at all,
 //! and who the client is, for the log. It keeps true: the stages of a statement are run in one order, by [`stages`]. They are run only while the
 //! backend is idle and nothing is owed to the client. They do not know the client's frames.
 //!
@@ -114,7 +114,7 @@ impl SchemaChanges {
         self.history.optimistic_plan(&self.rights, channel, statement, &self.log.shared().limits())
     }
 
-    /// Runs a statement in one pipeline with what the client has sent before it, in place of its portal's Execute.
+    /// Runs a statement in one pipeline with the client's messages before it, in place of its portal's Execute.
     pub(super) async fn run_in_pipeline(
         &mut self,
         channel: &mut ServerChannel,
@@ -314,7 +314,7 @@ fn elided(context: &StatementContext<'_>, plan: &Plan, reports: &[Report]) -> Re
     reply
 }
 
-/// Tells the client's block of what was done.
+/// Tells the client's block that the statement was done.
 fn finish(block: &mut Block, request: Request<'_>, result: Result<Done, RunError>) -> Result<Reply, RunError> {
     let Done { reply, by } = result?;
     block.done(request.statement, by.as_ref());

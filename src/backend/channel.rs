@@ -419,7 +419,7 @@ impl ServerChannel {
         self.link.send_to_client(&report);
     }
 
-    /// The report, with only the characters that the client's encoding can carry.
+    /// The report, with its texts as [`ServerChannel::words`] gives them.
     pub fn worded(&self, report: &Report) -> Report {
         let words = |text: &String| self.words(text).into_owned();
         let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));

@@ -1,11 +1,11 @@
-//! Lanes and blockers: whose turn it is to change a relation, and which sessions are in the way of a lock.
+//! Lanes and blockers: which session has its turn to change a relation, and which sessions hold a lock that is needed.
 //!
 //! A lane is one advisory lock for each relation. PostgreSQL itself releases it when a session dies, and several proxies
-//! share it without a protocol of their own. A lane is tried, never waited for in PostgreSQL: a session inside
-//! `pg_advisory_lock()` holds a snapshot, and every concurrent index build would have to wait for that.
+//! share it without a protocol of their own. A session tries a lane, and never waits for it inside PostgreSQL. A session
+//! inside `pg_advisory_lock()` holds a snapshot, and every concurrent index build would have to wait for that snapshot.
 //!
-//! The file is pure: it has the SQL, the meaning of the answers, and the times at which to try again. The caller asks,
-//! and passes the time as an argument.
+//! The file is pure. It has the SQL, the meaning of the answers, and the times at which to try again. The caller sends the
+//! SQL, and passes the time as an argument.
 
 use crate::catalog::query::{LANE_CLASS, may_change};
 use crate::pg::LockMode;
@@ -17,17 +17,17 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// A backend, or a prepared transaction, that holds what a step needs.
+/// A backend, or a prepared transaction, that holds a lock which a step needs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Blocker {
-    /// None: a prepared transaction.
+    /// `None`: the blocker is a prepared transaction.
     pub pid: Option<i32>,
-    /// `virtualtransaction`: tells one transaction of a backend from its next.
+    /// `virtualtransaction`. It tells one transaction of a backend from the next one.
     pub transaction: String,
     pub application: Option<String>,
     pub user: Option<String>,
     pub state: Option<String>,
-    /// Milliseconds since its transaction began, where we may know.
+    /// Milliseconds since its transaction began, if the role may see that.
     pub age_ms: Option<u64>,
     pub autovacuum: bool,
     pub to_prevent_wraparound: bool,
@@ -36,36 +36,37 @@ pub struct Blocker {
     pub relation: String,
     pub oid: u32,
     pub mode: String,
-    /// It waits for a lock that this very session holds.
+    /// The blocker waits for a lock that this session holds.
     pub waits_for_us: bool,
 }
 
-/// One look at what is in the way.
+/// One look at the blockers and the lanes.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct View {
     #[serde(default)]
     pub blockers: Vec<Blocker>,
-    /// Another backend that holds a lane we need.
+    /// Another backend that holds a lane which this session needs.
     pub lane_holder: Option<i32>,
-    /// Lanes that only sessions hold whose role may not change the relation: they are gone without.
+    /// Lanes that are held only by sessions whose role may not change the relation. This session does without these lanes.
     #[serde(default)]
     pub lanes_of_strangers: Vec<u32>,
-    /// May cancel an autovacuum worker.
+    /// The role may cancel an autovacuum worker.
     pub may_cancel: bool,
 }
 
-/// Parameters: `$1` oids that are needed (text[]), `$2` for each a lock mode that conflicts (text[], the
-/// names of `pg_locks`), `$3` the oids of the lanes, `$4` for each of the first whether it is needed alone. One row, one
-/// JSON value. Reads `pg_locks` and `pg_stat_activity` only; takes no lock on any table of the user's. Descendants of a
-/// relation that is not needed alone count as the relation: `LOCK TABLE` takes them too.
+/// The SQL of a look. Its parameters: `$1` the oids that are needed (text[]); `$2` for each of these a lock mode that conflicts
+/// (text[], the names of `pg_locks`); `$3` the oids of the lanes; `$4` for each of the first whether it is needed without its
+/// descendants. The result is one row with one JSON value. The query reads `pg_locks` and `pg_stat_activity` only, and takes no lock
+/// on any table of the user's. The descendants of a relation that is needed with them count as the relation, since `LOCK TABLE` locks
+/// them, too.
 pub fn view_sql() -> &'static str {
     static SQL: LazyLock<String> =
         LazyLock::new(|| include_str!("lanes/view.sql").replace("holder_counts", &may_change("a.usesysid")));
     &SQL
 }
 
-/// A glance: whether a blocker still holds what it was seen to hold. That is planned and answered in a tenth of the time of a look.
-/// Parameters: its transaction, the oid of the relation, the mode.
+/// The SQL of a glance: whether a blocker still holds the lock with which it was seen. The server plans and answers it in a tenth of
+/// the time of a look. Its parameters: the transaction of the blocker, the oid of the relation, the mode.
 pub const GLANCE_SQL: &str = "/* pgsluice: a glance */ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \
      WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.granted \
      AND l.virtualtransaction OPERATOR(pg_catalog.=) $1::pg_catalog.text \
@@ -100,7 +101,7 @@ pub fn lanes_of(locks: &[LockNeed]) -> Vec<u32> {
     lanes
 }
 
-/// Tries to take a lane: `t` or `f`. In a transaction it is given back with it.
+/// The SQL that tries to take a lane. It gives `t` or `f`. If a transaction is open, the lane is released when the transaction ends.
 pub fn try_lane_sql(oid: u32, in_transaction: bool) -> String {
     format!("SELECT {}", try_lane(oid, in_transaction))
 }
@@ -114,17 +115,17 @@ pub fn give_lane_sql(oid: u32) -> String {
     format!("SELECT pg_catalog.pg_advisory_unlock({LANE_CLASS}, {})", signed(oid))
 }
 
-/// The two-key advisory locks take signed numbers; oids are unsigned.
+/// An oid as a key of an advisory lock. The two-key advisory locks take signed numbers, and oids are unsigned.
 pub fn signed(oid: u32) -> i32 {
     i32::from_ne_bytes(oid.to_ne_bytes())
 }
 
-/// A nap on the server that says what is waited for, so that `pg_stat_activity` shows it and a cancel ends it.
+/// The SQL of a nap on the server. Its comment has the reason for the wait, so that `pg_stat_activity` shows it. A cancel ends the nap.
 pub fn nap_sql(nap: Duration, waiting_for: &str) -> String {
     format!("{} SELECT pg_catalog.pg_sleep({:.3})", comment(waiting_for), nap.as_secs_f64())
 }
 
-/// The same, and then a try of the lane: `t` or `f`. (The nap's value is void, which is no NULL.)
+/// The SQL of a nap and then a try of the lane. It gives `t` or `f`. (The value of `pg_sleep` is void, which is not NULL.)
 pub fn nap_and_try_sql(nap: Duration, waiting_for: &str, oid: u32, in_transaction: bool) -> String {
     let (words, seconds) = (comment(waiting_for), nap.as_secs_f64());
     let tries = try_lane(oid, in_transaction);
@@ -137,17 +138,18 @@ fn comment(waiting_for: &str) -> String {
     format!("/* pgsluice: {words} */")
 }
 
-/// `LOCK TABLE` statements.
+/// The `LOCK TABLE` statements of a lock attempt.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LockSql {
-    /// With NOWAIT; they come first, as they make nobody wait for what the others wait for.
+    /// The statements with NOWAIT. They come first, since a request with NOWAIT makes nobody wait behind it.
     pub nowait: Vec<String>,
-    /// In the server's queue.
+    /// The statements that wait in the server's lock queue.
     pub queued: Vec<String>,
 }
 
-/// For all of `locks` that can be named, strongest mode first. With NOWAIT, unless `wait`; where the transaction holds a lock already,
-/// never: NOWAIT fails for those who wait for that one, although the server would let them wait on.
+/// The statements for all of `locks` that `LOCK TABLE` can name, the strongest mode first. They have NOWAIT, unless `wait`. If the
+/// transaction already holds a lock on the relation, they never have NOWAIT: it would fail because of requests that wait for that
+/// lock, although the server would put this request ahead of them.
 pub fn lock_sql(locks: &[LockNeed], wait: bool) -> LockSql {
     let queues = |lock: &LockNeed| wait || lock.held;
     let mut kinds: Vec<(bool, LockMode, bool)> =
@@ -170,7 +172,7 @@ pub fn lock_sql(locks: &[LockNeed], wait: bool) -> LockSql {
     sql
 }
 
-/// For people: `pid 4711 (psql, user ann, idle in transaction, for 14 min)`.
+/// The blocker, for people: `pid 4711 (psql, user ann, idle in transaction, for 14 min)`.
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.pid, &self.prepared) {

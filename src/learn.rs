@@ -1,9 +1,10 @@
 //! The questions that are asked of the server beside the facts, before a plan is made. The proxy and `pgsluice plan`
 //! share them.
 //!
-//! This file chooses the questions and reads the answers. The owner of a connection sends them ([`CatalogQueries`]).
+//! This file chooses the questions and reads the answers. The owner of a connection sends the questions
+//! ([`CatalogQueries`]).
 //!
-//! Invariant: a question changes nothing that stays.
+//! Invariant: a question leaves no change behind.
 
 use crate::catalog::reading::{FactsNeeded, Question, Reading};
 use crate::catalog::trust::{self, CopyExtent};
@@ -22,29 +23,29 @@ pub type Rows = Vec<Vec<Option<String>>>;
 /// A statement that failed on an empty copy.
 #[derive(Debug)]
 pub struct ProbeFailure {
-    /// Among those that were put.
+    /// The place of the statement among those of the question, from 0.
     pub nth: usize,
     pub sqlstate: String,
 }
 
-/// Whoever has a connection to the server.
+/// The owner of a connection to the server, who can send questions.
 pub trait CatalogQueries {
-    /// Why no further question can be put.
+    /// Why no further question can be sent.
     type Error;
 
-    /// The rows of statements run in a transaction that is rolled back, or which of them failed.
+    /// Runs statements in a transaction that is rolled back. Gives their rows, or the statement that failed.
     fn rolled_back(
         &mut self,
         statements: &[&str],
     ) -> impl Future<Output = Result<Result<Rows, ProbeFailure>, Self::Error>> + Send;
 
-    /// The one text that a question is answered with behind statements that are rolled back; `None`: one of them failed.
+    /// Runs statements that are rolled back, with a question behind them. Gives the answer, which is one text; `None`: one of them failed.
     fn behind(&mut self, round: &ProbeRound) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
 
-    /// The one text that each question is answered with, all asked at once.
+    /// Sends all questions at once. Gives the answer to each, which is one text.
     fn texts(&mut self, questions: &[Question]) -> impl Future<Output = Result<Vec<String>, Self::Error>> + Send;
 
-    /// The one text that a question is answered with; `None`: it failed.
+    /// Sends one question. Gives the answer, which is one text; `None`: the question failed.
     fn text(
         &mut self,
         sql: &str,
@@ -52,10 +53,10 @@ pub trait CatalogQueries {
     ) -> impl Future<Output = Result<Option<String>, Self::Error>> + Send;
 }
 
-/// What is true of the relations named, before anything is tried on them; or why it cannot be told.
+/// Reads the facts of the relations with these names, before anything is tried on copies. The inner error says why they cannot be told.
 ///
 /// # Errors
-/// No further question can be put.
+/// No further question can be sent.
 pub async fn read<A: CatalogQueries>(
     asking: &mut A,
     names: &[RelationName],
@@ -71,11 +72,11 @@ pub async fn read<A: CatalogQueries>(
     Ok(reading.facts().ok_or_else(|| "there are no facts of this statement".to_owned()))
 }
 
-/// Completes the facts of a statement on `table` (if that is there) by what the plan may need: its partitions, what the
-/// statement would do to an empty copy, the names PostgreSQL would choose, what a backfill would meet.
+/// Completes the facts of a statement on `table` (if that exists) by those that the plan may need: its partitions, the effect of
+/// the statement on an empty copy, the names that PostgreSQL would choose, the obstacles to a backfill.
 ///
 /// # Errors
-/// No further question can be put.
+/// No further question can be sent.
 pub async fn learn<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
@@ -118,11 +119,11 @@ pub async fn learn<A: CatalogQueries>(
     Ok(())
 }
 
-/// Completes the facts of a statement where no copy of its table can be tried, as in a transaction block: by what the catalogue alone
-/// tells of the types of columns.
+/// Completes the facts of a statement if no copy of its table can be tried, as in a transaction block. The catalogue alone tells about
+/// the types of columns and about defaults.
 ///
 /// # Errors
-/// No further question can be put.
+/// No further question can be sent.
 pub async fn learn_of_types<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
@@ -148,7 +149,7 @@ pub async fn learn_of_types<A: CatalogQueries>(
     Ok(())
 }
 
-/// The tables that ALTER DOMAIN would read.
+/// Asks for the tables that ALTER DOMAIN would read.
 async fn ask_domain<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
@@ -165,7 +166,7 @@ async fn ask_domain<A: CatalogQueries>(
     Ok(())
 }
 
-/// What a plan for partitions needs; nothing is learned where it cannot be told.
+/// Asks for the facts that a plan for partitions needs. The facts stay empty if they cannot be told.
 async fn ask_partitions<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
@@ -187,7 +188,7 @@ async fn ask_partitions<A: CatalogQueries>(
     Ok(())
 }
 
-/// False: something was not answered.
+/// Asks the rounds of an inquiry. `false`: a question was not answered.
 async fn inquire<A: CatalogQueries>(asking: &mut A, inquiry: &mut (dyn Inquire + Send)) -> Result<bool, A::Error> {
     while let Some(round) = inquiry.round() {
         let Some(text) = asking.behind(&round).await? else { return Ok(false) };
@@ -199,7 +200,7 @@ async fn inquire<A: CatalogQueries>(asking: &mut A, inquiry: &mut (dyn Inquire +
     Ok(true)
 }
 
-/// What the statement would do, on an empty copy of its table.
+/// Asks what the statement would do, on an empty copy of its table.
 async fn ask_probes<A: CatalogQueries>(
     asking: &mut A,
     statement: &Statement,
@@ -237,7 +238,7 @@ async fn ask_probe<A: CatalogQueries>(
     asking: &mut A,
     question: &probe::Probe,
 ) -> Result<Option<ProbeAnswer>, A::Error> {
-    // An empty row parts what was before from what is after.
+    // A row of empty texts separates the files before the statement from the files after it.
     let mut statements: Vec<&str> = question.make.iter().map(String::as_str).collect();
     statements.extend([question.files, "SELECT '', ''", &question.statement, question.files]);
     let rows = match asking.rolled_back(&statements).await? {

@@ -1,27 +1,27 @@
-//! What the backend has answered to the proxy's own statements.
+//! The backend's answers to the proxy's own statements.
 //!
-//! [`Answer`] owns what one batch has brought: rows as text, an error, and the messages that are the client's. It keeps true: each frame is read
-//! once; the messages for the client stay byte for byte as the server sent them.
+//! [`Answer`] owns the answers to one batch: rows as text, an error, and the messages that are for the client. It keeps true: each frame is read
+//! once. The messages for the client stay byte for byte as the server sent them.
 
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::HEADER_LEN;
 use bytes::BytesMut;
 use std::time::Duration;
 
-/// What a batch of statements brought.
+/// The answers to a batch of statements.
 #[derive(Debug, Default)]
 pub struct Answer {
     /// The rows of all statements, values as text.
     pub rows: Vec<Vec<Option<String>>>,
-    /// Statements that were parsed.
+    /// The number of statements that were parsed.
     pub parsed: usize,
-    /// Statements that were completed.
+    /// The number of statements that were completed.
     pub done: usize,
-    /// Rows that the batch has updated.
+    /// The number of rows that the batch has updated.
     pub updated: u64,
-    /// The time from when the backend was free for the batch to when it had answered.
+    /// The time that the batch took, from when the backend was free for it to the end of the answer.
     pub took: Duration,
-    /// The error of the statement behind the completed ones.
+    /// The error of the statement after the completed ones.
     pub error: Option<ServerError>,
     /// NoticeResponse messages of the visible statement, as they came, that have not gone to the client yet (`backend/notices.rs`).
     pub notices: BytesMut,

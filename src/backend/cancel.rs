@@ -1,8 +1,8 @@
-//! Cancels: which request of the session a CancelRequest is for, and the CancelRequests that the proxy sends itself.
+//! Cancels: the request of the session that a CancelRequest is for, and the CancelRequests that the proxy sends itself.
 //!
 //! [`Cancels`] owns the session's counter of requests and the CancelRequests that are under way to the server. It keeps true: a cancel ends the
-//! request that was current when the cancel came, and no later one; while a CancelRequest is under way, its end can be waited for, so that it
-//! strikes no later question.
+//! request that was current when the cancel came, and no later one. While a CancelRequest is under way, the session can wait for its end, so that
+//! it does not cancel a later question.
 
 use crate::net::{Target, tasks};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,16 +11,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Which of a session's requests was to be cancelled.
+/// The request of a session that a cancel is for.
 ///
 /// A cancel takes effect on the server before the proxy hears of it, and the client may have sent its next request by then. So a cancel is for
 /// the request that was under way when the cancel came, and for no later one.
 #[derive(Debug, Default)]
 pub struct CancelRequests {
-    /// Counts the requests; 0 before the first.
+    /// The number of the current request; 0 before the first.
     current: AtomicU32,
     to_cancel: AtomicU32,
-    /// CancelRequests that the server is just acting on.
+    /// The number of CancelRequests that are under way to the server.
     in_flight: watch::Sender<u32>,
 }
 
@@ -71,7 +71,7 @@ impl Cancels {
         Self { requests: Arc::default(), sending: Arc::default(), target }
     }
 
-    /// The session's requests, and which of them is to be cancelled.
+    /// The session's counter of requests, with the request that a cancel is for.
     pub fn requests(&self) -> &Arc<CancelRequests> {
         &self.requests
     }
@@ -80,7 +80,7 @@ impl Cancels {
         &self.target
     }
 
-    /// Whether a CancelRequest came for the current request, since this was last asked.
+    /// Whether a CancelRequest has come for the current request since the last call.
     pub(super) fn take_cancelled(&self) -> bool {
         let current = self.requests.current();
         self.requests.to_cancel.compare_exchange(current, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -93,7 +93,7 @@ impl Cancels {
         if let Some(task) = task {
             let _ = task.await;
         }
-        // The sender is ours: it is not closed.
+        // `self` owns the sender, so it is not closed.
         let _ = self.requests.in_flight.subscribe().wait_for(|count| *count == 0).await;
     }
 

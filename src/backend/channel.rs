@@ -1,14 +1,14 @@
-//! The server channel: the proxy asks PostgreSQL something on the session's own backend, unseen by the client.
+//! The server channel: the proxy sends questions to PostgreSQL on the session's own backend, unseen by the client.
 //!
 //! It owns the two ends of the session ([`Link`]), the nap that is under way, and the server's messages that wait for the end of a statement. It
 //! keeps true:
 //!
 //! - The backend is asked only while it is idle and nothing is owed to the client, or amid the client's pipeline (`backend/pipeline.rs`).
-//! - The proxy uses the extended protocol with a name of its own, so that the client's unnamed statement and portal stay what they were.
+//! - The proxy uses the extended protocol with a name of its own, so that the client's unnamed statement and portal do not change.
 //! - An answer is read to its ReadyForQuery, whatever happens to the client meanwhile.
-//! - All that the proxy sends of its own goes through [`ServerChannel::send`], which says it in the session's encodings (`wire/speech.rs`).
-//!   Where these turn names into something else, answers that hold names are asked for in hexadecimal (`backend/words.rs`). A statement with
-//!   a name that cannot be said runs as it is written, guarded by `lock_timeout`.
+//! - Every message of the proxy's own goes through [`ServerChannel::send`], which puts it into the session's encodings (`wire/speech.rs`).
+//!   If these encodings change names, answers that hold names are asked for in hexadecimal (`backend/words.rs`). A statement with a name that
+//!   the encodings cannot carry runs as it is written, guarded by `lock_timeout`.
 
 use super::answer::{Answer, data_row, updated};
 use super::cancel::Cancels;
@@ -26,17 +26,18 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// The session's backend, which the proxy asks: the two ends of the session, its cancels, and what the client has been told.
+/// The session's backend, to which the proxy sends questions. It has the two ends of the session, its cancels, and the notices that the client has
+/// got.
 #[derive(Debug)]
 pub struct ServerChannel {
     pub(super) link: Link,
     cancels: Cancels,
-    /// The client's own Parse has brought the notices of the grammar already, such as that of a name that is cut.
+    /// The client's own Parse has brought the notices of the grammar already, such as the notice that a name is cut.
     client_has_parsed: bool,
-    /// The proxy answers a Query of the client's in place of the server. The server would have begun by ending the unnamed statement and portal,
-    /// which is still to be done.
+    /// The proxy answers a Query of the client's in place of the server. At a Query the server first ends the unnamed statement and portal. This is
+    /// still to be done.
     ends_unnamed: bool,
-    /// A nap is under way, and nobody has read its end ([`ServerChannel::ask_then_nap_always`]).
+    /// A nap is under way, and its answer has not been read ([`ServerChannel::ask_then_nap_always`]).
     nap_pending: bool,
     /// The rows of the last batch that came before the backend was gone.
     rows_before_loss: Vec<Vec<Option<String>>>,
@@ -44,11 +45,11 @@ pub struct ServerChannel {
     server_has_ended: bool,
     /// NotificationResponse messages that came amid a statement and wait for its end.
     notifications: Option<Box<BytesMut>>,
-    /// Bytes of notifications that may wait. Beyond it they go at once, as the protocol lets them come at any time.
+    /// Bytes of notifications that may wait. Beyond this limit they go to the client at once, since the protocol lets them come at any time.
     notifications_limit: u32,
-    /// The notices of its statement that the client has been sent, if there were any.
+    /// The notices of its statement that the client has got, if there were any.
     sent_notices: Option<Box<SentNotices>>,
-    /// A name was read that cannot be said.
+    /// A name was read that the session's encodings cannot carry.
     pub(super) unsayable: AtomicBool,
 }
 
@@ -70,7 +71,7 @@ impl ServerChannel {
         }
     }
 
-    /// Where the server is.
+    /// The server of the session.
     pub fn target(&self) -> &Target {
         self.cancels.target()
     }
@@ -80,7 +81,7 @@ impl ServerChannel {
         &self.cancels
     }
 
-    /// Whether a CancelRequest came for the current request, since this was last asked.
+    /// Whether a CancelRequest has come for the current request since the last call.
     pub fn take_cancelled(&self) -> bool {
         self.cancels.take_cancelled()
     }
@@ -148,7 +149,7 @@ impl ServerChannel {
         due.into_iter().for_each(|notices| self.link.send_to_client(&notices));
     }
 
-    /// A statement that was cancelled is over only when the server has acted on the whole CancelRequest.
+    /// Waits for the end of a CancelRequest if the statement was cancelled. The statement is over only when the server has acted on the whole of it.
     async fn settle_cancel(&self, answer: &Answer) {
         if answer.error.as_ref().is_some_and(|error| error.sqlstate() == sqlstate::QUERY_CANCELED) {
             self.cancel_settled().await;
@@ -159,14 +160,14 @@ impl ServerChannel {
     /// completion are kept for the client.
     ///
     /// # Errors
-    /// The backend is gone; what it said last has been put on the way to the client.
+    /// The backend is gone. Its last message has been put on the way to the client.
     pub async fn ask(&mut self, batch: Batch, visible: Option<usize>) -> Result<Answer, BackendLost> {
         let (_never, mut silent) = mpsc::channel(1);
         self.ask_with(batch, visible, &mut silent).await
     }
 
-    /// The same for several visible statements, in their order. Their notices stand in `completion`, each before the CommandComplete of its
-    /// statement.
+    /// Sends a batch with several visible statements, which are given in their order. Their notices stand in `completion`, each before the
+    /// CommandComplete of its statement.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -175,8 +176,8 @@ impl ServerChannel {
         self.asked(batch, visible, &mut silent).await
     }
 
-    /// The same, with `nap` right behind it. The backend is not idle between this question and the next, so that a cancel from anywhere takes
-    /// effect. The end of the nap before is read first; its error is the second value.
+    /// Sends a batch with `nap` right behind it. So the backend is not idle between this question and the next, and a cancel from any session takes
+    /// effect. The answer to the nap before is read first. Its error is the second value.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -190,7 +191,7 @@ impl ServerChannel {
         self.ask_with_nap(batch, cover).await
     }
 
-    /// `cover` ends with a nap.
+    /// Sends a batch with `cover` behind it. `cover` ends with a nap.
     async fn ask_with_nap(&mut self, batch: Batch, cover: Batch) -> Result<(Answer, Option<ServerError>), BackendLost> {
         self.send_request(batch);
         self.send(cover.sync());
@@ -200,7 +201,8 @@ impl ServerChannel {
         Ok((answer, struck))
     }
 
-    /// The same for a batch that begins a transaction, and may fail amid it. The transaction is rolled back before the nap.
+    /// As [`ServerChannel::ask_then_nap_always`], for a batch that begins a transaction and may fail in it. The transaction is rolled back before the
+    /// nap.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -210,7 +212,7 @@ impl ServerChannel {
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
         let mut cover = Batch::new();
-        // Behind a COMMIT its WARNING is for nobody.
+        // Behind a COMMIT, ROLLBACK gives a WARNING, which nobody gets.
         cover.statement("ROLLBACK", &[]);
         cover.statement(nap, &[]);
         self.ask_with_nap(batch, cover).await
@@ -259,7 +261,7 @@ impl ServerChannel {
         self.read_statements(usize::MAX).await
     }
 
-    /// Reads up to the completion of so many statements, or to ReadyForQuery.
+    /// Reads up to the completion of this number of statements, or to ReadyForQuery.
     async fn read_statements(&mut self, statements: usize) -> Result<Answer, BackendLost> {
         let mut answer = Answer::default();
         let begun = Instant::now();
@@ -273,7 +275,7 @@ impl ServerChannel {
         }
     }
 
-    /// The same as [`ServerChannel::ask`]; reports that come in `progress` meanwhile go to the client.
+    /// As [`ServerChannel::ask`]. Reports that come in `progress` meanwhile go to the client.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -349,13 +351,13 @@ impl ServerChannel {
             if answer.error.is_none() || tidied {
                 return Ok(());
             }
-            // The statement that failed is still prepared, and a client may look at pg_prepared_statements.
+            // The statement that failed is still prepared, and a client could see it in pg_prepared_statements.
             tidied = true;
             self.send(Batch::new().sync());
         }
     }
 
-    /// Reads one frame into the answer; true at its end.
+    /// Reads one frame into the answer. `true`: it was the last one.
     fn read_frame(&mut self, answer: &mut Answer, frame: Bytes, visible: &[usize]) -> Result<bool, BackendLost> {
         let shown = visible.contains(&answer.done);
         match frame.first() {
@@ -375,7 +377,7 @@ impl ServerChannel {
             }
             Some(b'N') if shown && visible.len() > 1 => self.link.send_to_client(&frame),
             Some(b'N') if shown => self.hear(answer, &frame),
-            // These come at any time and are the client's.
+            // ParameterStatus messages come at any time, and are for the client.
             Some(b'S') => self.link.send_to_client(&frame),
             Some(b'A') => self.hold_notification(&frame),
             Some(b'E') => {
@@ -401,7 +403,7 @@ impl ServerChannel {
         }
     }
 
-    /// Asks one statement of the proxy's own.
+    /// Sends one statement of the proxy's own and reads its answer.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -417,7 +419,7 @@ impl ServerChannel {
         self.link.send_to_client(&report);
     }
 
-    /// The report, reduced to what the client's encoding can carry.
+    /// The report, with its texts as [`ServerChannel::words`] gives them.
     pub fn worded(&self, report: &Report) -> Report {
         let words = |text: &String| self.words(text).into_owned();
         let (detail, hint) = (report.detail.as_ref().map(words), report.hint.as_ref().map(words));

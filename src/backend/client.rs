@@ -1,7 +1,7 @@
 //! The client's end of the session, for code that answers the client in place of the server.
 //!
-//! It owns nothing: each function is a narrow way to the [`crate::relay::Link`] of the channel. It keeps true: nothing outside `relay` and
-//! `backend` touches the link itself.
+//! It owns nothing: each function is a narrow access to the [`crate::relay::Link`] of the channel. It keeps true: no code outside `relay` and
+//! `backend` uses the link itself.
 
 use super::channel::ServerChannel;
 use crate::relay::{Event, Inspect, Login};
@@ -11,17 +11,17 @@ use bytes::Bytes;
 use std::io;
 
 impl ServerChannel {
-    /// Relays in both directions until something needs the session. Can be dropped and called again.
+    /// Relays in both directions until something needs the session. The future can be dropped, and the function called again.
     pub fn pump<I: Inspect>(&mut self, inspect: &mut I) -> impl Future<Output = Event> {
         self.link.pump(inspect)
     }
 
-    /// Relays until something needs the session, or until the backend has answered all that it owed.
+    /// Relays until something needs the session, or until the backend has given all answers that it owed.
     pub fn pump_settling<I: Inspect>(&mut self, inspect: &mut I) -> impl Future<Output = Event> {
         self.link.pump_settling(inspect)
     }
 
-    /// Relays until the backend owes nothing; the client's further messages wait ([`crate::relay::Link::settle`]).
+    /// Relays until the backend owes no answer. The client's further messages wait ([`crate::relay::Link::settle`]).
     pub fn settle(&mut self, keep_ready: bool) -> impl Future<Output = Event> {
         self.link.settle(keep_ready)
     }
@@ -31,12 +31,12 @@ impl ServerChannel {
         self.link.status()
     }
 
-    /// What the server has reported of its encodings and the session's.
+    /// The encodings of the server and the session, as the server has reported them.
     pub fn speech(&self) -> Speech {
         self.link.speech()
     }
 
-    /// The server's major version, as it reported; 0 before.
+    /// The server's major version, as the server has reported it; 0 before that.
     pub fn server_major(&self) -> u16 {
         self.link.server_major()
     }
@@ -46,7 +46,7 @@ impl ServerChannel {
         self.link.backend_key()
     }
 
-    /// What the encryption of the two ends means for the login.
+    /// Sets the effect of the two ends' encryption on the login.
     pub fn set_login(&mut self, login: Login) {
         self.link.set_login(login);
     }
@@ -56,7 +56,7 @@ impl ServerChannel {
         self.link.owed().owed()
     }
 
-    /// Whether it is certain what the backend owes.
+    /// Whether the number of answers that the backend owes is certain.
     pub fn owed_is_certain(&self) -> bool {
         self.link.owed().certain()
     }
@@ -120,10 +120,10 @@ impl ServerChannel {
         self.link.front_leaves()
     }
 
-    /// Sends what waits for the client, and says that nothing more will come.
+    /// Sends the bytes that wait for the client, and ends the proxy's direction of the connection.
     ///
     /// # Errors
-    /// The client does not take it.
+    /// The client's connection does not take the bytes.
     pub fn finish_client(&mut self) -> impl Future<Output = io::Result<()>> {
         self.link.finish_front()
     }

@@ -1,8 +1,8 @@
 //! The notices of the client's statement, on their way to the client while the statement runs.
 //!
-//! A lock attempt that fails is taken back and repeated, so each notice is held for a moment, and taken back with its attempt. [`SentNotices`]
-//! owns what the client has been sent. It keeps true: no more than [`HELD`] bytes are held, and none for longer than [`MOMENT`]; a notice that has
-//! gone to the client does not go again when the next attempt raises it again.
+//! A lock attempt that fails is rolled back and repeated. So each notice is held for a moment, and dropped if its attempt fails. [`SentNotices`]
+//! owns the notices that the client has got. It keeps true: no more than [`HELD`] bytes are held, and none for longer than [`MOMENT`]. A notice
+//! that the client has got is not sent again when the next attempt raises it again.
 
 use super::answer::Answer;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
@@ -14,21 +14,21 @@ use tokio::time::Instant;
 /// Bytes of notices that may be held.
 const HELD: usize = 64 << 10;
 
-/// Bytes of notices of several statements that are tried together. Up to this, each notice stands in its place among their answers. Beyond it, the
-/// notices go ahead of the answers.
+/// Bytes of notices of several statements that are tried together. Up to this limit, each notice stands in its place among their answers. Beyond
+/// it, the notices go ahead of the answers.
 pub(super) const TOGETHER: usize = 1 << 20;
 
-/// An attempt that does not get its lock is over by then, and a person hardly notices the delay.
+/// The longest that a notice is held. An attempt that does not get its lock is over by then, and a person hardly notices the delay.
 const MOMENT: Duration = Duration::from_millis(250);
 
-/// Notices that are remembered.
+/// The number of notices that are remembered.
 const KNOWN: usize = 1 << 16;
 
-/// The notices of one statement that the client has been sent, by whichever attempt.
+/// The notices of one statement that the client has got from any of its attempts.
 #[derive(Debug)]
 pub(super) struct SentNotices {
     sent: Vec<u64>,
-    /// How many of these the present attempt has raised. `None`: it has raised another one.
+    /// How many of these the present attempt has raised. `None`: it has raised a notice that is not the next of these.
     said: Option<usize>,
 }
 
@@ -39,7 +39,7 @@ impl Default for SentNotices {
 }
 
 impl SentNotices {
-    /// A notice of the visible statement has come. The caller sends to the client what is returned.
+    /// Takes a notice of the visible statement. The caller sends the returned bytes to the client.
     pub(super) fn hear(&mut self, answer: &mut Answer, notice: &Bytes) -> Option<Bytes> {
         if self.knows(notice) {
             return None;
@@ -49,7 +49,7 @@ impl SentNotices {
         (answer.notices.len() > HELD).then(|| self.release(answer))
     }
 
-    /// The notices of the answer that are still held. The caller sends them to the client.
+    /// Takes the notices of the answer that are still held. The caller sends them to the client.
     pub(super) fn release(&mut self, answer: &mut Answer) -> Bytes {
         answer.held_until = None;
         let notices = answer.notices.split().freeze();
@@ -68,7 +68,7 @@ impl SentNotices {
         self.said = Some(0);
     }
 
-    /// Whether the client has had the notice from an earlier attempt.
+    /// Whether the client has got the notice from an earlier attempt.
     fn knows(&mut self, notice: &[u8]) -> bool {
         let Some(said) = self.said else { return false };
         match self.sent.get(said) {
@@ -93,7 +93,7 @@ fn hash(notice: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Waits until what is held is to go: for ever, if nothing is held.
+/// Waits until the held notices must go to the client. It waits for ever if none is held.
 pub(super) async fn held_long(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -105,7 +105,7 @@ pub(super) async fn held_long(until: Option<Instant>) {
 mod tests {
     use super::SentNotices;
 
-    /// Which of these the client is sent.
+    /// The notices among these that the client gets.
     fn heard(heard: &mut SentNotices, said: &[&str]) -> Vec<String> {
         heard.again();
         let new: Vec<String> =
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(heard(&mut all, &["a", "b", "c"]), ["c"]);
         assert_eq!(heard(&mut all, &["a"]), [""; 0]);
         assert_eq!(heard(&mut all, &["a", "b", "c", "c"]), ["c"]);
-        // Behind the first that differs all are new.
+        // After the first notice that differs, all are new.
         assert_eq!(heard(&mut all, &["a", "x", "c"]), ["x", "c"]);
     }
 }

@@ -1,6 +1,6 @@
-//! The client's pipeline, amid which the proxy asks the server something of its own.
+//! Questions of the proxy's amid the client's pipeline.
 //!
-//! It owns the answers that are held back while it is not known whose they are. It keeps true:
+//! It owns the answers that are held back until it is known whether they are the client's or the proxy's. It keeps true:
 //!
 //! - The server answers in the order in which it was asked. So the last answers before a known one of the proxy's are the proxy's too, and
 //!   all answers before those are the client's.
@@ -16,11 +16,11 @@ use crate::wire::message::{Batch, FLUSH, put_frame};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 
-/// How the part of a pipeline has ended that the proxy has ended by a Sync of its own.
+/// The result of ending a part of a pipeline by a Sync of the proxy's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealOutcome {
     Sealed,
-    /// It is sealed; BEGIN has found the client in a transaction block of its own.
+    /// The part is sealed, and BEGIN has found the client in a transaction block of its own.
     InClientsBlock,
     /// One of the client's messages has failed, and the client has the error.
     Failed,
@@ -30,13 +30,13 @@ pub enum SealOutcome {
 struct OwnPart<'a> {
     /// The tags of the proxy's answers before the one that ends the part.
     answers: &'a [u8],
-    /// A Sync stands behind it, so that an error of the client's is followed by ReadyForQuery.
+    /// A Sync stands behind the part, so that ReadyForQuery follows an error of the client's.
     has_sync: bool,
-    /// A BEGIN of the proxy's is part of it. Its only notice is not for the client.
+    /// The part has a BEGIN of the proxy's. The one notice that BEGIN may give is not for the client.
     begins: bool,
 }
 
-/// The answers that stand before the own part's end.
+/// The result of passing on the answers before the end of the proxy's own part.
 enum Passed {
     ToTheEnd {
         in_clients_block: bool,
@@ -47,9 +47,9 @@ enum Passed {
 }
 
 impl ServerChannel {
-    /// As [`ServerChannel::ask`], in one pipeline with what the client has sent of its own, which has executed nothing so far, and
-    /// without a Sync in between. If one of the client's messages fails, nothing of the batch is done, the client has the error, and the
-    /// answer is `None`. The batch begins as [`Batch::behind`].
+    /// As [`ServerChannel::ask`], in one pipeline with the client's messages, without a Sync in between. The client's messages must have
+    /// executed nothing so far. If one of them fails, nothing of the batch is done, the client has the error, and the answer is `None`.
+    /// The batch begins as [`Batch::behind`].
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -58,11 +58,11 @@ impl ServerChannel {
         batch: Batch,
         visible: Option<usize>,
     ) -> Result<Option<Answer>, BackendLost> {
-        // Three Close; Parse and Bind of the first statement.
+        // The answers are those to three Close, and to Parse and Bind of the first statement.
         let own = OwnPart { answers: b"33312", has_sync: true, begins: false };
         self.account(b'S');
         self.send(batch.sync());
-        // The client's messages have executed nothing, so the first statement that is complete is the proxy's.
+        // The client's messages have executed nothing, so the first CommandComplete is the proxy's.
         match self.pass_answers(own, |frame| frame.first() == Some(&b'C')).await? {
             Passed::Failed => Ok(None),
             Passed::ToTheEnd { .. } => {
@@ -74,7 +74,7 @@ impl ServerChannel {
         }
     }
 
-    /// The text of the client's portal, asked amid its pipeline; `Some(None)`: there is no such portal. `None`: one of the client's
+    /// Asks for the text of the client's portal amid its pipeline. `Some(None)`: there is no such portal. `None`: one of the client's
     /// messages has failed, the client has the error, and the server skips to the client's Sync.
     ///
     /// # Errors
@@ -84,9 +84,9 @@ impl ServerChannel {
         const MARK: &[u8] = b"pgsluice mark";
         const SQL: &str = "SELECT (SELECT c.statement FROM pg_catalog.pg_cursors c \
              WHERE c.name OPERATOR(pg_catalog.=) $1), 'pgsluice mark'";
-        /// Behind the row: CommandComplete and the answers to two Close.
+        /// The number of answers behind the row: CommandComplete and those to two Close.
         const BEHIND: usize = 3;
-        // Two Close, Parse and Bind.
+        // The answers are those to two Close, Parse and Bind.
         let own = OwnPart { answers: b"3312", has_sync: false, begins: false };
         let mut batch = Batch::new();
         batch.statement(SQL, &[portal]);
@@ -110,8 +110,8 @@ impl ServerChannel {
 
     /// Ends the client's pipeline so far by a Sync of the proxy's, whose ReadyForQuery the client never sees.
     ///
-    /// `portal`: a portal that has had its run, and is closed. `begin`: the pipeline's implicit transaction, with what was done in it,
-    /// first becomes a transaction block. A BEGIN amid a pipeline does just that.
+    /// `portal`: a portal that has been run, and is closed. `begin`: the pipeline's implicit transaction first becomes a transaction
+    /// block, with all that was done in it. A BEGIN amid a pipeline does this.
     ///
     /// # Errors
     /// The backend is gone.
@@ -138,8 +138,8 @@ impl ServerChannel {
         })
     }
 
-    /// The client has an error of its pipeline, and the server, not the proxy, is to skip the client's messages up to its Sync. A Bind to a
-    /// statement that is not there makes the server do so. Its error is the proxy's.
+    /// Makes the server skip the client's messages up to its Sync, after the client has got an error of its pipeline. A Bind to a statement
+    /// that does not exist makes the server do so. The client does not get the error of this Bind.
     ///
     /// # Errors
     /// The backend is gone.
@@ -180,7 +180,7 @@ impl ServerChannel {
                 b'Z' if failed => return Ok(Passed::Failed),
                 b'E' => {
                     failed = true;
-                    // Nothing but a cancel can strike the proxy's own part.
+                    // Only a cancel can make the proxy's own part fail.
                     let cancelled = ServerError::new(frame.clone()).sqlstate() == sqlstate::QUERY_CANCELED;
                     let own = if cancelled { own_at_the_end(&held, own.answers) } else { 0 };
                     let clients = held.len() - own;
@@ -190,7 +190,7 @@ impl ServerChannel {
                 _ if ends(&frame) => return Ok(Passed::ToTheEnd { in_clients_block, end: frame }),
                 _ => {
                     held.push_back(frame);
-                    // An answer that the proxy's own part does not have is the client's, as are all before it.
+                    // If the proxy's own part cannot have this answer, it and all answers before it are the client's.
                     let most = if own.answers.contains(&tag) { own.answers.len() } else { 0 };
                     let clients = held.len().saturating_sub(most);
                     held.drain(..clients).for_each(|frame| self.send_to_client(&frame));
@@ -202,7 +202,7 @@ impl ServerChannel {
         }
     }
 
-    /// What the server may send at any time is the client's. True if the frame was that.
+    /// Passes on a message that the server may send at any time, since it is for the client. `true`: the frame was such a message.
     fn pass_if_asynchronous(&mut self, frame: &Bytes) -> bool {
         match frame.first() {
             Some(b'S' | b'N') => self.send_to_client(frame),
@@ -217,7 +217,7 @@ fn is_in_a_block(notice: &Bytes) -> bool {
     ServerError::new(notice.clone()).sqlstate() == sqlstate::ACTIVE_SQL_TRANSACTION
 }
 
-/// How many of the frames, at their end, are as the first of the proxy's own answers are.
+/// How many of the last frames can be the first answers of the proxy's own part, by their tags.
 fn own_at_the_end(held: &VecDeque<Bytes>, own: &[u8]) -> usize {
     let tags: Vec<u8> = held.iter().filter_map(|frame| frame.first().copied()).collect();
     (0..=own.len()).rev().find(|count| tags.ends_with(&own[..*count])).unwrap_or_default()

@@ -1,7 +1,7 @@
-//! Questions about names, and the proxy's own words, in whatever encodings the session has.
+//! Questions about names, and the proxy's own words, in any encodings of the session.
 //!
-//! It owns nothing but the mark that something was read that cannot be sent. It keeps true: a name that is read here is the name that the server
-//! has, or it is marked so that it is never sent (`wire/speech.rs`), and then [`ServerChannel::take_unsayable`] tells.
+//! It owns only the mark that a name was read which cannot be sent. It keeps true: a name that is read here is the name that the server has, or
+//! the name is marked so that it is never sent (`wire/speech.rs`). [`ServerChannel::take_unsayable`] then tells.
 
 use super::answer::Answer;
 use super::channel::ServerChannel;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 
 impl ServerChannel {
-    /// Asks one question for one text ([`ServerChannel::put_question`]).
+    /// Asks one question whose answer is one text ([`ServerChannel::put_question`]).
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -24,7 +24,7 @@ impl ServerChannel {
         self.ask(batch, None).await
     }
 
-    /// Asks several questions in one round trip, each for one text and with its parameters.
+    /// Asks several questions in one round trip, each with its parameters. The answer to each is one text.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -38,16 +38,16 @@ impl ServerChannel {
         self.ask(batch, None).await
     }
 
-    /// Adds a question for one text to a batch. Its answer survives the client's encoding; [`ServerChannel::text`] reads it.
+    /// Adds a question to a batch. Its answer is one text, which the client's encoding does not change. [`ServerChannel::text`] reads it.
     ///
-    /// Just-in-time compilation is off for the question: if a planner setting of the client's makes it look costly, the server would compile it
-    /// for seconds, only to run it for milliseconds. The client's transaction keeps its setting.
+    /// Just-in-time compilation is off for the question. If a planner setting of the client's makes the question look costly, the server would
+    /// compile it for seconds to run it for milliseconds. The client's transaction keeps its setting.
     pub fn put_question(&self, batch: &mut Batch, sql: &str, parameters: &[&str]) {
         self.put_questions(batch, |channel, batch| batch.statement(&channel.encoded(sql), parameters));
     }
 
     fn put_questions(&self, batch: &mut Batch, put: impl FnOnce(&Self, &mut Batch)) {
-        // Servers before 11 have no such setting. No row comes of it.
+        // Servers before 11 have no such setting. The statement gives no row.
         const JIT_OFF: &str = "SELECT WHERE CASE WHEN pg_catalog.current_setting('jit', true) OPERATOR(pg_catalog.=) 'on' \
              THEN pg_catalog.set_config('jit', 'off', true) IS NULL ELSE false END";
         let inside = self.link.status() != b'I';
@@ -61,8 +61,8 @@ impl ServerChannel {
         }
     }
 
-    /// Asks one statement of the proxy's own that may fail. In the client's block it stands in a savepoint. If it fails,
-    /// [`ServerChannel::roll_back_question`] takes back the rest.
+    /// Sends one statement of the proxy's own that may fail. In the client's block it runs in a savepoint. If it fails,
+    /// [`ServerChannel::roll_back_question`] rolls back to the savepoint.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -79,7 +79,7 @@ impl ServerChannel {
         self.ask(batch, None).await
     }
 
-    /// Takes back what a question that has failed has left in the client's block: its savepoint, and the failed state.
+    /// Rolls the client's block back to the savepoint of a question that has failed. This ends the savepoint and the failed state.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -117,12 +117,12 @@ impl ServerChannel {
         text
     }
 
-    /// Whether anything was read, since this was last asked, that cannot be said again.
+    /// Whether a name has been read since the last call that cannot be sent.
     pub fn take_unsayable(&self) -> bool {
         self.unsayable.swap(false, Ordering::Relaxed)
     }
 
-    /// Asks one query of the proxy's whose rows hold names. The names are as they would be without any encoding.
+    /// Sends one query of the proxy's whose rows hold names. The client's encoding does not change the names.
     ///
     /// # Errors
     /// As [`ServerChannel::ask`].
@@ -132,7 +132,7 @@ impl ServerChannel {
         Ok(answer)
     }
 
-    /// The text of such a query. [`ServerChannel::decoded`] reads its rows.
+    /// The text of a query whose rows hold names. [`ServerChannel::decoded`] reads its rows.
     pub fn in_json<'a>(&self, sql: &'a str) -> Cow<'a, str> {
         if self.link.speech().sayable() == Sayable::All {
             return Cow::Borrowed(sql);
@@ -141,7 +141,7 @@ impl ServerChannel {
         Cow::Owned(format!("SELECT {row}, 'pgsluice row' FROM (\n{sql}\n) AS q"))
     }
 
-    /// The rows of queries, some of which were asked as [`ServerChannel::in_json`] puts them.
+    /// The rows of queries, some of which were sent in the form of [`ServerChannel::in_json`].
     pub fn decoded(&self, rows: Vec<Vec<Option<String>>>) -> Vec<Vec<Option<String>>> {
         let read = |row: Vec<Option<String>>| match row.as_slice() {
             [Some(json), Some(mark)] if mark == "pgsluice row" => values(&self.text(json)).unwrap_or_default(),
@@ -150,7 +150,7 @@ impl ServerChannel {
         rows.into_iter().map(read).collect()
     }
 
-    /// Words of the proxy's own, reduced to what the client's encoding can carry.
+    /// Words of the proxy's own. `?` stands for each character that the client's encoding cannot carry.
     pub fn words<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.link.speech().sayable() == Sayable::All || text.is_ascii() {
             return Cow::Borrowed(text);
@@ -158,7 +158,7 @@ impl ServerChannel {
         Cow::Owned(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect())
     }
 
-    /// A query that the proxy sends for the client. Its names stand in it if they can be said.
+    /// The bytes of a query that the proxy sends for the client. It has the names themselves if the session's encodings can carry them.
     pub fn said_or_in_words(&self, sql: &str) -> Vec<u8> {
         match self.link.speech().say(sql) {
             Some(bytes) => bytes.into_owned(),

@@ -12,14 +12,14 @@ use crate::pg::relation::quote_identifier;
 use crate::sql::Part;
 use crate::sql::form::Form;
 
-/// `None`: it runs as written.
+/// The plan in phases; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let table = context.target()?;
     let suits = matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable) && !table.is_system;
     if !context.limits.rewrite || context.in_transaction() || !suits || context.is_small() {
         return None;
     }
-    // What holds for the parent alone cannot be proved by a constraint that its children inherit.
+    // A constraint that the children inherit cannot prove what must hold for the parent alone.
     if context.ddl.only && table.has_children {
         return None;
     }
@@ -30,12 +30,12 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     work.plan()
 }
 
-/// Whether the plan of a statement depends on what a backfill would meet.
+/// Whether the plan of a statement depends on the facts of a backfill.
 pub(super) fn wants_backfill(context: &PlanContext<'_>) -> bool {
     context.ddl.parts.iter().enumerate().any(|(i, part)| new_column::is_filled(context, i, part))
 }
 
-/// Adds what a subcommand asks for; `None`: the statement cannot be done in phases.
+/// Adds the steps of a subcommand; `None`: the statement cannot be done in phases.
 fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<()> {
     match part.form {
         Form::SetNotNull if !direct::proven_not_null(work.context(), part) => constraint::set_not_null(work, part),
@@ -64,7 +64,7 @@ fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<()> {
         Form::EnforceConstraint => replace::enforce(work, part),
         Form::SetDefault if guards_not_null(work, part) => default_first(work, part),
         _ if part.new_column.is_some() => new_column::add(work, i, part),
-        // It would be done last, and checks made before be made again.
+        // The change of type would be in the last phase, and it would repeat the checks of the phases before.
         Form::AlterColumnType => None,
         _ if direct::is_brief(work.context(), i, part) => {
             work.last(part.text.clone()?);
@@ -80,7 +80,7 @@ fn validates(work: &Subcommands<'_>, added: &Part) -> bool {
     added.constraint.is_some() && work.context().ddl.parts.iter().any(validates)
 }
 
-/// Whether a default must be set first. New rows that leave the column out must not be refused before the default is there.
+/// Whether a default must be set first. Without it, the new constraint would refuse new rows that leave the column out.
 fn guards_not_null(work: &Subcommands<'_>, part: &Part) -> bool {
     let same = |other: &Part| other.form == Form::SetNotNull && other.column == part.column;
     let column = part.column.as_ref().and_then(|name| work.table().column(name));
@@ -89,7 +89,7 @@ fn guards_not_null(work: &Subcommands<'_>, part: &Part) -> bool {
 
 fn default_first(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let column = part.column.as_ref()?;
-    // The server drops before it sets, in whatever order they are written.
+    // The server drops a default before it sets one, in whatever order the statement has the two.
     let drops = |other: &Part| other.form == Form::DropDefault && other.column == part.column;
     if work.context().ddl.parts.iter().any(drops) {
         return None;

@@ -20,16 +20,16 @@ use crate::catalog::{RelationFacts, RelationRef, index_definition_tail};
 use crate::pg::relation::quote_identifier;
 use crate::pg::{LockMode, RelationKind, RelationName};
 
-/// The CHECKs of the proxy's own.
+/// The names of the proxy's own CHECKs.
 const WITHIN: &str = "pgsluice_within_bounds";
 const OUTSIDE: &str = "pgsluice_outside_bounds";
 
-/// `None`: it runs as written.
+/// The plan of ATTACH PARTITION; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let (parent, facts) = (context.target()?, context.facts.attach.as_ref()?);
     let [part] = context.ddl.parts.as_slice() else { return None };
     let new = part.others.first().and_then(|name| context.facts.relation(name))?;
-    // The server refuses to attach a part of another table.
+    // The server refuses to attach a partition or a child of another table.
     let free = !new.is_partition
         && !new.typed
         && new.parent.is_none()
@@ -56,15 +56,15 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(work.plan())
 }
 
-/// CREATE TABLE … PARTITION OF, where a default partition would be read.
+/// The plan of CREATE TABLE … PARTITION OF if the server would read a default partition; `None`: this file has no plan for it.
 pub(super) fn plan_new(context: &PlanContext<'_>) -> Option<Plan> {
     let facts = context.facts.attach.as_ref()?;
     let [part] = context.ddl.parts.as_slice() else { return None };
     let parent = part.others.first().and_then(|name| context.facts.relation(name))?;
     let default =
         facts.default.as_ref().filter(|default| default.excludes.is_some() && !context.small(default.bytes))?;
-    // Before 12 the server would tell the client of a proof that nobody else knows of. Of partitions under the default
-    // one it tells otherwise than VALIDATE does.
+    // Before 12 the server would tell the client of a proof that the client has not made. If a default partition has partitions
+    // of its own, the server's errors differ from those of VALIDATE.
     let new = context.ddl.targets.iter().all(|name| context.facts.relation(name).is_none());
     let fits =
         new && !facts.obstacle && default.owned && default.kind == RelationKind::Table && context.version() >= 120_000;
@@ -83,12 +83,12 @@ pub(super) fn plan_new(context: &PlanContext<'_>) -> Option<Plan> {
     Some(work.plan())
 }
 
-/// Whether what the partition lacks can be made beforehand.
+/// Whether the indexes and constraints that the partition lacks can be made beforehand.
 fn can_be_made_ready(facts: &AttachFacts, new: &RelationFacts) -> bool {
     let lacks = !facts.missing.is_empty() || !facts.foreign_keys.is_empty();
     facts.missing.iter().all(|index| index.plain && index.name.is_some())
         && facts.foreign_keys.iter().all(|key| !key.taken)
-        // Each of its own partitions would have to be gone through.
+        // A partitioned table would need them on each of its own partitions.
         && !(lacks && new.kind == RelationKind::PartitionedTable)
 }
 
@@ -96,10 +96,10 @@ struct AttachPlan<'a> {
     context: &'a PlanContext<'a>,
     new: &'a RelationFacts,
     phases: Vec<Phase>,
-    /// What follows the client's own statement.
+    /// The steps that follow the client's own statement.
     last: Vec<Step>,
     meanwhile: Vec<&'static str>,
-    /// Indexes that must be attached then.
+    /// The indexes that the client's statement must have attached.
     built: Vec<RelationName>,
 }
 
@@ -111,7 +111,7 @@ impl AttachPlan<'_> {
         for key in &facts.foreign_keys {
             self.foreign_key(key);
         }
-        // Last: the sooner it goes again, the better.
+        // The CHECK is added last, so that it exists for as short a time as possible.
         let new = self.new;
         if let Some(bounds) = &facts.bounds {
             self.meanwhile.push("for a time a CHECK of the new partition refuses rows outside its bounds");
@@ -126,7 +126,7 @@ impl AttachPlan<'_> {
         }
     }
 
-    /// Adds a CHECK and validates it. One of its name was left by a proxy that died, and is made anew.
+    /// Adds a CHECK and validates it. If there is a CHECK of that name, a proxy that died has left it, and it is made anew.
     fn proof(&mut self, table: &RelationRef, name: &str, check: &str, of: BoundsOf) {
         let alter = format!("ALTER TABLE {}", table.full_name().quoted());
         let add = format!("{alter} DROP CONSTRAINT IF EXISTS {name}, ADD CONSTRAINT {name} CHECK ({check}) NOT VALID");
@@ -140,7 +140,7 @@ impl AttachPlan<'_> {
         self.last.push(drop());
     }
 
-    /// A brief phase that adds a constraint, which `drop` takes back; with the locks of both.
+    /// A brief phase that adds a constraint under `locks`. `drop` takes it back under the locks `back`.
     fn added(&mut self, [locks, back]: [Vec<LockNeed>; 2], add: String, drop: Step) {
         let brief =
             |purpose, locks, step| Phase { locks, steps: vec![step], ..self.context.phase(PhaseKind::Brief, purpose) };
@@ -212,10 +212,10 @@ impl AttachPlan<'_> {
         constraints.filter(|c| c.kind == 'f' && c.name == key.name).find_map(|c| c.references.as_ref())
     }
 
-    /// The client's own statement last, and what is in its way no more.
+    /// The whole plan. The last phase has the client's own statement, and then drops the CHECKs.
     fn plan(mut self) -> Plan {
         let mut attach = Step::as_written(&self.context.statement.text);
-        // Before 12 the server tells the client that a CHECK proves the bounds: one that nobody else knows of.
+        // Before 12 the server tells the client that a CHECK proves the bounds, and the client has made no such CHECK.
         if let Some(last) = self.last.last_mut().filter(|_| self.context.version() < 120_000) {
             attach.visible = false;
             last.visible = true;
@@ -236,7 +236,7 @@ impl AttachPlan<'_> {
     }
 }
 
-/// A lock on a table of the role's own.
+/// A lock on one table, without its descendants.
 fn need(table: &RelationRef, mode: LockMode) -> LockNeed {
     LockNeed::alone(table.full_name(), table.oid, mode)
 }

@@ -1,12 +1,12 @@
 //! The tables that the client's transaction block has in hand: tables that it has created, which nobody else can see, and
 //! tables that a first try has locked and found to be ordinary or partitioned.
 //!
-//! A change of those tables alone makes nobody wait for longer than the block does already. So there is nothing to guard,
-//! and the change is relayed as it is.
+//! A change of those tables alone makes nobody wait for longer than the block does already. So the change needs no guard,
+//! and it is relayed as it is written.
 //!
-//! Invariant: everything is forgotten as soon as a statement could give a name another meaning, or end a part of the
-//! transaction. A statement that is not understood could do so. `docs/decisions/0035-what-a-block-holds.md` has the
-//! bounds.
+//! Invariant: all tables are forgotten as soon as a statement could give a name another meaning, or end a part of the
+//! transaction. Any statement that the proxy does not understand could do so. `docs/decisions/0035-what-a-block-holds.md`
+//! has the limits.
 
 use super::elide::adds_column;
 use super::model::Limits;
@@ -17,32 +17,32 @@ use crate::sql::form::{Cost, Form};
 use crate::sql::{Class, Ddl, Statement, TransactionControl, first_word, has_word};
 use std::collections::HashSet;
 
-/// More than the tables of a migration; what comes later is guarded as usual.
+/// The most tables that are kept. It is more than a migration has. A table beyond that is guarded as usual.
 const MOST: usize = 256;
 
 /// The tables of one transaction block.
 #[derive(Debug, Clone, Default)]
 pub struct BlockLocks {
     relations: Vec<(RelationName, HeldRelation)>,
-    /// Rows have been written since: a new table need not be empty, nor a small one small.
+    /// The block has written rows since. So a new table may not be empty, and a small table may no longer be small.
     filled: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum HeldRelation {
-    /// Made in this block.
+    /// The block has created the relation.
     New,
     Locked {
         mode: LockMode,
-        /// No larger than `small_table`.
+        /// The table was found to be no larger than `small_table`.
         small: bool,
-        /// Not partitioned.
+        /// The table was found not to be partitioned.
         ordinary: bool,
     },
 }
 
 impl BlockLocks {
-    /// Whether all that the statement waits for is held.
+    /// Whether the block holds every lock that the statement would wait for.
     pub fn suffices(&self, statement: &Statement, limits: &Limits) -> bool {
         let Some(ddl) = statement.ddl() else { return false };
         if self.relations.is_empty()
@@ -60,7 +60,7 @@ impl BlockLocks {
         !named.is_empty() && (named.iter().all(is_new) || self.suffices_by_locks(statement, limits))
     }
 
-    /// As a first try would have it: its locks, and its condition.
+    /// Whether the block holds the locks of a first try of the statement, and is known to satisfy the condition of that try.
     fn suffices_by_locks(&self, statement: &Statement, limits: &Limits) -> bool {
         let Some(OptimisticPlan { plan, condition }) = optimistic::optimistic(statement, true, limits) else {
             return false;
@@ -82,8 +82,8 @@ impl BlockLocks {
             })
     }
 
-    /// A statement that is relayed, in the order of the client's messages. Should it fail, the block has failed. False: all is
-    /// forgotten, and the block may have ended.
+    /// Takes note of a statement that is relayed, in the order of the client's messages. If the statement fails, the block has
+    /// failed. `false`: all tables are forgotten, and the block may have ended.
     #[must_use]
     pub fn passes(&mut self, statement: &Statement) -> bool {
         let understood = match &statement.class {
@@ -99,7 +99,7 @@ impl BlockLocks {
         understood
     }
 
-    /// The same of a text without DDL.
+    /// Takes note of a text without DDL, as [`BlockLocks::passes`] does.
     #[must_use]
     pub fn passes_text(&mut self, text: &[u8]) -> bool {
         let understood = leaves_all_as_it_was(text);
@@ -111,7 +111,7 @@ impl BlockLocks {
         understood
     }
 
-    /// Whether a statement for which what is held suffices is over soon.
+    /// Whether a statement for which [`BlockLocks::suffices`] is over soon.
     pub fn is_brief(&self, statement: &Statement) -> bool {
         let Some(ddl) = statement.ddl() else { return false };
         !self.filled || ddl.parts.iter().all(|part| part.form.row().cost == Cost::Brief)
@@ -130,7 +130,7 @@ impl BlockLocks {
         true
     }
 
-    /// The proxy has acted on the statement; `first`: at the first try. False: as [`BlockLocks::passes`].
+    /// Takes note of a statement that the proxy has run. `first`: the first try, if that ran it. `false`: as in [`BlockLocks::passes`].
     #[must_use]
     pub fn done(&mut self, statement: &Statement, first: Option<&OptimisticPlan>) -> bool {
         let understood = self.passes(statement);
@@ -152,7 +152,7 @@ impl BlockLocks {
     fn lock(&mut self, name: &RelationName, mode: LockMode, small: bool, ordinary: bool) {
         let locked = match self.hold(name) {
             Some(HeldRelation::New) => return,
-            // Of two that do not cover each other one is enough to know.
+            // If neither mode covers the other, one of the two is kept.
             Some(HeldRelation::Locked { mode: held, small: known_small, ordinary: known_ordinary }) => {
                 HeldRelation::Locked {
                     mode: if held.covers(mode) { held } else { mode },
@@ -178,13 +178,13 @@ impl BlockLocks {
     }
 }
 
-/// A server cuts longer names: two that differ behind that are one to it, and need not be kept here.
+/// Whether the server takes the name whole. It cuts longer names, so that two names may mean one relation; such names are not kept.
 fn is_whole(name: &RelationName) -> bool {
     const NAMEDATALEN: usize = 64;
     name.name.len() < NAMEDATALEN && name.schema.as_ref().is_none_or(|schema| schema.len() < NAMEDATALEN)
 }
 
-/// Whether its targets are new tables, or a new sequence.
+/// Whether the statement's targets are new tables, or a new sequence.
 pub fn makes_relations(ddl: &Ddl) -> bool {
     ddl.tag == "CREATE SEQUENCE" || ddl.parts.iter().all(|part| makes_a_table(part.form))
 }
@@ -196,8 +196,9 @@ fn makes_a_table(form: Form) -> bool {
     )
 }
 
-/// Forms that lock what they name, what belongs to that, and nothing else that others would notice (OWNED BY of a sequence locks its
-/// table as a SELECT does; DROP COLUMN may lock what a foreign key points to).
+/// Forms that lock the relations they name, the objects that belong to those, and nothing else that others would notice. OWNED BY
+/// of a sequence belongs here, since it locks the table as a SELECT does. DROP COLUMN does not, since it may lock the table that a
+/// foreign key points to.
 fn locks_what_it_names(form: Form) -> bool {
     let other = matches!(
         form,
@@ -235,7 +236,7 @@ fn locks_what_it_names(form: Form) -> bool {
     other || adds_column(form) || makes_a_table(form)
 }
 
-/// Forms after which every table is found under the name that it had, and a new one has no old one below it.
+/// Forms after which every table is still found under its name, and a new table has no older table as its partition or child.
 fn leaves_names(form: Form) -> bool {
     let other = matches!(
         form,
@@ -263,8 +264,8 @@ fn leaves_names(form: Form) -> bool {
     other || (form != Form::AttachPartition && locks_what_it_names(form))
 }
 
-/// Whether a text without DDL is one statement that surely neither ends the transaction or a part of it nor gives a name another
-/// meaning. Anything else may, as may a function that a SELECT calls.
+/// Whether a text without DDL is one statement that surely does not end the transaction or a part of it, and does not give a name
+/// another meaning. Any other statement may do so: a SELECT may call a function that does.
 fn leaves_all_as_it_was(text: &[u8]) -> bool {
     let one = text.trim_ascii_end();
     let one = one.strip_suffix(b";").unwrap_or(one);
@@ -326,7 +327,7 @@ mod tests {
         held.suffices(&parse(sql).unwrap()[0], &limits)
     }
 
-    /// What a first try has locked may be partitioned, unless it has asked.
+    /// A table that a first try has locked may be partitioned, unless the condition of the try has excluded that.
     #[test]
     fn what_may_be_partitioned_is_not_ordinary() {
         let limits = Limits { small_table: 0, rewrite: true, refuse_unsafe: true, refuse_exclude: true };
@@ -340,7 +341,7 @@ mod tests {
         }
     }
 
-    /// A table is what it was called when it was made, and only so long as nothing else may be.
+    /// A new table is known by the name in the CREATE TABLE, and only as long as no other relation can have that name.
     #[test]
     fn names_are_taken_as_written() {
         let held = behind("CREATE TABLE s.n (); CREATE TABLE \"N\" (); CREATE TABLE IF NOT EXISTS m ()");

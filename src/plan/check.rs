@@ -6,7 +6,7 @@ use super::purpose;
 use crate::pg::LockMode;
 use crate::sql::form::{Cost, Form};
 
-/// The broken rules, as sentences; empty for a sound plan.
+/// The rules that a plan breaks, as sentences; empty for a sound plan.
 pub fn check(plan: &Plan) -> Vec<String> {
     let mut broken = Vec::new();
     one_reply(plan, &mut broken);
@@ -53,7 +53,7 @@ pub fn check(plan: &Plan) -> Vec<String> {
         if phase.steps.iter().any(|step| is_concurrent(&step.sql)) {
             rule(phase.kind != PhaseKind::Brief && phase.kind != PhaseKind::Guarded, "CONCURRENTLY is a long phase");
             rule(phase.kind == PhaseKind::Relay || !phase.in_transaction, "CONCURRENTLY stands in no transaction");
-            // REINDEX SCHEMA names no table whose leftovers could be told; DETACH and REFRESH leave no index.
+            // REINDEX SCHEMA names no table, so its leftovers cannot be told. DETACH and REFRESH leave no index.
             let leaves_index = !phase.locks.is_empty()
                 && !plan.forms.iter().any(|f| {
                     matches!(f, Form::DetachConcurrently | Form::RefreshConcurrently | Form::RefreshMaterializedView)
@@ -71,7 +71,7 @@ pub fn check(plan: &Plan) -> Vec<String> {
     broken
 }
 
-/// Exactly one step, or the answer, is the client's reply. What follows it is hidden, and undone with it if it fails.
+/// Exactly one step, or the answer, is the client's reply. Either the phases after that step only tidy up, or its phase has an undo.
 fn one_reply(plan: &Plan, broken: &mut Vec<String>) {
     let visible = plan.phases.iter().flat_map(|phase| &phase.steps).filter(|step| step.visible).count();
     match (&plan.answer, visible) {
@@ -88,7 +88,7 @@ fn one_reply(plan: &Plan, broken: &mut Vec<String>) {
     }
 }
 
-/// Guarded work whose cost is known to be more than a catalogue change, under a lock that the application feels.
+/// Whether a guarded phase is known to cost more than a catalogue change, under a lock that blocks the application.
 fn long_and_strong(plan: &Plan, phase: &Phase) -> bool {
     phase.kind == PhaseKind::Guarded
         && matches!(plan.cost, Cost::Scan | Cost::Build | Cost::Rewrite)
@@ -112,14 +112,14 @@ fn undo_fits(phase: &Phase) -> bool {
     !matches!(phase.undo, Some(Undo::FinishDrop { .. })) || drops
 }
 
-/// Another session may have to undo it, when somebody else may have taken the name.
-/// What attaches a partition again drops nothing of others.
+/// Whether an undo tells its objects by more than their names. Another session may have to run the undo after somebody else's object
+/// has got such a name. An undo that attaches a partition again needs no more than the name, since it drops nothing.
 fn undo_is_told(phase: &Phase) -> bool {
     phase.detach.is_some()
         || !matches!(&phase.undo, Some(Undo::Run(undo)) if undo.steps.iter().any(|step| step.about.is_none()))
 }
 
-/// The word where PostgreSQL's grammar has it, near the front: a name or a literal further on may hold it too.
+/// Whether CONCURRENTLY stands where PostgreSQL's grammar has it, near the front. A name or a literal further on may contain it too.
 fn is_concurrent(sql: &str) -> bool {
     let mut words = sql.split_ascii_whitespace().take(6);
     words.any(|word| word.eq_ignore_ascii_case("CONCURRENTLY"))

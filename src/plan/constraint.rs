@@ -3,7 +3,7 @@
 //! - CHECK, FOREIGN KEY, and NOT NULL as a constraint: added NOT VALID (brief), then validated (long, under a weak lock).
 //! - NOT NULL on 12 to 17: a CHECK of the proxy's own is added and validated. It proves to the server that no row has
 //!   NULL, and is dropped. On 18 the NOT NULL constraint itself is added NOT VALID. On 10 and 11 the server takes no
-//!   proof, and the CHECK stays; so it does for a new column that was filled.
+//!   proof, and the CHECK stays. A new column that was filled keeps its CHECK there, too.
 //! - UNIQUE, PRIMARY KEY: the index is built concurrently, and then becomes the constraint's (brief).
 //!
 //! Invariants: every name is the one that PostgreSQL would have chosen. If a phase fails, nothing is left behind.
@@ -21,13 +21,13 @@ use crate::report::Report;
 use crate::sql::form::Form;
 use crate::sql::{ClauseKind, NewColumn, NewKey, Part};
 
-/// A constraint's name: the author's or ours, or the one that the server chose in that slot.
+/// A constraint's name: a known one, of the author or of the proxy, or the slot of a name that the server chooses.
 enum Name<'a> {
     Known(&'a str),
     Learned(usize),
 }
 
-/// What VALIDATE or DROP does to a constraint.
+/// The step that validates or drops a constraint.
 fn on_constraint(work: &Subcommands<'_>, verb: &str, name: &Name<'_>) -> Step {
     let (alter, table) = (&work.alter(), work.table().id.oid);
     match name {
@@ -44,12 +44,12 @@ fn on_constraint(work: &Subcommands<'_>, verb: &str, name: &Name<'_>) -> Step {
     }
 }
 
-/// The kind of constraint (as in `pg_constraint.contype`) that can be added first and checked later; `None`: it cannot.
+/// The kind of the constraint (as in `pg_constraint.contype`) if it can be added first and checked later; `None`: it cannot.
 pub(super) fn kind(work: &Subcommands<'_>, part: &Part) -> Option<char> {
     match part.form {
         Form::AddCheck => Some('c'),
         Form::AddNotNullConstraint if work.table().not_null(part.column.as_deref()?).is_none() => Some('n'),
-        // Since 18 a partitioned table may have one that is not valid.
+        // Since 18 a partitioned table may have a foreign key that is not valid.
         Form::AddForeignKey if work.table().kind == RelationKind::Table || work.context().version() >= 180_000 => {
             Some('f')
         }
@@ -57,10 +57,10 @@ pub(super) fn kind(work: &Subcommands<'_>, part: &Part) -> Option<char> {
     }
 }
 
-/// The subcommand with NOT VALID at its end, and then the check of the old rows.
+/// Adds the constraint with NOT VALID at the end of the subcommand, and then the check of the old rows.
 pub(super) fn not_valid(work: &mut Subcommands<'_>, kind: char, part: &Part) -> Option<()> {
     let whole = &work.context().statement.text;
-    // On a line of its own, as the text may end with a comment.
+    // NOT VALID has a line of its own, since the text may end with a comment.
     let add = match work.context().ddl.parts.len() {
         1 => Step::with_words(whole, whole.len(), "\nNOT VALID")?,
         _ => Step::hidden(format!("{}{}\nNOT VALID", work.alter(), part.text.as_ref()?)),
@@ -68,9 +68,9 @@ pub(super) fn not_valid(work: &mut Subcommands<'_>, kind: char, part: &Part) -> 
     add_not_valid(work, kind, add, part.constraint.as_deref())
 }
 
-/// Adds a constraint that is not valid, and has it validated. `name`: if it has one in `add`.
+/// Adds a constraint that is not valid, and has it validated. `name`: the name of the constraint in `add`, if there is one.
 pub(super) fn add_not_valid(work: &mut Subcommands<'_>, kind: char, add: Step, name: Option<&str>) -> Option<()> {
-    // Whether another of that name may go in the same statement is not for us to say.
+    // Another subcommand may drop the constraint that has this name. This function cannot tell.
     if name.is_some_and(|name| work.table().constraint(name).is_some()) && work.context().ddl.parts.len() > 1 {
         return None;
     }
@@ -87,7 +87,7 @@ pub(super) fn add_not_valid(work: &mut Subcommands<'_>, kind: char, add: Step, n
     Some(())
 }
 
-/// What its author adds as not valid, and has checked by the same statement.
+/// Adds a constraint that its author adds as NOT VALID and validates in the same statement.
 pub(super) fn to_be_validated(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let name = part.constraint.as_deref().filter(|name| work.table().constraint(name).is_none())?;
     let add = Step::hidden(format!("{}{}", work.alter(), part.text.as_ref()?));
@@ -97,7 +97,7 @@ pub(super) fn to_be_validated(work: &mut Subcommands<'_>, part: &Part) -> Option
     Some(())
 }
 
-/// As [`add_not_valid`], with a name of ours until it takes the place of another.
+/// Adds a constraint as [`add_not_valid`] does, but under a name of the proxy's until it takes the place of another constraint.
 pub(super) fn add_under(work: &mut Subcommands<'_>, add: Step, replaced: &Replaced) {
     let name = Name::Known(&replaced.meanwhile);
     let [drop, validate] = ["DROP", "VALIDATE"].map(|verb| on_constraint(work, verb, &name));
@@ -112,7 +112,7 @@ pub(super) fn set_not_null(work: &mut Subcommands<'_>, part: &Part) -> Option<()
     not_null(work, column, part.text.clone())
 }
 
-/// Makes a column NOT NULL. `subcommand`: the author's own words for that.
+/// Makes a column NOT NULL. `subcommand`: the author's own subcommand, if there is one.
 pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
     if !work.prove(column) {
         return Some(());
@@ -139,7 +139,7 @@ pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
     let validate = on_constraint(work, "VALIDATE", &Name::Known(&proof.name));
     work.check(Step { not_null: Some(column.to_owned()), ..validate });
     if lasting {
-        // The reply is the one that the client expects; the column itself would have to be scanned under the lock.
+        // The client gets the reply that it expects. SET NOT NULL itself would scan the table under its lock.
         let note = proof.note(work);
         work.note(note);
         return Some(());
@@ -150,14 +150,14 @@ pub(super) fn not_null(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
     Some(())
 }
 
-/// Makes a new column NOT NULL. What the author called that, and whether children inherit it, is kept since 18.
+/// Makes a new column NOT NULL. Since 18 the constraint keeps the author's name for it, and its NO INHERIT.
 pub(super) fn new_not_null(work: &mut Subcommands<'_>, new: &NewColumn) -> Option<()> {
     let mut written = new.pieces.iter().filter_map(|piece| match piece.kind {
         ClauseKind::NotNull { no_inherit } => Some((piece, no_inherit)),
         _ => None,
     });
     let Some((piece, no_inherit)) = written.next() else { return not_null(work, &new.name, None) };
-    // Added with its column it makes the children's columns NOT NULL all the same.
+    // A NOT NULL that is added with its column makes the children's columns NOT NULL even with NO INHERIT.
     let is_odd = no_inherit && (work.context().version() < 180_000 || work.table().has_children);
     if written.next().is_some() || is_odd {
         return None;
@@ -173,12 +173,12 @@ pub(super) fn new_not_null(work: &mut Subcommands<'_>, new: &NewColumn) -> Optio
     add_not_valid(work, 'n', Step::hidden(add), piece.name.as_deref())
 }
 
-/// Since 18 NOT NULL is a constraint like others, and has the name that SET NOT NULL would give it.
+/// Makes a column NOT NULL on 18 and later. NOT NULL is a constraint like others there. It gets the name that SET NOT NULL would give it.
 fn not_null_constraint(work: &mut Subcommands<'_>, column: &str, subcommand: Option<String>) -> Option<()> {
     if let Some(there) = work.table().not_null(column) {
         work.check(on_constraint(work, "VALIDATE", &Name::Known(&there.name)));
         match subcommand {
-            // It becomes the table's own.
+            // SET NOT NULL makes a constraint that the table has from its parent the table's own.
             Some(subcommand) if !there.local => work.last(subcommand),
             _ => work.then_nothing(),
         }
@@ -188,13 +188,13 @@ fn not_null_constraint(work: &mut Subcommands<'_>, column: &str, subcommand: Opt
     add_not_valid(work, 'n', add, None)
 }
 
-/// A CHECK of the proxy's own that a column is not null.
+/// A CHECK of the proxy's own that proves that a column is not null.
 struct Proof {
     column: String,
-    /// What it says of the column: of a row type, a domain perhaps, that which SET NOT NULL would ask of it.
+    /// The condition on the column. For a row type, or a domain over one, it is the condition that SET NOT NULL checks.
     test: &'static str,
     name: String,
-    /// One of the same name is there already: left by a proxy that died.
+    /// The table has a constraint of that name already. A proxy that died may have left it.
     there: bool,
 }
 
@@ -202,7 +202,7 @@ impl Proof {
     fn new(work: &Subcommands<'_>, column: &str, lasting: bool) -> Self {
         let name = match lasting {
             true => object_name(&work.table().id.name, Some(column), "not_null"),
-            // Numbered, as long names of columns may be cut to the same.
+            // The name has a number, since long names of two columns may be cut to the same one.
             false => object_name(&format!("pgsluice{}", work.proofs_so_far()), Some(column), "is_not_null"),
         };
         let row_type = work.table().column(column).is_none_or(|column| column.row_type);
@@ -211,11 +211,11 @@ impl Proof {
         Self { column: column.to_owned(), test, there: work.table().constraint(&name).is_some(), name }
     }
 
-    /// What one says that has this name; empty where it could not be asked for.
+    /// Whether the existing constraint of this name has this condition. Its definition is empty if it was not asked for.
     fn says_this(&self, there: &ConstraintFacts) -> bool {
         let said = there.definition.strip_suffix(" NOT VALID").unwrap_or(&there.definition);
         let column = quote_identifier(&self.column);
-        // The server quotes what must be quoted, `quote_identifier` everything.
+        // The server quotes a name only if it must. `quote_identifier` quotes every name.
         [self.column.as_str(), &column].iter().any(|column| said == format!("CHECK (({column} {}))", self.test))
     }
 
@@ -223,7 +223,7 @@ impl Proof {
         table.constraint(&self.name).is_some_and(|there| there.validated && self.says_this(there))
     }
 
-    /// Somebody else's has the name that is to last.
+    /// Whether somebody else's constraint has the name of a CHECK that is to stay.
     fn is_anothers(&self, table: &RelationFacts) -> bool {
         table.constraint(&self.name).is_some_and(|there| !self.says_this(there))
     }
@@ -242,32 +242,32 @@ impl Proof {
         on_constraint(work, "DROP", &Name::Known(&self.name))
     }
 
-    /// Adds it, and what takes it back.
+    /// The steps that add the CHECK, and the step that takes it back.
     fn add(&self, work: &Subcommands<'_>) -> (Vec<Step>, Step) {
         let (name, column) = (quote_identifier(&self.name), quote_identifier(&self.column));
         let add = format!("{}ADD CONSTRAINT {name} CHECK ({column} {}) NOT VALID", work.alter(), self.test);
-        // What a proxy left that died may be of any kind: it is made anew.
+        // A constraint that a dead proxy left may be of any kind, so it is made anew.
         let steps = self.there.then(|| self.drop(work)).into_iter().chain([Step::hidden(add)]);
         (steps.collect(), self.drop(work))
     }
 }
 
-/// The columns of a primary key are proved not null first, so that its brief step reads no row.
+/// Adds a key. The columns of a primary key are proved not null first, so that the brief step of the key reads no row.
 pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written: Option<&str>) -> Option<()> {
     let table = work.table();
     let label = if key.primary { NameSuffix::Pkey } else { NameSuffix::Key };
     let name = written.or_else(|| work.context().facts.free_name(part, label))?.to_owned();
-    // A second primary key, a column named twice, a name that is taken, INCLUDE before 11: the server refuses it.
+    // The server refuses a second primary key, a column named twice, a name that is taken, and INCLUDE before 11.
     let replaced = work.replaced(written);
     let stays = |constraint: &ConstraintFacts| work.replaced(Some(&constraint.name)).is_none();
     let second = key.primary && table.constraints.iter().any(|there| there.kind == 'p' && stays(there));
     let twice = (1..key.columns.len()).any(|i| key.columns[..i].contains(&key.columns[i]));
-    // Neither is there an index on a virtual column.
+    // The server refuses an index on a virtual column, too.
     let computed = key.columns.iter().filter_map(|name| table.column(name)).any(|column| column.computed);
     let taken = replaced.is_none() && written.is_some_and(|name| table.constraint(name).is_some());
     let includes_early = !key.include.is_empty() && work.context().version() < 110_000;
-    // Of two equal keys in one statement the server makes one.
-    // An index on a parent alone would not hold its children's rows.
+    // The server makes one key of two equal ones in a statement.
+    // On a partitioned table the index of the parent alone would not hold the rows of the partitions.
     if second
         || twice
         || taken
@@ -280,12 +280,12 @@ pub(super) fn key(work: &mut Subcommands<'_>, part: usize, key: &NewKey, written
     }
     for column in &key.columns {
         let not_null_yet = work.is_not_null(column)?;
-        // USING INDEX would make the child's own a NOT NULL that it has from its parent (18).
+        // On 18, USING INDEX would make a NOT NULL that the child has from its parent the child's own.
         if key.primary && not_null_yet && table.parent.is_some() && work.context().version() >= 180_000 {
             return None;
         }
         if key.primary && !not_null_yet {
-            // No proof spares the scan before 12.
+            // Before 12 no proof spares the scan.
             if work.context().version() < 120_000 {
                 return None;
             }

@@ -40,7 +40,7 @@ impl<'a> PlanContext<'a> {
         self.facts.session.in_transaction
     }
 
-    /// What the rewrite probe said of a part; `None`: it was not asked, or could not run.
+    /// The answer of the rewrite probe about a part; `None`: the probe was not made, or could not run.
     pub(super) fn probe(&self, part: usize) -> Option<&'a ProbeAnswer> {
         self.facts.probe.get(part).and_then(Option::as_ref)
     }

@@ -2,19 +2,19 @@
 //!
 //! The server does it in two transactions of its own. The first one marks the partition: new queries of the table no
 //! longer see it, and nothing can take the mark back. The second one detaches the partition once every session that may
-//! have seen it is gone. If the statement ends before the first transaction commits, all is as it was. If it ends between
-//! the two, FINALIZE finishes it. So whoever meets a partition that is half detached finishes it.
+//! have seen it is gone. If the statement ends before the first transaction commits, nothing has changed. If it ends
+//! between the two, FINALIZE finishes it. So a session that finds a partition half detached finishes the detach.
 //!
-//! CONCURRENTLY leaves a CHECK on the partition in place of its bounds, which DETACH PARTITION does not. The last phase
-//! drops that CHECK.
+//! CONCURRENTLY leaves a CHECK on the partition in place of its bounds. The plain DETACH PARTITION does not. The last
+//! phase drops that CHECK.
 //!
 //! DROP TABLE of a partition detaches it first, and then drops a table that stands alone. If the drop fails, the table is
 //! attached again: the CHECK that the server left proves its bounds. Everything else for which the server would refuse
 //! the drop is known before.
 //!
 //! Limits: the statement runs as it is written if there is a default partition or if another partition is half detached,
-//! since the server refuses CONCURRENTLY then. It does so too if foreign keys point to the partition: their tables are
-//! read under its locks, and the hold budget guards that.
+//! since the server refuses CONCURRENTLY then. It also runs as it is written if foreign keys point to the partition. Their
+//! tables are read under its locks, and the hold budget guards that.
 
 use super::context::PlanContext;
 use super::locks;
@@ -24,10 +24,10 @@ use crate::catalog::{RelationFacts, RelationRef};
 use crate::pg::{LockMode, RelationKind, sqlstate};
 use crate::report::Report;
 
-/// Where the name of the CHECK is kept that the server makes.
+/// The slot of the name of the CHECK that the server makes.
 const COPY_OF_BOUNDS: usize = 0;
 
-/// `None`: it runs as written.
+/// The plan of DETACH PARTITION; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let table = context.target()?;
     let [part] = context.ddl.parts.as_slice() else { return None };
@@ -36,7 +36,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         return None;
     }
     let text = &context.statement.text;
-    // On a line of its own, as the text may end with a comment.
+    // CONCURRENTLY has a line of its own, since the text may end with a comment.
     let step = Step::with_words(text, text.len(), "\nCONCURRENTLY")?;
     let detach = detach(context, &table.id, partition, step);
     let tidy = Phase {
@@ -69,7 +69,7 @@ fn can_go_concurrently(context: &PlanContext<'_>, table: &RelationFacts, partiti
         && !to_itself
 }
 
-/// DROP TABLE of a partition. `None`: it is not for this file.
+/// The plan of DROP TABLE of a partition; `None`: this file has no plan for it.
 pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
     let (partition, facts) = (context.target()?, context.facts.detachable.as_ref()?);
     let [_] = context.ddl.targets.as_slice() else { return None };
@@ -79,10 +79,10 @@ pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
         && !context.ddl.cascade
         && matches!(partition.kind, RelationKind::Table | RelationKind::PartitionedTable)
         && partition.owned
-        // What somebody else has left so is not to be attached again: PostgreSQL drops it as it is.
+        // An undo must not attach a partition that somebody else has left half detached. PostgreSQL drops it as it is.
         && !partition.detach_pending
         && partition.default_partition.is_none()
-        // A table of its own, they would have it lock the tables that they point to: a partition's are its parent's.
+        // Foreign keys of a standalone table make DROP TABLE lock the tables they point to. A partition's foreign keys are its parent's.
         && partition.constraints.iter().all(|constraint| constraint.kind != 'f')
         && partition.referenced_by.is_empty();
     let detachable = facts.owned && !facts.hash && !facts.another && !facts.needed && !facts.own_triggers;
@@ -107,7 +107,7 @@ pub(super) fn plan_drop(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { phases: vec![detach, drop], meanwhile, ..context.empty() })
 }
 
-/// `step`: DETACH PARTITION … CONCURRENTLY.
+/// The phase that detaches the partition. `step`: DETACH PARTITION … CONCURRENTLY.
 fn detach(context: &PlanContext<'_>, table: &RelationRef, partition: &RelationFacts, step: Step) -> Phase {
     let [of, name] = [table, &partition.id].map(|relation| relation.full_name().quoted());
     let finalize = Step::hidden(format!("ALTER TABLE {of} DETACH PARTITION {name} FINALIZE"));
@@ -144,7 +144,7 @@ fn drop_copy(partition: &RelationFacts) -> Step {
     Step { about: Some(about), ..Step::with_learned_name(&drop, COPY_OF_BOUNDS) }
 }
 
-/// Of what is a table of its own by then.
+/// The lock of the partition alone, which is a standalone table by then.
 fn own_locks(context: &PlanContext<'_>, partition: &RelationFacts) -> Vec<LockNeed> {
     let lockable = context.facts.lock_facts(partition.id.oid).is_some_and(|facts| facts.may_lock);
     vec![LockNeed {

@@ -17,19 +17,19 @@ use crate::sql::form::{Cost, ExecutionKind, Form};
 use crate::sql::{Part, Statement, has_word};
 use std::time::Duration;
 
-/// What one part is, now that the facts are known.
+/// How long one part takes, now that the facts are known.
 enum PartCost {
     Relay,
     Brief,
     Long,
-    /// May be long under its lock; why, as a fragment behind "because", or empty if it cannot be told.
+    /// The part may be long under its lock. The text says why, as a fragment behind "because"; it is empty if that cannot be told.
     Unsafe(&'static str),
 }
 
 /// The plan of a statement that is not rerouted.
 ///
 /// # Errors
-/// It has no safe way, and policy refuses such.
+/// The statement has no safe way, and the settings refuse such a statement.
 pub(super) fn plan(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     let verdicts: Vec<PartCost> =
         context.ddl.parts.iter().enumerate().map(|(i, part)| verdict(context, i, part)).collect();
@@ -43,7 +43,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     if all(|v| matches!(v, PartCost::Long)) && hazards.is_empty() {
         return Ok(long(context));
     }
-    // Alone they are long under a weak lock; beside others, under the strongest of all.
+    // Long parts alone run under a weak lock. Beside other parts, they run under the strongest lock of all parts.
     if let Some(part) =
         context.ddl.parts.iter().zip(&verdicts).find(|(_, v)| matches!(v, PartCost::Long)).map(|(p, _)| p)
     {
@@ -70,7 +70,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     Ok(Plan { phases: vec![Phase { locks, ..context.phase(PhaseKind::Brief, purpose) }], ..plan })
 }
 
-/// What the statement costs now that it is known which parts are brief.
+/// The cost of the statement, now that it is known which parts are brief.
 fn cost(context: &PlanContext<'_>, verdicts: &[PartCost]) -> Cost {
     let costs = context.ddl.parts.iter().zip(verdicts).map(|(part, verdict)| match verdict {
         PartCost::Brief => Cost::Brief,
@@ -79,7 +79,7 @@ fn cost(context: &PlanContext<'_>, verdicts: &[PartCost]) -> Cost {
     heaviest(costs)
 }
 
-/// Whether a part is over in a moment once its locks are held.
+/// Whether a part takes milliseconds once its locks are held.
 pub(super) fn is_brief(context: &PlanContext<'_>, i: usize, part: &Part) -> bool {
     matches!(verdict(context, i, part), PartCost::Relay | PartCost::Brief)
 }
@@ -90,7 +90,7 @@ fn verdict(context: &PlanContext<'_>, i: usize, part: &Part) -> PartCost {
         ExecutionKind::Relay => PartCost::Relay,
         ExecutionKind::Run => PartCost::Brief,
         ExecutionKind::Long => PartCost::Long,
-        // Nothing but a change of type may name what a copy of the table has not.
+        // A new column that fails on a copy fails on the table, too. Only a change of type may name something that the copy lacks.
         _ if part.new_column.is_some() && context.probe(i).is_some_and(|a| a.fails) => PartCost::Brief,
         ExecutionKind::Probe | ExecutionKind::Fill => match context.probe(i) {
             Some(answer) if answer.rewrites_table || answer.rebuilds_indexes => {
@@ -107,7 +107,7 @@ fn verdict(context: &PlanContext<'_>, i: usize, part: &Part) -> PartCost {
             PartCost::Brief
         }
         ExecutionKind::Concurrently if row.hazard.is_empty() => PartCost::Brief,
-        // An index on a partitioned table alone is a catalogue entry: nothing is built.
+        // An index on a partitioned table alone is only a catalogue entry, and nothing is built.
         ExecutionKind::Concurrently if part.form == Form::CreateIndex && !super::index::builds(context) => {
             PartCost::Brief
         }
@@ -120,21 +120,21 @@ fn verdict(context: &PlanContext<'_>, i: usize, part: &Part) -> PartCost {
     }
 }
 
-/// Whether a new column's default surely writes no row. Where the server can be asked, its word counts: in a transaction block it
-/// is not, as a temporary table would keep that from being prepared.
+/// Whether a new column's default surely writes no row. The rewrite probe tells this otherwise. It does not run in a transaction
+/// block, since a transaction that has used a temporary table cannot be prepared.
 fn is_kept_beside_rows(context: &PlanContext<'_>, part: &Part) -> bool {
     let constant = part.new_column.as_ref().is_some_and(|new| new.built_in && new.constant_default);
     constant && context.version() >= 110_000
 }
 
-/// The form whose hazard it is: whatever else a new column has, it is its type that has no online way.
+/// The form that a WARNING names. If the type of a new column has no online way, that is the cause, whatever else the column has.
 fn blamed(context: &PlanContext<'_>, i: usize, part: &Part) -> Form {
     let answer = context.probe(i);
     if answer.is_some_and(|answer| answer.rewrites_bare == Some(true)) { Form::AddColumnUserType } else { part.form }
 }
 
-/// What is read although nothing is written: a change of type checks the CHECKs of the column again, another expression
-/// of a virtual column its NOT NULL.
+/// Why rows are read although none is written. A change of type checks the CHECKs of the column again. A new expression of a virtual
+/// column checks its NOT NULL again.
 fn rechecks(context: &PlanContext<'_>, part: &Part) -> Option<&'static str> {
     let column = part.column.as_ref()?;
     let checked = |table: &RelationFacts| table.constraints.iter().any(|c| c.kind == 'c' && c.columns.contains(column));
@@ -150,15 +150,15 @@ fn rechecks(context: &PlanContext<'_>, part: &Part) -> Option<&'static str> {
     }
 }
 
-/// Since 18 NOT NULL is a constraint: one that is there and valid may become the table's own, without a look at any row, and one
-/// that no child inherits may be in the way. `None`: there is none.
+/// Whether the column has a NOT NULL that spares the scan; `None`: it has no NOT NULL constraint. Since 18 NOT NULL is a constraint. A
+/// valid one may become the table's own without a scan. One that no child inherits makes the server refuse the statement.
 fn has_not_null(context: &PlanContext<'_>, part: &Part) -> Option<bool> {
     let there = context.target()?.not_null(part.column.as_deref()?)?;
     Some(there.validated || (there.no_inherit && !context.ddl.only))
 }
 
-/// Since 12 a valid CHECK (column IS NOT NULL) spares the scan; not that of a NOT NULL which is NOT VALID (18), whose rows
-/// are read.
+/// Whether SET NOT NULL needs no scan. Since 12 a valid CHECK (column IS NOT NULL) spares the scan. If the column has a NOT NULL that
+/// is NOT VALID (18), the CHECK does not spare it, and the rows are read.
 pub(super) fn proven_not_null(context: &PlanContext<'_>, part: &Part) -> bool {
     if let Some(is_there) = has_not_null(context, part) {
         return is_there;
@@ -170,7 +170,7 @@ pub(super) fn proven_not_null(context: &PlanContext<'_>, part: &Part) -> bool {
     context.version() >= 120_000 && table.constraints.iter().any(|c| c.validated && proofs.contains(&c.definition))
 }
 
-/// Its own lock blocks neither reads nor writes, unless the transaction holds a stronger one meanwhile.
+/// The statement's own lock blocks neither reads nor writes. It runs guarded if the transaction holds a stronger lock meanwhile.
 fn long(context: &PlanContext<'_>) -> Plan {
     let held =
         context.facts.session.strongest_lock.filter(|mode| context.in_transaction() && mode.blocks_application());
@@ -186,7 +186,7 @@ fn long(context: &PlanContext<'_>) -> Plan {
 /// One guarded step, and a WARNING for every hazard.
 fn guarded(context: &PlanContext<'_>, hazards: &[(Form, &'static str)]) -> Plan {
     let mut phase = Phase { locks: locks::needs(context, locks::as_written), ..context.phase(PhaseKind::Guarded, "") };
-    // LOCK TABLE holds to the end of a transaction: outside one there is nothing to hold it for.
+    // LOCK TABLE holds its lock to the end of the transaction, so it is of no use outside a transaction.
     phase.locks.iter_mut().for_each(|need| need.lockable &= phase.in_transaction);
     let mut notes: Vec<Report> = Vec::new();
     for (form, hazard) in hazards.iter().filter(|(_, hazard)| !hazard.is_empty()) {
@@ -204,10 +204,10 @@ fn guarded(context: &PlanContext<'_>, hazards: &[(Form, &'static str)]) -> Plan 
     Plan { notes, phases: vec![phase], ..context.empty() }
 }
 
-/// The plan of a statement of whose names nothing can be asked, and none be locked.
+/// The plan of a statement if nothing can be asked about its names, and none of them can be locked.
 ///
 /// # Errors
-/// It may be long, and policy refuses such.
+/// The statement may be long, and the settings refuse such a statement.
 pub(super) fn plan_unnamed(context: &PlanContext<'_>, why: NamesUnknown) -> Result<Plan, Refusal> {
     let (purpose, detail, hint) = match why {
         NamesUnknown::Encoding => (
@@ -239,7 +239,7 @@ pub(super) fn plan_unnamed(context: &PlanContext<'_>, why: NamesUnknown) -> Resu
         return Err(refusal(context, *form, form.row().hazard));
     }
     let mut phase = context.phase(PhaseKind::Guarded, purpose);
-    // What they are about may be partitioned.
+    // The table of a REINDEX or CLUSTER may be partitioned, and the statement then runs outside a transaction block only.
     phase.in_transaction &= !context.has_form(Form::Reindex) && !context.has_form(Form::Cluster);
     let note = |form: Form| warning(context, form, form.row().hazard).detail(detail).hint(hint);
     Ok(Plan { notes: hazards.into_iter().map(note).collect(), phases: vec![phase], ..context.empty() })
@@ -266,7 +266,7 @@ fn warning(context: &PlanContext<'_>, form: Form, hazard: &str) -> Report {
     told(context, form, Report::warning(sqlstate::WARNING, message))
 }
 
-/// The form, and the largest relation that it works on.
+/// The form and the largest relation that it works on, for people.
 fn place(context: &PlanContext<'_>, form: Form) -> String {
     let title = form.row().title;
     match context.worked_on().into_iter().max_by_key(|relation| table_bytes(relation)) {
@@ -275,7 +275,7 @@ fn place(context: &PlanContext<'_>, form: Form) -> String {
     }
 }
 
-/// With what is known of it: what keeps it from a safe way, how long it may take, what to do instead.
+/// Adds to a report: why the statement has no safe way, how long it may take, what to do instead.
 fn told(context: &PlanContext<'_>, form: Form, report: Report) -> Report {
     let obstacle = context.facts.backfill.as_ref().and_then(|facts| facts.obstacle.as_ref());
     let obstacle =
@@ -300,7 +300,7 @@ fn told(context: &PlanContext<'_>, form: Form, report: Report) -> Report {
     }
 }
 
-/// Why the server could not be asked on copies: whose code that would run.
+/// Why nothing could be tried on copies of the table. It says whose code that would run.
 fn copying_distrusted<'a>(context: &PlanContext<'a>) -> Option<&'a String> {
     let attach = context.facts.attach.as_ref().and_then(|facts| facts.distrust.as_ref());
     context.facts.distrust.as_ref().or(attach)
@@ -317,7 +317,7 @@ fn no_sequence(context: &PlanContext<'_>, form: Form) -> Option<String> {
     })
 }
 
-/// The tables that ALTER DOMAIN reads, as it locks them all for as long as that takes.
+/// The tables that ALTER DOMAIN reads. It locks all of them until it ends.
 fn all_read(context: &PlanContext<'_>, form: Form) -> Option<String> {
     const NAMED: usize = 10;
     let tables = context.worked_on();
@@ -335,7 +335,7 @@ fn all_read(context: &PlanContext<'_>, form: Form) -> Option<String> {
     })
 }
 
-/// How long the lock may be held, at a pace that is said, as nobody knows the disk.
+/// How long the lock may be held. The text says the assumed pace, since the pace of the disk is not known.
 fn estimate(context: &PlanContext<'_>, form: Form) -> Option<String> {
     const MEGABYTE: u64 = 1 << 20;
     let pace = match form.row().cost {
@@ -350,13 +350,13 @@ fn estimate(context: &PlanContext<'_>, form: Form) -> Option<String> {
     (seconds > 0).then(|| format!("At {pace} MB/s the statement would hold its lock for {time}."))
 }
 
-/// A text that may hide DDL: guarded by `lock_timeout` alone.
+/// The plan of a text that may hide DDL. Only `lock_timeout` guards it.
 pub(super) fn hidden_ddl(statement: &Statement) -> Plan {
     unseen(statement, PhaseKind::Guarded, "the statement may hide DDL, and lock_timeout guards it", Cost::Unknown)
 }
 
-/// What a newer server knows and this grammar does not: tried under `lock_timeout`, as its locks cannot be told. What is done
-/// concurrently takes its strongest lock at its end, where giving up would cost all of the work.
+/// The plan of a statement that a newer server knows and this grammar does not. It runs under `lock_timeout`, since its locks cannot
+/// be told. A CONCURRENTLY form gets no `lock_timeout`: it takes its strongest lock at its end, and would lose all of its work.
 pub(super) fn newer(statement: &Statement) -> Plan {
     let concurrently = has_word(statement.text.as_bytes(), &["concurrently"]);
     let (kind, purpose, hazard) = match concurrently {
@@ -377,7 +377,7 @@ pub(super) fn newer(statement: &Statement) -> Plan {
     Plan { notes: vec![note], ..unseen(statement, kind, purpose, Cost::Unknown) }
 }
 
-/// Anything else is none of the planner's business.
+/// The plan of any other statement. It is relayed.
 pub(super) fn not_ddl(statement: &Statement) -> Plan {
     unseen(statement, PhaseKind::Relay, "no DDL", Cost::Brief)
 }

@@ -9,11 +9,11 @@ use crate::catalog::RelationFacts;
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
-/// `None`: it runs as written.
+/// The plan of DROP INDEX; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let indexes: Vec<&RelationFacts> = context.targets().collect();
     if context.has_form(Form::DropIndexConcurrently) {
-        // The server takes one name only; more are its error to raise.
+        // The server takes only one name. If there are more, it raises the error.
         let [index] = indexes.as_slice() else { return None };
         return Some(single(context, index, Step::as_written(&context.statement.text)));
     }
@@ -21,7 +21,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let reroutes = context.limits.rewrite
         && !context.in_transaction()
         && !context.ddl.cascade
-        // DROP INDEX CONCURRENTLY fails where one has written something before it.
+        // DROP INDEX CONCURRENTLY fails if an event trigger has written something before it.
         && !context.facts.session.event_triggers
         && (all_found || context.ddl.if_exists)
         && indexes.iter().all(|index| droppable(index));
@@ -32,11 +32,11 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
         let step = Step::concurrently(&context.statement.text, context.ddl.concurrently_at?)?;
         return Some(single(context, index, step));
     }
-    // With some of them absent the server has NOTICEs to give: as written, then.
+    // If some of the indexes do not exist, the server gives NOTICEs, so the statement runs as it is written.
     all_found.then(|| several(context, &indexes))
 }
 
-/// What DROP INDEX CONCURRENTLY can drop.
+/// Whether DROP INDEX CONCURRENTLY can drop the index.
 fn droppable(index: &RelationFacts) -> bool {
     let free = index.index.as_ref().is_some_and(|facts| !facts.of_constraint);
     index.kind == RelationKind::Index && free && !index.is_system && !index.is_partition && index.persistence != 't'
@@ -46,7 +46,7 @@ fn single(context: &PlanContext<'_>, index: &RelationFacts, step: Step) -> Plan 
     Plan { phases: vec![phase(context, index, step)], ..context.empty() }
 }
 
-/// The last one is the client's reply.
+/// One phase for each index. The reply to the last one is the client's reply.
 fn several(context: &PlanContext<'_>, indexes: &[&RelationFacts]) -> Plan {
     let last = indexes.len().saturating_sub(1);
     let phases = indexes.iter().enumerate().map(|(i, index)| {

@@ -11,9 +11,9 @@ use crate::report::Report;
 use crate::sql::Part;
 use crate::sql::form::Form;
 
-/// The NOTICEs to give instead of running the statement; `None`: it must run.
+/// The NOTICEs that the client gets instead of a run of the statement; `None`: the statement must run.
 pub(super) fn answer(context: &PlanContext<'_>) -> Option<Vec<Report>> {
-    // An old snapshot shows what was, not what is; event triggers see no-ops too; a read-only transaction refuses them.
+    // An old snapshot does not show the present catalogue. Event triggers see no-ops, too. A read-only transaction refuses them.
     let session = &context.facts.session;
     if session.frozen_snapshot || session.event_triggers || session.read_only {
         return None;
@@ -39,7 +39,7 @@ pub(super) fn answer(context: &PlanContext<'_>) -> Option<Vec<Report>> {
     notices.map(|notices| notices.into_iter().flatten().collect())
 }
 
-/// IF EXISTS on what does not exist.
+/// IF EXISTS if none of the relations exists.
 fn absent(context: &PlanContext<'_>) -> Option<Vec<Report>> {
     let kind = match context.ddl.tag.as_str() {
         "ALTER TABLE"
@@ -63,7 +63,7 @@ fn absent(context: &PlanContext<'_>) -> Option<Vec<Report>> {
 }
 
 fn absent_notice(context: &PlanContext<'_>, kind: &str, name: &RelationName) -> Option<Report> {
-    // Of a missing schema the server speaks otherwise, and of a forbidden one it raises an error.
+    // If the schema is missing, the server's message is another one. If the role may not use the schema, the server raises an error.
     let usable = name.schema.is_none() || context.facts.asked(name)?.schema_usable;
     let message = format!("{kind} \"{}\" does not exist, skipping", name.name);
     usable.then(|| Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message))
@@ -74,12 +74,12 @@ fn existing_table(context: &PlanContext<'_>) -> Option<Vec<Report>> {
     let [name] = context.ddl.targets.as_slice() else { return None };
     let asked = context.facts.asked(name).filter(|asked| asked.may_create)?;
     let found = asked.found.as_ref()?;
-    // An unqualified name is created in the first schema of the path, wherever else it may exist.
+    // An unqualified name is created in the first schema of the search path, even if it exists in another one.
     let schema = name.schema.as_ref().or(context.facts.session.current_schema.as_ref())?;
     (found.id.schema == *schema && found.persistence != 't').then(|| vec![exists(&name.name)])
 }
 
-/// CREATE INDEX IF NOT EXISTS over an index of this table that is in order.
+/// CREATE INDEX IF NOT EXISTS if this table has a valid index of that name.
 fn existing_index(context: &PlanContext<'_>) -> Option<Vec<Report>> {
     let table = context.target().filter(|table| table.owned)?;
     let name = context.ddl.index_name.as_deref().filter(|_| !context.must_leave_transaction())?;
@@ -90,7 +90,8 @@ fn exists(name: &str) -> Report {
     Report::notice(sqlstate::DUPLICATE_TABLE, format!("relation \"{name}\" already exists, skipping"))
 }
 
-/// Ordinary tables of the role's own; of others, and of a partition half detached, the server would raise an error.
+/// Whether the table is an ordinary or partitioned one of the role's own. For other tables, and for a partition that is half
+/// detached, the server would raise an error.
 fn alterable(table: &RelationFacts) -> bool {
     matches!(table.kind, RelationKind::Table | RelationKind::PartitionedTable)
         && table.owned
@@ -99,7 +100,7 @@ fn alterable(table: &RelationFacts) -> bool {
         && !table.detach_pending
 }
 
-/// `Some`: the part changes nothing; with the NOTICE that PostgreSQL gives, if it gives one.
+/// `Some`: the part changes nothing. The value is the NOTICE that PostgreSQL gives, if it gives one.
 #[allow(clippy::option_option)] // "runs", "says nothing", "says this" are three answers
 fn no_op(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
     match part.form {
@@ -110,12 +111,12 @@ fn no_op(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Optio
             gone(table, "constraint", part.constraint.as_deref()?, |name| table.constraint(name).is_some())
         }
         form if part.missing_ok && adds_column(form) => added(context, table, part),
-        // A parent's children may differ from it.
+        // The children of a table may differ from it.
         _ if table.has_children => None,
         Form::SetNotNull => {
             let column = table.column(part.column.as_deref()?)?;
-            // Since 18 it is a constraint, which SET NOT NULL validates, and makes the table's own if it is only its parent's; of
-            // one that no child inherits it is refused.
+            // Since 18 NOT NULL is a constraint. SET NOT NULL validates it, and makes it the table's own if the table has it only from
+            // its parent. The server refuses SET NOT NULL if the constraint is one that no child inherits.
             let is_all = |there: &ConstraintFacts| there.validated && there.local && !there.no_inherit;
             let stays = context.version() < 180_000 || table.not_null(&column.name).is_some_and(is_all);
             (column.not_null && stays).then_some(None)
@@ -136,7 +137,7 @@ fn no_op(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Optio
     }
 }
 
-/// `… does not exist, skipping`, if so.
+/// The NOTICE `… does not exist, skipping` if the object does not exist.
 #[allow(clippy::option_option)]
 fn gone(table: &RelationFacts, what: &str, name: &str, there: impl Fn(&str) -> bool) -> Option<Option<Report>> {
     let message = format!("{what} \"{name}\" of relation \"{}\" does not exist, skipping", table.id.name);
@@ -146,7 +147,7 @@ fn gone(table: &RelationFacts, what: &str, name: &str, there: impl Fn(&str) -> b
 #[allow(clippy::option_option)]
 fn added(context: &PlanContext<'_>, table: &RelationFacts, part: &Part) -> Option<Option<Report>> {
     let name = part.column.as_deref()?;
-    // Before 13 the sequence, index or constraint of the column was made even if the column was there.
+    // Before 13 the server made the sequence, index or constraint of the column even if the column existed.
     let only_a_column = matches!(part.form, Form::AddColumn | Form::AddColumnDefault | Form::AddColumnUserType);
     let skips = (context.version() >= 130_000 || only_a_column) && !table.is_partition && table.column(name).is_some();
     let message = format!("column \"{name}\" of relation \"{}\" already exists, skipping", table.id.name);
@@ -169,7 +170,7 @@ pub(super) fn adds_column(form: Form) -> bool {
     )
 }
 
-/// Of these the server says that they cannot be dropped.
+/// Whether it is a system column. The server raises an error if one of them is dropped.
 fn is_system_column(name: &str) -> bool {
     matches!(name, "tableoid" | "ctid" | "xmin" | "xmax" | "cmin" | "cmax" | "oid")
 }

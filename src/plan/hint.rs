@@ -4,11 +4,11 @@ use super::context::PlanContext;
 use crate::pg::RelationKind;
 use crate::sql::form::Form;
 
-/// Where code of the table's owner would run with the rights of whoever has logged in.
+/// The hint if code of the table's owner would run with the rights of the login role.
 pub(super) const CODE_OF_OTHERS: &str = "Log in as the table's owner and send the statement again; SET ROLE is not enough, since that code could reset it. \
      Or give what that code calls to a superuser.";
 
-/// The recipe, as sentences.
+/// The recipe for a form, as sentences.
 pub(super) fn hint(context: &PlanContext<'_>, form: Form) -> Option<&'static str> {
     match form {
         Form::CreateIndex | Form::Reindex | Form::ReindexMany => index_hint(context, form),

@@ -1,4 +1,4 @@
-//! CREATE INDEX: built concurrently, after an invalid index of the same name is out of the way.
+//! CREATE INDEX: the index is built concurrently. An invalid index of the same name is dropped first.
 //!
 //! A concurrent build that fails leaves an invalid index. Every write pays for such an index, no query uses it, and
 //! CREATE INDEX … IF NOT EXISTS takes it for the real one. So an invalid index of the wanted name is dropped if its
@@ -13,7 +13,7 @@ use crate::pg::{RelationKind, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
 
-/// `None`: it runs as written.
+/// The plan of CREATE INDEX; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let table = context.target()?;
     let written = context.has_form(Form::CreateIndexConcurrently);
@@ -39,14 +39,14 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { notes, phases, ..context.empty() })
 }
 
-/// Whether the statement builds anything: not on the parent alone, nor on a parent without partitions.
+/// Whether the statement builds an index. It does not on a partitioned table alone (ONLY), or on one without partitions.
 pub(super) fn builds(context: &PlanContext<'_>) -> bool {
     context
         .target()
         .is_none_or(|table| table.kind != RelationKind::PartitionedTable || (table.has_children && !context.ddl.only))
 }
 
-/// CONCURRENTLY works on ordinary tables and materialized views, not on catalogues.
+/// Whether CONCURRENTLY works on the table. It works on ordinary tables and materialized views, but not on system catalogues.
 fn buildable(table: &RelationFacts) -> bool {
     matches!(table.kind, RelationKind::Table | RelationKind::MaterializedView) && !table.is_system
 }
@@ -61,7 +61,8 @@ fn is_wanted(context: &PlanContext<'_>, index: &IndexFacts) -> bool {
     definition.is_some() && definition == context.facts.wanted_index
 }
 
-/// IF NOT EXISTS would take an invalid index for the real one; without it, the server's error says enough.
+/// A report of an invalid index of the same name. IF NOT EXISTS would take it for the real one. Without IF NOT EXISTS, the server's
+/// error says enough.
 fn invalid_namesake(context: &PlanContext<'_>, index: &IndexFacts) -> Option<Report> {
     let name = index.id.full_name();
     let (state, hint) = match index.in_progress {
@@ -77,7 +78,7 @@ fn invalid_namesake(context: &PlanContext<'_>, index: &IndexFacts) -> Option<Rep
     context.ddl.if_not_exists.then(|| Report::warning(sqlstate::WARNING, message).hint(hint))
 }
 
-/// Drops an invalid index without blocking anybody.
+/// A phase that drops an invalid index without blocking anybody.
 pub(super) fn drop_leftover(context: &PlanContext<'_>, index: &IndexFacts, table: &RelationFacts) -> Phase {
     let name = index.id.full_name();
     Phase {
@@ -92,7 +93,7 @@ pub(super) fn concurrent(context: &PlanContext<'_>, table: &RelationFacts, purpo
     Phase { locks: super::locks::concurrent(context, table), ..context.phase(PhaseKind::Long, purpose) }
 }
 
-/// Drops what an unfinished build leaves, but nothing that is invalid already.
+/// The undo that drops the index that an unfinished build leaves, but no index that was invalid before.
 pub(super) fn drop_invalid(table: &RelationFacts, dropped: &[Phase]) -> Undo {
     let gone = |oid: u32| {
         dropped

@@ -4,8 +4,9 @@
 //! never lock in opposite orders. There is no entry for a relation that nobody else can see, or that this session has
 //! locked strongly enough already.
 //!
-//! Limits: DROP … CASCADE of a partition takes a whole foreign key that points to its table, which is not followed.
-//! Neither is what views, rules and functions depend on. The statement's own `lock_timeout` guards the rest.
+//! Limits: DROP … CASCADE of a partition drops a whole foreign key that points to its table; the locks for that are not
+//! listed. Dependencies of views, rules and functions are not followed either. The statement's own `lock_timeout` guards
+//! such locks.
 
 use super::context::PlanContext;
 use super::model::LockNeed;
@@ -20,7 +21,7 @@ pub(super) fn as_written(form: Form, version: i32) -> (Option<LockMode>, Option<
     form.locks(version)
 }
 
-/// What must be locked before the statement runs.
+/// The locks to take before the statement runs.
 pub(super) fn needs(
     context: &PlanContext<'_>,
     modes: fn(Form, i32) -> (Option<LockMode>, Option<LockMode>),
@@ -39,14 +40,14 @@ pub(super) fn needs(
     for part in &context.ddl.parts {
         let Some(mode) = modes(part.form, version).1 else { continue };
         if part.form == Form::AlterDomain {
-            // Children have columns of their own.
+            // The list has an entry for each child whose column has the domain.
             context.worked_on().iter().for_each(|table| set.add(&table.id, mode, true));
         }
         for other in part.others.iter().filter_map(|name| context.facts.relation(name)) {
             set.add(&other.id, mode, other_is_parent(part.form));
             if part.form == Form::CreateTablePartitionOf {
                 set.add_all(other.default_partition.iter(), LockMode::AccessExclusive);
-                // Foreign keys get triggers on its behalf.
+                // The foreign keys get triggers for the new partition.
                 set.add_all(referenced(other, |_| true), LockMode::ShareRowExclusive);
                 set.add_all(other.referenced_by.iter(), LockMode::ShareRowExclusive);
             }
@@ -55,7 +56,7 @@ pub(super) fn needs(
     set.by_oid.into_values().collect()
 }
 
-/// Whether nobody else can see any relation that the statement touches: each is temporary, or made in this very transaction.
+/// Whether nobody else can see any relation that the statement touches. Each is temporary, or created by this transaction.
 pub(super) fn touches_own_relations_only(context: &PlanContext<'_>) -> bool {
     let unseen = |relation: &RelationFacts| relation.persistence == 't' || relation.created_here;
     let others = context.ddl.parts.iter().flat_map(|part| &part.others);
@@ -65,19 +66,19 @@ pub(super) fn touches_own_relations_only(context: &PlanContext<'_>) -> bool {
         && needs(context, as_written).is_empty()
 }
 
-/// What a new partition locks that is made apart and attached.
+/// The locks of a new partition that is created apart and then attached.
 pub(super) fn as_attached(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (None, Some(LockMode::ShareUpdateExclusive))
 }
 
-/// What a concurrent build or drop locks by itself: the table, of an index its table.
+/// The lock that a concurrent build or drop takes by itself. It is a lock on the table, or on the table of the index.
 pub(super) fn concurrent(context: &PlanContext<'_>, relation: &RelationFacts) -> Vec<LockNeed> {
     let mut set = LockNeeds { context, by_oid: BTreeMap::new() };
     set.add(relation.table.as_ref().unwrap_or(&relation.id), LockMode::ShareUpdateExclusive, true);
     set.by_oid.into_values().collect()
 }
 
-/// What is locked when a partition is taken off that is marked already.
+/// The locks of DETACH PARTITION … FINALIZE, which detaches a partition that is marked already.
 pub(super) fn finalize(context: &PlanContext<'_>, table: &RelationRef, partition: &RelationFacts) -> Vec<LockNeed> {
     let mut set = LockNeeds { context, by_oid: BTreeMap::new() };
     set.add(table, LockMode::ShareUpdateExclusive, true);
@@ -86,12 +87,12 @@ pub(super) fn finalize(context: &PlanContext<'_>, table: &RelationRef, partition
     set.by_oid.into_values().collect()
 }
 
-/// What the check of old rows locks: the table, and of a foreign key the referenced one.
+/// The locks of the check of old rows: on the table and, for a foreign key, on the referenced table.
 pub(super) fn validation(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (Some(LockMode::ShareUpdateExclusive), Some(LockMode::RowShare))
 }
 
-/// What dropping what the statement adds locks, or what it replaces: of a foreign key both tables.
+/// The locks to drop a constraint or column that the statement adds or replaces. A foreign key needs them on both tables.
 pub(super) fn drops(form: Form, version: i32) -> (Option<LockMode>, Option<LockMode>) {
     match form {
         Form::AddForeignKey | Form::EnforceConstraint | Form::AddColumnReferencesDefault => {
@@ -101,12 +102,12 @@ pub(super) fn drops(form: Form, version: i32) -> (Option<LockMode>, Option<LockM
     }
 }
 
-/// What an UPDATE of its rows locks.
+/// The lock of an UPDATE of the table's rows.
 pub(super) fn backfill(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (Some(LockMode::RowExclusive), None)
 }
 
-/// The same, where nothing that could make code of others run may come meanwhile.
+/// The lock of such an UPDATE if nobody may meanwhile add anything to the table that makes code of others run.
 pub(super) fn watched_backfill(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
     (Some(LockMode::ShareUpdateExclusive), None)
 }
@@ -117,7 +118,7 @@ struct LockNeeds<'a> {
 }
 
 impl LockNeeds<'_> {
-    /// The statement's own object. What becomes of an index is felt by its table.
+    /// Adds the lock on the statement's own object. DROP INDEX and REINDEX also need the table of the index.
     fn target(&mut self, target: &RelationFacts, mode: LockMode) {
         let index = matches!(target.kind, RelationKind::Index | RelationKind::PartitionedIndex);
         if index && let Some(table) = &target.table {
@@ -129,7 +130,7 @@ impl LockNeeds<'_> {
                 return self.add(&target.id, LockMode::AccessExclusive, false);
             }
         }
-        // ALTER INDEX RENAME takes any relation's name, and PostgreSQL then locks it as that relation's own command would.
+        // ALTER INDEX RENAME accepts any relation's name. PostgreSQL then locks the relation as its own command would.
         let mode = match self.context.has_form(Form::AlterIndexRename) && !index {
             true => LockMode::AccessExclusive,
             false => mode,
@@ -138,8 +139,8 @@ impl LockNeeds<'_> {
         self.add(&target.id, mode, only);
     }
 
-    /// What the part locks beside the statement's object and the relations that it names.
-    /// `modes`: what this phase takes in place of the statement's own locks, maybe.
+    /// Adds the locks of the part on relations that it does not name.
+    /// `modes`: the modes of this phase. They may differ from the statement's own.
     fn dependents(&mut self, target: &RelationFacts, part: &Part, modes: (Option<LockMode>, Option<LockMode>)) {
         use LockMode::{AccessExclusive, ShareRowExclusive};
         let as_written = modes == part.form.locks(self.context.version());
@@ -154,7 +155,7 @@ impl LockNeeds<'_> {
             }
             _ if !as_written => return,
             Form::DropTable | Form::DropForeignTable => {
-                // A partition's foreign keys have no triggers of its own on the tables that they point to.
+                // A foreign key that a partition has from its parent has no triggers of its own on the table that it points to.
                 self.add_all(referenced(target, |key| !key.of_parent), AccessExclusive);
                 self.add_all(target.partitions_reference.iter(), AccessExclusive);
                 if let Some(parent) = &target.parent {
@@ -164,7 +165,7 @@ impl LockNeeds<'_> {
             }
             Form::DropColumn => self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive),
             Form::AlterColumnType => {
-                // Foreign keys are dropped and made anew.
+                // The server drops the foreign keys and makes them anew.
                 self.add_all(referenced(target, |constraint| on(constraint, column)), AccessExclusive);
                 let key = |constraint: &ConstraintFacts| "pu".contains(constraint.kind) && on(constraint, column);
                 if target.constraints.iter().any(key) {
@@ -173,7 +174,7 @@ impl LockNeeds<'_> {
             }
             Form::AttachPartition => {
                 self.add_all(target.default_partition.iter(), AccessExclusive);
-                // Foreign keys become the parent's: triggers go from the referenced tables, and come to the referencing.
+                // The foreign keys become the parent's. Triggers are dropped on the referenced tables and made on the referencing ones.
                 self.add_all(referenced(target, |_| true), AccessExclusive);
                 self.add_all(target.referenced_by.iter(), ShareRowExclusive);
             }
@@ -181,7 +182,7 @@ impl LockNeeds<'_> {
                 self.add_all(target.default_partition.iter(), AccessExclusive);
                 for partition in part.others.iter().filter_map(|name| self.context.facts.relation(name)) {
                     self.detached(partition);
-                    // Locked in a weaker mode before 14, its part of a foreign key to the table is yet dropped.
+                    // Before 14 the partition is locked in a weaker mode, but the drop of its part of a foreign key needs this one.
                     if !partition.referenced_by.is_empty() {
                         self.add(&partition.id, AccessExclusive, false);
                     }
@@ -198,7 +199,8 @@ impl LockNeeds<'_> {
         }
     }
 
-    /// Its foreign keys get triggers of their own; those that point to it lose theirs.
+    /// Adds the locks for the foreign keys of a detached partition. Its own keys get triggers of their own. The keys that point to it
+    /// lose their triggers.
     fn detached(&mut self, partition: &RelationFacts) {
         self.add_all(referenced(partition, |_| true), LockMode::ShareRowExclusive);
         self.add_all(partition.referenced_by.iter(), LockMode::AccessExclusive);
@@ -239,7 +241,7 @@ impl LockNeeds<'_> {
     }
 }
 
-/// The tables that those foreign keys of `table` point to.
+/// The tables that the wanted foreign keys of `table` point to.
 fn referenced(table: &RelationFacts, wanted: impl Fn(&ConstraintFacts) -> bool) -> impl Iterator<Item = &RelationRef> {
     table.constraints.iter().filter(move |constraint| wanted(constraint)).filter_map(|c| c.references.as_ref())
 }
@@ -248,7 +250,7 @@ fn on(constraint: &ConstraintFacts, column: Option<&str>) -> bool {
     column.is_some_and(|column| constraint.columns.iter().any(|name| name == column))
 }
 
-/// Whether the further relation is a parent, whose other children do not matter.
+/// Whether the second relation of the statement is a parent. Its other children are not locked.
 fn other_is_parent(form: Form) -> bool {
     matches!(form, Form::CreateTablePartitionOf | Form::CreateTableInherits | Form::Inherit)
 }

@@ -3,7 +3,7 @@
 //!
 //! A statement goes through these files, in this order:
 //!
-//! 1. [`elide`]: nothing is to be done, and the catalogue can answer.
+//! 1. [`elide`]: the statement changes nothing, and the catalogue can answer it.
 //! 2. [`index`], [`drop_index`], [`reindex`], [`refresh`]: the statement has a CONCURRENTLY form that blocks nobody.
 //!    [`partitioned_index`], [`partitioned_key`], [`partitioned_foreign_key`]: it has one on each partition.
 //! 3. [`alter_table`] ([`subcommands`], [`new_column`], [`constraint`], [`replaced`], [`replace`]): new rows obey at
@@ -12,13 +12,13 @@
 //! 4. [`direct`]: the statement runs as it is written once its locks ([`locks`]) are free, with a WARNING where that is
 //!    not safe.
 //!
-//! Two files come before all that. [`optimistic`] tries what is most often true without facts. [`block_locks`] knows the
-//! tables for which the client's transaction needs no plan.
+//! Two files come before these. [`optimistic`] says which statements can be tried without facts. [`block_locks`] knows
+//! the tables for which the client's transaction needs no plan.
 //!
 //! [`print`] shows any plan, and [`check`] lists the rules that a plan breaks.
 //!
 //! Limits: the module asks nothing. If the facts say nothing about a relation, the result is a [`Refusal`] and never a
-//! guess. If the server would raise an error, the plan lets it.
+//! guess. If the server would raise an error, the plan lets the server raise it.
 
 mod alter_table;
 mod context;
@@ -58,7 +58,7 @@ use crate::sql::form::{ExecutionKind, Form};
 use crate::sql::{Class, Ddl, Part, Statement};
 use context::PlanContext;
 
-/// What the proxy does for a statement.
+/// The plan of a statement.
 pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Plan, Refusal> {
     match &statement.class {
         Class::Ddl(ddl) => plan_ddl(&PlanContext { statement, ddl, facts, limits }),
@@ -71,8 +71,8 @@ pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Pla
     }
 }
 
-/// Whether a statement is worth facts and a plan: not if nothing it does could make anybody wait. IF NOT EXISTS of a table takes no lock
-/// on the one that exists.
+/// Whether a statement needs facts and a plan. It does not if it can make nobody wait. CREATE TABLE IF NOT EXISTS takes no lock on a
+/// table that exists.
 pub fn needs_plan(ddl: &Ddl) -> bool {
     let waits = |part: &Part| {
         let row = part.form.row();
@@ -83,8 +83,8 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
     ddl.parts.iter().any(waits) || (may_do_nothing && !ddl.targets.is_empty())
 }
 
-/// How much of a relation beyond its own row in `pg_class` the plan depends on. `tests/plans.rs` tries every plan that needs no more
-/// without the rest.
+/// How much the plan depends on, beyond the relation's own row in `pg_class`. `tests/plans.rs` makes every plan without the facts that
+/// this function says it does not need.
 pub fn wants(statement: &Statement) -> FactsNeeded {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
@@ -103,7 +103,8 @@ pub fn wants(statement: &Statement) -> FactsNeeded {
     if ddl.cascade || ddl.parts.iter().any(wants_more) { FactsNeeded::Details } else { FactsNeeded::Itself }
 }
 
-/// REINDEX depends on constraints too: those that exclude have no concurrent way.
+/// Whether the plan depends on indexes alone. REINDEX is not in the list: it also depends on exclusion constraints, since their indexes
+/// have no concurrent way.
 fn is_of_index(form: Form) -> bool {
     matches!(
         form,
@@ -116,7 +117,7 @@ fn is_of_index(form: Form) -> bool {
     )
 }
 
-/// One brief step under the lock of what the statement names, whatever that is.
+/// Whether the form is one brief step under the locks of the relations that the statement names, whatever these relations are.
 fn is_plain(form: Form) -> bool {
     matches!(
         form,
@@ -155,7 +156,7 @@ fn is_plain(form: Form) -> bool {
     )
 }
 
-/// Whether the plan depends on what a backfill of the statement's table would meet ([`Facts::backfill`]).
+/// Whether the plan depends on the facts of a backfill of the statement's table ([`Facts::backfill`]).
 pub fn may_backfill(statement: &Statement, facts: &Facts, limits: &Limits) -> bool {
     let Some(ddl) = statement.ddl() else { return false };
     let context = PlanContext { statement, ddl, facts, limits };
@@ -172,7 +173,7 @@ fn plan_ddl(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     {
         return Ok(context.plan_of_answer(answer));
     }
-    // The server says what is missing or not allowed: it knows its words best.
+    // The server itself raises the error for a missing relation or a statement that is not allowed.
     if !context.all_there() || context.must_leave_transaction() {
         return Ok(context.refused_by_the_server());
     }
@@ -200,7 +201,7 @@ fn plan_ddl(context: &PlanContext<'_>) -> Result<Plan, Refusal> {
     }
 }
 
-/// Every relation named must have been asked for.
+/// Refuses the statement if the facts do not cover a relation that it names.
 fn covered(ddl: &Ddl, facts: &Facts) -> Result<(), Refusal> {
     let named = ddl.targets.iter().chain(ddl.parts.iter().flat_map(|part| &part.others));
     match named.into_iter().find(|name| facts.asked(name).is_none()) {

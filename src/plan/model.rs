@@ -21,7 +21,7 @@ pub struct Plan {
     /// If set, there is nothing to do. The client gets these notices and the tag, and no lock is taken.
     pub answer: Option<Vec<Report>>,
     pub phases: Vec<Phase>,
-    /// What other sessions can see between two phases, and would never see of the statement itself. For people.
+    /// The states that other sessions can see between two phases, but would never see if the statement ran directly. For people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub meanwhile: Vec<&'static str>,
 }
@@ -38,12 +38,12 @@ pub struct Phase {
     /// (`LOCK TABLE … NOWAIT`). The steps of a long phase take these locks themselves; the list is for the lanes and for people.
     pub locks: Vec<LockNeed>,
     pub steps: Vec<Step>,
-    /// What takes the phase back if this phase or a later one gives up.
+    /// The undo of the phase. It runs if this phase or a later one gives up.
     pub undo: Option<Undo>,
     /// For a backfill: its step names all rows at once, and this says how they are filled in batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backfill: Option<Backfill>,
-    /// For a detach: what becomes of its step if the step is interrupted half-way.
+    /// For a detach: how it is finished if its step is interrupted half-way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detach: Option<Detach>,
     /// The phase only tidies up after phases that cannot be undone. If it fails, a WARNING says so and the statement succeeds.
@@ -81,7 +81,7 @@ pub struct Backfill {
 /// A column of a backfill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Filled {
-    /// Quoted.
+    /// The name of the column, quoted.
     pub column: String,
     /// `DEFAULT`, or an expression of the row.
     pub value: String,
@@ -175,7 +175,7 @@ pub struct Step {
     /// The step makes a constraint whose name the server chooses, and later steps name that constraint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learns: Option<NewConstraint>,
-    /// Where in `sql` the quoted name of a constraint goes that an earlier step made. If no constraint was made, the step is left out.
+    /// The place in `sql` for the quoted name of a constraint that an earlier step made. If no constraint was made, the step is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_at: Option<NameAt>,
     /// The CHECK that this step validates stands for NOT NULL of this column. An error of the step names the column.
@@ -242,7 +242,7 @@ pub enum BoundsOf {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct NameAt {
-    /// Byte offset.
+    /// The byte offset.
     pub at: usize,
     /// [`NewConstraint::slot`]
     pub slot: usize,
@@ -250,7 +250,7 @@ pub struct NameAt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted {
-    /// Byte offset in `sql`.
+    /// The byte offset in `sql`.
     pub at: usize,
     /// The number of characters that were put in there.
     pub len: usize,
@@ -258,7 +258,7 @@ pub struct Inserted {
     pub instead_of: usize,
 }
 
-/// What takes a phase back.
+/// The undo of a phase.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Undo {

@@ -1,4 +1,4 @@
-//! ADD COLUMN taken apart: the column itself, which takes a moment; its values for old rows; its constraints.
+//! ADD COLUMN in parts: the column itself, which takes milliseconds; its values for old rows; its constraints.
 //!
 //! - A default that the server would write into every row: it becomes the default for new rows, and a backfill fills old
 //!   rows.
@@ -19,20 +19,20 @@ use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::{ClauseKind, ColumnClause, NewColumn, Part};
 
-/// Whether old rows of the column get their values one by one.
+/// Whether a backfill gives old rows their values of the column.
 pub(super) fn is_filled(context: &PlanContext<'_>, i: usize, part: &Part) -> bool {
     let Some(new) = part.new_column.as_deref() else { return false };
     new.serial.is_some() || new.identity().is_some() || rewrites(context, i)
 }
 
-/// Whether the server would write the whole table anew for a part, or could not be asked.
+/// Whether the server would write the whole table anew for a part, or no rewrite probe could run.
 fn rewrites(context: &PlanContext<'_>, part: usize) -> bool {
     let asked = context.ddl.parts.get(part).is_some_and(|part| part.probe.is_some());
     let answer = context.probe(part);
     asked && answer.is_none_or(|answer| answer.rewrites_table || answer.rebuilds_indexes)
 }
 
-/// Two values, or both NULL and NOT NULL: the server says so.
+/// Whether the column has two values, two primary keys, or both NULL and NOT NULL. The server raises the error.
 fn contradicts_itself(new: &NewColumn) -> bool {
     let count = |wanted: fn(&ClauseKind) -> bool| new.pieces.iter().filter(|piece| wanted(&piece.kind)).count();
     let values = count(|kind| {
@@ -49,13 +49,13 @@ fn contradicts_itself(new: &NewColumn) -> bool {
     values + serial > 1 || keys > 1 || (null && (serial > 0 || count(not_null) > 0))
 }
 
-/// Whether it can be added in a moment without its value, so that old rows can be given that one by one.
+/// Whether the column can be added in milliseconds without its value, so that a backfill can fill old rows.
 fn may_come_bare(context: &PlanContext<'_>, part: usize, new: &NewColumn) -> bool {
     let answer = context.probe(part);
     new.built_in || (new.identity().is_none() && answer.is_some_and(|answer| answer.rewrites_bare == Some(false)))
 }
 
-/// `None`: the column has something that cannot be split off.
+/// Adds the steps of a new column; `None`: the column has a part that cannot be split off.
 pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<()> {
     let new = part.new_column.as_deref()?;
     let filled = is_filled(work.context(), i, part);
@@ -65,8 +65,8 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
     let has_key = new.pieces.iter().any(|piece| matches!(piece.kind, ClauseKind::Key(_)));
     let others = work.context().ddl.parts.iter().enumerate();
     let mut others = others.filter(|(at, _)| *at != i).filter_map(|(_, part)| part.column.as_ref());
-    // One that is there already the server refuses; one that another subcommand works on is not new to it; one that a child
-    // has already keeps there what it holds, and its default.
+    // The server refuses a column that exists already. A column that another subcommand works on must be added with its value.
+    // A column that a child has already keeps its values and its default there.
     if work.table().column(&new.name).is_some()
         || work.table().is_partition
         || work.table().typed
@@ -84,10 +84,10 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
     let kept = |piece: &ColumnClause| match &piece.kind {
         ClauseKind::Collate | ClauseKind::Null | ClauseKind::Generated { .. } => true,
         ClauseKind::Default { .. } => !filled,
-        // That a virtual column is not null would be checked for every row.
+        // The server would check NOT NULL of a virtual column for every row.
         ClauseKind::NotNull { .. } => !filled && !computed,
         ClauseKind::Check { enforced } => !enforced,
-        // Beside no value there is nothing to check.
+        // Without a value there is nothing to check.
         ClauseKind::References { enforced } => !enforced || (!filled && new.default_expression().is_none()),
         ClauseKind::Key(_) | ClauseKind::Identity { .. } => false,
     };
@@ -99,7 +99,7 @@ pub(super) fn add(work: &mut Subcommands<'_>, i: usize, part: &Part) -> Option<(
         let add = Step::hidden(format!("{}ADD COLUMN {}", work.alter(), new.with(kept)));
         work.first("add the column", [add], [drop_column(work, &new.name)]);
     }
-    // Before 12 no proof makes a filled column NOT NULL: it gets a CHECK for good, which does for no key or identity.
+    // Before 12 no proof makes a filled column NOT NULL. The column keeps a CHECK, which a key or an identity cannot use.
     let only_checked = (filled || computed) && work.context().version() < 120_000;
     work.add_column(&new.name, not_null && !only_checked);
     if (filled || computed) && not_null {
@@ -122,14 +122,14 @@ fn drop_column(work: &Subcommands<'_>, column: &str) -> Step {
     drop.about(work.table().id.oid, ObjectKind::Column, column)
 }
 
-/// The column as new rows have it, and old rows to be filled.
+/// Adds the column with its default for new rows, and has old rows filled.
 fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str, facts: &BackfillFacts) -> Option<()> {
     let column = quote_identifier(&new.name);
     let back = drop_column(work, &new.name);
     let sequence = match (new.serial, new.identity()) {
         (Some(stands_for), _) => Some((stands_for, "")),
         (None, Some(ColumnClause { kind: ClauseKind::Identity { options }, .. })) => {
-            // Before 17 partitioned tables have none, and the server says so.
+            // Before 17 partitioned tables cannot have an identity, and the server raises the error.
             if work.table().kind != RelationKind::Table || work.table().has_children {
                 return None;
             }
@@ -142,7 +142,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
         let alter = work.alter();
         let steps = match new.default_expression() {
             Some(value) => vec![format!("{alter}ADD COLUMN {bare}, ALTER COLUMN {column} SET DEFAULT {value}")],
-            // The domain has one by itself.
+            // The default is the domain's own.
             None => {
                 vec![format!("{alter}ADD COLUMN {bare}"), format!("{alter}ALTER COLUMN {column} DROP DEFAULT")]
             }
@@ -154,7 +154,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
         return None;
     }
     let name = work.context().facts.free_name(i, NameSuffix::Seq)?;
-    // Long names of two columns may be cut to the same one: the server, which makes one after the other, numbers them.
+    // Long names of two columns may be cut to the same one. The server makes one sequence after the other, and would number them.
     if !work.add_sequence(name) {
         return None;
     }
@@ -163,7 +163,7 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
     work.fill(new, if facts.watched { next.clone() } else { "DEFAULT".to_owned() });
     let owned_by = format!("{}.{column}", work.table().id.full_name().quoted());
     let mut steps = made_for_owner(facts, &quoted, format!("CREATE SEQUENCE {quoted} AS {stands_for} {options}"))?;
-    // Who may insert needs no privilege on an identity's sequence, nor on what stands for it meanwhile.
+    // A role that may insert needs no privilege on an identity's sequence. It must not need one on the sequence that stands for it.
     if new.serial.is_none() {
         steps.push(format!("GRANT USAGE ON SEQUENCE {quoted} TO PUBLIC"));
     }
@@ -173,18 +173,18 @@ fn add_filled(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, bare: &str,
     Some(())
 }
 
-/// What old rows get. Whose table it is may give the column another default meanwhile, or another type: where that would be trusted too
-/// much, it is the client's own words, for a type of PostgreSQL's own.
+/// The value for old rows. The table's owner may meanwhile give the column another default, or another type. If the owner's code must
+/// not run (`watched`), the value is the client's own expression, and the type must be PostgreSQL's own.
 fn value(new: &NewColumn, facts: &BackfillFacts) -> Option<String> {
     match (facts.watched, new.default_expression()) {
         (false, _) => Some("DEFAULT".to_owned()),
-        // A comment may be at its end.
+        // The expression may end with a comment.
         (true, Some(words)) if new.built_in => Some(format!("({words}\n)")),
         (true, _) => None,
     }
 }
 
-/// The sequence as the server would make it behind a column: the table owner's from the beginning.
+/// The steps that create the sequence of a column. As with a sequence that the server creates, its owner is the table's owner.
 fn made_for_owner(facts: &BackfillFacts, sequence: &str, create: String) -> Option<Vec<String>> {
     let BackfillFacts { role, owner, .. } = facts;
     Some(match facts.sequences? {
@@ -196,13 +196,13 @@ fn made_for_owner(facts: &BackfillFacts, sequence: &str, create: String) -> Opti
     })
 }
 
-/// The identity goes on where the sequence is; no new row comes between, as the table is locked. The sequence has had the name
-/// that the identity's is to have, which is what errors have told of; now it makes way.
+/// Makes the column an identity, which continues where the sequence ended. No new row comes between, since the table is locked. The
+/// sequence had the name that the identity's own sequence is to have, since errors name it. It is renamed first.
 fn become_identity(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, identity: &ColumnClause) -> Option<()> {
     let column = quote_identifier(&new.name);
     let in_schema = |name: &str| RelationName::new(Some(&work.table().id.schema), name).quoted();
     let name = in_schema(work.context().facts.free_name(i, NameSuffix::Seq)?);
-    // As no other table has it, and no other column.
+    // No other table and no other column has this name.
     let aside = format!("pgsluice_{}_{}_seq", work.table().id.oid, i + 1);
     let sequence = in_schema(&aside);
     let element = identity.text.get(identity.element_at..).unwrap_or_default();
@@ -222,7 +222,7 @@ fn become_identity(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, identi
     Some(())
 }
 
-/// A constraint that was written with the column, as one of the table.
+/// Adds a constraint that was written with the column as a constraint of the table.
 fn constrain(work: &mut Subcommands<'_>, i: usize, new: &NewColumn, piece: &ColumnClause) -> Option<()> {
     let name = piece.name.as_deref();
     match &piece.kind {

@@ -17,7 +17,7 @@ use crate::catalog::RelationFacts;
 use crate::pg::{RelationKind, RelationName};
 use crate::sql::PartitionOf;
 
-/// `None`: it runs as written.
+/// The plan of CREATE TABLE … PARTITION OF; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let [part] = context.ddl.parts.as_slice() else { return None };
     let [name] = context.ddl.targets.as_slice() else { return None };
@@ -39,7 +39,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { phases: vec![phase], ..context.empty() })
 }
 
-/// Whether LIKE gives a new table what a partition would get.
+/// Whether LIKE gives a new table all that PARTITION OF would give it.
 fn is_like_its_partitions(table: &RelationFacts) -> bool {
     table.kind == RelationKind::PartitionedTable
         && table.persistence == 'p'
@@ -62,7 +62,8 @@ fn create(context: &PlanContext<'_>, of: &PartitionOf, table: &RelationFacts) ->
     let text = &context.statement.text;
     let (before, clause, behind) =
         (text.get(..of.clause.start)?, text.get(of.clause.clone())?, text.get(of.clause.end..)?);
-    // Somebody else's table of that name must not be attached; this one is not there yet.
+    // IF NOT EXISTS is left out. If somebody else has created a table of that name since the facts were read, the step fails, and
+    // that table is not attached.
     let mut before = before.to_owned();
     if let Some(unless) = &of.if_not_exists {
         before.replace_range(unless.clone(), &" ".repeat(unless.len()));
@@ -72,7 +73,7 @@ fn create(context: &PlanContext<'_>, of: &PartitionOf, table: &RelationFacts) ->
     Some(Step { visible: true, own: false, inserted: Some(inserted), ..step })
 }
 
-/// With the author's own bounds.
+/// The step that attaches the new table, with the author's own bounds.
 fn attach(context: &PlanContext<'_>, of: &PartitionOf, table: &RelationFacts, name: &RelationName) -> Option<Step> {
     let text = &context.statement.text;
     let (before, bound) = (text.get(..of.bound.start)?, text.get(of.bound.clone())?);

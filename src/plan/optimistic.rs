@@ -1,13 +1,13 @@
-//! The first try: most schema changes run in one round trip, before anything is asked.
+//! The optimistic first try: most schema changes run in one round trip, before any fact is asked for.
 //!
-//! On an ordinary table most forms are one brief step, whatever else is true of the table. Some of them are so only if
-//! the table is small, and some of them are so on a partitioned table, too. Such a statement is tried at once, behind a
-//! condition that says exactly that ([`Condition`]). If anything speaks against it (a lock, a lane, a large or
-//! partitioned table, any error), all is as it was and the statement gets a full plan.
+//! On an ordinary table most forms are one brief step, whatever else is true of the table. Some forms are one brief step
+//! only if the table is small, and some also on a partitioned table. Such a statement is tried at once, behind a condition
+//! that checks exactly this ([`Condition`]). If the try fails (a lock, a lane, a large or partitioned table, any error),
+//! nothing has changed and the statement gets a full plan.
 //!
-//! The planner itself says which statements these are, from supposed facts. If it makes one brief step of a statement on
-//! a large table of which nothing is known, the statement needs no facts. If it does so for a small table, the statement
-//! needs the table's size only. A form whose plan depends on more is not tried.
+//! The planner itself decides from supposed facts which statements are tried. If its plan is one brief step for a large
+//! table of which nothing else is known, the statement needs no facts. If its plan is one brief step for a small table, the
+//! statement needs the table's size only. A form whose plan depends on more is not tried.
 
 use super::elide::adds_column;
 use super::model::{Limits, LockNeed, Phase, PhaseKind, Plan};
@@ -40,7 +40,7 @@ pub struct Condition {
     pub(super) unreferenced: Vec<String>,
     /// No unfinished plan may be on record, since the statement might take its work for done.
     unrecorded: bool,
-    /// The lane is kept until the transaction ends, which is the statement's own. So the next session that takes the lane sees the change.
+    /// The lane is kept until the statement's own transaction ends. So the next session that takes the lane sees the change.
     keeps_lane: bool,
 }
 
@@ -68,7 +68,7 @@ impl Condition {
         Some(FirstTryMiss { relation: relation.clone(), scope: self.scope() })
     }
 
-    /// Whether the condition most likely does not hold, by what was found before.
+    /// Whether earlier misses show that the condition most likely does not hold.
     pub fn missed_before(&self, misses: &[FirstTryMiss]) -> bool {
         misses.iter().any(|miss| self.relations.contains(&miss.relation) && self.scope() >= miss.scope)
     }
@@ -84,7 +84,7 @@ impl Condition {
     /// The questions with their parameters. There is one question for each relation, and it fails unless the condition holds of that
     /// relation. The first question also has `settings` (a target list, or nothing).
     pub fn questions(&self, settings: &str) -> Vec<(String, Vec<String>)> {
-        // Only what is needed: the server plans what it is sent, whether it comes to it or not.
+        // The question has only the tests that are needed, since the server plans every test, whether it runs it or not.
         let mut holds = if self.or_partitioned { OR_PARTITIONED } else { ORDINARY }.to_owned();
         if let Some(bytes) = self.small {
             let size = "pg_catalog.pg_table_size(c.oid::pg_catalog.regclass) OPERATOR(pg_catalog.<=)";
@@ -109,7 +109,7 @@ impl Condition {
         let lane = format!("({LANE_CLASS}, {SIGNED_OID})");
         let lane_is_free = match self.keeps_lane {
             true => format!("pg_catalog.pg_try_advisory_xact_lock{lane}"),
-            // It is given back at once: a transaction block is not to hold a lock more for each of its tables.
+            // The lane is released at once, so that a transaction block does not hold one more lock for each of its tables.
             false => format!(
                 "CASE WHEN pg_catalog.pg_try_advisory_lock{lane} THEN pg_catalog.pg_advisory_unlock{lane} ELSE false END"
             ),
@@ -118,7 +118,7 @@ impl Condition {
             "CASE WHEN {absent}{holds} AND {lane_is_free} THEN 1 ELSE \
              pg_catalog.concat('pgsluice asks about ', {name}, ' before it goes on')::pg_catalog.int4 END FROM {from}"
         );
-        // What the server's log has of it explains itself.
+        // The comment explains the statement in the server's log.
         const SELECT: &str = "/* pgsluice: first try */ SELECT";
         if self.relations.is_empty() && !settings.is_empty() {
             return vec![(format!("{SELECT} {settings}"), Vec::new())];
@@ -133,7 +133,7 @@ impl Condition {
 
 const TABLE: &str = "pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
 
-/// A row in any case.
+/// A FROM clause that gives one row even if the table does not exist.
 fn table_if_any(table: &str) -> String {
     format!(
         "(SELECT {table}::pg_catalog.oid) AS n(oid) \
@@ -141,7 +141,8 @@ fn table_if_any(table: &str) -> String {
     )
 }
 
-/// A row in any case: what is no index has no table, and the condition does not hold.
+/// A FROM clause that gives one row even if the index does not exist. A relation that is no index has no table here, so the
+/// condition does not hold.
 fn table_of_index(index: &str) -> String {
     format!(
         "(SELECT {index}::pg_catalog.oid) AS n(oid) \
@@ -155,7 +156,7 @@ const ORDINARY: &str = "c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassub
 const OR_PARTITIONED: &str = "(c.relkind OPERATOR(pg_catalog.=) 'p' OR c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relhassubclass) \
      AND NOT c.relispartition";
 
-/// As `facts/named.sql` has it.
+/// The test of `facts/named.sql` that a table has no record.
 const UNRECORDED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_description d \
      WHERE d.objoid OPERATOR(pg_catalog.=) c.reltype AND d.objsubid OPERATOR(pg_catalog.=) 0 \
        AND d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass \
@@ -166,17 +167,18 @@ const UNREFERENCED: &str = " AND NOT EXISTS (SELECT FROM pg_catalog.pg_constrain
      WHERE k.confrelid OPERATOR(pg_catalog.=) c.oid \
        AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]))";
 
-/// The second key of its lane, as `lanes::try_lane_sql` has it, of an oid that only the server knows: its 32 bits with a sign.
+/// The second key of the lane, as in `lanes::try_lane_sql`: the 32 bits of the oid as a signed number. The server computes it, since
+/// only the server knows the oid.
 const SIGNED_OID: &str =
     "(c.oid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32 OPERATOR(pg_catalog.>>) 32)::pg_catalog.int4";
 
-/// How to try a statement at once; `None`: it needs facts.
+/// The first try of a statement; `None`: the statement needs facts.
 pub fn optimistic(statement: &Statement, in_transaction: bool, limits: &Limits) -> Option<OptimisticPlan> {
     let ddl = statement.ddl()?;
     if !is_simple(ddl) || ddl.names_too_much() {
         return None;
     }
-    // What a default costs depends on the server's version, which is not known yet.
+    // The cost of a default depends on the server's version, which is not known yet.
     let depends = ddl.parts.iter().any(|part| part.form == Form::AddColumnDefault);
     let of_any_size =
         if depends { None } else { one_brief_step(statement, ddl, SupposedSize::Large, in_transaction, limits) };
@@ -196,14 +198,15 @@ pub fn optimistic(statement: &Statement, in_transaction: bool, limits: &Limits) 
     Some(OptimisticPlan { plan, condition })
 }
 
-/// It is brief whatever is true of what it names. LOCK TABLE of a view would lock its tables too, and does not take the others.
+/// Whether the statement is about views, materialized views or sequences alone. It is brief in any case. LOCK TABLE of a view would
+/// also lock its tables, and LOCK TABLE refuses the others.
 fn is_of_views(ddl: &Ddl) -> bool {
     let of_views =
         |form| matches!(form, Form::DropView | Form::ReplaceView | Form::DropMaterializedView | Form::DropSequence);
     ddl.parts.iter().all(|part| of_views(part.form))
 }
 
-/// Forms that lock a partitioned table with all its partitions, as LOCK TABLE does, and do no more there than on an ordinary one.
+/// Forms that lock a partitioned table with all its partitions, as LOCK TABLE does, and do no other work there than on an ordinary table.
 fn is_alike_when_partitioned(form: Form) -> bool {
     matches!(
         form,
@@ -211,12 +214,13 @@ fn is_alike_when_partitioned(form: Form) -> bool {
     )
 }
 
-/// What it drops may not be there. (ALTER TABLE IF EXISTS would lock it by name first, which fails then.)
+/// Whether the statement drops an object that may not exist. ALTER TABLE IF EXISTS is not among these: its table is first locked by
+/// name, which fails if the table does not exist.
 fn needs_no_target(ddl: &Ddl) -> bool {
     ddl.if_exists && ddl.parts.iter().all(|part| matches!(part.form, Form::DropIndex | Form::DropTable))
 }
 
-/// What it names are indexes, which LOCK TABLE does not take.
+/// Whether the statement names indexes. LOCK TABLE refuses them.
 fn is_of_indexes(ddl: &Ddl) -> bool {
     let of_index = |form| matches!(form, Form::DropIndex | Form::AlterIndexRename | Form::AlterIndexSet);
     ddl.parts.iter().all(|part| of_index(part.form))
@@ -226,8 +230,8 @@ fn is_new(ddl: &Ddl, name: &RelationName) -> bool {
     supposed::creates(ddl) && ddl.targets.contains(name)
 }
 
-/// The plan, if it is the statement as written in one brief step, under locks of what it names. The table of an index has no name
-/// in the statement, and what may not be there no lock: they are locked by the statement alone.
+/// The plan, if it is the statement as written in one brief step, under locks on the relations that it names. The statement does not
+/// name the table of an index, and a relation that may not exist cannot be locked by name. The statement itself locks these.
 fn one_brief_step(
     statement: &Statement,
     ddl: &Ddl,
@@ -270,18 +274,18 @@ fn is_simple(ddl: &Ddl) -> bool {
     !cascades && (simple && !ddl.targets.is_empty() || names_no_relation(ddl))
 }
 
-/// What else it takes with it is brief too.
+/// Whether the form is brief with CASCADE, too.
 fn may_cascade(form: Form) -> bool {
     matches!(form, Form::DropTable | Form::DropColumn | Form::DropConstraint)
 }
 
-/// A function, a type, an extension: there is nothing to ask about it.
+/// Whether the statement names no relation but a function, a type, an extension or the like. The condition is then empty.
 fn names_no_relation(ddl: &Ddl) -> bool {
     let of_none = |form| matches!(form, Form::DropObject | Form::AlterObject | Form::Extension);
     ddl.targets.is_empty() && ddl.parts.iter().all(|part| part.others.is_empty() && of_none(part.form))
 }
 
-/// What else depends on the table's size, or on nothing.
+/// Whether the plan of another form may depend on the table's size alone, or on nothing.
 fn is_simple_by_size(form: Form) -> bool {
     let other = matches!(
         form,

@@ -17,7 +17,7 @@ use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{LockMode, RelationKind};
 use crate::sql::NewForeignKey;
 
-/// `None`: it is not for this file.
+/// The plan of the foreign key; `None`: this file has no plan for the statement.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let (table, facts) = (context.target()?, context.facts.leaves.as_ref()?);
     let [part] = context.ddl.parts.as_slice() else { return None };
@@ -32,7 +32,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     {
         return None;
     }
-    // Between partitioned tables there is a key for every pair of partitions.
+    // If both tables are partitioned, there is a key for every pair of partitions.
     let single = to.kind == RelationKind::Table && to.id.oid != table.id.oid;
     let ready = |leaf: &Leaf| {
         leaf.owned
@@ -64,10 +64,10 @@ struct LeafKeys<'a> {
 }
 
 impl LeafKeys<'_> {
-    /// A partition's own key: new rows obey at once, old ones are checked.
+    /// The two phases of a partition's own key. New rows obey it at once. Then old rows are checked.
     fn leaf(&self, leaf: &Leaf) -> [Phase; 2] {
         let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(self.name));
-        // On a line of its own, as the text may end with a comment.
+        // NOT VALID has a line of its own, since the text may end with a comment.
         let add = format!("{alter} ADD CONSTRAINT {name} {}\nNOT VALID", self.definition);
         let phase = |kind, purpose, modes, sql| Phase {
             locks: self.both(leaf, modes),
@@ -98,7 +98,7 @@ impl LeafKeys<'_> {
         locks
     }
 
-    /// The author's own statement, with the name that it would have got: the partitions have that by now.
+    /// The author's own statement with the name that the server would have chosen. The partitions' keys have that name by now.
     fn whole(&self, key: &NewForeignKey, leaves: &[&Leaf]) -> Option<Phase> {
         let text = &self.context.statement.text;
         let given = self.context.ddl.parts.first().is_some_and(|part| part.constraint.is_some());
@@ -116,7 +116,7 @@ impl LeafKeys<'_> {
         })
     }
 
-    /// Whether the keys of all these partitions are part of the whole one.
+    /// A step that fails unless the keys of all these partitions are attached to the key of the partitioned table.
     fn attached(&self, leaves: &[&Leaf]) -> Step {
         let oids: Vec<String> = leaves.iter().map(|leaf| leaf.id.oid.to_string()).collect();
         let count = format!(

@@ -21,7 +21,7 @@ use crate::pg::relation::{quote_identifier, quote_literal};
 use crate::pg::{LockMode, RelationKind, RelationName, sqlstate};
 use crate::report::Report;
 
-/// `None`: it runs as written.
+/// The plan of the index; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
     if !context.limits.rewrite
@@ -56,7 +56,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { notes, phases, ..context.empty() })
 }
 
-/// The client's own statement, which has nothing to build. What was built for it must be part of it then.
+/// The plan with the client's own statement, which has nothing to build. The indexes that were built for it must be attached then.
 pub(super) fn as_written(context: &PlanContext<'_>, purpose: &str, built: &[RelationName]) -> Plan {
     let mut steps = vec![Step::as_written(&context.statement.text)];
     if !built.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn as_written(context: &PlanContext<'_>, purpose: &str, built: &[Rela
     Plan { phases: vec![phase], ..context.empty() }
 }
 
-/// Whether every one of these indexes belongs to one of a parent.
+/// A step that fails unless every one of these indexes is attached to an index of the parent.
 pub(super) fn attached(built: &[RelationName]) -> Step {
     let oids: Vec<String> = built
         .iter()
@@ -87,7 +87,7 @@ pub(super) fn buildable(tree: &Tree) -> bool {
     let open = tree.open();
     let fits = |member: &&Member| match member.kind {
         RelationKind::PartitionedTable => holds_key(tree, member),
-        // The server makes none there, and no unique one at all.
+        // The server makes no index on a foreign table, and refuses a unique one.
         RelationKind::ForeignTable => !tree.unique,
         RelationKind::Table => member.equal.as_ref().is_none_or(|equal| equal.valid || !member.busy),
         _ => false,
@@ -95,7 +95,7 @@ pub(super) fn buildable(tree: &Tree) -> bool {
     open.iter().all(|member| fits(member) && (member.owned || member.kind == RelationKind::ForeignTable))
 }
 
-/// A unique index holds every column that its table is partitioned by; the server refuses any other.
+/// Whether the index has every column that its table is partitioned by. The server refuses a unique index that does not.
 pub(super) fn holds_key(tree: &Tree, member: &Member) -> bool {
     let held = |column: &Option<String>| column.as_ref().is_some_and(|column| tree.keys.contains(column));
     !tree.unique || member.key.as_ref().is_none_or(|key| key.iter().all(held))
@@ -107,7 +107,7 @@ pub(super) fn new_ones(tree: &Tree) -> impl Iterator<Item = &Member> {
     tree.open().into_iter().filter(|member| member.kind == RelationKind::Table).filter(lacks)
 }
 
-/// An invalid index would be attached, and make the whole one invalid.
+/// The phase that drops an invalid index of the partition. The server would attach it, and the whole index would be invalid.
 fn drop_invalid(context: &PlanContext<'_>, leaf: &Member) -> Option<Phase> {
     let equal = leaf.equal.as_ref()?;
     let index = IndexFacts {
@@ -122,13 +122,13 @@ fn drop_invalid(context: &PlanContext<'_>, leaf: &Member) -> Option<Phase> {
     Some(Phase { locks: takes(leaf), ..drop_leftover(context, &index, &table) })
 }
 
-/// What a concurrent build locks: the partition itself.
+/// The lock of a concurrent build: on the partition itself.
 pub(super) fn takes(leaf: &Member) -> Vec<LockNeed> {
     let need = LockNeed::alone(leaf.id.full_name(), leaf.id.oid, LockMode::ShareUpdateExclusive);
     vec![LockNeed { only: true, ..need }]
 }
 
-/// `body`: what stands behind the table's name in CREATE INDEX.
+/// The phase that builds the index of a partition. `body`: the text behind the table's name in CREATE INDEX.
 pub(super) fn build(context: &PlanContext<'_>, leaf: &Member, name: &str, unique: bool, body: &str) -> Phase {
     let unique = if unique { "UNIQUE " } else { "" };
     let on = leaf.id.full_name();

@@ -1,13 +1,13 @@
 //! UNIQUE and PRIMARY KEY on a partitioned table.
 //!
-//! Each partition gets its own key first: its index is built concurrently and becomes a constraint's, under the name that
-//! PostgreSQL would have chosen. Then the statement itself runs and attaches these keys. Columns of a primary key that
-//! are not NOT NULL are proved so first (12 and later), as for SET NOT NULL. Then neither a partition's key nor the
+//! Each partition gets its own key first. Its index is built concurrently and becomes the index of a constraint, under the
+//! name that PostgreSQL would have chosen. Then the statement itself runs and attaches these keys. Nullable columns of a
+//! primary key are proved not null first (12 and later), as for SET NOT NULL. Then neither a partition's key nor the
 //! table's key reads a row.
 //!
-//! Limit: since 18 NOT NULL is a constraint. If a partition has one from its parent, a key USING INDEX makes it the
-//! partition's own, too, for ever, and it would outlive the parent's. So on 18 a partition goes this way only if its NOT
-//! NULL is its own already.
+//! Limit: since 18 NOT NULL is a constraint. If a partition has one from its parent, a key USING INDEX makes the constraint
+//! the partition's own, too. The constraint would then stay when the parent's is dropped. So on 18 a partition is handled
+//! this way only if its NOT NULL is its own already.
 
 use super::constraint;
 use super::context::PlanContext;
@@ -20,7 +20,7 @@ use crate::pg::relation::quote_identifier;
 use crate::pg::{LockMode, RelationKind, RelationName};
 use crate::sql::NewKey;
 
-/// `None`: it is not for this file.
+/// The plan of the key; `None`: this file has no plan for the statement.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
     let [part] = context.ddl.parts.as_slice() else { return None };
@@ -58,12 +58,12 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { phases, meanwhile, ..context.empty() })
 }
 
-/// Whether NOT NULL of the key's columns is there, and this partition's own (18).
+/// Whether every column of the key has a NOT NULL that is this partition's own (18).
 fn is_its_own(leaf: &Member) -> bool {
     leaf.nullable.is_empty() && !leaf.inherits_not_null
 }
 
-/// That a primary key's columns are not null, where the server would read rows for it. `None`: it cannot be proved.
+/// The proofs that a primary key's columns are not null, if the server would read rows for that; `None`: it cannot be proved.
 fn proofs(context: &PlanContext<'_>, key: &NewKey) -> Option<Proofs> {
     let (table, tree) = (context.target()?, context.facts.tree.as_ref()?);
     let mut work = Subcommands::new(context, table, Vec::new());
@@ -79,7 +79,7 @@ fn proofs(context: &PlanContext<'_>, key: &NewKey) -> Option<Proofs> {
     Some(work.proofs())
 }
 
-/// The index becomes a constraint's.
+/// The phase that makes the index a constraint.
 fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &NewKey) -> Phase {
     let (alter, name) = (format!("ALTER TABLE {}", leaf.id.full_name().quoted()), quote_identifier(own_name));
     let kind = key.kind();
@@ -89,7 +89,7 @@ fn constraint(context: &PlanContext<'_>, leaf: &Member, own_name: &str, key: &Ne
         steps: vec![step],
         ..context.phase(PhaseKind::Brief, purpose)
     };
-    // A key makes its columns NOT NULL, and leaves them so.
+    // A key makes its columns NOT NULL, and they stay NOT NULL when it is dropped.
     let nullable = if key.primary { leaf.nullable.as_slice() } else { &[] };
     let was_null = |column: &String| format!(", ALTER COLUMN {} DROP NOT NULL", quote_identifier(column));
     let as_before: String = nullable.iter().map(was_null).collect();

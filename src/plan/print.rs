@@ -89,7 +89,7 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
     }
 }
 
-/// A name that only the server will choose is shown as `…`.
+/// The steps of a phase. A name that the server is yet to choose is shown as `…`.
 fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
     for step in &phase.steps {
         if let Some(otherwise) = step.must_hold {
@@ -100,7 +100,7 @@ fn steps(out: &mut String, phase: &Phase, [visible, hidden]: [&str; 2]) {
     }
 }
 
-/// Whether its steps take their locks themselves.
+/// Whether the steps of such a phase take their locks themselves.
 fn by_itself(kind: PhaseKind) -> bool {
     matches!(kind, PhaseKind::Long | PhaseKind::Backfill | PhaseKind::Detach)
 }
@@ -121,9 +121,9 @@ fn report(out: &mut String, label: &str, report: &Report) {
     }
 }
 
-/// Sentences, broken where a terminal of usual width would break them amid a word. SQL is never broken.
+/// Writes sentences, and breaks lines between words so that they fit a terminal of usual width. SQL is never broken.
 fn prose(out: &mut String, label: &str, text: &str) {
-    /// With the label's column, 100.
+    /// The width of the text. With the label's column it is 100.
     const WIDTH: usize = 91;
     let mut broken = String::new();
     for paragraph in text.lines() {
@@ -146,7 +146,7 @@ fn prose(out: &mut String, label: &str, text: &str) {
     line(out, label, &broken);
 }
 
-/// A label in a column of its own; what goes over several lines stays in the column beside it.
+/// Writes a label in a column of its own. A text of several lines stays in the column beside it.
 fn line(out: &mut String, label: &str, text: &str) {
     for (i, part) in text.lines().filter(|part| !part.trim().is_empty()).enumerate() {
         let label = if i == 0 { label } else { "" };

@@ -3,10 +3,10 @@
 /// The phase changes the catalogue, and reads no row.
 pub(super) const CATALOGUE_ONLY: &str = "a catalogue change only";
 
-/// The phase does under its lock what would take long on a larger table.
+/// The work of the phase under its lock is short only because the table is small.
 pub(super) const SMALL_TABLE: &str = "the table is small";
 
-/// The phase is there for the server's error alone. Nothing is known of what the statement would lock.
+/// The phase runs only for the server's error. The locks of the statement are not known.
 pub(super) const NOT_RUN: &str = "the server will not run the statement";
 
 /// The phase adds a constraint that is NOT VALID.

@@ -9,7 +9,7 @@ use super::model::{Phase, PhaseKind, Plan, Step};
 use crate::pg::{LockMode, RelationKind};
 use crate::sql::form::Form;
 
-/// `None`: it runs as written.
+/// The plan of REFRESH MATERIALIZED VIEW; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let view = context.target()?;
     let suits = view.kind == RelationKind::MaterializedView && context.facts.refreshable;

@@ -1,4 +1,4 @@
-//! REINDEX: done concurrently (12 and later), after the invalid indexes that an earlier REINDEX left are out of the way.
+//! REINDEX: done concurrently (12 and later). Invalid indexes that an earlier REINDEX left are dropped first.
 //!
 //! REINDEX TABLE CONCURRENTLY skips two kinds of index that the plain form would rebuild. Invalid indexes are rebuilt one
 //! by one first. For indexes of exclusion constraints there is no concurrent way, and the statement runs as it is
@@ -12,7 +12,7 @@ use crate::pg::{RelationKind, sqlstate};
 use crate::report::Report;
 use crate::sql::form::Form;
 
-/// `None`: it runs as written.
+/// The plan of REINDEX; `None`: the statement runs as it is written.
 pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     let written = context.has_form(Form::ReindexConcurrently);
     let reroutes = context.limits.rewrite && !context.in_transaction() && context.version() >= 120_000;
@@ -53,7 +53,7 @@ pub(super) fn plan(context: &PlanContext<'_>) -> Option<Plan> {
     Some(Plan { notes, phases, ..context.empty() })
 }
 
-/// REINDEX SCHEMA names no table, so nothing is known of its leftovers; the server names what it leaves.
+/// The plan of REINDEX SCHEMA. It names no table, so nothing is known of leftovers. The server names the indexes that it leaves.
 fn schema(context: &PlanContext<'_>, step: Step) -> Option<Plan> {
     let phase = context.phase(super::PhaseKind::Long, "rebuild without blocking reads or writes");
     context
@@ -96,7 +96,7 @@ fn rebuildable(context: &PlanContext<'_>, relation: &RelationFacts) -> bool {
     (kind || (parts && context.version() >= 140_000)) && !relation.is_system && !excludes && relation.persistence != 't'
 }
 
-/// What an interrupted REINDEX CONCURRENTLY leaves: `…_ccnew` or `…_ccold`, perhaps with a number.
+/// Whether an interrupted REINDEX CONCURRENTLY has left the index. Its name ends in `_ccnew` or `_ccold`, perhaps with a number.
 fn is_leftover(index: &IndexFacts) -> bool {
     let stem = index.id.name.trim_end_matches(|c: char| c.is_ascii_digit());
     let named = stem.ends_with("_ccnew") || stem.ends_with("_ccold");

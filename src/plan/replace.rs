@@ -13,13 +13,13 @@ use crate::pg::RelationKind;
 use crate::pg::relation::quote_identifier;
 use crate::sql::Part;
 
-/// ADD CHECK, ADD FOREIGN KEY in place of one of the same name.
+/// Adds a CHECK or foreign key in place of one of the same name.
 pub(super) fn add(work: &mut Subcommands<'_>, part: &Part, replaced: &Replaced) -> Option<()> {
     beside(work, part.element.as_ref()?, replaced);
     Some(())
 }
 
-/// The new one beside the old, until that has been dropped.
+/// Adds the new constraint beside the old one. It gets its name when the old one has been dropped.
 fn beside(work: &mut Subcommands<'_>, element: &str, replaced: &Replaced) {
     let (meanwhile, name) = (quote_identifier(&replaced.meanwhile), quote_identifier(&replaced.name));
     let add = format!("{}ADD CONSTRAINT {meanwhile} {element}\nNOT VALID", work.alter());
@@ -29,8 +29,8 @@ fn beside(work: &mut Subcommands<'_>, element: &str, replaced: &Replaced) {
     work.after("put the new constraint in place of the old one", [rename]);
 }
 
-/// A foreign key that is NOT ENFORCED becomes enforced (18): directly every row is checked under the lock. One that is enforced
-/// is made beside it, checked, and takes its place.
+/// Makes a foreign key that is NOT ENFORCED enforced (18). The statement itself would check every row under its lock. Instead, an
+/// enforced foreign key is added beside the old one, checked, and put in its place.
 pub(super) fn enforce(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     let name = part.constraint.as_ref()?;
     let there = work.table().constraint(name).filter(|there| there.kind == 'f' && !there.commented)?;
@@ -46,7 +46,7 @@ pub(super) fn enforce(work: &mut Subcommands<'_>, part: &Part) -> Option<()> {
     Some(())
 }
 
-/// Not what may stand beside it: DEFERRABLE and its like.
+/// Whether the subcommand has ENFORCED alone, without DEFERRABLE or another attribute.
 fn only_enforces(part: &Part, name: &str) -> bool {
     let text = part.text.as_ref().and_then(|text| text.get(..text.len().checked_sub("ENFORCED".len())?));
     text.map(str::trim_end).is_some_and(|text| {

@@ -1,10 +1,10 @@
 //! The constraints that an ALTER TABLE replaces: `DROP CONSTRAINT x, ADD CONSTRAINT x …`.
 //!
-//! The server does all drops before it adds anything. So a subcommand cannot be parted from another one that drops what
-//! it names. [`replaced`] finds the one exception: a constraint that is dropped and made anew under its name
-//! ([`super::replace`]).
+//! The server does all drops before it adds anything. So a subcommand that names an object cannot go into another phase
+//! than a subcommand that drops the object. [`replaced`] finds the one exception: a constraint that is dropped and made
+//! anew under its name ([`super::replace`]).
 //!
-//! Invariant: if a subcommand may name what another one drops, and that cannot be told, the statement stays whole.
+//! Invariant: if it cannot be told whether a subcommand names an object that another one drops, the statement runs whole.
 
 use super::context::PlanContext;
 use super::model::Renamed;
@@ -18,25 +18,25 @@ use std::collections::{BTreeSet, HashMap};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replaced {
     pub(super) name: String,
-    /// What the new one is called while the old one is there.
+    /// The name of the new constraint while the old one exists.
     pub(super) meanwhile: String,
 }
 
 impl Replaced {
-    /// `from`: the number that its other name has if nothing else is called so.
+    /// `from`: the first number to try in the name `meanwhile`.
     pub(super) fn new(table: &RelationFacts, name: &str, from: usize) -> Option<Self> {
         let free = |name: &String| table.constraint(name).is_none() && table.indexes.iter().all(|i| i.id.name != *name);
         let names = |n: usize| object_name(&format!("pgsluice{n}"), Some(name), "new");
         Some(Self { name: name.to_owned(), meanwhile: (from..).map(names).find(free)? })
     }
 
-    /// For an error of a step that knows it under its other name.
+    /// The two names, for an error of a step that has the constraint under `meanwhile`.
     pub(super) fn renamed(&self) -> Renamed {
         Renamed { from: self.meanwhile.clone(), to: self.name.clone() }
     }
 }
 
-/// The constraints that are replaced; `None`: something else takes from another.
+/// The constraints that are replaced; `None`: a subcommand drops something else that another one names.
 pub(super) fn replaced(context: &PlanContext<'_>, table: &RelationFacts) -> Option<Vec<Replaced>> {
     let parts = &context.ddl.parts;
     let words = NameMentions::of(parts);
@@ -55,7 +55,7 @@ pub(super) fn replaced(context: &PlanContext<'_>, table: &RelationFacts) -> Opti
     Some(found)
 }
 
-/// What a subcommand takes away; `Some(None)`: that cannot be told.
+/// The name of the object that a subcommand drops or changes; `Some(None)`: the name cannot be told.
 #[allow(clippy::option_option)] // "nothing", "who knows", "this" are three answers
 fn takes(part: &Part) -> Option<&Option<String>> {
     match part.form {
@@ -65,7 +65,7 @@ fn takes(part: &Part) -> Option<&Option<String>> {
     }
 }
 
-/// Whether another subcommand names what `taker` takes, or may be given its name by the server.
+/// Whether another subcommand names the object that `taker` takes away, or may get that name from the server.
 fn is_named(taken: &str, taker: &Part, other: &Part) -> bool {
     (may_name_unnamed(taken, taker) && makes_unnamed(other))
         || other.text.as_ref().is_none_or(|text| has_word(text, taken))
@@ -75,11 +75,11 @@ fn may_name_unnamed(taken: &str, taker: &Part) -> bool {
     taker.form == Form::DropConstraint && may_be_chosen(taken)
 }
 
-/// In which subcommands a word stands: so that not every one is read again for each name that is taken.
+/// The subcommands that contain each word. So not every subcommand is read again for each name that is taken away.
 struct NameMentions {
     parts: usize,
     by_word: HashMap<String, Vec<usize>>,
-    /// What cannot be told by a word.
+    /// The subcommands whose names cannot be found as words.
     any: Vec<usize>,
     unnamed: Vec<usize>,
 }
@@ -109,7 +109,7 @@ impl NameMentions {
         words
     }
 
-    /// In their order, all that [`is_named`] could be true of.
+    /// The subcommands of which [`is_named`] could be true, in their order.
     fn may_name(&self, taken: &str, taker: &Part) -> BTreeSet<usize> {
         let name = taken.to_lowercase();
         if !name.chars().all(is_in_a_word) {
@@ -124,8 +124,8 @@ fn is_in_a_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// Whether a text has a name in it, quoted or not. A name of odd characters is looked for anywhere; where Unicode is written in
-/// escapes it cannot be told.
+/// Whether a text may contain a name, quoted or not. A name with other characters than those of a word is searched for anywhere. A text
+/// with Unicode escapes may contain any name.
 fn has_word(text: &str, name: &str) -> bool {
     let (text, name) = (text.to_lowercase(), name.to_lowercase());
     let found = match name.chars().all(is_in_a_word) {
@@ -141,7 +141,7 @@ fn may_be_chosen(name: &str) -> bool {
     ["_check", "_fkey", "_key", "_pkey", "_excl", "_not_null"].iter().any(|label| name.ends_with(label))
 }
 
-/// Whether it makes a constraint whose name the server chooses: maybe the one that is dropped.
+/// Whether a subcommand makes a constraint whose name the server chooses. It may be the name of the one that is dropped.
 fn makes_unnamed(part: &Part) -> bool {
     use Form::{AddCheck, AddForeignKey, AddNotNullConstraint, AddPrimaryKey, AddUnique, SetNotNull};
     let form = matches!(part.form, AddCheck | AddForeignKey | AddNotNullConstraint | AddPrimaryKey | AddUnique);
@@ -149,11 +149,11 @@ fn makes_unnamed(part: &Part) -> bool {
     part.form == SetNotNull || column || (form && part.constraint.is_none())
 }
 
-/// Whether `add` makes the constraint anew that `drop` drops, so that the two can be there at once.
+/// Whether `add` makes the constraint anew that `drop` drops, and the old and the new one can exist at once.
 fn replaces(table: &RelationFacts, drop: &Part, add: &Part) -> bool {
     let named = drop.constraint.as_ref().and_then(|name| table.constraint(name));
     let forms = [Form::AddCheck, Form::AddForeignKey, Form::AddUnique, Form::AddPrimaryKey];
-    // A key that others refer to cannot be dropped: the server says so at once.
+    // A key that foreign keys point to cannot be dropped. The server raises that error at once.
     let free = |kind: char| drop.cascade || !"pu".contains(kind) || table.referenced_by.is_empty();
     drop.form == Form::DropConstraint
         && add.constraint == drop.constraint

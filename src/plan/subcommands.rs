@@ -1,15 +1,15 @@
-//! The phases of an ALTER TABLE, put together from what its subcommands ask for.
+//! The phases of an ALTER TABLE, put together from the steps of its subcommands.
 //!
 //! [`super::alter_table`] reads the subcommands one by one. [`super::new_column`], [`super::constraint`] and [`super::replace`] add the
 //! steps of each to a [`Subcommands`]. It owns the steps, and puts them into phases at the end:
 //!
 //! 1. *First* (brief): new columns, and their defaults for new rows.
-//! 2. *Backfill*: old rows get what new rows get, all columns in one pass.
+//! 2. *Backfill*: old rows get the values that new rows get, all columns in one pass.
 //! 3. *Then* (brief; one with the first if nothing is filled): constraints that hold for new rows from now on.
 //! 4. *Checks* (long): old rows obey them too.
 //! 5. *Builds* (long): indexes of keys.
-//! 6. *Last* (brief): the other subcommands as they are written. Proved columns become NOT NULL, built indexes become keys, and what only
-//!    helped is dropped.
+//! 6. *Last* (brief): the other subcommands as they are written. Proved columns become NOT NULL, built indexes become keys, and the proxy's
+//!    own CHECKs and sequences are dropped.
 //!
 //! Invariant: each phase but the last one can be taken back.
 
@@ -24,13 +24,13 @@ use crate::report::Report;
 use crate::sql::NewColumn;
 use crate::sql::form::Form;
 
-/// Steps that only add, and what takes them back.
+/// Steps that only add, and the steps that take them back.
 #[derive(Default)]
 struct Added {
-    /// Why, for people.
+    /// The purposes, for people.
     purposes: Vec<&'static str>,
     steps: Vec<Step>,
-    /// In the order of the steps; run from the last.
+    /// The steps that take the others back, in the order of those. They run from the last to the first.
     back: Vec<Step>,
 }
 
@@ -53,7 +53,7 @@ impl Added {
     }
 }
 
-/// That columns are not null.
+/// The proofs that columns are not null, for another file's plan.
 pub(super) struct Proofs {
     pub(super) phases: Vec<Phase>,
     pub(super) after: Vec<Step>,
@@ -67,15 +67,15 @@ pub(super) struct Subcommands<'a> {
     /// `ALTER TABLE … `
     alter: String,
     notes: Vec<Report>,
-    /// Set: the statement is answered without any phase.
+    /// If set, the statement is answered without any phase.
     answer: Option<Vec<Report>>,
     /// New columns, and whether each is NOT NULL, or about to be.
     columns: Vec<(String, bool)>,
-    /// What is added before old rows are filled.
+    /// The steps that add before old rows are filled.
     first: Added,
     /// Columns whose old rows are filled.
     filled: Vec<Filled>,
-    /// What is added behind that.
+    /// The steps that add once old rows are filled.
     then: Added,
     /// Checks of old rows.
     checks: Vec<Step>,
@@ -96,7 +96,7 @@ pub(super) struct Subcommands<'a> {
     replaced: Vec<Replaced>,
     /// Nothing is added, so the checks alone are worth a plan.
     only_checks: bool,
-    /// What others can see between the phases.
+    /// The states that other sessions can see between the phases.
     meanwhile: Vec<&'static str>,
     /// Why there is a last phase, for people.
     last_purposes: Vec<&'static str>,
@@ -228,7 +228,7 @@ impl<'a> Subcommands<'a> {
         NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
     }
 
-    /// `value`: as in an UPDATE.
+    /// A column whose old rows are filled. `value`: the value, as an UPDATE sets it.
     pub(super) fn fill(&mut self, new: &NewColumn, value: String) {
         self.meanwhile("for a time the new column is NULL in old rows, and others can see that");
         let column = quote_identifier(&new.name);
@@ -259,13 +259,13 @@ impl<'a> Subcommands<'a> {
         self.last.push(subcommand);
     }
 
-    /// What makes a built index a key: behind all subcommands, ahead of what goes.
+    /// A step that makes a built index a key. It comes behind all subcommands and ahead of the steps that `after` adds.
     pub(super) fn becomes_key(&mut self, step: Step) {
         self.last_purposes.push("turn the index into the constraint");
         self.made_keys.push(step);
     }
 
-    /// There is nothing to add, only to check.
+    /// The statement has nothing to add, only to check.
     pub(super) fn then_nothing(&mut self) {
         self.only_checks = true;
     }
@@ -276,19 +276,19 @@ impl<'a> Subcommands<'a> {
         new.or_else(|| self.table.column(column).map(|column| column.not_null))
     }
 
-    /// The constraint of that name is dropped by the same statement.
+    /// The constraint of that name, if the same statement drops it.
     pub(super) fn replaced(&self, name: Option<&str>) -> Option<Replaced> {
         self.replaced.iter().find(|replaced| Some(replaced.name.as_str()) == name).cloned()
     }
 
-    /// What stands behind all subcommands of the last phase.
+    /// Adds steps behind all subcommands of the last phase.
     pub(super) fn after(&mut self, purpose: &'static str, steps: impl IntoIterator<Item = Step>) {
         self.last_purposes.push(purpose);
         self.after.extend(steps);
     }
 
-    /// What proves that columns are not null, for a statement that has other phases behind that, and in the last one makes
-    /// them NOT NULL itself; and what goes then.
+    /// The phases that prove that columns are not null, and the steps that drop the proofs. The statement has other phases behind these,
+    /// and makes the columns NOT NULL itself in the last one.
     pub(super) fn proofs(mut self) -> Proofs {
         let mut phases: Vec<Phase> = self.undoable(&self.then).into_iter().collect();
         if !self.checks.is_empty() {
@@ -302,7 +302,7 @@ impl<'a> Subcommands<'a> {
         if let Some(answer) = self.answer.take() {
             return (self.context.ddl.parts.len() == 1).then(|| self.context.plan_of_answer(answer));
         }
-        // New columns alone, a VALIDATE alone, and what is brief run as they are.
+        // New columns alone, a VALIDATE alone, and brief subcommands alone run as they are written.
         let checks =
             !self.checks.is_empty() && (self.only_checks || !self.first.steps.is_empty() || !self.last.is_empty());
         if self.then.steps.is_empty() && self.filled.is_empty() && self.builds.is_empty() && !checks {
@@ -335,7 +335,7 @@ impl<'a> Subcommands<'a> {
         phases
     }
 
-    /// A phase of steps that are over in a moment once the statement's locks are held.
+    /// A phase of steps that take milliseconds once the statement's locks are held.
     fn brief(&self, purpose: &str, steps: Vec<Step>) -> Phase {
         Phase {
             locks: locks::needs(self.context, locks::as_written),
@@ -354,7 +354,7 @@ impl<'a> Subcommands<'a> {
         Some(Phase { undo: Some(Undo::Run(Box::new(undo))), ..phase })
     }
 
-    /// Old rows get the columns' defaults.
+    /// The phase that gives old rows the columns' values.
     fn backfill(&self) -> Phase {
         let facts = self.context.facts.backfill.as_ref();
         let (quiet, watched) = facts.map_or((false, false), |facts| (facts.quiet, facts.watched));
@@ -404,7 +404,7 @@ impl<'a> Subcommands<'a> {
     }
 }
 
-/// Each once.
+/// The purposes in one line, each of them once.
 fn joined(purposes: &[&str]) -> String {
     let mut all: Vec<&str> = Vec::new();
     for purpose in purposes {
@@ -415,7 +415,8 @@ fn joined(purposes: &[&str]) -> String {
     all.join("; ")
 }
 
-/// One step's reply becomes the client's: of its own words if they run, else of the last ALTER TABLE.
+/// Makes the reply to one step the client's reply: the step with the client's own text if there is one, otherwise the first ALTER TABLE
+/// of the last phase that has one.
 fn give_reply(phases: &mut [Phase]) -> Option<()> {
     let steps = || {
         phases

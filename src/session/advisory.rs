@@ -1,7 +1,7 @@
 //! A call of the client's that waits for an advisory lock. `execute/advisory.rs` waits in its place.
 //!
-//! It owns nothing. It keeps true: behind such a call the client's block is not followed any more, since a function of that name may be another
-//! one, which does anything.
+//! It owns nothing. It keeps true: behind such a call the client's block is not followed any more. The name may be that of another function, which
+//! may do anything.
 
 use super::block::Block;
 use super::run::{facts_without_questions, run_context};

@@ -1,13 +1,14 @@
-//! Work that takes long, apart from the worker's thread, where other sessions wait for their turn.
+//! Work that takes long runs on a thread of its own, so that the other sessions of the worker do not wait for it.
 //!
-//! [`Aside`] owns the places for such work. It keeps true: no more than [`AT_ONCE`] are at work, whoever asks, as each may take memory; nobody
-//! waits for the end of one: not a client that leaves, nor a proxy that is to stop (the thread of a runtime would be waited for).
+//! [`Aside`] owns the places for such work. It keeps true: no more than [`AT_ONCE`] pieces of work run at a time in the whole proxy, since each
+//! may take memory. Neither a client that leaves nor a proxy that stops waits for the end of the work. (A proxy that stops would wait for a
+//! thread of its async runtime.)
 
 use crate::backend::ServerChannel;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 
-/// What one of them takes at most, a few hundred megabytes, is there so many times.
+/// The pieces of work that may run at once. Each takes a few hundred megabytes at most.
 const AT_ONCE: usize = 2;
 
 /// The places for such work.
@@ -21,7 +22,7 @@ impl Default for Aside {
 }
 
 impl Aside {
-    /// What the work comes to. `None`: the client has left meanwhile.
+    /// Does the work and gives its result. `None`: the client has left meanwhile.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         channel: &mut ServerChannel,
@@ -35,12 +36,12 @@ impl Aside {
     }
 
     async fn on_a_thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        // It is never closed.
+        // The semaphore is never closed.
         let place = Arc::clone(&self.0).acquire_owned().await.ok()?;
         let (tell, told) = oneshot::channel();
         let thread = std::thread::Builder::new().name("pgsluice aside".to_owned()).spawn(move || {
             let _ = tell.send(work());
-            // Only now is there a place for another.
+            // Only now the next piece of work may begin.
             drop(place);
         });
         if let Err(error) = thread {

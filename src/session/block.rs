@@ -1,13 +1,13 @@
-//! The client's transaction, as far as the order of its messages tells.
+//! The client's transaction, as far as the proxy can tell from the client's messages.
 //!
-//! It owns what the client's transaction block holds ([`BlockLocks`]), which statements and portals of the current pipeline are known, the
+//! It owns the locks of the client's transaction block ([`BlockLocks`]), the known statements and portals of the current pipeline, the
 //! transaction control that this pipeline has parsed, and whether the proxy itself has opened a block to keep an implicit transaction together.
-//! It keeps true: what a block holds is believed only for as long as every message of the client's is understood. A message that is not
-//! understood may end the block, or call a function that does anything. Then all is forgotten, and the next schema change goes through all its
-//! stages.
+//! It keeps true: the locks of a block count only for as long as the proxy understands every message of the client's. A message that it does
+//! not understand may end the block, or call a function that does anything. The proxy then forgets the block, and the next schema change goes
+//! through all its stages.
 //!
-//! [`Block`] sees every message of a block in its order, when it is sent and when it is done. So this is the place for a block's journal, and for
-//! suspending and replaying it.
+//! [`Block`] sees every message of a block in its order, when it is sent and when it is done. So a block's journal belongs here, and so does the
+//! code that suspends and replays a block.
 
 use super::statement::acts;
 use crate::backend::ServerChannel;
@@ -20,7 +20,7 @@ use crate::wire::message;
 /// The client's transaction.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    /// The transaction block of the client's own, where all of its messages are understood. Boxed, as few sessions are in one.
+    /// The transaction block of the client's own, if all of its messages are understood. It is boxed, since few sessions are in a block.
     clients: Option<Box<ClientsBlock>>,
     proxys: ProxysBlock,
     /// The last transaction control that was parsed since the last Sync.
@@ -31,7 +31,7 @@ pub(super) struct Block {
 #[derive(Debug, Default)]
 struct ClientsBlock {
     held: BlockLocks,
-    /// The statements that this pipeline has parsed, and the portals that it has bound to them. What other names do is not known.
+    /// The statements that this pipeline has parsed, and the portals that it has bound to them. The meaning of other names is not known.
     statements: Vec<Vec<u8>>,
     portals: Vec<Vec<u8>>,
 }
@@ -43,11 +43,11 @@ enum ProxysBlock {
     None,
     /// The proxy ends it at the client's Sync.
     Open,
-    /// The client's own control has ended it, or has taken it over. The pipeline's Sync is still to be seen.
+    /// The client's own transaction control has ended the block, or has taken it over. The pipeline's Sync is still to come.
     Left,
 }
 
-// What the relay sees.
+// The messages that the relay sees.
 impl Block {
     /// Whether the client's block is followed, so that each of its messages must be seen.
     pub(super) fn is_followed(&self) -> bool {
@@ -159,7 +159,7 @@ impl Block {
     }
 }
 
-// What the client's block holds.
+// The locks that the client's block holds.
 impl Block {
     /// Notes whether the client is in a block of its own. It is called before a frame is attended to, and whenever nothing is owed to the client.
     pub(super) fn refresh(&mut self, channel: &ServerChannel) {
@@ -174,7 +174,7 @@ impl Block {
         }
     }
 
-    /// What the block holds, where that is known.
+    /// The locks that the block holds, if they are known.
     pub(super) fn held(&self) -> Option<&BlockLocks> {
         self.clients.as_ref().map(|block| &block.held)
     }
@@ -211,7 +211,7 @@ impl Block {
                 break;
             }
             if let Some(block) = &mut self.clients {
-                // The block goes on in any case.
+                // The block continues in any case.
                 let _ = block.held.passes(statement);
             }
             count += 1;
@@ -243,7 +243,7 @@ fn after_all(mut held: BlockLocks, statements: &[Statement], limits: &Limits) ->
     Some((held, understood))
 }
 
-/// Adds a name. A pipeline may be of any length, and a few names are enough to know. False: there are more than are followed.
+/// Adds a name. A pipeline may be of any length, and it is enough to know a few names. `false`: there are more names than are followed.
 #[must_use]
 fn remember(names: &mut Vec<Vec<u8>>, name: &[u8]) -> bool {
     const MOST: usize = 64;

@@ -1,8 +1,8 @@
 //! The first packets: the PROXY header, encryption, cancel requests, and the startup packet that makes a session.
 //!
-//! `Greeting` owns a client's connection until it has a session. It keeps true: nothing is allocated for a packet before its length is known to
-//! be good; a packet is read to its end and not beyond, so that no byte of plain text is at hand when a handshake begins; each kind of encryption
-//! is asked for once, as in PostgreSQL.
+//! `Greeting` owns a client's connection until it has a session. It keeps true: nothing is allocated for a packet before its length is checked.
+//! A packet is read to its end and not beyond, so that the proxy holds no byte of plain text when a handshake begins. A client may ask for each
+//! kind of encryption once, as in PostgreSQL.
 
 use super::proxy_header;
 use super::shared::{Seat, Shared};
@@ -28,10 +28,10 @@ pub(super) struct Hello {
     pub(super) seat: Option<Seat>,
 }
 
-/// The first byte of a TLS record that holds a handshake: no startup packet is that long.
+/// The first byte of a TLS record that holds a handshake. No startup packet is so long that its length begins with this byte.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// A client that has said nothing yet, or asked for encryption only.
+/// A client that has sent nothing yet, or has only asked for encryption.
 struct Greeting<'a> {
     shared: &'a Arc<Shared>,
     front: Stream,
@@ -51,7 +51,7 @@ pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>)
         }
     };
     loop {
-        // A client that connects and leaves is a health check: nothing is said or logged.
+        // A client that connects and leaves is a health check. Nothing is sent or logged.
         let packet = match greeting.read_packet().await {
             Ok(packet) => packet?,
             Err(what) => return greeting.refuse(Report::fatal(sqlstate::PROTOCOL_VIOLATION, what)).await,
@@ -60,7 +60,7 @@ pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>)
             Ok(First::Ssl) if !greeting.asked_ssl => greeting = greeting.ssl().await?,
             Ok(First::GssEnc) if !greeting.asked_gss => {
                 greeting.asked_gss = true;
-                // The answer is no: the proxy could not see inside. The client goes on in plain text or by TLS, or leaves.
+                // The proxy refuses GSS encryption, since it could not read the messages. The client continues in plain text or by TLS, or leaves.
                 greeting.front.write_all(b"N").await.ok()?;
             }
             Ok(First::Ssl | First::GssEnc) => {
@@ -78,7 +78,7 @@ pub(super) async fn hello(arrival: Arrival, crowded: bool, shared: &Arc<Shared>)
 }
 
 impl<'a> Greeting<'a> {
-    /// Reads what comes before the first packet: the PROXY header, and the handshake of a client that begins with TLS at once.
+    /// Reads the bytes before the first packet: the PROXY header, and the handshake of a client that begins with TLS at once.
     async fn begin(arrival: Arrival, crowded: bool, shared: &'a Arc<Shared>) -> std::io::Result<Option<Self>> {
         let greeting = |front, address| Self { shared, front, address, crowded, asked_ssl: false, asked_gss: false };
         let (stream, peer) = match arrival {
@@ -132,7 +132,7 @@ impl<'a> Greeting<'a> {
                 return Some(Self { front: other, ..self });
             }
         };
-        // What a client sends before the answer would be taken for encrypted data (CVE-2021-23214).
+        // Bytes that a client sends before the answer would be taken for encrypted data (CVE-2021-23214).
         let unread = std::future::poll_fn(|cx| {
             let mut byte = [0];
             let mut buf = tokio::io::ReadBuf::new(&mut byte);
@@ -176,7 +176,7 @@ impl<'a> Greeting<'a> {
         }
     }
 
-    /// Whether there is room for the client, and its connection is encrypted as it must be.
+    /// Whether the limits allow one more client, and its connection is encrypted as the settings demand.
     fn admit(&mut self) -> Result<Option<Seat>, Report> {
         let Self { shared, front, address, crowded, .. } = self;
         if shared.front_tls.mode() == ListenTlsMode::Require && matches!(front, Stream::Tcp(_)) {

@@ -1,6 +1,6 @@
 //! Which of the client's frames the relay opens, and which it stops at.
 //!
-//! [`Interceptor`] owns what the client has prepared ([`PreparedStatements`]) and its transaction ([`Block`]), since both follow from the frames
+//! [`Interceptor`] owns the client's prepared statements ([`PreparedStatements`]) and its transaction ([`Block`]), since both follow from the frames
 //! that the relay sees. It keeps true: a message costs a look at its tag, and a Query or Parse a keyword search. Bind, Execute, Close and Sync
 //! are opened only in a session that has prepared DDL, or whose transaction block is followed.
 
@@ -17,14 +17,14 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Interceptor {
     shared: Arc<Shared>,
-    /// Intercepts nothing: in `relay` mode, or on a replication connection, where the proxy's questions could not be asked.
+    /// The interceptor stops no frame. So it is in `relay` mode, and on a replication connection, which does not take the proxy's questions.
     blind: bool,
     limit: u32,
-    /// What the client has prepared and the proxy must act on when it is executed.
+    /// The prepared statements of the client that the proxy must act on at Execute.
     prepared: Option<Box<PreparedStatements>>,
     /// The client's transaction, which every frame is shown to.
     block: Block,
-    /// A text too large to inspect has stopped the relay, as the operator wants.
+    /// A text too large to inspect has stopped the relay. The settings ask for that.
     oversize: bool,
 }
 
@@ -55,14 +55,14 @@ impl Interceptor {
         self.oversize
     }
 
-    /// The client has parsed a statement that the proxy acts on. False: the client has prepared more than the operator allows.
+    /// The client has parsed a statement that the proxy acts on. `false`: the client has prepared more than the settings allow.
     pub(super) fn prepare(&mut self, name: &[u8], bound: PreparedStatement) -> bool {
         self.prepared.get_or_insert_default().prepare(name, bound);
         self.within_limit()
     }
 
-    /// Beyond `prepared_limit` the statement that was prepared first is followed no more, unless the client is to be refused. The last one is
-    /// always followed.
+    /// Beyond `prepared_limit` the proxy no longer follows the statement that was prepared first, unless the settings refuse the client. It always
+    /// follows the last one.
     fn within_limit(&mut self) -> bool {
         let Some(prepared) = &mut self.prepared else { return true };
         let ddl = &self.shared.config.ddl;
@@ -84,12 +84,12 @@ impl Interceptor {
         }
     }
 
-    /// Whether the client's messages alone tell what the portal is, so that the server need not be asked.
+    /// Whether the client's messages alone make the portal's statement certain, so that the server need not be asked.
     pub(super) fn is_sure(&self, portal: &[u8]) -> bool {
         self.prepared.as_ref().is_some_and(|prepared| prepared.is_sure(portal))
     }
 
-    /// The server has told what a portal of `bound` is.
+    /// The server has told the statement of a portal of `bound`.
     pub(super) fn correct(&mut self, bound: &Arc<PreparedStatement>, found: Option<&Arc<PreparedStatement>>) {
         if let Some(prepared) = &mut self.prepared {
             prepared.correct(bound, found);
@@ -105,7 +105,7 @@ impl Interceptor {
         }
     }
 
-    /// A portal has had its run, or is closed.
+    /// A portal has been run, or is closed.
     pub(super) fn forget_portal(&mut self, name: &[u8]) {
         if let Some(prepared) = &mut self.prepared {
             prepared.forget_portal(name);
@@ -118,7 +118,7 @@ impl Interceptor {
         self.prepared.as_ref()?.portal(name)
     }
 
-    /// The body of the portal's Bind, if it is of a call that waits for an advisory lock.
+    /// The body of the portal's Bind, if the portal is of a call that waits for an advisory lock.
     pub(super) fn bind_of(&self, portal: &[u8]) -> Option<Arc<[u8]>> {
         self.prepared.as_ref()?.bind_of(portal)
     }
@@ -142,7 +142,7 @@ impl Interceptor {
         self.block.saw_end_of_pipeline();
     }
 
-    /// A Bind. True: the relay stops, since the client is to be refused.
+    /// The client sends a Bind. `true`: the relay stops, since the client is to be refused.
     fn bind(&mut self, body: &[u8]) -> bool {
         let prepared = self.prepared.as_deref();
         self.block.saw_bind(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)));

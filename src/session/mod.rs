@@ -1,15 +1,16 @@
 //! One client from its first packet to its last; the only place that knows all parts.
 //!
-//! `Session` owns the parts and puts them together. It keeps true: the proxy speaks for the server only when the backend is idle and everything
-//! owed to the client has been put on its way.
+//! `Session` owns the parts and puts them together. It keeps true: the proxy answers in place of the server only when the backend is idle and
+//! every answer that is owed to the client has been sent on.
 //!
-//! The stages are: relay until something needs attention; attend to the client's frame; relay on. Attending has stages too: a request comes in by
-//! its protocol; the client's block may let it pass; else it is a schema change; its answer goes out by its protocol.
+//! A session relays until a frame needs attention, attends to the frame, and relays again. A frame that needs attention comes in by its protocol
+//! (`simple`, `extended`). If the client's block holds the locks that it needs, it passes. Otherwise it is a schema change. Its answer goes out by
+//! its protocol.
 //!
-//! - `hello`, `proxy_header`: the first packets. `shared`: what all sessions share.
+//! - `hello`, `proxy_header`: the first packets. `shared`: the state that all sessions share.
 //! - `interceptor`, `prepared`: which frames stop the relay. `block`: the client's transaction.
-//! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (what becomes of a text), `statement`, `pipeline`,
-//!   `transaction` (the proxy's own block), `reply`, and say by `outcome` what becomes of the frame.
+//! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (the verdict on a text), `statement`, `pipeline`,
+//!   `transaction` (the proxy's own block) and `reply`. Their result for a frame is an `outcome`.
 //! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
 //! - `aside`: work that takes long.
 
@@ -50,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How far the proxy is from its end.
+/// Whether sessions go on, or are to end because the proxy stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drain {
     No,
@@ -67,12 +68,12 @@ struct Session {
     channel: ServerChannel,
     interceptor: Interceptor,
     changes: SchemaChanges,
-    /// Counted as one of its address, until the session ends.
+    /// The client's place among the clients of its address, until the session ends.
     _seat: Option<Seat>,
 }
 
-/// Serves one client to its end.
-/// `crowded`: there are as many clients as there may be. A CancelRequest is served still.
+/// Serves one client until its connection ends.
+/// `crowded`: there are as many clients as there may be. A CancelRequest is still served.
 pub async fn serve(arrival: Arrival, crowded: bool, shared: Arc<Shared>, mut drain: watch::Receiver<Drain>) {
     let login = Box::pin(hello::hello(arrival, crowded, &shared));
     let hello = match tokio::time::timeout(shared.config.proxy.login_timeout, login).await {
@@ -80,7 +81,7 @@ pub async fn serve(arrival: Arrival, crowded: bool, shared: Arc<Shared>, mut dra
         Ok(None) => return,
         Err(_) => return tracing::info!("a client did not say who it is within login_timeout"),
     };
-    // The session is not moved from here on: each move into a future would take the room of one more session.
+    // The session is not moved from here on. Each move into a future would take the memory of one more session.
     let mut session = Session::new(shared, hello);
     session.run(&mut drain).await;
 }
@@ -130,7 +131,7 @@ impl Session {
         }
     }
 
-    /// Relays, and attends to what needs attention, until the session ends.
+    /// Relays, and attends to the frames that need attention, until the session ends.
     async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> SessionEnd {
         loop {
             let draining = *drain.borrow_and_update();
@@ -150,7 +151,7 @@ impl Session {
             };
             match event {
                 Event::Frame => {
-                    // Boxed, as all that is rare: an idle session should not carry the room that a schema change needs.
+                    // The future is boxed, since it is rare. An idle session should not take the memory that a schema change needs.
                     if let Err(end) = Box::pin(self.attend_until(drain)).await {
                         return end;
                     }
@@ -161,7 +162,7 @@ impl Session {
         }
     }
 
-    /// Attends to a frame. If the sessions are to end meanwhile, the work is cancelled, and it still undoes what it has left.
+    /// Attends to a frame. If the sessions are to end meanwhile, the work is cancelled. It then still undoes its earlier phases.
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
@@ -185,19 +186,19 @@ impl Session {
             b'P' => Extended::new(channel, interceptor, changes, shared).parse().await?,
             b'E' => Extended::new(channel, interceptor, changes, shared).execute().await?,
             b'S' => Extended::new(channel, interceptor, changes, shared).sync().await?,
-            // The relay stops at a Bind only where the client is to be refused.
+            // The relay stops at a Bind only if the client is to be refused.
             b'B' => return Err(SessionEnd::refused(prepared_too_much())),
             _ => FrameOutcome::Pass,
         };
         if outcome == FrameOutcome::Pass {
             self.channel.pass_frame();
         }
-        // The server delivers notifications between two commands of the client's, not amid one.
+        // The server delivers notifications between two commands of the client's, and not during one.
         self.channel.send_notifications();
         Ok(())
     }
 
-    /// Sends a FATAL error of the proxy's own, unless the client is amid a message of the server's.
+    /// Sends a FATAL error of the proxy's own, unless the client has got only a part of a message of the server's.
     async fn last_word(&mut self, report: &Report) {
         if self.channel.between_messages() {
             self.channel.notify(report);
@@ -231,17 +232,17 @@ impl Session {
         }
     }
 
-    /// Gives the client what is still on its way, for a short while.
+    /// Sends the rest of the bytes to the client, and waits a short while for it to read them.
     async fn close(&mut self) {
         let _ = tokio::time::timeout(LAST_WORDS, self.channel.finish_client()).await;
     }
 }
 
-/// A client that does not read is not waited for longer.
+/// The longest that the proxy waits for a client that does not read.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// The time that a cancelled schema change may take to undo what it has left, when the proxy stops. A drop that still waits for another session
-/// goes on in its backend, which does not notice that its client is gone.
+/// The time that a cancelled schema change has for its undo when the proxy stops. A drop that still waits for another session continues in its
+/// backend, which does not notice that its client is gone.
 pub const CLEAN_UP: Duration = Duration::from_secs(4);
 
 async fn drained(drain: &mut watch::Receiver<Drain>) {

@@ -1,17 +1,17 @@
-//! What attending to a client's frame comes to.
+//! The results of attending to a client's frame.
 //!
-//! It owns nothing. It keeps true: a part that attends to a frame does not end the session itself, but says why the session ends.
+//! It owns nothing. It keeps true: a part that attends to a frame does not end the session itself. It returns the reason for the end.
 
 use crate::backend::{BackendLost, ServerChannel};
 use crate::relay::Event;
 use crate::report::Report;
 
-/// What becomes of a frame that was attended to.
+/// The result for a frame that was attended to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameOutcome {
-    /// It goes to the server as it came.
+    /// The frame goes to the server as it came.
     Pass,
-    /// It was answered, or has gone its way already.
+    /// The frame was answered, or has been sent on already.
     Handled,
 }
 
@@ -19,11 +19,11 @@ pub(super) enum FrameOutcome {
 #[derive(Debug)]
 pub(super) enum SessionEnd {
     Event(Event),
-    /// The client is refused something, and the error could not be put in its place among the server's answers.
+    /// A request of the client's is refused, and the error could not be put in its place among the server's answers.
     Refused(Box<Report>),
-    /// The proxy goes away, and the session is at rest or is to end at once.
+    /// The proxy stops, and the session is idle or is to end at once.
     Drained,
-    /// The proxy stops, and the work at hand has not come to its end in time.
+    /// The proxy stops, and the session's work has not ended in time.
     TakesTooLong,
 }
 
@@ -44,7 +44,7 @@ impl From<BackendLost> for SessionEnd {
     }
 }
 
-/// How a statement that the client has sent has ended for it.
+/// How a statement of the client's has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StatementOutcome {
     Done,
@@ -52,8 +52,8 @@ pub(super) enum StatementOutcome {
     Failed,
 }
 
-/// Waits until the backend has answered all that it owes. False: the frame that is attended to is gone. It went into a copy, which it made
-/// fail.
+/// Waits until the backend has given all answers that it owes. `false`: the frame to attend to is gone. It went to the server amid a COPY,
+/// and made the COPY fail.
 pub(super) async fn settle(channel: &mut ServerChannel) -> Result<bool, SessionEnd> {
     match channel.settle(false).await {
         Event::Settled => Ok(channel.owed_is_certain()),

@@ -1,7 +1,7 @@
 //! The client's pipeline, up to the message that the proxy attends to.
 //!
-//! It owns nothing: the channel asks amid the pipeline, and [`Block`] knows what block is open. It keeps true: several statements of a
-//! pipeline are one implicit transaction. Where the proxy puts a Sync of its own between them, a block keeps them together.
+//! It owns nothing: the channel asks amid the pipeline, and [`Block`] knows which block is open. It keeps true: several statements of a
+//! pipeline are one implicit transaction. If the proxy puts a Sync of its own between them, a transaction block keeps them together.
 
 use super::block::Block;
 use crate::backend::{BackendLost, SealOutcome, ServerChannel};
@@ -12,14 +12,14 @@ pub(super) async fn needs_block(channel: &mut ServerChannel, block: &Block) -> b
     match block.control() {
         _ if block.is_proxys() => false,
         Some(TransactionControl::Begin) => false,
-        // Whether a block is open now only the server knows: its answer to BEGIN tells.
+        // Only the server knows whether a block is open now. Its answer to BEGIN tells.
         Some(_) => true,
         None if channel.status() != b'I' => false,
         None => channel.executes() > 0 || channel.tag_after_next().await != Some(b'S'),
     }
 }
 
-/// Ends the pipeline so far by a Sync of the proxy's ([`ServerChannel::seal`]). `begin`: behind a BEGIN. False: the client has an error.
+/// Ends the pipeline so far by a Sync of the proxy's ([`ServerChannel::seal`]). `begin`: a BEGIN goes before it. `false`: the client has an error.
 pub(super) async fn seal(
     channel: &mut ServerChannel,
     block: &mut Block,
@@ -36,7 +36,7 @@ pub(super) async fn seal(
     Ok(true)
 }
 
-/// Lets the server answer all that came in the pipeline without its Sync. False: the client has an error.
+/// Lets the server answer all messages that came in the pipeline without its Sync. `false`: the client has an error.
 pub(super) async fn catch_up(channel: &mut ServerChannel, block: &mut Block) -> Result<bool, BackendLost> {
     Ok(channel.portal_text("").await?.is_some() && seal(channel, block, None, false).await?)
 }

@@ -1,8 +1,8 @@
 //! The schema changes that a client has prepared, by the names of its statements and portals.
 //!
-//! [`PreparedStatements`] owns these statements and portals, and what is known of each name. It keeps true: the bytes that it keeps are known, so
-//! that they can have a limit. The proxy is not told of every end: a portal ends with its transaction, a statement with DISCARD ALL. So the
-//! entry that was kept longest is the likeliest to be gone.
+//! [`PreparedStatements`] owns these statements and portals, and the knowledge about each name. It keeps true: the bytes that it keeps are
+//! counted, so that they can have a limit. The proxy does not learn of every end: a portal ends with its transaction, a statement with DISCARD
+//! ALL. So the oldest entry is the one that has most likely ended on the server.
 
 use crate::sql::{Class, Statement};
 use crate::wire::speech::Speech;
@@ -15,7 +15,7 @@ pub(super) struct PreparedStatement {
     pub(super) statement: Statement,
     /// Characters of the client's text before it, for error positions.
     pub(super) offset: usize,
-    /// The types of its parameters, as they stand in Parse behind the text. Kept only for a call that waits for an advisory lock.
+    /// The types of its parameters, as in Parse behind the text. They are kept only for a call that waits for an advisory lock.
     pub(super) types: Vec<u8>,
     /// How its text was read.
     pub(super) speech: Speech,
@@ -32,7 +32,7 @@ impl PreparedStatement {
 pub(super) struct PreparedStatements {
     statements: NameTable,
     portals: NameTable,
-    /// Counts what was added.
+    /// The number of entries added so far.
     clock: u64,
     /// Counts the client's pipelines.
     pipeline: u64,
@@ -50,7 +50,7 @@ struct Entry {
     since: u64,
     /// The pipeline in which the statement was parsed. For a portal: in which it was parsed and bound, if both were in one.
     pipeline: Option<u64>,
-    /// The body of the portal's Bind, so that it can be bound again. Kept only for a call that waits for an advisory lock.
+    /// The body of the portal's Bind, so that the portal can be bound again. It is kept only for a call that waits for an advisory lock.
     bind: Option<Arc<[u8]>>,
     /// No later message may have given the name another meaning. A server refuses a second Parse of a name, and a second
     /// Bind. But SQL may have deallocated the statement meanwhile, and the portal may have ended, which the proxy is not told.
@@ -87,14 +87,14 @@ impl NameTable {
         Some(entry)
     }
 
-    /// From now on the server is to be asked what the name means.
+    /// Makes the name uncertain. From now on the server must be asked for its meaning.
     fn doubt(&mut self, name: &[u8]) {
         if let Some(entry) = self.entries.get_mut(as_kept(name)) {
             entry.sure = false;
         }
     }
 
-    /// The bytes of an entry. A portal's text counts too, as its statement may go before it.
+    /// The bytes of an entry. A portal's text counts too, since its statement may be removed before it.
     fn weight(name: &[u8], entry: &Entry) -> usize {
         ENTRY + name.len() + entry.bound.statement.bytes() + entry.bind.as_ref().map_or(0, |bind| bind.len())
     }
@@ -143,7 +143,7 @@ impl PreparedStatements {
         self.portals.get(portal).is_some_and(|entry| entry.sure)
     }
 
-    /// The server has told what a portal of `bound` is: `found`, or nothing to act on.
+    /// The server has told the statement of a portal of `bound`: it is `found`. `None`: the proxy does not act on it.
     pub(super) fn correct(&mut self, bound: &Arc<PreparedStatement>, found: Option<&Arc<PreparedStatement>>) {
         for names in [&mut self.statements, &mut self.portals] {
             let of_it = names.entries.iter().filter(|(_, entry)| Arc::ptr_eq(&entry.bound, bound));
@@ -166,12 +166,12 @@ impl PreparedStatements {
         self.portals.get(name).map(|entry| Arc::clone(&entry.bound))
     }
 
-    /// The body of its Bind, where that is kept.
+    /// The body of the portal's Bind, if it is kept.
     pub(super) fn bind_of(&self, portal: &[u8]) -> Option<Arc<[u8]>> {
         self.portals.get(portal)?.bind.clone()
     }
 
-    /// Whether the portal was parsed and bound in this pipeline. If neither has failed, the portal is what it seems to be.
+    /// Whether the portal was parsed and bound in this pipeline. If neither has failed, the portal is of the statement that was parsed.
     pub(super) fn is_fresh(&self, portal: &[u8]) -> bool {
         self.portals.get(portal).is_some_and(|entry| entry.pipeline == Some(self.pipeline))
     }
@@ -229,7 +229,7 @@ mod tests {
         let two = prepared.bytes();
         prepared.bind(b"q", b"b", b"");
         assert_eq!(prepared.bytes(), two + ENTRY + "q".len() + bound("DROP TABLE b").statement.bytes());
-        // Again under the same name: as young as anything, and counted once.
+        // A statement that is prepared again under its name is the youngest, and is counted once.
         let all = prepared.bytes();
         prepared.prepare(b"a", bound("DROP TABLE c"));
         assert_eq!((prepared.bytes(), prepared.len()), (all, 4));
@@ -273,7 +273,7 @@ mod tests {
         assert!(!prepared.is_sure(b"p") && text(&prepared).as_deref() == Some("DROP TABLE a"));
         prepared.bind(b"p", b"of a SELECT", b"");
         assert!(text(&prepared).is_some(), "the server may refuse it, as there is a portal of that name");
-        // It says that it is another, which all of the name are from now on.
+        // The server says that the portal is of another statement. From now on the statement's name and its portals mean that one.
         let (old, new) = (prepared.portal(b"p").unwrap(), Arc::new(bound("DROP TABLE b")));
         prepared.correct(&old, Some(&new));
         assert!(prepared.is_sure(b"p") && text(&prepared).as_deref() == Some("DROP TABLE b"));

@@ -1,4 +1,4 @@
-//! The PROXY protocol's header: who the client is that a load balancer speaks for.
+//! The header of the PROXY protocol. A load balancer sends the address of its client in it.
 //!
 //! It owns nothing. It keeps true: a header is read to its last byte and not beyond. HAProxy's `proxy-protocol.txt` describes the format.
 
@@ -6,15 +6,15 @@ use std::io;
 use std::net::IpAddr;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// `None`: the load balancer speaks for itself (LOCAL, UNKNOWN), or for a Unix socket.
+    /// The client's address. `None`: the connection is the load balancer's own (LOCAL, UNKNOWN), or the client came over a Unix socket.
     pub(super) source: Option<IpAddr>,
 }
 
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest that version 1 has, its line end included.
+/// The length of the longest header of version 1, with its line end.
 const V1_MAX: usize = 107;
 /// Addresses take 216 bytes at most; the rest is for extensions, which are skipped.
 const V2_MAX: usize = 4_096;
@@ -22,7 +22,7 @@ const V2_MAX: usize = 4_096;
 /// Reads a header of version 1 or 2. `None`: the peer left without a byte, as a health check does.
 ///
 /// # Errors
-/// What came is no such header, or too long, or the connection broke.
+/// The bytes are no such header, or the header is too long, or the connection broke.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Header>> {
     let mut bytes = vec![0; 12];
     match stream.read(&mut bytes[..1]).await? {

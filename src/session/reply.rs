@@ -1,4 +1,4 @@
-//! What the client is sent in place of the server.
+//! The messages that the proxy sends the client in place of the server.
 //!
 //! It owns nothing. It keeps true: notifications that waited for the end of a statement go before ReadyForQuery.
 

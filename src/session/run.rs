@@ -1,4 +1,4 @@
-//! Where a session makes the context in which the statements of schema changes are run.
+//! The context in which the statements of a session's schema changes are run.
 //!
 //! It owns nothing. It keeps true: every such context is made here, with the session's channel, the proxy's settings and its counters.
 
@@ -7,7 +7,7 @@ use crate::backend::ServerChannel;
 use crate::catalog::{Facts, SessionFacts};
 use crate::execute::context::{ExecutionContext, SizeGuess};
 
-/// What is run on the session's backend from now on. `offset`: characters of the client's string before the statement, for error positions.
+/// The context of a run on the session's backend. `offset`: characters of the client's string before the statement, for error positions.
 pub(super) fn run_context<'r>(
     channel: &'r mut ServerChannel,
     shared: &'r Shared,
@@ -18,7 +18,7 @@ pub(super) fn run_context<'r>(
     ExecutionContext::new(channel, &shared.config, &shared.metrics, facts).at(offset).guessing(size_guess)
 }
 
-/// All that is known of the session without a question.
+/// All facts of the session that are known without a question.
 pub(super) fn facts_without_questions(channel: &ServerChannel) -> Facts {
     let in_transaction = channel.status() != b'I';
     Facts { session: SessionFacts { in_transaction, ..SessionFacts::default() }, ..Facts::default() }

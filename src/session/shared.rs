@@ -1,7 +1,7 @@
-//! What all sessions of a proxy share.
+//! The state that all sessions of a proxy share.
 //!
 //! It owns the configuration, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels,
-//! pending undo, and the roles that are known to be allowed to ask what plans need. It keeps true:
+//! pending undo, and the roles that may ask the questions of a plan. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
 //! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.
@@ -19,30 +19,30 @@ use dashmap::DashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Databases and roles that are remembered.
+/// The number of pairs of a database and a role that are remembered.
 const MOST_ROLES: usize = 10_000;
 
-/// What all sessions of a proxy share.
+/// The state that all sessions of a proxy share.
 #[derive(Debug)]
 pub struct Shared {
     pub config: Config,
     pub target: Arc<Target>,
     pub front_tls: tls::Front,
     pub metrics: Metrics,
-    /// Clients of each address, where there is a limit.
+    /// The number of clients of each address, if there is a limit.
     seats: DashMap<IpAddr, usize>,
-    /// Backend pid → its session.
+    /// The session of each backend, by the backend's pid.
     cancels: DashMap<i32, Cancellable>,
     aside: Aside,
-    /// What plans have left whose backends are gone.
+    /// The undo of plans whose backends are gone.
     pending_undos: PendingUndos,
-    /// Databases and roles that may ask what plans need, without a pooler in between.
+    /// The databases and roles for which the questions of a plan are allowed, and no pooler stands in between.
     planning_roles: DashMap<(String, String), ()>,
 }
 
 impl Shared {
     /// # Errors
-    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or does not hold what it should.
+    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or has other contents than the setting demands.
     pub fn new(config: Config) -> Result<Self, tls::SettingError> {
         let proxy = &config.proxy;
         let target = Target {
@@ -64,7 +64,7 @@ impl Shared {
         })
     }
 
-    /// The limits of plans, as the operator has set them.
+    /// The limits of plans, from the settings.
     pub(super) fn limits(&self) -> Limits {
         let ddl = &self.config.ddl;
         Limits {
@@ -80,12 +80,12 @@ impl Shared {
         &self.aside
     }
 
-    /// What plans have left whose backends are gone.
+    /// The undo of plans whose backends are gone.
     pub(super) fn pending_undos(&self) -> &PendingUndos {
         &self.pending_undos
     }
 
-    /// Whether the role is known to be allowed to ask what plans need.
+    /// Whether the role is known to be allowed to ask the questions of a plan.
     pub(super) fn may_plan(&self, database: &str, role: &str) -> bool {
         self.planning_roles.contains_key(&(database.to_owned(), role.to_owned()))
     }
@@ -100,19 +100,18 @@ impl Shared {
         self.planning_roles.remove(&(database.to_owned(), role.to_owned()));
     }
 
-    /// The session that a CancelRequest is for, and the request that the session has under way. If the session is just between two of its
-    /// statements, the server's part of the cancel misses it. `request` is pid and key, which must be right to the last byte, as the server
-    /// demands it too.
+    /// The session that a CancelRequest is for, and the request that the session has under way. If the session is between two of its
+    /// statements, the server's own cancel has no effect. `request` is pid and key. Every byte must be right, as the server demands, too.
     pub(super) fn cancellable(&self, request: &[u8]) -> Option<(Arc<CancelRequests>, u32)> {
         let found = self.cancels.get(&pid_of(request)?)?;
-        // Every byte is compared, so that the time tells nothing of the key.
+        // Every byte is compared, so that the time of the comparison tells nothing about the key.
         let differ = found.key.iter().zip(request).fold(0, |acc, (a, b)| acc | (a ^ b));
         let right = differ == 0 && found.key.len() == request.len();
         right.then(|| (Arc::clone(&found.cancels), found.cancels.current()))
     }
 }
 
-/// BackendKeyData's body, and what tells the session.
+/// The body of BackendKeyData, and the session's counter of requests.
 #[derive(Debug)]
 struct Cancellable {
     key: Bytes,
@@ -123,7 +122,7 @@ struct Cancellable {
 #[derive(Debug)]
 pub(super) struct Registered {
     shared: Arc<Shared>,
-    /// Of the backend, with its key: another session's backend may get the same pid one day.
+    /// The pid of the backend and its whole key. Another session's backend may later get the same pid.
     place: Option<(i32, Bytes)>,
 }
 

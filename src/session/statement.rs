@@ -6,7 +6,7 @@ use crate::plan;
 use crate::sql::{Class, Statement};
 use crate::wire::speech;
 
-/// Whether the proxy has something to do for a statement. A statement passes if it takes no lock that others could wait for.
+/// Whether the proxy acts on a statement. It relays a statement that takes no lock that others could wait for.
 pub(super) fn acts(statement: &Statement) -> bool {
     match &statement.class {
         Class::Ddl(ddl) => plan::needs_plan(ddl),
@@ -22,7 +22,7 @@ pub(super) fn stands_alone(statement: &Statement) -> bool {
     matches!(&statement.class, Class::Ddl(ddl) if ddl.parts.iter().any(|part| !part.form.row().in_transaction))
 }
 
-/// Whether the statement is of this text.
+/// Whether this is the statement's text.
 pub(super) fn is_of(statement: &Statement, text: &str) -> bool {
     text.get(statement.range.clone()) == Some(statement.text.as_str())
 }

@@ -1,7 +1,7 @@
-//! What becomes of a client's text that has keywords of DDL.
+//! The verdict on a client's text that has keywords of DDL: it is relayed, or the proxy acts on it, or refuses it.
 //!
-//! It owns nothing. It keeps true: a text is read as the session's server reads it (its encodings, its strings); a text that takes long to
-//! read is read aside, so that the other sessions of the worker need not wait.
+//! It owns nothing. It keeps true: a text is read as the session's server reads it (its encodings, its strings). A text that takes long to
+//! parse is parsed aside, so that the other sessions of the worker need not wait.
 
 use super::shared::Shared;
 use super::statement::{acts, shown};
@@ -12,16 +12,16 @@ use crate::report::Report;
 use crate::sql::{self, Class, Statement};
 use crate::wire::speech;
 
-/// What becomes of a text.
+/// The verdict on a text.
 pub(super) enum TextVerdict {
-    /// With its statements, where it could be parsed.
+    /// The text is relayed. It comes with its statements, if it could be parsed.
     Relay(Vec<Statement>),
     Refuse(Report),
     Act(Vec<Statement>),
 }
 
-/// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts (nested comments): those are read
-/// aside.
+/// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts (nested comments), so long texts are
+/// parsed aside.
 pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, text: &[u8]) -> Option<Vec<Statement>> {
     /// Bytes.
     const SURELY_QUICK: usize = 16 << 10;
@@ -47,14 +47,14 @@ pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, 
         }
     }
     if shared.config.proxy.mode == Mode::Observe || shared.config.locks.advisory_locks == AdvisoryLocks::Relay {
-        // Waits for advisory locks are statements like any other.
+        // Here a call that waits for an advisory lock is a statement like any other.
         let waits = |statement: &&mut Statement| matches!(statement.class, Class::AdvisoryLock(_));
         statements.iter_mut().filter(waits).for_each(|statement| statement.class = Class::Other);
     }
     Some(statements)
 }
 
-/// What becomes of a text with DDL keywords.
+/// The verdict on a text with DDL keywords.
 pub(super) async fn judge(channel: &mut ServerChannel, shared: &Shared, text: &[u8]) -> TextVerdict {
     let ddl = &shared.config.ddl;
     let Some(statements) = statements_of(channel, shared, text).await else {

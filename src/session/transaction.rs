@@ -1,7 +1,7 @@
-//! The block that the proxy opens on the server to keep an implicit transaction together, and what the client is told inside it.
+//! The block that the proxy opens on the server to keep an implicit transaction together, and the answers to transaction control inside it.
 //!
-//! It owns nothing: [`super::block::Block`] knows whose block is open. It keeps true: the client is told of BEGIN, COMMIT and their like what
-//! the server would tell it in an implicit transaction.
+//! It owns nothing: [`super::block::Block`] knows whose block is open. It keeps true: BEGIN, COMMIT and the like get the answers that the
+//! server would give in an implicit transaction.
 
 use super::outcome::StatementOutcome;
 use crate::backend::{BackendLost, ServerChannel};
@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::sql::{Statement, TransactionControl};
 use crate::wire::message::Batch;
 
-/// Opens the block. False: the server refuses it.
+/// Opens the block. `false`: the server refuses it.
 pub(super) async fn begin(channel: &mut ServerChannel) -> Result<bool, BackendLost> {
     Ok(channel.ask_one("BEGIN", &[]).await?.error.is_none())
 }
@@ -31,14 +31,14 @@ pub(super) async fn end(channel: &mut ServerChannel) -> Result<(), BackendLost> 
     Ok(())
 }
 
-/// Fails the transaction block, as an error of the server's would have.
+/// Makes the transaction block fail, as an error of the server would.
 pub(super) async fn fail(channel: &mut ServerChannel) -> Result<(), BackendLost> {
     channel.ask_one("ROLLBACK TO SAVEPOINT \"pgsluice: the statement before was refused\"", &[]).await?;
     Ok(())
 }
 
-/// The client's BEGIN, in the proxy's block: the implicit transaction becomes an explicit one. BEGIN's only notice would be that a
-/// transaction is in progress already, which is the proxy's.
+/// The client's BEGIN in the proxy's block. The implicit transaction becomes an explicit one. BEGIN would give one notice only, that a
+/// transaction is in progress already. That transaction is the proxy's, so the client does not get the notice.
 pub(super) async fn begin_quietly(
     channel: &mut ServerChannel,
     statement: &Statement,
@@ -58,7 +58,7 @@ pub(super) async fn begin_quietly(
     }
 }
 
-/// The error that savepoints and AND CHAIN get outside a block. It takes the implicit transaction with it.
+/// The error that savepoints and AND CHAIN get outside a block. It ends the implicit transaction, too.
 pub(super) async fn refuse_outside_block(
     channel: &mut ServerChannel,
     control: TransactionControl,
@@ -80,7 +80,7 @@ pub(super) async fn refuse_outside_block(
     Ok(())
 }
 
-/// What COMMIT and ROLLBACK outside a block are told.
+/// The WARNING that COMMIT and ROLLBACK get outside a block.
 pub(super) fn no_transaction() -> Report {
     Report::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, "there is no transaction in progress")
 }

@@ -1,8 +1,8 @@
 //! Several statements of a string in one round trip.
 //!
-//! A migration's string is often a dozen brief changes, in one transaction. Each by itself would be a savepoint, the timeouts and a round
-//! trip; together they share these. It owns nothing. It keeps true: all of the statements are done or none is. The statement that was in the
-//! way then goes by itself, so that its error, or its wait, is what it always is.
+//! A migration's string is often a dozen brief changes in one transaction. Each of them alone would need a savepoint, the timeouts and a round
+//! trip. Together they share these. The file owns nothing. It keeps true: all of the statements are done, or none is. If none is, the statement
+//! that failed then runs by itself, so that its error or its wait is the same as without a batch.
 
 use super::history::TryHistory;
 use super::log::ChangeLog;
@@ -20,16 +20,16 @@ use crate::session::statement::acts;
 use crate::sql::{Class, Statement};
 use bytes::BytesMut;
 
-/// The server's answers to these wait for the last of them.
+/// The most statements in a batch. The server's answers to all of them wait for the last one.
 const MOST: usize = 64;
 
-/// What became of the first statements of a run.
+/// The result of a try of the first statements of a run.
 pub(in crate::session) enum BatchTryOutcome {
-    /// So many are done. What the client gets for them is not on its way yet.
+    /// So many statements are done. The client's messages for them are not on their way yet.
     Done(usize, BytesMut),
-    /// None is; this one is in the way of the others.
+    /// No statement is done. The one at this place must run by itself.
     Alone(usize),
-    /// There are not several.
+    /// There are not several statements for one try.
     No,
 }
 
@@ -68,7 +68,8 @@ pub(super) async fn run_together(
     }
 }
 
-/// The statements up to the first that needs more than an optimistic try, and what the block holds behind them. `held`: before them.
+/// The statements up to the first that needs more than an optimistic try, and the locks that the block holds after them. `held`: the locks
+/// before them.
 pub(super) fn tries<'s>(
     history: &TryHistory,
     rights: &PlanningRights,
@@ -91,7 +92,7 @@ pub(super) fn tries<'s>(
             true if !held.is_brief(statement) => break,
             _ => None,
         };
-        // Whatever it changes, the block goes on; what is asked for the next one is asked behind it.
+        // The block continues, whatever the statement changes. The condition of the next statement is checked after this statement.
         let _ = held.done(statement, optimistic.as_ref());
         tries.push(OptimisticTry { statement, optimistic });
     }
@@ -109,7 +110,7 @@ fn note(log: &ChangeLog, one: &OptimisticTry<'_>) {
     }
 }
 
-/// Whether the hold budget is its own too, as it is the others'.
+/// Whether the statement is brief, so that the hold budget of the batch is also its own.
 fn is_brief(optimistic: &OptimisticPlan) -> bool {
     optimistic.plan.phases.iter().all(|phase| phase.kind == PhaseKind::Brief)
 }

@@ -1,7 +1,7 @@
-//! One statement on its way through the stages, and what each stage may use.
+//! One statement on its way through the stages, and the parts that each stage may use.
 //!
-//! It owns whether the statement is planned as if its table were large. Everything else is borrowed: the channel, the log, the statement. What
-//! a session remembers from one statement to the next is not here.
+//! It owns whether the statement is planned as if its table were large. Everything else is borrowed: the channel, the log, the statement. State
+//! that a session keeps from one statement to the next is elsewhere.
 
 use super::facts::FactsReader;
 use super::log::ChangeLog;
@@ -28,7 +28,7 @@ pub(super) struct StatementContext<'s> {
     pub(super) log: &'s ChangeLog,
     pub(super) statement: &'s Statement,
     offset: usize,
-    /// As one brief step the statement has outlived its hold budget. It is planned as if its table were large.
+    /// The statement has exceeded its hold budget as one brief step. It is planned as if its table were large.
     slow: bool,
 }
 
@@ -55,17 +55,17 @@ impl<'s> StatementContext<'s> {
         if self.slow { Limits { small_table: 0, ..limits } } else { limits }
     }
 
-    /// Whether statements get phases. Otherwise they are guarded as they are.
+    /// Whether statements get phases. Otherwise they run guarded as they are written.
     pub(super) fn makes_phases(&self) -> bool {
         self.config().proxy.mode == Mode::Plan
     }
 
-    /// In what the statement is run.
+    /// The context in which the statement is run.
     pub(super) fn run<'r>(&'r mut self, facts: &'r Facts) -> ExecutionContext<'r> {
         self.run_at(facts, self.offset)
     }
 
-    /// In what something beside the statement is run.
+    /// The context in which something beside the statement is run.
     pub(super) fn side_run<'r>(&'r mut self, facts: &'r Facts) -> ExecutionContext<'r> {
         self.run_at(facts, 0)
     }
@@ -75,12 +75,12 @@ impl<'s> StatementContext<'s> {
         run_context(self.channel, self.log.shared(), facts, offset, guess)
     }
 
-    /// All that is known of the session without a question.
+    /// All facts of the session that are known without a question.
     pub(super) fn facts_without_questions(&self) -> Facts {
         facts_without_questions(self.channel)
     }
 
-    /// Reads what is true of the relations that the statement names.
+    /// The reader of the statement's facts.
     pub(super) fn facts(&mut self) -> FactsReader<'_> {
         let (limits, makes_phases) = (self.limits(), self.makes_phases());
         FactsReader::new(self.channel, limits, makes_phases)

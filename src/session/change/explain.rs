@@ -1,6 +1,6 @@
-//! EXPLAIN of a statement: its plan as text, made from the same facts as its run would be.
+//! EXPLAIN of a statement: its plan as text. The plan is made from the same facts as for a run.
 //!
-//! It owns nothing. It keeps true: EXPLAIN changes nothing that stays.
+//! It owns nothing. It keeps true: EXPLAIN leaves no change behind.
 
 use super::context::StatementContext;
 use super::record::explain_recorded;
@@ -26,7 +26,7 @@ pub(super) async fn explain(
     Ok(format!("SELECT line AS \"QUERY PLAN\" FROM (VALUES {}) AS plan(line)", rows.join(", ")))
 }
 
-/// The plan of the statement, or why it has none.
+/// The plan of the statement as text, or the reason why it has none.
 async fn plan_in_words(context: &mut StatementContext<'_>, rights: &mut PlanningRights) -> Result<String, RunError> {
     if rights.look(context).await? {
         return Ok("as written, under lock attempts: this session may not ask for what a plan needs".to_owned());

@@ -1,8 +1,8 @@
 //! The facts of a statement, asked on the client's own backend.
 //!
 //! [`FactsReader`] owns the limits that it reads for. `catalog` and `learn` choose the questions and read the answers. It keeps true: a question
-//! leaves nothing behind in the session; it is asked in words that the session's encodings can carry; the answer to a question that fails is
-//! unknown, and is never guessed.
+//! leaves nothing behind in the session. It is asked in words that the session's encodings can carry. If a question fails, its answer is unknown,
+//! and is never guessed.
 
 use crate::backend::ServerChannel;
 use crate::catalog::ProbeRound;
@@ -21,7 +21,7 @@ use crate::wire::message::Batch;
 use crate::wire::speech::Sayable;
 use std::time::Duration;
 
-/// How often the partitions of a table are asked for. Without an answer the statement would have to run as it is.
+/// How often the partitions of a table are asked for. Without an answer the statement must run as it is written.
 const LOOKS: usize = 100;
 const NAP: Duration = Duration::from_millis(100);
 
@@ -29,7 +29,7 @@ const NAP: Duration = Duration::from_millis(100);
 pub(super) struct FactsReader<'s> {
     channel: &'s mut ServerChannel,
     limits: Limits,
-    /// Statements get phases. Otherwise they are guarded as they are, which needs fewer facts.
+    /// Statements get phases. Otherwise they run guarded as they are written, which needs fewer facts.
     makes_phases: bool,
 }
 
@@ -38,7 +38,7 @@ impl<'s> FactsReader<'s> {
         Self { channel, limits, makes_phases }
     }
 
-    /// What is true of the relations that a statement names, and what it would do to them.
+    /// Reads the facts of the relations that a statement names, and of the effect that the statement would have on them.
     pub(super) async fn of(&mut self, statement: &Statement) -> Result<Facts, RunError> {
         if matches!(&statement.class, Class::Ddl(ddl) if ddl.names_too_much()) {
             return self.without_names(NamesUnknown::TooMuch).await;
@@ -58,12 +58,12 @@ impl<'s> FactsReader<'s> {
         }
     }
 
-    /// What is true of the session itself.
+    /// Reads the facts of the session itself.
     pub(super) async fn of_session(&mut self) -> Result<Facts, RunError> {
         self.of_names(&[], FactsNeeded::Itself).await
     }
 
-    /// What the next plan rests on: the present rows of the catalogue.
+    /// Reads the basis of the next plan: the present rows of the catalogue.
     pub(super) async fn basis(&mut self, facts: &Facts) -> Result<Basis, RunError> {
         if facts.session.in_transaction || !self.makes_phases {
             return Ok(Basis::Any);
@@ -84,13 +84,13 @@ impl<'s> FactsReader<'s> {
         untranslatable || (self.channel.take_unsayable() && error.sqlstate() != sqlstate::QUERY_CANCELED)
     }
 
-    /// Whether the run will meet names that were not read yet: those of partitions and children.
+    /// Whether the run may come to names that were not read yet, those of partitions and children.
     fn may_meet_unsayable(&self, facts: &Facts) -> bool {
         let mut found = facts.relations.iter().filter_map(|asked| asked.found.as_ref());
         self.channel.speech().sayable() == Sayable::Ascii && found.any(|relation| relation.has_children)
     }
 
-    /// What is known where nothing can be asked about what the statement names.
+    /// The facts that can be known if nothing can be asked about the names in the statement.
     async fn without_names(&mut self, why: NamesUnknown) -> Result<Facts, RunError> {
         tracing::debug!(?why, "nothing is asked about what a statement names");
         self.channel.roll_back_question().await?;
@@ -171,12 +171,12 @@ impl CatalogQueries for FactsReader<'_> {
         let (batch, before) = guarded_batch(statements.iter().copied());
         let answer = self.answered_and_rolled_back(batch).await?;
         Ok(answer.map_err(|(done, error)| {
-            // A failure ahead of them counts as the first one's.
+            // If a statement ahead of these fails, that counts as a failure of the first one.
             ProbeFailure { nth: done.saturating_sub(before), sqlstate: error.sqlstate().to_owned() }
         }))
     }
 
-    /// If another session changes the table just now, the question is asked again.
+    /// Asks a question behind statements that are rolled back. If another session is changing the table, the question is asked again.
     async fn behind(&mut self, round: &ProbeRound) -> Result<Option<String>, RunError> {
         let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
         for _ in 0..LOOKS {
@@ -212,7 +212,7 @@ fn without_position(error: &ServerError) -> RunError {
     RunError::Server(ServerError::new(error.with_position(|_| None)))
 }
 
-/// A transaction of these statements, none of which waits long for a lock; and how many statements stand before them.
+/// A transaction of these statements, none of which waits long for a lock. The number says how many statements stand before them.
 fn guarded_batch<'a>(statements: impl Iterator<Item = &'a str>) -> (Batch, usize) {
     let mut batch = Batch::new();
     batch.statement("BEGIN", &[]);

@@ -1,7 +1,7 @@
-//! What the optimistic tries of a session have shown.
+//! The history of a session's optimistic tries.
 //!
-//! It owns the relations whose optimistic tries miss, and the statement that was slow among others. It keeps true: a miss is tried once, and
-//! not again. Another try would miss too, and leave an ERROR in the server's log.
+//! It owns the relations whose optimistic tries miss, and the statement that was slow in a batch. It keeps true: a statement is not tried again
+//! on a relation whose try has missed. Another try would miss, too, and leave an ERROR in the server's log.
 
 use super::rights::PlanningRights;
 use crate::backend::ServerChannel;
@@ -12,10 +12,10 @@ use crate::sql::{Class, Statement};
 /// How many misses a session remembers.
 const MOST_MISSES: usize = 64;
 
-/// Parts of a statement whose plan is made in a few milliseconds. Each part may be looked at beside every other.
+/// The most parts of a statement whose plan is surely made in a few milliseconds. The planner may compare each part with every other.
 pub(super) const SURELY_QUICK: usize = 200;
 
-/// Boxed, as few sessions try any.
+/// The history is boxed, since few sessions make a try.
 #[derive(Debug, Default)]
 pub(super) struct TryHistory(Option<Box<Tries>>);
 
@@ -23,7 +23,7 @@ pub(super) struct TryHistory(Option<Box<Tries>>);
 struct Tries {
     /// Relations whose schema changes need facts.
     misses: Vec<FirstTryMiss>,
-    /// A statement that has outlived its hold budget in a batch, and runs by itself next.
+    /// A statement that has exceeded its hold budget in a batch. It runs by itself next.
     slow_next: Option<String>,
 }
 
@@ -58,12 +58,12 @@ impl TryHistory {
         self.0.as_ref().is_some_and(|tries| plan.condition.missed_before(&tries.misses))
     }
 
-    /// The statement has outlived its hold budget in a batch.
+    /// The statement has exceeded its hold budget in a batch.
     pub(super) fn remember_slow(&mut self, statement: &Statement) {
         self.0.get_or_insert_default().slow_next = Some(statement.text.clone());
     }
 
-    /// Whether it was this statement.
+    /// Whether this statement is the slow one. It is then forgotten.
     pub(super) fn take_slow(&mut self, statement: &Statement) -> bool {
         let next = self.0.as_mut().map(|tries| &mut tries.slow_next);
         next.and_then(|next| next.take_if(|text| *text == statement.text)).is_some()

@@ -1,6 +1,6 @@
-//! What is counted and logged of a session's schema changes.
+//! The counters and the log of a session's schema changes.
 //!
-//! It owns what the client's startup packet said of the client. It keeps true: the log shows of a client's text only what
+//! It owns the parameters of the client's startup packet. It keeps true: the log has no more of a client's text than
 //! [`shown`] gives.
 
 use crate::execute::RunError;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     shared: Arc<Shared>,
-    /// Boxed, as it is looked at for schema changes only.
+    /// The parameters are boxed, since only schema changes read them.
     client: Box<Parameters>,
 }
 
@@ -32,7 +32,7 @@ impl ChangeLog {
         &self.client.user
     }
 
-    /// The client's database. As libpq has it, its default is the database of the role's name.
+    /// The client's database. The default is the database of the role's name, as in libpq.
     pub(super) fn database(&self) -> &str {
         if self.client.database.is_empty() { &self.client.user } else { &self.client.database }
     }
@@ -64,7 +64,7 @@ impl ChangeLog {
         }
     }
 
-    /// A statement is relayed, as the client's block holds the locks that it needs.
+    /// A statement is relayed, since the client's block holds the locks that it needs.
     pub(super) fn relayed(&self, statement: &Statement) {
         self.shared.metrics.ddl_seen.add();
         self.shared.metrics.ddl_relayed.add();
@@ -73,13 +73,13 @@ impl ChangeLog {
         }
     }
 
-    /// A plan has not come to its end.
+    /// The run of a plan has failed.
     pub(super) fn failed(&self, plan: &Plan, stop: &RunError) {
         self.shared.metrics.ddl_failed.add();
         tracing::info!(tag = plan.tag, reason = stop.reason(), "a schema change did not come to its end");
     }
 
-    /// A statement that was run as written has not come to its end.
+    /// A statement that was run as written has failed.
     pub(super) fn failed_as_written(&self, stop: &RunError) {
         self.shared.metrics.ddl_failed.add();
         tracing::info!(reason = stop.reason(), "a schema change did not come to its end");

@@ -1,11 +1,11 @@
 //! Schema changes: one statement through facts, plan and run, to the client's reply.
 //!
-//! [`SchemaChanges`] owns what a session remembers from one schema change to the next: which optimistic tries missed, whether it may plan at all,
-//! and who the client is, for the log. It keeps true: the stages of a statement are run in one order, by [`stages`]; they are run only while the
-//! backend is idle and nothing is owed to the client; and they know of no frame of the client's.
+//! [`SchemaChanges`] owns a session's state from one schema change to the next: which optimistic tries missed, whether it may plan at all,
+//! and who the client is, for the log. It keeps true: the stages of a statement are run in one order, by [`stages`]. They are run only while the
+//! backend is idle and nothing is owed to the client. They do not know the client's frames.
 //!
-//! - `context`: the statement on its way, and what each stage may use.
-//! - `history`, `rights`, `log`: what is remembered, and what is counted and logged.
+//! - `context`: the statement on its way, and the parts that each stage may use.
+//! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
 //! - `pending`, `turn`, `facts`, `record`, `plan`: the stages.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text.
 
@@ -47,7 +47,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many plans are made for a table that is changed all the time, before one runs without a look at its basis.
+/// How many plans are made for a table that other sessions keep changing, before a plan runs without a check of its basis.
 const PLANS: usize = 50;
 
 /// The schema changes of one session.
@@ -67,16 +67,16 @@ struct Done {
 
 /// The optimistic try with which the stages begin.
 enum FirstTry {
-    /// Something is to be asked before anything is tried.
+    /// No try is made, since something must be asked first.
     None,
     Now(OptimisticPlan),
-    /// It was made in the client's pipeline.
+    /// The try was made in the client's pipeline.
     Made(OptimisticPlan, Result<OptimisticOutcome, RunError>),
 }
 
 /// How an optimistic try in the client's pipeline has ended.
 pub(super) enum PipelineOutcome {
-    /// The statement was run: by this try, or after it.
+    /// The statement was run by this try, or after it.
     Ran(Result<Reply, RunError>),
     /// A message of the client's before it has failed, and the client has the error. Nothing was tried.
     ClientFailed,
@@ -106,7 +106,7 @@ impl SchemaChanges {
         finish(block, request, run_stages(context, history, rights, first).await)
     }
 
-    /// The optimistic try of a statement in the client's pipeline. `None`: something is to be asked or done before.
+    /// The optimistic try of a statement in the client's pipeline. `None`: something must be asked or done before it.
     pub(super) fn plan_in_pipeline(&self, channel: &ServerChannel, statement: &Statement) -> Option<OptimisticPlan> {
         if channel.status() == b'I' && pending::has_pending(&self.log) {
             return None;
@@ -114,7 +114,7 @@ impl SchemaChanges {
         self.history.optimistic_plan(&self.rights, channel, statement, &self.log.shared().limits())
     }
 
-    /// Runs a statement in one pipeline with what the client has sent before it, in place of its portal's Execute.
+    /// Runs a statement in one pipeline with the client's messages before it, in place of its portal's Execute.
     pub(super) async fn run_in_pipeline(
         &mut self,
         channel: &mut ServerChannel,
@@ -163,7 +163,7 @@ impl SchemaChanges {
         explain::explain(&mut context, &mut self.rights).await
     }
 
-    /// A statement is relayed, as the client's block holds the locks that it needs.
+    /// A statement is relayed, since the client's block holds the locks that it needs.
     pub(super) fn relayed(&self, statement: &Statement) {
         self.log.relayed(statement);
     }
@@ -179,11 +179,11 @@ fn first_try(context: &mut StatementContext<'_>, history: &mut TryHistory, right
     plan.map_or(FirstTry::None, FirstTry::Now)
 }
 
-/// Runs a statement through its stages, and once more if it has outlived its hold budget.
+/// Runs a statement through its stages, and once more if it has exceeded its hold budget.
 ///
-/// A statement whose table has a few rows is taken for a brief one. If a function of the statement's takes its time for each row, the
-/// statement outlives the hold budget as one step under its lock, and is taken back. Then it is planned as if the table were large. Where that
-/// gives it phases, nobody waits for it. Where there is no other way, it is guarded, with a WARNING, and takes as long as it takes directly.
+/// A statement whose table has a few rows is taken for a brief one. If a function in the statement takes long for each row, the statement
+/// exceeds the hold budget as one step under its lock, and is rolled back. Then it is planned as if the table were large. If that plan has
+/// phases, nobody waits for the statement. If there is no other way, the statement runs guarded, with a WARNING, and takes as long as directly.
 async fn run_stages(
     context: &mut StatementContext<'_>,
     history: &mut TryHistory,
@@ -202,8 +202,8 @@ async fn run_stages(
     turn::end(context, &mut turn, result).await
 }
 
-/// The stages of a statement, in their order. A plan is never older than the wait before it: whoever has waited for a lane, for a lock, or
-/// for a record reads the facts again and plans again.
+/// The stages of a statement, in their order. A plan is never older than the wait before it. A statement that has waited for a lane, for a lock,
+/// or for a record reads the facts again and is planned again.
 async fn stages(
     context: &mut StatementContext<'_>,
     history: &mut TryHistory,
@@ -246,7 +246,7 @@ async fn stages(
         if plans == 0 {
             context.log.planned(statement, &plan);
         }
-        // Here the gate will stand: it lets the plan run, or refuses it, or makes it wait.
+        // The gate will be here. It lets the plan run, refuses it, or makes it wait.
         if let Some(reports) = &plan.answer {
             return Ok(elided(context, &plan, if facts.session.hushed { &[] } else { reports }).into());
         }
@@ -264,7 +264,7 @@ async fn stages(
         }
         told = plan.notes;
         plans += 1;
-        // The table changes faster than it can be looked at, so the next plan is as good as any.
+        // The table changes faster than its facts can be read, so the next plan is as good as any.
         basis = if plans < PLANS { context.facts().basis(&facts).await? } else { Basis::Any };
     }
 }
@@ -314,7 +314,7 @@ fn elided(context: &StatementContext<'_>, plan: &Plan, reports: &[Report]) -> Re
     reply
 }
 
-/// Tells the client's block of what was done.
+/// Tells the client's block that the statement was done.
 fn finish(block: &mut Block, request: Request<'_>, result: Result<Done, RunError>) -> Result<Reply, RunError> {
     let Done { reply, by } = result?;
     block.done(request.statement, by.as_ref());

@@ -1,7 +1,7 @@
-//! The pending undo of this role: what its sessions have left whose backends are gone.
+//! The pending undo of this role: the undo of its sessions whose backends are gone.
 //!
-//! It owns nothing: the table of pending undo belongs to [`crate::session::Shared`]. It keeps true: what could not be undone now is in the
-//! table again, whatever happens. In a transaction of the client's the undo would have to be part of it, so it is left to the next statement.
+//! It owns nothing: the table of pending undo belongs to [`crate::session::Shared`]. It keeps true: an undo that could not run now is in the
+//! table again, whatever happens. In a transaction of the client's the undo would be part of it, so it is left to the next statement.
 
 use super::context::StatementContext;
 use super::log::ChangeLog;
@@ -11,7 +11,7 @@ use crate::execute::pending_undo::PendingUndo;
 use crate::pg::sqlstate;
 use crate::wire::speech::Sayable;
 
-/// Undoes what is pending, except what this statement may continue: its record tells whether it did (`execute/record.rs`).
+/// Runs the pending undo, except that of a change which this statement may continue. The record tells whether it did (`execute/record.rs`).
 pub(super) async fn undo_pending(context: &mut StatementContext<'_>) -> Result<(), RunError> {
     let mut continued = Vec::new();
     let result = undo_all_but(context, &mut continued).await;
@@ -19,19 +19,19 @@ pub(super) async fn undo_pending(context: &mut StatementContext<'_>) -> Result<(
     result
 }
 
-/// Whether this role has left anything.
+/// Whether this role has any pending undo.
 pub(super) fn has_pending(log: &ChangeLog) -> bool {
     log.shared().pending_undos().has_any(log.database(), log.role())
 }
 
-/// Puts it into the table, for the next statement of this role.
+/// Puts the undo into the table, for the next statement of this role.
 pub(super) fn keep(log: &ChangeLog, pending: PendingUndo) {
     log.shared().pending_undos().keep(log.database(), log.role(), pending);
 }
 
 async fn undo_all_but(context: &mut StatementContext<'_>, continued: &mut Vec<PendingUndo>) -> Result<(), RunError> {
     let (role, database, undos) = (context.log.role(), context.log.database(), context.log.shared().pending_undos());
-    // If only ASCII can be said, it is left to another session of the role.
+    // If the session's encoding can carry only ASCII, the undo is left to another session of the role.
     while context.channel.status() == b'I' && context.channel.speech().sayable() != Sayable::Ascii {
         let Some(pending) = undos.take(database, role) else { break };
         if pending.key().is_some_and(|key| key.statement == context.statement.text) {

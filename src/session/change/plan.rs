@@ -1,7 +1,7 @@
 //! The plan of a statement, made from its facts, and a plan's run.
 //!
-//! It owns nothing. It keeps true: a plan that takes long to make does not hold up the worker's other sessions; what a run has left is kept
-//! for the role's next statement.
+//! It owns nothing. It keeps true: a plan that takes long to make does not make the worker's other sessions wait. The undo that a run could not
+//! do is kept for the role's next statement.
 
 use super::context::StatementContext;
 use super::history::SURELY_QUICK;
@@ -24,7 +24,7 @@ pub(super) async fn make_plan(context: &mut StatementContext<'_>, facts: &Facts)
     let planned = if parts.max(facts.relations.len()) <= SURELY_QUICK {
         plan::plan(statement, facts, &limits)
     } else {
-        // Apart, as there is much to look at.
+        // A long statement is planned on a thread of its own, since that takes long.
         let (statement, facts) = (statement.clone(), facts.clone());
         let work = move || plan::plan(&statement, &facts, &limits);
         context.log.shared().aside().work(context.channel, work).await.ok_or(RunError::ClientGone)?
@@ -52,18 +52,18 @@ pub(super) struct PlannedRun<'r> {
 }
 
 impl<'r> PlannedRun<'r> {
-    /// A run of a plan from its first phase on. `told`: notes that the client has had. `basis`: what the plan rests on.
+    /// A run of a plan from its first phase on. `told`: the notes that the client has got. `basis`: the basis of the plan.
     pub(super) fn new(plan: &'r Plan, facts: &'r Facts, told: &'r [Report], turn: &'r Turn, basis: Basis) -> Self {
         Self { plan, facts, told, turn: Some(turn), basis, resumed: None }
     }
 
-    /// The rest of a plan, which was told of already.
+    /// A run of the rest of a plan. The client has got the plan's notes already.
     pub(super) fn resumed(plan: &'r Plan, facts: &'r Facts, resumed: Resumed<'r>) -> Self {
         Self { plan, facts, told: &[], turn: None, basis: Basis::Any, resumed: Some(resumed) }
     }
 }
 
-/// What a dead session has done of a plan.
+/// The part of a plan that a dead session has done.
 pub(super) struct Resumed<'r> {
     pub(super) record: Record,
     /// The table of the record.
@@ -88,7 +88,7 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
     let left = run.take_pending_undo();
     left.into_iter().for_each(|left| pending::keep(context.log, left));
     match &result {
-        // It is planned again.
+        // The statement is planned again.
         Err(RunError::Stale | RunError::Slow) => {}
         Err(stop) => {
             context.metrics().ddl_planned.add();

@@ -1,7 +1,7 @@
-//! What is on record of a table: a change that was begun by a session that is gone (`execute/record.rs`).
+//! The record of a table: a change that a session which is gone has begun (`execute/record.rs`).
 //!
-//! It owns nothing: the record is in the database. It keeps true: what is continued is the very plan that was begun, on the very table. Else a
-//! WARNING says why not, and the statement gets the server's error.
+//! It owns nothing: the record is in the database. It keeps true: a change is continued only with the same plan that was begun, on the same
+//! table. Otherwise a WARNING says why not, and the statement gets the server's error.
 
 use super::context::StatementContext;
 use super::plan::{PlannedRun, Resumed, run_plan};
@@ -18,24 +18,24 @@ use crate::session::transaction::fail;
 use crate::sql::{self, Class};
 use std::time::Instant;
 
-/// What became of a change that another statement has left unfinished.
+/// The result of an attempt to undo a change that another statement has left unfinished.
 enum AbandonOutcome {
-    /// There is nothing that could be undone.
+    /// There is nothing to undo.
     Nothing,
     Undone,
-    /// Somebody is in the way.
+    /// Another session is in the way.
     NotNow,
 }
 
-/// The table whose record is to be looked at.
+/// The table whose record is to be read.
 fn recorded_table(context: &StatementContext<'_>, facts: &Facts) -> Option<RelationRef> {
     let plans = context.makes_phases() && !facts.session.in_transaction;
     let table = record::table_of(facts).filter(|table| plans && table.recorded)?;
     matches!(context.statement.class, Class::Ddl(_)).then(|| table.id.clone())
 }
 
-/// Continues the statement, if a dead session had begun it. `None`: there is nothing to continue. Then the facts are as they were, or asked for
-/// anew if that took a while.
+/// Continues the statement, if a dead session had begun it. `None`: there is nothing to continue. The facts are then as before, or read anew if
+/// that took long.
 pub(super) async fn continue_recorded(
     context: &mut StatementContext<'_>,
     facts: &mut Facts,
@@ -73,7 +73,8 @@ pub(super) async fn continue_recorded(
     run_plan(context, planned).await.map(Some)
 }
 
-/// In a transaction of the client's: whether what the statement names was half done, and somebody has finished or undone it meanwhile.
+/// Whether the relations of the statement had an unfinished change, and another session has finished or undone it meanwhile. It is for a
+/// transaction of the client's.
 pub(super) async fn has_waited_for_the_end(
     context: &mut StatementContext<'_>,
     facts: &Facts,
@@ -87,14 +88,14 @@ pub(super) async fn has_waited_for_the_end(
     Err(RunError::Report(report))
 }
 
-/// In a transaction of the client's an unfinished change can be neither continued nor undone. What the statement would find of it is not told
-/// to be there either.
+/// The error for a statement on a table with an unfinished change, in a transaction of the client's. There the change can neither be continued
+/// nor undone, and its objects must not be reported as existing.
 async fn refusal_as_unfinished(context: &mut StatementContext<'_>, facts: &Facts) -> Result<Option<Report>, RunError> {
     let plans = context.makes_phases() && facts.session.in_transaction;
     let Class::Ddl(ddl) = &context.statement.class else { return Ok(None) };
     let Some(table) = record::table_of(facts).filter(|table| plans && table.recorded) else { return Ok(None) };
     let record = record::any_record(&mut context.side_run(facts), table.id.oid).await?;
-    // Any other statement fails by what it finds, or takes it away.
+    // Any other statement fails because of the objects that it finds, or removes them.
     let may_skip = ddl.if_exists || ddl.if_not_exists || ddl.parts.iter().any(|part| part.missing_ok);
     if !may_skip || !record.is_some_and(|record| record.touches(ddl)) {
         return Ok(None);
@@ -107,8 +108,8 @@ async fn refusal_as_unfinished(context: &mut StatementContext<'_>, facts: &Facts
     ))
 }
 
-/// Undoes a change that was left unfinished: what its own session could not take back, in any case; what another statement has left,
-/// where this one names the same things, or would do worse because of it. True: look again.
+/// Undoes a change that was left unfinished. If its own session could not undo it, it is undone in any case. If another statement has left it, it
+/// is undone if this statement names the same objects, or would get a worse plan because of it. `true`: the facts must be read again.
 pub(super) async fn has_cleared_the_way(
     context: &mut StatementContext<'_>,
     facts: &Facts,
@@ -118,7 +119,7 @@ pub(super) async fn has_cleared_the_way(
     let Some(table) = recorded_table(context, facts) else { return Ok(false) };
     let Class::Ddl(ddl) = &context.statement.class else { return Ok(false) };
     let warns = plan.notes.iter().any(Report::is_warning);
-    // The same statement that could not be continued has said why, and the server says what is there.
+    // If the same statement could not be continued, a WARNING has said why, and the server's error says what exists.
     let text = &context.statement.text;
     let another = |record: &Record| record.statement() != text && (warns || record.touches(ddl));
     let wanted = |record: &Record| record.is_undoing() || another(record);
@@ -126,7 +127,7 @@ pub(super) async fn has_cleared_the_way(
         AbandonOutcome::Nothing => Ok(false),
         AbandonOutcome::Undone => Ok(true),
         AbandonOutcome::NotNow if begun.elapsed() < context.config().locks.deadline => {
-            // Undoing is not ended by a cancel: the statement that waits for it is.
+            // A cancel does not end the undo. It ends the statement that waits for the undo.
             context.side_run(facts).interrupted().map_or(Ok(true), Err)
         }
         AbandonOutcome::NotNow => Err(RunError::Report(
@@ -141,8 +142,8 @@ pub(super) async fn has_cleared_the_way(
     }
 }
 
-/// Undoes what another statement has left unfinished on this table, or this one could not take back. The lanes are held, so that nobody is at
-/// work on it. `wanted`: of which records.
+/// Undoes a change that another statement has left unfinished on this table, or that its own session could not undo. The lanes are held, so nobody
+/// is at work on the table. `wanted`: the records to undo.
 async fn abandon(
     context: &mut StatementContext<'_>,
     table: &RelationRef,
@@ -165,7 +166,7 @@ async fn abandon(
     Ok(if run.abandon(&plan).await? { AbandonOutcome::Undone } else { AbandonOutcome::NotNow })
 }
 
-/// The plan that the statement would continue, and from where, for EXPLAIN.
+/// The plan that the statement would continue, and the phase from which it would, for EXPLAIN.
 pub(super) async fn explain_recorded(
     context: &mut StatementContext<'_>,
     facts: &Facts,

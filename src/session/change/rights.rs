@@ -1,8 +1,8 @@
-//! Sessions whose schema changes are only guarded: the role may not ask what a plan needs to know, or a pooler stands behind the proxy.
+//! Sessions whose schema changes are only guarded: the role may not ask the questions of a plan, or a pooler stands behind the proxy.
 //!
-//! It owns what is known of the session's backend and role. It keeps true: without the answers no plan is made. Behind a pooler nothing that
-//! a plan leaves in its session, such as a lane, is its own: it would stay on the pooled connection. So the statement is run as written,
-//! under lock attempts (`execute/guarded.rs`), and the client is told so once.
+//! It owns the knowledge about the session's backend and role. It keeps true: without the answers no plan is made. Behind a pooler, state that
+//! a plan leaves in its session, such as a lane, would stay on the pooled connection. So the statement is run as written, under lock attempts
+//! (`execute/guarded.rs`), and the client is told so once.
 
 use super::context::StatementContext;
 use crate::catalog::may_ask;
@@ -15,7 +15,7 @@ use crate::session::statement::stands_alone;
 
 use crate::wire::error_response::ServerError;
 
-/// What is known of the session's backend and role.
+/// The knowledge about the session's backend and role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Known {
     #[default]
@@ -35,8 +35,8 @@ impl PlanningRights {
         self.0 == Known::OnlyGuards
     }
 
-    /// Whether schema changes are only guarded. It is asked once, and not again for a database and role that were found to be free, as
-    /// the question costs a new session 10 ms. What is revoked later is noticed when the facts are asked for.
+    /// Whether schema changes are only guarded. The server is asked once, and not again for a database and role that may plan, since the
+    /// question costs a new session 10 ms. A right that is revoked later is noticed when the facts are asked for.
     pub(super) async fn look(&mut self, context: &mut StatementContext<'_>) -> Result<bool, RunError> {
         if self.0 != Known::Nothing {
             return Ok(self.are_missing());
@@ -69,7 +69,7 @@ impl PlanningRights {
         Ok(self.are_missing())
     }
 
-    /// The server has refused a question of the proxy's. What the proxy put before the question in a block is taken back.
+    /// The server has refused a question of the proxy's. The savepoint that the proxy has set before it in a block is taken back.
     pub(super) async fn refused(
         &mut self,
         context: &mut StatementContext<'_>,

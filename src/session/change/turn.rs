@@ -1,7 +1,7 @@
-//! The turn of a statement: the lanes of what it names, waited for before its facts are read.
+//! The turn of a statement: the wait for the lanes of the relations that it names, before its facts are read.
 //!
-//! It owns nothing: the lanes are the [`Turn`]'s. It keeps true: whoever has waited for a lane reads the facts again; what another session
-//! has under way is never reported as done.
+//! It owns nothing: the lanes are the [`Turn`]'s. It keeps true: a statement that has waited for a lane reads the facts again. A change that
+//! another session has under way is never reported as done.
 
 use super::context::StatementContext;
 use crate::catalog::query;
@@ -16,12 +16,12 @@ use std::collections::BTreeSet;
 /// The names whose lanes the statement waits for.
 pub(super) fn names_of(context: &StatementContext<'_>) -> Vec<RelationName> {
     let names = query::relations_of(context.statement);
-    // What cannot be said in this session's encoding is not asked for; of very many names the server would have to keep too much.
+    // Names that this session's encoding cannot carry are not asked for. For very many names the server would have to hold too many locks.
     let unasked = names.len() > MOST || context.channel.speech().is_in_private(&context.statement.text);
     if unasked { Vec::new() } else { names }
 }
 
-/// Waits for the turn. `more`: lanes besides those of what the statement names.
+/// Waits for the turn. `more`: lanes besides those of the relations that the statement names.
 pub(super) async fn take(
     context: &mut StatementContext<'_>,
     names: &[RelationName],
@@ -38,7 +38,7 @@ pub(super) async fn take(
     if !turn.is_busy() {
         return Ok(());
     }
-    // What the session's timeouts are, and what its transaction holds.
+    // These facts are the session's timeouts, and the locks that its transaction holds.
     let facts = context.facts().of_session().await?;
     let inside = facts.session.in_transaction && facts.session.holds;
     let patience = inside.then_some(context.config().locks.stall_budget);
@@ -46,7 +46,7 @@ pub(super) async fn take(
     Ok(())
 }
 
-/// Gives the lanes back. If the backend is gone, its lanes are gone too.
+/// Releases the lanes. If the backend is gone, the server has released them.
 pub(super) async fn end<T>(
     context: &mut StatementContext<'_>,
     turn: &mut Turn,
@@ -59,8 +59,8 @@ pub(super) async fn end<T>(
     result
 }
 
-/// Whether somebody was at work on what would be told to be done already. In a transaction no lane is had, and a transaction that holds locks
-/// has not waited for its turn: now it has, for as long as for any lock.
+/// Whether another session was at work on the relations of a statement that would be reported as done already. In a transaction the session holds
+/// no lane, and a transaction that holds locks has not waited for its turn. So it waits here, for as long as it would for any lock.
 pub(super) async fn has_waited(context: &mut StatementContext<'_>, names: &[RelationName]) -> Result<bool, RunError> {
     let session = context.facts_without_questions();
     if names.is_empty() || !try_turn(&mut context.side_run(&session), names, &[]).await?.is_busy() {
@@ -71,7 +71,7 @@ pub(super) async fn has_waited(context: &mut StatementContext<'_>, names: &[Rela
     Ok(turn.is_free())
 }
 
-/// The lanes of what a plan locks and its statement does not name. None, if there are too many to hold them all.
+/// The lanes of the relations that a plan locks and its statement does not name. The set is empty if there are too many to hold all of them.
 pub(super) fn lanes_besides(plan: &Plan, turn: &Turn) -> BTreeSet<u32> {
     let lanes: BTreeSet<u32> = plan.phases.iter().flat_map(|phase| lanes_of(&phase.locks)).collect();
     let besides: BTreeSet<u32> = lanes.into_iter().filter(|oid| *oid != 0 && !turn.has(*oid)).collect();

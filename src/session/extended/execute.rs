@@ -51,9 +51,9 @@ impl<'s> Execute<'s> {
         Some((Self { channel, interceptor, changes, shared, portal }, bound))
     }
 
-    /// Attends to it.
+    /// Attends to the Execute.
     pub(super) async fn attend(mut self, bound: Arc<PreparedStatement>) -> Result<FrameOutcome, SessionEnd> {
-        // After an error the server skips it.
+        // After an error the server skips the Execute.
         if self.channel.is_skipping() || self.passes(&bound.statement) {
             return Ok(FrameOutcome::Pass);
         }
@@ -86,7 +86,7 @@ impl<'s> Execute<'s> {
         if acts(statement) {
             return fresh && self.may_pass(statement);
         }
-        // The server is to refuse it as in a pipeline, not as in the proxy's block.
+        // The server must refuse the statement in the words for a pipeline, not for the proxy's block.
         if self.block().is_proxys() && stands_alone(statement) {
             return false;
         }
@@ -99,7 +99,7 @@ impl<'s> Execute<'s> {
         true
     }
 
-    /// Whether the client's block holds what the statement needs.
+    /// Whether the client's block holds the locks that the statement needs.
     fn may_pass(&mut self, statement: &Statement) -> bool {
         let (limits, idle) = (self.shared.limits(), self.channel.is_idle());
         let passes = self.block().may_pass(std::slice::from_ref(statement), &limits, idle);
@@ -116,7 +116,7 @@ impl<'s> Execute<'s> {
     async fn act(&mut self, bound: Arc<PreparedStatement>) -> Result<FrameOutcome, SessionEnd> {
         let Some(bound) = self.as_the_server_has_it(bound).await? else { return Ok(FrameOutcome::Pass) };
         let statement = &bound.statement;
-        // Amid a pipeline the server refuses it.
+        // Amid a pipeline the server refuses the statement.
         let amid = self.channel.executes() > 0 || self.block().control().is_some();
         if amid && !self.block().is_proxys() && stands_alone(statement) {
             return Ok(FrameOutcome::Pass);
@@ -130,12 +130,12 @@ impl<'s> Execute<'s> {
         {
             return Ok(self.act_in_pipeline(&bound, plan).await?);
         }
-        // The server answers if the portal is gone, if its text is another one, or if the client's encoding has changed since its Parse.
+        // If the portal is gone, or its text is another one, or the client's encoding has changed since its Parse, the server answers the Execute.
         if misread || !self.would_run(statement).await? {
             return Ok(FrameOutcome::Pass);
         }
         let begin = !stands_alone(statement) && pipeline::needs_block(self.channel, self.interceptor.block()).await;
-        // COMMIT and its like still run from their portal.
+        // COMMIT and the like still run from their portal.
         let closes = !matches!(statement.class, Class::Transaction(_));
         if !self.seal(closes, begin).await? {
             return Ok(FrameOutcome::Handled);
@@ -181,7 +181,7 @@ impl<'s> Execute<'s> {
     }
 
     /// Ends the pipeline so far by a Sync of the proxy's. `closes`: the portal is closed. `begin`: the implicit transaction becomes a block.
-    /// False: the client has an error, and the server skips to the client's Sync.
+    /// `false`: the client has an error, and the server skips to the client's Sync.
     async fn seal(&mut self, closes: bool, begin: bool) -> Result<bool, BackendLost> {
         let portal = closes.then_some(self.portal.as_str());
         if !pipeline::seal(self.channel, self.interceptor.block_mut(), portal, begin).await? {
@@ -226,7 +226,7 @@ impl<'s> Execute<'s> {
     }
 
     /// Runs the statement in one pipeline with its Parse and Bind. Most clients send these, Execute and Sync, and nothing before them. Unless one
-    /// of them fails the portal is what it seems to be, so the optimistic try can follow them at once.
+    /// of them fails, the portal is of the statement that was parsed, so the optimistic try can follow them at once.
     async fn act_in_pipeline(
         &mut self,
         bound: &PreparedStatement,
@@ -250,7 +250,7 @@ impl<'s> Execute<'s> {
         }
     }
 
-    /// Waits for the advisory lock that the portal's statement waits for, in its place.
+    /// Waits for an advisory lock in place of the portal's statement.
     async fn wait_for_lock(&mut self, lock: &AdvisoryLock, types: &[u8]) -> Result<FrameOutcome, SessionEnd> {
         let bind = self.interceptor.bind_of(self.portal.as_bytes());
         let Some(bind) = bind.filter(|_| !self.suspends()) else { return Ok(FrameOutcome::Pass) };
@@ -269,7 +269,7 @@ impl<'s> Execute<'s> {
         self.channel.peek_frame().is_some_and(|(_, body)| body.ends_with(&[0, 0, 0, 1]))
     }
 
-    /// Takes the Execute, which the proxy answers. Its portal has been run.
+    /// Takes the Execute, which the proxy answers, and notes that its portal has been run.
     fn take_execute(&mut self) -> Option<bytes::Bytes> {
         self.interceptor.forget_portal(self.portal.as_bytes());
         self.channel.take_frame()

@@ -1,7 +1,7 @@
 //! The extended protocol: a statement becomes DDL at Parse and acts at Execute.
 //!
 //! [`Extended`] owns nothing: it borrows the parts for one message. Parse, Bind and Describe go to the server as they are, so the server checks
-//! and answers them. `execute` attends to Execute, and `refusal` words an error. It keeps true: where the client's pipeline is one implicit
+//! and answers them. `execute` attends to Execute, and `refusal` words an error. It keeps true: if the client's pipeline is one implicit
 //! transaction of several statements, the proxy opens a transaction block, and ends it at the client's Sync.
 
 mod execute;
@@ -51,7 +51,7 @@ impl<'s> Extended<'s> {
         let body = self.channel.peek_frame().ok_or_else(SessionEnd::without_frame)?.1;
         let read = |(name, text): (&[u8], &[u8])| (name.to_vec(), speech.readable(text).into_owned());
         let Some((name, text)) = message::parse(body).map(read) else { return Ok(FrameOutcome::Pass) };
-        // After an error the server skips it, and the name keeps its meaning.
+        // After an error the server skips the Parse, and the name keeps its meaning.
         if self.channel.is_skipping() {
             return Ok(FrameOutcome::Pass);
         }
@@ -68,7 +68,7 @@ impl<'s> Extended<'s> {
             TextVerdict::Act(statements) => statements,
             TextVerdict::Refuse(report) => return Err(SessionEnd::refused(report)),
         };
-        // More than one statement is the server's to refuse.
+        // The server refuses a Parse of more than one statement.
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else { return Ok(FrameOutcome::Pass) };
         if let Class::ExplainDdl(inner) = &statement.class {
             return self.parse_explain(inner).await;
@@ -114,7 +114,7 @@ impl<'s> Extended<'s> {
         if self.interceptor.prepare(name, statement) { Ok(()) } else { Err(SessionEnd::refused(prepared_too_much())) }
     }
 
-    /// Notes a text that the proxy does not act on. In a block, a statement that makes a table is prepared, as its table is there only after its
+    /// Notes a text that the proxy does not act on. In a block, a statement that makes a table is prepared, since its table exists only after its
     /// Execute.
     fn parse_relayed(&mut self, name: &[u8], mut statements: Vec<Statement>) -> Result<FrameOutcome, SessionEnd> {
         let makes = |statement: &Statement| matches!(&statement.class, Class::Ddl(ddl) if makes_relations(ddl));

@@ -1,7 +1,7 @@
 //! The error of a statement that may not run in a transaction block, in the server's words for a pipeline.
 //!
-//! It owns nothing. It keeps true: the words are the server's own, in its language and version. A pipeline that changes the schema and goes on
-//! is kept in a block of the proxy's, so the server refuses the statement in the words for a block.
+//! It owns nothing. It keeps true: the words are the server's own, in its language and version. The proxy keeps a pipeline that changes the
+//! schema and continues in a block of its own. There the server would refuse the statement in the words for a block.
 
 use crate::backend::{BackendLost, ServerChannel};
 use crate::wire::error_response::ServerError;

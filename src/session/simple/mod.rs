@@ -111,7 +111,7 @@ impl<'s> Simple<'s> {
         self.channel.owed_is_certain() && !self.channel.is_unsynced()
     }
 
-    /// Whether the client's block holds what the string needs.
+    /// Whether the client's block holds the locks that the string needs.
     fn may_pass(&mut self, statements: &[Statement]) -> bool {
         let (limits, idle) = (self.shared.limits(), self.channel.is_idle());
         let passes = self.block().may_pass(statements, &limits, idle);
@@ -147,7 +147,7 @@ impl<'s> Simple<'s> {
         Ok(())
     }
 
-    /// Ends the unnamed statement and portal, as the server would have. If the Query needed a question, the question has done so already.
+    /// Ends the unnamed statement and portal, as the server does at a Query. If the Query needed a question, the question has done so already.
     async fn end_unnamed(&mut self) -> Result<(), BackendLost> {
         if self.channel.ends_unnamed() {
             self.channel.ask(Batch::new(), None).await?;

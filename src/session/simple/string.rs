@@ -1,8 +1,8 @@
-//! A string of several statements, of which some are acted on.
+//! A string of several statements, some of which the proxy acts on.
 //!
 //! [`StringRun`] owns how far the string is, and whether the block that is under way is the proxy's. It keeps true: the string keeps the meaning
 //! of PostgreSQL's implicit transaction. Its pieces run in one transaction block that the proxy opens and commits. A statement that the proxy
-//! does not act on goes to the server as it stands. What the server would refuse in the string, it refuses in the pieces.
+//! does not act on goes to the server as it is written. A statement that the server would refuse in the string, it refuses in the pieces.
 
 use super::answer::Answerer;
 use crate::backend::BackendLost;
@@ -56,7 +56,7 @@ impl<'s> StringRun<'s> {
         self.answerer.block.refresh(self.answerer.channel);
     }
 
-    /// The next statement, and those that go with it.
+    /// Runs the next statement, and those that go with it.
     async fn next(&mut self) -> Result<StatementOutcome, BackendLost> {
         let run = &self.statements[self.at..];
         let Some(statement) = run.first() else { return Ok(StatementOutcome::Done) };
@@ -192,7 +192,7 @@ impl<'s> StringRun<'s> {
 /// several statements.
 fn going_together(control: TransactionControl, run: &[Statement], owned: bool) -> usize {
     let goes = match control {
-        // In the proxy's block the proxy answers these.
+        // In its own block the proxy itself answers these.
         _ if !owned => true,
         TransactionControl::Commit { chain } | TransactionControl::Rollback { chain } => !chain,
         TransactionControl::Begin | TransactionControl::Savepoint | TransactionControl::Prepare => false,

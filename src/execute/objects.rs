@@ -14,7 +14,7 @@ fn kind(kind: ObjectKind) -> &'static str {
     }
 }
 
-/// Returns the kind, table and name by which [`IDENTITY_SQL`] asks for an object. `None` means that the server chose its name, which is
+/// Returns the kind, table and name by which [`crate::catalog::identity::IDENTITY_SQL`] asks for an object. `None` means that the server chose its name, which is
 /// learned in another way.
 pub(super) fn known(thing: &CreatedObject) -> Option<(&str, u32, &str)> {
     match &thing.name {

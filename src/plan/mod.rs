@@ -15,7 +15,7 @@
 //! Two files come before these. [`optimistic`] says which statements can be tried without facts. [`block_locks`] knows
 //! the tables for which the client's transaction needs no plan.
 //!
-//! [`print`] shows any plan, and [`check`] lists the rules that a plan breaks.
+//! [`mod@print`] shows any plan, and [`check`] lists the rules that a plan breaks.
 //!
 //! Limits: the module asks nothing. If the facts say nothing about a relation, the result is a [`Refusal`] and never a
 //! guess. If the server would raise an error, the plan lets the server raise it.

@@ -72,7 +72,7 @@ impl<'a> Scanned<'a> {
         self.range.clone()
     }
 
-    /// Where, from the start of this part, CONCURRENTLY may be put: behind the INDEX of CREATE [UNIQUE]
+    /// Where, from the start of this part, CONCURRENTLY may be put: behind the INDEX of CREATE \[UNIQUE\]
     /// INDEX and DROP INDEX, behind the INDEX, TABLE or SCHEMA of REINDEX [(options)], behind the VIEW of REFRESH.
     pub(super) fn concurrently_at(&self) -> Option<usize> {
         let mut words = self.words.iter();

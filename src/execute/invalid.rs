@@ -4,7 +4,7 @@
 //! a lock on the table from the beginning, and from 12 on the server reports which index it builds. As long as the server does not report
 //! it, the state of the index is uncertain, and the client is told so.
 //!
-//! An index is dropped only if it was invalid, and no other session was building it, at two looks in a row.
+//! An index is dropped only if it was invalid, no other session was building it, and its row was the same, at two looks in a row.
 //!
 //! Nothing here waits in PostgreSQL's lock queue behind a build: it would hold a snapshot that the build waits for.
 
@@ -44,10 +44,19 @@ const BUILDS_IT: &str = "EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_
        OR p.index_relid OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, i.indexrelid]) \
        OR p.command OPERATOR(pg_catalog.~~) 'REINDEX%'))";
 
+/// A condition: a transaction that is under way changes the row of the index `i`. A build releases its lock on the table when it has marked
+/// its index valid, and commits only after that (`DefineIndex` in `indexcmds.c`).
+const CHANGED: &str = "EXISTS (SELECT FROM pg_catalog.pg_locks x \
+     WHERE x.locktype OPERATOR(pg_catalog.=) 'transactionid' AND x.granted AND x.transactionid OPERATOR(pg_catalog.=) i.xmax)";
+
 /// Returns the condition that another session may be building the index `i`.
 fn may_be_anothers(server_version: i32) -> String {
-    LOCKED.replace("builds_it", if server_version < 120_000 { "true" } else { BUILDS_IT })
+    let locked = LOCKED.replace("builds_it", if server_version < 120_000 { "true" } else { BUILDS_IT });
+    format!("({locked} OR {CHANGED})")
 }
+
+/// An invalid index, and the transaction that was the last to change or lock its row (`xmax`).
+type Look = (RelationName, Option<String>);
 
 /// Returns the invalid indexes of a table, except those that were invalid before, and the copies that an interrupted REINDEX CONCURRENTLY
 /// has left on its TOAST table.
@@ -60,7 +69,7 @@ pub(super) async fn invalid_indexes(
     let known = format!("{{{}}}", known.join(","));
     let anothers = may_be_anothers(context.facts().session.server_version);
     let sql = format!(
-        "SELECT n.nspname, c.relname, {anothers} FROM pg_catalog.pg_index i \
+        "SELECT n.nspname, c.relname, {anothers}, i.xmax::pg_catalog.text FROM pg_catalog.pg_index i \
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
          JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
@@ -69,7 +78,7 @@ pub(super) async fn invalid_indexes(
          AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]::pg_catalog.oid[]))"
     );
     let begun = Instant::now();
-    let mut before: Option<Vec<RelationName>> = None;
+    let mut before: Option<Vec<Look>> = None;
     loop {
         let rows = match context.surely(&sql, &[&table.to_string(), &known]).await {
             Ok(rows) => rows,
@@ -81,16 +90,16 @@ pub(super) async fn invalid_indexes(
         };
         let (uncertain, ours): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| row.get(2).is_some_and(|value| value.as_deref() == Some("t")));
-        let ours: Vec<RelationName> = ours.iter().filter_map(|row| named(row)).collect();
+        let ours: Vec<Look> = ours.iter().filter_map(|row| Some((named(row)?, row.get(3)?.clone()))).collect();
         if uncertain.is_empty() || begun.elapsed() >= TELLS_WITHIN {
             // One look reads the catalogue of its snapshot and the locks of the moment. If a build ended between the two, its index is
-            // valid at the next look.
+            // valid at the next look, or another transaction has changed its row meanwhile.
             if let Some(before) = before {
                 uncertain.iter().filter_map(|row| named(row)).for_each(|index| tell_uncertain(context, &index));
-                return Ok(ours.into_iter().filter(|index| before.contains(index)).collect());
+                return Ok(ours.into_iter().filter(|look| before.contains(look)).map(|(index, _)| index).collect());
             }
             if ours.is_empty() && uncertain.is_empty() {
-                return Ok(ours);
+                return Ok(Vec::new());
             }
             before = Some(ours);
             continue;

@@ -346,6 +346,40 @@ fn a_failed_build_leaves_nothing_beside_another() {
     assert_eq!(there, "beside, t_pkey", "{outcome:?}");
 }
 
+/// A build gives its lock back when it has marked its index valid, and commits after that. In between the index looks invalid and nobody's.
+#[test]
+fn an_index_that_becomes_valid_just_now_is_left_alone() {
+    let mut stage = Stage::new("becomes_valid");
+    stage.watcher.ok("CREATE FUNCTION fails(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN
+          IF $1 = 5 AND current_query() LIKE '%failing%' THEN
+            WHILE NOT pg_try_advisory_xact_lock_shared(43) LOOP PERFORM pg_sleep(0.01); END LOOP;
+            RAISE EXCEPTION 'no';
+          END IF;
+          RETURN $1;
+        END $$");
+    stage.watcher.ok("CREATE INDEX beside ON t (b)");
+    let (mut holder, mut client, mut other) = (stage.direct(), stage.client(0), stage.direct());
+    holder.ok("SELECT pg_advisory_lock(43)");
+    client.send_query("CREATE INDEX failing ON t (fails(a))");
+    stage.wait_for(client.pid, "%INDEX CONCURRENTLY failing%");
+    // As the last transaction of a build leaves it until it commits.
+    let valid = "UPDATE pg_index SET indisvalid = {} WHERE indexrelid = 'beside'::regclass";
+    stage.watcher.ok(&valid.replace("{}", "false"));
+    other.ok(&format!("BEGIN; {}", valid.replace("{}", "true")));
+    holder.goodbye();
+    let outcome = client.outcome();
+    assert_eq!(outcome.error.as_deref(), Some("P0001"), "{outcome:?}");
+    assert!(
+        outcome.notices.iter().any(|notice| notice.contains("the invalid index public.beside may be")),
+        "{outcome:?}"
+    );
+    other.ok("COMMIT");
+    let there = "SELECT string_agg(indexrelid::regclass::text, ', ' ORDER BY indexrelid::regclass::text) \
+        FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid";
+    assert_eq!(stage.watcher.value(there), "beside, t_pkey", "{outcome:?}");
+}
+
 /// The server goes on with what a dead proxy had begun: the same statement finds it done.
 #[test]
 fn a_build_that_goes_on_without_its_proxy() {

@@ -12,11 +12,13 @@ use std::io;
 
 impl ServerChannel {
     /// Relays in both directions until something needs the session. The future can be dropped, and the function called again.
+    #[inline]
     pub fn pump<I: Inspect>(&mut self, inspect: &mut I) -> impl Future<Output = Event> {
         self.link.pump(inspect)
     }
 
     /// Relays until something needs the session, or until the backend has given all answers that it owed.
+    #[inline]
     pub fn pump_settling<I: Inspect>(&mut self, inspect: &mut I) -> impl Future<Output = Event> {
         self.link.pump_settling(inspect)
     }

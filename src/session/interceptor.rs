@@ -77,6 +77,7 @@ impl Interceptor {
     }
 
     /// The client has parsed a statement that the proxy does not act on.
+    #[inline]
     pub(super) fn parsed_other(&mut self, name: &[u8]) {
         if let Some(prepared) = &mut self.prepared {
             prepared.parsed_other(name);
@@ -129,12 +130,14 @@ impl Interceptor {
     }
 
     /// The client's Sync passes, or is answered.
+    #[inline]
     pub(super) fn synced(&mut self) {
         self.block.forget_control();
         self.end_pipeline();
     }
 
     /// A Sync or a Query ends the pipeline.
+    #[inline]
     fn end_pipeline(&mut self) {
         if let Some(prepared) = &mut self.prepared {
             prepared.next_pipeline();
@@ -143,6 +146,7 @@ impl Interceptor {
     }
 
     /// The client sends a Bind. `true`: the relay stops, since the client is to be refused.
+    #[inline]
     fn bind(&mut self, body: &[u8]) -> bool {
         let prepared = self.prepared.as_deref();
         self.block.saw_bind(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)));
@@ -162,6 +166,7 @@ impl Interceptor {
         }
     }
 
+    #[inline]
     fn parse(&mut self, body: &[u8]) -> bool {
         let Some((name, text)) = message::parse(body) else { return false };
         if may_carry_ddl(text) {
@@ -176,6 +181,7 @@ impl Interceptor {
 }
 
 impl Inspect for Interceptor {
+    #[inline]
     fn action_for(&self, tag: u8) -> FrameAction {
         match tag {
             _ if self.blind => FrameAction::Pass,
@@ -188,6 +194,7 @@ impl Inspect for Interceptor {
         }
     }
 
+    #[inline]
     fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
             b'Q' => {

@@ -317,10 +317,8 @@ fn a_death_behind_the_undo() {
     assert_eq!(stage.left(), "few t_pkey 0 0 0");
 }
 
-/// A build of another session, past the proxy, that waits for the one that fails: its index is left alone, and the failed one goes.
-#[test]
-fn a_failed_build_leaves_nothing_beside_another() {
-    let mut stage = Stage::new("beside");
+/// Begins a build through the proxy that fails as soon as the first of the two sessions has said goodbye. The second is its client's.
+fn begin_failing_build(stage: &mut Stage) -> (Client, Client) {
     stage.watcher.ok("CREATE FUNCTION fails(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
         BEGIN
           IF $1 = 5 AND current_query() LIKE '%failing%' THEN
@@ -329,10 +327,19 @@ fn a_failed_build_leaves_nothing_beside_another() {
           END IF;
           RETURN $1;
         END $$");
-    let (mut holder, mut client, mut other) = (stage.direct(), stage.client(0), stage.direct());
+    let (mut holder, mut client) = (stage.direct(), stage.client(0));
     holder.ok("SELECT pg_advisory_lock(42)");
     client.send_query("CREATE INDEX failing ON t (fails(a))");
     stage.wait_for(client.pid, "%INDEX CONCURRENTLY failing%");
+    (holder, client)
+}
+
+/// A build of another session, past the proxy, that waits for the one that fails: its index is left alone, and the failed one goes.
+#[test]
+fn a_failed_build_leaves_nothing_beside_another() {
+    let mut stage = Stage::new("beside");
+    let (holder, mut client) = begin_failing_build(&mut stage);
+    let mut other = stage.direct();
     other.send_query("CREATE INDEX CONCURRENTLY beside ON t (b)");
     let waits = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = {}", other.pid);
     wait_until("the other waits", || stage.watcher.value(&waits) == "1");
@@ -350,19 +357,9 @@ fn a_failed_build_leaves_nothing_beside_another() {
 #[test]
 fn an_index_that_becomes_valid_just_now_is_left_alone() {
     let mut stage = Stage::new("becomes_valid");
-    stage.watcher.ok("CREATE FUNCTION fails(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
-        BEGIN
-          IF $1 = 5 AND current_query() LIKE '%failing%' THEN
-            WHILE NOT pg_try_advisory_xact_lock_shared(43) LOOP PERFORM pg_sleep(0.01); END LOOP;
-            RAISE EXCEPTION 'no';
-          END IF;
-          RETURN $1;
-        END $$");
     stage.watcher.ok("CREATE INDEX beside ON t (b)");
-    let (mut holder, mut client, mut other) = (stage.direct(), stage.client(0), stage.direct());
-    holder.ok("SELECT pg_advisory_lock(43)");
-    client.send_query("CREATE INDEX failing ON t (fails(a))");
-    stage.wait_for(client.pid, "%INDEX CONCURRENTLY failing%");
+    let (holder, mut client) = begin_failing_build(&mut stage);
+    let mut other = stage.direct();
     // As the last transaction of a build leaves it until it commits.
     let valid = "UPDATE pg_index SET indisvalid = {} WHERE indexrelid = 'beside'::regclass";
     stage.watcher.ok(&valid.replace("{}", "false"));

@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 CHAOS_ROUNDS ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test chaos test-quick lint test-corpora test-servers conformance golden fuzz bench setup setup-test setup-servers setup-bench setup-conformance
+.PHONY: help run demo test chaos test-quick lint test-corpora test-servers conformance tools golden fuzz bench setup setup-test setup-servers setup-bench setup-conformance setup-tools
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ conformance: setup-conformance ## suites that others wrote, directly and proxied
 	$(CARGO) build --quiet
 	python3 tests/conformance/run.py $(SUITES)
 
+tools: setup-tools ## real migration tools beside an application, directly and proxied (TOOLS="alembic rails" for some)
+	$(CARGO) build --quiet
+	target/venv/bin/python tests/tools/run.py --check $(TOOLS)
+
 test-servers: setup-servers ## PostgreSQL 10 to 19, every parity script in every way of sending
 	PGSLUICE_ALL_WAYS=1 $(CARGO) test --test servers --test random_alters --test lock_sets --test unfinished -- --include-ignored --test-threads=1
 
@@ -67,8 +71,8 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, backfil
 setup: ## install what a build and a throw-away server need, if it is missing
 	@sh scripts/setup.sh build server
 
-setup-test: ## as setup, and the clients and servers (10, 12, 15, 18, 19) that the tests drive
-	@sh scripts/setup.sh build server clients some-servers
+setup-test: ## as setup, and the clients, tools and servers (10, 12, 15, 18, 19) that the tests drive
+	@sh scripts/setup.sh build server clients some-tools some-servers
 
 setup-servers: ## as setup, and PostgreSQL 10 to 19 in target/servers
 	@sh scripts/setup.sh build server servers
@@ -78,3 +82,6 @@ setup-bench: ## as setup, and the programs that the benches compare with
 
 setup-conformance: ## as setup, and what the suites of others are built and run with
 	@sh scripts/setup.sh build server conformance
+
+setup-tools: ## as setup, and the migration tools of make tools
+	@sh scripts/setup.sh build server clients tools

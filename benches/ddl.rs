@@ -1,5 +1,5 @@
-//! The cost of a trivial DDL statement through the proxy, beside the same statement run directly, and the cost of a whole
-//! migration history.
+//! The cost of a trivial DDL statement through the proxy, beside the same statement run directly, of a migration in a
+//! transaction on an empty table, and of a whole migration history.
 //!
 //! Statements run in turns on two sessions of one server, one direct and one through the proxy, so that other load on the
 //! machine affects both. The server does not wait for its disk (`fsync` is off), so the times are those of the statements
@@ -8,8 +8,8 @@
 //!
 //! The bench prints Markdown. `PGSLUICE_BENCH_ROUNDS` sets how often each statement runs, and `PGSLUICE_BENCH_REPLAYS` (3)
 //! how often each history runs. `CORPORA` says where the histories are (`tests/corpora.rs` says what they need). `CORPUS`
-//! names the histories to run, separated by commas; the default is all. An argument, `statements` or `corpus`, runs that
-//! part alone.
+//! names the histories to run, separated by commas; the default is all. An argument, `statements`, `migration` or `corpus`,
+//! runs that part alone.
 
 mod rig;
 
@@ -33,6 +33,18 @@ const STATEMENTS: [(&str, &str); 10] = [
     ("DROP TABLE", "DROP TABLE tW_N"),
 ];
 
+/// A migration as a tool sends it, on an empty table. `N` and `W` as above.
+const MIGRATION: [&str; 5] = [
+    "BEGIN",
+    "ALTER TABLE mW_N ADD COLUMN shop_id bigint REFERENCES shops",
+    "CREATE INDEX ON mW_N (shop_id)",
+    "INSERT INTO schema_migrations VALUES ('W_N')",
+    "COMMIT",
+];
+
+/// How many times as long as directly the migration may take.
+const MIGRATION_TARGET: f64 = 1.5;
+
 /// What the target allows, in milliseconds.
 const TARGET: f64 = 2.0;
 
@@ -43,6 +55,9 @@ fn main() {
     println!("{}", rig::versions());
     if wants("statements") {
         statements(&rig, setting("PGSLUICE_BENCH_ROUNDS", 200));
+    }
+    if wants("migration") {
+        migration(&rig, setting("PGSLUICE_BENCH_ROUNDS", 200));
     }
     if wants("corpus") {
         corpora(&rig);
@@ -75,6 +90,31 @@ fn statements(rig: &Rig, rounds: u32) {
         let met = if more < TARGET { "met" } else { "**not met**" };
         println!("| {title} | {direct:.2} ms | {proxied:.2} ms | {more:.2} ms | {met} |");
     }
+}
+
+/// The migration in a transaction, in turns directly and through the proxy.
+fn migration(rig: &Rig, rounds: u32) {
+    let ways = ["direct", "pgsluice"].map(|name| rig.target(name).port);
+    let mut clients = ways.map(|port| Client::connect(port, &rig.postgres.user, "postgres"));
+    clients[0]
+        .ok("CREATE TABLE shops (id bigint PRIMARY KEY); CREATE TABLE schema_migrations (version text PRIMARY KEY)");
+    let mut took = [Vec::new(), Vec::new()];
+    for round in 0..rounds {
+        for turn in 0..2 {
+            let way = (turn + round as usize) % 2;
+            let named = |sql: &str| sql.replace("W_N", &format!("{way}_{round}"));
+            clients[0].ok(&named("CREATE TABLE mW_N (id bigint PRIMARY KEY, total numeric)"));
+            let begun = Instant::now();
+            MIGRATION.iter().for_each(|sql| drop(clients[way].ok(&named(sql))));
+            took[way].push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+    let [direct, proxied] = took.map(|took| median(&took));
+    let ratio = proxied / direct;
+    let met = if ratio <= MIGRATION_TARGET { "met" } else { "**not met**" };
+    println!("\nA migration in a transaction, on an empty table, {rounds} rounds: the medians.\n");
+    println!("| direct | through pgsluice | ratio | target: at most {MIGRATION_TARGET} |\n|--:|--:|--:|---|");
+    println!("| {direct:.2} ms | {proxied:.2} ms | {ratio:.2} | {met} |\n");
 }
 
 /// Migration histories, each as its own tool sends it: the medians of the ratios of its replays.

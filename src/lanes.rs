@@ -132,7 +132,8 @@ pub fn nap_and_try_sql(nap: Duration, waiting_for: &str, oid: u32, in_transactio
     format!("{words} SELECT CASE WHEN pg_catalog.pg_sleep({seconds:.3}) IS NOT NULL THEN {tries} ELSE false END")
 }
 
-fn comment(waiting_for: &str) -> String {
+/// A comment of the proxy's, for `pg_stat_activity`.
+pub fn comment(waiting_for: &str) -> String {
     let words: String =
         waiting_for.replace("*/", "* /").replace("/*", "/ *").chars().filter(|c| !c.is_control()).collect();
     format!("/* pgsluice: {words} */")

@@ -58,6 +58,14 @@ counters! {
     first_tries_done,
     /// Steps that held their locks for longer than `hold_budget`, and were rolled back to go another way.
     hold_budget_outlived,
+    /// DDL statements that were done ahead of the client's transaction.
+    ddl_ahead,
+    /// DDL statements that could make the application wait in the client's transaction, and could not be done ahead of it.
+    ddl_not_ahead,
+    /// Transactions that were run again behind a statement that was done ahead.
+    blocks_replayed,
+    /// Waits for a lock that a transaction was suspended for, because it held locks of its own.
+    blocks_locked_out,
     /// Lock attempts of brief steps.
     lock_attempts,
     /// Lock attempts that found the lock taken.
@@ -68,6 +76,8 @@ counters! {
     backfill_batches_failed,
     /// Waits for a client's own advisory lock in which the proxy polled for the lock.
     advisory_waits,
+    /// LOCK TABLE statements of clients that found a lock taken, and waited in the proxy.
+    lock_table_waits,
     /// Texts with DDL keywords that could not be parsed.
     texts_unparsable,
     /// Texts too large to inspect.

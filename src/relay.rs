@@ -10,10 +10,17 @@
 //! take the bytes that were read, and the client is not read while the backend does not. No frame goes to the backend
 //! without [`Owed`] knowing of it.
 
+mod answers;
 mod back;
+mod buffers;
 mod front;
+mod inspect;
 
+pub use answers::{AnswerLog, Answered, LogGap};
 pub use back::BackendLost;
+pub(crate) use buffers::{give_back, take_buffer};
+use inspect::CopyOnly;
+pub use inspect::{FrameAction, Inspect};
 
 use crate::net::Stream;
 use crate::net::ring::Present;
@@ -42,29 +49,6 @@ const FRONT_WAITING: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
-
-/// The relay's action for a frontend's frame, chosen by the frame's tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameAction {
-    /// The frame passes.
-    Pass,
-    /// The whole frame is shown to [`Inspect::stops_at`].
-    Open,
-    /// The relay stops before the frame.
-    Stop,
-}
-
-/// Which of the frontend's frames are opened, and which stop the relay.
-pub trait Inspect {
-    fn action_for(&self, tag: u8) -> FrameAction;
-    /// Whether the relay stops at this frame.
-    fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool;
-    /// Whether the relay stops at a frame that should be opened but is larger than [`Inspect::limit`]. Otherwise the frame
-    /// passes unopened.
-    fn oversize(&mut self, tag: u8, body: u32) -> bool;
-    /// The largest body (bytes) that is collected in order to be opened.
-    fn limit(&self) -> u32;
 }
 
 /// Why the pump stopped.
@@ -141,6 +125,8 @@ pub struct Link {
     errors: u32,
     /// The number that is added to the positions of errors that pass: the characters before a piece of a string.
     shift_errors: u32,
+    /// The answers that the client gets in its transaction block, while they are logged.
+    answers: Option<Box<AnswerLog>>,
     login: Login,
     settling: Settling,
     /// The proxy's wait for the server was told that the client has left.
@@ -177,6 +163,7 @@ impl Link {
             server: 0,
             errors: 0,
             shift_errors: 0,
+            answers: None,
             login: Login::Plain,
             settling: Settling::No,
             told_gone: false,
@@ -235,6 +222,40 @@ impl Link {
     /// Sets the number of characters that is added to the positions of errors that pass.
     pub fn shift_errors(&mut self, characters: u32) {
         self.shift_errors = characters;
+    }
+
+    /// The log of the answers that the client has got in its transaction block, if there is one.
+    pub fn answers(&self) -> Option<&AnswerLog> {
+        self.answers.as_deref()
+    }
+
+    /// Begins or ends the log of answers, before the next frame goes to the server. `limit`: see [`Inspect::answers_limit`].
+    #[inline]
+    pub fn log_answers(&mut self, limit: u32) {
+        if (limit > 0) != self.answers.is_some() {
+            self.answers = (limit > 0).then(|| self.new_log(limit));
+        }
+    }
+
+    fn new_log(&self, limit: u32) -> Box<AnswerLog> {
+        let earlier = self.owed.owed();
+        // An earlier Execute of the same pipeline would be in the same transaction.
+        let alone = self.executes == 0 && self.owed.certain() && !self.owed.copying();
+        Box::new(AnswerLog::new(limit, earlier, alone && (earlier > 0 || self.status == b'I')))
+    }
+
+    /// The caller has read a message of the server's in place of the relay, and passes it to the client.
+    pub fn pass_answer(&mut self, frame: &[u8]) {
+        if let (Some(log), Some((tag, body))) = (&mut self.answers, frame.split_first()) {
+            log.observe(*tag, body.get(4..).unwrap_or_default());
+        }
+        self.send_to_client(frame);
+    }
+
+    /// Whether the block of the log has ended, and nothing is on its way.
+    #[inline]
+    fn logged_block_has_ended(&self) -> bool {
+        self.answers.as_ref().is_some_and(|log| log.block_has_ended()) && self.owed.owed() == 0 && !self.owed.unsynced()
     }
 
     /// Sets what the encryption of the two ends means for the login.
@@ -302,21 +323,21 @@ impl Link {
 
     /// Relays until the backend owes nothing. The client's further messages wait, except during a COPY. During a COPY the
     /// data pass. A message in place of the data passes too and makes the copy fail; the number of owed answers is uncertain
-    /// after that. With `keep_ready` the last ReadyForQuery does not go to the client.
+    /// after that. With `keep_ready` the last ReadyForQuery does not go to the client. The client may leave meanwhile: what the server does for
+    /// it comes to its end.
     pub async fn settle(&mut self, keep_ready: bool) -> Event {
         self.settling = if keep_ready { Settling::Keep } else { Settling::Pass };
-        let mut copy_only = CopyOnly;
         let event = poll_fn(|cx| {
             if self.owed.owed() == 0 && self.back_out.is_empty() {
                 return Poll::Ready(Event::Settled);
             }
             loop {
-                match self.poll_front(cx, &mut copy_only) {
+                match self.poll_front(cx, &mut CopyOnly { copying: self.owed.copying() }) {
                     Poll::Ready(Event::Frame) if self.owed.copying() => {
                         self.pass_frame();
                         continue;
                     }
-                    Poll::Ready(Event::Frame) | Poll::Pending => {}
+                    Poll::Ready(Event::Frame | Event::FrontendGone) | Poll::Pending => {}
                     ready => return ready,
                 }
                 let event = self.poll_back(cx);
@@ -393,28 +414,7 @@ impl Inspect for Answers {
         true
     }
 
-    fn limit(&self) -> u32 {
-        0
-    }
-}
-
-/// Passes the client's data while a COPY runs; any other message waits.
-struct CopyOnly;
-
-impl Inspect for CopyOnly {
-    fn action_for(&self, tag: u8) -> FrameAction {
-        if matches!(tag, b'd' | b'c' | b'f') { FrameAction::Pass } else { FrameAction::Stop }
-    }
-
-    fn stops_at(&mut self, _: u8, _: &[u8]) -> bool {
-        true
-    }
-
-    fn oversize(&mut self, _: u8, _: u32) -> bool {
-        true
-    }
-
-    fn limit(&self) -> u32 {
+    fn limit(&self, _: u8) -> u32 {
         0
     }
 }

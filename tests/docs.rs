@@ -16,8 +16,18 @@ fn way(row: &FormRow) -> &'static str {
     }
 }
 
-/// In a transaction block of the client's.
-fn inside(row: &FormRow) -> &'static str {
+/// In a transaction block of the client's, or ahead of it.
+fn inside(row: &FormRow) -> String {
+    let inside = in_its_place(row);
+    let ahead = row.in_transaction && pgsluice::plan::hoist::only_adds(row.form);
+    let stalls = inside.ends_with("guarded, with a WARNING");
+    match (ahead && stalls, inside.strip_suffix("guarded, with a WARNING")) {
+        (true, Some(before)) => format!("{before}ahead of it, else guarded, with a WARNING"),
+        _ => inside.to_owned(),
+    }
+}
+
+fn in_its_place(row: &FormRow) -> &'static str {
     match row.way {
         ExecutionKind::Relay if !row.in_transaction => "relayed: the server refuses most of it",
         _ if !row.in_transaction => "the server refuses it",
@@ -44,8 +54,9 @@ fn table() -> String {
          - *Lock* is the lock on the statement's relation, then the lock on further relations (the referenced table of a foreign key, a partition).\n\
          - *Directly* is what the statement costs while that lock is held, if it runs as written on a table that is not small.\n\
          - A *brief step* runs under a lock attempt and the hold budget. A *guarded* step runs under a lock attempt without the hold budget, because it may be long.\n\
-         - *In a transaction* nothing is done in phases. A guarded step gets its locks by lock attempts there too, and holds them for as long as\n  \
-         it runs, unless the table is small. Every lock is kept to the end of the block.\n\n\
+         - *In a transaction* the statement runs so if it keeps its place. Otherwise it is done ahead of the transaction, as outside of one\n  \
+         ([transactions.md](transactions.md)). A guarded step gets its locks by lock attempts there too, and holds them for as long as it runs, unless\n  \
+         the table is small. Every lock is kept to the end of the transaction.\n\n\
          The pages by family say which phases a statement has, what others see meanwhile, and what a failure leaves: [columns](forms/columns.md), [constraints](forms/constraints.md),\n\
          [indexes](forms/indexes.md), [partitioned tables](forms/partitions.md), [views, drops and rewrites](forms/maintenance.md). [words.md](words.md) explains the terms.\n\n\
          | form | lock | directly | in a transaction | outside of one |\n|---|---|---|---|---|\n",

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! `plan <sql>` (more lines may follow, up to `---`) asks for a plan. The printed plan stands below it, up to the next empty
-//! line. `UPDATE_GOLDENS=1` writes the printed plans into the files. Every plan is checked too.
+//! line. `ahead <sql>` asks for the plan that is run ahead of the client's block, with an undo for all that it makes. `UPDATE_GOLDENS=1` writes the printed plans into the files. Every plan is checked too.
 
 #[path = "plans/scene.rs"]
 mod scene;
@@ -68,9 +68,13 @@ fn run(golden: &str, file: &str) -> String {
     let mut lines = golden.lines().peekable();
     while let Some(line) = lines.next() {
         let _ = writeln!(out, "{line}");
-        let Some(first) = line.strip_prefix("plan ") else {
-            scene.set(line, file);
-            continue;
+        let (first, ahead) = match (line.strip_prefix("plan "), line.strip_prefix("ahead ")) {
+            (Some(first), _) => (first, false),
+            (None, Some(first)) => (first, true),
+            (None, None) => {
+                scene.set(line, file);
+                continue;
+            }
         };
         let mut sql = first.to_owned();
         for line in lines.by_ref().take_while(|line| *line != "---") {
@@ -79,7 +83,8 @@ fn run(golden: &str, file: &str) -> String {
         }
         // What was printed before is left out, up to the empty line.
         while lines.next_if(|line| !line.is_empty()).is_some() {}
-        let _ = write!(out, "---\n{}", scene.plan(&sql));
+        let printed = if ahead { scene.plan_ahead(&sql) } else { scene.plan(&sql) };
+        let _ = write!(out, "---\n{printed}");
     }
     out
 }

@@ -17,6 +17,7 @@ pub mod silent;
 
 use common::Client;
 use pgsluice::dev::{Options, Postgres};
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -103,6 +104,11 @@ impl Rig {
     pub fn pgsluice(&mut self, name: &'static str, more: &str) {
         self.targets.extend(self.place.pgsluice(name, more));
     }
+
+    /// Another program of pgsluice, with `more` lines of `[proxy]`.
+    pub fn program(&mut self, name: &'static str, program: &OsStr, more: &str) {
+        self.targets.extend(self.place.program(name, program, more));
+    }
 }
 
 /// Where proxies have their settings, and the server that they relay to.
@@ -127,6 +133,12 @@ impl Place {
     }
 
     fn pgsluice(&self, name: &'static str, more: &str) -> Option<Target> {
+        let program =
+            std::env::var_os("PGSLUICE_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pgsluice").into());
+        self.program(name, &program, more)
+    }
+
+    fn program(&self, name: &'static str, program: &OsStr, more: &str) -> Option<Target> {
         let port = free_port();
         let settings = format!(
             "[proxy]\nlisten = [\"127.0.0.1:{port}\"]\nbackend = \"127.0.0.1:{}\"\n{more}\n\
@@ -134,8 +146,6 @@ impl Place {
             self.server, self.user
         );
         let path = self.settings(&format!("{name}.toml"), &settings);
-        let program =
-            std::env::var_os("PGSLUICE_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pgsluice").into());
         let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(path);
         self.start(name, port, &mut command)

@@ -41,7 +41,7 @@ impl Inspect for Reader {
         false
     }
 
-    fn limit(&self) -> u32 {
+    fn limit(&self, _: u8) -> u32 {
         LIMIT
     }
 }

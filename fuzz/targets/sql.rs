@@ -7,7 +7,7 @@ fn matters(class: &Class) -> bool {
     match class {
         Class::Ddl(ddl) => ddl.tag != "ANALYZE",
         Class::ExplainDdl(inner) => matters(&inner.class),
-        Class::MayHideDdl { .. } | Class::Newer => true,
+        Class::MayHideDdl { .. } | Class::Newer | Class::Lock(_) => true,
         Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => false,
     }
 }

@@ -49,6 +49,8 @@ pub struct ServerChannel {
     notifications_limit: u32,
     /// The notices of its statement that the client has got, if there were any.
     sent_notices: Option<Box<SentNotices>>,
+    /// Nothing of what the proxy asks is for the client, as long as its transaction is run again.
+    muted: bool,
     /// A name was read that the session's encodings cannot carry.
     pub(super) unsayable: AtomicBool,
 }
@@ -67,6 +69,7 @@ impl ServerChannel {
             notifications: None,
             notifications_limit,
             sent_notices: None,
+            muted: false,
             unsayable: AtomicBool::new(false),
         }
     }
@@ -117,6 +120,11 @@ impl ServerChannel {
         self.ends_unnamed
     }
 
+    /// Says whether reports and notices are kept from the client. Its transaction is run again, and it has got them already.
+    pub fn set_muted(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
     /// Another statement of the client's begins. All its notices are new to the client.
     pub fn forget_notices(&mut self) {
         self.sent_notices = None;
@@ -141,10 +149,16 @@ impl ServerChannel {
 
     fn pass_notices(&mut self, answer: &mut Answer) {
         let notices = self.sent_notices.get_or_insert_default().release(answer);
+        if self.muted {
+            return;
+        }
         self.link.send_to_client(&notices);
     }
 
     fn hear(&mut self, answer: &mut Answer, notice: &Bytes) {
+        if self.muted {
+            return;
+        }
         let due = self.sent_notices.get_or_insert_default().hear(answer, notice);
         due.into_iter().for_each(|notices| self.link.send_to_client(&notices));
     }
@@ -375,6 +389,7 @@ impl ServerChannel {
             Some(b'N') if shown && visible.len() > 1 && answer.completion.len() < notices::TOGETHER => {
                 answer.completion.extend_from_slice(&frame);
             }
+            Some(b'N') if shown && self.muted => {}
             Some(b'N') if shown && visible.len() > 1 => self.link.send_to_client(&frame),
             Some(b'N') if shown => self.hear(answer, &frame),
             // ParameterStatus messages come at any time, and are for the client.
@@ -415,6 +430,9 @@ impl ServerChannel {
 
     /// Puts a report on the way to the client.
     pub fn notify(&mut self, report: &Report) {
+        if self.muted {
+            return;
+        }
         let report = reply::report(&self.worded(report));
         self.link.send_to_client(&report);
     }

@@ -4,7 +4,7 @@
 //! `backend` uses the link itself.
 
 use super::channel::ServerChannel;
-use crate::relay::{Event, Inspect, Login};
+use crate::relay::{AnswerLog, Event, Inspect, Login};
 use crate::wire::frame::Header;
 use crate::wire::speech::Speech;
 use bytes::Bytes;
@@ -157,6 +157,21 @@ impl ServerChannel {
     /// Puts bytes on the way to the client, behind all that was put there before.
     pub fn send_to_client(&mut self, bytes: &[u8]) {
         self.link.send_to_client(bytes);
+    }
+
+    /// Passes on a message of the server's that answers the client's, and logs it.
+    pub fn pass_answer(&mut self, frame: &[u8]) {
+        self.link.pass_answer(frame);
+    }
+
+    /// The log of the answers that the client has got in its transaction block, if there is one.
+    pub fn answers(&self) -> Option<&AnswerLog> {
+        self.link.answers()
+    }
+
+    /// Begins or ends that log, before the next frame goes to the server ([`crate::relay::Link::log_answers`]).
+    pub fn log_answers(&mut self, limit: u32) {
+        self.link.log_answers(limit);
     }
 
     /// Puts bytes on the way to the backend. The caller accounts for the answers.

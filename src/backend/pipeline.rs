@@ -184,8 +184,8 @@ impl ServerChannel {
                     let cancelled = ServerError::new(frame.clone()).sqlstate() == sqlstate::QUERY_CANCELED;
                     let own = if cancelled { own_at_the_end(&held, own.answers) } else { 0 };
                     let clients = held.len() - own;
-                    held.drain(..).take(clients).for_each(|frame| self.send_to_client(&frame));
-                    self.send_to_client(&frame);
+                    held.drain(..).take(clients).for_each(|frame| self.pass_answer(&frame));
+                    self.pass_answer(&frame);
                 }
                 _ if ends(&frame) => return Ok(Passed::ToTheEnd { in_clients_block, end: frame }),
                 _ => {
@@ -193,7 +193,7 @@ impl ServerChannel {
                     // If the proxy's own part cannot have this answer, it and all answers before it are the client's.
                     let most = if own.answers.contains(&tag) { own.answers.len() } else { 0 };
                     let clients = held.len().saturating_sub(most);
-                    held.drain(..clients).for_each(|frame| self.send_to_client(&frame));
+                    held.drain(..clients).for_each(|frame| self.pass_answer(&frame));
                 }
             }
             if failed && !own.has_sync {

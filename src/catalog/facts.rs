@@ -62,6 +62,23 @@ pub struct Facts {
     pub places: Places,
 }
 
+impl Facts {
+    /// The facts as they would be outside the transaction that is open: it holds no lock, and what it has made is there for everybody.
+    #[must_use]
+    pub fn outside_the_transaction(mut self) -> Self {
+        let session = &mut self.session;
+        (session.in_transaction, session.holds, session.strongest_lock) = (false, false, None);
+        session.frozen_snapshot = false;
+        for found in self.relations.iter_mut().filter_map(|asked| asked.found.as_mut()) {
+            (found.own_lock, found.created_here) = (None, false);
+        }
+        for related in &mut self.related {
+            (related.own_lock, related.created_here) = (None, false);
+        }
+        self
+    }
+}
+
 /// Why nothing is known of the relations that a statement names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

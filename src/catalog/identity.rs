@@ -47,6 +47,12 @@ pub const BUILT_SQL: &str = "SELECT i.indexrelid::pg_catalog.text, i.indisunique
      WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
      AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name AND i.indisvalid";
 
+/// The valid indexes of the table `$1` (an oid as text) that are not among `$2` (an `oid[]` in its text form): the oid of each, and its
+/// definition.
+pub const NEW_INDEXES_SQL: &str = "SELECT i.indexrelid::pg_catalog.text, pg_catalog.pg_get_indexdef(i.indexrelid) FROM pg_catalog.pg_index i \
+     WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid AND i.indisvalid \
+     AND NOT (i.indexrelid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text::pg_catalog.oid[])) ORDER BY i.indexrelid";
+
 /// The names of those relations of `$1` (an `oid[]` in its text form) that still exist.
 pub const NAMES_SQL: &str = "SELECT c.oid::pg_catalog.text, n.nspname, c.relname FROM pg_catalog.pg_class c \
      JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
@@ -65,6 +71,27 @@ pub fn parameters<'a>(things: impl Iterator<Item = (&'a str, u32, &'a str)>) -> 
         array(tables.iter().map(|oid| Some(oid.as_str()))),
         array(names.into_iter().map(Some)),
     ]
+}
+
+/// A condition: this transaction has created the relation of that name (quoted).
+pub fn is_created_here(relation: &RelationName) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_class c \
+         WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})::pg_catalog.oid \
+         AND c.xmin::pg_catalog.text OPERATOR(pg_catalog.=) \
+           (pg_catalog.txid_current() OPERATOR(pg_catalog.%) 4294967296::pg_catalog.int8)::pg_catalog.text)",
+        quote_literal(&relation.quoted())
+    )
+}
+
+/// A condition: the table has no column of that name.
+pub fn lacks_column(table: u32, name: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+         WHERE a.attrelid OPERATOR(pg_catalog.=) {table}::pg_catalog.oid AND NOT a.attisdropped \
+         AND a.attname OPERATOR(pg_catalog.=) {}::pg_catalog.name)",
+        quote_literal(name)
+    )
 }
 
 /// A condition: the name still belongs to the relation. A name without a schema is looked up as the session would look it up. A
@@ -86,6 +113,10 @@ pub fn is_called(relation: &RelationName, oid: u32) -> String {
 
 /// A condition: the table still has its name, and the object still has its identity and its name.
 pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u32) -> String {
+    // A relation of its own is its own table here.
+    if matches!(kind, "table" | "sequence") {
+        return is_called(table, identity);
+    }
     let (named, name) = (is_called(table, oid), quote_literal(name));
     let there = match kind {
         "column" => format!(
@@ -95,6 +126,16 @@ pub fn still(kind: &str, table: &RelationName, oid: u32, name: &str, identity: u
         "default" => format!(
             "pg_catalog.pg_attrdef x WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
              AND x.adrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid"
+        ),
+        "notnull" => format!(
+            "pg_catalog.pg_attribute x WHERE x.attrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid AND x.attnotnull \
+             AND x.attnum OPERATOR(pg_catalog.=) {identity} AND x.attname OPERATOR(pg_catalog.=) {name}::pg_catalog.name"
+        ),
+        "index" => format!(
+            "pg_catalog.pg_class x JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) x.oid \
+             WHERE x.oid OPERATOR(pg_catalog.=) {identity}::pg_catalog.oid \
+             AND i.indrelid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid \
+             AND x.relname OPERATOR(pg_catalog.=) {name}::pg_catalog.name"
         ),
         // The name is that of the partition, with its schema.
         "partition" => format!(

@@ -20,6 +20,15 @@ SELECT pg_catalog.txid_current_if_assigned()::pg_catalog.text,
              JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
             WHERE i.indrelid OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
               AND c.relname OPERATOR(pg_catalog.=) t.name::pg_catalog.name)
+         WHEN t.kind OPERATOR(pg_catalog.=) 'notnull' THEN (
+           SELECT a.attnum::pg_catalog.text FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid OPERATOR(pg_catalog.=) t.relation::pg_catalog.oid
+              AND a.attname OPERATOR(pg_catalog.=) t.name::pg_catalog.name AND a.attnotnull AND NOT a.attisdropped)
+         WHEN t.kind OPERATOR(pg_catalog.=) ANY (ARRAY['table', 'sequence']) THEN (
+           SELECT c.oid::pg_catalog.text FROM pg_catalog.pg_class c
+            WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(t.name)::pg_catalog.oid
+              AND c.relkind::pg_catalog.text OPERATOR(pg_catalog.=)
+                ANY (CASE WHEN t.kind OPERATOR(pg_catalog.=) 'table' THEN ARRAY['r', 'p'] ELSE ARRAY['S'] END))
          -- One that is none any more, of a table that is still there.
          WHEN t.kind OPERATOR(pg_catalog.=) 'partition' THEN (
            SELECT c.oid::pg_catalog.text FROM pg_catalog.pg_class c

@@ -5,19 +5,19 @@
 //! the first plan, so that no plan stops half-way because of a missing privilege.
 
 /// The relations of `pg_catalog` that the proxy reads for facts, waits and undo, where the server's version has them.
-const RELATIONS: &str = "{pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_cast,pg_class,pg_constraint,pg_database,pg_default_acl,pg_depend,pg_description,\
-     pg_event_trigger,pg_index,pg_inherits,pg_locks,pg_namespace,pg_opclass,pg_operator,pg_partitioned_table,pg_prepared_xacts,pg_proc,\
+const RELATIONS: &str = "{pg_aggregate,pg_am,pg_amop,pg_amproc,pg_attrdef,pg_attribute,pg_cast,pg_class,pg_constraint,pg_database,pg_default_acl,pg_depend,pg_description,\
+     pg_event_trigger,pg_index,pg_inherits,pg_locks,pg_namespace,pg_opclass,pg_operator,pg_partitioned_table,pg_prepared_statements,pg_prepared_xacts,pg_proc,\
      pg_publication,pg_publication_rel,pg_publication_tables,pg_rewrite,pg_roles,pg_stat_activity,pg_stat_database,pg_statistic_ext,\
      pg_stat_progress_create_index,pg_stat_progress_vacuum,pg_stat_replication,pg_trigger,pg_type}";
 
 /// The functions of `pg_catalog` that the proxy calls.
-const FUNCTIONS: &str = "{array_agg,bool_and,ceil,clock_timestamp,concat,concat_ws,convert_to,count,current_database,current_schema,current_schemas,\
+const FUNCTIONS: &str = "{array_agg,array_to_string,bool_and,ceil,clock_timestamp,concat,concat_ws,convert_to,count,current_database,current_schema,current_schemas,\
      current_setting,date_part,encode,format,format_type,has_database_privilege,has_parameter_privilege,has_schema_privilege,\
-     has_table_privilege,getdatabaseencoding,json_agg,json_build_array,json_build_object,jsonb_agg,jsonb_build_object,jsonb_typeof,left,max,min,\
+     has_table_privilege,getdatabaseencoding,json_agg,json_build_array,json_build_object,jsonb_agg,jsonb_build_object,jsonb_typeof,left,max,md5,min,\
      pg_advisory_unlock,pg_advisory_unlock_shared,pg_backend_pid,pg_blocking_pids,pg_get_constraintdef,pg_get_expr,pg_get_indexdef,\
      pg_get_partition_constraintdef,pg_get_partkeydef,pg_get_serial_sequence,pg_get_userbyid,pg_has_role,pg_my_temp_schema,pg_relation_filenode,\
-     pg_relation_size,pg_sleep,pg_stat_get_activity,pg_stat_get_tuples_inserted,pg_stat_get_xact_numscans,pg_table_size,pg_try_advisory_lock,\
-     pg_try_advisory_lock_shared,pg_try_advisory_xact_lock,quote_ident,round,row_security_active,row_to_json,set_config,sum,to_char,to_jsonb,to_regclass,\
+     pg_relation_size,pg_sleep,pg_stat_clear_snapshot,pg_stat_get_activity,pg_stat_get_tuples_inserted,pg_stat_get_xact_numscans,pg_table_size,pg_try_advisory_lock,\
+     pg_try_advisory_lock_shared,pg_try_advisory_xact_lock,quote_ident,round,row_security_active,row_to_json,set_config,strpos,sum,to_char,to_jsonb,to_regclass,\
      to_regnamespace,to_regtype,txid_current,txid_current_if_assigned,txid_current_snapshot,txid_snapshot_xmax,txid_status,unnest}";
 
 /// The question. The answer is one row: the backend's pid, and the names of the objects that the role may not use, or NULL. If the
@@ -52,6 +52,7 @@ mod tests {
         "int2",
         "int4",
         "int8",
+        "int4div",
         "interval",
         "json",
         "name",
@@ -73,6 +74,7 @@ mod tests {
         "pg_cursors",
         "pg_cancel_backend",
         "pg_advisory_lock",
+        "pg_advisory_lock_shared",
         "pg_advisory_xact_lock",
         "pg_advisory_xact_lock_shared",
         "has_function_privilege",

@@ -22,6 +22,7 @@ pub mod naming;
 pub mod places;
 pub mod probe;
 pub mod query;
+pub mod reach;
 pub mod reading;
 pub mod record;
 mod relation;

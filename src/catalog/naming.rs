@@ -193,14 +193,22 @@ pub const TAKEN_SQL: &str = "SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json
     WHERE r.there OR EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.connamespace OPERATOR(pg_catalog.=) n.oid \
       AND k.conname OPERATOR(pg_catalog.=) c.name::pg_catalog.name)";
 
-/// The name, quoted, and the oid of the newest constraint of kind `$2` on the table `$1` that the present transaction made.
-pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(c.conname), c.oid FROM pg_catalog.pg_constraint c \
-    WHERE c.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
-    AND c.contype::pg_catalog.text OPERATOR(pg_catalog.=) $2 \
-    AND c.xmin::pg_catalog.text OPERATOR(pg_catalog.=) \
+/// The name, quoted, and the oid of a constraint of kind `$2` on the table `$1`, or of an index if the kind is `i`. It is the newest one that
+/// the present transaction made, but for `$3` others. The answer has one row, of NULLs if there is none.
+pub const LEARN_SQL: &str = "SELECT pg_catalog.quote_ident(m.name) AS name, m.oid FROM (SELECT 1) AS one(row) LEFT JOIN LATERAL ( \
+    SELECT n.name, n.oid FROM ( \
+      SELECT k.conname AS name, k.oid, k.xmin AS made FROM pg_catalog.pg_constraint k \
+       WHERE k.conrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+       AND k.contype::pg_catalog.text OPERATOR(pg_catalog.=) $2::pg_catalog.text \
+       AND COALESCE(pg_catalog.to_jsonb(k) OPERATOR(pg_catalog.->>) 'conparentid', '0') OPERATOR(pg_catalog.=) '0' \
+      UNION ALL \
+      SELECT c.relname, c.oid, i.xmin FROM pg_catalog.pg_index i \
+        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid \
+       WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.oid \
+       AND $2::pg_catalog.text OPERATOR(pg_catalog.=) 'i') AS n \
+    WHERE n.made::pg_catalog.text OPERATOR(pg_catalog.=) \
       (pg_catalog.txid_current() OPERATOR(pg_catalog.%) 4294967296::pg_catalog.int8)::pg_catalog.text \
-    AND COALESCE(pg_catalog.to_jsonb(c) OPERATOR(pg_catalog.->>) 'conparentid', '0') OPERATOR(pg_catalog.=) '0' \
-    ORDER BY c.oid DESC LIMIT 1";
+    ORDER BY n.oid DESC OFFSET $3::pg_catalog.text::pg_catalog.int8 LIMIT 1) AS m ON true";
 
 #[cfg(test)]
 mod tests {

@@ -31,13 +31,18 @@ pub fn relations_of(statement: &Statement) -> Vec<RelationName> {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
         Class::ExplainDdl(inner) => return relations_of(inner),
+        Class::Lock(lock) => return each_once(lock.relations.iter().map(|locked| &locked.name)),
         Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
             return Vec::new();
         }
     };
     let named = ddl.targets.iter().chain(ddl.parts.iter().flat_map(|part| &part.others));
+    each_once(named)
+}
+
+fn each_once<'n>(names: impl Iterator<Item = &'n RelationName>) -> Vec<RelationName> {
     let mut seen = HashSet::new();
-    named.filter(|name| seen.insert(*name)).cloned().collect()
+    names.filter(|name| seen.insert(*name)).cloned().collect()
 }
 
 /// The text form of a `text[]`. Every element is quoted, so that commas, braces, blanks and the word NULL are data.

@@ -80,7 +80,7 @@ pub fn facts(statement: &Statement, size: SupposedSize) -> Facts {
 }
 
 /// The columns that the statement must find in the table. Nothing else is known of them.
-fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
+pub fn columns(ddl: &Ddl) -> Vec<ColumnFacts> {
     let keys = ddl.parts.iter().filter_map(|part| part.key.as_ref()).flat_map(|key| &key.columns);
     let named = ddl.parts.iter().filter(|part| part.form == Form::SetNotNull).filter_map(|part| part.column.as_ref());
     let column = |name: &String| ColumnFacts {
@@ -122,7 +122,12 @@ fn ddl(statement: &Statement) -> Option<&Ddl> {
     match &statement.class {
         Class::Ddl(ddl) => Some(ddl),
         Class::ExplainDdl(inner) => ddl(inner),
-        Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => None,
+        Class::MayHideDdl { .. }
+        | Class::Newer
+        | Class::AdvisoryLock(_)
+        | Class::Lock(_)
+        | Class::Transaction(_)
+        | Class::Other => None,
     }
 }
 

@@ -4,14 +4,17 @@ use super::failure::Failure;
 use crate::catalog::Facts;
 use crate::catalog::ProbeRound;
 use crate::catalog::query::relations_of;
+use crate::catalog::reach;
 use crate::catalog::reading::Question;
 use crate::config::{Address, BackendTls, BackendTlsMode};
 use crate::learn::{CatalogQueries, ProbeFailure, Rows, learn, read};
 use crate::net::{Keepalive, Target};
 use crate::operator::{log_in, said};
+use crate::pg::RelationName;
 use crate::plan::{self, Limits};
 use crate::sql::Statement;
 use crate::tls;
+use std::collections::BTreeSet;
 use std::env::var;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +62,33 @@ impl Backend {
             .block_on(self.ask(statement, limits))
             .map_err(|error| Failure(format!("could not read the facts: {}", said(&error))))?
             .map_err(Failure)
+    }
+
+    /// The oids of what each of the relations touches.
+    pub(super) fn touched(&self, names: &[RelationName]) -> Result<Vec<BTreeSet<u32>>, Failure> {
+        let read = |text: String| reach::touched(&text);
+        self.answer(names, reach::question(names), read)
+    }
+
+    /// Whether any of the functions may do anything.
+    pub(super) fn any_volatile(&self, names: &[RelationName]) -> Result<bool, Failure> {
+        let volatile: Vec<bool> = self.answer(names, reach::volatile_question(names), |text| reach::volatile(&text))?;
+        Ok(volatile.contains(&true))
+    }
+
+    /// The answer to a question about these names, if there are any.
+    fn answer<T>(
+        &self,
+        names: &[RelationName],
+        question: Question,
+        read: impl FnOnce(String) -> Result<Vec<T>, serde_json::Error>,
+    ) -> Result<Vec<T>, Failure> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answered = self.runtime.block_on((&mut &self.client).texts(&[question]));
+        let text = answered.map_err(|error| Failure(format!("could not ask the server: {}", said(&error))))?.pop();
+        read(text.unwrap_or_default()).map_err(|error| Failure(format!("could not read the server's answer: {error}")))
     }
 
     async fn ask(&self, statement: &Statement, limits: &Limits) -> Result<Result<Facts, String>, Error> {

@@ -1,20 +1,18 @@
 //! `pgsluice plan`: prints what the proxy would do for each statement of a text. It changes nothing.
 //!
-//! With a backend, a plan is made from the backend's facts, as the proxy makes it. Without a backend, a plan is made from
-//! supposed facts: those of a large table in use. The text is not run, so a table that an earlier statement creates is
-//! supposed to be there, and empty, for a later statement.
+//! This file owns the arguments and the answer. [`planner`] makes the plans, and [`transaction`] knows the transaction in which a statement
+//! stands.
 
+mod planner;
+mod transaction;
+
+use self::planner::{Planned, Planner};
 use super::backend::Backend;
 use super::failure::Failure;
-use crate::catalog::Facts;
-use crate::catalog::query::relations_of;
-use crate::catalog::supposed::{self, SupposedSize};
-use crate::config::{Address, Config};
-use crate::pg::RelationName;
-use crate::plan::{Limits, Plan, Refusal, plan, print};
-use crate::sql::{Class, Statement, TransactionControl, parse};
+use crate::config::Address;
+use crate::plan::print;
+use crate::sql::{ParseOptions, effects};
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use std::fmt::Write;
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
@@ -33,6 +31,9 @@ pub(super) struct Arguments {
     /// The database to ask about; the default is PGDATABASE, or else the user's name
     #[arg(long, requires = "backend")]
     dbname: Option<String>,
+    /// Plan the text as one transaction, as a tool runs it that sends a file as one string or wraps it in BEGIN and COMMIT
+    #[arg(long)]
+    transaction: bool,
     /// The format of the answer: text for people, or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -44,22 +45,10 @@ enum Format {
     Json,
 }
 
-/// A statement and its plan or refusal.
-#[derive(Debug, Serialize)]
-struct Planned {
-    /// The line of the text on which the statement starts, from 1.
-    line: usize,
-    statement: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<Plan>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refusal: Option<Refusal>,
-}
-
 impl Arguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         let text = self.read()?;
-        let statements = parse(&text).map_err(|reason| {
+        let statements = effects(&text, ParseOptions::default()).map_err(|reason| {
             Failure(format!(
                 "{}: {reason}\nThe proxy would relay this text as it is, or refuse it.",
                 self.file.display()
@@ -69,16 +58,12 @@ impl Arguments {
             Some(address) => Some(Backend::connect(address, self.user.as_deref(), self.dbname.as_deref())?),
             None => None,
         };
-        let mut planner = Planner { backend, created: Vec::new(), in_transaction: false };
-        let mut planned = Vec::new();
-        for statement in &statements {
-            let (plan, refusal) = match planner.plan(statement)? {
-                Ok(plan) => (Some(plan), None),
-                Err(refusal) => (None, Some(refusal)),
-            };
+        let mut planner = Planner::new(backend, self.transaction);
+        for (statement, effect) in statements {
             let line = 1 + text.bytes().take(statement.range.start).filter(|byte| *byte == b'\n').count();
-            planned.push(Planned { line, statement: statement.text.clone(), plan, refusal });
+            planner.add(line, statement, effect)?;
         }
+        let planned = planner.planned();
         let answer = match self.format {
             Format::Text => to_text(&planned, self.backend.is_some()),
             Format::Json => serde_json::to_string_pretty(&planned)? + "\n",
@@ -103,74 +88,19 @@ impl Arguments {
     }
 }
 
-fn limits() -> Limits {
-    let ddl = Config::default().ddl;
-    Limits { small_table: ddl.small_table, rewrite: true, refuse_unsafe: false, refuse_exclude: false }
-}
-
-/// Plans the statements of a text in their order.
-struct Planner {
-    backend: Option<Backend>,
-    /// The relations that earlier statements of the text create.
-    created: Vec<RelationName>,
-    in_transaction: bool,
-}
-
-impl Planner {
-    fn plan(&mut self, statement: &Statement) -> Result<Result<Plan, Refusal>, Failure> {
-        let facts = self.facts(statement)?;
-        let planned = plan(statement, &facts, &limits());
-        self.follow(statement);
-        Ok(planned)
-    }
-
-    fn facts(&self, statement: &Statement) -> Result<Facts, Failure> {
-        let mut facts = match &self.backend {
-            Some(backend) if !relations_of(statement).is_empty() => backend.facts(statement, &limits())?,
-            Some(_) | None => supposed::facts(statement, SupposedSize::Large),
-        };
-        facts.session.in_transaction = self.in_transaction;
-        for asked in &mut facts.relations {
-            let supposed = self.backend.is_none() || asked.found.is_none();
-            if supposed && self.created.contains(&asked.name) {
-                asked.found = Some(supposed::empty_table(&asked.name, self.in_transaction));
-            }
-        }
-        Ok(facts)
-    }
-
-    /// Takes over the effects of the statement for those that follow.
-    fn follow(&mut self, statement: &Statement) {
-        match &statement.class {
-            Class::Ddl(ddl) if supposed::creates(ddl) => self.created.extend(ddl.targets.iter().cloned()),
-            Class::Transaction(TransactionControl::Begin) => self.in_transaction = true,
-            Class::Transaction(TransactionControl::Commit { chain } | TransactionControl::Rollback { chain }) => {
-                self.in_transaction = *chain;
-            }
-            Class::Transaction(TransactionControl::Prepare) => self.in_transaction = false,
-            Class::Transaction(TransactionControl::Savepoint)
-            | Class::Ddl(_)
-            | Class::ExplainDdl(_)
-            | Class::MayHideDdl { .. }
-            | Class::AdvisoryLock(_)
-            | Class::Newer
-            | Class::Other => {}
-        }
-    }
-}
-
 fn to_text(planned: &[Planned], from_facts: bool) -> String {
     let mut out = String::new();
     if !from_facts {
         out.push_str("-- The facts are unknown: every relation is supposed to be a large table. With --backend a server is asked.\n\n");
     }
-    for Planned { line, statement, plan, refusal } in planned {
-        let first = statement.lines().next().unwrap_or_default();
-        let more = if statement.contains('\n') { " …" } else { "" };
+    for Planned { line, statement, place, plan, refusal } in planned {
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "-- line {line}: {first}{more}");
+        let _ = writeln!(out, "-- line {line}: {}", print::first_line(statement));
+        out.extend(place.as_ref().map(print::place_to_text));
         match (plan, refusal) {
-            (Some(plan), _) if plan.forms.is_empty() && !plan.warns() => out.push_str("relayed as it is written\n"),
+            (Some(plan), _) if plan.forms.is_empty() && plan.lock.is_none() && !plan.warns() => {
+                out.push_str("relayed as it is written\n");
+            }
             (Some(plan), _) => out.push_str(&print::to_text(plan)),
             (None, Some(refusal)) => {
                 let _ = writeln!(out, "refused  {}", refusal.report);

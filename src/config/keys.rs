@@ -3,7 +3,7 @@
 //! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list.
 
 use super::secret::Secret;
-use super::settings::Config;
+use super::settings::{BackendTls, Backfill, Config, Ddl, ListenTls, Locks, Proxy};
 use super::units::{format_size, format_time, parse_size, parse_time};
 use super::words::Word;
 use super::{Address, Fault, Network};
@@ -46,8 +46,31 @@ enum Slot<'a> {
 
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, listen_tls: listen, backend_tls: backend, ddl, locks, backfill, operator, log } = config;
-    let key = |section, name, slot| Key { section, name, slot };
+    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, log } = config;
+    let mut keys = keys_of_connections(proxy, listen_tls, backend_tls);
+    keys.extend(keys_of_changes(ddl, locks, backfill));
+    keys.extend([
+        key("operator", "host", Slot::Text(&mut operator.host)),
+        key("operator", "port", Slot::Port(&mut operator.port)),
+        key("operator", "user", Slot::Text(&mut operator.user)),
+        key("operator", "password", Slot::Secret(&mut operator.password)),
+        key("operator", "password_file", Slot::Path(&mut operator.password_file)),
+        key("operator", "dbname", Slot::Text(&mut operator.dbname)),
+        key("log", "level", Slot::Word(&mut log.level)),
+        key("log", "format", Slot::Word(&mut log.format)),
+    ]);
+    keys
+}
+
+fn key<'c>(section: &'static str, name: &'static str, slot: Slot<'c>) -> Key<'c> {
+    Key { section, name, slot }
+}
+
+fn keys_of_connections<'c>(
+    proxy: &'c mut Proxy,
+    listen: &'c mut ListenTls,
+    backend: &'c mut BackendTls,
+) -> Vec<Key<'c>> {
     vec![
         key("proxy", "mode", Slot::Word(&mut proxy.mode)),
         key("proxy", "listen", Slot::Addresses(&mut proxy.listen)),
@@ -72,10 +95,18 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("backend.tls", "root", Slot::Path(&mut backend.root)),
         key("backend.tls", "certificate", Slot::Path(&mut backend.certificate)),
         key("backend.tls", "key", Slot::Path(&mut backend.key)),
+    ]
+}
+
+fn keys_of_changes<'c>(ddl: &'c mut Ddl, locks: &'c mut Locks, backfill: &'c mut Backfill) -> Vec<Key<'c>> {
+    vec![
         key("ddl", "inspect_limit", Slot::Memory(&mut ddl.inspect_limit, 8 << 10..=1 << 30)),
         key("ddl", "statements_limit", Slot::Count(&mut ddl.statements_limit, 1..=1_000_000)),
         key("ddl", "prepared_limit", Slot::Memory(&mut ddl.prepared_limit, 64 << 10..=1 << 30)),
         key("ddl", "notifications_limit", Slot::Memory(&mut ddl.notifications_limit, 0..=1 << 30)),
+        key("ddl", "journal_limit", Slot::Memory(&mut ddl.journal_limit, 0..=1 << 30)),
+        key("ddl", "in_transaction", Slot::Word(&mut ddl.in_transaction)),
+        key("ddl", "replay_limit", Slot::Time(&mut ddl.replay_limit, MS..=DAY)),
         key("ddl", "unparsable", Slot::Word(&mut ddl.unparsable)),
         key("ddl", "oversize", Slot::Word(&mut ddl.oversize)),
         key("ddl", "notices", Slot::Flag(&mut ddl.notices)),
@@ -95,6 +126,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("locks", "starve_after", Slot::Time(&mut locks.starve_after, Duration::ZERO..=DAY)),
         key("locks", "autovacuum", Slot::Word(&mut locks.autovacuum)),
         key("locks", "advisory_locks", Slot::Word(&mut locks.advisory_locks)),
+        key("locks", "lock_table", Slot::Word(&mut locks.lock_table)),
         key("locks", "fallback_timeout", Slot::Time(&mut locks.fallback_timeout, MS..=60 * SECOND)),
         key("backfill", "batch_time", Slot::Time(&mut backfill.batch_time, MS..=10 * SECOND)),
         key("backfill", "lock_timeout", Slot::Time(&mut backfill.lock_timeout, MS..=60 * SECOND)),
@@ -104,14 +136,6 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("backfill", "condition", Slot::Text(&mut backfill.condition)),
         key("backfill", "pause_limit", Slot::Time(&mut backfill.pause_limit, SECOND..=30 * DAY)),
         key("backfill", "analyze", Slot::Flag(&mut backfill.analyze)),
-        key("operator", "host", Slot::Text(&mut operator.host)),
-        key("operator", "port", Slot::Port(&mut operator.port)),
-        key("operator", "user", Slot::Text(&mut operator.user)),
-        key("operator", "password", Slot::Secret(&mut operator.password)),
-        key("operator", "password_file", Slot::Path(&mut operator.password_file)),
-        key("operator", "dbname", Slot::Text(&mut operator.dbname)),
-        key("log", "level", Slot::Word(&mut log.level)),
-        key("log", "format", Slot::Word(&mut log.format)),
     ]
 }
 

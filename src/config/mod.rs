@@ -22,8 +22,8 @@ pub use secret::Secret;
 pub use settings::{BackendTls, Backfill, Config, Ddl, ListenTls, Locks, Log, Operator, Proxy};
 pub use units::{format_size, format_time, parse_size, parse_time};
 pub use words::{
-    AdvisoryLocks, Autovacuum, BackendTlsMode, Fallback, Io, ListenTlsMode, LogFormat, LogLevel, Mode, Negotiation,
-    Unsafe,
+    Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
+    Negotiation, Unsafe,
 };
 
 use std::path::{Path, PathBuf};

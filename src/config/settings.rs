@@ -4,8 +4,8 @@
 
 use super::secret::Secret;
 use super::words::{
-    AdvisoryLocks, Autovacuum, BackendTlsMode, Fallback, Io, ListenTlsMode, LogFormat, LogLevel, Mode, Negotiation,
-    Unsafe,
+    Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
+    Negotiation, Unsafe,
 };
 use super::{Address, Network};
 use std::path::PathBuf;
@@ -79,6 +79,8 @@ pub struct Ddl {
     pub prepared_limit: usize,
     /// In bytes, for one session.
     pub notifications_limit: usize,
+    /// In bytes, for one transaction block. 0 means that no journal is kept.
+    pub journal_limit: usize,
     pub unparsable: Fallback,
     pub oversize: Fallback,
     pub notices: bool,
@@ -90,6 +92,10 @@ pub struct Ddl {
     /// How the proxy treats a statement for which no plan avoids blocking others.
     pub unsafe_ddl: Unsafe,
     pub exclude: Unsafe,
+    /// How the proxy treats a statement in a transaction that would make the application wait.
+    pub in_transaction: InTransaction,
+    /// A transaction that has taken longer is not run again.
+    pub replay_limit: Duration,
 }
 
 /// `[locks]`: how long the application and DDL may be made to wait.
@@ -107,7 +113,8 @@ pub struct Locks {
     pub ladder_start: Duration,
     pub starve_after: Duration,
     pub autovacuum: Autovacuum,
-    pub advisory_locks: AdvisoryLocks,
+    pub advisory_locks: LockWaits,
+    pub lock_table: LockWaits,
     pub fallback_timeout: Duration,
 }
 
@@ -196,6 +203,7 @@ impl Default for Ddl {
             statements_limit: 10_000,
             prepared_limit: 16 << 20,
             notifications_limit: 1 << 20,
+            journal_limit: 1 << 20,
             unparsable: Fallback::Relay,
             oversize: Fallback::Relay,
             notices: true,
@@ -204,6 +212,8 @@ impl Default for Ddl {
             small_table: 1 << 20,
             unsafe_ddl: Unsafe::Warn,
             exclude: Unsafe::Warn,
+            in_transaction: InTransaction::Hoist,
+            replay_limit: Duration::from_secs(5),
         }
     }
 }
@@ -221,7 +231,8 @@ impl Default for Locks {
             ladder_start: Duration::from_millis(5),
             starve_after: Duration::from_secs(1),
             autovacuum: Autovacuum::Cancel,
-            advisory_locks: AdvisoryLocks::Poll,
+            advisory_locks: LockWaits::Poll,
+            lock_table: LockWaits::Poll,
             fallback_timeout: Duration::from_millis(50),
         }
     }

@@ -120,9 +120,20 @@ words! {
 }
 
 words! {
-    /// Who waits when a client waits for an advisory lock.
-    AdvisoryLocks {
-        /// The proxy waits, so that no concurrent build has to wait for the client.
+    /// How the proxy treats a statement in a transaction of the client's that would make the application wait there.
+    InTransaction {
+        /// The transaction is rolled back, the statement is done ahead of it in phases, and the transaction is run again.
+        Hoist = "hoist",
+        /// The statement runs in the transaction as it is written, with a WARNING.
+        Guard = "guard",
+        Refuse = "refuse",
+    }
+}
+
+words! {
+    /// Who waits when a client's own statement waits for a lock: LOCK TABLE, or a call for an advisory lock.
+    LockWaits {
+        /// The proxy waits, so that nobody has to wait for the client: no reader or writer of the table, and no concurrent build.
         Poll = "poll",
         /// The server waits.
         Relay = "relay",

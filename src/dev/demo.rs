@@ -20,16 +20,41 @@ const CALM: Duration = Duration::from_millis(300);
 /// The pause of the usual retry loop.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A schema change and the statement that undoes it.
+/// A schema change and the statements that undo it.
 struct Change {
+    /// One line for each statement.
     sql: &'static str,
     undo: &'static str,
 }
 
-const CHANGES: [Change; 2] = [
+const CHANGES: [Change; 3] = [
     Change { sql: "ALTER TABLE orders ADD COLUMN note text", undo: "ALTER TABLE orders DROP COLUMN note" },
     Change { sql: "CREATE INDEX orders_customer ON orders (customer_id)", undo: "DROP INDEX orders_customer" },
+    // As a migration tool sends it.
+    Change {
+        sql: "BEGIN;\n\
+              ALTER TABLE orders ADD COLUMN shop_id bigint REFERENCES shops;\n\
+              CREATE INDEX ON orders (shop_id);\n\
+              INSERT INTO schema_migrations VALUES ('2');\n\
+              COMMIT",
+        undo: "ALTER TABLE orders DROP COLUMN shop_id; DELETE FROM schema_migrations",
+    },
 ];
+
+impl Change {
+    /// Runs the statements. `false`: a lock was not free, and nothing is done.
+    fn run_if_locks_are_free(&self, client: &Client) -> Result<bool, Report> {
+        for sql in self.sql.split('\n') {
+            if !client.run_if_lock_is_free(sql)? {
+                if self.sql.starts_with("BEGIN") {
+                    client.run("ROLLBACK")?;
+                }
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
 
 /// A way to run a schema change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,10 +116,10 @@ fn measure(change: &Change, way: Way, address: &Address) -> Result<Outcome, Repo
     let client = Client::connect(address, shop::USER, shop::DATABASE)?;
     let started = Instant::now();
     match way {
-        Way::Directly | Way::Pgsluice => client.run(change.sql)?,
+        Way::Directly | Way::Pgsluice => change.sql.split('\n').try_for_each(|sql| client.run(sql))?,
         Way::LockTimeout => {
             client.run("SET lock_timeout = '2s'")?;
-            while !client.run_if_lock_is_free(change.sql)? {
+            while !change.run_if_locks_are_free(&client)? {
                 thread::sleep(RETRY_PAUSE);
             }
         }

@@ -445,7 +445,7 @@ fn put_like(batch: &mut Batch, sql: &str, own: &ClientCall<'_>) {
 }
 
 /// Reads a time setting as SHOW writes it.
-fn milliseconds(text: &str) -> Option<Duration> {
+pub(super) fn milliseconds(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;

@@ -15,7 +15,7 @@ use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::{AttemptOutcome, Reply, RunError};
 use crate::execute::server_error::is_lock_failure;
 use crate::execute::state::RunState;
-use crate::execute::timing::set_local;
+use crate::execute::timing::{SETTLE, set_local};
 use crate::pg::sqlstate;
 use crate::plan::{LockNeed, Phase, Step};
 use crate::wire::error_response::ServerError;
@@ -171,7 +171,7 @@ fn layout(context: &ExecutionContext<'_>, state: &RunState, phase: &Phase, how: 
         if let Some(made) = &step.learns {
             batch.statement(
                 &context.channel().in_json(naming::LEARN_SQL),
-                &[&made.table.to_string(), &made.kind.to_string()],
+                &[&made.table.to_string(), &made.kind.to_string(), &made.nth.to_string()],
             );
         }
     }
@@ -252,12 +252,6 @@ fn step_at(phase: &Phase, at: usize) -> Option<&Step> {
     let step = phase.steps.get(last)?;
     (at <= place(phase, last) + usize::from(step.learns.is_some())).then_some(step)
 }
-
-/// This statement runs before a savepoint. ALTER DOMAIN … DROP CONSTRAINT sends its invalidation message after the server has counted the
-/// command, so that the message goes out with the next command that writes. If that command is in a savepoint, it fails (XX000, since 15:
-/// *cannot start a subtransaction when there are unprocessed inval messages*). For the server this statement is a command that writes,
-/// though it names no relation, locks nothing and needs no privilege.
-const SETTLE: &str = "/* pgsluice: before a savepoint */ SELECT FROM (SELECT 1 OFFSET 0) AS nothing LIMIT 0 FOR UPDATE";
 
 /// Returns the locks without LOCK TABLE by name: only `lock_timeout` bounds the wait for them.
 pub(super) fn unnamed(locks: &[LockNeed]) -> Vec<LockNeed> {

@@ -17,7 +17,7 @@ pub(super) fn gave_up(context: &ExecutionContext<'_>, phase: &Phase, waiting: &L
     let ms = u64::try_from(waiting.limit().as_millis()).unwrap_or(u64::MAX);
     if ms == session.statement_timeout_ms {
         return Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout")
-            .detail(in_the_way(waiting.last()));
+            .detail(who_was(phase, waiting.last()));
     }
     let why = match waiting.limit() < context.config().locks.deadline && ms != session.lock_timeout_ms {
         true => IN_TRANSACTION,
@@ -77,6 +77,9 @@ fn mode(blocker: &Blocker) -> &str {
 fn who_was(phase: &Phase, view: &View) -> String {
     if phase.backfill.is_some() && view.blockers.is_empty() && view.lane_holder.is_none() {
         return "Other sessions have kept rows of the table locked, perhaps the oldest open transactions.".to_owned();
+    }
+    if phase.locks.is_empty() && view.blockers.is_empty() {
+        return "It is not known which sessions hold conflicting locks.".to_owned();
     }
     in_the_way(view)
 }

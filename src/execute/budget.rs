@@ -56,7 +56,12 @@ pub(super) fn put_locks(context: &ExecutionContext<'_>, batch: &mut Batch, phase
 }
 
 /// Returns how long each of `statements` LOCK statements may wait for all of its locks.
-fn queue_share(context: &ExecutionContext<'_>, phase: &Phase, how: AttemptMode, statements: usize) -> Duration {
+pub(super) fn queue_share(
+    context: &ExecutionContext<'_>,
+    phase: &Phase,
+    how: AttemptMode,
+    statements: usize,
+) -> Duration {
     let count = u32::try_from(statements).unwrap_or(u32::MAX).max(1);
     let share = match how {
         AttemptMode::Poll | AttemptMode::Queue(_) => lock_timeout(context, phase, how) / count,

@@ -317,7 +317,9 @@ fn tell_of(context: &mut ExecutionContext<'_>, table: &LockNeed, oldest: &Oldest
 fn plain(phase: &Phase, step: &Step) -> Option<(LockNeed, Step)> {
     /// The word with which the concurrent build differs from the plain one.
     const CONCURRENTLY: &str = " CONCURRENTLY";
-    let Some(Undo::DropInvalidIndexes { oid, .. } | Undo::DropBuiltIndex { oid, .. }) = &phase.undo else {
+    let Some(Undo::DropInvalidIndexes { oid, .. } | Undo::DropBuiltIndex { oid, .. } | Undo::DropNewIndex { oid, .. }) =
+        &phase.undo
+    else {
         return None;
     };
     let at = match step.inserted {

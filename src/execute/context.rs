@@ -52,6 +52,8 @@ pub struct ExecutionContext<'a> {
     /// The lanes that the statement holds until it is over.
     turn: Option<&'a Turn>,
     size_guess: SizeGuess,
+    /// The client's transaction may be suspended, so that a wait for a lock goes on without the locks of the transaction.
+    suspendable: bool,
 }
 
 impl<'a> ExecutionContext<'a> {
@@ -66,6 +68,7 @@ impl<'a> ExecutionContext<'a> {
             begun: Instant::now(),
             turn: None,
             size_guess: SizeGuess::Any,
+            suspendable: false,
         }
     }
 
@@ -85,6 +88,18 @@ impl<'a> ExecutionContext<'a> {
     #[must_use]
     pub fn guessing(self, size_guess: SizeGuess) -> Self {
         Self { size_guess, ..self }
+    }
+
+    /// Sets whether the client's transaction may be suspended. A wait that makes others wait then ends with [`RunError::LockedOut`] after the
+    /// stall budget.
+    #[must_use]
+    pub fn suspendable(self, suspendable: bool) -> Self {
+        Self { suspendable, ..self }
+    }
+
+    /// Whether the client's transaction may be suspended.
+    pub(super) fn is_suspendable(&self) -> bool {
+        self.suspendable
     }
 
     /// Returns the server channel.

@@ -243,7 +243,12 @@ fn is_cancel(stop: &RunError) -> bool {
     match stop {
         RunError::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
         RunError::ClientGone => true,
-        RunError::Report(_) | RunError::Slow | RunError::Lost | RunError::Stale => false,
+        RunError::Report(_)
+        | RunError::Slow
+        | RunError::WouldStall
+        | RunError::LockedOut
+        | RunError::Lost
+        | RunError::Stale => false,
     }
 }
 

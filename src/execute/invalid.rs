@@ -139,6 +139,11 @@ pub(super) async fn drop_leftover(context: &mut ExecutionContext<'_>, index: &Re
         if !somebody_builds_beside(context, index).await? {
             match context.channel_mut().ask_one(&sql, &[]).await?.error {
                 None => return Ok(()),
+                // A cancel was meant for the statement, and not for its undo.
+                Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED && begun.elapsed() < UNDO_PATIENCE => {
+                    context.channel().cancel_settled().await;
+                    continue;
+                }
                 Some(error) => break error.message().to_owned(),
             }
         }

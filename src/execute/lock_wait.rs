@@ -88,6 +88,13 @@ impl LockWait {
         }
     }
 
+    /// Returns the state of a wait for a statement that stands in no lane. The wait has begun at `since`.
+    pub(super) fn without_lanes(phase: &Phase, context: &ExecutionContext<'_>, since: Instant) -> Self {
+        let wait = Self::new(phase, context);
+        let rung_from = since + (wait.rung_from - wait.since);
+        Self { since, rung_from, lanes: Vec::new(), taken_by_other: false, ..wait }
+    }
+
     /// Whether another session's DDL holds a lane that this phase needs.
     pub(super) fn lane_is_taken(&self) -> bool {
         self.taken_by_other

@@ -10,7 +10,6 @@
 //! Limits: a pending undo is lost when the proxy ends. An index whose build was lost is identified by its table, its name and its
 //! invalidity, because the server gives its oid only when a build is over.
 
-use crate::backend::BackendLost;
 use crate::catalog::identity::{self, IDENTITY_SQL, INDEX_SQL, TRANSACTION_SQL, VALID_SQL};
 use crate::execute::context::ExecutionContext;
 use crate::execute::invalid;
@@ -19,6 +18,7 @@ use crate::execute::outcome::{RunError, UndoOutcome, UndoneAfter};
 use crate::execute::pending_undo::{Completed, PendingReason, PendingUndo, UndoItem};
 use crate::execute::record::resume::{self, TakeRecordOutcome};
 use crate::execute::state::RunState;
+use crate::execute::unchanged;
 use crate::execute::undo::{self, Undoer};
 use crate::pg::sqlstate;
 use crate::plan::{Detach, ObjectKind, Phase, PhaseKind, Plan, Step, Undo};
@@ -35,20 +35,47 @@ pub enum UndoResult {
     Later,
 }
 
-/// Asks for the oid of an index that a phase has built, because an undo may have to drop the index.
-pub(super) async fn note_built(
+/// Undoes the first `stopped` phases of a plan, from the last to the first. Returns false if the backend is lost. What could not be undone
+/// is kept for another session.
+pub(super) async fn undo_phases(
     context: &mut ExecutionContext<'_>,
     state: &mut RunState,
-    at: usize,
-    phase: &Phase,
-) -> Result<(), BackendLost> {
-    let Some(Undo::DropBuiltIndex { oid, index, .. }) = &phase.undo else { return Ok(()) };
-    let parameters = identity::parameters(std::iter::once(("index", *oid, index.name.as_str())));
-    let answer = context.channel_mut().ask_one(IDENTITY_SQL, &parameters.each_ref().map(String::as_str)).await?;
-    if let Some(oid) = answer.rows.first().and_then(|row| row.get(1)?.as_deref()?.parse().ok()) {
-        state.note_built(at, oid);
+    plan: &Plan,
+    stopped: usize,
+) -> bool {
+    for at in (0..stopped).rev() {
+        match undo::undo_phase(context, state, &plan.phases[at], UndoneAfter::Done(at)).await {
+            Ok(UndoOutcome::Undone | UndoOutcome::Reported) => {}
+            // A blocker of this undo would block the undo of the other phases too.
+            Ok(UndoOutcome::NotNow(reason)) if leave_for_later(context, state, plan, at, &reason).await => break,
+            Ok(UndoOutcome::NotNow(reason)) => undo::warn_not_undone(context, state, &plan.phases[at], &reason),
+            Err(_) => {
+                keep_pending_undo(context, state, plan, at, true);
+                return false;
+            }
+        }
     }
-    Ok(())
+    true
+}
+
+/// Returns the undo of a complete plan that was run ahead of a block whose backend is lost. The record tells whether the block has committed.
+/// Without a record the log says what may have to be undone.
+pub(super) fn left_ahead(state: &RunState, plan: &Plan) -> Option<PendingUndo> {
+    let left: Vec<UndoItem> =
+        (0..plan.phases.len()).rev().filter_map(|at| state.undo_item_of(plan, at, true)).collect();
+    if left.is_empty() {
+        return None;
+    }
+    let pending = PendingUndo::new(&plan.tag, PendingReason::Lost, Completed::No, left, state.record().kept_key());
+    if pending.key().is_some() {
+        return Some(pending);
+    }
+    let remedy = pending.remedy();
+    tracing::warn!(
+        remedy,
+        "a session with a schema change ahead of its transaction has ended: look whether the transaction has committed, and if not, undo the change by hand"
+    );
+    None
 }
 
 /// Keeps the undo of a plan whose backend is lost. `stopped` is the phase that was under way or, if the plan was `undoing`, the phase that
@@ -74,7 +101,8 @@ pub(super) fn keep_pending_undo(
     }
     let left: Vec<UndoItem> =
         (0..=stopped).rev().filter_map(|at| state.undo_item_of(plan, at, at < stopped || undoing)).collect();
-    let completed = match stopped + 1 == plan.phases.len() && !undoing {
+    // A block that the plan was run ahead of has not begun yet.
+    let completed = match stopped + 1 == plan.phases.len() && !undoing && !state.record().is_ahead() {
         true => completed(context, state, under_way),
         false => Some(Completed::No),
     };
@@ -248,7 +276,16 @@ async fn undo_steps(
         return Ok(Some(Vec::new()));
     }
     let (mut steps, mut words) = (Vec::new(), Vec::new());
+    let mut locks = undo.locks.clone();
     for ((step, made), _) in still {
+        if step.about.as_ref().is_some_and(|about| about.kind.stands_alone()) {
+            if let Some((lock, [assertion, drop])) = unchanged::drop_alone(context, step, *made).await? {
+                locks.push(lock);
+                words.push(drop.sql.clone());
+                steps.extend([assertion, drop]);
+            }
+            continue;
+        }
         let Some((kind, oid, name)) = step.about.as_ref().and_then(known) else { continue };
         let Some(table) = undo.locks.iter().find(|lock| lock.oid == oid) else { continue };
         // The identity is checked once more while the table is locked, when no other session can change it.
@@ -260,7 +297,8 @@ async fn undo_steps(
     if steps.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let phase = Phase { steps, ..undo.clone() };
+    locks.sort_by_key(|lock| lock.oid);
+    let phase = Phase { steps, locks, ..undo.clone() };
     Ok(match undo::by_phase(context, state, &phase, Undoer::Another).await? {
         UndoOutcome::Undone => Some(words),
         UndoOutcome::Reported => Some(Vec::new()),
@@ -276,15 +314,16 @@ async fn drop_built_index(
     how: UndoneAfter,
     built: Option<u32>,
 ) -> Result<Vec<String>, RunError> {
-    let named = match &phase.undo {
-        Some(Undo::DropBuiltIndex { oid, index, .. }) => Some((oid, index)),
-        _ => None,
+    let (table, name) = match &phase.undo {
+        Some(Undo::DropBuiltIndex { oid, index, .. }) => (Some(oid), Some(index)),
+        Some(Undo::DropNewIndex { oid, .. }) => (Some(oid), None),
+        _ => (None, None),
     };
-    let mut leftovers = match built.filter(|_| how != UndoneAfter::Failed).zip(named) {
-        Some((oid, (table, _))) => context.names(INDEX_SQL, &[&oid.to_string(), &table.to_string()]).await?,
+    let mut leftovers = match built.filter(|_| how != UndoneAfter::Failed).zip(table) {
+        Some((oid, table)) => context.names(INDEX_SQL, &[&oid.to_string(), &table.to_string()]).await?,
         None => undo::leftover_indexes(context, state, phase, UndoneAfter::Failed).await?,
     };
-    leftovers.retain(|index| built.is_some() || named.is_none_or(|(_, named)| named == index));
+    leftovers.retain(|index| built.is_some() || name.is_none_or(|name| name == index));
     for index in &leftovers {
         invalid::drop_leftover(context, index).await?;
     }

@@ -10,7 +10,11 @@ fn kind(kind: ObjectKind) -> &'static str {
         ObjectKind::Column => "column",
         ObjectKind::Default => "default",
         ObjectKind::Constraint => "constraint",
+        ObjectKind::NotNull => "notnull",
+        ObjectKind::Index => "index",
         ObjectKind::Partition => "partition",
+        ObjectKind::Table => "table",
+        ObjectKind::Sequence => "sequence",
     }
 }
 

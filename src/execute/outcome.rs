@@ -21,6 +21,10 @@ pub enum RunError {
     ClientGone,
     /// The connection to the backend is lost.
     Lost,
+    /// Nothing was done: the statement would make the application wait in the client's transaction, and may be done ahead of it.
+    WouldStall,
+    /// Nothing was done: the statement waits for a lock, and meanwhile others wait for the client's transaction, which may be suspended.
+    LockedOut,
     /// Nothing was done: the statement would have to wait, or a relation that it names has changed. Its plan must be made again.
     Stale,
 }
@@ -31,6 +35,8 @@ impl RunError {
         match self {
             Self::Server(error) => format!("{} from the server", error.sqlstate()),
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
+            Self::WouldStall => "it would make the application wait in the client's transaction".to_owned(),
+            Self::LockedOut => "its lock is not to be had while the transaction holds locks of its own".to_owned(),
             Self::Slow => "it took longer than hold_budget".to_owned(),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),

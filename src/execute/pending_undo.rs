@@ -142,6 +142,7 @@ impl UndoItem {
                 Some(Undo::DropBuiltIndex { index, .. } | Undo::FinishDrop { index, .. }) => {
                     vec![format!("DROP INDEX CONCURRENTLY IF EXISTS {}", index.quoted())]
                 }
+                Some(Undo::DropNewIndex { table, .. }) => vec![format!("-- drop the new index of {table}")],
                 Some(Undo::DropInvalidIndexes { table, .. }) => vec![format!("-- drop the invalid indexes of {table}")],
                 Some(Undo::Run(_)) | None => Vec::new(),
             },

@@ -22,11 +22,13 @@ mod format;
 pub(super) mod resume;
 mod table;
 mod trust;
+mod wait;
 mod writer;
 
 pub use self::abandon::take_record;
 pub(super) use self::format::BackfillPosition;
 pub use self::format::{Record, RecordKey, table_of};
-pub use self::resume::{UnfinishedChange, any_record, can_resume, on_record, unfinished};
+pub use self::resume::{UnfinishedChange, any_record, can_resume, is_left_ahead, on_record, unfinished};
 pub use self::table::release_record;
+pub use self::wait::{is_of_another_block, wait_for_block};
 pub(super) use self::writer::RunRecord;

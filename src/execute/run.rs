@@ -7,12 +7,13 @@
 //!   settings are the client's, and the earlier phases are undone, or their undo is kept for later.
 
 use crate::catalog::RelationRef;
+use crate::execute::ahead::AheadOfBlock;
 use crate::execute::context::ExecutionContext;
-use crate::execute::outcome::{Reply, RunError, STALE, UndoOutcome, UndoneAfter};
+use crate::execute::outcome::{Reply, RunError, STALE};
 use crate::execute::pending_undo::PendingUndo;
 use crate::execute::record::{Record, abandon, resume};
 use crate::execute::state::RunState;
-use crate::execute::{as_directly, attempt, budget, detach, long, lost_session, unchanged, undo};
+use crate::execute::{as_directly, attempt, budget, built_index, detach, long, lost_session, unchanged, undo};
 use crate::plan::{Phase, PhaseKind, Plan, Step};
 use crate::report::Report;
 use crate::wire::message::Batch;
@@ -93,6 +94,43 @@ impl Run<'_> {
         }
     }
 
+    /// Runs the plan ahead of the client's block, as [`Run::run`]. The plan has an undo for all that it makes
+    /// ([`with_full_undo`](crate::plan::hoist::with_full_undo)). Its record stays when it is complete, with its lock. A run that continues a
+    /// recorded plan takes over its record; maybe no phase is left to be run.
+    ///
+    /// # Errors
+    /// The reason why the run stopped. The phases that were done have been undone.
+    pub async fn run_ahead(&mut self, plan: &Plan, sent_notes: &[Report]) -> Result<(Reply, AheadOfBlock), RunError> {
+        self.state.record_mut().run_ahead(plan);
+        let paced = &*budget::at_its_pace(&self.context, plan);
+        let result = self.run_phases(paced, sent_notes).await;
+        let stop = match result {
+            Ok(reply) => {
+                let ahead = AheadOfBlock::new(plan, std::mem::take(&mut self.state));
+                // A cancel that came at the very end.
+                match self.context.channel_mut().finish_nap().await.map(|error| self.context.cancelled_by(error)) {
+                    Ok(Ok(())) => return Ok((reply, ahead)),
+                    Ok(Err(stop)) => {
+                        let pending = ahead.undo(&mut self.context).await?;
+                        pending.into_iter().for_each(|pending| self.state.set_pending_undo(pending));
+                        stop
+                    }
+                    Err(_) => {
+                        let pending = ahead.left_behind();
+                        pending.into_iter().for_each(|pending| self.state.set_pending_undo(pending));
+                        RunError::Lost
+                    }
+                }
+            }
+            Err(stop) => stop,
+        };
+        if !matches!(stop, RunError::Lost) {
+            self.context.channel_mut().finish_nap().await?;
+            self.state.record_mut().end(&mut self.context).await?;
+        }
+        Err(as_directly::error_of(&mut self.context, &self.state, plan, stop).await?)
+    }
+
     /// Runs the phases from the first that is not done, and undoes the earlier ones if one fails.
     async fn run_phases(&mut self, plan: &Plan, sent_notes: &[Report]) -> Result<Reply, RunError> {
         let mut reply = Reply::default();
@@ -154,7 +192,7 @@ impl Run<'_> {
         }
         match self.phase(at, phase, reply).await {
             Ok(()) if self.state.notes_created() => {
-                lost_session::note_built(&mut self.context, &mut self.state, at, phase).await.map_err(RunError::from)
+                built_index::note(&mut self.context, &mut self.state, at, phase, reply).await
             }
             Err(stop) if phase.tidies && !matches!(stop, RunError::Lost) => {
                 undo::by_phase_or_warn(&mut self.context, &mut self.state, phase).await
@@ -170,25 +208,10 @@ impl Run<'_> {
             lost_session::keep_pending_undo(&mut self.context, &mut self.state, plan, stopped, false);
             return stop;
         }
-        for at in (0..stopped).rev() {
-            match undo::undo_phase(&mut self.context, &mut self.state, &plan.phases[at], UndoneAfter::Done(at)).await {
-                Ok(UndoOutcome::Undone | UndoOutcome::Reported) => {}
-                // A blocker of this undo would block the undo of the other phases too.
-                Ok(UndoOutcome::NotNow(reason))
-                    if lost_session::leave_for_later(&mut self.context, &mut self.state, plan, at, &reason).await =>
-                {
-                    break;
-                }
-                Ok(UndoOutcome::NotNow(reason)) => {
-                    undo::warn_not_undone(&mut self.context, &self.state, &plan.phases[at], &reason);
-                }
-                Err(_) => {
-                    lost_session::keep_pending_undo(&mut self.context, &mut self.state, plan, at, true);
-                    return RunError::Lost;
-                }
-            }
+        match lost_session::undo_phases(&mut self.context, &mut self.state, plan, stopped).await {
+            true => stop,
+            false => RunError::Lost,
         }
-        stop
     }
 
     /// Runs a phase by its kind. `at` is its position in the plan.

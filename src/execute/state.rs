@@ -129,7 +129,7 @@ impl RunState {
         for (made, row) in made.zip(rows) {
             let mut values = row.into_iter();
             self.learned_at(made.slot, values.next().flatten());
-            self.note_named(made.table, made.slot, values.next().flatten().as_deref());
+            self.note_learned(made.table, made.object(), made.slot, values.next().flatten().as_deref());
         }
     }
 
@@ -206,7 +206,12 @@ impl RunState {
 
     /// Notes the oid of a constraint whose name the server chose.
     pub(super) fn note_named(&mut self, table: u32, slot: usize, oid: Option<&str>) {
-        let thing = CreatedObject { table, kind: ObjectKind::Constraint, name: ObjectName::Learned(slot) };
+        self.note_learned(table, ObjectKind::Constraint, slot, oid);
+    }
+
+    /// Notes the oid of an object whose name the server chose.
+    fn note_learned(&mut self, table: u32, kind: ObjectKind, slot: usize, oid: Option<&str>) {
+        let thing = CreatedObject { table, kind, name: ObjectName::Learned(slot) };
         if let Some(oid) = oid.and_then(|oid| oid.parse().ok()) {
             self.created.push((thing, oid));
         }

@@ -1,4 +1,5 @@
-//! Times: timeouts of a transaction, limits of naps, and the random share that keeps the polls of several proxies apart.
+//! Times and savepoints: timeouts of a transaction, the statement before a savepoint, limits of naps, and the random share that keeps the
+//! polls of several proxies apart.
 //!
 //! The functions are pure, except that `jitter` uses the thread's random number generator.
 
@@ -22,3 +23,10 @@ pub(super) fn jitter() -> f64 {
 
 /// How long an undo tries to get its locks.
 pub(super) const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// This statement runs before a savepoint. ALTER DOMAIN … DROP CONSTRAINT sends its invalidation message after the server has counted the
+/// command, so that the message goes out with the next command that writes. If that command is in a savepoint, it fails (XX000, since 15:
+/// *cannot start a subtransaction when there are unprocessed inval messages*). For the server this statement is a command that writes,
+/// though it names no relation, locks nothing and needs no privilege.
+pub(super) const SETTLE: &str =
+    "/* pgsluice: before a savepoint */ SELECT FROM (SELECT 1 OFFSET 0) AS nothing LIMIT 0 FOR UPDATE";

@@ -13,7 +13,7 @@ use crate::execute::context::ExecutionContext;
 use crate::execute::objects::known;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
-use crate::pg::{RelationName, sqlstate};
+use crate::pg::{LockMode, RelationName, sqlstate};
 use crate::plan::{CreatedObject, LockNeed, ObjectKind, Phase, PhaseKind, Step};
 use crate::report::Report;
 use std::borrow::Cow;
@@ -102,6 +102,14 @@ pub(super) async fn as_it_is_now(
             now.steps.push(step);
             continue;
         };
+        if thing.kind.stands_alone() {
+            let made = state.identity(thing).unwrap_or_default();
+            if let Some((lock, steps)) = drop_alone(context, &step, made).await? {
+                now.locks.push(lock);
+                now.steps.extend(steps);
+            }
+            continue;
+        }
         let Some((was, lock)) = locks.iter().find(|(_, lock)| lock.oid == thing.table) else { continue };
         match state.identity(thing) {
             Some(made) if there != Some(made) => continue,
@@ -112,12 +120,31 @@ pub(super) async fn as_it_is_now(
                 let condition = identity::still(kind, &lock.relation, oid, name, made);
                 now.steps.push(Step::assertion(&condition, CHANGED));
             }
+            // What was not noted was not made.
+            None if matches!(thing.kind, ObjectKind::NotNull | ObjectKind::Index) => continue,
             None => now.steps.push(Step::assertion(&identity::is_called(&lock.relation, lock.oid), CHANGED)),
         }
         let sql = step.sql.replacen(&was.quoted(), &lock.relation.quoted(), 1);
         now.steps.push(Step { sql, ..step });
     }
+    now.locks.sort_by_key(|lock| lock.oid);
     Ok(now)
+}
+
+/// Returns the lock and the steps that drop a relation which belongs to no table, under its current name. `None` means that the relation of
+/// the oid `made` is gone.
+pub(super) async fn drop_alone(
+    context: &mut ExecutionContext<'_>,
+    step: &Step,
+    made: u32,
+) -> Result<Option<(LockNeed, [Step; 2])>, RunError> {
+    let Some((_, name)) = context.names_now(&[made]).await?.pop() else { return Ok(None) };
+    let Some((kind, _, was)) = step.about.as_ref().and_then(known) else { return Ok(None) };
+    let condition = identity::still(kind, &name, made, was, made);
+    let drop = Step { sql: step.sql.replacen(was, &name.quoted(), 1), ..step.clone() };
+    // LOCK TABLE takes no sequence.
+    let lock = LockNeed { lockable: kind == "table", ..LockNeed::alone(name, made, LockMode::AccessExclusive) };
+    Ok(Some((lock, [Step::assertion(&condition, CHANGED), drop])))
 }
 
 /// Returns the locks on relations that still exist, with their current names, each beside its name in the plan.

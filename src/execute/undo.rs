@@ -207,7 +207,13 @@ pub(super) async fn leftover_indexes(
         (Some(Undo::DropBuiltIndex { oid, index, .. }), UndoneAfter::Done(at)) => {
             built_by(context, state, at, *oid, index).await
         }
-        (Some(Undo::DropInvalidIndexes { oid, known, .. }), _) => invalid::invalid_indexes(context, *oid, known).await,
+        (Some(Undo::DropNewIndex { oid, .. }), UndoneAfter::Done(at)) if state.built_at(at).is_some() => {
+            let built = state.built_at(at).unwrap_or_default();
+            context.names(identity::INDEX_SQL, &[&built.to_string(), &oid.to_string()]).await
+        }
+        (Some(Undo::DropInvalidIndexes { oid, known, .. } | Undo::DropNewIndex { oid, known, .. }), _) => {
+            invalid::invalid_indexes(context, *oid, known).await
+        }
         (Some(Undo::DropBuiltIndex { oid, known, index, .. }), _) => {
             let mut found = invalid::invalid_indexes(context, *oid, known).await?;
             found.retain(|one| one == index);

@@ -4,6 +4,7 @@
 //! own `lock_timeout` and `statement_timeout`, `in_transaction_wait` while the transaction holds a strong lock), a reason that the client
 //! and `pg_stat_activity` show, and three ways to stop it: a cancel by the client, the end of the client, `pg_cancel_backend`.
 
+use crate::backend::Answer;
 use crate::config::Autovacuum;
 use crate::execute::blocked::{self, in_the_way, waiting_for, waiting_for_lock};
 use crate::execute::budget::AttemptMode;
@@ -84,6 +85,10 @@ impl LockWait {
             }
             if let Some(stop) = context.interrupted() {
                 return Err(context.give_up_block(stop).await);
+            }
+            if self.hurts() && context.is_suspendable() && waited >= context.config().locks.stall_budget {
+                context.finish_nap().await?;
+                return Err(RunError::LockedOut);
             }
             if self.stands_behind(context, Instant::now()) {
                 self.nap_in_lane(context, phase).await?;
@@ -184,11 +189,7 @@ impl LockWait {
             Ok(answer) => answer,
             Err(error) => return context.cancelled_by(Some(error)).map(|()| View::default()),
         };
-        let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
-        Ok(serde_json::from_str(&context.channel().text(&json)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read which sessions block a statement");
-            View::default()
-        }))
+        Ok(view_of(context, &answer))
     }
 
     /// Naps and asks only whether this blocker is still there. Returns true if it is.
@@ -231,7 +232,7 @@ impl LockWait {
     /// Handles a wait in which only autovacuums block, for longer than PostgreSQL itself would let them, or which wait for this
     /// transaction. An autovacuum that waits for this transaction (its ANALYZE waits for a changed row of `pg_class`) cannot go on anyway.
     /// Returns how to try next, if the autovacuum is to be waited for in the queue.
-    async fn autovacuum(
+    pub(super) async fn autovacuum(
         &mut self,
         context: &mut ExecutionContext<'_>,
         now: Instant,
@@ -256,4 +257,13 @@ impl LockWait {
             Autovacuum::Cancel | Autovacuum::Outwait | Autovacuum::Wait => Ok(None),
         }
     }
+}
+
+/// Reads the answer to a look at the blockers.
+pub(super) fn view_of(context: &ExecutionContext<'_>, answer: &Answer) -> View {
+    let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
+    serde_json::from_str(&context.channel().text(&json)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read which sessions block a statement");
+        View::default()
+    })
 }

@@ -1,5 +1,5 @@
-//! The tables that the client's transaction block has in hand: tables that it has created, which nobody else can see, and
-//! tables that a first try has locked and found to be ordinary or partitioned.
+//! The tables that the client's transaction block has in hand: tables that it has created, which nobody else can see,
+//! tables that a first try has locked and found to be ordinary or partitioned, and relations that a LOCK TABLE has locked.
 //!
 //! A change of those tables alone makes nobody wait for longer than the block does already. So the change needs no guard,
 //! and it is relayed as it is written.
@@ -14,7 +14,7 @@ use super::optimistic::{self, OptimisticPlan};
 use crate::catalog::query::relations_of;
 use crate::pg::{LockMode, RelationName};
 use crate::sql::form::{Cost, Form};
-use crate::sql::{Class, Ddl, Statement, TransactionControl, first_word, has_word};
+use crate::sql::{Class, Ddl, LockedName, Statement, TransactionControl, first_word, has_word};
 use std::collections::HashSet;
 
 /// The most tables that are kept. It is more than a migration has. A table beyond that is guarded as usual.
@@ -24,6 +24,9 @@ const MOST: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct BlockLocks {
     relations: Vec<(RelationName, HeldRelation)>,
+    /// What the block's LOCK TABLE statements have locked. Nothing else is known of these relations, so that only another LOCK TABLE
+    /// may rely on it.
+    locked: Vec<(LockedName, LockMode)>,
     /// The block has written rows since. So a new table may not be empty, and a small table may no longer be small.
     filled: bool,
 }
@@ -44,6 +47,9 @@ enum HeldRelation {
 impl BlockLocks {
     /// Whether the block holds every lock that the statement would wait for.
     pub fn suffices(&self, statement: &Statement, limits: &Limits) -> bool {
+        if let Class::Lock(lock) = &statement.class {
+            return lock.relations.iter().all(|locked| self.has(locked, lock.mode));
+        }
         let Some(ddl) = statement.ddl() else { return false };
         if self.relations.is_empty()
             || ddl.cascade
@@ -58,6 +64,18 @@ impl BlockLocks {
         }
         let is_new = |name| matches!(self.hold(name), Some(HeldRelation::New));
         !named.is_empty() && (named.iter().all(is_new) || self.suffices_by_locks(statement, limits))
+    }
+
+    /// Whether the block holds all that this LOCK TABLE locks. Of a table that a first try has locked, partitions and children may not be
+    /// locked.
+    fn has(&self, locked: &LockedName, mode: LockMode) -> bool {
+        let by_try = match self.hold(&locked.name) {
+            Some(HeldRelation::New) => true,
+            Some(HeldRelation::Locked { mode: held, ordinary, .. }) => (ordinary || locked.only) && held.covers(mode),
+            None => false,
+        };
+        let same = |held: &LockedName| held.name == locked.name && (locked.only || !held.only);
+        by_try || self.locked.iter().any(|(held, held_mode)| same(held) && held_mode.covers(mode))
     }
 
     /// Whether the block holds the locks of a first try of the statement, and is known to satisfy the condition of that try.
@@ -88,15 +106,21 @@ impl BlockLocks {
     pub fn passes(&mut self, statement: &Statement) -> bool {
         let understood = match &statement.class {
             Class::Ddl(ddl) => self.passes_ddl(ddl, &relations_of(statement)),
+            Class::Lock(_) => true,
             Class::Transaction(TransactionControl::Savepoint) | Class::AdvisoryLock(_) | Class::Other => {
                 return self.passes_text(statement.text.as_bytes());
             }
             Class::Transaction(_) | Class::MayHideDdl { .. } | Class::Newer | Class::ExplainDdl(_) => false,
         };
         if !understood {
-            self.relations.clear();
+            self.forget();
         }
         understood
+    }
+
+    fn forget(&mut self) {
+        self.relations.clear();
+        self.locked.clear();
     }
 
     /// Takes note of a text without DDL, as [`BlockLocks::passes`] does.
@@ -104,7 +128,7 @@ impl BlockLocks {
     pub fn passes_text(&mut self, text: &[u8]) -> bool {
         let understood = leaves_all_as_it_was(text);
         if !understood {
-            self.relations.clear();
+            self.forget();
         }
         let writes = [&b"insert"[..], b"update", b"merge", b"copy"];
         self.filled |= !understood || writes.iter().any(|word| first_word(text).eq_ignore_ascii_case(word));
@@ -134,6 +158,11 @@ impl BlockLocks {
     #[must_use]
     pub fn done(&mut self, statement: &Statement, first: Option<&OptimisticPlan>) -> bool {
         let understood = self.passes(statement);
+        if let Class::Lock(lock) = &statement.class {
+            let room = MOST.saturating_sub(self.locked.len());
+            let whole = lock.relations.iter().filter(|locked| is_whole(&locked.name)).take(room);
+            self.locked.extend(whole.map(|locked| (locked.clone(), lock.mode)));
+        }
         if let Some(first) = first.filter(|first| understood && !first.condition.indexes) {
             self.lock_all(first);
         }

@@ -23,8 +23,8 @@ pub fn check(plan: &Plan) -> Vec<String> {
         match phase.kind {
             PhaseKind::Relay => rule(phase.locks.is_empty(), "a relayed step is not preceded by locks"),
             PhaseKind::Brief => {
-                let names_them = !phase.locks.is_empty() || phase.purpose == purpose::NOT_RUN;
-                rule(names_them, "a brief phase names its locks");
+                let needs_none = phase.purpose == purpose::NOT_RUN || makes_relation(phase);
+                rule(!phase.locks.is_empty() || needs_none, "a brief phase names its locks");
                 rule(phase.in_transaction, "locks are taken ahead in a transaction only");
             }
             PhaseKind::Guarded => {
@@ -105,6 +105,12 @@ fn in_order(phase: &Phase) -> bool {
 
 fn may_stand_in_transaction(plan: &Plan) -> bool {
     plan.forms.iter().all(|form| form.row().in_transaction)
+}
+
+/// Whether the phase makes a relation, on which nobody else can have a lock.
+fn makes_relation(phase: &Phase) -> bool {
+    let alone = |step: &super::Step| step.about.as_ref().is_some_and(|about| about.kind.stands_alone());
+    matches!(&phase.undo, Some(Undo::Run(undo)) if undo.steps.iter().any(alone))
 }
 
 fn undo_fits(phase: &Phase) -> bool {

@@ -95,11 +95,27 @@ pub(super) fn validation(_: Form, _: i32) -> (Option<LockMode>, Option<LockMode>
 /// The locks to drop a constraint or column that the statement adds or replaces. A foreign key needs them on both tables.
 pub(super) fn drops(form: Form, version: i32) -> (Option<LockMode>, Option<LockMode>) {
     match form {
-        Form::AddForeignKey | Form::EnforceConstraint | Form::AddColumnReferencesDefault => {
-            (Some(LockMode::AccessExclusive), Some(LockMode::AccessExclusive))
-        }
+        Form::AddForeignKey
+        | Form::AddForeignKeyNotValid
+        | Form::EnforceConstraint
+        | Form::AddColumnReferences
+        | Form::AddColumnReferencesDefault => (Some(LockMode::AccessExclusive), Some(LockMode::AccessExclusive)),
         _ => form.locks(version),
     }
+}
+
+/// The locks to undo a statement that only adds. The drop of a foreign key needs its lock on both tables, and so does the drop of a column
+/// or table that has one.
+pub(super) fn undoes(form: Form, _: i32) -> (Option<LockMode>, Option<LockMode>) {
+    let references = matches!(
+        form,
+        Form::AddForeignKey
+            | Form::AddForeignKeyNotValid
+            | Form::AddColumnReferences
+            | Form::AddColumnReferencesDefault
+            | Form::CreateTableReferences
+    );
+    (Some(LockMode::AccessExclusive), references.then_some(LockMode::AccessExclusive))
 }
 
 /// The lock of an UPDATE of the table's rows.

@@ -20,6 +20,7 @@
 //! Limits: the module asks nothing. If the facts say nothing about a relation, the result is a [`Refusal`] and never a
 //! guess. If the server would raise an error, the plan lets the server raise it.
 
+pub mod ahead;
 mod alter_table;
 mod context;
 mod attach;
@@ -31,8 +32,11 @@ mod drop_index;
 mod elide;
 pub mod optimistic;
 pub mod block_locks;
+pub mod block_place;
 mod hint;
+pub mod hoist;
 mod index;
+mod lock_table;
 pub mod locks;
 pub mod model;
 mod new_column;
@@ -48,6 +52,7 @@ mod replace;
 mod replaced;
 mod subcommands;
 
+pub use self::lock_table::lock_table_phase;
 pub use model::*;
 
 use crate::catalog::Facts;
@@ -64,8 +69,9 @@ pub fn plan(statement: &Statement, facts: &Facts, limits: &Limits) -> Result<Pla
         Class::Ddl(ddl) => plan_ddl(&PlanContext { statement, ddl, facts, limits }),
         Class::ExplainDdl(inner) => plan(inner, facts, limits),
         Class::Newer => Ok(direct::newer(statement)),
+        Class::Lock(lock) if lock.makes_others_wait() => Ok(lock_table::plan(statement, lock, facts)),
         Class::MayHideDdl { names_ddl: true, swallows: false } => Ok(direct::hidden_ddl(statement)),
-        Class::MayHideDdl { .. } | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
+        Class::MayHideDdl { .. } | Class::AdvisoryLock(_) | Class::Lock(_) | Class::Transaction(_) | Class::Other => {
             Ok(direct::not_ddl(statement))
         }
     }
@@ -89,14 +95,19 @@ pub fn wants(statement: &Statement) -> FactsNeeded {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
         Class::ExplainDdl(inner) => return wants(inner),
-        Class::MayHideDdl { .. } | Class::Newer | Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => {
-            return FactsNeeded::Itself;
-        }
+        Class::MayHideDdl { .. }
+        | Class::Newer
+        | Class::AdvisoryLock(_)
+        | Class::Lock(_)
+        | Class::Transaction(_)
+        | Class::Other => return FactsNeeded::Itself,
     };
     if matches!(ddl.form(), Form::Truncate | Form::DropTable) {
         return FactsNeeded::Reach;
     }
-    let wants_more = |part: &Part| part.cascade || part.missing_ok || !is_plain(part.form);
+    // The undo of SET DEFAULT depends on whether the column has a default (`hoist`).
+    let wants_more =
+        |part: &Part| part.cascade || part.missing_ok || part.form == Form::SetDefault || !is_plain(part.form);
     if !ddl.cascade && ddl.parts.iter().all(|part| is_of_index(part.form)) {
         return FactsNeeded::Indexes;
     }

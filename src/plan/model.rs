@@ -108,15 +108,33 @@ impl Backfill {
     }
 }
 
-/// A constraint that a step makes, and whose name the server chooses.
+/// A constraint or index that a step makes, and whose name the server chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct NewConstraint {
     /// The number of its name among the plan's learned names.
     pub slot: usize,
     /// The oid of its table.
     pub table: u32,
-    /// `pg_constraint.contype`
+    /// `pg_constraint.contype`, or [`NewConstraint::INDEX`].
     pub kind: char,
+    /// How many newer ones of this kind the transaction has made on the table.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub nth: usize,
+}
+
+impl NewConstraint {
+    /// The kind of an index. No constraint has it.
+    pub const INDEX: char = 'i';
+
+    /// The kind of the object.
+    pub fn object(&self) -> ObjectKind {
+        if self.kind == Self::INDEX { ObjectKind::Index } else { ObjectKind::Constraint }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "so serde asks")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -211,8 +229,23 @@ pub enum ObjectKind {
     /// The default of a column.
     Default,
     Constraint,
+    /// The NOT NULL of a column. Its name is that of the column.
+    NotNull,
+    /// An index that is not the index of a constraint.
+    Index,
     /// A table that was a partition of the object's table. Its name is quoted, with its schema.
     Partition,
+    /// A new table. It belongs to no other table, so the oid of its table is 0. Its name is quoted, with its schema.
+    Table,
+    /// A new sequence that belongs to no column. As for a table, the oid is 0 and the name is quoted.
+    Sequence,
+}
+
+impl ObjectKind {
+    /// Whether the object is a relation of its own, and no part of a table.
+    pub fn stands_alone(self) -> bool {
+        matches!(self, Self::Table | Self::Sequence)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +299,10 @@ pub enum Undo {
     DropInvalidIndexes { table: RelationName, oid: u32, known: Vec<u32> },
     /// As `DropInvalidIndexes` if the build failed; if a later phase gave up, drop the index that was built.
     DropBuiltIndex { table: RelationName, oid: u32, known: Vec<u32>, index: RelationName },
+    /// As `DropInvalidIndexes` if the build failed; if a later phase gave up, drop the index that was built. The server chose its name.
+    /// `before`: the indexes that the table had (oids). `definition`: the definition in the author's words, as
+    /// [`plain_definition`](super::hoist::plain_definition) gives it. It tells the index from others that came meanwhile.
+    DropNewIndex { table: RelationName, oid: u32, known: Vec<u32>, before: Vec<u32>, definition: String },
     /// If a later phase gave up, run this phase under lock attempts.
     Run(Box<Phase>),
     /// Finish the drop. An interrupted DROP INDEX CONCURRENTLY leaves the index invalid, and nothing can bring it back.

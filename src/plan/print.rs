@@ -1,5 +1,6 @@
 //! The one printer of plans: for the command line, for EXPLAIN through the proxy, and for the goldens.
 
+use super::block_place::{BlockPlace, NotAhead};
 use super::model::{LockNeed, Phase, PhaseKind, Plan, Undo};
 use crate::report::Report;
 use crate::sql::form::Cost;
@@ -34,6 +35,53 @@ pub fn to_text(plan: &Plan) -> String {
         phase(&mut out, i + 1, one);
     }
     out
+}
+
+/// Where a statement of a transaction is run, as text above its plan.
+///
+/// ```text
+/// ahead    of the transaction, in which the application would wait for it
+///          With it go ahead:
+///          line 2: ALTER TABLE orders ADD COLUMN shop_id bigint
+/// ```
+pub fn place_to_text(place: &BlockPlace) -> String {
+    let mut out = String::new();
+    match place {
+        BlockPlace::Inside => {
+            line(&mut out, "inside", "the transaction, in which the application does not wait for it");
+        }
+        BlockPlace::Ahead { with } => {
+            line(&mut out, "ahead", "of the transaction, in which the application would wait for it");
+            if !with.is_empty() {
+                line(&mut out, "", "With it go ahead:");
+            }
+            for earlier in with {
+                line(&mut out, "", &format!("{}: {}", earlier.at, first_line(&earlier.statement)));
+            }
+        }
+        BlockPlace::AheadWith { at } => {
+            line(&mut out, "ahead", &format!("of the transaction, with {at}, which goes ahead"));
+        }
+        BlockPlace::NotAhead(NotAhead { detail, hint }) => {
+            line(&mut out, "inside", "the transaction, in which the application may wait for it");
+            prose(&mut out, "", &format!("DETAIL: {detail}"));
+            prose(&mut out, "", &format!("HINT: {hint}"));
+        }
+    }
+    out
+}
+
+/// Why there is no plan, in place of one.
+pub fn unknown(why: &str) -> String {
+    let mut out = String::new();
+    prose(&mut out, "unknown", why);
+    out
+}
+
+/// The first line of a statement.
+pub fn first_line(statement: &str) -> String {
+    let more = if statement.contains('\n') { " …" } else { "" };
+    format!("{}{more}", statement.lines().next().unwrap_or_default())
 }
 
 /// The plan as one JSON document.
@@ -77,6 +125,9 @@ fn phase(out: &mut String, number: usize, phase: &Phase) {
         Some(Undo::Run(undo)) => steps(out, undo, ["  undo", "  undo"]),
         Some(Undo::DropBuiltIndex { index, .. }) => {
             line(out, "  undo", &format!("drop {index}, whether it is finished or not, without blocking anybody"));
+        }
+        Some(Undo::DropNewIndex { .. }) => {
+            line(out, "  undo", "drop the new index, whether it is finished or not, without blocking anybody");
         }
         Some(Undo::DropInvalidIndexes { table, known, .. }) => {
             let but = match known.len() {

@@ -225,7 +225,7 @@ impl<'a> Subcommands<'a> {
     /// The place of one more name that the server will choose.
     pub(super) fn learns(&mut self, kind: char) -> NewConstraint {
         self.learned += 1;
-        NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind }
+        NewConstraint { slot: self.learned - 1, table: self.table.id.oid, kind, nth: 0 }
     }
 
     /// A column whose old rows are filled. `value`: the value, as an UPDATE sets it.

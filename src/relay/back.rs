@@ -3,6 +3,7 @@
 //! Invariant: the server's bytes reach the client in their order. The only messages that change are the positions and hints
 //! of errors, and the offer of channel binding.
 
+use super::answers::logs_body;
 use super::{Event, FRONT_WAITING, Link, Login, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
 use crate::pg::sqlstate;
 use crate::wire::authentication;
@@ -127,9 +128,13 @@ impl Link {
             };
             let altered = self.alters(header.tag);
             let asks = header.tag == b'R' && self.status == 0;
-            if opened(header.tag) || asks || altered {
+            let logged = self.answers.is_some();
+            if opened(header.tag) || asks || altered || (logged && logs_body(header.tag)) {
                 let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, at, Walked::Short) };
                 self.note(header.tag, body);
+            }
+            if let Some(log) = &mut self.answers {
+                log.observe(header.tag, rest.get(HEADER_LEN..header.total()).unwrap_or_default());
             }
             self.owed.received(header.tag);
             if header.tag == b'E' {

@@ -38,6 +38,9 @@ impl Link {
                 continue;
             }
             if self.front_eof {
+                if inspect.outlives_client() {
+                    return Poll::Ready(Event::FrontendGone);
+                }
                 return self.poll_half_close(cx);
             }
             match self.poll_read_front(cx, inspect) {
@@ -138,16 +141,21 @@ impl Link {
             match inspect.action_for(header.tag) {
                 FrameAction::Pass => {}
                 FrameAction::Stop => return (at, Walked::Stopped),
-                FrameAction::Open if header.body > inspect.limit() => {
+                FrameAction::Open if header.body > inspect.limit(header.tag) => {
                     if inspect.oversize(header.tag, header.body) {
                         return (at, Walked::Stopped);
                     }
                 }
                 FrameAction::Open => {
                     let Some(body) = rest.get(HEADER_LEN..header.total()) else { return (at, Walked::Short) };
+                    if self.logged_block_has_ended() {
+                        inspect.block_has_ended();
+                        self.log_answers(0);
+                    }
                     if inspect.stops_at(header.tag, body) {
                         return (at, Walked::Stopped);
                     }
+                    self.log_answers(inspect.answers_limit());
                 }
             }
             self.account(header.tag);

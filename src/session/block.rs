@@ -6,9 +6,11 @@
 //! not understand may end the block, or call a function that does anything. The proxy then forgets the block, and the next schema change goes
 //! through all its stages.
 //!
-//! [`Block`] sees every message of a block in its order, when it is sent and when it is done. So a block's journal belongs here, and so does the
-//! code that suspends and replays a block.
+//! [`Block`] sees every message of a block in its order, when it is sent and when it is done. So the keeper of the block's journal
+//! ([`JournalKeeper`]) belongs to it, and so does the code that suspends and replays a block.
 
+use super::ahead_statements::AheadStatements;
+use super::journal::{Journal, JournalKeeper};
 use super::statement::acts;
 use crate::backend::ServerChannel;
 use crate::plan::Limits;
@@ -18,13 +20,16 @@ use crate::sql::{Class, Statement, TransactionControl};
 use crate::wire::message;
 
 /// The client's transaction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Block {
     /// The transaction block of the client's own, if all of its messages are understood. It is boxed, since few sessions are in a block.
     clients: Option<Box<ClientsBlock>>,
     proxys: ProxysBlock,
+    /// What was done ahead of the transaction.
+    ahead: Option<Box<AheadStatements>>,
     /// The last transaction control that was parsed since the last Sync.
     control: Option<TransactionControl>,
+    keeper: JournalKeeper,
 }
 
 /// A transaction block that the client has opened.
@@ -45,6 +50,41 @@ enum ProxysBlock {
     Open,
     /// The client's own transaction control has ended the block, or has taken it over. The pipeline's Sync is still to come.
     Left,
+}
+
+// The journal.
+impl Block {
+    /// `journal_limit`: the most bytes of a journal. 0: no journal is kept.
+    pub(super) fn new(journal_limit: u32) -> Self {
+        Self {
+            clients: None,
+            proxys: ProxysBlock::None,
+            ahead: None,
+            control: None,
+            keeper: JournalKeeper::new(journal_limit),
+        }
+    }
+
+    /// The keeper of the journal, which sees every message that goes to the server.
+    #[inline]
+    pub(super) fn keeper(&self) -> &JournalKeeper {
+        &self.keeper
+    }
+
+    #[inline]
+    pub(super) fn keeper_mut(&mut self) -> &mut JournalKeeper {
+        &mut self.keeper
+    }
+
+    /// The journal of the client's block. It begins at BEGIN, and it may outlive the block: whether the server is in the block is known by its
+    /// status.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.keeper.journal()
+    }
+
+    pub(super) fn journal_mut(&mut self) -> Option<&mut Journal> {
+        self.keeper.journal_mut()
+    }
 }
 
 // The messages that the relay sees. These functions run for each frame that is opened, and are inlined: a call of each cost the extended
@@ -240,6 +280,63 @@ impl Block {
     pub(super) fn done(&mut self, statement: &Statement, optimistic: Option<&OptimisticPlan>) {
         self.observe(|block| block.held.done(statement, optimistic));
     }
+}
+
+// What was done ahead of the transaction.
+impl Block {
+    /// Whether anything was done ahead of the transaction. Then the proxy attends to whatever may end it.
+    #[inline]
+    pub(super) fn has_ahead(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    pub(super) fn ahead(&self) -> Option<&AheadStatements> {
+        self.ahead.as_deref()
+    }
+
+    pub(super) fn ahead_mut(&mut self) -> &mut AheadStatements {
+        self.ahead.get_or_insert_default()
+    }
+
+    /// Takes all that was done ahead. The transaction is over.
+    pub(super) fn take_ahead(&mut self) -> Option<AheadStatements> {
+        self.ahead.take().map(|ahead| *ahead)
+    }
+
+    /// The proxy has run a statement, in the transaction or ahead of it. `tag`: the tag that the client gets.
+    pub(super) fn acted(&mut self, statement: &Statement, tag: &[u8]) {
+        if let Some(journal) = self.journal_mut() {
+            journal.acted(statement, tag);
+        }
+    }
+
+    /// The proxy has opened a block of its own. It gets a journal, as a block of the client's.
+    pub(super) fn begin_journal(&mut self) {
+        self.keeper.begin();
+        self.acted(&begin(), b"BEGIN");
+    }
+
+    /// Nothing of what is run is the client's, until [`Block::resume_journal`].
+    pub(super) fn suspend_journal(&mut self) -> Option<Box<Journal>> {
+        self.keeper.take()
+    }
+
+    pub(super) fn resume_journal(&mut self, journal: Option<Box<Journal>>) {
+        self.keeper.put(journal);
+    }
+
+    /// The transaction was rolled back, and is run again. It holds no lock yet.
+    pub(super) fn replayed(&mut self) {
+        if let Some(block) = &mut self.clients {
+            block.held = BlockLocks::default();
+        }
+    }
+}
+
+/// The proxy's own BEGIN.
+fn begin() -> Statement {
+    let class = Class::Transaction(TransactionControl::Begin);
+    Statement { range: 0..5, text: "BEGIN".to_owned(), logged: String::new(), class }
 }
 
 /// The locks that are held after all of the statements, and whether all statements are understood. `None`: a statement needs a lock that is not

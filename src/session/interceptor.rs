@@ -2,12 +2,14 @@
 //!
 //! [`Interceptor`] owns the client's prepared statements ([`PreparedStatements`]) and its transaction ([`Block`]), since both follow from the frames
 //! that the relay sees. It keeps true: a message costs a look at its tag, and a Query or Parse a keyword search. Bind, Execute, Close and Sync
-//! are opened only in a session that has prepared DDL, or whose transaction block is followed.
+//! are opened only in a session that has prepared DDL or a BEGIN, or that is in a transaction block. The block's journal is shown each frame
+//! once, when it is certain that the frame goes to the server.
 
 use super::Shared;
 use super::block::Block;
+use super::journal::{Incomplete, JournalKeeper};
 use super::prepared::{PreparedStatement, PreparedStatements};
-use crate::config::{Fallback, Mode};
+use crate::config::{Fallback, InTransaction, Mode};
 use crate::relay::{FrameAction, Inspect};
 use crate::sql::{exactly_transaction, may_carry_ddl};
 use crate::wire::message;
@@ -31,12 +33,15 @@ pub(super) struct Interceptor {
 impl Interceptor {
     pub(super) fn new(shared: &Arc<Shared>, parameters: &Parameters) -> Self {
         let config = &shared.config;
+        // Only a block that may be run again needs a journal.
+        let hoists = config.proxy.mode == Mode::Plan && config.ddl.in_transaction == InTransaction::Hoist;
+        let journal_limit = if hoists { config.ddl.journal_limit } else { 0 };
         Self {
             shared: Arc::clone(shared),
             blind: config.proxy.mode == Mode::Relay || parameters.replication,
             limit: u32::try_from(config.ddl.inspect_limit).unwrap_or(u32::MAX),
             prepared: None,
-            block: Block::default(),
+            block: Block::new(u32::try_from(journal_limit).unwrap_or(u32::MAX)),
             oversize: false,
         }
     }
@@ -148,11 +153,24 @@ impl Interceptor {
     /// The client sends a Bind. `true`: the relay stops, since the client is to be refused.
     #[inline]
     fn bind(&mut self, body: &[u8]) -> bool {
+        self.block.keeper_mut().passes_bind(body);
         let prepared = self.prepared.as_deref();
         self.block.saw_bind(body, |statement| prepared.is_some_and(|prepared| prepared.has(statement)));
-        let (Some(prepared), Some((portal, name))) = (&mut self.prepared, message::bind(body)) else { return false };
+        let Some(prepared) = &mut self.prepared else { return false };
+        let Some((portal, name)) = message::bind(body) else { return false };
         prepared.bind(portal, name, body);
         !self.within_limit()
+    }
+
+    /// Whether Bind, Execute and Close are opened for the sake of DDL.
+    #[inline]
+    fn opens_extended(&self) -> bool {
+        self.prepared.is_some() || self.block.is_followed()
+    }
+
+    #[inline]
+    fn keeper(&self) -> &JournalKeeper {
+        self.block.keeper()
     }
 
     fn close_named(&mut self, body: &[u8]) {
@@ -168,7 +186,10 @@ impl Interceptor {
 
     #[inline]
     fn parse(&mut self, body: &[u8]) -> bool {
-        let Some((name, text)) = message::parse(body) else { return false };
+        let Some((name, text)) = message::parse(body) else {
+            self.block.keeper_mut().passes_unread(b'P', Incomplete::NotUnderstood);
+            return false;
+        };
         if may_carry_ddl(text) {
             return true;
         }
@@ -176,7 +197,46 @@ impl Interceptor {
         let control = exactly_transaction(text);
         self.block.saw_parse(name, text, control);
         // In the proxy's block the server would give transaction control another meaning.
-        self.block.ends_at_sync() && control.is_some()
+        if (self.block.ends_at_sync() || self.block.has_ahead()) && control.is_some() {
+            return true;
+        }
+        self.block.keeper_mut().passes_parse(name, text, control, body);
+        false
+    }
+
+    /// A Query of which `text` is the text, if it is one. `true`: the relay stops.
+    #[inline]
+    fn query(&mut self, text: Option<&[u8]>) -> bool {
+        self.end_pipeline();
+        let mut stops = self.block.ends_at_sync() || self.block.has_ahead();
+        match text {
+            Some(text) => {
+                let carries_ddl = may_carry_ddl(text);
+                self.block.saw_query(text, carries_ddl);
+                stops |= carries_ddl;
+                if !stops {
+                    self.block.keeper_mut().passes_query(text);
+                }
+            }
+            None if !stops => self.block.keeper_mut().passes_unread(b'Q', Incomplete::NotUnderstood),
+            None => {}
+        }
+        stops
+    }
+
+    /// A frame that the relay has stopped at goes to the server as it came. `body`: `None` if the body is not here as a whole.
+    pub(super) fn passes(&mut self, tag: u8, body: Option<&[u8]>) {
+        let keeper = self.block.keeper_mut();
+        match (tag, body) {
+            (b'Q', Some(body)) if let Some(text) = message::query(body) => keeper.passes_query(text),
+            (b'P', Some(body)) if let Some((name, text)) = message::parse(body) => {
+                keeper.passes_parse(name, text, exactly_transaction(text), body);
+            }
+            (b'E', Some(body)) => keeper.passes_execute(body),
+            (b'S', _) => {}
+            (_, Some(_)) => keeper.passes_unread(tag, Incomplete::NotUnderstood),
+            (_, None) => keeper.passes_unread(tag, Incomplete::TooLarge),
+        }
     }
 }
 
@@ -186,10 +246,12 @@ impl Inspect for Interceptor {
         match tag {
             _ if self.blind => FrameAction::Pass,
             b'Q' | b'P' => FrameAction::Open,
-            b'B' | b'E' | b'C' if self.prepared.is_some() || self.block.is_followed() => FrameAction::Open,
+            b'E' if self.block.has_ahead() => FrameAction::Open,
+            b'X' if self.block.has_ahead() => FrameAction::Stop,
+            b'B' | b'E' | b'C' if self.opens_extended() || self.keeper().sees_extended() => FrameAction::Open,
             b'S' if self.block.ends_at_sync() => FrameAction::Stop,
             b'S' if self.prepared.is_some() || self.block.sees_sync() => FrameAction::Open,
-            b'F' if self.block.is_followed() => FrameAction::Open,
+            b'F' if self.block.is_followed() || self.keeper().is_kept() => FrameAction::Open,
             _ => FrameAction::Pass,
         }
     }
@@ -197,23 +259,28 @@ impl Inspect for Interceptor {
     #[inline]
     fn stops_at(&mut self, tag: u8, body: &[u8]) -> bool {
         match tag {
-            b'Q' => {
-                self.end_pipeline();
-                let Some(text) = message::query(body) else { return self.block.ends_at_sync() };
-                let stops = may_carry_ddl(text);
-                self.block.saw_query(text, stops);
-                return self.block.ends_at_sync() || stops;
-            }
+            b'Q' => return self.query(message::query(body)),
             b'P' => return self.parse(body),
             b'E' => {
-                let stops = message::execute(body).is_some_and(|name| self.portal(name).is_some());
+                let stops =
+                    self.prepared.is_some() && message::execute(body).is_some_and(|name| self.portal(name).is_some());
                 self.block.saw_execute(body, stops);
+                let stops = stops || self.block.has_ahead();
+                if !stops {
+                    self.block.keeper_mut().passes_execute(body);
+                }
                 return stops;
             }
             b'B' => return self.bind(body),
-            b'C' => self.close_named(body),
+            b'C' => {
+                self.close_named(body);
+                self.block.keeper_mut().passes_close(body);
+            }
             b'S' => self.synced(),
-            b'F' => self.block.forget(),
+            b'F' => {
+                self.block.forget();
+                self.block.keeper_mut().passes_unread(tag, Incomplete::FunctionCall);
+            }
             _ => {}
         }
         false
@@ -221,6 +288,7 @@ impl Inspect for Interceptor {
 
     fn oversize(&mut self, tag: u8, _: u32) -> bool {
         self.block.forget();
+        self.block.keeper_mut().passes_unread(tag, Incomplete::TooLarge);
         // Bind may be as large as its parameters; only a text can carry DDL.
         if !matches!(tag, b'Q' | b'P') {
             return false;
@@ -230,7 +298,22 @@ impl Inspect for Interceptor {
         self.oversize
     }
 
-    fn limit(&self) -> u32 {
-        self.limit
+    #[inline]
+    fn limit(&self, tag: u8) -> u32 {
+        // For the journal alone, no Bind is collected that has no room in it.
+        if tag == b'B' && !self.opens_extended() { self.keeper().bind_limit().min(self.limit) } else { self.limit }
+    }
+
+    #[inline]
+    fn answers_limit(&self) -> u32 {
+        self.keeper().answers_limit()
+    }
+
+    fn block_has_ended(&mut self) {
+        self.block.keeper_mut().end();
+    }
+
+    fn outlives_client(&self) -> bool {
+        self.block.has_ahead()
     }
 }

@@ -8,19 +8,22 @@
 //! its protocol.
 //!
 //! - `hello`, `proxy_header`: the first packets. `shared`: the state that all sessions share.
-//! - `interceptor`, `prepared`: which frames stop the relay. `block`: the client's transaction.
+//! - `interceptor`, `prepared`: which frames stop the relay. `block`, `journal`: the client's transaction, and what the client has sent in it.
 //! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (the verdict on a text), `statement`, `pipeline`,
 //!   `transaction` (the proxy's own block) and `reply`. Their result for a frame is an `outcome`.
 //! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
 //! - `aside`: work that takes long.
 
 mod advisory;
+mod ahead;
+mod ahead_statements;
 mod aside;
 mod block;
 mod change;
 mod extended;
 mod hello;
 mod interceptor;
+mod journal;
 mod outcome;
 mod pipeline;
 mod prepared;
@@ -29,12 +32,14 @@ mod reply;
 mod run;
 mod shared;
 mod simple;
+mod sent;
 mod statement;
 mod text;
 mod transaction;
 
 pub use self::shared::Shared;
 
+use self::ahead::AheadRun;
 use self::change::SchemaChanges;
 use self::extended::{Extended, prepared_too_much};
 use self::interceptor::Interceptor;
@@ -181,6 +186,7 @@ impl Session {
         let header = self.channel.peek_header().ok_or_else(SessionEnd::without_frame)?;
         self.channel.cancels().requests().begin();
         let Self { shared, channel, interceptor, changes, .. } = self;
+        let journaled = interceptor.block().keeper().length();
         let outcome = match header.tag {
             b'Q' => Simple::new(channel, interceptor, changes, shared).query().await?,
             b'P' => Extended::new(channel, interceptor, changes, shared).parse().await?,
@@ -188,10 +194,20 @@ impl Session {
             b'S' => Extended::new(channel, interceptor, changes, shared).sync().await?,
             // The relay stops at a Bind only if the client is to be refused.
             b'B' => return Err(SessionEnd::refused(prepared_too_much())),
+            b'X' => {
+                self.leave(false).await;
+                FrameOutcome::Pass
+            }
             _ => FrameOutcome::Pass,
         };
         if outcome == FrameOutcome::Pass {
+            let body = self.channel.peek_frame().map(|(_, body)| body);
+            self.interceptor.passes(header.tag, body);
+            self.channel.log_answers(self.interceptor.block().keeper().answers_limit());
             self.channel.pass_frame();
+        } else {
+            let failed = self.channel.status() == b'E';
+            self.interceptor.block_mut().keeper_mut().handled(header.tag, journaled, failed);
         }
         // The server delivers notifications between two commands of the client's, and not during one.
         self.channel.send_notifications();
@@ -206,8 +222,32 @@ impl Session {
         self.close().await;
     }
 
+    /// The session ends. If statements were done ahead of its transaction, they are undone; if the backend is `gone`, by the role's next
+    /// statement.
+    async fn leave(&mut self, gone: bool) {
+        let block = self.interceptor.block_mut();
+        if !block.has_ahead() {
+            return;
+        }
+        let (channel, changes) = (&mut self.channel, &mut self.changes);
+        let mut parts = AheadRun { channel, block, changes, shared: &self.shared };
+        if gone || parts.leave().await.is_err() {
+            parts.leave_behind();
+        }
+    }
+
     /// Ends the session.
     async fn end(&mut self, end: SessionEnd) {
+        let gone = match end {
+            SessionEnd::TakesTooLong | SessionEnd::Event(Event::Broken { front: false, .. }) => true,
+            // A statement whose client has left ends in this way, too. If the backend is gone as well, the first question finds that.
+            SessionEnd::Event(Event::BackendClosed) => !self.channel.client_gone(),
+            _ => false,
+        };
+        let limit = if matches!(end, SessionEnd::Drained) { CLEAN_UP } else { Duration::MAX };
+        if tokio::time::timeout(limit, self.leave(gone)).await.is_err() {
+            self.leave(true).await;
+        }
         match end {
             SessionEnd::TakesTooLong => {}
             // The client is told as the server would tell it.

@@ -13,6 +13,7 @@ pub(super) fn acts(statement: &Statement) -> bool {
         Class::ExplainDdl(_) | Class::Newer => true,
         Class::MayHideDdl { names_ddl, swallows } => *names_ddl && !*swallows,
         Class::AdvisoryLock(_) => true,
+        Class::Lock(lock) => lock.makes_others_wait(),
         Class::Transaction(_) | Class::Other => false,
     }
 }

@@ -6,7 +6,7 @@
 use super::shared::Shared;
 use super::statement::{acts, shown};
 use crate::backend::ServerChannel;
-use crate::config::{AdvisoryLocks, Fallback, Mode};
+use crate::config::{Fallback, LockWaits, Mode};
 use crate::pg::{LockMode, sqlstate};
 use crate::report::Report;
 use crate::sql::{self, Class, Statement};
@@ -20,16 +20,21 @@ pub(super) enum TextVerdict {
     Act(Vec<Statement>),
 }
 
+/// How the session's server reads a text.
+pub(super) fn parse_options(channel: &ServerChannel, shared: &Shared) -> sql::ParseOptions {
+    sql::ParseOptions {
+        standard_conforming_strings: channel.speech().conforming(),
+        newer: channel.server_major() > sql::GRAMMAR && shared.config.ddl.unparsable == Fallback::Relay,
+    }
+}
+
 /// A text's statements, if it can be parsed. PostgreSQL's lexer needs quadratic time for some long texts (nested comments), so long texts are
 /// parsed aside.
 pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, text: &[u8]) -> Option<Vec<Statement>> {
     /// Bytes.
     const SURELY_QUICK: usize = 16 << 10;
     let speech = channel.speech();
-    let options = sql::ParseOptions {
-        standard_conforming_strings: speech.conforming(),
-        newer: channel.server_major() > sql::GRAMMAR && shared.config.ddl.unparsable == Fallback::Relay,
-    };
+    let options = parse_options(channel, shared);
     let text = std::str::from_utf8(text).ok()?;
     let mut statements = if text.len() <= SURELY_QUICK {
         sql::parse_with(text, options).ok()?
@@ -41,15 +46,22 @@ pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, 
         for statement in &mut statements {
             statement.logged = speech::shown(&statement.logged);
             // The proxy would send their texts once more, and the session's encoding may give them another meaning.
-            if matches!(statement.class, Class::AdvisoryLock(_) | Class::Newer) {
+            if matches!(statement.class, Class::AdvisoryLock(_) | Class::Lock(_) | Class::Newer) {
                 statement.class = Class::Other;
             }
         }
     }
-    if shared.config.proxy.mode == Mode::Observe || shared.config.locks.advisory_locks == AdvisoryLocks::Relay {
-        // Here a call that waits for an advisory lock is a statement like any other.
-        let waits = |statement: &&mut Statement| matches!(statement.class, Class::AdvisoryLock(_));
-        statements.iter_mut().filter(waits).for_each(|statement| statement.class = Class::Other);
+    // Where these wait in the server, they are statements like any other.
+    let (locks, observes) = (&shared.config.locks, shared.config.proxy.mode == Mode::Observe);
+    for statement in &mut statements {
+        let waits_in_server = match statement.class {
+            Class::AdvisoryLock(_) => observes || locks.advisory_locks == LockWaits::Relay,
+            Class::Lock(_) => observes || locks.lock_table == LockWaits::Relay,
+            _ => false,
+        };
+        if waits_in_server {
+            statement.class = Class::Other;
+        }
     }
     Some(statements)
 }

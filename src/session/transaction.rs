@@ -3,7 +3,9 @@
 //! It owns nothing: [`super::block::Block`] knows whose block is open. It keeps true: BEGIN, COMMIT and the like get the answers that the
 //! server would give in an implicit transaction.
 
+use super::block::Block;
 use super::outcome::StatementOutcome;
+use super::reply::tags;
 use crate::backend::{BackendLost, ServerChannel};
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -13,22 +15,6 @@ use crate::wire::message::Batch;
 /// Opens the block. `false`: the server refuses it.
 pub(super) async fn begin(channel: &mut ServerChannel) -> Result<bool, BackendLost> {
     Ok(channel.ask_one("BEGIN", &[]).await?.error.is_none())
-}
-
-/// Ends the block that stands for an implicit transaction. The client gets an error of COMMIT.
-pub(super) async fn end(channel: &mut ServerChannel) -> Result<(), BackendLost> {
-    match channel.status() {
-        b'T' => {
-            if let Some(error) = channel.ask_one("COMMIT", &[]).await?.error {
-                channel.send_to_client(&error.frame);
-            }
-        }
-        b'E' => {
-            channel.ask_one("ROLLBACK", &[]).await?;
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 /// Makes the transaction block fail, as an error of the server would.
@@ -56,6 +42,24 @@ pub(super) async fn begin_quietly(
             Ok(StatementOutcome::Failed)
         }
     }
+}
+
+/// Runs the client's transaction control in place of its portal, which is gone. `false`: it has failed, and the client has the error.
+pub(super) async fn run_alone(
+    channel: &mut ServerChannel,
+    block: &mut Block,
+    statement: &Statement,
+) -> Result<bool, BackendLost> {
+    let mut batch = Batch::new();
+    batch.statement(&statement.text, &[]);
+    let answer = channel.ask(batch, Some(0)).await?;
+    if let Some(error) = answer.error {
+        channel.send_to_client(&error.frame);
+        return Ok(false);
+    }
+    block.acted(statement, tags(&answer.completion).pop().unwrap_or_default());
+    channel.send_to_client(&answer.completion);
+    Ok(true)
 }
 
 /// The error that savepoints and AND CHAIN get outside a block. It ends the implicit transaction, too.

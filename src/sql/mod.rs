@@ -3,12 +3,14 @@
 //! The module is pure, and no other module names the parser. A text that the grammar cannot parse is [`Unparsable`]. It is relayed,
 //! and the server reports the error.
 
+pub mod effect;
 pub mod form;
 pub mod parse;
 pub mod prefilter;
 pub mod statement;
 pub mod transaction;
 
+pub use effect::{Effect, EffectKind, effects};
 pub use parse::{GRAMMAR, ParseOptions, Unparsable, parse, parse_with};
 pub use prefilter::may_carry_ddl;
 pub(crate) use prefilter::{first_word, has_word};

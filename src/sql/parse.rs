@@ -13,10 +13,12 @@ mod comment;
 mod create;
 mod definition;
 mod drop;
+mod effect;
 mod grammar;
 mod index;
 mod key;
 mod large;
+mod lock_table;
 mod logged;
 mod maintenance;
 mod names;
@@ -33,6 +35,7 @@ mod tests;
 pub(super) use tests::corpus;
 mod tokens;
 
+pub(super) use effect::with_effect;
 pub use grammar::Unparsable;
 pub use options::{GRAMMAR, ParseOptions};
 

@@ -1,13 +1,15 @@
-//! A search for words in the raw text of a Query or Parse: may the text contain DDL, or wait for an advisory lock?
+//! A search for words in the raw text of a Query or Parse: may the text contain DDL or LOCK TABLE, or wait for an advisory lock?
 //!
-//! Invariant: the search never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO or CALL. A false hit costs one parse.
-//! The one exception is a plain ANALYZE. It is always relayed, and its word stands in every `EXPLAIN ANALYZE`.
+//! Invariant: the search never misses what [`super::parse()`] calls DDL, EXPLAIN of DDL, DO, CALL or LOCK TABLE. A false hit costs one
+//! parse. The one exception is a plain ANALYZE. It is always relayed, and its word stands in every `EXPLAIN ANALYZE`.
+//!
+//! LOCK is a common name of columns. It counts only where a statement may begin: as the first word, or somewhere behind a semicolon.
 //!
 //! A word ends at a byte that cannot be part of an identifier, so `created_at` is no hit. Quotes and comments are not
 //! recognized. That would take a lexer, and the parser is a better one.
 
-/// The words that start a DDL statement, or one that hides DDL; and the functions that wait for an advisory lock.
-const KEYWORDS: [&[u8]; 21] = [
+/// The words that start a DDL statement, or one that hides DDL, or LOCK TABLE; and the functions that wait for an advisory lock.
+const KEYWORDS: [&[u8]; 22] = [
     b"alter",
     b"call",
     b"cluster",
@@ -17,6 +19,7 @@ const KEYWORDS: [&[u8]; 21] = [
     b"drop",
     b"grant",
     b"import",
+    b"lock",
     b"pg_advisory_lock",
     b"pg_advisory_lock_shared",
     b"pg_advisory_xact_lock",
@@ -38,7 +41,7 @@ const LANES: usize = 32;
 /// are.
 const ADVISORY_AT: usize = "pg_a".len();
 
-/// Whether `text` has a word that can start or hide DDL, or waits for an advisory lock.
+/// Whether `text` has a word that can start or hide DDL, or start a LOCK TABLE, or waits for an advisory lock.
 ///
 /// The function runs on every Query and Parse. So it first checks for [`LANES`] bytes at once whether any could begin a keyword, in
 /// a loop without branches that the compiler turns into vector code.
@@ -60,6 +63,51 @@ pub fn may_carry_ddl(text: &[u8]) -> bool {
     found
 }
 
+/// Whether a LOCK behind `before` may begin a statement: there is a semicolon, or nothing but blanks and comments.
+fn may_begin_a_statement(before: &[u8]) -> bool {
+    if before.contains(&b';') {
+        return true;
+    }
+    let mut rest = before;
+    loop {
+        rest = match rest {
+            [] => return true,
+            // The server's lexer takes these for white space.
+            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, rest @ ..] => rest,
+            [b'-', b'-', rest @ ..] => match rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+                Some(end) => &rest[end..],
+                // The word is in the comment.
+                None => return false,
+            },
+            [b'/', b'*', rest @ ..] => match behind_comment(rest) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            _ => return false,
+        };
+    }
+}
+
+/// The text behind a comment, which may contain others. `text` is the text behind the first `/*`. `None`: the comment does not end.
+fn behind_comment(mut text: &[u8]) -> Option<&[u8]> {
+    let mut depth = 1_usize;
+    while depth > 0 {
+        text = match text {
+            [b'/', b'*', rest @ ..] => {
+                depth += 1;
+                rest
+            }
+            [b'*', b'/', rest @ ..] => {
+                depth -= 1;
+                rest
+            }
+            [_, rest @ ..] => rest,
+            [] => return None,
+        };
+    }
+    Some(text)
+}
+
 /// Whether any lane of the window has no letter before it and begins, with the two bytes after it, like one of [`KEYWORDS`]; or
 /// whether any lane is in the middle of `pg_advisory`.
 fn may_begin(window: &[u8; LANES + 3]) -> bool {
@@ -78,6 +126,7 @@ fn may_begin(window: &[u8; LANES + 3]) -> bool {
             | is(b'd', b'r', b'o')
             | is(b'g', b'r', b'a')
             | is(b'i', b'm', b'p')
+            | is(b'l', b'o', b'c')
             | ((first == b'r') & (second == b'e'))
             | is(b's', b'e', b'c')
             | is(b't', b'r', b'u')
@@ -95,7 +144,7 @@ fn may_begin(window: &[u8; LANES + 3]) -> bool {
 fn hit_within(text: &[u8], start: usize, end: usize) -> bool {
     let mut before = start.checked_sub(1).and_then(|at| text.get(at)).copied().unwrap_or(b' ');
     for (at, &byte) in text.iter().enumerate().take(end).skip(start) {
-        if STARTS[usize::from(byte)] && !is_word(before) && is_hit(&text[at..]) {
+        if STARTS[usize::from(byte)] && !is_word(before) && is_hit(text, at) {
             return true;
         }
         before = byte;
@@ -120,16 +169,22 @@ pub(super) fn is_word(byte: u8) -> bool {
     WORD[usize::from(byte)]
 }
 
-/// Whether a statement that begins with this word is DDL, or may hide some.
+/// Whether a statement that begins with this word is DDL, or may hide some, or is LOCK TABLE.
 pub(super) fn is_keyword(word: &[u8]) -> bool {
     KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
 }
 
-/// Whether `rest`, which begins at the start of a word, begins with a keyword that counts.
-fn is_hit(rest: &[u8]) -> bool {
+/// Whether the word of `text` that begins at this byte is a keyword that counts.
+fn is_hit(text: &[u8], at: usize) -> bool {
+    let (before, rest) = text.split_at(at);
     let length = rest.iter().position(|&byte| !is_word(byte)).unwrap_or(rest.len());
     let (word, after) = rest.split_at(length);
-    is_keyword(word) && !(word.eq_ignore_ascii_case(b"do") && is_upsert_action(after))
+    match word.first() {
+        _ if !is_keyword(word) => false,
+        Some(b'd' | b'D') if word.len() == b"do".len() => !is_upsert_action(after),
+        Some(b'l' | b'L') => may_begin_a_statement(before),
+        _ => true,
+    }
 }
 
 /// Whether `after` is the text after the DO of `ON CONFLICT DO UPDATE` or `DO NOTHING`. Every upsert has it.
@@ -192,6 +247,12 @@ mod tests {
             "SELECT pg_catalog.PG_ADVISORY_XACT_LOCK_SHARED($1)",
             "\u{c}cluster",
             "DO",
+            "LOCK TABLE t IN ACCESS EXCLUSIVE MODE NOWAIT",
+            "\n\t -- it's\n /* a; /* drop_ */ b */ ; Lock t",
+            "lock\"t\"",
+            "lock",
+            "SELECT 1; LOCK TABLE t",
+            "BEGIN ; select pg_sleep(0) from a_table_with_a_long_name_indeed ;/* x */lock only t",
         ] {
             assert!(may_carry_ddl(text.as_bytes()), "{text}");
         }
@@ -210,7 +271,16 @@ mod tests {
             "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
             "insert into t values (1) on conflict (id) do\n\t update set a = 1",
             "MERGE INTO t USING s ON true WHEN MATCHED THEN DO NOTHING",
-            "LOCK TABLE t IN ACCESS EXCLUSIVE MODE NOWAIT",
+            "SELECT lock, locked FROM locks FOR UPDATE SKIP LOCKED",
+            "SELECT * FROM t FOR UPDATE SKIP LOCKED",
+            "/* LOCK */ SELECT 1",
+            "-- lock",
+            "/* lock",
+            "lo",
+            "locks",
+            "lock_ x",
+            "/* a /* b */ lock",
+            "SELECT pg_sleep(0) -- ; \n, (SELECT 1) AS locked",
             "SELECT 1 INTO t",
             "EXPLAIN ANALYZE SELECT 1",
             "ANALYZE t",
@@ -247,7 +317,7 @@ mod tests {
             // A plain ANALYZE is the exception that the top of the file names.
             Class::Ddl(ddl) => ddl.tag != "ANALYZE",
             Class::ExplainDdl(inner) => matters(&inner.class),
-            Class::MayHideDdl { .. } | Class::Newer => true,
+            Class::MayHideDdl { .. } | Class::Newer | Class::Lock(_) => true,
             Class::AdvisoryLock(_) | Class::Transaction(_) | Class::Other => false,
         }
     }

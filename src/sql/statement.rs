@@ -4,8 +4,8 @@
 //! with its [`Form`]. Plans read this shape, and never the parser's tree.
 
 use super::form::Form;
-use crate::pg::RelationName;
 use crate::pg::relation::quote_identifier;
+use crate::pg::{LockMode, RelationName};
 use std::ops::Range;
 
 /// One statement of a string.
@@ -33,6 +33,8 @@ pub enum Class {
     MayHideDdl { names_ddl: bool, swallows: bool },
     /// SELECT pg_advisory_lock(…) or a similar call that waits for an advisory lock.
     AdvisoryLock(Box<AdvisoryLock>),
+    /// LOCK TABLE.
+    Lock(Box<LockTable>),
     /// DDL of a newer grammar than this one. The proxy does not know what the statement does.
     Newer,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT …
@@ -66,6 +68,30 @@ pub struct AdvisoryLock {
     pub try_of_transaction: String,
     /// The call that releases a lock of the session once.
     pub unlock: String,
+}
+
+/// A LOCK TABLE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockTable {
+    /// The relations, as written.
+    pub relations: Vec<LockedName>,
+    pub mode: LockMode,
+    pub nowait: bool,
+}
+
+/// A relation of a LOCK TABLE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedName {
+    pub name: RelationName,
+    /// `ONLY`
+    pub only: bool,
+}
+
+impl LockTable {
+    /// Whether readers or writers queue behind the statement while it waits for its locks.
+    pub fn makes_others_wait(&self) -> bool {
+        !self.nowait && self.mode.blocks_application()
+    }
 }
 
 /// A DDL statement.

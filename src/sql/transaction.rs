@@ -10,10 +10,27 @@ use super::prefilter::is_word;
 const LONGEST: usize = 512;
 
 /// The transaction control that `text` is, if the text is certainly one such statement.
+#[inline]
 pub fn exactly_transaction(text: &[u8]) -> Option<TransactionControl> {
     if text.len() > LONGEST || !may_start(text) {
         return None;
     }
+    plain(text).or_else(|| read(text))
+}
+
+/// The control of a text that is one word, as most drivers send it.
+fn plain(text: &[u8]) -> Option<TransactionControl> {
+    let word = text.strip_suffix(b";").unwrap_or(text);
+    let is = |plain: &[u8]| word.eq_ignore_ascii_case(plain);
+    match word.len() {
+        5 if is(b"begin") => Some(TransactionControl::Begin),
+        6 if is(b"commit") => Some(TransactionControl::Commit { chain: false }),
+        8 if is(b"rollback") => Some(TransactionControl::Rollback { chain: false }),
+        _ => None,
+    }
+}
+
+fn read(text: &[u8]) -> Option<TransactionControl> {
     let words = words(text)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (first, rest) = words.split_first()?;
@@ -35,10 +52,19 @@ pub fn exactly_transaction(text: &[u8]) -> Option<TransactionControl> {
     }
 }
 
-/// A look at the first two bytes, so that an ordinary query costs nothing.
+/// A look at the first two bytes behind white space and comments, so that an ordinary query costs nothing.
+#[inline]
 fn may_start(text: &[u8]) -> bool {
-    match text.trim_ascii_start() {
-        [b'/' | b'-' | b'\x0b', ..] => true,
+    let text = text.trim_ascii_start();
+    match text {
+        [b'/' | b'-' | b'\x0b', ..] => skip_blank(text).is_some_and(starts_as_control),
+        _ => starts_as_control(text),
+    }
+}
+
+#[inline]
+fn starts_as_control(text: &[u8]) -> bool {
+    match text {
         [first, second, ..] => {
             let start = [first.to_ascii_lowercase(), second.to_ascii_lowercase()];
             [b"ab", b"be", b"co", b"en", b"re", b"ro", b"sa", b"st"].contains(&&start)

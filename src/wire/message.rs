@@ -188,15 +188,15 @@ impl Batch {
     }
 
     /// One statement with a client's parameters, as [`parameter_types`] and [`bind_parameters`] return them. All of its rows
-    /// are text.
-    pub fn statement_with(&mut self, sql: &str, types: &[u8], parameters: &[u8]) {
-        self.begin(sql, types, parameters);
+    /// are text. `sql` is in the client's encoding. A batch with such a statement has ASCII alone in all others.
+    pub fn statement_with(&mut self, sql: impl AsRef<[u8]>, types: &[u8], parameters: &[u8]) {
+        self.begin(sql.as_ref(), types, parameters);
         self.end();
     }
 
     /// One statement without parameters. Its rows are described before they come.
     pub fn described(&mut self, sql: &str) {
-        self.begin(sql, &[0, 0], &[0; 4]);
+        self.begin(sql.as_bytes(), &[0, 0], &[0; 4]);
         self.frame(b'D', |b| {
             b.put_u8(b'P');
             b.put_slice(OWN);
@@ -204,11 +204,11 @@ impl Batch {
         self.end();
     }
 
-    fn begin(&mut self, sql: &str, types: &[u8], parameters: &[u8]) {
+    fn begin(&mut self, sql: &[u8], types: &[u8], parameters: &[u8]) {
         self.statements += 1;
         self.frame(b'P', |b| {
             b.put_slice(OWN);
-            b.put_slice(sql.as_bytes());
+            b.put_slice(sql);
             b.put_u8(0);
             b.put_slice(types);
         });

@@ -28,18 +28,24 @@ impl Program {
         Self::prepared(postgres, proxy, settings, |_| {})
     }
 
-    /// As that, with something done to the command before it runs.
+    /// In front of whatever listens on this port, with these sections of `proxy.toml`.
+    pub fn before(backend: u16, settings: &str) -> Self {
+        Self::started(backend, "", settings, |_| {})
+    }
+
+    /// As [`Self::with_proxy`], with something done to the command before it runs.
     pub fn prepared(postgres: &Postgres, proxy: &str, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::started(postgres.port, proxy, settings, prepare)
+    }
+
+    fn started(backend: u16, proxy: &str, settings: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pgsluice-program-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let io = if proxy.contains("io = ") { String::new() } else { format!("io = \"{}\"\n", super::io()) };
-        let own = format!(
-            "[proxy]\nlisten = [\"127.0.0.1:{port}\"]\nbackend = \"127.0.0.1:{}\"\n{io}{proxy}\n",
-            postgres.port
-        );
+        let own = format!("[proxy]\nlisten = [\"127.0.0.1:{port}\"]\nbackend = \"127.0.0.1:{backend}\"\n{io}{proxy}\n");
         std::fs::write(folder.join("proxy.toml"), own + settings).expect("proxy.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
         command.arg("run").arg("--config").arg(folder.join("proxy.toml"));
@@ -79,6 +85,12 @@ impl Program {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         String::from_utf8(std::fs::read(self.folder.join("log")).expect("a log")).expect("UTF-8")
+    }
+
+    /// Ends it as a crash would, at once.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("its end");
     }
 
     pub fn signal(&self, signal: &str) {

@@ -113,8 +113,9 @@ class Stage:
             self.proxy.wait()
         if watchdog := getattr(self, "watchdog", None):
             watchdog.stdin.close()
-            watchdog.wait()
+            # The watchdog looks whether the process is there, and it is until it is waited for.
             self.server.wait()
+            watchdog.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, command, **options):

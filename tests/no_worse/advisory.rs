@@ -2,7 +2,7 @@
 
 use super::common::raw::{bind, close, describe, execute, flush, frame, parse, q, run, show, sync};
 use super::common::{Client, Outcome, new_database, no_table_is_small, port, postgres, proxy, wait_until};
-use pgsluice::config::{AdvisoryLocks, Config, Mode};
+use pgsluice::config::{Config, LockWaits, Mode};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::sync::LazyLock;
@@ -416,7 +416,7 @@ fn the_other_modes_only_relay() {
         let mut stage = Stage::new(|config| {
             config.proxy.mode = mode;
             if mode == Mode::Plan {
-                config.locks.advisory_locks = AdvisoryLocks::Relay;
+                config.locks.advisory_locks = LockWaits::Relay;
             }
         });
         let mut holder = stage.direct();

@@ -150,10 +150,10 @@ fn what_is_under_way_is_not_told_as_done_in_a_block() {
         let outcome = second.outcome();
         assert_eq!(outcome.error, None, "{before}: {outcome:?}");
         assert!(!outcome.notices.iter().any(|notice| notice.contains("already exists")), "{before}: {outcome:?}");
+        second.ok("COMMIT");
         // Nor is a lane kept that the block would have to give back.
         let lanes = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
         assert_eq!(second.value(lanes), "0", "{before}");
-        second.ok("COMMIT");
         assert_eq!(stage.watcher.value("SELECT count(u) FROM t"), "20000", "{before}");
         assert_eq!(stage.left(), "t_pkey 0 0 0", "{before}");
         second.ok("ALTER TABLE t DROP COLUMN u");

@@ -131,7 +131,7 @@ fn what_may_not_be_asked_is_not_needed() {
         check(port(&running), &format!("FUNCTION pg_catalog.{function}"), true);
     }
     // Such a role has its plans still where nothing is revoked.
-    check(port(&running), "pg_catalog.pg_aggregate", false);
+    check(port(&running), "pg_catalog.pg_ts_dict", false);
     in_the_way(port(&running));
 }
 

@@ -39,6 +39,15 @@ const RELATIONS: &str = "SELECT c.oid::regclass::text, c.relkind FROM pg_class c
      AND (c.relkind <> 'm' OR c.relispopulated) ORDER BY 1";
 
 pub(crate) fn of_database(postgres: &Postgres, database: &str) -> Vec<String> {
+    let mut lines = of_catalogue(postgres, database);
+    if postgres.has("pg_dump") {
+        lines.extend(dump(postgres, database));
+    }
+    lines
+}
+
+/// Without the words of `pg_dump`, which take longer than all else.
+pub(crate) fn of_catalogue(postgres: &Postgres, database: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut client = Client::connect(postgres.port, &postgres.user, database);
     // The session that ran the script takes its temporary tables with it, which takes a moment.
@@ -53,9 +62,6 @@ pub(crate) fn of_database(postgres: &Postgres, database: &str) -> Vec<String> {
         lines.push(format!("{name}: {:?}", client.ok(&sql).rows));
     }
     lines.extend(catalog::lines(&mut client));
-    if postgres.has("pg_dump") {
-        lines.extend(dump(postgres, database));
-    }
     lines
 }
 

@@ -10,7 +10,7 @@ use pgsluice::catalog::{
     RelationFacts, RelationRef, SequenceCreation, SessionFacts, naming, query,
 };
 use pgsluice::pg::{LockMode, RelationKind, RelationName};
-use pgsluice::plan::{Limits, check, plan, print, wants};
+use pgsluice::plan::{Limits, check, hoist, plan, print, wants};
 use pgsluice::sql::{Statement, parse};
 use std::fmt::Write;
 
@@ -134,6 +134,32 @@ impl Scene {
             "refreshable" => self.refreshable = true,
             word => panic!("{file}: what is {word:?}?"),
         }
+    }
+
+    /// The plans with an undo for all that they make, or why there is none.
+    pub(super) fn plan_ahead(&self, sql: &str) -> String {
+        let mut out = String::new();
+        for statement in parse(sql).unwrap() {
+            let facts = self.facts(&statement);
+            let by_form = statement.ddl().map_or(Ok(()), hoist::may_be_hoisted);
+            let planned = plan(&statement, &facts, &self.limits).unwrap();
+            let full = hoist::with_full_undo(planned, &statement, &facts);
+            if let Err(what) = by_form {
+                assert_eq!(full.as_ref().err().map(String::as_str), Some(what), "{sql}");
+            }
+            match full {
+                Ok(plan) => {
+                    out.push_str(&print::to_text(&plan));
+                    for broken in check::check(&plan) {
+                        let _ = writeln!(out, "BROKEN   {broken}");
+                    }
+                }
+                Err(what) => {
+                    let _ = writeln!(out, "stays    in the block: {what} cannot be undone");
+                }
+            }
+        }
+        out
     }
 
     pub(super) fn plan(&self, sql: &str) -> String {

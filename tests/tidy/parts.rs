@@ -7,7 +7,9 @@ use super::source::{Source, closing, root};
 
 /// The parts. The names are unique in `src`. A part whose files fill a folder names that folder (below `src`): its files see the fields that
 /// are `pub(super)`, and nobody else does.
-pub(super) const PARTS: [(&str, &str); 44] = [
+pub(super) const PARTS: [(&str, &str); 50] = [
+    ("AheadOfBlock", ""),
+    ("AnswerLog", ""),
     ("AttachInquiry", ""),
     ("Back", ""),
     ("Block", ""),
@@ -15,11 +17,15 @@ pub(super) const PARTS: [(&str, &str); 44] = [
     ("CancelRequests", ""),
     ("Cancels", ""),
     ("ChangeLog", ""),
+    ("ControlStatements", ""),
     ("ExecutionContext", ""),
     ("Driver", ""),
+    ("FileTransaction", ""),
     ("Front", ""),
     ("IndexInquiry", ""),
     ("Interceptor", ""),
+    ("Journal", ""),
+    ("JournalKeeper", ""),
     ("Kernel", ""),
     ("Link", ""),
     ("Load", ""),

@@ -4,6 +4,7 @@
 use crate::common::stop::STOPS;
 use crate::common::{Client, port, proxy, wait_until};
 use crate::stage::{ADD, LEFT, NULLABLE, Stage, continued, warned};
+use pgsluice::config::InTransaction;
 use pgsluice::dev::Postgres;
 use std::time::Duration;
 
@@ -32,13 +33,34 @@ pub(super) fn what_has_changed_meanwhile_is_not_continued(postgres: &Postgres) {
     assert_eq!((outcome.error.as_deref(), continued(&outcome)), (Some("42701"), false));
     assert!(!outcome.notices.iter().any(|notice| notice.contains("cannot continue this statement")), "{outcome:?}");
     stage.watcher.ok("DROP TABLE t; ALTER TABLE was_t RENAME TO t");
-    // Another statement does not care, nor does the same one in a block.
+    // Another statement does not care, nor does the same one in a block, where blocks are only guarded.
     stage.client().ok("ALTER TABLE t ADD COLUMN more float8 DEFAULT random()");
-    let mut client = stage.client();
+    let guard = proxy(stage.postgres, |config| {
+        config.ddl.small_table = 0;
+        config.ddl.in_transaction = InTransaction::Guard;
+    });
+    let mut client = Client::connect(port(&guard), &stage.postgres.user, &stage.database);
     client.ok("BEGIN");
     assert_eq!(client.query(ADD).error.as_deref(), Some("42701"));
     client.ok("ROLLBACK");
-    assert!(continued(&client.ok(ADD)));
+    drop(client);
+    guard.stop_now();
+    assert!(continued(&stage.client().ok(ADD)));
+    assert_eq!(stage.watcher.value(LEFT), "0 0 0");
+    // Ahead of a block, which may be rolled back, it begins anew: not all of what was begun outside has an undo.
+    stage.watcher.ok("ALTER TABLE t DROP COLUMN r; ALTER SEQUENCE calls RESTART");
+    stage.die(ADD);
+    assert!(!stage.record("t").is_empty());
+    stage.another_proxy();
+    let mut client = stage.client();
+    client.ok("BEGIN");
+    assert!(!continued(&client.ok(ADD)));
+    assert_eq!(client.value("SELECT count(r) FROM t"), "20000");
+    client.ok("ROLLBACK");
+    assert_eq!(
+        stage.watcher.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'r'"),
+        "0"
+    );
     assert_eq!(stage.watcher.value(LEFT), "0 0 0");
     stage.running.stop_now();
 }

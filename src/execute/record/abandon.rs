@@ -5,7 +5,7 @@
 
 use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{RunError, UndoOutcome, UndoneAfter};
-use crate::execute::record::{Record, resume, table};
+use crate::execute::record::{Record, RecordKey, resume, table};
 use crate::execute::state::RunState;
 use crate::execute::undo;
 use crate::pg::sqlstate;
@@ -13,16 +13,27 @@ use crate::plan::Plan;
 use crate::report::Report;
 
 /// Takes over the record of a table, of any statement that is `wanted`, together with its lock. `None` means that there is no such record,
-/// that another session runs its plan, or that the record may not be followed.
+/// that another session runs its plan, or that the record may not be followed. `own`: the runs ahead of this session's block, whose records are
+/// not taken over.
 ///
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
 pub async fn take_record(
     context: &mut ExecutionContext<'_>,
     oid: u32,
+    own: &[RecordKey],
     wanted: impl Fn(&Record) -> bool,
 ) -> Result<Option<(Record, bool)>, RunError> {
-    let (locked, found) = table::look_at_record(context, oid, true).await?;
+    let wanted = |record: &Record| !record.is_one_of(own) && wanted(record);
+    let (_, seen) = table::look_at_record(context, oid, false).await?;
+    let Some(seen) = seen.filter(|seen| seen.text.is_some()) else { return Ok(None) };
+    let (locked, found) = if seen.holder == Some(context.facts().session.backend_pid) {
+        // The table has records of this session's block. A lost block may have left another one behind them.
+        table::lock_again(context, oid).await?;
+        (true, Some(seen))
+    } else {
+        table::look_at_record(context, oid, true).await?
+    };
     if !locked {
         return Ok(None);
     }

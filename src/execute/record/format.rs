@@ -4,12 +4,12 @@
 //! that the planner, which is pure, makes the same plan again; the phases that are done; the objects that they have made, with their
 //! identities; and the position of the backfill. Nothing here asks the server.
 
-use crate::catalog::{Facts, RelationFacts, RelationRef, SessionFacts};
+use crate::catalog::{Facts, NamedFacts, RelationFacts, RelationRef, SessionFacts};
 use crate::execute::objects::{known, made};
 use crate::pg::{RelationKind, sqlstate};
-use crate::plan::{CreatedObject, ObjectKind, Phase, PhaseKind, Plan, Undo};
+use crate::plan::{self, CreatedObject, Limits, ObjectKind, Phase, PhaseKind, Plan, Refusal, Undo, hoist};
 use crate::report::Report;
-use crate::sql::Ddl;
+use crate::sql::{Ddl, Statement};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write;
@@ -46,6 +46,13 @@ pub struct Record {
     /// The plan has failed and could not be undone yet. It must be undone and not continued.
     #[serde(default)]
     pub(super) undoing: bool,
+    /// The plan was run ahead of a transaction block of its client's, and has an undo for all that it makes. If all of its phases are done, the
+    /// record says that the block has not committed.
+    #[serde(default)]
+    pub(super) ahead: bool,
+    /// The record that the table had before: of an earlier statement of the same block.
+    #[serde(default)]
+    pub(super) before: Option<Box<Self>>,
     pub(super) facts: Facts,
 }
 
@@ -127,6 +134,61 @@ impl Record {
         self.undoing
     }
 
+    /// Whether the plan was run ahead of a transaction block of its client's.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    /// Makes the recorded plan again. `then`: the facts of [`Record::facts`].
+    ///
+    /// # Errors
+    /// The settings refuse the statement now.
+    pub fn plan_again(&self, statement: &Statement, then: &Facts, limits: &Limits) -> Result<Plan, Refusal> {
+        let plan = plan::plan(statement, then, limits)?;
+        if !self.ahead {
+            return Ok(plan);
+        }
+        // A plan without a full undo is another plan than the recorded one.
+        Ok(hoist::with_full_undo(plan.clone(), statement, then).unwrap_or(plan))
+    }
+
+    /// Whether this record, or one before it, is that of the run `job`.
+    pub(super) fn has(&self, job: &str) -> bool {
+        self.job == job || self.before.as_ref().is_some_and(|before| before.has(job))
+    }
+
+    /// Whether this is the record of one of these runs.
+    pub(super) fn is_one_of(&self, own: &[RecordKey]) -> bool {
+        own.iter().any(|key| key.id == self.job)
+    }
+
+    /// Whether each record before this one is that of one of these runs.
+    pub(super) fn stands_on(&self, own: &[RecordKey]) -> bool {
+        self.before.as_ref().is_none_or(|before| before.is_one_of(own) && before.stands_on(own))
+    }
+
+    /// Returns the first of this record and those before it that is wanted.
+    pub(super) fn find(self, wanted: &impl Fn(&Self) -> bool) -> Option<Self> {
+        if wanted(&self) { Some(self) } else { self.before?.find(wanted) }
+    }
+
+    /// Returns the records without that of the run `job`.
+    pub(super) fn without(self, job: &str) -> Option<Self> {
+        let before = self.before;
+        if self.job == job {
+            return before.map(|before| *before);
+        }
+        Some(Self { before: before.and_then(|before| before.without(job)).map(Box::new), ..self })
+    }
+
+    /// Returns the records with `record` in place of the earlier record of the same run.
+    pub(super) fn with(self, record: &Self) -> Self {
+        if self.job == record.job {
+            return Self { before: self.before, ..record.clone() };
+        }
+        Self { before: self.before.map(|before| Box::new(before.with(record))), ..self }
+    }
+
     /// Whether a statement names an object that the plan makes: a column, a constraint or an index.
     pub fn touches(&self, ddl: &Ddl) -> bool {
         let things = self.things.iter().filter_map(|(thing, _)| known(thing)).map(|(_, _, name)| name);
@@ -141,13 +203,17 @@ impl Record {
 
     /// Whether this is the plan that was begun.
     pub fn is_plan(&self, plan: &Plan) -> bool {
-        self.plan == fingerprint(plan) && self.next < plan.phases.len()
+        let most = if self.ahead { plan.phases.len() } else { plan.phases.len().saturating_sub(1) };
+        self.plan == fingerprint(plan) && self.next <= most && !plan.phases.is_empty()
     }
 
     /// Checks that this is the plan that was begun, and that its names find the same relations as then. Otherwise it returns the reason.
     pub fn is_of(&self, plan: &Plan, now: &Facts) -> Result<(), &'static str> {
+        let made_it = |oid: u32| self.things.iter().any(|(thing, made)| thing.kind.stands_alone() && *made == oid);
         let same = self.facts.relations.iter().all(|asked| {
             let now = now.asked(&asked.name).and_then(|now| now.found.as_ref());
+            // The plan itself has made a relation that was not there.
+            let now = now.filter(|now| asked.found.is_some() || !made_it(now.id.oid));
             asked.found.as_ref().map(|found| &found.id) == now.map(|now| &now.id)
         });
         if !same {
@@ -169,7 +235,8 @@ impl Record {
         let tag = &plan.tag;
         let message = format!("continuing this {tag}, begun at {}", self.since);
         let purpose = plan.phases.get(self.next).map_or("to its end", |phase| phase.purpose.as_str());
-        let mut detail = format!("Phase {} of {}: {purpose}.", self.next + 1, plan.phases.len());
+        let number = (self.next + 1).min(plan.phases.len());
+        let mut detail = format!("Phase {number} of {}: {purpose}.", plan.phases.len());
         if let Some(place) = self.place {
             let _ = write!(detail, " {} rows have their value.", place.rows);
         }
@@ -186,12 +253,23 @@ pub(super) fn builds(plan: &Plan) -> Vec<(u32, String)> {
     plan.phases.iter().filter_map(built).collect()
 }
 
-/// Returns the table whose row type holds the record of a plan. `None` means that the plan is not recorded: it has one phase, nothing to
-/// undo, or a detach, which the server finishes itself.
-pub(super) fn is_recorded<'f>(plan: &Plan, facts: &'f Facts) -> Option<&'f RelationRef> {
+/// Returns the table that a plan makes. Its oid is 0, since it is not known yet.
+pub(super) fn new_table(plan: &Plan, facts: &Facts) -> Option<RelationRef> {
+    let thing = plan.phases.iter().flat_map(made).find(|thing| thing.kind == ObjectKind::Table)?;
+    let (_, _, quoted) = known(thing)?;
+    let named = |asked: &NamedFacts| {
+        let schema = asked.name.schema.as_ref().or(facts.session.current_schema.as_ref())?;
+        Some(RelationRef { oid: 0, schema: schema.clone(), name: asked.name.name.clone() })
+    };
+    facts.relations.iter().filter_map(named).find(|table| table.full_name().quoted() == quoted)
+}
+
+/// Returns the table whose row type holds the record of a plan. `None` means that the plan is not recorded: it has one phase (unless it runs
+/// `ahead` of a block), nothing to undo, or a detach, which the server finishes itself.
+pub(super) fn is_recorded<'f>(plan: &Plan, facts: &'f Facts, ahead: bool) -> Option<&'f RelationRef> {
     let undone = plan.phases.iter().any(|phase| phase.undo.is_some());
     let detaches = plan.phases.iter().any(|phase| phase.kind == PhaseKind::Detach);
-    table_of(facts).filter(|_| plan.phases.len() > 1 && undone && !detaches).map(|table| &table.id)
+    table_of(facts).filter(|_| (ahead || plan.phases.len() > 1) && undone && !detaches).map(|table| &table.id)
 }
 
 /// Returns the table that the record of a statement is about: the first table that the statement names.
@@ -255,5 +333,38 @@ mod tests {
         other.phases[0].steps[0].sql.push(' ');
         assert_ne!(fingerprint(&plan), fingerprint(&other));
         assert_ne!(fingerprint(&plan), fingerprint(&planned("ALTER TABLE orders ALTER other SET NOT NULL")));
+    }
+
+    /// A record of a run, with the records before it.
+    fn record(job: &str, before: Option<Record>) -> Record {
+        let json = format!(
+            r#"{{"job":"{job}","since":"","statement":"{job}","plan":"","next":0,"place":null,"things":[],"built":[],"learned":[],
+                "facts":{{"session":{{"server_version":150000,"backend_pid":1,"lock_timeout_ms":0,"statement_timeout_ms":0,
+                "deadlock_timeout_ms":0,"may_probe":true}},"relations":[]}}}}"#
+        );
+        let record: Record = serde_json::from_str(&json).unwrap();
+        Record { ahead: true, before: before.map(Box::new), ..record }
+    }
+
+    #[test]
+    fn each_run_ends_its_own_record() {
+        let chain = || record("c", Some(record("b", Some(record("a", None)))));
+        let jobs = |record: Option<Record>| {
+            let mut jobs = Vec::new();
+            let mut next = record;
+            while let Some(record) = next {
+                jobs.push(record.job);
+                next = record.before.map(|before| *before);
+            }
+            jobs.join(" ")
+        };
+        assert_eq!(jobs(Record::from_text(&chain().to_text().unwrap())), "c b a");
+        assert_eq!(["a", "b", "c", "d"].map(|job| jobs(chain().without(job))), ["c b", "c a", "b a", "c b a"]);
+        assert_eq!(jobs(record("a", None).without("a")), "");
+        assert!(chain().has("a") && !chain().has("d"));
+        assert_eq!(chain().find(&|record| record.statement == "b").unwrap().job, "b");
+        let undoing = chain().with(&Record { undoing: true, ..record("b", None) });
+        assert_eq!(undoing.before.as_ref().map(|before| before.undoing), Some(true));
+        assert_eq!(jobs(Some(undoing)), "c b a");
     }
 }

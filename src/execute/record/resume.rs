@@ -4,25 +4,20 @@
 //! change that would give the plan another result is found and reported first.
 
 use super::trust::{followed, kept_off, not_followed};
+use super::wait::RecordWait;
 use crate::catalog::identity::BUILT_SQL;
 use crate::catalog::{BackfillFacts, backfill};
+use crate::execute::built_index::{self, NOBODYS};
 use crate::execute::context::ExecutionContext;
 use crate::execute::objects::known;
 use crate::execute::outcome::{RunError, UndoneAfter};
 use crate::execute::record::{Record, RecordKey, table};
 use crate::execute::state::RunState;
 use crate::execute::undo;
-use crate::lanes::nap_sql;
 use crate::pg::relation::quote_identifier;
 use crate::pg::sqlstate;
-use crate::plan::{ObjectKind, Phase, Plan, Undo};
-use crate::report::{Report, in_words};
-use std::time::{Duration, Instant};
-
-/// The first notice comes when a wait is long enough for a person to notice it.
-const FIRST_NOTICE: Duration = Duration::from_millis(250);
-/// The nap between two looks at a record that another session works on.
-const NAP: Duration = Duration::from_millis(100);
+use crate::plan::{CreatedObject, ObjectKind, Phase, Plan, Undo};
+use crate::report::Report;
 
 /// Returns the record that a statement would follow. Another session may hold its lock.
 ///
@@ -34,19 +29,35 @@ pub async fn on_record(
     statement: &str,
 ) -> Result<Option<Record>, RunError> {
     let (_, found) = table::look_at_record(context, oid, false).await?;
-    Ok(found.and_then(|found| followed(found, statement)).map(|(record, _)| record))
+    Ok(found.and_then(|found| followed(found, statement, &[])).map(|(record, _)| record))
 }
 
-/// Returns the record of a table, of any statement. Another session may hold its lock.
+/// Whether a table has the record of a statement that was done ahead of a block, and the session of the block is gone. `own`: the runs ahead
+/// of this session's block. This session may have taken over a part of the records already.
+///
+/// # Errors
+/// The statement was cancelled, or the backend is lost.
+pub async fn is_left_ahead(context: &mut ExecutionContext<'_>, oid: u32, own: &[RecordKey]) -> Result<bool, RunError> {
+    let (_, found) = table::look_at_record(context, oid, false).await?;
+    let me = context.facts().session.backend_pid;
+    let left = found.filter(|found| found.trusted && found.may && found.holder.is_none_or(|holder| holder == me));
+    let record = left.and_then(|found| Record::from_text(&found.text?));
+    Ok(record.is_some_and(|record| record.is_ahead() && !record.is_one_of(own)))
+}
+
+/// Returns the record of a table, of any statement. Another session may hold its lock. The records of this session's own block do not
+/// count.
 ///
 /// # Errors
 /// The statement was cancelled, or the backend is lost.
 pub async fn any_record(context: &mut ExecutionContext<'_>, oid: u32) -> Result<Option<Record>, RunError> {
     let (_, found) = table::look_at_record(context, oid, false).await?;
-    Ok(found.and_then(|found| Record::from_text(found.text.as_deref()?)))
+    let own = Some(context.facts().session.backend_pid);
+    Ok(found.filter(|found| found.holder != own).and_then(|found| Record::from_text(found.text.as_deref()?)))
 }
 
-/// Returns what the same statement has left unfinished on this table. While another session runs the plan, this one waits.
+/// Returns what the same statement has left unfinished on this table. While another session runs the plan, this one waits. `own`: the runs
+/// ahead of this session's block.
 ///
 /// # Errors
 /// The wait reached its limit or was cancelled, or the backend is lost.
@@ -54,20 +65,26 @@ pub async fn unfinished(
     context: &mut ExecutionContext<'_>,
     oid: u32,
     statement: &str,
+    own: &[RecordKey],
 ) -> Result<UnfinishedChange, RunError> {
-    let (begun, limit) = (Instant::now(), context.wait_limit());
-    let (mut notified, mut waited) = (false, false);
+    let (mut wait, mut waited) = (RecordWait::new(context), false);
     loop {
         let (_, found) = table::look_at_record(context, oid, false).await?;
         if let Some(report) = found.as_ref().and_then(|found| not_followed(found, statement)) {
             context.notify(&report);
         }
-        let Some(holder) = found.and_then(|found| followed(found, statement).map(|(_, found)| found.holder)) else {
+        let Some((record, found)) = found.and_then(|found| followed(found, statement, own)) else {
             return Ok(if waited { UnfinishedChange::Over } else { UnfinishedChange::Nothing });
         };
+        let holder = found.holder;
+        // This session has taken over an earlier statement of the same lost block. Each statement takes the lock once more.
+        if holder == Some(context.facts().session.backend_pid) {
+            table::lock_again(context, oid).await?;
+            return Ok(UnfinishedChange::Here(Box::new(record), found.quiet));
+        }
         let (locked, found) = table::look_at_record(context, oid, true).await?;
         if locked {
-            let Some((record, found)) = found.and_then(|found| followed(found, statement)) else {
+            let Some((record, found)) = found.and_then(|found| followed(found, statement, own)) else {
                 table::release_record(context, oid).await?;
                 return Ok(UnfinishedChange::Over);
             };
@@ -76,28 +93,13 @@ pub async fn unfinished(
         // The second look names the holder again, because the lock may have been given back or taken in between.
         if holder.is_none()
             && let Some((record, _)) =
-                found.filter(|found| found.holder.is_none()).and_then(|found| followed(found, statement))
+                found.filter(|found| found.holder.is_none()).and_then(|found| followed(found, statement, own))
         {
             context.notify(&kept_off(&record));
             return Ok(UnfinishedChange::Nothing);
         }
         waited = true;
-        if let Some(stop) = context.interrupted() {
-            return Err(stop);
-        }
-        let who = holder.map_or_else(|| "Another session".to_owned(), |pid| format!("The session of pid {pid}"));
-        let detail = format!("{who} is still running this schema change.");
-        if begun.elapsed() >= limit {
-            let waited = format!("Waited {} to continue this statement. {detail}", in_words(begun.elapsed()));
-            let report = Report::error(sqlstate::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout");
-            return Err(RunError::Report(report.detail(waited)));
-        }
-        if begun.elapsed() >= FIRST_NOTICE && !std::mem::replace(&mut notified, true) && context.config().ddl.notices {
-            let message = "waiting to continue this statement, which another session has begun";
-            context.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message).detail(detail));
-        }
-        let answer = context.channel_mut().ask_one(&nap_sql(NAP, "waiting to continue a schema change"), &[]).await?;
-        context.cancelled_by(answer.error)?;
+        wait.nap(context, holder).await?;
     }
 }
 
@@ -144,10 +146,14 @@ async fn changed_meanwhile(
     oid: u32,
     plan: &mut Plan,
 ) -> Result<Option<String>, RunError> {
-    if table::objects_now(context, record, |kind| kind == ObjectKind::Column).await?.contains(&false) {
+    let is = |wanted: ObjectKind| move |thing: &CreatedObject| thing.kind == wanted;
+    if table::objects_now(context, record, is(ObjectKind::Column)).await?.contains(&false) {
         return Ok(Some("its columns have been dropped or renamed".to_owned()));
     }
-    if table::objects_now(context, record, |kind| kind == ObjectKind::Constraint).await?.contains(&false) {
+    // A phase that is done may have dropped a constraint that only proved something.
+    let dropped: Vec<CreatedObject> = dropped_by(&plan.phases[..record.next.min(plan.phases.len())]).cloned().collect();
+    let stays = |thing: &CreatedObject| thing.kind == ObjectKind::Constraint && !dropped.contains(thing);
+    if table::objects_now(context, record, stays).await?.contains(&false) {
         return Ok(Some("its constraints have been dropped or renamed".to_owned()));
     }
     // An invalid index of another name, whose build has failed or is under way, was not left by this statement.
@@ -161,7 +167,7 @@ async fn changed_meanwhile(
     let to_fill = plan.phases.iter_mut().skip(record.next).find_map(|phase| phase.backfill.as_mut());
     let Some(to_fill) = to_fill else { return Ok(None) };
     // Old rows get the current default.
-    if table::objects_now(context, record, |kind| kind == ObjectKind::Default).await?.contains(&false) {
+    if table::objects_now(context, record, is(ObjectKind::Default)).await?.contains(&false) {
         return Ok(Some("the default of its columns has been changed".to_owned()));
     }
     let question = backfill::question(context.facts().session.server_version);
@@ -180,6 +186,12 @@ async fn changed_meanwhile(
     Ok(obstacle.map(|obstacle| format!("old rows cannot be filled any more, because {obstacle}")))
 }
 
+/// Returns the constraints that phases drop, and not only their undo.
+fn dropped_by(phases: &[Phase]) -> impl Iterator<Item = &CreatedObject> {
+    let steps = phases.iter().flat_map(|phase| &phase.steps);
+    steps.filter(|step| step.sql.contains(" DROP CONSTRAINT ")).filter_map(|step| step.about.as_ref())
+}
+
 /// Finishes the build of a session that is gone. If the index is valid, the phase is done, and the result is true. If it is half built, it
 /// is dropped. The index did not exist when the plan was made.
 pub(in crate::execute) async fn finish_interrupted_build(
@@ -188,14 +200,20 @@ pub(in crate::execute) async fn finish_interrupted_build(
     at: usize,
     phase: &Phase,
 ) -> Result<bool, RunError> {
+    if let Some(built) = built_index::of_lost_session(context, phase).await? {
+        state.note_built(at, built);
+        return Ok(true);
+    }
     if let Some(Undo::DropBuiltIndex { index, oid, .. }) = &phase.undo {
         let rows = context.surely(BUILT_SQL, &[&oid.to_string(), &index.name]).await?;
-        let wants_unique = phase.steps.iter().any(|step| step.sql.starts_with("CREATE UNIQUE "));
+        let wants_unique = phase.steps.iter().any(|step| builds_unique(&step.sql));
         let found = rows.first().and_then(|row| valid_index(row));
         if let Some((built, unique)) = found.filter(|(_, unique)| *unique == wants_unique) {
             // A unique index of this name is the plan's own, because the name was chosen as a free one. For an index that is not unique
-            // this is not certain: the plan uses it if the server accepts it, and never drops it.
-            state.note_built(at, if unique { built } else { NOBODYS });
+            // this is not certain: the plan uses it if the server accepts it, and never drops it. A plan ahead of a block had no such index
+            // either when it began, and must not leave its own behind.
+            let own = unique || state.record().is_of_ahead();
+            state.note_built(at, if own { built } else { NOBODYS });
             return Ok(true);
         }
     }
@@ -215,7 +233,7 @@ pub(in crate::execute) async fn take_own_record(
     }
     let quiet = found.as_ref().is_some_and(|found| found.quiet);
     let record = found.and_then(|found| Record::from_text(&found.text?));
-    if record.is_some_and(|record| record.job == job.id) {
+    if record.is_some_and(|record| record.has(&job.id)) {
         return Ok(TakeRecordOutcome::Ours { quiet });
     }
     table::release_record(context, job.table).await?;
@@ -230,13 +248,16 @@ pub(in crate::execute) async fn end_own_record(
     undone: bool,
 ) -> Result<(), RunError> {
     if undone {
-        table::forget(context, job.table, quiet).await?;
+        table::forget_run(context, job.table, quiet, &job.id).await?;
     }
     table::release_record(context, job.table).await
 }
 
-/// The oid of no index, for an index that an undo must not drop.
-const NOBODYS: u32 = 0;
+/// Whether CREATE INDEX, in the words of its author or of the proxy, builds a unique index.
+fn builds_unique(sql: &str) -> bool {
+    let words = sql.split_ascii_whitespace().take_while(|word| !word.eq_ignore_ascii_case("index"));
+    words.last().is_some_and(|word| word.eq_ignore_ascii_case("unique"))
+}
 
 /// Reads a row of [`BUILT_SQL`].
 fn valid_index(row: &[Option<String>]) -> Option<(u32, bool)> {

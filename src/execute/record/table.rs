@@ -10,11 +10,12 @@ use crate::execute::context::ExecutionContext;
 use crate::execute::objects::known;
 use crate::execute::outcome::RunError;
 use crate::execute::record::Record;
-use crate::execute::timing::set_local;
+use crate::execute::timing::{SETTLE, set_local};
 use crate::lanes;
 use crate::pg::relation::quote_literal;
 use crate::pg::{RelationName, sqlstate};
-use crate::plan::{CreatedObject, ObjectKind, ObjectName, Step};
+use crate::plan::{CreatedObject, ObjectName, Step};
+use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How many times a write is tried if a cancel hits each try. Only a program cancels a session more often.
 pub(super) const TRIES: usize = 20;
+
+/// A query for the settings that a write changes for a moment.
+const SETTINGS_SQL: &str =
+    "SELECT pg_catalog.current_setting('session_replication_role'), pg_catalog.current_setting('lock_timeout')";
 
 /// Returns the statement that writes the comment of a table's row type, or removes it.
 pub(super) fn comment_sql(table: &RelationName, text: Option<&str>) -> String {
@@ -79,12 +84,129 @@ pub(super) async fn forget(context: &mut ExecutionContext<'_>, oid: u32, quiet: 
     Ok(())
 }
 
+/// Changes the records of a table as they are now. Neither a cancel nor a lock that is not available at once ends it. Returns false if it
+/// was not possible. `change` returns `None` if there is nothing to change.
+pub(super) async fn change_records(
+    context: &mut ExecutionContext<'_>,
+    oid: u32,
+    quiet: bool,
+    change: impl Fn(Option<Record>) -> Option<Option<Record>>,
+) -> Result<bool, RunError> {
+    for _ in 0..TRIES {
+        context.channel().cancel_settled().await;
+        let found = match look_at_record(context, oid, false).await {
+            Ok((_, found)) => found,
+            Err(RunError::Lost) => return Err(RunError::Lost),
+            Err(_) => continue,
+        };
+        // Without the table there is no record.
+        let Some(found) = found else { return Ok(true) };
+        let Some(changed) = change(found.text.as_deref().and_then(Record::from_text)) else { return Ok(true) };
+        let text = changed.as_ref().and_then(Record::to_text);
+        match write_record_of(context, oid, quiet, text.as_deref()).await {
+            Ok(true) => return Ok(true),
+            Err(RunError::Lost) => return Err(RunError::Lost),
+            Ok(false) | Err(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Removes the record of one run. The other records of the table stay.
+pub(super) async fn forget_run(
+    context: &mut ExecutionContext<'_>,
+    oid: u32,
+    quiet: bool,
+    job: &str,
+) -> Result<(), RunError> {
+    let gone = |found: Option<Record>| found.filter(|found| found.has(job)).map(|found| found.without(job));
+    if !change_records(context, oid, quiet, gone).await? {
+        tracing::warn!(
+            oid,
+            "could not remove the record of a schema change that is over: COMMENT ON TYPE … IS NULL removes it"
+        );
+    }
+    Ok(())
+}
+
+/// Removes the record of one run in the client's block, in a savepoint. The client's settings stay as they are.
+///
+/// # Errors
+/// The server's error, or the backend is lost. The block is as it was before.
+pub(super) async fn forget_run_in_block(
+    context: &mut ExecutionContext<'_>,
+    oid: u32,
+    quiet: bool,
+    job: &str,
+) -> Result<(), RunError> {
+    let mut batch = Batch::new();
+    batch.statement(SETTLE, &[]);
+    batch.savepoint();
+    batch.statement(SETTINGS_SQL, &[]);
+    let question = question(context.facts().session.server_version);
+    context.channel().put_question(&mut batch, &question, &[&oid.to_string()]);
+    let Answer { rows, error, .. } = context.channel_mut().ask(batch, None).await?;
+    if let Some(error) = error {
+        return Err(undo_savepoint(context, error).await);
+    }
+    let mut rows = rows.into_iter();
+    let settings: Vec<String> = rows.next().unwrap_or_default().into_iter().flatten().collect();
+    let found = rows.next().and_then(|row| row.into_iter().next().flatten());
+    let found: Option<RecordRow> = found.and_then(|json| serde_json::from_str(&context.channel().text(&json)).ok());
+    let name = found.as_ref().map(|found| RelationName::new(Some(&found.schema), &found.name));
+    let records = found.and_then(|found| Record::from_text(found.text.as_deref()?)).filter(|found| found.has(job));
+    let mut batch = Batch::new();
+    if let (Some(name), Some(records), [role, timeout]) = (name, records, settings.as_slice()) {
+        batch.statement(&set_local("lock_timeout", PATIENCE), &[]);
+        if quiet {
+            batch.statement("SET LOCAL session_replication_role = replica", &[]);
+        }
+        batch.statement(&comment_sql(&name, records.without(job).and_then(|rest| rest.to_text()).as_deref()), &[]);
+        if quiet {
+            batch.statement(&format!("SET LOCAL session_replication_role = {}", quote_literal(role)), &[]);
+        }
+        batch.statement(&format!("SET LOCAL lock_timeout = {}", quote_literal(timeout)), &[]);
+    }
+    batch.release_savepoint();
+    match context.channel_mut().ask(batch, None).await?.error {
+        None => Ok(()),
+        Some(error) => Err(undo_savepoint(context, error).await),
+    }
+}
+
+/// Restores the client's block after an error in the savepoint.
+async fn undo_savepoint(context: &mut ExecutionContext<'_>, error: ServerError) -> RunError {
+    let mut batch = Batch::new();
+    batch.undo_savepoint();
+    match context.channel_mut().ask(batch, None).await {
+        Ok(_) => RunError::Server(error),
+        Err(_) => RunError::Lost,
+    }
+}
+
 /// Gives back the lock of a table's record.
 ///
 /// # Errors
 /// The backend is lost.
 pub async fn release_record(context: &mut ExecutionContext<'_>, oid: u32) -> Result<(), RunError> {
     context.surely(&lock_sql("pg_advisory_unlock", oid), &[]).await.map(|_| ())
+}
+
+/// Takes the lock of a table's record once more. This session holds it already.
+pub(super) async fn lock_again(context: &mut ExecutionContext<'_>, oid: u32) -> Result<(), RunError> {
+    context.surely(&lock_sql("pg_advisory_lock", oid), &[]).await.map(|_| ())
+}
+
+/// Returns the query that tries to take the lock of a table's record. It gives `f` also if this session holds the lock: the record is then
+/// that of a statement ahead of its own block, and is not unfinished.
+fn try_lock_sql(oid: u32) -> String {
+    format!(
+        "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted \
+         AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.classid OPERATOR(pg_catalog.=) {JOB_CLASS}::pg_catalog.oid \
+         AND l.objid OPERATOR(pg_catalog.=) {oid}::pg_catalog.oid AND l.objsubid OPERATOR(pg_catalog.=) 2) \
+         THEN false ELSE pg_catalog.pg_try_advisory_lock({JOB_CLASS}, {}) END",
+        lanes::signed(oid)
+    )
 }
 
 /// Asks for the record of a table. With `lock`, also tries to take the record's lock, and returns whether it was taken.
@@ -95,7 +217,7 @@ pub(super) async fn look_at_record(
 ) -> Result<(bool, Option<RecordRow>), RunError> {
     let mut batch = Batch::new();
     if lock {
-        batch.statement(&lock_sql("pg_try_advisory_lock", oid), &[]);
+        batch.statement(&try_lock_sql(oid), &[]);
     }
     let question = question(context.facts().session.server_version);
     context.channel().put_question(&mut batch, &question, &[&oid.to_string()]);
@@ -135,7 +257,7 @@ pub(super) async fn indexes_now(context: &mut ExecutionContext<'_>, record: &Rec
 pub(super) async fn objects_now(
     context: &mut ExecutionContext<'_>,
     record: &Record,
-    of: impl Fn(ObjectKind) -> bool,
+    of: impl Fn(&CreatedObject) -> bool,
 ) -> Result<Vec<bool>, RunError> {
     let named = |thing: &CreatedObject| match &thing.name {
         ObjectName::Known(_) => thing.clone(),
@@ -145,7 +267,7 @@ pub(super) async fn objects_now(
         }
     };
     let things: Vec<(CreatedObject, u32)> =
-        record.things.iter().filter(|(thing, _)| of(thing.kind)).map(|(thing, id)| (named(thing), *id)).collect();
+        record.things.iter().filter(|(thing, _)| of(thing)).map(|(thing, id)| (named(thing), *id)).collect();
     if things.is_empty() {
         return Ok(Vec::new());
     }

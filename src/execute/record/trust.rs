@@ -11,7 +11,7 @@
 //! This file owns no state. It keeps true that every such record of the statement that is not followed is reported.
 
 use crate::catalog::record::RecordRow;
-use crate::execute::record::Record;
+use crate::execute::record::{Record, RecordKey};
 use crate::pg::sqlstate;
 use crate::report::Report;
 
@@ -34,10 +34,15 @@ pub(super) fn not_followed(found: &RecordRow, statement: &str) -> Option<Report>
     Some(not_continued(&record, reason).hint(hint))
 }
 
-/// Returns the record, if it is a record of this statement and may be followed.
-pub(super) fn followed(found: RecordRow, statement: &str) -> Option<(Record, RecordRow)> {
-    let record = Record::from_text(found.text.as_deref()?)?;
-    (found.trusted && found.may && !record.undoing && record.statement == statement).then_some((record, found))
+/// Returns the record, if it is a record of this statement and may be followed. It may be before the record of a later statement of the
+/// same block. `own`: the runs of this session. A record of theirs is not followed. A record behind that of another run is not followed either,
+/// since the statement may rest on what is to be undone.
+pub(super) fn followed(found: RecordRow, statement: &str, own: &[RecordKey]) -> Option<(Record, RecordRow)> {
+    let is_wanted = |record: &Record| {
+        !record.undoing && record.statement == statement && !record.is_one_of(own) && record.stands_on(own)
+    };
+    let record = Record::from_text(found.text.as_deref()?)?.find(&is_wanted)?;
+    (found.trusted && found.may).then_some((record, found))
 }
 
 /// Returns the WARNING that a session that may not change the table holds the lock of the record.

@@ -7,10 +7,13 @@ use super::facts::FactsReader;
 use super::log::ChangeLog;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
-use crate::config::{Config, Mode};
+use crate::config::{Config, InTransaction, Mode};
+use crate::execute::ahead::AheadOfBlock;
 use crate::execute::context::{ExecutionContext, SizeGuess};
+use crate::execute::record::RecordKey;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
+use crate::plan::ahead::NotAhead;
 use crate::session::run::{facts_without_questions, run_context};
 use crate::sql::Statement;
 
@@ -20,6 +23,21 @@ pub(in crate::session) struct Request<'s> {
     pub(in crate::session) statement: &'s Statement,
     /// Characters of the client's string before the statement, for error positions.
     pub(in crate::session) offset: usize,
+    pub(in crate::session) place: Place<'s>,
+}
+
+/// Where a statement is run if the client is in a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::session) enum Place<'s> {
+    /// In the transaction, unless it would make the application wait there. Then nothing is done, and the result is
+    /// [`RunError::WouldStall`](crate::execute::RunError::WouldStall).
+    Anywhere,
+    /// In the transaction. A WARNING of the plan says why the statement is not done ahead.
+    InBlock(Option<&'s NotAhead>),
+    /// Nowhere: the result comes when the locks of the statement could be had. The client's transaction is rolled back.
+    LocksAlone,
+    /// Ahead of the client's transaction, which is rolled back. The statement can still be undone when it is done.
+    Ahead,
 }
 
 /// A statement on its way through the stages.
@@ -28,18 +46,62 @@ pub(super) struct StatementContext<'s> {
     pub(super) log: &'s ChangeLog,
     pub(super) statement: &'s Statement,
     offset: usize,
+    place: Place<'s>,
+    /// The statement, if it was run ahead of the client's transaction.
+    ahead: Option<AheadOfBlock>,
+    /// The records of the statements that this session has run ahead of its transactions.
+    own_records: &'s [RecordKey],
     /// The statement has exceeded its hold budget as one brief step. It is planned as if its table were large.
     slow: bool,
 }
 
 impl<'s> StatementContext<'s> {
     pub(super) fn new(channel: &'s mut ServerChannel, log: &'s ChangeLog, request: Request<'s>) -> Self {
-        Self { channel, log, statement: request.statement, offset: request.offset, slow: false }
+        Self {
+            channel,
+            log,
+            statement: request.statement,
+            offset: request.offset,
+            place: request.place,
+            ahead: None,
+            own_records: &[],
+            slow: false,
+        }
+    }
+
+    /// With the records of the statements that this session has run ahead of its transactions.
+    pub(super) fn with_own_records(self, own_records: &'s [RecordKey]) -> Self {
+        Self { own_records, ..self }
+    }
+
+    /// The records of the statements that this session has run ahead of its transactions.
+    pub(super) fn own_records(&self) -> &'s [RecordKey] {
+        self.own_records
+    }
+
+    /// Where the statement is run.
+    pub(super) fn place(&self) -> Place<'s> {
+        self.place
+    }
+
+    /// Keeps the statement that was run ahead of the client's transaction.
+    pub(super) fn keep_ahead(&mut self, ahead: AheadOfBlock) {
+        self.ahead = Some(ahead);
+    }
+
+    /// Takes the statement that was run ahead of the client's transaction.
+    pub(super) fn take_ahead(&mut self) -> Option<AheadOfBlock> {
+        self.ahead.take()
     }
 
     /// From here on the statement is planned as if its table were large.
     pub(super) fn take_as_slow(&mut self) {
         self.slow = true;
+    }
+
+    /// Whether the statement is planned as if its table were large.
+    pub(super) fn is_slow(&self) -> bool {
+        self.slow
     }
 
     pub(super) fn config(&self) -> &'s Config {
@@ -52,7 +114,20 @@ impl<'s> StatementContext<'s> {
 
     pub(super) fn limits(&self) -> Limits {
         let limits = self.log.shared().limits();
+        // A statement that may be done ahead is not refused before.
+        let ahead = matches!(self.place, Place::Anywhere) && self.channel.status() == b'T' && self.may_hoist();
+        let limits = Limits { refuse_unsafe: limits.refuse_unsafe && !ahead, ..limits };
         if self.slow { Limits { small_table: 0, ..limits } } else { limits }
+    }
+
+    /// Whether the statement is run, and not only waited for.
+    pub(super) fn runs(&self) -> bool {
+        !matches!(self.place, Place::LocksAlone)
+    }
+
+    /// Whether a statement in the client's transaction may be done ahead of it.
+    pub(super) fn may_hoist(&self) -> bool {
+        self.makes_phases() && self.config().ddl.in_transaction == InTransaction::Hoist
     }
 
     /// Whether statements get phases. Otherwise they run guarded as they are written.
@@ -72,7 +147,9 @@ impl<'s> StatementContext<'s> {
 
     fn run_at<'r>(&'r mut self, facts: &'r Facts, offset: usize) -> ExecutionContext<'r> {
         let guess = if self.slow { SizeGuess::Slow } else { SizeGuess::Any };
-        run_context(self.channel, self.log.shared(), facts, offset, guess)
+        let again = self.may_hoist() && !facts.session.frozen_snapshot;
+        let suspendable = matches!(self.place, Place::Anywhere) && again;
+        run_context(self.channel, self.log.shared(), facts, offset, guess).suspendable(suspendable)
     }
 
     /// All facts of the session that are known without a question.

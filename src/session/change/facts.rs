@@ -4,7 +4,7 @@
 //! leaves nothing behind in the session. It is asked in words that the session's encodings can carry. If a question fails, its answer is unknown,
 //! and is never guessed.
 
-use crate::backend::ServerChannel;
+use crate::backend::{Answer, ServerChannel};
 use crate::catalog::ProbeRound;
 use crate::catalog::reading::{FactsNeeded, Question};
 use crate::catalog::{Facts, NamesUnknown, building, query, version};
@@ -56,6 +56,22 @@ impl<'s> FactsReader<'s> {
             }
             facts => facts,
         }
+    }
+
+    /// Reads the facts that a statement in the client's transaction would have outside it. What a copy of its table would tell is known as far as
+    /// the catalogue tells it.
+    pub(super) async fn of_outside(&mut self, statement: &Statement) -> Result<Facts, RunError> {
+        let mut facts = self.of(statement).await?.outside_the_transaction();
+        let (Class::Ddl(ddl), true, None) = (&statement.class, self.makes_phases, facts.nameless) else {
+            return Ok(facts);
+        };
+        if facts.session.may_probe {
+            let table = ddl.targets.first().and_then(|name| facts.relation(name)).cloned();
+            let limits = self.limits.clone();
+            learn(&mut InTransaction(self), statement, table.as_ref(), &limits, &mut facts).await?;
+            facts.distrust = None;
+        }
+        Ok(facts)
     }
 
     /// Reads the facts of the session itself.
@@ -204,6 +220,70 @@ impl CatalogQueries for FactsReader<'_> {
     async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
         let answer = self.channel.question(sql, parameters).await?;
         Ok(answer.value().map(|value| self.channel.text(value)))
+    }
+}
+
+/// Asks in the client's transaction, and leaves it as it was.
+///
+/// A copy of a table gives the transaction an id, and a transaction that has made one cannot be prepared any more (PREPARE TRANSACTION). So a
+/// copy is made only for the indexes of partitions, which nothing else tells, and only if the server allows no prepared transactions.
+struct InTransaction<'r, 's>(&'r mut FactsReader<'s>);
+
+impl InTransaction<'_, '_> {
+    /// Asks a question behind statements in a savepoint, which is rolled back.
+    async fn in_savepoint(&mut self, round: &ProbeRound) -> Result<Answer, RunError> {
+        let channel = &mut *self.0.channel;
+        let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
+        let mut batch = Batch::new();
+        batch.statement("SAVEPOINT \"pgsluice: a copy\"", &[]);
+        batch.statement(NONE_IS_PREPARED, &[]);
+        batch.statement("SET LOCAL lock_timeout = 50", &[]);
+        round.first.iter().for_each(|sql| batch.statement(sql, &[]));
+        channel.put_question(&mut batch, &round.question, &parameters);
+        let answer = channel.ask(batch, None).await?;
+        let mut batch = Batch::new();
+        batch.statement("ROLLBACK TO SAVEPOINT \"pgsluice: a copy\"", &[]);
+        batch.statement("RELEASE SAVEPOINT \"pgsluice: a copy\"", &[]);
+        channel.ask(batch, None).await?;
+        Ok(answer)
+    }
+}
+
+/// Fails if the server allows prepared transactions. It gives no row.
+const NONE_IS_PREPARED: &str = "SELECT WHERE pg_catalog.int4div(1, CASE WHEN pg_catalog.current_setting('max_prepared_transactions') \
+     OPERATOR(pg_catalog.=) '0' THEN 1 ELSE 0 END) IS NULL";
+
+impl CatalogQueries for InTransaction<'_, '_> {
+    type Error = RunError;
+
+    async fn rolled_back(&mut self, _: &[&str]) -> Result<Result<Rows, ProbeFailure>, RunError> {
+        Ok(Err(ProbeFailure { nth: 0, sqlstate: String::new() }))
+    }
+
+    async fn behind(&mut self, round: &ProbeRound) -> Result<Option<String>, RunError> {
+        if round.first.is_empty() {
+            let parameters: Vec<&str> = round.parameters.iter().map(String::as_str).collect();
+            return self.text(&round.question, &parameters).await;
+        }
+        let answer = self.in_savepoint(round).await?;
+        match answer.error {
+            Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => Err(self.0.cancelled(&error)),
+            Some(_) => Ok(None),
+            None => {
+                let value = answer.rows.into_iter().next_back().and_then(|row| row.into_iter().next()?);
+                Ok(value.map(|text| self.0.channel.text(&text)))
+            }
+        }
+    }
+
+    async fn texts(&mut self, questions: &[Question]) -> Result<Vec<String>, RunError> {
+        self.0.texts(questions).await
+    }
+
+    async fn text(&mut self, sql: &str, parameters: &[&str]) -> Result<Option<String>, RunError> {
+        let answer = self.0.text(sql, parameters).await;
+        self.0.channel.roll_back_question().await?;
+        answer
     }
 }
 

@@ -1,10 +1,12 @@
 //! The history of a session's optimistic tries.
 //!
-//! It owns the relations whose optimistic tries miss, and the statement that was slow in a batch. It keeps true: a statement is not tried again
+//! It owns the relations whose optimistic tries miss, the statement that was slow in a batch, and the records that the session has written ahead of
+//! transactions. It keeps true: a statement is not tried again
 //! on a relation whose try has missed. Another try would miss, too, and leave an ERROR in the server's log.
 
 use super::rights::PlanningRights;
 use crate::backend::ServerChannel;
+use crate::execute::record::RecordKey;
 use crate::plan::Limits;
 use crate::plan::optimistic::{self, FirstTryMiss, OptimisticPlan};
 use crate::sql::{Class, Statement};
@@ -18,6 +20,26 @@ pub(super) const SURELY_QUICK: usize = 200;
 /// The history is boxed, since few sessions make a try.
 #[derive(Debug, Default)]
 pub(super) struct TryHistory(Option<Box<Tries>>);
+
+/// The records of the statements that were run ahead of the client's transactions, also of those that are over: an id is used once. They are
+/// boxed, since few sessions have any.
+#[derive(Debug, Default)]
+pub(super) struct OwnRecords(Option<Box<Keys>>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    keys: Vec<RecordKey>,
+}
+
+impl OwnRecords {
+    pub(super) fn keys(&self) -> &[RecordKey] {
+        self.0.as_ref().map_or(&[], |own| &own.keys)
+    }
+
+    pub(super) fn add(&mut self, key: RecordKey) {
+        self.0.get_or_insert_default().keys.push(key);
+    }
+}
 
 #[derive(Debug, Default)]
 struct Tries {

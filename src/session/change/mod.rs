@@ -6,40 +6,49 @@
 //!
 //! - `context`: the statement on its way, and the parts that each stage may use.
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
-//! - `pending`, `turn`, `facts`, `record`, `plan`: the stages.
-//! - `batch`: several statements of a string in one round trip. `explain`: a plan as text.
+//! - `pending`, `turn`, `facts`, `record`, `place`, `plan`: the stages.
+//! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
+//!   change.
 
 mod batch;
 mod context;
 mod explain;
 mod facts;
 mod history;
+mod lock_table;
 mod log;
 mod pending;
+mod place;
 mod plan;
 mod record;
 mod rights;
 mod turn;
 
 pub(super) use self::batch::BatchTryOutcome;
-pub(super) use self::context::Request;
+pub(super) use self::context::{Place, Request};
 
 use self::context::StatementContext;
-use self::history::TryHistory;
+use self::facts::FactsReader;
+use self::history::{OwnRecords, TryHistory};
 use self::log::ChangeLog;
 use self::plan::{PlannedRun, make_plan, run_plan};
+use self::record::FollowedRecord;
 use self::rights::{PlanningRights, run_as_written};
 use super::block::Block;
+use super::reply::{tag_of, tags};
 use super::shared::Shared;
-use crate::backend::{BackendLost, ServerChannel};
+use crate::backend::ServerChannel;
+use crate::catalog::Facts;
+use crate::config::Mode;
+use crate::execute::ahead::AheadOfBlock;
 use crate::execute::optimistic::{OptimisticOutcome, optimistic_try, optimistic_try_in_pipeline};
+use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError, take_turn};
 use crate::pg::sqlstate;
 use crate::plan::Plan;
 use crate::plan::optimistic::OptimisticPlan;
-use crate::report::Report;
 use crate::sql::{Class, Statement};
 use crate::wire::reply::{put_command_complete, put_report};
 use crate::wire::startup::Parameters;
@@ -56,6 +65,7 @@ pub(super) struct SchemaChanges {
     log: ChangeLog,
     history: TryHistory,
     rights: PlanningRights,
+    own_records: OwnRecords,
 }
 
 /// A statement that was done.
@@ -84,7 +94,13 @@ pub(super) enum PipelineOutcome {
 
 impl SchemaChanges {
     pub(super) fn new(shared: Arc<Shared>, client: Parameters) -> Self {
-        Self { log: ChangeLog::new(shared, client), history: TryHistory::default(), rights: PlanningRights::default() }
+        let log = ChangeLog::new(shared, client);
+        Self {
+            log,
+            history: TryHistory::default(),
+            rights: PlanningRights::default(),
+            own_records: OwnRecords::default(),
+        }
     }
 
     /// Runs a statement. The reply is not on its way yet.
@@ -94,16 +110,58 @@ impl SchemaChanges {
         block: &mut Block,
         request: Request<'_>,
     ) -> Result<Reply, RunError> {
-        let Self { log, history, rights } = self;
+        let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        if let Class::Lock(lock) = &request.statement.class {
+            block.refresh(channel);
+            let context = &mut StatementContext::new(channel, log, request);
+            let result = Box::pin(lock_table::run(context, lock, rights)).await;
+            return finish(block, request, result.map(Done::from));
+        }
         log.count(request.statement);
-        let context = &mut StatementContext::new(channel, log, request);
+        let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         if matches!(request.statement.class, Class::Ddl(_)) && !rights.are_missing() {
             pending::undo_pending(context).await?;
         }
         block.refresh(context.channel);
         let first = first_try(context, history, rights);
         finish(block, request, run_stages(context, history, rights, first).await)
+    }
+
+    /// Runs a statement of the client's transaction ahead of it, outside any transaction. It can be undone, unless it has changed nothing.
+    pub(super) async fn run_ahead(
+        &mut self,
+        channel: &mut ServerChannel,
+        statement: &Statement,
+        offset: usize,
+    ) -> Result<(Reply, Option<AheadOfBlock>), RunError> {
+        let Self { log, history, rights, own_records } = self;
+        channel.forget_notices();
+        let request = Request { statement, offset, place: Place::Ahead };
+        let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
+        if history.take_slow(statement) {
+            context.take_as_slow();
+            history.remember_slow(statement);
+        }
+        let reply = run_stages(context, history, rights, FirstTry::None).await?.reply;
+        let ahead = context.take_ahead();
+        if let Some(key) = ahead.as_ref().and_then(AheadOfBlock::key) {
+            own_records.add(key);
+        }
+        Ok((reply, ahead))
+    }
+
+    /// Waits until the locks of a statement can be had. Nothing is run.
+    pub(super) async fn wait_for_locks(
+        &mut self,
+        channel: &mut ServerChannel,
+        statement: &Statement,
+    ) -> Result<(), RunError> {
+        let Self { log, history, rights, own_records } = self;
+        channel.forget_notices();
+        let request = Request { statement, offset: 0, place: Place::LocksAlone };
+        let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
+        run_stages(context, history, rights, FirstTry::None).await.map(|_| ())
     }
 
     /// The optimistic try of a statement in the client's pipeline. `None`: something must be asked or done before it.
@@ -123,9 +181,9 @@ impl SchemaChanges {
         plan: OptimisticPlan,
         portal: &str,
     ) -> PipelineOutcome {
-        let Self { log, history, rights } = self;
+        let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
-        let context = &mut StatementContext::new(channel, log, request);
+        let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         let session = context.facts_without_questions();
         let tried = optimistic_try_in_pipeline(&mut context.run(&session), &plan, portal).await;
         if matches!(tried, Ok(OptimisticOutcome::ClientFailed)) {
@@ -143,29 +201,44 @@ impl SchemaChanges {
         block: &mut Block,
         run: &[Statement],
     ) -> Result<BatchTryOutcome, RunError> {
-        let Self { log, history, rights } = self;
+        let Self { log, history, rights, .. } = self;
         let Some(held) = block.held().cloned() else { return Ok(BatchTryOutcome::No) };
         let (tries, held) = batch::tries(history, rights, channel, run, held, &log.shared().limits());
         let outcome = batch::run_together(log, history, channel, &tries).await?;
-        if matches!(outcome, BatchTryOutcome::Done(..)) {
+        if let BatchTryOutcome::Done(_, frames) = &outcome {
             block.holds_now(held);
+            run.iter().zip(tags(frames)).for_each(|(statement, tag)| block.acted(statement, tag));
         }
         Ok(outcome)
     }
 
-    /// The query that gives the lines of a statement's plan.
+    /// The facts of the session.
+    pub(super) async fn session_facts(&self, channel: &mut ServerChannel) -> Result<Facts, RunError> {
+        let shared = self.log.shared();
+        FactsReader::new(channel, shared.limits(), shared.config.proxy.mode == Mode::Plan).of_session().await
+    }
+
+    /// Leaves an undo to the next statement of the role.
+    pub(super) fn keep_pending(&self, pending: PendingUndo) {
+        pending::keep(&self.log, pending);
+    }
+
+    /// The plan of a statement as text. `place`: the place that the plan is made for.
     pub(super) async fn explain(
         &mut self,
         channel: &mut ServerChannel,
         statement: &Statement,
-    ) -> Result<String, BackendLost> {
-        let mut context = StatementContext::new(channel, &self.log, Request { statement, offset: 0 });
-        explain::explain(&mut context, &mut self.rights).await
+        place: Place<'_>,
+    ) -> Result<String, RunError> {
+        let mut context = StatementContext::new(channel, &self.log, Request { statement, offset: 0, place });
+        explain::plan_in_words(&mut context, &mut self.rights).await
     }
 
     /// A statement is relayed, since the client's block holds the locks that it needs.
     pub(super) fn relayed(&self, statement: &Statement) {
-        self.log.relayed(statement);
+        if !matches!(statement.class, Class::Lock(_)) {
+            self.log.relayed(statement);
+        }
     }
 }
 
@@ -192,14 +265,18 @@ async fn run_stages(
 ) -> Result<Done, RunError> {
     let mut turn = Turn::default();
     let result = stages(context, history, rights, first, &mut turn).await;
-    let result = turn::end(context, &mut turn, result).await;
-    if !matches!(result, Err(RunError::Slow)) {
-        return result;
+    let mut result = turn::end(context, &mut turn, result).await;
+    if matches!(result, Err(RunError::Slow)) {
+        // The facts are asked anew: a large table needs more of them, and other sessions have had the table meanwhile.
+        context.take_as_slow();
+        let again = stages(context, history, rights, FirstTry::None, &mut turn).await;
+        result = turn::end(context, &mut turn, again).await;
     }
-    // The facts are asked anew: a large table needs more of them, and other sessions have had the table meanwhile.
-    context.take_as_slow();
-    let result = stages(context, history, rights, FirstTry::None, &mut turn).await;
-    turn::end(context, &mut turn, result).await
+    // Ahead of the transaction, or in its place there, the statement is not tried as a brief one once more.
+    if matches!(result, Err(RunError::WouldStall)) && context.is_slow() {
+        history.remember_slow(context.statement);
+    }
+    result
 }
 
 /// The stages of a statement, in their order. A plan is never older than the wait before it. A statement that has waited for a lane, for a lock,
@@ -215,6 +292,7 @@ async fn stages(
         return Ok(done);
     }
     if rights.look(context).await? {
+        place::only_in_the_block(context)?;
         return run_as_written(context).await.map(Done::from);
     }
     let statement = context.statement;
@@ -225,18 +303,19 @@ async fn stages(
         let mut facts = match context.facts().of(statement).await {
             Err(RunError::Server(error)) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE => {
                 rights.refused(context, &error).await?;
+                place::only_in_the_block(context)?;
                 return run_as_written(context).await.map(Done::from);
             }
             facts => facts?,
         };
-        if let Some(reply) = record::continue_recorded(context, &mut facts).await? {
-            return Ok(reply.into());
+        match record::follow(context, &mut facts, &names, turn).await? {
+            FollowedRecord::None => {}
+            FollowedRecord::Waited => continue,
+            FollowedRecord::Continued(reply) => return Ok(reply.into()),
         }
         let inside = facts.session.in_transaction;
-        if record::has_waited_for_the_end(context, &facts, &names).await? {
-            continue;
-        }
-        let plan = make_plan(context, &facts).await?;
+        let mut plan = make_plan(context, &facts).await?;
+        place::look(context, &facts, &mut plan).await?;
         if record::has_cleared_the_way(context, &facts, &plan, begun).await? {
             continue;
         }
@@ -247,8 +326,8 @@ async fn stages(
             context.log.planned(statement, &plan);
         }
         // The gate will be here. It lets the plan run, refuses it, or makes it wait.
-        if let Some(reports) = &plan.answer {
-            return Ok(elided(context, &plan, if facts.session.hushed { &[] } else { reports }).into());
+        if let Some(reply) = elided(context, &plan, facts.session.hushed) {
+            return Ok(reply.into());
         }
         let besides = turn::lanes_besides(&plan, turn);
         take_turn::extend_turn(&mut context.side_run(&facts), turn, &besides).await?;
@@ -258,7 +337,7 @@ async fn stages(
             continue;
         }
         let planned = PlannedRun::new(&plan, &facts, &told, turn, std::mem::take(&mut basis));
-        match run_plan(context, planned).await {
+        match Box::pin(run_plan(context, planned)).await {
             Err(RunError::Stale) => {}
             result => return result.map(Done::from),
         }
@@ -303,21 +382,23 @@ async fn try_optimistically(
     Ok(None)
 }
 
-/// The reply of a statement that would change nothing.
-fn elided(context: &StatementContext<'_>, plan: &Plan, reports: &[Report]) -> Reply {
+/// The reply of a statement that would change nothing. `hushed`: the client wants no notices.
+fn elided(context: &StatementContext<'_>, plan: &Plan, hushed: bool) -> Option<Reply> {
+    let reports = plan.answer.as_ref()?;
     context.metrics().ddl_elided.add();
     let mut reply = Reply::default();
-    for report in reports {
+    for report in reports.iter().filter(|_| !hushed) {
         put_report(&mut reply.frames, &context.channel.worded(report));
     }
     put_command_complete(&mut reply.frames, &plan.tag);
-    reply
+    Some(reply)
 }
 
 /// Tells the client's block that the statement was done.
 fn finish(block: &mut Block, request: Request<'_>, result: Result<Done, RunError>) -> Result<Reply, RunError> {
     let Done { reply, by } = result?;
     block.done(request.statement, by.as_ref());
+    block.acted(request.statement, tag_of(&reply));
     Ok(reply)
 }
 

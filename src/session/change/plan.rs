@@ -3,7 +3,7 @@
 //! It owns nothing. It keeps true: a plan that takes long to make does not make the worker's other sessions wait. The undo that a run could not
 //! do is kept for the role's next statement.
 
-use super::context::StatementContext;
+use super::context::{Place, StatementContext};
 use super::history::SURELY_QUICK;
 use super::pending;
 use crate::catalog::{Facts, RelationRef};
@@ -75,6 +75,7 @@ pub(super) struct Resumed<'r> {
 /// Runs the plan.
 pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: PlannedRun<'_>) -> Result<Reply, RunError> {
     let PlannedRun { plan, facts, told, turn, basis, resumed } = planned;
+    let place = context.place();
     let small = context.limits().small_table > 0 && plan.phases.len() == 1;
     let mut execution = context.run(facts).in_turn(turn);
     if small {
@@ -84,12 +85,20 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
         Some(Resumed { record, table, quiet }) => Run::resumed(execution, record, plan, table, quiet),
         None => Run::new(execution, basis),
     };
-    let result = run.run(plan, told).await;
+    let mut ahead = None;
+    let result = match place {
+        Place::Ahead => run.run_ahead(plan, told).await.map(|(reply, done)| {
+            ahead = Some(done);
+            reply
+        }),
+        Place::Anywhere | Place::InBlock(_) | Place::LocksAlone => run.run(plan, told).await,
+    };
     let left = run.take_pending_undo();
+    ahead.into_iter().for_each(|ahead| context.keep_ahead(ahead));
     left.into_iter().for_each(|left| pending::keep(context.log, left));
     match &result {
         // The statement is planned again.
-        Err(RunError::Stale | RunError::Slow) => {}
+        Err(RunError::Stale | RunError::Slow | RunError::WouldStall | RunError::LockedOut) => {}
         Err(stop) => {
             context.metrics().ddl_planned.add();
             context.log.failed(plan, stop);

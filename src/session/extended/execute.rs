@@ -6,6 +6,7 @@
 //! the backend is idle. A portal that waits for an advisory lock would hold a snapshot. So it is closed as long as the wait lasts, and bound
 //! again when the lock is free.
 
+use super::control;
 use super::refusal::in_words_for_a_pipeline;
 use crate::backend::{BackendLost, ServerChannel};
 use crate::execute::advisory::ClientCall;
@@ -13,8 +14,9 @@ use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
 use crate::plan::optimistic::OptimisticPlan;
 use crate::session::advisory::wait_for_lock;
+use crate::session::ahead::AheadRun;
 use crate::session::block::Block;
-use crate::session::change::{PipelineOutcome, Request, SchemaChanges};
+use crate::session::change::{PipelineOutcome, Place, Request, SchemaChanges};
 use crate::session::interceptor::Interceptor;
 use crate::session::outcome::{FrameOutcome, SessionEnd, StatementOutcome, settle};
 use crate::session::prepared::{PreparedStatement, as_kept};
@@ -58,7 +60,8 @@ impl<'s> Execute<'s> {
             return Ok(FrameOutcome::Pass);
         }
         // In a failed block the server refuses the statement, unless the client has ended that block in this pipeline.
-        let failed = self.channel.status() == b'E' && self.block().control().is_none();
+        let control = matches!(bound.statement.class, Class::Transaction(_));
+        let failed = self.channel.status() == b'E' && self.block().control().is_none() && !control;
         if !self.channel.owed_is_certain() || failed {
             self.shared.metrics.ddl_uninterceptable.add();
             return Ok(FrameOutcome::Pass);
@@ -66,8 +69,15 @@ impl<'s> Execute<'s> {
         if !settle(self.channel).await? {
             return Ok(FrameOutcome::Handled);
         }
+        if self.interceptor.block().has_ahead()
+            && let Class::Transaction(control) = bound.statement.class
+        {
+            let Self { channel, interceptor, changes, shared, .. } = self;
+            return control::run(channel, interceptor, changes, shared, control, &bound.statement).await;
+        }
         match &bound.statement.class {
-            Class::AdvisoryLock(lock) => self.wait_for_lock(lock, &bound.types).await,
+            Class::AdvisoryLock(lock) => self.wait_for_lock(&bound.statement, lock, &bound.types).await,
+            Class::Lock(_) => self.lock_table(&bound).await,
             _ => self.act(bound).await,
         }
     }
@@ -200,8 +210,10 @@ impl<'s> Execute<'s> {
         self.channel.set_client_has_parsed(true);
         // The pipeline itself may have changed the client's encoding, which the server has reported by now.
         let again = self.read_again(bound).await;
-        let request = Request { statement: again.as_ref().unwrap_or(&bound.statement), offset: bound.offset };
-        let result = self.changes.run(self.channel, self.interceptor.block_mut(), request).await;
+        let statement = again.as_ref().unwrap_or(&bound.statement);
+        let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
+        let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
+        let result = parts.run(statement, bound.offset).await;
         self.channel.set_client_has_parsed(false);
         let result = match result {
             Err(RunError::Server(error))
@@ -233,25 +245,32 @@ impl<'s> Execute<'s> {
         plan: OptimisticPlan,
     ) -> Result<FrameOutcome, BackendLost> {
         self.channel.set_client_has_parsed(true);
-        let request = Request { statement: &bound.statement, offset: bound.offset };
+        let request = Request { statement: &bound.statement, offset: bound.offset, place: Place::Anywhere };
         let block = self.interceptor.block_mut();
         let outcome = self.changes.run_in_pipeline(self.channel, block, request, plan, &self.portal).await;
-        self.channel.set_client_has_parsed(false);
-        match outcome {
-            PipelineOutcome::ClientFailed => {
-                self.channel.pass_frame();
-                self.channel.skip_to_sync().await?;
-                Ok(FrameOutcome::Handled)
-            }
-            PipelineOutcome::Ran(result) => {
-                self.take_execute();
-                self.answer(result).await
-            }
+        let PipelineOutcome::Ran(mut result) = outcome else {
+            self.channel.set_client_has_parsed(false);
+            self.channel.pass_frame();
+            self.channel.skip_to_sync().await?;
+            return Ok(FrameOutcome::Handled);
+        };
+        self.take_execute();
+        if let Err(stop @ (RunError::WouldStall | RunError::LockedOut)) = result {
+            let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
+            let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
+            result = Box::pin(parts.run_suspended(stop, &bound.statement, bound.offset)).await;
         }
+        self.channel.set_client_has_parsed(false);
+        self.answer(result).await
     }
 
     /// Waits for an advisory lock in place of the portal's statement.
-    async fn wait_for_lock(&mut self, lock: &AdvisoryLock, types: &[u8]) -> Result<FrameOutcome, SessionEnd> {
+    async fn wait_for_lock(
+        &mut self,
+        statement: &Statement,
+        lock: &AdvisoryLock,
+        types: &[u8],
+    ) -> Result<FrameOutcome, SessionEnd> {
         let bind = self.interceptor.bind_of(self.portal.as_bytes());
         let Some(bind) = bind.filter(|_| !self.suspends()) else { return Ok(FrameOutcome::Pass) };
         let begin = pipeline::needs_block(self.channel, self.interceptor.block()).await;
@@ -259,9 +278,31 @@ impl<'s> Execute<'s> {
             return Ok(FrameOutcome::Handled);
         }
         let execute = self.take_execute().ok_or_else(SessionEnd::without_frame)?;
-        let call = (lock, ClientCall::Bound { types, bind: &bind, execute: &execute });
+        let call = (statement, lock, ClientCall::Bound { types, bind: &bind, execute: &execute });
         let result = wait_for_lock(self.channel, self.interceptor.block_mut(), self.shared, call, 0).await;
         Ok(self.answer(result).await?)
+    }
+
+    /// Runs a LOCK TABLE in place of its portal. A question about the portal would take the snapshot of the transaction, so a portal that is not
+    /// certain is left to the server.
+    async fn lock_table(&mut self, bound: &PreparedStatement) -> Result<FrameOutcome, SessionEnd> {
+        let certain = self.is_fresh() || self.interceptor.is_sure(self.portal.as_bytes());
+        let misread = self.channel.speech() != bound.speech && !bound.statement.text.is_ascii();
+        // Outside a block the server refuses the statement, or the implicit transaction of the pipeline has the lock.
+        let in_block = match self.block().control() {
+            None => self.channel.status() == b'T',
+            Some(TransactionControl::Begin) => true,
+            Some(TransactionControl::Savepoint) => self.channel.status() == b'T',
+            Some(_) => false,
+        };
+        if !certain || misread || !in_block {
+            self.block().forget();
+            return Ok(FrameOutcome::Pass);
+        }
+        if !self.seal(true, false).await? {
+            return Ok(FrameOutcome::Handled);
+        }
+        Ok(self.run(bound).await?)
     }
 
     /// Whether the Execute asks for one row only. Then the server would keep the portal for the next row.
@@ -315,7 +356,9 @@ impl<'s> Execute<'s> {
                 self.channel.set_executes(self.channel.executes().saturating_add(1));
                 self.answer_sync();
             }
-            Err(RunError::ClientGone | RunError::Slow | RunError::Lost) => return Err(BackendLost),
+            Err(
+                RunError::ClientGone | RunError::Slow | RunError::WouldStall | RunError::LockedOut | RunError::Lost,
+            ) => return Err(BackendLost),
             Err(stop) => {
                 send_error(self.channel, &stop)?;
                 self.channel.skip_to_sync().await?;

@@ -4,10 +4,12 @@
 //! and answers them. `execute` attends to Execute, and `refusal` words an error. It keeps true: if the client's pipeline is one implicit
 //! transaction of several statements, the proxy opens a transaction block, and ends it at the client's Sync.
 
+mod control;
 mod execute;
 mod refusal;
 
 use self::execute::Execute;
+use super::ahead::AheadRun;
 use super::block::Block;
 use super::change::SchemaChanges;
 use super::interceptor::Interceptor;
@@ -17,7 +19,6 @@ use super::reply::send_ready;
 use super::shared::Shared;
 use super::statement::{acts, characters, stands_alone};
 use super::text::{TextVerdict, judge};
-use super::transaction;
 use crate::backend::ServerChannel;
 use crate::pg::sqlstate;
 use crate::plan::block_locks::makes_relations;
@@ -56,7 +57,7 @@ impl<'s> Extended<'s> {
             return Ok(FrameOutcome::Pass);
         }
         self.interceptor.parsed_other(&name);
-        if self.block().is_proxys()
+        if (self.block().is_proxys() || self.block().has_ahead())
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
         {
             self.interceptor.prepare(&name, PreparedStatement::new(control, speech));
@@ -83,10 +84,13 @@ impl<'s> Extended<'s> {
 
     /// Attends to an Execute.
     pub(super) async fn execute(&mut self) -> Result<FrameOutcome, SessionEnd> {
+        let ahead = self.block().has_ahead();
         match Execute::of_next_frame(self.channel, self.interceptor, self.changes, self.shared) {
-            Some((execute, bound)) => execute.attend(bound).await,
-            None => Ok(FrameOutcome::Pass),
+            Some((execute, bound)) => return execute.attend(bound).await,
+            None if !ahead => return Ok(FrameOutcome::Pass),
+            None => {}
         }
+        control::attend(self.channel, self.interceptor, self.changes, self.shared).await
     }
 
     /// Attends to a Sync: it ends the pipeline that the proxy keeps in a block.
@@ -97,8 +101,10 @@ impl<'s> Extended<'s> {
             Event::Settled => {}
             other => return Err(SessionEnd::Event(other)),
         }
-        if self.interceptor.block_mut().end() {
-            transaction::end(self.channel).await?;
+        let block = self.interceptor.block_mut();
+        if block.end() {
+            let (channel, changes) = (&mut *self.channel, &mut *self.changes);
+            AheadRun { channel, block, changes, shared: self.shared }.end_proxys_block().await?;
         }
         self.interceptor.block_mut().refresh(self.channel);
         send_ready(self.channel);
@@ -145,13 +151,19 @@ impl<'s> Extended<'s> {
         if !settle(channel).await? {
             return Ok(FrameOutcome::Handled);
         }
-        let sql = self.changes.explain(channel, inner).await?;
+        let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
+        let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
+        let sql = parts.explain(inner).await?;
+        let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
         let sql = channel.said_or_in_words(&sql);
         let frame = channel.take_frame().ok_or_else(SessionEnd::without_frame)?;
-        let name = message::parse(&frame[5..]).map(|(name, _)| name.to_vec()).unwrap_or_default();
+        let (name, text) = message::parse(&frame[5..]).unwrap_or_default();
+        // In the journal it is a read, as the client has sent it.
+        block.saw_parse_of_noted(name);
+        block.keeper_mut().passes_parse(name, text, None, &frame[5..]);
         let mut parse = BytesMut::new();
         put_frame(&mut parse, b'P', |b| {
-            b.put_slice(&name);
+            b.put_slice(name);
             b.put_u8(0);
             b.put_slice(&sql);
             b.put_slice(&[0, 0, 0]);

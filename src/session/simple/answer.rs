@@ -8,8 +8,9 @@ use crate::execute::advisory::ClientCall;
 use crate::execute::{Reply, RunError};
 use crate::relay::Event;
 use crate::session::advisory::wait_for_lock;
+use crate::session::ahead::AheadRun;
 use crate::session::block::Block;
-use crate::session::change::{Request, SchemaChanges};
+use crate::session::change::SchemaChanges;
 use crate::session::outcome::StatementOutcome;
 use crate::session::reply::send_error;
 use crate::session::shared::Shared;
@@ -30,8 +31,9 @@ impl Answerer<'_> {
     /// Acts on a statement. `offset`: characters of the string before it.
     pub(super) async fn act(&mut self, statement: &Statement, offset: usize) -> Result<StatementOutcome, BackendLost> {
         if let Class::ExplainDdl(inner) = &statement.class {
-            let sql = self.changes.explain(self.channel, inner).await?;
-            return self.relay_piece(&self.channel.said_or_in_words(&sql)).await;
+            let sql = self.ahead().explain(inner).await?;
+            // The journal keeps what the client has sent, which is shorter.
+            return self.relay(&self.channel.said_or_in_words(&sql), statement.text.as_bytes()).await;
         }
         match self.run(statement, offset).await {
             Ok(reply) => {
@@ -55,34 +57,50 @@ impl Answerer<'_> {
             Ok(reply) => reply,
             Err(stop) => {
                 send_error(self.channel, &stop)?;
-                transaction::end(self.channel).await?;
+                self.ahead().end_proxys_block().await?;
                 return Ok(StatementOutcome::Failed);
             }
         };
-        let Some(error) = self.channel.ask_one("COMMIT", &[]).await?.error else {
-            self.channel.send_to_client(&reply.frames);
-            return Ok(StatementOutcome::Done);
-        };
-        self.channel.send_to_client(&reply.notices());
-        self.channel.send_to_client(&error.frame);
-        Ok(StatementOutcome::Failed)
+        self.ahead().commit_behind(reply).await
     }
 
     async fn run(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
         if let Class::AdvisoryLock(lock) = &statement.class {
-            let call = (&**lock, ClientCall::Text(&statement.text));
+            let call = (statement, &**lock, ClientCall::Text(&statement.text));
             return wait_for_lock(self.channel, self.block, self.shared, call, offset).await;
         }
-        self.changes.run(self.channel, self.block, Request { statement, offset }).await
+        self.ahead().run(statement, offset).await
+    }
+
+    /// Opens a block of the proxy's. `false`: the server refuses it.
+    pub(super) async fn begin_block(&mut self) -> Result<bool, BackendLost> {
+        self.channel.log_answers(self.block.keeper().limit());
+        let begun = transaction::begin(self.channel).await?;
+        if begun {
+            self.block.begin_journal();
+        }
+        Ok(begun)
+    }
+
+    /// What is done ahead of the client's transaction.
+    pub(super) fn ahead(&mut self) -> AheadRun<'_> {
+        AheadRun { channel: self.channel, block: self.block, changes: self.changes, shared: self.shared }
     }
 
     /// Relays a piece of a string as a Query of its own, whose ReadyForQuery is kept back.
     pub(super) async fn relay_piece(&mut self, sql: &[u8]) -> Result<StatementOutcome, BackendLost> {
+        self.relay(sql, sql).await
+    }
+
+    /// `journaled`: the text for the journal.
+    async fn relay(&mut self, sql: &[u8], journaled: &[u8]) -> Result<StatementOutcome, BackendLost> {
         let mut query = BytesMut::with_capacity(sql.len() + 8);
         let said = std::str::from_utf8(sql).ok().and_then(|sql| self.channel.speech().say(sql));
         put_query(&mut query, said.as_deref().unwrap_or(sql));
         let before = self.channel.errors_passed();
         self.channel.set_ends_unnamed(false);
+        self.block.keeper_mut().passes_query(journaled);
+        self.channel.log_answers(self.block.keeper().answers_limit());
         self.channel.account(b'Q');
         self.channel.send_to_server(&query);
         match self.channel.settle(true).await {

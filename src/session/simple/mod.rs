@@ -57,6 +57,11 @@ impl<'s> Simple<'s> {
             if self.block().is_proxys() {
                 return self.end_pipeline(&text).await;
             }
+            if self.block().has_ahead()
+                && let Some(outcome) = self.end_of_block(&text).await?
+            {
+                return Ok(outcome);
+            }
             self.interceptor.block_mut().refresh(self.channel);
             let statements = match judge(self.channel, self.shared, &text).await {
                 TextVerdict::Act(statements) => statements,
@@ -91,6 +96,26 @@ impl<'s> Simple<'s> {
             self.answer(&statements, &text).await?;
             return Ok(FrameOutcome::Handled);
         }
+    }
+
+    /// Answers a string that may end the client's transaction, or a part of it, if statements were done ahead of it. `None`: the string has no
+    /// transaction control.
+    async fn end_of_block(&mut self, text: &[u8]) -> Result<Option<FrameOutcome>, SessionEnd> {
+        let Some(statements) = statements_of(self.channel, self.shared, text).await else { return Ok(None) };
+        if !statements.iter().any(|statement| matches!(statement.class, Class::Transaction(_))) {
+            return Ok(None);
+        }
+        if !self.can_answer() {
+            return Ok(None);
+        }
+        if !settle(self.channel).await? {
+            return Ok(Some(FrameOutcome::Handled));
+        }
+        self.take_query();
+        StringRun::new(self.answerer(), &statements, text, false).run().await?;
+        self.end_unnamed().await?;
+        send_ready(self.channel);
+        Ok(Some(FrameOutcome::Handled))
     }
 
     fn block(&mut self) -> &mut Block {
@@ -166,7 +191,7 @@ impl<'s> Simple<'s> {
         let statements = statements_of(self.channel, self.shared, text).await.unwrap_or_default();
         if statements.is_empty() {
             self.answerer().relay_piece(text).await?;
-            transaction::end(self.channel).await?;
+            self.answerer().ahead().end_proxys_block().await?;
         } else {
             StringRun::new(self.answerer(), &statements, text, true).run().await?;
         }

@@ -46,7 +46,7 @@ impl<'s> StringRun<'s> {
             }
         }
         if self.owned {
-            transaction::end(self.answerer.channel).await?;
+            self.answerer.ahead().end_proxys_block().await?;
         }
         self.refresh_block();
         Ok(())
@@ -66,7 +66,8 @@ impl<'s> StringRun<'s> {
         }
         if let Class::Transaction(control) = statement.class {
             self.answerer.block.forget();
-            let count = going_together(control, run, self.owned);
+            let ahead = self.answerer.block.has_ahead();
+            let count = if ahead { 1 } else { going_together(control, run, self.owned) };
             self.at += count;
             return self.control(control, statement, run[count - 1].range.end).await;
         }
@@ -74,7 +75,7 @@ impl<'s> StringRun<'s> {
         // The last statement alone is a transaction of its own, unless the server refuses it behind others. Any statement before it keeps it in a
         // block.
         if self.answerer.channel.status() == b'I' && (!last || is_refused_in_blocks(statement)) {
-            self.owned = transaction::begin(self.answerer.channel).await?;
+            self.owned = self.answerer.begin_block().await?;
         }
         self.refresh_block();
         if let Some(outcome) = self.try_together().await? {
@@ -160,31 +161,56 @@ impl<'s> StringRun<'s> {
         statement: &Statement,
         end: usize,
     ) -> Result<StatementOutcome, BackendLost> {
+        if self.owned
+            && self.answerer.channel.status() == b'T'
+            && let Some(outcome) = self.control_of_proxys(control, statement).await?
+        {
+            return Ok(outcome);
+        }
+        if !self.answerer.block.has_ahead() {
+            return self.relay(statement.range.start, end).await;
+        }
+        let before = match self.answerer.ahead().before_control(control, statement).await {
+            Ok(before) => before,
+            Err(stop) => {
+                send_error(self.answerer.channel, &stop)?;
+                return Ok(StatementOutcome::Failed);
+            }
+        };
+        let Some(before) = before else { return Ok(StatementOutcome::Failed) };
+        let outcome = self.relay(statement.range.start, end).await?;
+        self.answerer.ahead().behind_control(before, outcome).await?;
+        Ok(outcome)
+    }
+
+    /// Answers transaction control in the proxy's block. `None`: the server answers it.
+    async fn control_of_proxys(
+        &mut self,
+        control: TransactionControl,
+        statement: &Statement,
+    ) -> Result<Option<StatementOutcome>, BackendLost> {
         let channel = &mut *self.answerer.channel;
-        if self.owned && channel.status() == b'T' {
-            match control {
-                // The implicit transaction becomes an explicit one, with all earlier statements. The options of BEGIN apply.
-                TransactionControl::Begin => {
-                    let outcome = transaction::begin_quietly(channel, statement).await?;
-                    // An error ends the implicit transaction, and its block with it.
-                    self.owned = matches!(outcome, StatementOutcome::Failed);
-                    return Ok(outcome);
-                }
-                TransactionControl::Savepoint
-                | TransactionControl::Commit { chain: true }
-                | TransactionControl::Rollback { chain: true } => {
-                    transaction::refuse_outside_block(channel, control, statement).await?;
-                    return Ok(StatementOutcome::Failed);
-                }
-                TransactionControl::Commit { .. }
-                | TransactionControl::Rollback { .. }
-                | TransactionControl::Prepare => {
-                    channel.notify(&transaction::no_transaction());
-                    self.owned = false;
-                }
+        match control {
+            // The implicit transaction becomes an explicit one, with all earlier statements. The options of BEGIN apply.
+            TransactionControl::Begin => {
+                let outcome = transaction::begin_quietly(channel, statement).await?;
+                // An error ends the implicit transaction, and its block with it.
+                self.owned = matches!(outcome, StatementOutcome::Failed);
+                Ok(Some(outcome))
+            }
+            TransactionControl::Savepoint
+            | TransactionControl::Commit { chain: true }
+            | TransactionControl::Rollback { chain: true } => {
+                transaction::refuse_outside_block(channel, control, statement).await?;
+                self.answerer.ahead().ended(false).await?;
+                Ok(Some(StatementOutcome::Failed))
+            }
+            TransactionControl::Commit { .. } | TransactionControl::Rollback { .. } | TransactionControl::Prepare => {
+                channel.notify(&transaction::no_transaction());
+                self.owned = false;
+                Ok(None)
             }
         }
-        self.relay(statement.range.start, end).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! of its own is DDL of a form that says so ([`Form::Other`], `CreateObject`, `AlterObject`, `DropObject`).
 
 use super::tokens::Scanned;
-use super::{advisory, alter_table, comment, create, drop, index, maintenance, names, objects, rename};
+use super::{advisory, alter_table, comment, create, drop, index, lock_table, maintenance, names, objects, rename};
 use crate::sql::prefilter::has_word;
 use crate::sql::{Class, Ddl, TransactionControl};
 use pg_query::NodeEnum;
@@ -42,6 +42,10 @@ pub(super) fn class(node: &NodeEnum, text: &str, scanned: &Scanned<'_>) -> Class
         NodeEnum::CallStmt(_) => may_hide_ddl(text.get("call".len()..).unwrap_or_default()),
         NodeEnum::SelectStmt(stmt) if stmt.into_clause.is_none() => match advisory::lock(stmt, scanned) {
             Some(lock) => Class::AdvisoryLock(Box::new(lock)),
+            None => Class::Other,
+        },
+        NodeEnum::LockStmt(stmt) => match lock_table::lock_table(stmt) {
+            Some(lock) => Class::Lock(Box::new(lock)),
             None => Class::Other,
         },
         _ => match ddl(node, scanned) {

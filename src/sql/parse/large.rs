@@ -53,7 +53,8 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Stat
             continue;
         }
         let word = first_word(text.as_bytes());
-        let is_ddl = is_keyword(word) || word.eq_ignore_ascii_case(b"explain");
+        // LOCK TABLE of thousands of tables is relayed. It is what pg_dump sends.
+        let is_ddl = (is_keyword(word) && !word.eq_ignore_ascii_case(b"lock")) || word.eq_ignore_ascii_case(b"explain");
         if text.len() <= LARGE || (is_ddl && has_few_tokens(text, options)) {
             for mut statement in statements(text, &grammar(text, options)?, options) {
                 statement.range = statement.range.start + start..statement.range.end + start;

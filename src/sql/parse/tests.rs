@@ -66,7 +66,7 @@ fn check(family: &str) {
     }
 }
 
-const FAMILIES: [&str; 11] = [
+const FAMILIES: [&str; 12] = [
     "alter_table",
     "classify",
     "column",
@@ -74,6 +74,7 @@ const FAMILIES: [&str; 11] = [
     "create",
     "drop",
     "index",
+    "lock_table",
     "maintenance",
     "objects",
     "probe",

@@ -1,0 +1,13 @@
+BEGIN;
+SAVEPOINT one;
+UPDATE orders SET note = '';
+ROLLBACK TO one;
+EXPLAIN CREATE INDEX a ON orders (note);
+CREATE INDEX a ON orders (note);
+SAVEPOINT two;
+CREATE TABLE refunds (id int);
+RELEASE two;
+ALTER TABLE refunds ADD PRIMARY KEY (id);
+ROLLBACK TO one;
+ALTER TABLE refunds ADD PRIMARY KEY (id);
+COMMIT;

@@ -6,7 +6,7 @@
 #   setup.sh bench     what the benches compare with and count with: PgBouncer, HAProxy, strace
 #   setup.sh clients   the clients that the tests drive, into target/: nothing outside this folder
 #   setup.sh conformance   what the suites of others are built and run with: make, and Python packages in target/
-#   setup.sh tools     the migration tools of tests/tools: packages in target/, Ruby's from the system; `some-tools`: those of `make test`
+#   setup.sh tools     the migration tools of tests/tools: packages in target/, Ruby's from the system; `some-tools`: those of `tests/tools.rs`
 #   setup.sh servers   PostgreSQL 10 to 19 into target/servers/NN, for tests/servers.rs; `some-servers`: five of them
 set -eu
 cd "$(dirname "$0")/.."

@@ -29,7 +29,7 @@ fn installed(what: &str, program: impl AsRef<Path>, arguments: &[&str]) -> bool 
     let mut command = Command::new(program.as_ref());
     command.args(arguments).current_dir(root()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let found = command.status().is_ok_and(|status| status.success());
-    let missing = format!("{what} is not installed (make setup-test installs it)");
+    let missing = format!("{what} is not installed (make setup-tools installs it)");
     assert!(found || std::env::var_os("CI").is_none(), "{missing}");
     if !found {
         eprintln!("skipped: {missing}");

@@ -10,6 +10,7 @@
 //! that a constraint was not valid before VALIDATE CONSTRAINT ([decision 54](../../docs/decisions/0054-plans-ahead-of-their-block.md)).
 
 use super::context::PlanContext;
+use super::elide::adds_column;
 use super::locks;
 use super::model::{CreatedObject, Limits, NewConstraint, ObjectKind, ObjectName, Phase, PhaseKind, Plan, Step, Undo};
 use super::purpose;
@@ -54,35 +55,26 @@ fn is_additive(ddl: &Ddl, form: Form) -> bool {
 
 /// Whether statements of this form only add, so that they may go ahead of a transaction.
 pub fn only_adds(form: Form) -> bool {
-    matches!(
-        form,
-        Form::AddColumn
-            | Form::AddColumnDefault
-            | Form::AddColumnSerial
-            | Form::AddColumnIdentity
-            | Form::AddColumnGenerated
-            | Form::AddColumnUserType
-            | Form::AddColumnCheck
-            | Form::AddColumnUnique
-            | Form::AddColumnReferences
-            | Form::AddColumnReferencesDefault
-            | Form::SetDefault
-            | Form::DropDefault
-            | Form::SetNotNull
-            | Form::AddCheck
-            | Form::AddCheckNotValid
-            | Form::AddNotNullConstraint
-            | Form::AddNotNullNotValid
-            | Form::AddForeignKey
-            | Form::AddForeignKeyNotValid
-            | Form::AddUnique
-            | Form::AddPrimaryKey
-            | Form::AddExclude
-            | Form::ValidateConstraint
-            | Form::CreateIndex
-            | Form::CreateTable
-            | Form::CreateTableReferences
-    )
+    adds_column(form)
+        || matches!(
+            form,
+            Form::SetDefault
+                | Form::DropDefault
+                | Form::SetNotNull
+                | Form::AddCheck
+                | Form::AddCheckNotValid
+                | Form::AddNotNullConstraint
+                | Form::AddNotNullNotValid
+                | Form::AddForeignKey
+                | Form::AddForeignKeyNotValid
+                | Form::AddUnique
+                | Form::AddPrimaryKey
+                | Form::AddExclude
+                | Form::ValidateConstraint
+                | Form::CreateIndex
+                | Form::CreateTable
+                | Form::CreateTableReferences
+        )
 }
 
 /// The plan with an undo for all that it makes, so that it can be undone after its last phase, too. An answered plan makes nothing. A plan

@@ -64,12 +64,6 @@ impl AheadRun<'_> {
         })
     }
 
-    /// Runs the statement in the transaction, and lets others wait for as long as it waits.
-    async fn run_in_place(&mut self, statement: &Statement, offset: usize, why: &NotAhead) -> Result<Reply, RunError> {
-        let request = Request { statement, offset, place: Place::InBlock(Some(why)) };
-        Box::pin(self.changes.run(self.channel, self.block, request)).await
-    }
-
     /// How long the client may wait.
     async fn longest_wait(&mut self) -> Result<Duration, RunError> {
         let session = self.changes.session_facts(self.channel).await?.session;

@@ -91,7 +91,12 @@ impl AheadRun<'_> {
             },
         };
         self.shared.metrics.ddl_not_ahead.add();
-        let request = Request { statement, offset, place: Place::InBlock(Some(&why)) };
+        self.run_in_place(statement, offset, &why).await
+    }
+
+    /// Runs the statement in the transaction, where it may make others wait. A WARNING says why.
+    async fn run_in_place(&mut self, statement: &Statement, offset: usize, why: &NotAhead) -> Result<Reply, RunError> {
+        let request = Request { statement, offset, place: Place::InBlock(Some(why)) };
         Box::pin(self.changes.run(self.channel, self.block, request)).await
     }
 
@@ -150,19 +155,14 @@ impl AheadRun<'_> {
     }
 
     async fn run_all(&mut self, case: &Case, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
-        self.run_earlier(case).await?;
-        let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, offset)).await?;
-        self.block.ahead_mut().push(case.len(), ahead);
-        self.shared.metrics.ddl_ahead.add();
-        Ok(reply)
-    }
-
-    async fn run_earlier(&mut self, case: &Case) -> Result<(), RunError> {
         for (place, earlier) in case.going_ahead() {
             let (_, ahead) = Box::pin(self.changes.run_ahead(self.channel, earlier, 0)).await?;
             self.block.ahead_mut().push(place, ahead);
         }
-        Ok(())
+        let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, offset)).await?;
+        self.block.ahead_mut().push(case.len(), ahead);
+        self.shared.metrics.ddl_ahead.add();
+        Ok(reply)
     }
 
     /// Makes the client's transaction fail, as an error of the server would.

@@ -50,18 +50,11 @@ enum RolledBackTo {
     Failed,
 }
 
-/// How a transaction is to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::session) enum Ending {
-    Commit,
-    Rollback,
-}
-
 impl AheadRun<'_> {
-    /// Makes the transaction ready for its end. `false`: it could not be made ready for its COMMIT. It was rolled back, and the client has the
+    /// Makes the transaction ready for its COMMIT. `false`: that was not possible. It was rolled back, and the client has the
     /// error.
-    pub(in crate::session) async fn before_end(&mut self, ending: Ending) -> Result<bool, BackendLost> {
-        if ending == Ending::Rollback || self.channel.status() != b'T' || !self.block.has_ahead() {
+    pub(in crate::session) async fn before_commit(&mut self) -> Result<bool, BackendLost> {
+        if self.channel.status() != b'T' || !self.block.has_ahead() {
             return Ok(true);
         }
         match self.confirm().await {
@@ -178,7 +171,7 @@ impl AheadRun<'_> {
         let savepoint = (control == TransactionControl::Savepoint).then(|| of_savepoint(statement)).flatten();
         let mut before = Before { control, savepoint, status: self.channel.status(), rolled_back: false };
         let goes = match control {
-            TransactionControl::Commit { .. } => self.before_end(Ending::Commit).await?,
+            TransactionControl::Commit { .. } => self.before_commit().await?,
             TransactionControl::Prepare => self.before_prepare().await?,
             TransactionControl::Savepoint => match &before.savepoint {
                 Some(EffectKind::RollbackTo(savepoint)) => match self.before_rollback_to(savepoint, statement).await? {
@@ -255,7 +248,7 @@ impl AheadRun<'_> {
     /// committed.
     pub(in crate::session) async fn end_proxys_block(&mut self) -> Result<bool, BackendLost> {
         let error = match self.channel.status() {
-            b'T' if self.before_end(Ending::Commit).await? => self.channel.ask_one("COMMIT", &[]).await?.error,
+            b'T' if self.before_commit().await? => self.channel.ask_one("COMMIT", &[]).await?.error,
             b'T' => return Ok(false),
             b'E' => {
                 self.channel.ask_one("ROLLBACK", &[]).await?;
@@ -273,7 +266,7 @@ impl AheadRun<'_> {
 
     /// Commits the proxy's block. The client then gets the reply of the last statement, or the notices of that and the error of COMMIT.
     pub(in crate::session) async fn commit_behind(&mut self, reply: Reply) -> Result<StatementOutcome, BackendLost> {
-        if !self.before_end(Ending::Commit).await? {
+        if !self.before_commit().await? {
             return Ok(StatementOutcome::Failed);
         }
         let error = self.channel.ask_one("COMMIT", &[]).await?.error;

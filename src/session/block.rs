@@ -310,6 +310,35 @@ impl Block {
         }
     }
 
+    /// The proxy has run a statement in the transaction. If it was a schema change, the transaction may keep others from a table from now on.
+    pub(super) fn holds_table(&mut self, statement: &Statement) {
+        if let Some(journal) = self.journal_mut()
+            && statement.ddl().is_some()
+        {
+            journal.looks_at_writes(WRITES);
+        }
+    }
+
+    /// Whether the proxy looks at what the transaction writes, since the transaction may keep others from a table.
+    #[inline]
+    pub(super) fn sees_writes(&self) -> bool {
+        self.keeper.sees_writes()
+    }
+
+    /// The proxy looks at a statement that writes.
+    pub(super) fn looks_at_write(&mut self) {
+        if let Some(journal) = self.journal_mut() {
+            journal.looks_at_one_write_less();
+        }
+    }
+
+    /// The transaction keeps others from no table any more, or nothing can be done about it.
+    pub(super) fn frees(&mut self) {
+        if let Some(journal) = self.journal_mut() {
+            journal.looks_at_writes(0);
+        }
+    }
+
     /// The proxy has opened a block of its own. It gets a journal, as a block of the client's.
     pub(super) fn begin_journal(&mut self) {
         self.keeper.begin();
@@ -332,6 +361,9 @@ impl Block {
         }
     }
 }
+
+/// How many writes of small tables the proxy looks at behind a schema change. A transaction of more of them takes long because of its client.
+const WRITES: u8 = 16;
 
 /// The proxy's own BEGIN.
 fn begin() -> Statement {

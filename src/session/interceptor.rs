@@ -11,7 +11,7 @@ use super::journal::{Incomplete, JournalKeeper};
 use super::prepared::{PreparedStatement, PreparedStatements};
 use crate::config::{Fallback, InTransaction, Mode};
 use crate::relay::{FrameAction, Inspect};
-use crate::sql::{exactly_transaction, may_carry_ddl};
+use crate::sql::{exactly_transaction, first_word, may_carry_ddl};
 use crate::wire::message;
 use crate::wire::startup::Parameters;
 use std::sync::Arc;
@@ -194,6 +194,9 @@ impl Interceptor {
             return true;
         }
         self.parsed_other(name);
+        if self.block.sees_writes() && may_write(text) {
+            return true;
+        }
         let control = exactly_transaction(text);
         self.block.saw_parse(name, text, control);
         // In the proxy's block the server would give transaction control another meaning.
@@ -213,7 +216,7 @@ impl Interceptor {
             Some(text) => {
                 let carries_ddl = may_carry_ddl(text);
                 self.block.saw_query(text, carries_ddl);
-                stops |= carries_ddl;
+                stops |= carries_ddl || (self.block.sees_writes() && may_write(text));
                 if !stops {
                     self.block.keeper_mut().passes_query(text);
                 }
@@ -238,6 +241,14 @@ impl Interceptor {
             (_, None) => keeper.passes_unread(tag, Incomplete::TooLarge),
         }
     }
+}
+
+/// Whether the text may be of a statement that writes rows.
+#[cold]
+fn may_write(text: &[u8]) -> bool {
+    let words = [&b"insert"[..], b"update", b"delete", b"merge", b"with", b"copy"];
+    // A string may begin with another statement.
+    words.iter().any(|word| first_word(text).eq_ignore_ascii_case(word)) || text.contains(&b';')
 }
 
 impl Inspect for Interceptor {

@@ -30,7 +30,7 @@ pub(in crate::session) struct Request<'s> {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::session) enum Place<'s> {
     /// In the transaction, unless it would make the application wait there. Then nothing is done, and the result is
-    /// [`RunError::WouldStall`](crate::execute::RunError::WouldStall).
+    /// [`Suspend::WouldStall`](crate::execute::Suspend::WouldStall).
     Anywhere,
     /// In the transaction. A WARNING of the plan says why the statement is not done ahead.
     InBlock(Option<&'s NotAhead>),
@@ -148,8 +148,10 @@ impl<'s> StatementContext<'s> {
     fn run_at<'r>(&'r mut self, facts: &'r Facts, offset: usize) -> ExecutionContext<'r> {
         let guess = if self.slow { SizeGuess::Slow } else { SizeGuess::Any };
         let again = self.may_hoist() && !facts.session.frozen_snapshot;
+        let inside = matches!(self.place, Place::Anywhere | Place::InBlock(_));
         let suspendable = matches!(self.place, Place::Anywhere) && again;
-        run_context(self.channel, self.log.shared(), facts, offset, guess).suspendable(suspendable)
+        let context = run_context(self.channel, self.log.shared(), facts, offset, guess);
+        context.suspendable(suspendable).running_again(inside && again)
     }
 
     /// All facts of the session that are known without a question.

@@ -9,7 +9,7 @@ use super::rights::PlanningRights;
 use crate::catalog::Facts;
 use crate::catalog::inquiry::index::IndexInquiry;
 use crate::config::InTransaction;
-use crate::execute::RunError;
+use crate::execute::{RunError, Suspend};
 use crate::plan::ahead::NotAhead;
 use crate::plan::block_place::BlockPlace;
 use crate::plan::{self, Plan, hoist, print};
@@ -78,7 +78,7 @@ fn placed(context: &StatementContext<'_>, facts: &Facts, plan: &Plan) -> Result<
         _ if !plan.warns() => BlockPlace::Inside,
         (Place::InBlock(Some(why)), _) => BlockPlace::NotAhead(why.clone()),
         (_, InTransaction::Hoist) if facts.session.frozen_snapshot => BlockPlace::NotAhead(sees_an_old_state()),
-        (_, InTransaction::Hoist) => return Err(RunError::WouldStall),
+        (_, InTransaction::Hoist) => return Err(RunError::Suspend(Suspend::WouldStall)),
         (_, InTransaction::Guard) => BlockPlace::NotAhead(NotAhead {
             detail: "It keeps its place, because in_transaction in [ddl] of proxy.toml is \"guard\".".to_owned(),
             hint: "Send the statement outside a transaction, or set in_transaction = \"hoist\".".to_owned(),

@@ -36,19 +36,21 @@ use self::record::FollowedRecord;
 use self::rights::{PlanningRights, run_as_written};
 use super::block::Block;
 use super::reply::{tag_of, tags};
+use super::run::run_context;
 use super::shared::Shared;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::Mode;
 use crate::execute::ahead::AheadOfBlock;
+use crate::execute::context::SizeGuess;
 use crate::execute::optimistic::{OptimisticOutcome, optimistic_try, optimistic_try_in_pipeline};
 use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
-use crate::execute::{Reply, RunError, take_turn};
+use crate::execute::{Reply, RunError, Suspend, locks_first, take_turn};
 use crate::pg::sqlstate;
-use crate::plan::Plan;
 use crate::plan::optimistic::OptimisticPlan;
+use crate::plan::{LockNeed, Plan};
 use crate::sql::{Class, Statement};
 use crate::wire::reply::{put_command_complete, put_report};
 use crate::wire::startup::Parameters;
@@ -164,6 +166,12 @@ impl SchemaChanges {
         run_stages(context, history, rights, FirstTry::None).await.map(|_| ())
     }
 
+    /// Takes these locks in the client's transaction, which holds nothing yet.
+    pub(super) async fn take_locks(&mut self, channel: &mut ServerChannel, locks: &[LockNeed]) -> Result<(), RunError> {
+        let facts = self.session_facts(channel).await?;
+        locks_first::take(&mut run_context(channel, self.log.shared(), &facts, 0, SizeGuess::Any), locks).await
+    }
+
     /// The optimistic try of a statement in the client's pipeline. `None`: something must be asked or done before it.
     pub(super) fn plan_in_pipeline(&self, channel: &ServerChannel, statement: &Statement) -> Option<OptimisticPlan> {
         if channel.status() == b'I' && pending::has_pending(&self.log) {
@@ -207,7 +215,10 @@ impl SchemaChanges {
         let outcome = batch::run_together(log, history, channel, &tries).await?;
         if let BatchTryOutcome::Done(_, frames) = &outcome {
             block.holds_now(held);
-            run.iter().zip(tags(frames)).for_each(|(statement, tag)| block.acted(statement, tag));
+            run.iter().zip(tags(frames)).for_each(|(statement, tag)| {
+                block.acted(statement, tag);
+                block.holds_table(statement);
+            });
         }
         Ok(outcome)
     }
@@ -273,7 +284,7 @@ async fn run_stages(
         result = turn::end(context, &mut turn, again).await;
     }
     // Ahead of the transaction, or in its place there, the statement is not tried as a brief one once more.
-    if matches!(result, Err(RunError::WouldStall)) && context.is_slow() {
+    if matches!(result, Err(RunError::Suspend(Suspend::WouldStall))) && context.is_slow() {
         history.remember_slow(context.statement);
     }
     result
@@ -399,6 +410,7 @@ fn finish(block: &mut Block, request: Request<'_>, result: Result<Done, RunError
     let Done { reply, by } = result?;
     block.done(request.statement, by.as_ref());
     block.acted(request.statement, tag_of(&reply));
+    block.holds_table(request.statement);
     Ok(reply)
 }
 

@@ -12,7 +12,7 @@ use crate::execute::record::{self, Record, UnfinishedChange};
 use crate::execute::run::Run;
 use crate::execute::take_turn::end_turn;
 use crate::execute::turn::Turn;
-use crate::execute::{Reply, RunError};
+use crate::execute::{Reply, RunError, Suspend};
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{self, Plan};
 use crate::report::{Report, in_words};
@@ -147,7 +147,7 @@ async fn look_from_the_block(context: &mut StatementContext<'_>, facts: &Facts) 
     }
     let own = context.own_records();
     match record::is_left_ahead(&mut context.side_run(facts), table.id.oid, own).await? {
-        true => Err(RunError::WouldStall),
+        true => Err(RunError::Suspend(Suspend::WouldStall)),
         false => Ok(()),
     }
 }
@@ -165,7 +165,7 @@ async fn has_waited_for_the_end(
     {
         // A builder waits for the snapshots of a transaction. So the statement waits outside its transaction, where that is possible.
         if matches!(context.place(), Place::Anywhere) && context.config().ddl.in_transaction == InTransaction::Hoist {
-            return Err(RunError::WouldStall);
+            return Err(RunError::Suspend(Suspend::WouldStall));
         }
         record::wait_for_block(&mut context.run(facts), table.oid).await?;
         return Ok(true);

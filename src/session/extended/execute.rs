@@ -255,10 +255,10 @@ impl<'s> Execute<'s> {
             return Ok(FrameOutcome::Handled);
         };
         self.take_execute();
-        if let Err(stop @ (RunError::WouldStall | RunError::LockedOut)) = result {
+        if let Err(RunError::Suspend(why)) = result {
             let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
             let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
-            result = Box::pin(parts.run_suspended(stop, &bound.statement, bound.offset)).await;
+            result = Box::pin(parts.run_suspended(why, &bound.statement, bound.offset)).await;
         }
         self.channel.set_client_has_parsed(false);
         self.answer(result).await
@@ -356,9 +356,9 @@ impl<'s> Execute<'s> {
                 self.channel.set_executes(self.channel.executes().saturating_add(1));
                 self.answer_sync();
             }
-            Err(
-                RunError::ClientGone | RunError::Slow | RunError::WouldStall | RunError::LockedOut | RunError::Lost,
-            ) => return Err(BackendLost),
+            Err(RunError::ClientGone | RunError::Slow | RunError::Suspend(_) | RunError::Lost) => {
+                return Err(BackendLost);
+            }
             Err(stop) => {
                 send_error(self.channel, &stop)?;
                 self.channel.skip_to_sync().await?;

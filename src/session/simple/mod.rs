@@ -13,7 +13,7 @@ use super::block::Block;
 use super::change::SchemaChanges;
 use super::interceptor::Interceptor;
 use super::outcome::{FrameOutcome, SessionEnd, settle};
-use super::reply::send_ready;
+use super::reply::{send_error, send_ready};
 use super::shared::Shared;
 use super::statement::{acts, characters};
 use super::text::{TextVerdict, judge, statements_of, too_large};
@@ -61,6 +61,9 @@ impl<'s> Simple<'s> {
                 && let Some(outcome) = self.end_of_block(&text).await?
             {
                 return Ok(outcome);
+            }
+            if self.block().sees_writes() && !self.free_before(&text).await? {
+                return Ok(FrameOutcome::Handled);
             }
             self.interceptor.block_mut().refresh(self.channel);
             let statements = match judge(self.channel, self.shared, &text).await {
@@ -116,6 +119,27 @@ impl<'s> Simple<'s> {
         self.end_unnamed().await?;
         send_ready(self.channel);
         Ok(Some(FrameOutcome::Handled))
+    }
+
+    /// Frees the tables that the client's transaction holds, if the string writes and may take long. `false`: the Query is answered,
+    /// since the transaction has failed.
+    async fn free_before(&mut self, text: &[u8]) -> Result<bool, SessionEnd> {
+        let Ok(text) = std::str::from_utf8(text) else { return Ok(true) };
+        if !self.can_answer() {
+            return Ok(true);
+        }
+        if !settle(self.channel).await? {
+            return Ok(false);
+        }
+        if self.channel.status() != b'T' {
+            return Ok(true);
+        }
+        let Err(stop) = Box::pin(self.answerer().ahead().free_before(text)).await else { return Ok(true) };
+        self.take_query();
+        send_error(self.channel, &stop)?;
+        self.end_unnamed().await?;
+        send_ready(self.channel);
+        Ok(false)
     }
 
     fn block(&mut self) -> &mut Block {

@@ -56,6 +56,20 @@ pub(crate) const KEY: Shape = Shape {
     other: OTHER_OF_LINES,
 };
 
+pub(crate) const FILLED: Shape = Shape {
+    name: "a column that is filled",
+    queries: &[
+        "BEGIN",
+        "INSERT INTO schema_migrations VALUES ('2')",
+        "ALTER TABLE orders ADD COLUMN shop_id bigint REFERENCES shops",
+        "UPDATE orders SET shop_id = 1",
+        "ALTER TABLE orders ALTER COLUMN shop_id SET NOT NULL",
+        "COMMIT",
+    ],
+    extended: false,
+    other: OTHER_OF_ORDERS,
+};
+
 pub(crate) const STRING: Shape = Shape {
     name: "one string without BEGIN",
     queries: &[

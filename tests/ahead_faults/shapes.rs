@@ -62,6 +62,7 @@ pub(crate) const FILLED: Shape = Shape {
         "BEGIN",
         "INSERT INTO schema_migrations VALUES ('2')",
         "ALTER TABLE orders ADD COLUMN shop_id bigint REFERENCES shops",
+        "ALTER TABLE orders ADD COLUMN extra int DEFAULT 0 NOT NULL",
         "UPDATE orders SET shop_id = 1",
         "ALTER TABLE orders ALTER COLUMN shop_id SET NOT NULL",
         "COMMIT",

@@ -47,6 +47,7 @@ use self::outcome::{FrameOutcome, SessionEnd};
 use self::shared::{Registered, Seat};
 use self::simple::Simple;
 use crate::backend::ServerChannel;
+use crate::execute::RunError;
 use crate::net::Arrival;
 use crate::pg::sqlstate;
 use crate::relay::{Event, Link, Login};
@@ -143,6 +144,7 @@ impl Session {
             if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
                 return SessionEnd::Drained;
             }
+            let holds_table = self.interceptor.block().sees_writes();
             let event = tokio::select! {
                 biased;
                 event = async {
@@ -153,6 +155,10 @@ impl Session {
                     }
                 } => event,
                 _ = drain.changed() => continue,
+                () = pause(holds_table.then_some(self.shared.config.locks.hold_budget)) => {
+                    Box::pin(self.free_idle()).await;
+                    continue;
+                }
             };
             match event {
                 Event::Frame => {
@@ -163,6 +169,26 @@ impl Session {
                 }
                 Event::Settled => {}
                 other => return SessionEnd::Event(other),
+            }
+        }
+    }
+
+    /// The client's transaction holds a table, and the client has been idle for the hold budget.
+    async fn free_idle(&mut self) {
+        let Self { shared, channel, interceptor, changes, .. } = self;
+        let busy =
+            channel.status() != b'T' || channel.owes() > 0 || channel.is_unsynced() || !channel.owed_is_certain();
+        if busy || !channel.between_messages() {
+            return;
+        }
+        channel.cancels().requests().begin();
+        let block = interceptor.block_mut();
+        let result = AheadRun { channel, block, changes, shared }.free_idle().await;
+        if let Err(stop) = result {
+            // No statement is under way that could get the error. The next one finds a transaction that has failed.
+            tracing::info!(reason = stop.reason(), "a transaction has failed while its client was idle");
+            if let RunError::Report(report) = stop {
+                self.channel.notify(&Report { severity: Severity::Warning, ..report });
             }
         }
     }
@@ -288,6 +314,15 @@ pub const CLEAN_UP: Duration = Duration::from_secs(4);
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Waits for so long, or for ever.
+async fn pause(time: Option<Duration>) {
+    match time {
+        // It is rare, and an idle session should not take its memory.
+        Some(time) => Box::pin(tokio::time::sleep(time)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -261,7 +261,9 @@ fn a_prepared_transaction_keeps_all_in_place() {
     }
     let stage = Stage::new("prepared_once", SHOP);
     let mut client = stage.client();
-    for sql in ["BEGIN", "CREATE INDEX by_note ON orders (note)", "INSERT INTO shops SELECT 99 RETURNING name, random()"] {
+    for sql in
+        ["BEGIN", "CREATE INDEX by_note ON orders (note)", "INSERT INTO shops SELECT 99 RETURNING name, random()"]
+    {
         client.ok(sql);
     }
     let outcome = client.query("PREPARE TRANSACTION 'ahead'");

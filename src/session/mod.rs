@@ -144,7 +144,13 @@ impl Session {
             if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
                 return SessionEnd::Drained;
             }
-            let holds_table = self.interceptor.block().sees_writes();
+            if self.interceptor.block().sees_writes() {
+                // It is rare, and an idle session should not take its memory.
+                match Box::pin(self.relay_holding(draining, drain)).await {
+                    None => continue,
+                    Some(end) => return end,
+                }
+            }
             let event = tokio::select! {
                 biased;
                 event = async {
@@ -155,10 +161,6 @@ impl Session {
                     }
                 } => event,
                 _ = drain.changed() => continue,
-                () = pause(holds_table.then_some(self.shared.config.locks.hold_budget)) => {
-                    Box::pin(self.free_idle()).await;
-                    continue;
-                }
             };
             match event {
                 Event::Frame => {
@@ -170,6 +172,31 @@ impl Session {
                 Event::Settled => {}
                 other => return SessionEnd::Event(other),
             }
+        }
+    }
+
+    /// Relays one step of a transaction that holds a table. When the client has been idle for the hold budget, the table is freed. Returns the end
+    /// of the session, if it ends.
+    async fn relay_holding(&mut self, draining: Drain, drain: &mut watch::Receiver<Drain>) -> Option<SessionEnd> {
+        let event = tokio::select! {
+            biased;
+            event = async {
+                if draining == Drain::Idle {
+                    self.channel.pump_settling(&mut self.interceptor).await
+                } else {
+                    self.channel.pump(&mut self.interceptor).await
+                }
+            } => event,
+            _ = drain.changed() => return None,
+            () = tokio::time::sleep(self.shared.config.locks.hold_budget) => {
+                self.free_idle().await;
+                return None;
+            }
+        };
+        match event {
+            Event::Frame => Box::pin(self.attend_until(drain)).await.err(),
+            Event::Settled => None,
+            other => Some(SessionEnd::Event(other)),
         }
     }
 
@@ -314,15 +341,6 @@ pub const CLEAN_UP: Duration = Duration::from_secs(4);
 async fn drained(drain: &mut watch::Receiver<Drain>) {
     if drain.wait_for(|state| *state == Drain::Now).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// Waits for so long, or for ever.
-async fn pause(time: Option<Duration>) {
-    match time {
-        // It is rare, and an idle session should not take its memory.
-        Some(time) => Box::pin(tokio::time::sleep(time)).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -3,10 +3,11 @@
 //! Invariant: `proxy.toml` can say everything that a flag can. Flags become [`Overrides`] of the file.
 
 mod backend;
+mod check_config;
 mod failure;
 mod plan;
 
-use crate::config::{Address, Config, Log, LogFormat, LogLevel, Mode, Overrides};
+use crate::config::{Address, Log, LogFormat, LogLevel, Mode, Overrides};
 use crate::{dev, server};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -34,6 +35,8 @@ enum Command {
     Demo,
     /// Show what the proxy would do for each statement of a text
     Plan(plan::Arguments),
+    /// Check a file of settings, and show its rules and windows
+    CheckConfig(check_config::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Dev(command) => dev::run(&command.listen, command.ddl).map_err(Failure::from),
         Command::Demo => dev::demo::run().map_err(Failure::from),
         Command::Plan(arguments) => arguments.run(),
+        Command::CheckConfig(arguments) => arguments.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,8 +90,9 @@ pub fn main() -> ExitCode {
 impl RunArguments {
     fn run(self) -> Result<(), Failure> {
         let overrides = Overrides { listen: self.listen, backend: self.backend, mode: self.ddl };
-        let config = Config::load(self.config.as_deref(), overrides).map_err(|error| Failure(error.to_string()))?;
+        let (config, rules) = check_config::load(self.config.as_deref(), overrides)?;
         start_log(&config.log);
+        check_config::warn(&rules);
         server::run(config).map_err(Failure::from)
     }
 }

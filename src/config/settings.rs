@@ -2,6 +2,7 @@
 //!
 //! The settings are plain data. [`super::keys`] reads and checks each of them, and `proxy.toml` says what each of them does.
 
+use super::rules::GateSettings;
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
@@ -22,6 +23,7 @@ pub struct Config {
     pub backfill: Backfill,
     pub operator: Operator,
     pub log: Log,
+    pub gate: GateSettings,
 }
 
 /// `[proxy]`: which clients the proxy serves, and which server it relays to.

@@ -11,7 +11,7 @@
 
 use super::ahead_statements::AheadStatements;
 use super::journal::{Journal, JournalKeeper};
-use super::statement::acts;
+use super::statement::{acts, suffices};
 use crate::backend::ServerChannel;
 use crate::plan::Limits;
 use crate::plan::block_locks::BlockLocks;
@@ -259,7 +259,7 @@ impl Block {
     pub(super) fn passing(&mut self, run: &[Statement], limits: &Limits) -> usize {
         let mut count = 0;
         for statement in run.iter().take_while(|statement| !matches!(statement.class, Class::Transaction(_))) {
-            if acts(statement) && !self.held().is_some_and(|held| held.suffices(statement, limits)) {
+            if acts(statement) && !self.held().is_some_and(|held| suffices(held, statement, limits)) {
                 break;
             }
             if let Some(block) = &mut self.clients {
@@ -368,7 +368,7 @@ const WRITES: u8 = 16;
 /// The proxy's own BEGIN.
 fn begin() -> Statement {
     let class = Class::Transaction(TransactionControl::Begin);
-    Statement { range: 0..5, text: "BEGIN".to_owned(), logged: String::new(), class }
+    Statement { range: 0..5, text: "BEGIN".to_owned(), logged: String::new(), class, gated: false }
 }
 
 /// The locks that are held after all of the statements, and whether all statements are understood. `None`: a statement needs a lock that is not
@@ -376,7 +376,7 @@ fn begin() -> Statement {
 fn after_all(mut held: BlockLocks, statements: &[Statement], limits: &Limits) -> Option<(BlockLocks, bool)> {
     let mut understood = true;
     for statement in statements {
-        if acts(statement) && !held.suffices(statement, limits) {
+        if acts(statement) && !suffices(&held, statement, limits) {
             return None;
         }
         understood &= held.passes(statement);

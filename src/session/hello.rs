@@ -8,6 +8,7 @@ use super::proxy_header;
 use super::shared::{Seat, Shared};
 use crate::backend;
 use crate::config::ListenTlsMode;
+use crate::gate::ClientAddress;
 use crate::net::{self, Arrival, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -25,6 +26,7 @@ pub(super) struct Hello {
     /// The startup packet, byte for byte.
     pub(super) packet: Vec<u8>,
     pub(super) parameters: Parameters,
+    pub(super) address: ClientAddress,
     pub(super) seat: Option<Seat>,
 }
 
@@ -162,7 +164,10 @@ impl<'a> Greeting<'a> {
             Err(report) => return self.refuse(report).await,
         };
         match self.shared.target.connect().await {
-            Ok(back) => Some(Hello { front: self.front, back, packet, parameters, seat }),
+            Ok(back) => {
+                let address = self.address.map_or(ClientAddress::Local, ClientAddress::Ip);
+                Some(Hello { front: self.front, back, packet, parameters, address, seat })
+            }
             Err(error) => {
                 let address = &self.shared.target.address;
                 let text = format!("could not connect to the server at {address}: {error}");

@@ -34,7 +34,8 @@ impl Interceptor {
     pub(super) fn new(shared: &Arc<Shared>, parameters: &Parameters) -> Self {
         let config = &shared.config;
         // Only a block that may be run again needs a journal.
-        let hoists = config.proxy.mode == Mode::Plan && config.ddl.in_transaction == InTransaction::Hoist;
+        let by_rule = shared.rules_to_ask().is_some_and(|rules| rules.may_hoist());
+        let hoists = by_rule || (config.proxy.mode == Mode::Plan && config.ddl.in_transaction == InTransaction::Hoist);
         let journal_limit = if hoists { config.ddl.journal_limit } else { 0 };
         Self {
             shared: Arc::clone(shared),

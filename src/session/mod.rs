@@ -104,7 +104,7 @@ impl Session {
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
         let interceptor = Interceptor::new(&shared, &hello.parameters);
-        let changes = SchemaChanges::new(Arc::clone(&shared), hello.parameters);
+        let changes = SchemaChanges::new(Arc::clone(&shared), hello.parameters, hello.address);
         Self { shared, channel, interceptor, changes, _seat: hello.seat }
     }
 

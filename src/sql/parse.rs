@@ -38,6 +38,7 @@ mod tokens;
 pub(super) use effect::with_effect;
 pub use grammar::Unparsable;
 pub use options::{GRAMMAR, ParseOptions};
+pub use tokens::words_of;
 
 use super::Statement;
 

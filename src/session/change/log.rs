@@ -1,9 +1,10 @@
 //! The counters and the log of a session's schema changes.
 //!
-//! It owns the parameters of the client's startup packet. It keeps true: the log has no more of a client's text than
+//! It owns who the client is: the parameters of its startup packet, and its address. It keeps true: the log has no more of a client's text than
 //! [`shown`] gives.
 
 use crate::execute::RunError;
+use crate::gate::{ClientAddress, Decision, Rule, Session};
 use crate::plan::Plan;
 use crate::session::shared::Shared;
 use crate::session::statement::shown;
@@ -14,13 +15,31 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     shared: Arc<Shared>,
-    /// The parameters are boxed, since only schema changes read them.
-    client: Box<Parameters>,
+    /// The client is boxed, since only schema changes read it.
+    client: Box<Client>,
+}
+
+/// Who the client is.
+#[derive(Debug)]
+struct Client {
+    parameters: Parameters,
+    address: ClientAddress,
 }
 
 impl ChangeLog {
-    pub(super) fn new(shared: Arc<Shared>, client: Parameters) -> Self {
-        Self { shared, client: Box::new(client) }
+    pub(super) fn new(shared: Arc<Shared>, parameters: Parameters, address: ClientAddress) -> Self {
+        Self { shared, client: Box::new(Client { parameters, address }) }
+    }
+
+    /// The client as rules of the gate see it.
+    pub(super) fn as_session(&self) -> Session<'_> {
+        Session {
+            role: Some(self.role()),
+            database: Some(self.database()),
+            application_name: Some(&self.client.parameters.application_name),
+            client: Some(self.client.address),
+            ..Session::default()
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -29,12 +48,13 @@ impl ChangeLog {
 
     /// The role that the client has logged in as.
     pub(super) fn role(&self) -> &str {
-        &self.client.user
+        &self.client.parameters.user
     }
 
     /// The client's database. The default is the database of the role's name, as in libpq.
     pub(super) fn database(&self) -> &str {
-        if self.client.database.is_empty() { &self.client.user } else { &self.client.database }
+        let Parameters { user, database, .. } = &self.client.parameters;
+        if database.is_empty() { user } else { database }
     }
 
     /// A statement is about to go through its stages.
@@ -85,11 +105,25 @@ impl ChangeLog {
         tracing::info!(reason = stop.reason(), "a schema change did not come to its end");
     }
 
+    /// A rule of the gate does not let a statement run.
+    pub(super) fn not_run(&self, statement: &Statement, decision: &Decision) {
+        let rule = decision.rule.as_deref();
+        tracing::info!(
+            user = self.client.parameters.user,
+            database = self.client.parameters.database,
+            application = self.client.parameters.application_name,
+            rule = rule.map(Rule::name),
+            verdict = rule.map(|rule| rule.verdict().as_str()),
+            "not run: {}",
+            shown(statement)
+        );
+    }
+
     fn line(&self, tag: &str, phases: usize, answered: bool, statement: &Statement) {
         tracing::info!(
-            user = self.client.user,
-            database = self.client.database,
-            application = self.client.application_name,
+            user = self.client.parameters.user,
+            database = self.client.parameters.database,
+            application = self.client.parameters.application_name,
             tag,
             phases,
             answered,

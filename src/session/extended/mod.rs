@@ -220,5 +220,11 @@ pub(super) fn prepared_too_much() -> Report {
 fn sole_control(text: &str) -> Option<Statement> {
     let control = exactly_transaction(text.as_bytes())?;
     let range = 0..text.len();
-    Some(Statement { range, text: text.to_owned(), logged: String::new(), class: Class::Transaction(control) })
+    Some(Statement {
+        range,
+        text: text.to_owned(),
+        logged: String::new(),
+        class: Class::Transaction(control),
+        gated: false,
+    })
 }

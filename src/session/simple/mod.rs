@@ -16,7 +16,7 @@ use super::outcome::{FrameOutcome, SessionEnd, settle};
 use super::reply::{send_error, send_ready};
 use super::shared::Shared;
 use super::statement::{acts, characters};
-use super::text::{TextVerdict, judge, statements_of, too_large};
+use super::text::{TextVerdict, cannot_be_asked, judge, statements_of, too_large};
 use super::{pipeline, transaction};
 use crate::backend::{BackendLost, ServerChannel};
 use crate::report::Report;
@@ -75,6 +75,9 @@ impl<'s> Simple<'s> {
                 }
             };
             if !self.can_answer() {
+                if statements.iter().any(|statement| statement.gated) {
+                    return Err(SessionEnd::refused(cannot_be_asked()));
+                }
                 self.shared.metrics.ddl_uninterceptable.add();
                 self.block().forget();
                 return Ok(FrameOutcome::Pass);

@@ -182,3 +182,33 @@ fn a_cancel_ends_the_write() {
         stage.end();
     }
 }
+
+/// A client that is idle behind its schema change keeps nobody from the table for long, and nothing happens while nobody waits.
+#[test]
+fn an_idle_transaction_lets_others_through() {
+    for end in ["COMMIT", "ROLLBACK"] {
+        let stage = Stage::with("freed_idle", SHOP, |config| config.locks.hold_budget = Duration::from_millis(300));
+        let mut client = stage.client();
+        client.ok("BEGIN");
+        client.ok("INSERT INTO schema_migrations VALUES ('2')");
+        client.ok(ADD);
+        let mut watcher = stage.beside();
+        let state = format!("SELECT state_change FROM pg_stat_activity WHERE pid = {}", client.pid);
+        let idle_since = watcher.value(&state);
+        wait_until("it has looked", || watcher.value(&state) != idle_since);
+        assert_eq!(freed(&stage), (0, 0), "nobody waits");
+        let mut reader = stage.beside();
+        assert_eq!(reader.ok("SET statement_timeout = '30s'; SELECT count(*) FROM orders").tags.len(), 2);
+        wait_until("the transaction has been run again", || freed(&stage) == (1, 0));
+        others_go_on(&stage);
+        client.ok(FILL);
+        client.ok(end);
+        let mut direct = stage.directly();
+        for sql in ["BEGIN", "INSERT INTO schema_migrations VALUES ('2')", ADD, FILL, end] {
+            direct.ok(sql);
+        }
+        drop((client, reader, watcher, direct));
+        stage.same_state(end);
+        stage.end();
+    }
+}

@@ -71,8 +71,8 @@ bench: setup-bench ## the relay beside direct and other proxies, stalls, backfil
 setup: ## install what a build and a throw-away server need, if it is missing
 	@sh scripts/setup.sh build server
 
-setup-test: ## as setup, and the clients and servers (10, 12, 15, 18, 19) that the tests drive
-	@sh scripts/setup.sh build server clients some-servers
+setup-test: ## as setup, and the clients, servers (10, 12, 15, 18, 19) and migration tools that the tests drive
+	@sh scripts/setup.sh build server clients some-servers some-tools
 
 setup-servers: ## as setup, and PostgreSQL 10 to 19 in target/servers
 	@sh scripts/setup.sh build server servers

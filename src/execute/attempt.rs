@@ -56,6 +56,9 @@ async fn attempt_loop(
     waiting: &mut LockWait,
 ) -> Result<(), RunError> {
     let mut phase = Cow::Borrowed(phase);
+    if may_be_waited_for(context, &phase) {
+        waiting.look_for_deadlock(context, &phase).await?;
+    }
     let mut next = if waiting.lane_is_taken() { waiting.wait(context, &phase).await? } else { AttemptMode::Poll };
     loop {
         if let Some(stop) = context.interrupted() {
@@ -79,6 +82,16 @@ async fn attempt_loop(
             }
         }
     }
+}
+
+/// Whether a session that waits for a row of the client's transaction may hold a lock that the phase needs. An attempt would be a deadlock while it
+/// waits in PostgreSQL's queue, and the server might end it with an error of that session, whose `deadlock_timeout` may be over just then.
+fn may_be_waited_for(context: &ExecutionContext<'_>, phase: &Phase) -> bool {
+    let keeps_nobody_out = |oid: u32| {
+        let mut found = context.facts().relations.iter().filter_map(|asked| asked.found.as_ref());
+        found.any(|f| f.id.oid == oid && f.own_lock.is_some_and(|mode| !mode.blocks_application()))
+    };
+    context.may_run_again() && phase.locks.iter().any(|lock| lock.held && keeps_nobody_out(lock.oid))
 }
 
 /// Makes one attempt. If a lock is not available, everything is as it was before.

@@ -111,8 +111,7 @@ impl LockWait {
             let now = Instant::now();
             self.look(view, now);
             self.notice(context, phase, now);
-            // An autovacuum that waits for this session makes no deadlock: it is cancelled, or it gives up by itself.
-            if context.in_transaction() && self.last().blockers.iter().any(|b| b.waits_for_us && !b.autovacuum) {
+            if context.in_transaction() && self.is_deadlock() {
                 let report = blocked::deadlock(phase, self);
                 return Err(deadlocked(context, phase, report).await);
             }
@@ -131,6 +130,26 @@ impl LockWait {
                 return Ok(self.queue());
             }
         }
+    }
+
+    /// Looks once, before the first attempt, whether a blocker waits for this transaction.
+    pub(super) async fn look_for_deadlock(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        phase: &Phase,
+    ) -> Result<(), RunError> {
+        let view = self.nap_and_look(context, phase).await?;
+        self.look(view, Instant::now());
+        if self.is_deadlock() {
+            let report = blocked::deadlock(phase, self);
+            return Err(deadlocked(context, phase, report).await);
+        }
+        context.finish_nap().await
+    }
+
+    /// Whether a blocker of the last look waits for this transaction. An autovacuum makes no deadlock: it is cancelled, or it gives up by itself.
+    fn is_deadlock(&self) -> bool {
+        self.last().blockers.iter().any(|blocker| blocker.waits_for_us && !blocker.autovacuum)
     }
 
     /// Waits until no blocker has been there for longer than the stall budget. The caller holds the lanes.

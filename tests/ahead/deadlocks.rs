@@ -182,3 +182,49 @@ fn what_cannot_be_run_again_is_a_deadlock() {
     stage.same_state("what cannot be run again");
     stage.end();
 }
+
+/// Rows come and go while the transaction does not hold the table: directly that would have been before it or behind it.
+#[test]
+fn rows_that_came_meanwhile_are_written_too() {
+    let stage = Stage::new("deadlock_rows", SHOP);
+    let mut client = begun(&stage);
+    let mut beside = stage.beside();
+    let came = "INSERT INTO orders VALUES (9999, 'new'), (9998, 'new')";
+    beside.ok(came);
+    let mut writer = waiting_writer(&stage);
+    let outcome = client.query(NEEDS_THE_TABLE);
+    assert_eq!((outcome.error, outcome.status), (None, 'T'), "{:?}", outcome.message);
+    client.ok("COMMIT");
+    assert_eq!(writer.outcome().tags, ["UPDATE 1"]);
+    let mut direct = stage.directly();
+    for sql in [came].into_iter().chain(BEFORE).chain([NEEDS_THE_TABLE, "COMMIT", WRITE]) {
+        direct.ok(sql);
+    }
+    drop((client, writer, beside, direct));
+    stage.same_state("rows came meanwhile");
+    stage.end();
+}
+
+/// Whoever waits for a row looks for a deadlock once, and there is none at any moment: these sessions look every few milliseconds.
+#[test]
+fn no_writer_is_the_victim() {
+    let stage = Stage::new("deadlock_victim", SHOP);
+    let mut client = begun(&stage);
+    let mut writers: Vec<Client> = (0..40).map(|_| stage.beside()).collect();
+    for (number, writer) in writers.iter_mut().enumerate() {
+        writer.ok(&format!("SET deadlock_timeout = {}", 100 + 25 * number));
+        writer.send_query(&format!("UPDATE orders SET total = total + 1 WHERE id = {}", number + 1));
+    }
+    let mut watcher = stage.beside();
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted";
+    wait_until("all wait for their rows", || watcher.value(waiting) == "40");
+    let outcome = client.query(NEEDS_THE_TABLE);
+    assert_eq!((outcome.error, outcome.status), (None, 'T'), "{:?}", outcome.message);
+    client.ok("COMMIT");
+    for writer in &mut writers {
+        let outcome = writer.outcome();
+        assert_eq!((outcome.error, outcome.tags), (None, vec!["UPDATE 1".to_owned()]), "{:?}", outcome.message);
+    }
+    drop((client, writers, watcher));
+    stage.end();
+}

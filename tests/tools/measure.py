@@ -81,9 +81,10 @@ class Subject:
 
     def measure(self, report, way, step, application, tool, command):
         print(f"tools: {self.name}, {way}: {step}", file=sys.stderr, flush=True)
+        before = self.stage.counters()
         error, seconds, waits = application.measured(lambda: tool.tell(command))
-        self.stage.check_proxy()
-        report.measured[step, way] = Measured(seconds, waits, error)
+        ahead = self.stage.counters()["ddl_ahead"] - before["ddl_ahead"]
+        report.measured[step, way] = Measured(seconds, waits, error, ahead)
 
     def note_outcome(self, report, way, part, database, tool):
         report.outcomes[part, way] = outcome(self.stage, database, tool.history, min(self.rows, 20_000) if part == TWO else self.rows)

@@ -17,6 +17,10 @@ LENGTH, FEW = 600, 3
 MARGIN = 0.5
 # Of two instances at once, the second waits for the first until it is done. Of other tools the second often fails, with and without the proxy.
 WAITING = ["kysely"]
+# These send each statement alone, so that nothing is ahead of a transaction.
+WITHOUT_TRANSACTION = ["sequelize"]
+# In these, every tool that sends a migration in a transaction has a statement done ahead of it, whatever the size of the tables.
+AHEAD = ["volatile_default", "index", "unique", "foreign_key", "not_null", "check", "column_index_key", "table_and_orders", "column_and_index"]
 DOWN, ALL, REST, TWO = "down", "all at once", "the rest", "two at once"
 # The steps that keep their place in a transaction, and so do those after them on the same table: the last of every tool.
 IN_PLACE = ["enum", "filled_column", "type"]
@@ -27,6 +31,8 @@ class Measured:
     seconds: float
     waits: Waits
     error: str | None
+    # The statements that the proxy did ahead of the tool's transactions.
+    ahead: int
 
     def over(self):
         return self.waits.worst() > STALL_BUDGET + MARGIN + self.waits.quiet
@@ -54,12 +60,12 @@ class Report:
     def text(self):
         lines = [
             f"\n### {self.name}: longest wait of readers / writers in seconds; **over** {STALL_BUDGET:.1f} s and a margin of {MARGIN:.1f} s\n",
-            "| step | direct: took | waited | quiet | proxy: took | waited | quiet | outcome |",
-            "|---|--:|--:|--:|--:|--:|--:|---|",
+            "| step | direct: took | waited | quiet | proxy: took | waited | quiet | ahead | outcome |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         ]
         for step in self.steps():
             direct, proxy = self.measured[step, "direct"], self.measured[step, "proxy"]
-            lines.append("| " + " | ".join([step, *direct.cells(), *proxy.cells(), self.verdict(direct, proxy)]) + " |")
+            lines.append("| " + " | ".join([step, *direct.cells(), *proxy.cells(), str(proxy.ahead), self.verdict(direct, proxy)]) + " |")
         for way, (errors, third) in self.two.items():
             said = ", ".join(error.splitlines()[0][:100] if error else "ok" for error in [*errors, third])
             lines.append(f"\n{TWO}, {way} (first, second, a third run): {said}")
@@ -85,7 +91,13 @@ class Report:
             if way == "proxy" and direct and (different := direct.differences(after)):
                 found.append(f"{self.name}, {part}: the proxy leaves something else:\n  " + "\n  ".join(different[:40]))
         found += [f"{self.name}, {way}: the application failed: {error}" for way in self.errors for error in self.errors[way]]
-        return found + self.two_problems()
+        return found + self.not_ahead() + self.two_problems()
+
+    def not_ahead(self):
+        """The steps in which nothing went ahead of the tool's transactions, although it goes ahead there."""
+        wanted = [] if self.name in WITHOUT_TRANSACTION else [*AHEAD, ALL]
+        missing = [step for step in wanted if (step, "proxy") in self.measured and not self.measured[step, "proxy"].ahead]
+        return [f"{self.name}, {step}: nothing goes ahead of the transaction" for step in missing]
 
     def parity(self):
         """In words: whether the proxy leaves what the direct runs have left."""

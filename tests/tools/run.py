@@ -22,6 +22,8 @@ from tool import TOOLS
 
 # Of the proxy's log, if a tool hangs.
 LENGTH = 6000
+# `baskets` has a quarter of them, and is several times as large as `small_table` with them.
+FEW_ROWS = 24_000
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -30,6 +32,7 @@ def arguments():
     parser.add_argument("tools", nargs="*", metavar="TOOL", help=f"of {', '.join(TOOLS)}; all if none is named")
     parser.add_argument("--pgsluice", default=ROOT / "target" / "debug" / "pgsluice", help="the proxy's program")
     parser.add_argument("--rows", type=int, default=int(os.environ.get("TOOLS_ROWS", 0)), help="of the table orders; by default so many that building an index takes a second")
+    parser.add_argument("--few-rows", dest="rows", action="store_const", const=FEW_ROWS, help="too few for long waits: what differs and what goes ahead is seen in less time")
     parser.add_argument("--check", action="store_true", help="fail if a step waits that is not in expected_waits.toml")
     parser.add_argument("--table", metavar="FILE", help="write the table of the run into this page, between its marks")
     parser.add_argument("--logs", action="store_true", help="print the proxy's log of each tool")

@@ -3,14 +3,17 @@
 Owns: how large the tables are, and the server's and the proxy's settings. Holds: server and proxy end with this process.
 """
 
+import collections
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "conformance"))
 
-from stage import ROOT, Failed, Stage, free_port, pg_bin, wait_for_port  # noqa: E402
+from stage import ROOT, START_TIMEOUT, Failed, Stage, free_port, pg_bin, wait_for_port  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 # The proxy ends with this process, however that ends.
@@ -64,6 +67,21 @@ class ToolStage(Stage):
         if (status := self.proxy.poll()) is not None:
             end = "\n".join((self.folder / "proxy.log").read_text().splitlines()[-15:])
             raise Failed(f"the proxy ended with status {status}:\n{end}")
+
+    def counters(self):
+        """The proxy's counters, as it logs them when it is asked to."""
+        log = self.folder / "proxy.log"
+        lines = lambda: [line for line in log.read_text().splitlines(keepends=True) if "counters: " in line and line.endswith("\n")]
+        before = len(lines())
+        self.proxy.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + START_TIMEOUT
+        while len(found := lines()) == before:
+            self.check_proxy()
+            if time.monotonic() > deadline:
+                raise Failed("the proxy does not log its counters")
+            time.sleep(0.005)
+        # Those that are zero are left out.
+        return collections.Counter({name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", found[-1].split("counters: ", 1)[1])})
 
     def dsn(self, database):
         return f"host=127.0.0.1 port={self.server_port} user=postgres dbname={database}"

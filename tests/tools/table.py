@@ -7,6 +7,7 @@ import pathlib
 import re
 
 from report import ALL, DOWN
+from staged import Failed
 
 # The columns, and the steps of each. The brief steps are together.
 COLUMNS = {
@@ -49,5 +50,7 @@ def write(path, head, reports):
     lines += ["", "| tool | two instances and a third run, directly | through the proxy | left behind |", "|---|---|---|---|"]
     lines += [f"| {report.name} | {two(report, 'direct')} | {two(report, 'proxy')} | {report.parity()} |" for report in reports]
     page = pathlib.Path(path).read_text()
+    if not MARKS.search(page):
+        raise Failed(f"{path} has no marks for the table")
     said = "\n".join(lines)
     pathlib.Path(path).write_text(MARKS.sub(lambda found: f"{found[1]}{said}\n{found[2]}", page))

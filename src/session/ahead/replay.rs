@@ -1,7 +1,9 @@
 //! The client's transaction, run again after a statement was done ahead of it.
 //!
 //! It owns nothing. It keeps true: the client gets nothing of the replay, since it has got these answers already. Every statement that is run again
-//! must have the same tag as before. If one has not, the transaction has failed with 40001, as a transaction that another one has overtaken.
+//! must have the same tag as before. If one has not, the transaction has failed with 40001, as a transaction that another one has overtaken. Only a
+//! write of a table that is locked first may have written another number of rows: directly nobody could have changed the table meanwhile, and the
+//! outcome is that of a transaction which began later.
 
 use super::AheadRun;
 use super::outlives::Suspended;
@@ -107,20 +109,20 @@ impl AheadRun<'_> {
                 EffectKind::Read | EffectKind::AdvisoryXact | EffectKind::Keep => {}
                 // Its locks are asked for as they were the first time.
                 EffectKind::Ddl | EffectKind::Lock if acts(&one.statement) => {
-                    self.run_together(&std::mem::take(&mut together)).await?;
+                    self.run_together(&std::mem::take(&mut together), first).await?;
                     let request = Request { statement: &one.statement, offset: 0, place: Place::InBlock(None) };
                     let Reply { frames } = Box::pin(self.changes.run(self.channel, self.block, request)).await?;
-                    compare(&[one], &tags(&frames))?;
+                    compare(&[one], &tags(&frames), first)?;
                 }
                 _ => together.push(one),
             }
         }
-        self.run_together(&together).await?;
+        self.run_together(&together, first).await?;
         self.is_still_true(sent, &suspended.told).await
     }
 
     /// Runs several statements in one round trip.
-    async fn run_together(&mut self, run: &[&Sent]) -> Result<(), RunError> {
+    async fn run_together(&mut self, run: &[&Sent], first: &[(usize, LockNeed)]) -> Result<(), RunError> {
         if run.is_empty() {
             return Ok(());
         }
@@ -133,7 +135,7 @@ impl AheadRun<'_> {
         let answer = self.channel.ask_each(batch, &visible).await?;
         let tags = tags(&answer.completion);
         match answer.error {
-            None => compare(run, &tags),
+            None => compare(run, &tags, first),
             Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => Err(RunError::Server(error)),
             Some(error) => Err(RunError::Report(failed(run.get(answer.done).copied(), &error))),
         }
@@ -169,8 +171,15 @@ fn put(batch: &mut Batch, one: &Sent, speech: &Speech) -> Result<(), RunError> {
 /// The portal of a statement that the client has prepared.
 const PORTAL: &[u8] = b"pgsluice replay\0";
 
-fn compare(run: &[&Sent], tags: &[&[u8]]) -> Result<(), RunError> {
-    let differs = run.iter().zip(tags).find(|(one, tag)| one.tag != **tag);
+/// `first`: the locks that the transaction has taken first.
+fn compare(run: &[&Sent], tags: &[&[u8]], first: &[(usize, LockNeed)]) -> Result<(), RunError> {
+    let fills = |one: &Sent| {
+        let mut named = one.effect.relations.iter();
+        one.effect.kind == EffectKind::Write
+            && named.any(|r| first.iter().any(|(_, lock)| lock.relation.name == r.name))
+    };
+    let differs =
+        run.iter().zip(tags).find(|(one, tag)| one.tag != **tag && !(fills(one) && is_another_number(&one.tag, tag)));
     match differs {
         None if run.len() == tags.len() => Ok(()),
         None => Err(RunError::Report(conflict("It did not give the same number of answers.".to_owned()))),
@@ -180,6 +189,17 @@ fn compare(run: &[&Sent], tags: &[&[u8]]) -> Result<(), RunError> {
             String::from_utf8_lossy(&one.tag)
         )))),
     }
+}
+
+/// Whether the tags differ only in the number of rows, and neither says that there were none.
+fn is_another_number(before: &[u8], now: &[u8]) -> bool {
+    let split = |tag: &[u8]| {
+        let at = tag.iter().rposition(|byte| *byte == b' ')?;
+        let (verb, number) = tag.split_at_checked(at)?;
+        let rows: u64 = std::str::from_utf8(number).ok()?.trim().parse().ok()?;
+        (rows > 0).then(|| verb.to_vec())
+    };
+    split(before).is_some_and(|verb| split(now) == Some(verb))
 }
 
 fn failed(one: Option<&Sent>, error: &ServerError) -> Report {
@@ -196,4 +216,24 @@ pub(super) fn conflict(what: String) -> Report {
     Report::error(sqlstate::SERIALIZATION_FAILURE, "could not serialize access due to concurrent update")
         .detail(format!("The transaction was run again behind a schema change that was done ahead of it. {what}"))
         .hint("The transaction might succeed if retried.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_another_number;
+
+    #[test]
+    fn no_rows_are_another_outcome() {
+        let cases = [
+            ("UPDATE 5", "UPDATE 6", true),
+            ("INSERT 0 5", "INSERT 0 4", true),
+            ("UPDATE 1", "UPDATE 0", false),
+            ("UPDATE 0", "UPDATE 1", false),
+            ("UPDATE 1", "DELETE 2", false),
+            ("LOCK TABLE", "LOCK TABLE", false),
+        ];
+        for (before, now, same) in cases {
+            assert_eq!(is_another_number(before.as_bytes(), now.as_bytes()), same, "{before}, {now}");
+        }
+    }
 }

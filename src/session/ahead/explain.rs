@@ -9,7 +9,7 @@ use crate::execute::{RunError, Suspend};
 use crate::pg::relation::quote_literal;
 use crate::plan::block_place::{BlockPlace, EarlierStatement};
 use crate::plan::print;
-use crate::session::change::Place;
+use crate::session::change::{Asked, Place};
 use crate::session::sent::Case;
 use crate::sql::Statement;
 
@@ -36,7 +36,7 @@ impl AheadRun<'_> {
         }
         let why = match self.case(statement).await? {
             Err(why) => why,
-            Ok(case) => match self.changes.explain(self.channel, statement, Place::Ahead).await {
+            Ok(case) => match self.changes.explain(self.channel, statement, Place::Ahead(Asked::NotYet)).await {
                 Ok(lines) => return Ok(print::place_to_text(&ahead(&case)) + &lines),
                 Err(stop @ RunError::Report(_)) => not_done(&stop),
                 Err(stop) => return Err(stop),

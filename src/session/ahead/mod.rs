@@ -29,7 +29,7 @@ mod told;
 use self::outlives::Suspended;
 use super::ahead_statements::AheadStatements;
 use super::block::Block;
-use super::change::{Place, Request, SchemaChanges};
+use super::change::{Asked, Place, Request, SchemaChanges};
 use super::reply::tag_of;
 use super::sent::Case;
 use super::shared::Shared;
@@ -183,12 +183,12 @@ impl AheadRun<'_> {
 
     async fn run_all(&mut self, case: &Case, last: Option<(&Statement, usize)>) -> Result<Reply, RunError> {
         for (place, earlier) in case.going_ahead() {
-            let (_, ahead) = Box::pin(self.changes.run_ahead(self.channel, earlier, 0)).await?;
+            let (_, ahead) = Box::pin(self.changes.run_ahead(self.channel, earlier, 0, Asked::Before)).await?;
             self.block.ahead_mut().push(place, ahead);
         }
         self.shared.metrics.ddl_ahead.add();
         let Some((statement, offset)) = last else { return Ok(Reply::default()) };
-        let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, offset)).await?;
+        let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, offset, Asked::NotYet)).await?;
         self.block.ahead_mut().push(case.len(), ahead);
         Ok(reply)
     }

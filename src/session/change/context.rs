@@ -27,6 +27,15 @@ pub(in crate::session) struct Request<'s> {
     pub(in crate::session) place: Place<'s>,
 }
 
+/// Whether the gate has let a statement run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::session) enum Asked {
+    /// It is to be asked.
+    NotYet,
+    /// It has, when the statement ran in the transaction.
+    Before,
+}
+
 /// Where a statement is run if the client is in a transaction.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::session) enum Place<'s> {
@@ -38,7 +47,7 @@ pub(in crate::session) enum Place<'s> {
     /// Nowhere: the result comes when the locks of the statement could be had. The client's transaction is rolled back.
     LocksAlone,
     /// Ahead of the client's transaction, which is rolled back. The statement can still be undone when it is done.
-    Ahead,
+    Ahead(Asked),
 }
 
 /// A statement on its way through the stages.

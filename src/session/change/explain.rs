@@ -27,7 +27,7 @@ pub(super) async fn plan_in_words(
         let gate = gate::explain_by_text(context);
         return Ok(gate + "as written, under lock attempts: this session may not ask for what a plan needs");
     }
-    if matches!(context.place(), Place::Ahead) {
+    if matches!(context.place(), Place::Ahead(_)) {
         return ahead_in_words(context).await;
     }
     let statement = context.statement;

@@ -5,7 +5,7 @@
 //! when the transaction is run again behind a statement that was done ahead of it.
 
 use super::batch;
-use super::context::{Place, StatementContext};
+use super::context::{Asked, Place, StatementContext};
 use super::held;
 use super::log::ChangeLog;
 use super::not_run::not_run;
@@ -66,7 +66,7 @@ pub(super) async fn ask(
 
 /// Whether the gate has let the statement run already, so that it cannot be refused any more.
 fn was_let_run(place: Place<'_>) -> bool {
-    matches!(place, Place::InBlock(None) | Place::LocksAlone)
+    matches!(place, Place::InBlock(None) | Place::LocksAlone | Place::Ahead(Asked::Before))
 }
 
 /// Asks the rules about a statement of which nothing is known but its text, since the session may not ask for facts.
@@ -104,7 +104,7 @@ pub(super) fn explain_by_text(context: &StatementContext<'_>) -> String {
 }
 
 fn decide(context: &StatementContext<'_>, rules: &Rules, known: Option<(&Facts, &Plan)>) -> Decision {
-    let ahead = matches!(context.place(), Place::Ahead | Place::LocksAlone);
+    let ahead = matches!(context.place(), Place::Ahead(_) | Place::LocksAlone);
     let inside = ahead || context.channel.status() != b'I';
     let subject = match known {
         Some((facts, plan)) => Subject::planned(context.statement, facts, plan),

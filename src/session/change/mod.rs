@@ -28,7 +28,7 @@ mod rights;
 mod turn;
 
 pub(super) use self::batch::BatchTryOutcome;
-pub(super) use self::context::{Place, Request};
+pub(super) use self::context::{Asked, Place, Request};
 
 use self::context::StatementContext;
 use self::facts::FactsReader;
@@ -141,10 +141,11 @@ impl SchemaChanges {
         channel: &mut ServerChannel,
         statement: &Statement,
         offset: usize,
+        asked: Asked,
     ) -> Result<(Reply, Option<AheadOfBlock>), RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
-        let request = Request { statement, offset, place: Place::Ahead };
+        let request = Request { statement, offset, place: Place::Ahead(asked) };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         if history.take_slow(statement) {
             context.take_as_slow();

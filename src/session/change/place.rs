@@ -41,7 +41,7 @@ pub(super) async fn look(context: &mut StatementContext<'_>, facts: &Facts, plan
             plan.phases = vec![locks_of(plan)];
             Ok(())
         }
-        Place::Ahead => {
+        Place::Ahead(_) => {
             if plan.answer.is_none() {
                 let complete = hoist::with_full_undo(plan.clone(), context.statement, facts);
                 *plan = complete.map_err(|why| RunError::Report(not_ahead(&why)))?;
@@ -85,7 +85,7 @@ fn locks_of(plan: &Plan) -> Phase {
 /// A session that may not plan runs nothing ahead of the client's transaction.
 pub(super) fn only_in_the_block(context: &StatementContext<'_>) -> Result<(), RunError> {
     match context.place() {
-        Place::Ahead | Place::LocksAlone => {
+        Place::Ahead(_) | Place::LocksAlone => {
             Err(RunError::Report(not_ahead("this session may not ask for what a plan needs")))
         }
         Place::Anywhere | Place::InBlock(_) => Ok(()),

@@ -87,7 +87,7 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
     };
     let mut ahead = None;
     let result = match place {
-        Place::Ahead => run.run_ahead(plan, told).await.map(|(reply, done)| {
+        Place::Ahead(_) => run.run_ahead(plan, told).await.map(|(reply, done)| {
             ahead = Some(done);
             reply
         }),

@@ -77,7 +77,7 @@ pub(super) async fn follow(
 async fn continue_recorded(context: &mut StatementContext<'_>, facts: &mut Facts) -> Result<Option<Reply>, RunError> {
     let Some(table) = &recorded_table(context, facts) else { return Ok(None) };
     let (statement, limits, own) = (context.statement, context.limits(), context.own_records());
-    let is_ahead = matches!(context.place(), Place::Ahead);
+    let is_ahead = matches!(context.place(), Place::Ahead(_));
     let mut run = context.run(facts);
     let (record, quiet) = match record::unfinished(&mut run, table.oid, &statement.text, own).await? {
         UnfinishedChange::Nothing => return Ok(None),
@@ -227,7 +227,7 @@ pub(super) async fn has_cleared_the_way(
     let text = &context.statement.text;
     let another = |record: &Record| record.statement() != text && (warns || record.touches(ddl));
     // The block that a change was made for is over with its session.
-    let is_ahead = matches!(context.place(), Place::Ahead);
+    let is_ahead = matches!(context.place(), Place::Ahead(_));
     let begins_anew = |record: &Record| is_ahead && record.statement() == text;
     let wanted = |record: &Record| record.is_undoing() || record.is_ahead() || begins_anew(record) || another(record);
     match abandon(context, &table, facts, wanted).await? {

@@ -205,6 +205,29 @@ fn rows_that_came_meanwhile_are_written_too() {
     stage.end();
 }
 
+/// So it is if the transaction is run again for a statement on another table.
+#[test]
+fn rows_that_came_before_another_statement_are_written_too() {
+    let stage = Stage::new("deadlock_other", SHOP);
+    let before = ["BEGIN", "ALTER TABLE orders ADD COLUMN label text", "UPDATE orders SET label = 'a' || id"];
+    let other = "CREATE INDEX lines_order ON lines (order_id)";
+    let mut client = stage.client();
+    before.iter().for_each(|sql| drop(client.ok(sql)));
+    let mut beside = stage.beside();
+    let came = "INSERT INTO orders (id) VALUES (9999), (9998)";
+    beside.ok(came);
+    let outcome = client.query(other);
+    assert_eq!((outcome.error, outcome.status), (None, 'T'), "{:?}", outcome.message);
+    client.ok("COMMIT");
+    let mut direct = stage.directly();
+    for sql in [came].into_iter().chain(before).chain([other, "COMMIT"]) {
+        direct.ok(sql);
+    }
+    drop((client, beside, direct));
+    stage.same_state("rows came before another statement");
+    stage.end();
+}
+
 /// Whoever waits for a row looks for a deadlock once, and there is none at any moment: these sessions look every few milliseconds.
 #[test]
 fn no_writer_is_the_victim() {

@@ -2,8 +2,8 @@
 //!
 //! It owns nothing. It keeps true: the client gets nothing of the replay, since it has got these answers already. Every statement that is run again
 //! must have the same tag as before. If one has not, the transaction has failed with 40001, as a transaction that another one has overtaken. Only a
-//! write of a table that is locked first may have written another number of rows: directly nobody could have changed the table meanwhile, and the
-//! outcome is that of a transaction which began later.
+//! write of a table that is locked first, or that was changed ahead, may have written another number of rows: directly nobody could have changed the
+//! table meanwhile, and the outcome is that of a transaction which began later.
 
 use super::AheadRun;
 use super::outlives::Suspended;
@@ -23,6 +23,7 @@ use crate::wire::error_response::ServerError;
 use crate::wire::message::{Batch, put_frame};
 use crate::wire::speech::Speech;
 use bytes::{BufMut, BytesMut};
+use std::collections::BTreeSet;
 
 impl AheadRun<'_> {
     /// Begins the client's transaction, and runs its statements again up to this place.
@@ -99,6 +100,7 @@ impl AheadRun<'_> {
         }
         self.block.replayed();
         self.take_first(first, sent, end, suspended).await?;
+        let let_go = self.let_go(sent, first);
         let mut together: Vec<&Sent> = Vec::new();
         for (place, one) in sent.iter().enumerate().take(end).skip(1) {
             if one.taken_back || self.block.ahead().is_some_and(|ahead| ahead.is_done(place)) {
@@ -109,20 +111,29 @@ impl AheadRun<'_> {
                 EffectKind::Read | EffectKind::AdvisoryXact | EffectKind::Keep => {}
                 // Its locks are asked for as they were the first time.
                 EffectKind::Ddl | EffectKind::Lock if acts(&one.statement) => {
-                    self.run_together(&std::mem::take(&mut together), first).await?;
+                    self.run_together(&std::mem::take(&mut together), &let_go).await?;
                     let request = Request { statement: &one.statement, offset: 0, place: Place::InBlock(None) };
                     let Reply { frames } = Box::pin(self.changes.run(self.channel, self.block, request)).await?;
-                    compare(&[one], &tags(&frames), first)?;
+                    compare(&[one], &tags(&frames), &let_go)?;
                 }
                 _ => together.push(one),
             }
         }
-        self.run_together(&together, first).await?;
+        self.run_together(&together, &let_go).await?;
         self.is_still_true(sent, &suspended.told).await
     }
 
+    /// The names of the tables that the transaction would have kept from others directly.
+    fn let_go<'s>(&self, sent: &'s [Sent], first: &'s [(usize, LockNeed)]) -> BTreeSet<&'s str> {
+        let ahead = self.block.ahead();
+        let done = sent.iter().enumerate().filter(|(place, _)| ahead.is_some_and(|ahead| ahead.is_done(*place)));
+        let relations = done.flat_map(|(_, one)| &one.effect.relations);
+        let relations = relations.chain(first.iter().map(|(_, lock)| &lock.relation));
+        relations.map(|relation| relation.name.as_str()).collect()
+    }
+
     /// Runs several statements in one round trip.
-    async fn run_together(&mut self, run: &[&Sent], first: &[(usize, LockNeed)]) -> Result<(), RunError> {
+    async fn run_together(&mut self, run: &[&Sent], let_go: &BTreeSet<&str>) -> Result<(), RunError> {
         if run.is_empty() {
             return Ok(());
         }
@@ -135,7 +146,7 @@ impl AheadRun<'_> {
         let answer = self.channel.ask_each(batch, &visible).await?;
         let tags = tags(&answer.completion);
         match answer.error {
-            None => compare(run, &tags, first),
+            None => compare(run, &tags, let_go),
             Some(error) if error.sqlstate() == sqlstate::QUERY_CANCELED => Err(RunError::Server(error)),
             Some(error) => Err(RunError::Report(failed(run.get(answer.done).copied(), &error))),
         }
@@ -171,12 +182,11 @@ fn put(batch: &mut Batch, one: &Sent, speech: &Speech) -> Result<(), RunError> {
 /// The portal of a statement that the client has prepared.
 const PORTAL: &[u8] = b"pgsluice replay\0";
 
-/// `first`: the locks that the transaction has taken first.
-fn compare(run: &[&Sent], tags: &[&[u8]], first: &[(usize, LockNeed)]) -> Result<(), RunError> {
+/// `let_go`: the names of tables that others could change since the statements ran first.
+fn compare(run: &[&Sent], tags: &[&[u8]], let_go: &BTreeSet<&str>) -> Result<(), RunError> {
     let fills = |one: &Sent| {
         let mut named = one.effect.relations.iter();
-        one.effect.kind == EffectKind::Write
-            && named.any(|r| first.iter().any(|(_, lock)| lock.relation.name == r.name))
+        one.effect.kind == EffectKind::Write && named.any(|relation| let_go.contains(relation.name.as_str()))
     };
     let differs =
         run.iter().zip(tags).find(|(one, tag)| one.tag != **tag && !(fills(one) && is_another_number(&one.tag, tag)));

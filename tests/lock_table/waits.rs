@@ -248,7 +248,7 @@ fn both_wait(mut one: Client, mut other: Client, [first, second]: [&[&str]; 2]) 
     })
 }
 
-/// One of two sessions that wait for each other gets 40P01, and the other one goes on.
+/// Of two sessions that wait for each other, one gets 40P01, unless its transaction can be run again behind the other one. The other one goes on.
 #[test]
 fn a_deadlock_ends() {
     let stage = Stage::new(|_| ());
@@ -262,7 +262,8 @@ fn a_deadlock_ends() {
         let begun = Instant::now();
         let [one, other] = both_wait(stage.client(), stage.client(), case);
         let errors = [one.error.as_deref(), other.error.as_deref()];
-        assert!(matches!(errors, [Some("40P01"), None] | [None, Some("40P01")]), "{case:?}: {errors:?}");
+        let one_at_most = matches!(errors, [Some("40P01") | None, None] | [None, Some("40P01")]);
+        assert!(one_at_most, "{case:?}: {errors:?}");
         assert!(begun.elapsed() < Duration::from_secs(8), "{case:?}: before in_transaction_wait is over");
     }
 }

@@ -96,6 +96,8 @@ pub struct Ddl {
     pub exclude: Unsafe,
     /// How the proxy treats a statement in a transaction that would make the application wait.
     pub in_transaction: InTransaction,
+    /// What a transaction has altered is done ahead of it before it writes much, or while others wait for it.
+    pub free_tables: bool,
     /// A transaction that has taken longer is not run again.
     pub replay_limit: Duration,
 }
@@ -215,6 +217,7 @@ impl Default for Ddl {
             unsafe_ddl: Unsafe::Warn,
             exclude: Unsafe::Warn,
             in_transaction: InTransaction::Hoist,
+            free_tables: true,
             replay_limit: Duration::from_secs(5),
         }
     }

@@ -130,7 +130,11 @@ fn what_keeps_its_place_is_told() {
         client.ok("COMMIT");
         stage.end();
     }
-    let quiet: [&[&str]; 3] = [
+    let quiet: [&[&str]; 4] = [
+        // The string itself says that the table is needed again.
+        &[
+            "ALTER TABLE orders ADD COLUMN shop_id int; UPDATE orders SET shop_id = 1; ALTER TABLE orders ALTER shop_id SET NOT NULL",
+        ],
         &["BEGIN", "CREATE TABLE fresh (id int)", "INSERT INTO fresh SELECT generate_series(1, 1000)", "COMMIT"],
         &["BEGIN", "COMMENT ON TABLE orders IS 'busy'", FILL_NOTE, "COMMIT"],
         &["BEGIN", ADD, "INSERT INTO schema_migrations VALUES ('2')", "COMMIT"],
@@ -141,6 +145,15 @@ fn what_keeps_its_place_is_told() {
         assert_eq!(freed(&stage), (0, 0), "{script:?}");
         stage.end();
     }
+}
+
+/// The operator may choose that a transaction keeps its tables.
+#[test]
+fn the_operator_may_choose() {
+    let stage = Stage::with("never_freed", SHOP, |config| config.ddl.free_tables = false);
+    stage.same(&["BEGIN", ADD, FILL, "COMMIT"], false);
+    assert_eq!(freed(&stage), (0, 0));
+    stage.end();
 }
 
 const FILL_NOTE: &str = "UPDATE orders SET note = 'x'";

@@ -16,16 +16,24 @@ use crate::session::text::parse_options;
 use crate::sql::{EffectKind, Statement, effects, first_word, has_word};
 
 impl AheadRun<'_> {
-    /// Frees the tables that the transaction holds, if a statement of this text may take long.
+    /// Frees the tables that the transaction holds, if a statement of this text may take long. `later`: what is known to follow it in the
+    /// transaction. If that needs one of the tables again, the transaction keeps it.
     ///
     /// # Errors
     /// The client has cancelled the statement, or the transaction could not be run again. The transaction has failed.
-    pub(in crate::session) async fn free_before(&mut self, text: &str) -> Result<(), RunError> {
+    pub(in crate::session) async fn free_before(&mut self, text: &str, later: &[Statement]) -> Result<(), RunError> {
+        if !self.frees_tables() {
+            return Ok(());
+        }
         let Ok(statements) = effects(text, parse_options(self.channel, self.shared)) else { return Ok(()) };
         let mut writes = statements
             .into_iter()
             .filter(|(write, effect)| effect.kind == EffectKind::Write && may_take_long(write.text.as_bytes()));
         let Some((write, effect)) = writes.next() else { return Ok(()) };
+        let written = |name: &RelationName| effect.relations.iter().any(|written| written.name == name.name);
+        if later.iter().filter_map(Statement::ddl).any(|ddl| ddl.targets.iter().any(written)) {
+            return Ok(());
+        }
         self.block.looks_at_write();
         if !self.is_large(&effect.relations).await? {
             return Ok(());
@@ -38,6 +46,9 @@ impl AheadRun<'_> {
     /// # Errors
     /// The transaction could not be run again. It has failed.
     pub(in crate::session) async fn free_idle(&mut self) -> Result<(), RunError> {
+        if !self.frees_tables() {
+            return Ok(());
+        }
         if !self.is_so(OTHERS_WAIT_SQL, &[]).await? {
             return Ok(());
         }
@@ -66,6 +77,14 @@ impl AheadRun<'_> {
         self.shared.metrics.blocks_not_freed.add();
         self.channel.notify(&keeps_its_locks(&why));
         Ok(())
+    }
+
+    /// Whether the operator wants tables to be freed.
+    fn frees_tables(&mut self) -> bool {
+        if !self.shared.config.ddl.free_tables {
+            self.block.frees();
+        }
+        self.shared.config.ddl.free_tables
     }
 
     /// Whether one of the relations, or what belongs to it, is larger than a small table.

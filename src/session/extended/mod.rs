@@ -101,7 +101,7 @@ impl<'s> Extended<'s> {
         }
         let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
         let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
-        let Err(stop) = Box::pin(parts.free_before(text)).await else { return Ok(true) };
+        let Err(stop) = Box::pin(parts.free_before(text, &[])).await else { return Ok(true) };
         self.channel.take_frame();
         send_error(self.channel, &stop)?;
         self.channel.skip_to_sync().await?;

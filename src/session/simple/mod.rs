@@ -137,7 +137,7 @@ impl<'s> Simple<'s> {
         if self.channel.status() != b'T' {
             return Ok(true);
         }
-        let Err(stop) = Box::pin(self.answerer().ahead().free_before(text)).await else { return Ok(true) };
+        let Err(stop) = Box::pin(self.answerer().ahead().free_before(text, &[])).await else { return Ok(true) };
         self.take_query();
         send_error(self.channel, &stop)?;
         self.end_unnamed().await?;

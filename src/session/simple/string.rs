@@ -90,7 +90,7 @@ impl<'s> StringRun<'s> {
             && self.answerer.channel.status() == b'T'
             && let Some(text) = self.text.get(statement.range.start..run[count - 1].range.end)
             && let Ok(text) = std::str::from_utf8(text)
-            && let Err(stop) = Box::pin(self.answerer.ahead().free_before(text)).await
+            && let Err(stop) = Box::pin(self.answerer.ahead().free_before(text, &run[count..])).await
         {
             send_error(self.answerer.channel, &stop)?;
             return Ok(StatementOutcome::Failed);

@@ -15,6 +15,7 @@ use super::cancel::Cancels;
 use super::notices::{self, SentNotices};
 use crate::net::Target;
 use crate::pg::sqlstate;
+use crate::registry::ChangeEntry;
 use crate::relay::{BackendLost, Link};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
@@ -51,6 +52,8 @@ pub struct ServerChannel {
     sent_notices: Option<Box<SentNotices>>,
     /// Nothing of what the proxy asks is for the client, as long as its transaction is run again.
     muted: bool,
+    /// The schema change that the questions are for.
+    pub(super) change: Option<Arc<ChangeEntry>>,
     /// A name was read that the session's encodings cannot carry.
     pub(super) unsayable: AtomicBool,
 }
@@ -70,6 +73,7 @@ impl ServerChannel {
             notifications_limit,
             sent_notices: None,
             muted: false,
+            change: None,
             unsayable: AtomicBool::new(false),
         }
     }
@@ -200,6 +204,7 @@ impl ServerChannel {
         batch: Batch,
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.change_asks(nap);
         let mut cover = Batch::new();
         cover.statement(nap, &[]);
         self.ask_with_nap(batch, cover).await
@@ -225,6 +230,7 @@ impl ServerChannel {
         batch: Batch,
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.change_asks(nap);
         let mut cover = Batch::new();
         // Behind a COMMIT, ROLLBACK gives a WARNING, which nobody gets.
         cover.statement("ROLLBACK", &[]);
@@ -241,6 +247,7 @@ impl ServerChannel {
         batch: Batch,
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.change_asks(nap);
         let statements = batch.statements;
         let mut batch = batch.flush();
         batch.statement(nap, &[]);
@@ -309,6 +316,7 @@ impl ServerChannel {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         self.finish_nap().await?;
+        self.change_goes_on();
         self.send_request(batch);
         self.read_on(Answer::default(), visible, progress).await
     }
@@ -425,7 +433,11 @@ impl ServerChannel {
     pub async fn ask_one(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
         let mut batch = Batch::new();
         batch.statement(sql, parameters);
-        self.ask(batch, None).await
+        self.finish_nap().await?;
+        self.change_asks(sql);
+        self.send_request(batch);
+        let (_never, mut silent) = mpsc::channel(1);
+        self.read_on(Answer::default(), &[], &mut silent).await
     }
 
     /// Puts a report on the way to the client.

@@ -2,6 +2,8 @@
 //!
 //! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list.
 
+use super::console::{ConsoleUser, users};
+use super::origin::Source;
 use super::secret::Secret;
 use super::settings::{BackendTls, Backfill, Config, Ddl, ListenTls, Locks, Proxy};
 use super::units::{format_size, format_time, parse_size, parse_time};
@@ -39,14 +41,16 @@ enum Slot<'a> {
     Addresses(&'a mut Vec<Address>),
     Networks(&'a mut Vec<Network>),
     Text(&'a mut Option<String>),
+    Name(&'a mut String),
     Secret(&'a mut Option<Secret>),
     Path(&'a mut Option<PathBuf>),
     Port(&'a mut Option<u16>),
+    Users(&'a mut Vec<ConsoleUser>),
 }
 
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, log } = config;
+    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, console, log, origin: _ } = config;
     let mut keys = keys_of_connections(proxy, listen_tls, backend_tls);
     keys.extend(keys_of_changes(ddl, locks, backfill));
     keys.extend([
@@ -56,6 +60,9 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("operator", "password", Slot::Secret(&mut operator.password)),
         key("operator", "password_file", Slot::Path(&mut operator.password_file)),
         key("operator", "dbname", Slot::Text(&mut operator.dbname)),
+        key("console", "enabled", Slot::Flag(&mut console.enabled)),
+        key("console", "database", Slot::Name(&mut console.database)),
+        key("console", "users", Slot::Users(&mut console.users)),
         key("log", "level", Slot::Word(&mut log.level)),
         key("log", "format", Slot::Word(&mut log.format)),
     ]);
@@ -139,7 +146,7 @@ fn keys_of_changes<'c>(ddl: &'c mut Ddl, locks: &'c mut Locks, backfill: &'c mut
     ]
 }
 
-/// Puts every key of `text` into `config`, and returns the errors.
+/// Puts every key of `text` into `config`, with its line, and returns the errors.
 pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
     let document = match DeTable::parse(text) {
         Ok(document) => document,
@@ -148,14 +155,15 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
             return vec![Fault::new(error.message().replace('\n', "; ")).at(line)];
         }
     };
-    let mut keys = keys(config);
+    let mut lines = Vec::new();
     let mut faults = Vec::new();
+    let mut keys = keys(config);
     for (section, value) in document.get_ref() {
         let line = line_at(text, &section.span());
         let section = section.get_ref().as_ref();
         match value.get_ref() {
             DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
-                read_section(text, section, table, &mut keys, &mut faults);
+                read_section(text, section, table, &mut keys, &mut faults, &mut lines);
             }
             DeValue::Table(table)
                 if keys.iter().any(|key| key.section.split_once('.').is_some_and(|(outer, _)| outer == section)) =>
@@ -165,7 +173,7 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
                     let section = format!("{section}.{}", name.get_ref());
                     match value.get_ref() {
                         DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
-                            read_section(text, &section, table, &mut keys, &mut faults);
+                            read_section(text, &section, table, &mut keys, &mut faults, &mut lines);
                         }
                         _ => faults.push(unknown_section(&section, &keys).at(Some(line))),
                     }
@@ -174,10 +182,18 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
             _ => faults.push(unknown_section(section, &keys).at(Some(line))),
         }
     }
+    lines.into_iter().for_each(|(key, line)| config.origin.note(&key, Source::File(line)));
     faults
 }
 
-fn read_section(text: &str, section: &str, table: &DeTable<'_>, keys: &mut [Key<'_>], faults: &mut Vec<Fault>) {
+fn read_section(
+    text: &str,
+    section: &str,
+    table: &DeTable<'_>,
+    keys: &mut [Key<'_>],
+    faults: &mut Vec<Fault>,
+    lines: &mut Vec<(String, usize)>,
+) {
     for (name, value) in table {
         let line = Some(line_at(text, &name.span()));
         let name = name.get_ref().as_ref();
@@ -185,6 +201,14 @@ fn read_section(text: &str, section: &str, table: &DeTable<'_>, keys: &mut [Key<
             faults.push(unknown_key(section, name, keys).at(line));
             continue;
         };
+        lines.extend(line.map(|line| (key.path(), line)));
+        if let Slot::Users(slot) = &mut key.slot {
+            match users(value) {
+                Ok(users) => **slot = users,
+                Err(fault) => faults.push(Fault::new(fault.message).at(Some(line_at(text, &(fault.at..fault.at))))),
+            }
+            continue;
+        }
         if !key.slot.set(value.get_ref()) {
             let shown = if matches!(key.slot, Slot::Secret(_)) { "(not shown)" } else { &text[value.span()] };
             faults.push(Fault::value(&key.path(), line, shown, key.slot.allowed()));
@@ -196,6 +220,42 @@ impl Key<'_> {
     /// The key as `section.key`.
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
+    }
+
+    /// Sets the value that a person has typed: `200ms`, `'200ms'`, `12`, `true`, or a list as in the file. Returns false if the key does not
+    /// allow it.
+    pub(super) fn set_text(&mut self, text: &str) -> bool {
+        // As a string first, which most values are, and then as the file writes numbers, flags and lists.
+        let quoted = DeValue::String(text.into());
+        self.slot.set(&quoted) || DeValue::parse(text).is_ok_and(|value| self.slot.set(value.get_ref()))
+    }
+
+    /// The values that this key allows, as an error names them.
+    pub(super) fn allowed(&self) -> String {
+        self.slot.allowed()
+    }
+
+    /// The value as `proxy.toml` would have it, without the quotes of a single string. Of a secret it is only said whether it is set.
+    pub(super) fn shown(&self) -> String {
+        let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+        match &self.slot {
+            Slot::Time(value, _) => format_time(**value),
+            Slot::Bytes(value, _) => format_size(**value),
+            Slot::Memory(value, _) => format_size(**value as u64),
+            Slot::Count(value, _) => value.to_string(),
+            Slot::Share(value) | Slot::Ratio(value, _) => value.to_string(),
+            Slot::Flag(value) => value.to_string(),
+            Slot::Word(value) => value.word().to_owned(),
+            Slot::Address(value) => value.to_string(),
+            Slot::Addresses(value) => list(value.iter().map(|address| format!("\"{address}\"")).collect()),
+            Slot::Networks(value) => list(value.iter().map(|network| format!("\"{network}\"")).collect()),
+            Slot::Text(value) => (*value).clone().unwrap_or_default(),
+            Slot::Name(value) => (*value).clone(),
+            Slot::Secret(value) => if value.is_some() { "(not shown)" } else { "" }.to_owned(),
+            Slot::Path(value) => value.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            Slot::Port(value) => value.map(|port| port.to_string()).unwrap_or_default(),
+            Slot::Users(value) => list(value.iter().map(|user| format!("\"{}\"", user.name)).collect()),
+        }
     }
 }
 
@@ -228,6 +288,8 @@ impl Slot<'_> {
             Self::Secret(slot) => put(slot, text(value).map(|text| Some(Secret::new(text))), |_| true),
             Self::Path(slot) => put(slot, text(value).map(|text| Some(PathBuf::from(text))), |_| true),
             Self::Port(slot) => put(slot, integer::<u16>(value).filter(|port| *port > 0).map(Some), |_| true),
+            Self::Name(slot) => put(slot, text(value), |_| true),
+            Self::Users(_) => false,
         }
     }
 
@@ -253,7 +315,8 @@ impl Slot<'_> {
                 format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
             }
             Self::Networks(_) => "a list of networks, such as \"10.0.0.0/8\" or \"::1\"".to_owned(),
-            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a string that is not empty".to_owned(),
+            Self::Text(_) | Self::Secret(_) | Self::Path(_) | Self::Name(_) => "a string that is not empty".to_owned(),
+            Self::Users(_) => "a list of users".to_owned(),
             Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! The settings are plain data. [`super::keys`] reads and checks each of them, and `proxy.toml` says what each of them does.
 
+use super::console::ConsoleUser;
+use super::origin::Origin;
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
@@ -21,7 +23,10 @@ pub struct Config {
     pub locks: Locks,
     pub backfill: Backfill,
     pub operator: Operator,
+    pub console: Console,
     pub log: Log,
+    /// Where the settings come from.
+    pub origin: Origin,
 }
 
 /// `[proxy]`: which clients the proxy serves, and which server it relays to.
@@ -151,6 +156,14 @@ pub struct Operator {
     pub dbname: Option<String>,
 }
 
+/// `[console]`: the virtual database in which the proxy answers itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Console {
+    pub enabled: bool,
+    pub database: String,
+    pub users: Vec<ConsoleUser>,
+}
+
 /// `[log]`: which messages are logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -250,6 +263,12 @@ impl Default for Backfill {
             pause_limit: Duration::from_secs(24 * 3600),
             analyze: true,
         }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { enabled: true, database: "pgsluice".to_owned(), users: Vec::new() }
     }
 }
 

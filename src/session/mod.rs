@@ -12,7 +12,7 @@
 //! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (the verdict on a text), `statement`, `pipeline`,
 //!   `transaction` (the proxy's own block) and `reply`. Their result for a frame is an `outcome`.
 //! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
-//! - `aside`: work that takes long.
+//! - `aside`: work that takes long. `console`: what the console may see and do.
 
 mod advisory;
 mod ahead;
@@ -20,6 +20,7 @@ mod ahead_statements;
 mod aside;
 mod block;
 mod change;
+mod console;
 mod extended;
 mod hello;
 mod interceptor;
@@ -37,34 +38,25 @@ mod statement;
 mod text;
 mod transaction;
 
-pub use self::shared::Shared;
+pub use self::shared::{Drain, Shared};
 
 use self::ahead::AheadRun;
 use self::change::SchemaChanges;
 use self::extended::{Extended, prepared_too_much};
 use self::interceptor::Interceptor;
 use self::outcome::{FrameOutcome, SessionEnd};
-use self::shared::{Registered, Seat};
+use self::shared::{Registered, Seat, pid_of};
 use self::simple::Simple;
 use crate::backend::ServerChannel;
 use crate::net::Arrival;
 use crate::pg::sqlstate;
+use crate::registry::SessionEntry;
 use crate::relay::{Event, Link, Login};
 use crate::report::{Report, Severity};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Whether sessions go on, or are to end because the proxy stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
-    No,
-    /// Sessions end when they are idle and outside a transaction.
-    Idle,
-    /// Sessions end.
-    Now,
-}
 
 /// One client, and its backend.
 #[derive(Debug)]
@@ -73,6 +65,8 @@ struct Session {
     channel: ServerChannel,
     interceptor: Interceptor,
     changes: SchemaChanges,
+    /// The session as the registry has it, from the end of its login on.
+    entry: Arc<SessionEntry>,
     /// The client's place among the clients of its address, until the session ends.
     _seat: Option<Seat>,
 }
@@ -100,11 +94,15 @@ impl Session {
             (true, true) => Login::Encrypted,
             _ => Login::Plain,
         });
+        let parameters = Arc::new(hello.parameters);
+        let number = shared.registry.next_session();
+        let mut entry = SessionEntry::new(number, Arc::clone(&parameters), hello.address, front_encrypted);
+        entry.console = hello.console;
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
-        let interceptor = Interceptor::new(&shared, &hello.parameters);
-        let changes = SchemaChanges::new(Arc::clone(&shared), hello.parameters);
-        Self { shared, channel, interceptor, changes, _seat: hello.seat }
+        let interceptor = Interceptor::new(&shared, parameters.replication || hello.console);
+        let changes = SchemaChanges::new(Arc::clone(&shared), parameters, number);
+        Self { shared, channel, interceptor, changes, entry: Arc::new(entry), _seat: hello.seat }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
@@ -114,11 +112,18 @@ impl Session {
             Ok(Err(end)) => return Box::pin(self.end(end)).await,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
         }
-        self.shared.metrics.sessions.add();
+        if !self.entry.console {
+            self.shared.metrics.sessions.add();
+        }
+        if let Some(version) = self.channel.take_server_version().filter(|_| !self.entry.console) {
+            self.shared.registry.note_server_version(&version);
+        }
+        let pid = pid_of(self.channel.backend_key()).unwrap_or(0);
+        let place = self.shared.registry.enter(Arc::clone(&self.entry), pid);
         let registered = Registered::new(&self.shared, &self.channel);
         let end = self.relay(drain).await;
         Box::pin(self.end(end)).await;
-        drop(registered);
+        drop((registered, place));
     }
 
     /// Relays up to the first ReadyForQuery. The login is between the client and the server.
@@ -138,6 +143,8 @@ impl Session {
 
     /// Relays, and attends to the frames that need attention, until the session ends.
     async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> SessionEnd {
+        let entry = Arc::clone(&self.entry);
+        let mut killed = pin!(entry.killed());
         loop {
             let draining = *drain.borrow_and_update();
             if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
@@ -153,6 +160,7 @@ impl Session {
                     }
                 } => event,
                 _ = drain.changed() => continue,
+                () = &mut killed => return SessionEnd::Killed,
             };
             match event {
                 Event::Frame => {
@@ -167,14 +175,16 @@ impl Session {
         }
     }
 
-    /// Attends to a frame. If the sessions are to end meanwhile, the work is cancelled. It then still undoes its earlier phases.
+    /// Attends to a frame. If the session is to end meanwhile, the work is cancelled. It then still undoes its earlier phases.
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
+        let entry = Arc::clone(&self.entry);
         let mut attending = pin!(self.attend());
         tokio::select! {
             result = &mut attending => return result,
             () = drained(drain) => {}
+            () = entry.killed() => {}
         }
         cancels.requests().cancel(cancels.requests().current());
         cancels.cancel_work(&key);
@@ -185,6 +195,8 @@ impl Session {
     async fn attend(&mut self) -> Result<(), SessionEnd> {
         let header = self.channel.peek_header().ok_or_else(SessionEnd::without_frame)?;
         self.channel.cancels().requests().begin();
+        // What runs has its own entry; what ran before is over.
+        self.channel.set_change(None);
         let Self { shared, channel, interceptor, changes, .. } = self;
         let journaled = interceptor.block().keeper().length();
         let outcome = match header.tag {
@@ -244,16 +256,18 @@ impl Session {
             SessionEnd::Event(Event::BackendClosed) => !self.channel.client_gone(),
             _ => false,
         };
-        let limit = if matches!(end, SessionEnd::Drained) { CLEAN_UP } else { Duration::MAX };
+        let limit = if matches!(end, SessionEnd::Drained | SessionEnd::Killed) { CLEAN_UP } else { Duration::MAX };
         if tokio::time::timeout(limit, self.leave(gone)).await.is_err() {
             self.leave(true).await;
         }
         match end {
             SessionEnd::TakesTooLong => {}
             // The client is told as the server would tell it.
-            SessionEnd::Drained => {
+            SessionEnd::Drained | SessionEnd::Killed => {
                 let what = "terminating connection due to administrator command";
-                let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail("The proxy is shutting down.");
+                let killed = self.entry.is_killed();
+                let why = if killed { "An operator has ended this session." } else { "The proxy is shutting down." };
+                let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail(why);
                 self.last_word(&report).await;
             }
             SessionEnd::Refused(report) => {

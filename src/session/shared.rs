@@ -1,23 +1,35 @@
 //! The state that all sessions of a proxy share.
 //!
-//! It owns the configuration, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels,
-//! pending undo, and the roles that may ask the questions of a plan. It keeps true:
+//! It owns the configuration, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
+//! tables: clients by address, sessions by backend for cancels, pending undo, and the roles that may ask the questions of a plan. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
 //! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.
 
 use super::aside::Aside;
 use crate::backend::{CancelRequests, ServerChannel};
-use crate::config::{Config, Mode, Unsafe};
+use crate::config::{Address, Config, LiveConfig, Mode, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
 use crate::metrics::Metrics;
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
+use crate::registry::Registry;
 use crate::tls;
 use bytes::Bytes;
 use dashmap::DashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// Whether sessions go on, or are to end because the proxy stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    No,
+    /// Sessions end when they are idle and outside a transaction.
+    Idle,
+    /// Sessions end.
+    Now,
+}
 
 /// The number of pairs of a database and a role that are remembered.
 const MOST_ROLES: usize = 10_000;
@@ -25,10 +37,15 @@ const MOST_ROLES: usize = 10_000;
 /// The state that all sessions of a proxy share.
 #[derive(Debug)]
 pub struct Shared {
-    pub config: Config,
+    pub config: LiveConfig,
     pub target: Arc<Target>,
     pub front_tls: tls::Front,
     pub metrics: Metrics,
+    pub registry: Arc<Registry>,
+    /// The addresses that the proxy listens on, once it does.
+    pub listening: OnceLock<Vec<Address>>,
+    /// The drain that the proxy is asked for, by a signal or on the console.
+    asked: watch::Sender<Drain>,
     /// The number of clients of each address, if there is a limit.
     seats: DashMap<IpAddr, usize>,
     /// The session of each backend, by the backend's pid.
@@ -55,13 +72,27 @@ impl Shared {
             target: Arc::new(target),
             front_tls: tls::Front::new(config.listen_tls.clone())?,
             metrics: Metrics::default(),
+            registry: Arc::default(),
+            listening: OnceLock::new(),
+            asked: watch::Sender::new(Drain::No),
             seats: DashMap::new(),
             cancels: DashMap::new(),
             aside: Aside::default(),
             pending_undos: PendingUndos::default(),
             planning_roles: DashMap::new(),
-            config,
+            config: LiveConfig::new(config),
         })
+    }
+
+    /// The drain that the proxy is asked for. The server's acceptor follows it.
+    pub fn asked(&self) -> &watch::Sender<Drain> {
+        &self.asked
+    }
+
+    /// Reads the files of `[listen.tls]` and `[backend.tls]` anew. Sessions keep the contents with which they began. The errors are those of the
+    /// sections whose old contents stay in use.
+    pub fn reload_tls(&self) -> Vec<tls::SettingError> {
+        [self.front_tls.reload(), self.target.tls.reload()].into_iter().filter_map(Result::err).collect()
     }
 
     /// The limits of plans, from the settings.

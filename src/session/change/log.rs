@@ -3,8 +3,10 @@
 //! It owns the parameters of the client's startup packet. It keeps true: the log has no more of a client's text than
 //! [`shown`] gives.
 
+use crate::backend::ServerChannel;
 use crate::execute::RunError;
 use crate::plan::Plan;
+use crate::registry::ChangePlace;
 use crate::session::shared::Shared;
 use crate::session::statement::shown;
 use crate::sql::{Class, Statement};
@@ -14,13 +16,26 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     shared: Arc<Shared>,
-    /// The parameters are boxed, since only schema changes read them.
-    client: Box<Parameters>,
+    client: Arc<Parameters>,
+    /// The session's number in the registry.
+    session: u64,
 }
 
 impl ChangeLog {
-    pub(super) fn new(shared: Arc<Shared>, client: Parameters) -> Self {
-        Self { shared, client: Box::new(client) }
+    pub(super) fn new(shared: Arc<Shared>, client: Arc<Parameters>, session: u64) -> Self {
+        Self { shared, client, session }
+    }
+
+    /// Enters a statement among the changes that run, until the guard is dropped.
+    pub(super) fn enter(&self, channel: &mut ServerChannel, statement: &str) -> ChangePlace {
+        let (cancels, key) = (channel.cancels().clone(), channel.backend_key().clone());
+        let cancel = move || {
+            cancels.requests().cancel(cancels.requests().current());
+            cancels.cancel_work(&key);
+        };
+        let place = self.shared.registry.begin(self.session, statement, cancel);
+        channel.set_change(Some(Arc::clone(place.entry())));
+        place
     }
 
     pub(super) fn shared(&self) -> &Shared {

@@ -37,6 +37,7 @@ use self::rights::{PlanningRights, run_as_written};
 use super::block::Block;
 use super::reply::{tag_of, tags};
 use super::shared::Shared;
+use super::statement::shown;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::Mode;
@@ -93,8 +94,8 @@ pub(super) enum PipelineOutcome {
 }
 
 impl SchemaChanges {
-    pub(super) fn new(shared: Arc<Shared>, client: Parameters) -> Self {
-        let log = ChangeLog::new(shared, client);
+    pub(super) fn new(shared: Arc<Shared>, client: Arc<Parameters>, session: u64) -> Self {
+        let log = ChangeLog::new(shared, client, session);
         Self {
             log,
             history: TryHistory::default(),
@@ -112,6 +113,7 @@ impl SchemaChanges {
     ) -> Result<Reply, RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(request.statement));
         if let Class::Lock(lock) = &request.statement.class {
             block.refresh(channel);
             let context = &mut StatementContext::new(channel, log, request);
@@ -137,6 +139,7 @@ impl SchemaChanges {
     ) -> Result<(Reply, Option<AheadOfBlock>), RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(statement));
         let request = Request { statement, offset, place: Place::Ahead };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         if history.take_slow(statement) {
@@ -159,6 +162,7 @@ impl SchemaChanges {
     ) -> Result<(), RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(statement));
         let request = Request { statement, offset: 0, place: Place::LocksAlone };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         run_stages(context, history, rights, FirstTry::None).await.map(|_| ())
@@ -183,6 +187,7 @@ impl SchemaChanges {
     ) -> PipelineOutcome {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(request.statement));
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         let session = context.facts_without_questions();
         let tried = optimistic_try_in_pipeline(&mut context.run(&session), &plan, portal).await;
@@ -204,6 +209,7 @@ impl SchemaChanges {
         let Self { log, history, rights, .. } = self;
         let Some(held) = block.held().cloned() else { return Ok(BatchTryOutcome::No) };
         let (tries, held) = batch::tries(history, rights, channel, run, held, &log.shared().limits());
+        let _entered = log.enter(channel, &format!("{} statements of one string", run.len()));
         let outcome = batch::run_together(log, history, channel, &tries).await?;
         if let BatchTryOutcome::Done(_, frames) = &outcome {
             block.holds_now(held);

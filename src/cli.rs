@@ -3,7 +3,9 @@
 //! Invariant: `proxy.toml` can say everything that a flag can. Flags become [`Overrides`] of the file.
 
 mod backend;
+mod ctl;
 mod failure;
+mod pgpass;
 mod plan;
 
 use crate::config::{Address, Config, Mode, Overrides};
@@ -32,6 +34,8 @@ enum Command {
     Demo,
     /// Show what the proxy would do for each statement of a text
     Plan(plan::Arguments),
+    /// Say a command to the console of a running proxy
+    Ctl(ctl::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Dev(command) => dev::run(&command.listen, command.ddl).map_err(Failure::from),
         Command::Demo => dev::demo::run().map_err(Failure::from),
         Command::Plan(arguments) => arguments.run(),
+        Command::Ctl(arguments) => arguments.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,11 +31,13 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// One third-party crate, one home (or the few it has).
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("pg_query", &["sql"]),
     ("toml::", &["config"]),
     ("tokio_postgres", &["operator", "dev", "cli"]),
     ("clap::", &["cli"]),
+    ("pgwire::", &["console"]),
+    ("tracing_subscriber::", &["logging"]),
     ("io_uring::", &["net"]),
     ("libc::", &["net"]),
 ];

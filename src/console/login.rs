@@ -1,6 +1,6 @@
 //! The login: SCRAM-SHA-256 for the users of `[console]`, and peers of the proxy's own user over a Unix socket.
 //!
-//! [`Login`] owns the login of one client. It keeps true: a client that names a user who does not exist has the same exchange as one with a wrong password,
+//! [`ConsoleLogin`] owns the login of one client. It keeps true: a client that names a user who does not exist has the same exchange as one with a wrong password,
 //! and a protocol option that is not known is reported and not ignored.
 
 use super::host::{Caller, FIRST_PID, Host, Identity};
@@ -41,7 +41,7 @@ pub(super) type ConversationCell = Arc<Mutex<Option<Conversation>>>;
 
 /// The login of one client.
 #[derive(Debug)]
-pub(super) struct Login {
+pub(super) struct ConsoleLogin {
     host: Arc<dyn Host>,
     caller: Caller,
     conversation: ConversationCell,
@@ -57,7 +57,7 @@ enum Exchange {
     Challenged(Box<ScramServerAuthWaitingForClientFinal>, Option<Role>),
 }
 
-impl Login {
+impl ConsoleLogin {
     pub(super) fn new(host: Arc<dyn Host>, caller: Caller, conversation: ConversationCell) -> Self {
         Self { host, caller, conversation, exchange: Mutex::default() }
     }
@@ -203,7 +203,7 @@ impl Login {
 }
 
 #[async_trait]
-impl StartupHandler for Login {
+impl StartupHandler for ConsoleLogin {
     async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,

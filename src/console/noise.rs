@@ -1,6 +1,6 @@
 //! What drivers and tools send on their own: settings, and SELECT of constants, of functions, and from the catalogs.
 //!
-//! [`Settings`] owns the settings of one session of the console. It keeps true: a SELECT from catalogs has no rows and the columns of its target list. A
+//! [`SessionSettings`] owns the settings of one session of the console. It keeps true: a SELECT from catalogs has no rows and the columns of its target list. A
 //! value that the console does not know is NULL, and a relation that it does not have is an error.
 
 use super::host::{Host, Identity};
@@ -19,7 +19,7 @@ const MOST: usize = 1000;
 
 /// The settings of one session of the console.
 #[derive(Debug, Default)]
-pub(super) struct Settings {
+pub(super) struct SessionSettings {
     values: BTreeMap<String, String>,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn reported(host: &dyn Host, who: &Identity, application: &str) -> Ve
     all
 }
 
-/// Settings that are shown, beside those that are reported.
+/// SessionSettings that are shown, beside those that are reported.
 const OTHERS: [(&str, &str); 20] = [
     ("transaction_isolation", "read committed"),
     ("default_transaction_isolation", "read committed"),
@@ -83,7 +83,7 @@ const OTHERS: [(&str, &str); 20] = [
     ("role", "none"),
 ];
 
-impl Settings {
+impl SessionSettings {
     /// Sets a setting for this session. The console keeps the value and does nothing else.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         if self.values.len() < MOST || self.values.contains_key(name) {
@@ -171,7 +171,7 @@ fn kind(value: &Expression) -> Kind {
 /// It reads a relation that the console does not have, or calls a function that it does not know.
 pub(super) fn select(
     around: &Surroundings<'_>,
-    settings: &mut Settings,
+    settings: &mut SessionSettings,
     select: &Select,
     parameters: &[Option<String>],
 ) -> Result<Table, Report> {
@@ -195,7 +195,7 @@ pub(super) fn select(
 
 fn evaluate(
     around: &Surroundings<'_>,
-    settings: &mut Settings,
+    settings: &mut SessionSettings,
     value: &Expression,
     parameters: &[Option<String>],
 ) -> Result<Value, Report> {
@@ -263,7 +263,7 @@ fn arithmetic(sign: char, left: &Value, right: &Value) -> Result<Value, Report> 
 
 fn call(
     around: &Surroundings<'_>,
-    settings: &mut Settings,
+    settings: &mut SessionSettings,
     name: &str,
     values: &[Value],
 ) -> Result<Value, Report> {

@@ -5,7 +5,7 @@
 
 use super::command::Command;
 use super::host::{Host, Identity};
-use super::noise::{self, Settings, Surroundings};
+use super::noise::{self, SessionSettings, Surroundings};
 use super::table::{Heading, Kind, Table, Value};
 use crate::report::Report;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ pub(super) struct Conversation {
     host: Arc<dyn Host>,
     who: Identity,
     pid: i32,
-    settings: Settings,
+    settings: SessionSettings,
 }
 
 impl Conversation {
     pub(super) fn new(host: Arc<dyn Host>, who: Identity, pid: i32) -> Self {
-        Self { host, who, pid, settings: Settings::default() }
+        Self { host, who, pid, settings: SessionSettings::default() }
     }
 
     /// Sets what the startup packet has set.

@@ -83,6 +83,8 @@ impl Verb {
 
     fn what(&self) -> String {
         match &self.act {
+            // Other keys may hold a secret, and are refused.
+            Act::Set { key, .. } if !is_live(key) => format!("SET {key} = (not shown)"),
             Act::Set { key, value } => format!("SET {key} = {value}"),
             Act::Cancel(number) | Act::Kill(number) => format!("{} {number}", self.tag()),
             Act::Reload | Act::Drain | Act::Shutdown => self.tag().to_owned(),

@@ -5,7 +5,7 @@
 
 use super::command::{Command, commands};
 use super::host::{Caller, Host};
-use super::login::{ConversationCell, Login, error_info};
+use super::login::{ConversationCell, ConsoleLogin, error_info};
 use super::run::{Answer, Conversation, columns, parameters};
 use super::table::{Heading, Kind, Table};
 use crate::pg::sqlstate;
@@ -41,14 +41,14 @@ const MOST_PREPARED_BYTES: usize = 4 << 20;
 
 /// The handlers of one client.
 pub(super) struct Handlers {
-    login: Arc<Login>,
+    login: Arc<ConsoleLogin>,
     queries: Arc<Queries>,
 }
 
 impl Handlers {
     pub(super) fn new(host: Arc<dyn Host>, caller: Caller) -> Self {
         let conversation = ConversationCell::default();
-        let login = Login::new(host, caller, Arc::clone(&conversation));
+        let login = ConsoleLogin::new(host, caller, Arc::clone(&conversation));
         let queries = Queries { conversation, reader: Arc::new(Reader), prepared: Mutex::default() };
         Self { login: Arc::new(login), queries: Arc::new(queries) }
     }

@@ -123,7 +123,10 @@ pub struct ChangeEntry {
 
 impl std::fmt::Debug for ChangeEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChangeEntry").field("number", &self.number).field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("ChangeEntry")
+            .field("number", &self.number)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }
 

@@ -37,7 +37,7 @@ impl Arguments {
         let config = config.map_err(|error| Failure(error.to_string()))?;
         let listen = &config.proxy.listen;
         let unix = listen.iter().find(|address| matches!(address, Address::Unix { .. }));
-        let address = self.proxy.as_ref().or(unix).or(listen.first());
+        let address = self.proxy.as_ref().or(unix).or_else(|| listen.first());
         let address = address.ok_or_else(|| Failure("no address of a proxy; use --proxy".to_owned()))?;
         let user = self.user.clone().or_else(|| var("PGUSER").ok()).or_else(|| var("USER").ok());
         let user = user.ok_or_else(|| Failure("no user is set; use --user or PGUSER".to_owned()))?;
@@ -160,13 +160,13 @@ mod tests {
 
     #[test]
     fn words_of_a_shell_become_a_command() {
-        let command = |words: &str| super::command(&words.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(command("show sessions"), "show sessions");
-        assert_eq!(command("show config like locks.%"), "show config like 'locks.%'");
-        assert_eq!(command("set locks.poll 100ms"), "set locks.poll = '100ms'");
-        assert_eq!(command("set locks.poll=100ms reason it's"), "set locks.poll = '100ms' reason 'it''s'");
-        assert_eq!(command("set locks.poll = 100ms"), "set locks.poll = '100ms'");
-        assert_eq!(super::command(&["show config like 'a%'".to_owned()]), "show config like 'a%'");
+        let shell = |words: &str| command(&words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(shell("show sessions"), "show sessions");
+        assert_eq!(shell("show config like locks.%"), "show config like 'locks.%'");
+        assert_eq!(shell("set locks.poll 100ms"), "set locks.poll = '100ms'");
+        assert_eq!(shell("set locks.poll=100ms reason it's"), "set locks.poll = '100ms' reason 'it''s'");
+        assert_eq!(shell("set locks.poll = 100ms"), "set locks.poll = '100ms'");
+        assert_eq!(command(&["show config like 'a%'".to_owned()]), "show config like 'a%'");
     }
 
     #[test]

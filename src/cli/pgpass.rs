@@ -13,7 +13,10 @@ pub(super) fn password(address: &Address, database: &str, user: &str) -> Option<
     let path = path.or_else(|| Some(PathBuf::from(var("HOME").ok()?).join(".pgpass")))?;
     let mode = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?.mode();
     if mode & 0o077 != 0 {
-        eprintln!("WARNING:  password file \"{}\" has group or world access; permissions should be u=rw (0600) or less", path.display());
+        eprintln!(
+            "WARNING:  password file \"{}\" has group or world access; permissions should be u=rw (0600) or less",
+            path.display()
+        );
         return None;
     }
     let host = match address {
@@ -29,7 +32,8 @@ fn find(text: &str, wanted: &[String; 4]) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = fields(line);
         let [first @ .., password] = fields.as_slice() else { return None };
-        let fits = first.len() == wanted.len() && first.iter().zip(wanted).all(|(field, wanted)| field == "*" || field == wanted);
+        let fits = first.len() == wanted.len()
+            && first.iter().zip(wanted).all(|(field, wanted)| field == "*" || field == wanted);
         fits.then(|| password.clone())
     })
 }

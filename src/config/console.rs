@@ -32,7 +32,8 @@ impl fmt::Debug for Verifier {
 
 impl Verifier {
     /// The form of a verifier, as an error names it.
-    pub const ALLOWED: &str = "a SCRAM-SHA-256 verifier, as in pg_authid: SCRAM-SHA-256$iterations:salt$stored key:server key";
+    pub const ALLOWED: &str =
+        "a SCRAM-SHA-256 verifier, as in pg_authid: SCRAM-SHA-256$iterations:salt$stored key:server key";
 
     /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`. `None`: the text is not a verifier.
     pub fn parse(text: &str) -> Option<Self> {
@@ -112,17 +113,24 @@ fn user(table: &DeTable<'_>, at: usize) -> Result<ConsoleUser, UserFault> {
         let text = text.ok_or_else(|| fault(key.span().start, format!("{name} is not a string, or is empty")))?;
         Ok((key.span().start, text))
     };
-    if let Some((key, _)) = table.iter().find(|(key, _)| !["name", "role", "verifier"].contains(&key.get_ref().as_ref())) {
+    if let Some((key, _)) =
+        table.iter().find(|(key, _)| !["name", "role", "verifier"].contains(&key.get_ref().as_ref()))
+    {
         let shown = key.get_ref();
-        return Err(fault(key.span().start, format!("{shown}: unknown key; the keys of a user are name, role, verifier")));
+        return Err(fault(
+            key.span().start,
+            format!("{shown}: unknown key; the keys of a user are name, role, verifier"),
+        ));
     }
     let (_, name) = text("name")?;
     let (role_at, role) = text("role")?;
-    let role = Role::from_word(role)
-        .ok_or_else(|| fault(role_at, format!("role: \"{role}\" is not allowed; expected one of \"admin\", \"viewer\"")))?;
+    let role = Role::from_word(role).ok_or_else(|| {
+        fault(role_at, format!("role: \"{role}\" is not allowed; expected one of \"admin\", \"viewer\""))
+    })?;
     let (verifier_at, verifier) = text("verifier")?;
-    let verifier = Verifier::parse(verifier)
-        .ok_or_else(|| fault(verifier_at, format!("verifier: (not shown) is not allowed; expected {}", Verifier::ALLOWED)))?;
+    let verifier = Verifier::parse(verifier).ok_or_else(|| {
+        fault(verifier_at, format!("verifier: (not shown) is not allowed; expected {}", Verifier::ALLOWED))
+    })?;
     Ok(ConsoleUser { name: name.to_owned(), role, verifier })
 }
 

@@ -25,7 +25,12 @@ pub struct LiveConfig {
 impl LiveConfig {
     pub fn new(config: Config) -> Self {
         let generations = (0..MOST).map(|_| OnceLock::new()).collect();
-        Self { generations, first: Box::new(config), changes: AtomicUsize::new(0), changing: std::sync::Mutex::default() }
+        Self {
+            generations,
+            first: Box::new(config),
+            changes: AtomicUsize::new(0),
+            changing: std::sync::Mutex::default(),
+        }
     }
 
     /// Makes a change of the current settings. Changes are made one after the other.
@@ -54,13 +59,8 @@ impl Deref for LiveConfig {
 }
 
 /// The keys that a running proxy follows, beside those of [`LIVE_SECTIONS`].
-const LIVE_KEYS: [&str; 5] = [
-    "proxy.max_clients",
-    "proxy.max_clients_per_address",
-    "proxy.drain_grace",
-    "proxy.login_timeout",
-    "log.level",
-];
+const LIVE_KEYS: [&str; 5] =
+    ["proxy.max_clients", "proxy.max_clients_per_address", "proxy.drain_grace", "proxy.login_timeout", "log.level"];
 
 /// The sections whose keys a running proxy follows. Limits of a session's memory (`inspect_limit`, `journal_limit`, `notifications_limit`) hold for
 /// the sessions to come.

@@ -15,9 +15,7 @@ use pgwire::api::auth::sasl::scram::{ScramSecret, ScramServerAuth, ScramServerAu
 use pgwire::api::auth::{ServerParameterProvider, StartupHandler, finish_authentication};
 use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
-use pgwire::messages::startup::{
-    Authentication, NegotiateProtocolVersion, PasswordMessageFamily, SecretKey, Startup,
-};
+use pgwire::messages::startup::{Authentication, NegotiateProtocolVersion, PasswordMessageFamily, SecretKey, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -102,7 +100,8 @@ impl ConsoleLogin {
                 (verifier(iterations, salt, stored_key.to_vec(), server_key.to_vec()), Some(known.role))
             }
             None => {
-                let salt: Vec<u8> = [0_u8, 1].into_iter().flat_map(|n| MOCK.hash_one((n, user)).to_be_bytes()).collect();
+                let salt: Vec<u8> =
+                    [0_u8, 1].into_iter().flat_map(|n| MOCK.hash_one((n, user)).to_be_bytes()).collect();
                 let iterations = users.first().map_or(ITERATIONS, |user| user.verifier.iterations);
                 (verifier(iterations, salt, vec![0; 32], vec![0; 32]), None)
             }
@@ -148,7 +147,8 @@ impl ConsoleLogin {
         let newer = minor > NEWEST.0;
         let version = if minor >= NEWEST.0 { ProtocolVersion::PROTOCOL3_2 } else { ProtocolVersion::PROTOCOL3_0 };
         client.set_protocol_version(version);
-        let unknown: Vec<String> = startup.parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned().collect();
+        let unknown: Vec<String> =
+            startup.parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned().collect();
         if newer || !unknown.is_empty() {
             let agreed = if newer { NEWEST.1 } else { 3 << 16 | i32::from(minor) };
             let answer = NegotiateProtocolVersion::new(agreed, unknown);
@@ -235,9 +235,7 @@ fn new_key(version: ProtocolVersion) -> (i32, SecretKey) {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let key = RandomState::new().hash_one(number).to_be_bytes();
     let key = match version {
-        ProtocolVersion::PROTOCOL3_0 => {
-            SecretKey::I32(i32::from_be_bytes([key[0], key[1], key[2], key[3]]))
-        }
+        ProtocolVersion::PROTOCOL3_0 => SecretKey::I32(i32::from_be_bytes([key[0], key[1], key[2], key[3]])),
         _ => SecretKey::Bytes(key.to_vec().into()),
     };
     (FIRST_PID | number & (FIRST_PID - 1), key)

@@ -153,15 +153,17 @@ fn kind(value: &Expression) -> Kind {
             "pg_is_in_recovery" | "has_database_privilege" | "has_schema_privilege" | "has_table_privilege" => {
                 Kind::Boolean
             }
-            "now" | "current_timestamp" | "clock_timestamp" | "transaction_timestamp" | "statement_timestamp"
+            "now"
+            | "current_timestamp"
+            | "clock_timestamp"
+            | "transaction_timestamp"
+            | "statement_timestamp"
             | "pg_postmaster_start_time" => Kind::Time,
             _ => Kind::Text,
         },
-        Expression::Null
-        | Expression::Text(_)
-        | Expression::Parameter(_)
-        | Expression::Star
-        | Expression::Other => Kind::Text,
+        Expression::Null | Expression::Text(_) | Expression::Parameter(_) | Expression::Star | Expression::Other => {
+            Kind::Text
+        }
     }
 }
 
@@ -239,7 +241,7 @@ fn cast(value: Value, kind: Kind) -> Result<Value, Report> {
             "f" | "false" | "off" | "no" | "0" => Some(Value::Boolean(false)),
             _ => None,
         },
-        Kind::Time => Some(value.clone()).filter(|value| matches!(value, Value::Time(_))),
+        Kind::Time => Some(value).filter(|value| matches!(value, Value::Time(_))),
     };
     match (cast, kind) {
         (Some(value), _) => Ok(value),

@@ -129,9 +129,7 @@ impl Table {
     /// Keeps the rows in which a text matches the pattern of LIKE.
     pub(super) fn keep_like(&mut self, pattern: &str) {
         let pattern: Vec<char> = pattern.chars().collect();
-        self.rows.retain(|row| {
-            row.iter().any(|value| matches!(value, Value::Text(text) if like(text, &pattern)))
-        });
+        self.rows.retain(|row| row.iter().any(|value| matches!(value, Value::Text(text) if like(text, &pattern))));
     }
 }
 

@@ -43,11 +43,7 @@ pub(super) const VERBS: [VerbForm; 6] = [
         form: "DRAIN [REASON 'text']",
         about: "Accept no more clients, end sessions when they are idle, and then stop, as at SIGTERM.",
     },
-    VerbForm {
-        word: "shutdown",
-        form: "SHUTDOWN [REASON 'text']",
-        about: "End all sessions now, and stop.",
-    },
+    VerbForm { word: "shutdown", form: "SHUTDOWN [REASON 'text']", about: "End all sessions now, and stop." },
 ];
 
 /// What a verb is to do.
@@ -139,8 +135,11 @@ fn act(host: &dyn Host, act: &Act) -> Result<Option<Report>, Report> {
 
 fn set(host: &dyn Host, key: &str, value: &str) -> Result<(), Report> {
     if !Config::keys().iter().any(|known| known == key) {
-        return Err(Report::error(sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{key}\""))
-            .hint("SHOW CONFIG lists the keys."));
+        return Err(Report::error(
+            sqlstate::UNDEFINED_OBJECT,
+            format!("unrecognized configuration parameter \"{key}\""),
+        )
+        .hint("SHOW CONFIG lists the keys."));
     }
     if !is_live(key) || key == "console.users" {
         return Err(Report::error(

@@ -5,7 +5,7 @@
 
 use super::command::{Command, commands};
 use super::host::{Caller, Host};
-use super::login::{ConversationCell, ConsoleLogin, error_info};
+use super::login::{ConsoleLogin, ConversationCell, error_info};
 use super::run::{Answer, Conversation, columns, parameters};
 use super::table::{Heading, Kind, Table};
 use crate::pg::sqlstate;
@@ -84,7 +84,10 @@ impl Queries {
         }
         let mut conversation = self.conversation.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = || Report::fatal(sqlstate::PROTOCOL_VIOLATION, "the login is not over");
-        conversation.as_mut().ok_or_else(gone).and_then(|conversation: &mut Conversation| conversation.answer(command, values))
+        conversation
+            .as_mut()
+            .ok_or_else(gone)
+            .and_then(|conversation: &mut Conversation| conversation.answer(command, values))
     }
 
     /// Counts what a session keeps prepared.
@@ -126,19 +129,23 @@ where
 
 fn rows(tag: &str, table: &Table, formats: &Format) -> QueryResponse {
     let fields = Arc::new(fields(&table.columns, Some(formats)));
-    let encoded: Vec<PgWireResult<DataRow>> = table.rows.iter().map(|row| {
-        let mut data = BytesMut::new();
-        for (at, (value, column)) in row.iter().zip(&table.columns).enumerate() {
-            match value.encoded(column.kind, format_of(formats, at) == FieldFormat::Binary) {
-                Some(bytes) => {
-                    data.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-                    data.put_slice(&bytes);
+    let encoded: Vec<PgWireResult<DataRow>> = table
+        .rows
+        .iter()
+        .map(|row| {
+            let mut data = BytesMut::new();
+            for (at, (value, column)) in row.iter().zip(&table.columns).enumerate() {
+                match value.encoded(column.kind, format_of(formats, at) == FieldFormat::Binary) {
+                    Some(bytes) => {
+                        data.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+                        data.put_slice(&bytes);
+                    }
+                    None => data.put_i32(-1),
                 }
-                None => data.put_i32(-1),
             }
-        }
-        Ok(DataRow::new(data, i16::try_from(row.len()).unwrap_or(i16::MAX)))
-    }).collect();
+            Ok(DataRow::new(data, i16::try_from(row.len()).unwrap_or(i16::MAX)))
+        })
+        .collect();
     let mut response = QueryResponse::new(fields, stream::iter(encoded));
     response.set_command_tag(tag);
     response
@@ -339,9 +346,15 @@ impl ExtendedQueryHandler for Queries {
 /// The value of a parameter as text. A binary value of a type that is not known is read as text.
 fn parameter(bytes: &Bytes, kind: Option<&Type>, binary: bool) -> String {
     let number = match (kind, bytes.len()) {
-        (Some(kind), 2) if binary && *kind == Type::INT2 => bytes.first_chunk().map(|b| i64::from(i16::from_be_bytes(*b))),
-        (Some(kind), 4) if binary && *kind == Type::INT4 => bytes.first_chunk().map(|b| i64::from(i32::from_be_bytes(*b))),
-        (Some(kind), 4) if binary && *kind == Type::OID => bytes.first_chunk().map(|b| i64::from(u32::from_be_bytes(*b))),
+        (Some(kind), 2) if binary && *kind == Type::INT2 => {
+            bytes.first_chunk().map(|b| i64::from(i16::from_be_bytes(*b)))
+        }
+        (Some(kind), 4) if binary && *kind == Type::INT4 => {
+            bytes.first_chunk().map(|b| i64::from(i32::from_be_bytes(*b)))
+        }
+        (Some(kind), 4) if binary && *kind == Type::OID => {
+            bytes.first_chunk().map(|b| i64::from(u32::from_be_bytes(*b)))
+        }
         (Some(kind), 8) if binary && *kind == Type::INT8 => bytes.first_chunk().map(|b| i64::from_be_bytes(*b)),
         (Some(kind), 1) if binary && *kind == Type::BOOL => bytes.first().map(|b| i64::from(*b)),
         _ => None,

@@ -7,8 +7,8 @@
 use super::proxy_header;
 use super::shared::{Seat, Shared, pid_of};
 use crate::backend;
-use crate::console::{self, Caller, Host};
 use crate::config::ListenTlsMode;
+use crate::console::{self, Caller, Host};
 use crate::net::{self, Arrival, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;

@@ -80,11 +80,11 @@ pub enum Expression {
     /// `$n`
     Parameter(usize),
     /// A function's name without its schema, and its arguments.
-    Call(String, Vec<Expression>),
+    Call(String, Vec<Self>),
     /// The type's name as PostgreSQL's catalogs have it, such as `int4`.
-    Cast(Box<Expression>, String),
+    Cast(Box<Self>, String),
     /// `+`, `-`, `*` or `/`.
-    Arithmetic(char, Box<Expression>, Box<Expression>),
+    Arithmetic(char, Box<Self>, Box<Self>),
     /// `EXISTS (…)` over catalogs.
     Exists,
     /// `count(…)`.

@@ -33,7 +33,8 @@ fn tokio_postgres_by_both_protocols() {
         assert_eq!(row.get::<_, Option<i32>>("backend_pid"), None);
         let rows = client.query("SHOW STATS LIKE 'ddl_seen'", &[]).await.expect("rows");
         assert_eq!((rows[0].get::<_, String>(0).as_str(), rows[0].get::<_, i64>(1)), ("ddl_seen", 0));
-        let row = client.query_one("SELECT 1, $1::text, true, now(), current_database()", &[&"ä"]).await.expect("a row");
+        let row =
+            client.query_one("SELECT 1, $1::text, true, now(), current_database()", &[&"ä"]).await.expect("a row");
         assert_eq!((row.get::<_, i32>(0), row.get::<_, &str>(1), row.get::<_, bool>(2)), (1, "ä", true));
         assert_eq!(row.get::<_, &str>(4), "pgsluice");
         let sql = "SELECT c.oid, c.relname::text FROM pg_catalog.pg_class c WHERE c.relname = $1";
@@ -67,7 +68,9 @@ fn pipelines_and_portals() {
     let mut socket = Socket::of(&proxy);
     let mut bytes = parse("s", "SHOW HELP");
     bytes.extend([bind("p", "s", &[]), describe(b'P', "p"), execute("p", 2), execute("p", 0)].concat());
-    bytes.extend([parse("", "SELECT nothing()"), bind("", "", &[]), execute("", 0), parse("", "SELECT 1"), sync()].concat());
+    bytes.extend(
+        [parse("", "SELECT nothing()"), bind("", "", &[]), execute("", 0), parse("", "SELECT 1"), sync()].concat(),
+    );
     socket.send(&bytes);
     let tags: String = socket.read_to_ready().iter().map(|message| char::from(message.tag)).collect();
     let rows = "D".repeat(pgsluice_help());

@@ -5,7 +5,9 @@ use crate::{Proxy, succeeded};
 #[test]
 fn backslash_commands_are_answered() {
     let proxy = Proxy::alone();
-    for command in [r"\d", r"\dt", r"\l", r"\du", r"\dn", r"\df", r"\dv", r"\di", r"\dx", r"\dp", r"\dT", r"\db", r"\des"] {
+    for command in
+        [r"\d", r"\dt", r"\l", r"\du", r"\dn", r"\df", r"\dv", r"\di", r"\dx", r"\dp", r"\dT", r"\db", r"\des"]
+    {
         let output = proxy.psql(&["-c", command]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         // \d says itself that there is nothing.

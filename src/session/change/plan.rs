@@ -78,7 +78,8 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
     let place = context.place();
     if let Some(turn) = turn {
         let name = |oid: u32| {
-            let mut found = facts.relations.iter().filter(|asked| asked.found.as_ref().is_some_and(|f| f.id.oid == oid));
+            let mut found =
+                facts.relations.iter().filter(|asked| asked.found.as_ref().is_some_and(|f| f.id.oid == oid));
             found.next().map(|asked| asked.name.to_string())
         };
         context.channel.change_holds(turn.lanes().iter().map(|oid| (*oid, name(*oid))));

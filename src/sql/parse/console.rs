@@ -152,9 +152,8 @@ fn constant_value(constant: &pg_query::protobuf::AConst) -> Expression {
 }
 
 fn aggregates(value: &Expression) -> bool {
-    const AGGREGATES: [&str; 10] = [
-        "sum", "min", "max", "avg", "array_agg", "string_agg", "json_agg", "jsonb_agg", "bool_or", "bool_and",
-    ];
+    const AGGREGATES: [&str; 10] =
+        ["sum", "min", "max", "avg", "array_agg", "string_agg", "json_agg", "jsonb_agg", "bool_or", "bool_and"];
     match value {
         Expression::Count => true,
         Expression::Call(name, arguments) => AGGREGATES.contains(&name.as_str()) || arguments.iter().any(aggregates),
@@ -255,10 +254,9 @@ fn foreign_relation(node: &Node, common: &[String], depth: usize) -> Option<Stri
                 schema => format!("{schema}.{}", range.relname),
             })
         }
-        NodeEnum::JoinExpr(join) => [&join.larg, &join.rarg]
-            .into_iter()
-            .flatten()
-            .find_map(|side| foreign_relation(side, common, depth - 1)),
+        NodeEnum::JoinExpr(join) => {
+            [&join.larg, &join.rarg].into_iter().flatten().find_map(|side| foreign_relation(side, common, depth - 1))
+        }
         NodeEnum::RangeSubselect(range) => match range.subquery.as_ref()?.node.as_ref()? {
             NodeEnum::SelectStmt(inner) => {
                 let mut common = common.to_vec();
@@ -292,10 +290,10 @@ mod tests {
         let name = |name: &str| Word::Name(name.to_owned());
         assert_eq!(
             words("show CONFIG like 'a''b'; ; KILL 12 -- why\n"),
-            [vec![name("show"), name("config"), name("like"), Word::Text("a'b".to_owned())], vec![
-                name("kill"),
-                Word::Number("12".to_owned())
-            ]]
+            [
+                vec![name("show"), name("config"), name("like"), Word::Text("a'b".to_owned())],
+                vec![name("kill"), Word::Number("12".to_owned())]
+            ]
         );
         assert!(words("").is_empty());
         assert!(words(" /* nothing */ ").is_empty());

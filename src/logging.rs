@@ -1,17 +1,22 @@
 //! The log on standard error, and its level, which may change while the proxy runs.
 //!
-//! Invariant: a change of the level holds from the next message on, on every thread.
+//! Invariants: a change of the level holds from the next message on, on every thread. Events of [`AUDIT`] are logged at every level, so that nobody hides
+//! what an operator has done.
 
 use crate::config::{Log, LogFormat, LogLevel};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 /// The level of the log that [`start`] has started.
-static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// The target of events that say what an operator has done.
+pub const AUDIT: &str = "pgsluice::audit";
 
 /// Starts the log on standard error. Standard output is for answers.
 pub fn start(log: &Log) {
@@ -36,12 +41,13 @@ pub fn set_level(level: LogLevel) {
     }
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    Targets::new().with_default(level).with_target(AUDIT, level.max(LevelFilter::INFO))
 }

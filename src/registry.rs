@@ -1,16 +1,17 @@
 //! The sessions of the proxy and the schema changes that run in it, for those who operate it.
 //!
-//! [`Registry`] owns both tables. It keeps true: a session is in its table exactly as long as its [`SessionPlace`] lives, and a change as long as its
-//! [`ChangePlace`]. A session is entered once and taken out once, and no message that is relayed touches the tables. A change's text is what the
+//! [`Registry`] owns both tables. It keeps true: a change is in its table exactly as long as its [`ChangePlace`] lives. A session is entered once, after its
+//! login, and taken out once, and no message that is relayed touches the tables. A change's text is what the
 //! log may show of it.
 
 use crate::wire::startup::Parameters;
 use dashmap::DashMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Poll, Waker};
 use std::time::SystemTime;
-use tokio::sync::Notify;
 
 /// The most characters of a reason for a wait that are kept.
 const MOST_WORDS: usize = 500;
@@ -50,7 +51,14 @@ pub struct SessionEntry {
 #[derive(Debug, Default)]
 struct Ending {
     asked: AtomicBool,
-    changed: Notify,
+    /// The session's task. It is small, as thousands of sessions are idle at any time.
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Ending {
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl SessionEntry {
@@ -64,19 +72,24 @@ impl SessionEntry {
     /// Asks the session to end.
     pub fn kill(&self) {
         self.ending.asked.store(true, Ordering::Release);
-        self.ending.changed.notify_waiters();
+        if let Some(waiting) = self.ending.waker().take() {
+            waiting.wake();
+        }
     }
 
-    /// Waits until the session is asked to end.
-    pub async fn killed(&self) {
-        loop {
-            // A future that is made before the question hears of a call behind it.
-            let changed = self.ending.changed.notified();
+    /// Waits until the session is asked to end. Only the task that has asked last hears of it.
+    pub fn killed(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
             if self.is_killed() {
-                return;
+                return Poll::Ready(());
             }
-            changed.await;
-        }
+            let mut waiting = self.ending.waker();
+            if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waiting = Some(cx.waker().clone());
+            }
+            // A call after the first question and before the waker was kept.
+            if self.is_killed() { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 
     /// The process id of the session's backend, once the login is over.
@@ -87,26 +100,6 @@ impl SessionEntry {
     /// Whether the session is asked to end.
     pub fn is_killed(&self) -> bool {
         self.ending.asked.load(Ordering::Acquire)
-    }
-}
-
-/// A session's place in the table, until it is dropped.
-#[derive(Debug)]
-pub struct SessionPlace {
-    registry: Arc<Registry>,
-    entry: Arc<SessionEntry>,
-}
-
-impl SessionPlace {
-    /// The session.
-    pub fn entry(&self) -> &Arc<SessionEntry> {
-        &self.entry
-    }
-}
-
-impl Drop for SessionPlace {
-    fn drop(&mut self) {
-        self.registry.sessions.remove(&self.entry.number);
     }
 }
 
@@ -204,7 +197,7 @@ impl ChangeEntry {
         self.state().lanes = lanes;
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, Progress> {
+    fn state(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,10 +235,14 @@ impl Registry {
     }
 
     /// Enters a session whose login is over. `backend`: the process id of its backend.
-    pub fn enter(self: &Arc<Self>, entry: Arc<SessionEntry>, backend: i32) -> SessionPlace {
+    pub fn enter(&self, entry: Arc<SessionEntry>, backend: i32) {
         entry.backend.store(backend, Ordering::Relaxed);
-        self.sessions.insert(entry.number, Arc::clone(&entry));
-        SessionPlace { registry: Arc::clone(self), entry }
+        self.sessions.insert(entry.number, entry);
+    }
+
+    /// Takes a session out again.
+    pub fn leave(&self, entry: &SessionEntry) {
+        self.sessions.remove(&entry.number);
     }
 
     /// Enters a schema change. `cancel` cancels it.
@@ -319,16 +316,19 @@ mod tests {
     fn places_end_with_their_guards() {
         let registry = Arc::new(Registry::default());
         let entry = SessionEntry::new(registry.next_session(), Arc::default(), None, false);
-        let session = registry.enter(Arc::new(entry), 42);
+        let session = Arc::new(entry);
+        registry.enter(Arc::clone(&session), 42);
         let cancelled = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&cancelled);
-        let change = registry.begin(session.entry().number, "DROP TABLE t", move || {
+        let change = registry.begin(session.number, "DROP TABLE t", move || {
             seen.fetch_add(1, Ordering::Relaxed);
         });
         registry.change(change.entry().number).unwrap().cancel();
         assert_eq!(cancelled.load(Ordering::Relaxed), 1);
         assert_eq!((registry.sessions().len(), registry.changes().len()), (1, 1));
-        drop((session, change));
+        assert_eq!(session.backend(), Some(42));
+        registry.leave(&session);
+        drop(change);
         assert_eq!((registry.sessions().len(), registry.changes().len()), (0, 0));
     }
 

@@ -122,7 +122,7 @@ pub struct Link {
     /// The server's major version, as the server has reported it.
     server: u16,
     /// The server's version as it was reported, until it is taken.
-    version: Option<Box<str>>,
+    version: Option<Box<String>>,
     /// The number of ErrorResponse messages that were passed to the client.
     errors: u32,
     /// The number that is added to the positions of errors that pass: the characters before a piece of a string.
@@ -194,8 +194,8 @@ impl Link {
     }
 
     /// Takes the server's version, if the server has reported it since the last call.
-    pub fn take_server_version(&mut self) -> Option<Box<str>> {
-        self.version.take()
+    pub fn take_server_version(&mut self) -> Option<String> {
+        self.version.take().map(|version| *version)
     }
 
     /// BackendKeyData's body as it came: pid and key.

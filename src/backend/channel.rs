@@ -41,7 +41,7 @@ pub struct ServerChannel {
     /// A nap is under way, and its answer has not been read ([`ServerChannel::ask_then_nap_always`]).
     nap_pending: bool,
     /// The rows of the last batch that came before the backend was gone.
-    rows_before_loss: Vec<Vec<Option<String>>>,
+    rows_before_loss: Option<Box<Vec<Vec<Option<String>>>>>,
     /// The server has said that it ends the session. All its earlier messages have come.
     server_has_ended: bool,
     /// NotificationResponse messages that came amid a statement and wait for its end.
@@ -67,7 +67,7 @@ impl ServerChannel {
             client_has_parsed: false,
             ends_unnamed: false,
             nap_pending: false,
-            rows_before_loss: Vec::new(),
+            rows_before_loss: None,
             server_has_ended: false,
             notifications: None,
             notifications_limit,
@@ -136,7 +136,7 @@ impl ServerChannel {
 
     /// The rows of the last batch that came before the backend was gone.
     pub fn take_rows_before_loss(&mut self) -> Vec<Vec<Option<String>>> {
-        std::mem::take(&mut self.rows_before_loss)
+        self.rows_before_loss.take().map(|rows| *rows).unwrap_or_default()
     }
 
     /// Whether the server has said that it ends the session. Then all its earlier messages have come.
@@ -338,7 +338,7 @@ impl ServerChannel {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         if self.read_into(&mut answer, visible, progress).await.is_err() {
-            self.rows_before_loss = self.decoded(answer.rows);
+            self.rows_before_loss = Some(Box::new(self.decoded(answer.rows)));
             return Err(BackendLost);
         }
         self.settle_cancel(&answer).await;

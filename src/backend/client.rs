@@ -44,7 +44,7 @@ impl ServerChannel {
     }
 
     /// Takes the server's version, if the server has reported it since the last call.
-    pub fn take_server_version(&mut self) -> Option<Box<str>> {
+    pub fn take_server_version(&mut self) -> Option<String> {
         self.link.take_server_version()
     }
 

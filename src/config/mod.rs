@@ -23,7 +23,7 @@ pub use console::{ConsoleUser, Verifier};
 pub use fault::{ConfigError, Fault};
 pub use live::{LiveConfig, is_live};
 pub use network::Network;
-pub use origin::{Origin, Source};
+pub use origin::{Origin, Overrides, Source};
 pub use secret::Secret;
 pub use settings::{BackendTls, Backfill, Config, Console, Ddl, ListenTls, Locks, Log, Operator, Proxy};
 pub use units::{format_size, format_time, parse_size, parse_time};
@@ -33,15 +33,6 @@ pub use words::{
 };
 
 use std::path::{Path, PathBuf};
-
-/// The settings that flags override.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// Empty: the file's addresses apply.
-    pub listen: Vec<Address>,
-    pub backend: Option<Address>,
-    pub mode: Option<Mode>,
-}
 
 impl Config {
     /// Loads the file's settings, or the defaults if there is no file; applies the flags; and checks all settings.

@@ -3,10 +3,20 @@
 //! [`Origin`] owns the path of `proxy.toml` and the flags, so that the file can be read again, and the line of each key. It is not a part of what
 //! the settings are: two configurations with the same settings are equal.
 
-use super::Overrides;
+use super::address::Address;
+use super::words::Mode;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// The settings that flags override.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Empty: the file's addresses apply.
+    pub listen: Vec<Address>,
+    pub backend: Option<Address>,
+    pub mode: Option<Mode>,
+}
 
 /// Where one setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::host::{Caller, FIRST_PID, Host, Identity};
 use super::noise;
 use super::run::Conversation;
 use crate::config::{Role, Verifier};
+use crate::logging::AUDIT;
 use crate::pg::sqlstate;
 use crate::report::Report;
 use async_trait::async_trait;
@@ -198,7 +199,7 @@ impl ConsoleLogin {
 
     fn log_refusal(&self, report: &Report) {
         let from = self.caller.address.map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string());
-        tracing::warn!(target: "pgsluice::audit", from, error = report.message, "a login to the console was refused");
+        tracing::warn!(target: AUDIT, from, error = report.message, "a login to the console was refused");
     }
 }
 

@@ -45,7 +45,7 @@ use self::change::SchemaChanges;
 use self::extended::{Extended, prepared_too_much};
 use self::interceptor::Interceptor;
 use self::outcome::{FrameOutcome, SessionEnd};
-use self::shared::{Registered, Seat, pid_of};
+use self::shared::{Registered, Seat};
 use self::simple::Simple;
 use crate::backend::ServerChannel;
 use crate::net::Arrival;
@@ -65,8 +65,6 @@ struct Session {
     channel: ServerChannel,
     interceptor: Interceptor,
     changes: SchemaChanges,
-    /// The session as the registry has it, from the end of its login on.
-    entry: Arc<SessionEntry>,
     /// The client's place among the clients of its address, until the session ends.
     _seat: Option<Seat>,
 }
@@ -101,8 +99,8 @@ impl Session {
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
         let interceptor = Interceptor::new(&shared, parameters.replication || hello.console);
-        let changes = SchemaChanges::new(Arc::clone(&shared), parameters, number);
-        Self { shared, channel, interceptor, changes, entry: Arc::new(entry), _seat: hello.seat }
+        let changes = SchemaChanges::new(Arc::clone(&shared), Arc::new(entry));
+        Self { shared, channel, interceptor, changes, _seat: hello.seat }
     }
 
     async fn run(&mut self, drain: &mut watch::Receiver<Drain>) {
@@ -112,18 +110,16 @@ impl Session {
             Ok(Err(end)) => return Box::pin(self.end(end)).await,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
         }
-        if !self.entry.console {
+        if !self.changes.session().console {
             self.shared.metrics.sessions.add();
         }
-        if let Some(version) = self.channel.take_server_version().filter(|_| !self.entry.console) {
+        if let Some(version) = self.channel.take_server_version().filter(|_| !self.changes.session().console) {
             self.shared.registry.note_server_version(&version);
         }
-        let pid = pid_of(self.channel.backend_key()).unwrap_or(0);
-        let place = self.shared.registry.enter(Arc::clone(&self.entry), pid);
-        let registered = Registered::new(&self.shared, &self.channel);
+        let registered = Registered::new(&self.shared, &self.channel, self.changes.session());
         let end = self.relay(drain).await;
         Box::pin(self.end(end)).await;
-        drop((registered, place));
+        drop(registered);
     }
 
     /// Relays up to the first ReadyForQuery. The login is between the client and the server.
@@ -143,8 +139,6 @@ impl Session {
 
     /// Relays, and attends to the frames that need attention, until the session ends.
     async fn relay(&mut self, drain: &mut watch::Receiver<Drain>) -> SessionEnd {
-        let entry = Arc::clone(&self.entry);
-        let mut killed = pin!(entry.killed());
         loop {
             let draining = *drain.borrow_and_update();
             if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
@@ -160,7 +154,7 @@ impl Session {
                     }
                 } => event,
                 _ = drain.changed() => continue,
-                () = &mut killed => return SessionEnd::Killed,
+                () = self.changes.session().killed() => return SessionEnd::Killed,
             };
             match event {
                 Event::Frame => {
@@ -179,7 +173,7 @@ impl Session {
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
-        let entry = Arc::clone(&self.entry);
+        let entry = Arc::clone(self.changes.session());
         let mut attending = pin!(self.attend());
         tokio::select! {
             result = &mut attending => return result,
@@ -265,7 +259,7 @@ impl Session {
             // The client is told as the server would tell it.
             SessionEnd::Drained | SessionEnd::Killed => {
                 let what = "terminating connection due to administrator command";
-                let killed = self.entry.is_killed();
+                let killed = self.changes.session().is_killed();
                 let why = if killed { "An operator has ended this session." } else { "The proxy is shutting down." };
                 let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail(why);
                 self.last_word(&report).await;

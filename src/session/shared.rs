@@ -13,7 +13,7 @@ use crate::execute::pending_undo::PendingUndos;
 use crate::metrics::Metrics;
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
-use crate::registry::Registry;
+use crate::registry::{Registry, SessionEntry};
 use crate::tls;
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -149,29 +149,34 @@ struct Cancellable {
     cancels: Arc<CancelRequests>,
 }
 
-/// A session's place in the table of cancels, for as long as it lives.
+/// A session's place in the table of cancels and in the registry, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Registered {
     shared: Arc<Shared>,
-    /// The pid of the backend and its whole key. Another session's backend may later get the same pid.
-    place: Option<(i32, Bytes)>,
+    /// The pid of the backend and its whole key. Another session's backend may later get the same pid. Empty: the backend has told none.
+    key: Bytes,
+    /// The session as the registry has it.
+    entry: Arc<SessionEntry>,
 }
 
 impl Registered {
-    pub(super) fn new(shared: &Arc<Shared>, channel: &ServerChannel) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, channel: &ServerChannel, entry: &Arc<SessionEntry>) -> Self {
         let key = channel.backend_key().clone();
-        let place = pid_of(&key).map(|pid| (pid, key.clone()));
-        if let Some((pid, _)) = place {
-            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
+        let pid = pid_of(&key);
+        if let Some(pid) = pid {
+            let cancels = Arc::clone(channel.cancels().requests());
+            shared.cancels.insert(pid, Cancellable { key: key.clone(), cancels });
         }
-        Self { shared: Arc::clone(shared), place }
+        shared.registry.enter(Arc::clone(entry), pid.unwrap_or(0));
+        Self { shared: Arc::clone(shared), key, entry: Arc::clone(entry) }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some((pid, key)) = &self.place {
-            self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
+        self.shared.registry.leave(&self.entry);
+        if let Some(pid) = pid_of(&self.key) {
+            self.shared.cancels.remove_if(&pid, |_, registered| registered.key == self.key);
         }
     }
 }

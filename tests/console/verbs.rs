@@ -140,6 +140,8 @@ fn the_level_of_the_log_changes() {
     let postgres = common::postgres();
     let program = Program::with(&postgres, &users());
     assert_eq!(say(&program, "SET log.level = 'error'"), "");
+    // Nobody hides what an operator has done.
+    assert!(program.log().contains("verb=\"SET log.level = error\""), "{}", program.log());
     let before = program.log().lines().count();
     let mut client = program.client(&postgres.user, "postgres");
     client.ok("CREATE TABLE t (id int); ALTER TABLE t ADD COLUMN c int");

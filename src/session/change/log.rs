@@ -6,24 +6,27 @@
 use crate::backend::ServerChannel;
 use crate::execute::RunError;
 use crate::plan::Plan;
-use crate::registry::ChangePlace;
+use crate::registry::{ChangePlace, SessionEntry};
 use crate::session::shared::Shared;
 use crate::session::statement::shown;
 use crate::sql::{Class, Statement};
-use crate::wire::startup::Parameters;
 use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     shared: Arc<Shared>,
-    client: Arc<Parameters>,
-    /// The session's number in the registry.
-    session: u64,
+    /// The session, with what its client has said at its start.
+    session: Arc<SessionEntry>,
 }
 
 impl ChangeLog {
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Parameters>, session: u64) -> Self {
-        Self { shared, client, session }
+    pub(super) fn new(shared: Arc<Shared>, session: Arc<SessionEntry>) -> Self {
+        Self { shared, session }
+    }
+
+    /// The session as the registry has it.
+    pub(super) fn session(&self) -> &Arc<SessionEntry> {
+        &self.session
     }
 
     /// Enters a statement among the changes that run, until the guard is dropped.
@@ -33,7 +36,7 @@ impl ChangeLog {
             cancels.requests().cancel(cancels.requests().current());
             cancels.cancel_work(&key);
         };
-        let place = self.shared.registry.begin(self.session, statement, cancel);
+        let place = self.shared.registry.begin(self.session.number, statement, cancel);
         channel.set_change(Some(Arc::clone(place.entry())));
         place
     }
@@ -44,12 +47,12 @@ impl ChangeLog {
 
     /// The role that the client has logged in as.
     pub(super) fn role(&self) -> &str {
-        &self.client.user
+        &self.session.client.user
     }
 
     /// The client's database. The default is the database of the role's name, as in libpq.
     pub(super) fn database(&self) -> &str {
-        if self.client.database.is_empty() { &self.client.user } else { &self.client.database }
+        if self.session.client.database.is_empty() { &self.session.client.user } else { &self.session.client.database }
     }
 
     /// A statement is about to go through its stages.
@@ -102,9 +105,9 @@ impl ChangeLog {
 
     fn line(&self, tag: &str, phases: usize, answered: bool, statement: &Statement) {
         tracing::info!(
-            user = self.client.user,
-            database = self.client.database,
-            application = self.client.application_name,
+            user = self.session.client.user,
+            database = self.session.client.database,
+            application = self.session.client.application_name,
             tag,
             phases,
             answered,

@@ -50,9 +50,9 @@ use crate::execute::{Reply, RunError, take_turn};
 use crate::pg::sqlstate;
 use crate::plan::Plan;
 use crate::plan::optimistic::OptimisticPlan;
+use crate::registry::SessionEntry;
 use crate::sql::{Class, Statement};
 use crate::wire::reply::{put_command_complete, put_report};
-use crate::wire::startup::Parameters;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,14 +94,19 @@ pub(super) enum PipelineOutcome {
 }
 
 impl SchemaChanges {
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Parameters>, session: u64) -> Self {
-        let log = ChangeLog::new(shared, client, session);
+    pub(super) fn new(shared: Arc<Shared>, session: Arc<SessionEntry>) -> Self {
+        let log = ChangeLog::new(shared, session);
         Self {
             log,
             history: TryHistory::default(),
             rights: PlanningRights::default(),
             own_records: OwnRecords::default(),
         }
+    }
+
+    /// The session as the registry has it.
+    pub(super) fn session(&self) -> &Arc<SessionEntry> {
+        self.log.session()
     }
 
     /// Runs a statement. The reply is not on its way yet.

@@ -122,6 +122,7 @@ pub struct Link {
     /// The server's major version, as the server has reported it.
     server: u16,
     /// The server's version as it was reported, until it is taken.
+    #[expect(clippy::box_collection, reason = "an idle session should not take the memory of what is rare")]
     version: Option<Box<String>>,
     /// The number of ErrorResponse messages that were passed to the client.
     errors: u32,

@@ -41,6 +41,7 @@ pub struct ServerChannel {
     /// A nap is under way, and its answer has not been read ([`ServerChannel::ask_then_nap_always`]).
     nap_pending: bool,
     /// The rows of the last batch that came before the backend was gone.
+    #[expect(clippy::box_collection, reason = "an idle session should not take the memory of what is rare")]
     rows_before_loss: Option<Box<Vec<Vec<Option<String>>>>>,
     /// The server has said that it ends the session. All its earlier messages have come.
     server_has_ended: bool,

@@ -105,3 +105,17 @@ fn the_version_begins_with_the_servers() {
     assert!(admin.value("SELECT version()").starts_with(&format!("PostgreSQL {number} ")));
     assert_eq!(admin.rows("SHOW VERSION LIKE 'server'")[0][1].as_deref(), Some(version.as_str()));
 }
+
+/// Encryption is the relay's: what `[listen.tls]` demands holds for the console, too, and SCRAM works inside.
+#[test]
+fn encryption_is_the_relays() {
+    use pgsluice::config::ListenTlsMode;
+    let proxy = Proxy::start(|config| crate::common::tls::listen(config, ListenTlsMode::Require, "server"));
+    let shown = |mode: &str| {
+        let mut command = proxy.command("psql", "ann", "admin secret");
+        command.env("PGSSLMODE", mode).args(["-XAtF", ",", "-c", "SHOW SESSIONS LIKE 'ann'"]).output().expect("psql")
+    };
+    let row = succeeded(&shown("require"));
+    assert_eq!(row.split(',').nth(5), Some("t"), "{row}");
+    assert!(String::from_utf8_lossy(&shown("disable").stderr).contains("the proxy takes encrypted connections only"));
+}

@@ -83,3 +83,27 @@ fn changes_and_their_blockers() {
     owner.ok("ALTER TABLE held ADD COLUMN more int");
     assert!(admin.rows("SHOW STATS LIKE 'ddl_seen'")[0][1].as_ref().unwrap().parse::<u64>().unwrap() >= 2);
 }
+
+/// A change of several phases says in which one it is.
+#[test]
+fn phases_of_a_change() {
+    let postgres = common::postgres();
+    let proxy = Proxy::start(|config| {
+        config.proxy.backend = Address::tcp("127.0.0.1", postgres.port);
+        config.ddl.small_table = 0;
+    });
+    let admin = proxy.admin();
+    let mut owner = Client::connect(proxy.port, &postgres.user, "postgres");
+    owner.ok("CREATE TABLE t (id int NOT NULL)");
+    owner.ok("INSERT INTO t SELECT generate_series(1, 1000)");
+    // A concurrent build waits for this transaction, and the constraint behind it for the build.
+    let mut holder = Client::connect(proxy.port, &postgres.user, "postgres");
+    holder.ok("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM t LIMIT 1");
+    owner.send_query("ALTER TABLE t ADD PRIMARY KEY (id)");
+    let change = || admin.rows("SHOW CHANGES").pop();
+    wait_until("the build has begun", || change().is_some_and(|row| row[6].is_some()));
+    let row = change().expect("a change");
+    assert_eq!((row[6].as_deref(), row[7].as_deref()), (Some("1"), Some("2")), "{row:?}");
+    holder.ok("COMMIT");
+    assert_eq!(owner.outcome().error, None);
+}

@@ -3,12 +3,13 @@
 //! Invariant: `proxy.toml` can say everything that a flag can. Flags become [`Overrides`] of the file.
 
 mod backend;
+mod check_config;
 mod ctl;
 mod failure;
 mod pgpass;
 mod plan;
 
-use crate::config::{Address, Config, Mode, Overrides};
+use crate::config::{Address, Mode, Overrides};
 use crate::{dev, logging, server};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -34,6 +35,8 @@ enum Command {
     Demo,
     /// Show what the proxy would do for each statement of a text
     Plan(plan::Arguments),
+    /// Check a file of settings, and show its rules and windows
+    CheckConfig(check_config::Arguments),
     /// Say a command to the console of a running proxy
     Ctl(ctl::Arguments),
 }
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Dev(command) => dev::run(&command.listen, command.ddl).map_err(Failure::from),
         Command::Demo => dev::demo::run().map_err(Failure::from),
         Command::Plan(arguments) => arguments.run(),
+        Command::CheckConfig(arguments) => arguments.run(),
         Command::Ctl(arguments) => arguments.run(),
     };
     match done {
@@ -89,8 +93,9 @@ pub fn main() -> ExitCode {
 impl RunArguments {
     fn run(self) -> Result<(), Failure> {
         let overrides = Overrides { listen: self.listen, backend: self.backend, mode: self.ddl };
-        let config = Config::load(self.config.as_deref(), overrides).map_err(|error| Failure(error.to_string()))?;
+        let (config, rules) = check_config::load(self.config.as_deref(), overrides)?;
         logging::start(&config.log);
+        check_config::warn(&rules);
         server::run(config).map_err(Failure::from)
     }
 }

@@ -81,6 +81,9 @@ pub fn view_sql() -> &'static str {
     &SQL
 }
 
+/// In a transaction the server gives the `pg_stat_activity` of the first query for it, until it is told to forget that.
+pub const CLEAR_SQL: &str = "SELECT pg_catalog.pg_stat_clear_snapshot()";
+
 /// The SQL of a glance: whether a blocker still holds the lock with which it was seen. The server plans and answers it in a tenth of
 /// the time of a look. Its parameters: the transaction of the blocker, the oid of the relation, the mode.
 pub const GLANCE_SQL: &str = "/* pgsluice: a glance */ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l \

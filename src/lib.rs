@@ -14,9 +14,10 @@
 //! 5. [`catalog`] has the questions for the facts about the relations that the statement names. They are asked on the client's own
 //!    backend ([`backend`]). Then [`learn`] asks whether the statement would rewrite its table, and what else a plan may need.
 //! 6. [`plan`] makes phases of steps from the statement and its facts: exact SQL, locks, undo. It is pure.
-//! 7. [`execute`] runs the phases: lock attempts with NOWAIT, waits in the proxy ([`lanes`] says which sessions are in the way), long
+//! 7. [`gate`] asks the operators' rules: the plan runs, or is refused. It is pure, too.
+//! 8. [`execute`] runs the phases: lock attempts with NOWAIT, waits in the proxy ([`lanes`] says which sessions are in the way), long
 //!    steps with their progress ([`operator`]), undo.
-//! 8. [`session`] gives the client the reply that PostgreSQL would have given, and relays on.
+//! 9. [`session`] gives the client the reply that PostgreSQL would have given, and relays on.
 //!
 //! A client that asks for the virtual database of the proxy is served by [`console`] instead of the server, from what [`registry`] and
 //! the other parts know.
@@ -42,6 +43,7 @@ pub mod sql;
 pub mod catalog;
 pub mod operator;
 pub mod plan;
+pub mod gate;
 pub mod learn;
 pub mod lanes;
 pub mod execute;

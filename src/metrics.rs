@@ -66,6 +66,12 @@ counters! {
     blocks_replayed,
     /// Waits for a lock that a transaction was suspended for, because it held locks of its own.
     blocks_locked_out,
+    /// Transactions that were run again to take a lock first, because a session that held it waited for them.
+    blocks_locked_first,
+    /// Transactions that no longer hold the tables that they have altered, since that was done ahead before a long write.
+    blocks_freed,
+    /// Transactions that hold the tables that they have altered during a long write.
+    blocks_not_freed,
     /// Lock attempts of brief steps.
     lock_attempts,
     /// Lock attempts that found the lock taken.

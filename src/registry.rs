@@ -8,7 +8,7 @@ use crate::wire::startup::Parameters;
 use dashmap::DashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Poll, Waker};
 use std::time::SystemTime;
@@ -53,6 +53,8 @@ struct Ending {
     asked: AtomicBool,
     /// The session's task. It is small, as thousands of sessions are idle at any time.
     waiting: Mutex<Option<Waker>>,
+    /// Which task that is; 0: none.
+    task: AtomicUsize,
 }
 
 impl Ending {
@@ -72,7 +74,9 @@ impl SessionEntry {
     /// Asks the session to end.
     pub fn kill(&self) {
         self.ending.asked.store(true, Ordering::Release);
-        if let Some(waiting) = self.ending.waker().take() {
+        let waiting = self.ending.waker().take();
+        self.ending.task.store(0, Ordering::Release);
+        if let Some(waiting) = waiting {
             waiting.wake();
         }
     }
@@ -83,10 +87,13 @@ impl SessionEntry {
             if self.is_killed() {
                 return Poll::Ready(());
             }
-            let mut waiting = self.ending.waker();
-            if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                *waiting = Some(cx.waker().clone());
+            // The future is polled whenever bytes arrive. It takes the lock for the first poll alone, and keeps nothing itself: idle sessions are small.
+            let task = cx.waker().data().addr();
+            if self.ending.task.load(Ordering::Acquire) == task {
+                return Poll::Pending;
             }
+            *self.ending.waker() = Some(cx.waker().clone());
+            self.ending.task.store(task, Ordering::Release);
             // A call after the first question and before the waker was kept.
             if self.is_killed() { Poll::Ready(()) } else { Poll::Pending }
         })
@@ -310,7 +317,6 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn places_end_with_their_guards() {

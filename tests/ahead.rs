@@ -4,6 +4,8 @@
 
 #[path = "ahead/blocks.rs"]
 mod blocks;
+#[path = "ahead/deadlocks.rs"]
+mod deadlocks;
 #[path = "parity/catalog.rs"]
 mod catalog;
 mod common;
@@ -11,6 +13,8 @@ mod common;
 mod ends;
 #[path = "ahead/explain.rs"]
 mod explain;
+#[path = "ahead/free.rs"]
+mod free;
 #[path = "ahead/instances.rs"]
 mod instances;
 #[path = "ahead/locks.rs"]

@@ -19,7 +19,7 @@ mod wire;
 
 use common::postgres;
 use pgsluice::dev::{Options, Postgres};
-use shapes::{COLUMN, KEY, ROLLED_BACK, SAVEPOINT, STRING, Shape};
+use shapes::{COLUMN, FILLED, KEY, ROLLED_BACK, SAVEPOINT, STRING, Shape};
 use stage::{Case, Stage, States, Then, Victim};
 use std::sync::LazyLock;
 use wire::Side;
@@ -120,6 +120,11 @@ fn a_column_with_its_key_and_its_index() {
 #[test]
 fn a_key_and_a_unique_index_behind_an_insert() {
     every_change(&KEY);
+}
+
+#[test]
+fn a_column_that_is_filled() {
+    every_change(&FILLED);
 }
 
 #[test]

@@ -186,3 +186,88 @@ fn with_a_backend_its_facts_decide() {
     leftovers.args(["-XAtqc", "SELECT count(*) FROM pg_class WHERE relname ~ 'pgsluice'"]);
     assert_eq!(String::from_utf8(leftovers.output().unwrap().stdout).unwrap().trim(), "0");
 }
+
+/// A file of settings with these rules.
+fn rules_file(name: &str, text: &str) -> String {
+    let path = std::env::temp_dir().join(format!("pgsluice-cli-{name}-{}.toml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const RULES: &str = r#"[[window]]
+name = "night"
+hours = "22:00-06:00"
+zone = "Europe/Berlin"
+
+[[rule]]
+name = "no drops"
+match = { destructive = true }
+verdict = "refuse"
+hint = "Ask #dba."
+
+[[rule]]
+name = "robots"
+match = { role = "ci" }
+verdict = "guard"
+
+[[rule]]
+name = "builds"
+match = { cost = "build", size_over = "1GB" }
+verdict = "hold"
+deadline = "2h"
+approvers = 2
+"#;
+
+#[test]
+fn check_config_shows_rules_and_windows() {
+    let path = rules_file("check", RULES);
+    let output = output_of(pgsluice(&["check-config", "--config", &path]), "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let expected = r#": no errors
+rule 1   refuse "no drops"
+         matches by destructive
+rule 2   guard "robots"
+         matches by role
+rule 3   hold "builds"
+         matches by cost, size_over
+         with deadline = 2h
+         without effect in this version: approvers
+         what no rule matches is allowed
+         texts that cannot be parsed pass unasked, because unparsable is "relay"
+         texts that are too large to be inspected pass unasked, because oversize is "relay"
+window   "night": 22:00-06:00, every day, Europe/Berlin
+"#;
+    assert_eq!(shown, format!("{path}{expected}"));
+    std::fs::write(&path, RULES.replace("hours", "hour")).unwrap();
+    let error = failure(&["check-config", "--config", &path], "");
+    assert!(error.contains(":3: window.hour: unknown key. Did you mean hours?"), "{error}");
+    // The same error comes from `run`.
+    std::fs::write(&path, RULES.replace("\"build\"", "\"built\"")).unwrap();
+    for command in ["check-config", "run"] {
+        let error = failure(&[command, "--config", &path], "");
+        assert!(error.contains(":19: rule.match.cost: \"built\" is not a cost. Did you mean \"build\"?"), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn plan_asks_the_rules_of_a_file() {
+    let path = rules_file("plan", RULES);
+    let text = "DROP TABLE t;\nCREATE INDEX ON t (a);\nSELECT 1;";
+    let shown = plan(&["--config", &path, "-"], text);
+    let refused =
+        "-- line 1: DROP TABLE t\ngate     refuse, by rule \"no drops\"\n         it destroys data\ndirect   ";
+    assert!(shown.contains(refused), "{shown}");
+    // Who sends the text is not known, so the rule that lets it run does not count.
+    assert!(shown.contains("gate     hold, by rule \"builds\"") && shown.contains("CONCURRENTLY"), "{shown}");
+    assert!(shown.ends_with("-- line 3: SELECT 1\nrelayed as it is written\n\n"), "{shown}");
+    let shown = plan(&["--config", &path, "--role", "ci", "-"], text);
+    assert!(shown.contains("gate     guard, by rule \"robots\""), "{shown}");
+    assert!(shown.contains("  run    CREATE INDEX ON t (a)\n\n-- line 3: SELECT 1\nrelayed"), "{shown}");
+    let json = plan(&["--config", &path, "--format", "json", "-"], text);
+    let all: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(all[0]["gate"]["verdict"], "refuse");
+    assert_eq!((&all[1]["gate"]["rule"], &all[2]["gate"]), (&"builds".into(), &serde_json::Value::Null));
+    std::fs::remove_file(&path).unwrap();
+}

@@ -39,9 +39,8 @@ impl Backend {
     pub(super) fn connect(address: &Address, user: Option<&str>, dbname: Option<&str>) -> Result<Self, Failure> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure(format!("could not start a runtime: {error}")))?;
-        let user = user.map(str::to_owned).or_else(|| var("PGUSER").ok()).or_else(|| var("USER").ok());
-        let user = user.ok_or_else(|| Failure("no user is set; use --user or PGUSER".to_owned()))?;
-        let dbname = dbname.map(str::to_owned).or_else(|| var("PGDATABASE").ok()).unwrap_or_else(|| user.clone());
+        let user = self::user(user).ok_or_else(|| Failure("no user is set; use --user or PGUSER".to_owned()))?;
+        let dbname = database(dbname, Some(&user)).unwrap_or_default();
         let mut config = tokio_postgres::Config::new();
         config.user(user).dbname(dbname).application_name("pgsluice plan");
         if let Ok(password) = var("PGPASSWORD") {
@@ -103,6 +102,16 @@ impl Backend {
         }
         Ok(Ok(facts))
     }
+}
+
+/// The user of a connection, as libpq finds it.
+pub(super) fn user(given: Option<&str>) -> Option<String> {
+    given.map(str::to_owned).or_else(|| var("PGUSER").ok()).or_else(|| var("USER").ok())
+}
+
+/// The database of a connection, as libpq finds it.
+pub(super) fn database(given: Option<&str>, user: Option<&str>) -> Option<String> {
+    given.map(str::to_owned).or_else(|| var("PGDATABASE").ok()).or_else(|| user.map(str::to_owned))
 }
 
 impl CatalogQueries for &Client {

@@ -17,22 +17,22 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { line: None, message: message.into(), hint: None }
     }
 
-    pub(super) fn at(mut self, line: Option<usize>) -> Self {
+    pub(crate) fn at(mut self, line: Option<usize>) -> Self {
         self.line = line;
         self
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// An error that says that `key` does not allow `value`.
-    pub(super) fn value(key: &str, line: Option<usize>, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
+    pub(crate) fn value(key: &str, line: Option<usize>, value: impl fmt::Display, allowed: impl fmt::Display) -> Self {
         Self::new(format!("{key}: {value} is not allowed; expected {allowed}")).at(line)
     }
 }
@@ -45,12 +45,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+    pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| fault.line);
         Self { file: None, faults }
     }
 
-    pub(super) fn in_file(mut self, path: &Path) -> Self {
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
         self.file = Some(path.to_owned());
         self
     }

@@ -1,24 +1,20 @@
 //! Every key of `proxy.toml` in one list, with the setting that it sets and the values that it allows.
 //!
-//! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list.
+//! The reader, its errors, the suggestions for misspelt keys, and the test of `proxy.toml` all read this list. The keys of `[[rule]]` and
+//! `[[window]]` are in `gate_keys`, since a file may have many of these.
 
-use super::console::{ConsoleUser, users};
+use super::Fault;
+use super::console::users;
 use super::origin::Source;
-use super::secret::Secret;
 use super::settings::{BackendTls, Backfill, Config, Ddl, ListenTls, Locks, Proxy};
-use super::units::{format_size, format_time, parse_size, parse_time};
-use super::words::Word;
-use super::{Address, Fault, Network};
-use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
+use super::slot::{DAY, HOUR, MS, SECOND, Slot};
+use std::ops::Range;
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
+/// The tables of which a file may have several. They are read by `gate_keys`.
+const LISTS: [&str; 2] = ["rule", "window"];
 
 /// One key, with the place in a [`Config`] that it sets.
 pub(super) struct Key<'a> {
@@ -27,30 +23,10 @@ pub(super) struct Key<'a> {
     slot: Slot<'a>,
 }
 
-/// The place of a value, with its bounds.
-enum Slot<'a> {
-    Time(&'a mut Duration, RangeInclusive<Duration>),
-    Bytes(&'a mut u64, RangeInclusive<u64>),
-    Memory(&'a mut usize, RangeInclusive<usize>),
-    Count(&'a mut usize, RangeInclusive<usize>),
-    Share(&'a mut f64),
-    Ratio(&'a mut f64, RangeInclusive<f64>),
-    Flag(&'a mut bool),
-    Word(&'a mut dyn Word),
-    Address(&'a mut Address),
-    Addresses(&'a mut Vec<Address>),
-    Networks(&'a mut Vec<Network>),
-    Text(&'a mut Option<String>),
-    Name(&'a mut String),
-    Secret(&'a mut Option<Secret>),
-    Path(&'a mut Option<PathBuf>),
-    Port(&'a mut Option<u16>),
-    Users(&'a mut Vec<ConsoleUser>),
-}
-
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, console, log, origin: _ } = config;
+    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, console, log, gate: _, origin: _ } =
+        config;
     let mut keys = keys_of_connections(proxy, listen_tls, backend_tls);
     keys.extend(keys_of_changes(ddl, locks, backfill));
     keys.extend([
@@ -69,7 +45,8 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
     keys
 }
 
-fn key<'c>(section: &'static str, name: &'static str, slot: Slot<'c>) -> Key<'c> {
+/// A key of a section.
+pub(super) fn key<'c>(section: &'static str, name: &'static str, slot: Slot<'c>) -> Key<'c> {
     Key { section, name, slot }
 }
 
@@ -162,6 +139,7 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
         let line = line_at(text, &section.span());
         let section = section.get_ref().as_ref();
         match value.get_ref() {
+            _ if LISTS.contains(&section) => {}
             DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
                 read_section(text, section, table, &mut keys, &mut faults, &mut lines);
             }
@@ -195,25 +173,39 @@ fn read_section(
     lines: &mut Vec<(String, usize)>,
 ) {
     for (name, value) in table {
-        let line = Some(line_at(text, &name.span()));
-        let name = name.get_ref().as_ref();
-        let Some(key) = keys.iter_mut().find(|key| key.section == section && key.name == name) else {
-            faults.push(unknown_key(section, name, keys).at(line));
-            continue;
-        };
-        lines.extend(line.map(|line| (key.path(), line)));
-        if let Slot::Users(slot) = &mut key.slot {
-            match users(value) {
-                Ok(users) => **slot = users,
-                Err(fault) => faults.push(Fault::new(fault.message).at(Some(line_at(text, &(fault.at..fault.at))))),
-            }
-            continue;
-        }
-        if !key.slot.set(value.get_ref()) {
-            let shown = if matches!(key.slot, Slot::Secret(_)) { "(not shown)" } else { &text[value.span()] };
-            faults.push(Fault::value(&key.path(), line, shown, key.slot.allowed()));
+        let line = line_at(text, &name.span());
+        if let Some(key) = read_key(text, section, (name.get_ref(), line), value, keys, faults) {
+            lines.push((key, line));
         }
     }
+}
+
+/// Sets one key of a section, and returns it as `section.key` unless it is unknown. `name`: its name, and its line.
+pub(super) fn read_key(
+    text: &str,
+    section: &str,
+    (name, line): (&str, usize),
+    value: &Spanned<DeValue<'_>>,
+    keys: &mut [Key<'_>],
+    faults: &mut Vec<Fault>,
+) -> Option<String> {
+    let Some(key) = keys.iter_mut().find(|key| key.section == section && key.name == name) else {
+        faults.push(unknown_key(section, name, keys).at(Some(line)));
+        return None;
+    };
+    let path = key.path();
+    if let Slot::Users(slot) = &mut key.slot {
+        match users(value) {
+            Ok(users) => **slot = users,
+            Err(fault) => faults.push(Fault::new(fault.message).at(Some(line_at(text, &(fault.at..fault.at))))),
+        }
+        return Some(path);
+    }
+    if !key.slot.set(value.get_ref()) {
+        let shown = if key.slot.is_secret() { "(not shown)" } else { &text[value.span()] };
+        faults.push(Fault::value(&path, Some(line), shown, key.slot.allowed()));
+    }
+    Some(path)
 }
 
 impl Key<'_> {
@@ -237,114 +229,8 @@ impl Key<'_> {
 
     /// The value as `proxy.toml` would have it, without the quotes of a single string. Of a secret it is only said whether it is set.
     pub(super) fn shown(&self) -> String {
-        let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-        match &self.slot {
-            Slot::Time(value, _) => format_time(**value),
-            Slot::Bytes(value, _) => format_size(**value),
-            Slot::Memory(value, _) => format_size(**value as u64),
-            Slot::Count(value, _) => value.to_string(),
-            Slot::Share(value) | Slot::Ratio(value, _) => value.to_string(),
-            Slot::Flag(value) => value.to_string(),
-            Slot::Word(value) => value.word().to_owned(),
-            Slot::Address(value) => value.to_string(),
-            Slot::Addresses(value) => list(value.iter().map(|address| format!("\"{address}\"")).collect()),
-            Slot::Networks(value) => list(value.iter().map(|network| format!("\"{network}\"")).collect()),
-            Slot::Text(value) => (*value).clone().unwrap_or_default(),
-            Slot::Name(value) => (*value).clone(),
-            Slot::Secret(value) => if value.is_some() { "(not shown)" } else { "" }.to_owned(),
-            Slot::Path(value) => value.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-            Slot::Port(value) => value.map(|port| port.to_string()).unwrap_or_default(),
-            Slot::Users(value) => list(value.iter().map(|user| format!("\"{}\"", user.name)).collect()),
-        }
+        self.slot.shown()
     }
-}
-
-impl Slot<'_> {
-    /// Sets the value. Returns false if the key does not allow it.
-    fn set(&mut self, value: &DeValue<'_>) -> bool {
-        match self {
-            Self::Time(slot, bounds) => put(slot, value.as_str().and_then(parse_time), |v| bounds.contains(v)),
-            Self::Bytes(slot, bounds) => put(slot, value.as_str().and_then(parse_size), |v| bounds.contains(v)),
-            Self::Memory(slot, bounds) => {
-                let bytes = value.as_str().and_then(parse_size).and_then(|bytes| usize::try_from(bytes).ok());
-                put(slot, bytes, |v| bounds.contains(v))
-            }
-            Self::Count(slot, bounds) => put(slot, integer(value), |v| bounds.contains(v)),
-            Self::Share(slot) => put(slot, number(value), |v| (0.0..=1.0).contains(v)),
-            Self::Ratio(slot, bounds) => put(slot, number(value), |v| bounds.contains(v)),
-            Self::Flag(slot) => put(slot, value.as_bool(), |_| true),
-            Self::Word(slot) => value.as_str().is_some_and(|word| slot.set(word)),
-            Self::Address(slot) => put(slot, address(value), |_| true),
-            Self::Addresses(slot) => {
-                let all = value.as_array().and_then(|list| list.iter().map(|item| address(item.get_ref())).collect());
-                put(slot, all, |list: &Vec<_>| !list.is_empty())
-            }
-            Self::Networks(slot) => {
-                let network = |value: &DeValue<'_>| value.as_str().and_then(|text| text.parse().ok());
-                let all = value.as_array().and_then(|list| list.iter().map(|item| network(item.get_ref())).collect());
-                put(slot, all, |_: &Vec<_>| true)
-            }
-            Self::Text(slot) => put(slot, text(value).map(Some), |_| true),
-            Self::Secret(slot) => put(slot, text(value).map(|text| Some(Secret::new(text))), |_| true),
-            Self::Path(slot) => put(slot, text(value).map(|text| Some(PathBuf::from(text))), |_| true),
-            Self::Port(slot) => put(slot, integer::<u16>(value).filter(|port| *port > 0).map(Some), |_| true),
-            Self::Name(slot) => put(slot, text(value), |_| true),
-            Self::Users(_) => false,
-        }
-    }
-
-    /// The values that this key allows, as an error names them.
-    fn allowed(&self) -> String {
-        match self {
-            Self::Time(_, bounds) => {
-                let (low, high) = (format_time(*bounds.start()), format_time(*bounds.end()));
-                format!("a time from {low} to {high}, such as \"200ms\" (units: us ms s min h d)")
-            }
-            Self::Bytes(_, bounds) => allowed_sizes(*bounds.start(), *bounds.end()),
-            Self::Memory(_, bounds) => allowed_sizes(*bounds.start() as u64, *bounds.end() as u64),
-            Self::Count(_, bounds) => format!("a whole number from {} to {}", bounds.start(), bounds.end()),
-            Self::Share(_) => "a number from 0 to 1".to_owned(),
-            Self::Ratio(_, bounds) => format!("a number from {} to {}", bounds.start(), bounds.end()),
-            Self::Flag(_) => "true or false".to_owned(),
-            Self::Word(slot) => {
-                let words: Vec<String> = slot.words().iter().map(|word| format!("\"{word}\"")).collect();
-                format!("one of {}", words.join(", "))
-            }
-            Self::Address(_) => format!("\"{}\"", Address::ALLOWED.replace(" or ", "\" or \"")),
-            Self::Addresses(_) => {
-                format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
-            }
-            Self::Networks(_) => "a list of networks, such as \"10.0.0.0/8\" or \"::1\"".to_owned(),
-            Self::Text(_) | Self::Secret(_) | Self::Path(_) | Self::Name(_) => "a string that is not empty".to_owned(),
-            Self::Users(_) => "a list of users".to_owned(),
-            Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
-        }
-    }
-}
-
-fn allowed_sizes(low: u64, high: u64) -> String {
-    format!("a size from {} to {}, such as \"64kB\" (units: B kB MB GB TB)", format_size(low), format_size(high))
-}
-
-fn put<T>(slot: &mut &mut T, value: Option<T>, allowed: impl FnOnce(&T) -> bool) -> bool {
-    value.filter(allowed).map(|value| **slot = value).is_some()
-}
-
-fn integer<T: std::str::FromStr>(value: &DeValue<'_>) -> Option<T> {
-    value.as_integer().filter(|integer| integer.radix() == 10).and_then(|integer| integer.as_str().parse().ok())
-}
-
-fn number(value: &DeValue<'_>) -> Option<f64> {
-    let float = value.as_float().map(|float| float.as_str());
-    float.or_else(|| value.as_integer().map(|integer| integer.as_str()))?.parse().ok()
-}
-
-fn address(value: &DeValue<'_>) -> Option<Address> {
-    value.as_str().and_then(|text| text.parse().ok())
-}
-
-fn text(value: &DeValue<'_>) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 fn unknown_section(section: &str, keys: &[Key<'_>]) -> Fault {
@@ -355,9 +241,11 @@ fn unknown_section(section: &str, keys: &[Key<'_>]) -> Fault {
     }
     let mut sections: Vec<&str> = keys.iter().map(|key| key.section).collect();
     sections.dedup();
-    let allowed: Vec<String> = sections.iter().map(|section| format!("[{section}]")).collect();
+    let lists = LISTS.iter().map(|list| format!("[[{list}]]"));
+    let allowed: Vec<String> = sections.iter().map(|section| format!("[{section}]")).chain(lists).collect();
     let fault = Fault::new(format!("{section}: unknown section; expected one of {}", allowed.join(", ")));
-    match nearest(section, sections.into_iter()) {
+    match nearest(section, sections.into_iter().chain(LISTS)) {
+        Some(near) if LISTS.contains(&near) => fault.hint(format!("Did you mean [[{near}]]?")),
         Some(near) => fault.hint(format!("Did you mean [{near}]?")),
         None => fault,
     }
@@ -376,7 +264,7 @@ fn unknown_key(section: &str, name: &str, keys: &[Key<'_>]) -> Fault {
 }
 
 /// The candidate that is the fewest edits away, if that number is small enough for a typing error.
-fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (word.len() / 3).clamp(1, 3);
     let near = candidates.map(|candidate| (edits(word, candidate), candidate));
     near.filter(|(distance, _)| *distance <= most).min().map(|(_, candidate)| candidate)
@@ -398,7 +286,8 @@ fn edits(left: &str, right: &str) -> usize {
     row[right.len()]
 }
 
-fn line_at(text: &str, span: &Range<usize>) -> usize {
+/// The line of a place in the text, from 1.
+pub(super) fn line_at(text: &str, span: &Range<usize>) -> usize {
     1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
 }
 

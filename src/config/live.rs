@@ -72,17 +72,17 @@ pub fn is_live(key: &str) -> bool {
 }
 
 impl Config {
-    /// These settings, with the live ones of `new`.
+    /// These settings, with the live ones of `new`, and its rules and windows.
     #[must_use]
     pub fn with_live_of(&self, new: Self) -> Self {
-        let Self { proxy, ddl, locks, backfill, console, log, origin, .. } = new;
+        let Self { proxy, ddl, locks, backfill, console, log, gate, origin, .. } = new;
         let mut config = self.clone();
         config.proxy.max_clients = proxy.max_clients;
         config.proxy.max_clients_per_address = proxy.max_clients_per_address;
         config.proxy.drain_grace = proxy.drain_grace;
         config.proxy.login_timeout = proxy.login_timeout;
         config.log.level = log.level;
-        Self { ddl, locks, backfill, console, origin, ..config }
+        Self { ddl, locks, backfill, console, gate, origin, ..config }
     }
 }
 

@@ -4,32 +4,42 @@
 //! not repeat them.
 //!
 //! Invariants: every setting is checked here, so no user of a [`Config`] needs to check it again. An error names the key,
-//! its line, its value and the allowed values. All errors of a file are reported at once.
+//! its line, its value and the allowed values. All errors of a file are reported at once. The names in the rules of the gate are checked
+//! by [`crate::gate::Rules::new`], since only that module knows them.
 
 mod address;
 mod console;
 mod fault;
+mod gate_keys;
+mod glob;
 mod keys;
 mod live;
 mod network;
 mod origin;
+mod rules;
 mod secret;
 mod settings;
+mod slot;
 mod units;
+mod window;
 mod words;
 
 pub use address::Address;
 pub use console::{ConsoleUser, Verifier};
 pub use fault::{ConfigError, Fault};
+pub use glob::Glob;
+pub(crate) use keys::nearest;
 pub use live::{LiveConfig, is_live};
-pub use network::Network;
+pub use network::{ClientAddress, Network};
 pub use origin::{Origin, Overrides, Source};
+pub use rules::{BlockersSettings, GateSettings, HoldSettings, MatchSettings, RuleLimits, RuleSettings};
 pub use secret::Secret;
 pub use settings::{BackendTls, Backfill, Config, Console, Ddl, ListenTls, Locks, Log, Operator, Proxy};
 pub use units::{format_size, format_time, parse_size, parse_time};
+pub use window::Window;
 pub use words::{
-    Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
-    Negotiation, Role, Unsafe,
+    Autovacuum, BackendTlsMode, BlockersPolicy, Fallback, GatePlace, InTransaction, Io, ListenTlsMode, LockWaits,
+    LogFormat, LogLevel, Mode, Negotiation, OnDisconnect, Role, Unsafe, VerdictWord,
 };
 
 use std::path::{Path, PathBuf};
@@ -44,6 +54,7 @@ impl Config {
         let mut config = Self::parse(&text, overrides).map_err(in_file)?;
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         config.paths_from(folder);
+        config.gate.file = Some(path.to_owned());
         config.read_password_file().map_err(in_file)?;
         config.origin.set_file(path);
         Ok(config)
@@ -54,6 +65,7 @@ impl Config {
         let mut config = Self::default();
         let mut faults = keys::read(text, &mut config);
         config.note_overrides(&overrides);
+        faults.extend(gate_keys::read(text, &mut config.gate));
         let Overrides { listen, backend, mode } = overrides;
         if !listen.is_empty() {
             config.proxy.listen = listen;

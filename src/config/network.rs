@@ -28,6 +28,33 @@ impl Network {
     }
 }
 
+/// Where a client has come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// A Unix socket, which is in no network.
+    Local,
+    Ip(IpAddr),
+}
+
+impl ClientAddress {
+    /// Whether the client is in any of the networks.
+    pub fn is_in(self, networks: &[Network]) -> bool {
+        match self {
+            Self::Local => false,
+            Self::Ip(address) => networks.iter().any(|network| network.contains(address)),
+        }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("a Unix socket"),
+            Self::Ip(address) => write!(f, "{}", address.to_canonical()),
+        }
+    }
+}
+
 impl FromStr for Network {
     type Err = ();
 
@@ -62,6 +89,10 @@ mod tests {
         assert!(within("127.0.0.1", "127.0.0.1") && !within("127.0.0.1", "127.0.0.2"));
         assert!(within("127.0.0.1", "::ffff:127.0.0.1"));
         assert!(within("fd00::/8", "fd12::1") && !within("fd00::/8", "fe80::1") && within("::/0", "fe80::1"));
+        let networks: Vec<Network> = ["10.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap()).to_vec();
+        let is_in = |address: &str| ClientAddress::Ip(address.parse().unwrap()).is_in(&networks);
+        assert!(is_in("10.1.1.1") && is_in("::ffff:10.1.1.1") && is_in("fd00::1") && !is_in("11.0.0.1"));
+        assert!(!ClientAddress::Local.is_in(&["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]));
         for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "host"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }

@@ -4,6 +4,7 @@
 
 use super::console::ConsoleUser;
 use super::origin::Origin;
+use super::rules::GateSettings;
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
@@ -27,6 +28,7 @@ pub struct Config {
     pub log: Log,
     /// Where the settings come from.
     pub origin: Origin,
+    pub gate: GateSettings,
 }
 
 /// `[proxy]`: which clients the proxy serves, and which server it relays to.

@@ -44,6 +44,17 @@ macro_rules! words {
                 Self::from_word(word).map(|value| *self = value).is_some()
             }
         }
+
+        /// A setting that may be left out.
+        impl Word for Option<$name> {
+            fn words(&self) -> &'static [&'static str] { $name::WORDS }
+
+            fn word(&self) -> &'static str { self.map_or("", $name::as_str) }
+
+            fn set(&mut self, word: &str) -> bool {
+                $name::from_word(word).map(|value| *self = Some(value)).is_some()
+            }
+        }
     };
 }
 
@@ -162,6 +173,53 @@ words! {
         Admin = "admin",
         /// The user may look.
         Viewer = "viewer",
+    }
+}
+
+words! {
+    /// The verdict of a rule of the gate.
+    VerdictWord {
+        /// The statement runs as the settings say.
+        Allow = "allow",
+        /// The statement runs by a plan of phases, whatever the mode is.
+        Plan = "plan",
+        /// The statement runs as it is written, by lock attempts.
+        Guard = "guard",
+        /// The statement waits until somebody approves it.
+        Hold = "hold",
+        Refuse = "refuse",
+        /// The statement runs only while a window is open.
+        Window = "window",
+    }
+}
+
+words! {
+    /// Where a held statement is stopped.
+    GatePlace {
+        /// Before its first phase.
+        Launch = "launch",
+        /// Before the last step that takes a strong lock.
+        CutOver = "cut-over",
+        Both = "both",
+    }
+}
+
+words! {
+    /// What becomes of a schema change whose client goes away.
+    OnDisconnect {
+        Continue = "continue",
+        Undo = "undo",
+    }
+}
+
+words! {
+    /// How a session is treated that is in the way of a schema change.
+    BlockersPolicy {
+        Wait = "wait",
+        /// The proxy calls `pg_cancel_backend`.
+        Cancel = "cancel",
+        /// The proxy calls `pg_terminate_backend`, if the session is idle in a transaction.
+        Terminate = "terminate",
     }
 }
 

@@ -3,11 +3,13 @@
 //! It owns nothing: the state behind [`Host`] is the proxy's.
 
 use crate::config::{Address, Config, Role};
+use crate::gate::Rules;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::report::Report;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The process ids of the console's sessions begin here. No system gives a process such a number, so that no backend has it.
 pub const FIRST_PID: i32 = 1 << 30;
@@ -17,6 +19,8 @@ pub trait Host: fmt::Debug + Send + Sync {
     fn config(&self) -> &Config;
     fn metrics(&self) -> &Metrics;
     fn registry(&self) -> &Registry;
+    /// The rules of the gate.
+    fn rules(&self) -> Arc<Rules>;
     /// The addresses that the proxy listens on.
     fn listening(&self) -> &[Address];
     /// Whether the proxy takes no more clients.

@@ -4,6 +4,7 @@
 //! string of a client's statement.
 
 mod change;
+mod gate;
 mod proxy;
 mod session;
 
@@ -33,7 +34,7 @@ impl View {
     }
 }
 
-/// All views, in the order of HELP. The views of the gate (rules, windows, holds) belong behind `changes`.
+/// All views, in the order of HELP.
 pub(super) const VIEWS: &[View] = &[
     View {
         name: "help",
@@ -125,6 +126,32 @@ pub(super) const VIEWS: &[View] = &[
             ("backend_pid", Kind::Integer),
         ],
         rows: change::lanes,
+    },
+    View {
+        name: "rules",
+        about: "The rules of the gate, in the order in which they are asked. The first one that matches decides.",
+        columns: &[
+            ("number", Kind::Integer),
+            ("name", Kind::Text),
+            ("verdict", Kind::Text),
+            ("matches_by", Kind::Text),
+            ("limits", Kind::Text),
+            ("window", Kind::Text),
+            ("line", Kind::Integer),
+        ],
+        rows: gate::rules,
+    },
+    View {
+        name: "windows",
+        about: "The windows that rules name, and whether they are open now.",
+        columns: &[
+            ("name", Kind::Text),
+            ("times", Kind::Text),
+            ("open", Kind::Boolean),
+            ("opens", Kind::Time),
+            ("line", Kind::Integer),
+        ],
+        rows: gate::windows,
     },
     View {
         name: "stats",

@@ -54,6 +54,8 @@ pub struct ExecutionContext<'a> {
     size_guess: SizeGuess,
     /// The client's transaction may be suspended, so that a wait for a lock goes on without the locks of the transaction.
     suspendable: bool,
+    /// The client's transaction may be run again behind a deadlock.
+    may_run_again: bool,
 }
 
 impl<'a> ExecutionContext<'a> {
@@ -69,6 +71,7 @@ impl<'a> ExecutionContext<'a> {
             turn: None,
             size_guess: SizeGuess::Any,
             suspendable: false,
+            may_run_again: false,
         }
     }
 
@@ -90,11 +93,23 @@ impl<'a> ExecutionContext<'a> {
         Self { size_guess, ..self }
     }
 
-    /// Sets whether the client's transaction may be suspended. A wait that makes others wait then ends with [`RunError::LockedOut`] after the
-    /// stall budget.
+    /// Sets whether the client's transaction may be suspended. A wait that makes others wait then ends with [`Suspend::LockedOut`]
+    /// after the stall budget.
     #[must_use]
     pub fn suspendable(self, suspendable: bool) -> Self {
         Self { suspendable, ..self }
+    }
+
+    /// Sets whether the client's transaction may be run again. A wait for a session that waits for the transaction then ends with
+    /// [`Suspend::Deadlock`].
+    #[must_use]
+    pub fn running_again(self, may_run_again: bool) -> Self {
+        Self { may_run_again, ..self }
+    }
+
+    /// Whether the client's transaction may be run again behind a deadlock.
+    pub(super) fn may_run_again(&self) -> bool {
+        self.may_run_again
     }
 
     /// Whether the client's transaction may be suspended.

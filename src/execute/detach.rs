@@ -243,12 +243,7 @@ fn is_cancel(stop: &RunError) -> bool {
     match stop {
         RunError::Server(error) => error.sqlstate() == sqlstate::QUERY_CANCELED,
         RunError::ClientGone => true,
-        RunError::Report(_)
-        | RunError::Slow
-        | RunError::WouldStall
-        | RunError::LockedOut
-        | RunError::Lost
-        | RunError::Stale => false,
+        RunError::Report(_) | RunError::Slow | RunError::Suspend(_) | RunError::Lost | RunError::Stale => false,
     }
 }
 

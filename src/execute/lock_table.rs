@@ -27,8 +27,8 @@ use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::{Reply, RunError};
 use crate::execute::server_error::{is_lock_failure, is_statement_timeout};
 use crate::execute::timing::{SETTLE, set_local};
-use crate::execute::wait::view_of;
-use crate::lanes::{self, Blocker, View};
+use crate::execute::wait::{deadlocked, view_of};
+use crate::lanes::{self, Blocker, CLEAR_SQL, View};
 use crate::pg::sqlstate;
 use crate::plan::Phase;
 use crate::sql::Statement;
@@ -55,9 +55,6 @@ const WAITS_FOR_US_SQL: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_ac
        AND a.pid OPERATOR(pg_catalog.<) pg_catalog.pg_backend_pid() \
        AND a.query OPERATOR(pg_catalog.~~) '/* pgsluice: LOCK TABLE, blocked by %' \
        AND pg_catalog.strpos(a.query, pg_catalog.concat(' ', l.virtualtransaction, ' ')) OPERATOR(pg_catalog.>) 0)";
-
-/// In a transaction the server gives the `pg_stat_activity` of the first query for it, until it is told to forget that.
-const CLEAR_SQL: &str = "SELECT pg_catalog.pg_stat_clear_snapshot()";
 
 /// A LOCK TABLE on its way.
 #[derive(Debug)]
@@ -330,7 +327,7 @@ async fn look_around(
     waiting.look(view, now);
     if deadlock {
         let report = blocked::deadlock(phase, waiting);
-        return Err(context.give_up_block(RunError::Report(report)).await);
+        return Err(deadlocked(context, phase, report).await);
     }
     waiting.notice(context, phase, now);
     Ok(())

@@ -28,6 +28,7 @@ mod invalid;
 mod lane;
 pub mod lock_table;
 mod lock_wait;
+pub mod locks_first;
 mod long;
 pub mod lost_session;
 mod objects;
@@ -46,4 +47,4 @@ mod unchanged;
 mod undo;
 mod wait;
 
-pub use self::outcome::{Reply, RunError};
+pub use self::outcome::{Deadlock, Reply, RunError, Suspend};

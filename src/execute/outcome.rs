@@ -3,6 +3,7 @@
 //! This file owns the types only. It keeps true that the text of a reason in the log holds no value of a row.
 
 use crate::backend::BackendLost;
+use crate::plan::LockNeed;
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
 use crate::wire::frame::{BACKEND_LIMIT, Header};
@@ -21,12 +22,30 @@ pub enum RunError {
     ClientGone,
     /// The connection to the backend is lost.
     Lost,
-    /// Nothing was done: the statement would make the application wait in the client's transaction, and may be done ahead of it.
-    WouldStall,
-    /// Nothing was done: the statement waits for a lock, and meanwhile others wait for the client's transaction, which may be suspended.
-    LockedOut,
+    /// Nothing was done: the client's transaction is to be suspended first.
+    Suspend(Suspend),
     /// Nothing was done: the statement would have to wait, or a relation that it names has changed. Its plan must be made again.
     Stale,
+}
+
+/// Why the client's transaction is to be suspended before a statement can go on.
+#[derive(Debug)]
+pub enum Suspend {
+    /// The statement would make the application wait in the transaction, and may be done ahead of it.
+    WouldStall,
+    /// The statement waits for a lock, and meanwhile others wait for the transaction.
+    LockedOut,
+    /// The statement waits for a session that waits for the transaction.
+    Deadlock(Box<Deadlock>),
+}
+
+/// A statement waits for a session that waits for the client's transaction. The transaction has not failed yet.
+#[derive(Debug)]
+pub struct Deadlock {
+    /// The error that the client gets if the transaction cannot be run again.
+    pub report: Report,
+    /// The locks that the statement needs.
+    pub locks: Vec<LockNeed>,
 }
 
 impl RunError {
@@ -35,8 +54,13 @@ impl RunError {
         match self {
             Self::Server(error) => format!("{} from the server", error.sqlstate()),
             Self::Report(report) => format!("{}: {}", report.sqlstate, report.message),
-            Self::WouldStall => "it would make the application wait in the client's transaction".to_owned(),
-            Self::LockedOut => "its lock is not to be had while the transaction holds locks of its own".to_owned(),
+            Self::Suspend(Suspend::WouldStall) => {
+                "it would make the application wait in the client's transaction".to_owned()
+            }
+            Self::Suspend(Suspend::LockedOut) => {
+                "its lock is not to be had while the transaction holds locks of its own".to_owned()
+            }
+            Self::Suspend(Suspend::Deadlock(deadlock)) => format!("{}: a deadlock", deadlock.report.sqlstate),
             Self::Slow => "it took longer than hold_budget".to_owned(),
             Self::ClientGone => "the client left".to_owned(),
             Self::Lost => "the server closed the connection".to_owned(),

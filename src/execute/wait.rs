@@ -10,7 +10,7 @@ use crate::execute::blocked::{self, in_the_way, waiting_for, waiting_for_lock};
 use crate::execute::budget::AttemptMode;
 use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
-use crate::execute::outcome::RunError;
+use crate::execute::outcome::{Deadlock, RunError, Suspend};
 use crate::execute::timing::LONGEST_NAP;
 use crate::lanes::{self, Blocker, View};
 use crate::pg::sqlstate;
@@ -88,7 +88,7 @@ impl LockWait {
             }
             if self.hurts() && context.is_suspendable() && waited >= context.config().locks.stall_budget {
                 context.finish_nap().await?;
-                return Err(RunError::LockedOut);
+                return Err(RunError::Suspend(Suspend::LockedOut));
             }
             if self.stands_behind(context, Instant::now()) {
                 self.nap_in_lane(context, phase).await?;
@@ -114,7 +114,7 @@ impl LockWait {
             // An autovacuum that waits for this session makes no deadlock: it is cancelled, or it gives up by itself.
             if context.in_transaction() && self.last().blockers.iter().any(|b| b.waits_for_us && !b.autovacuum) {
                 let report = blocked::deadlock(phase, self);
-                return Err(context.give_up_block(RunError::Report(report)).await);
+                return Err(deadlocked(context, phase, report).await);
             }
             // The session that holds the lane may be waiting for this transaction.
             let impatient = self.hurts() && waited >= context.config().locks.stall_budget;
@@ -173,6 +173,10 @@ impl LockWait {
         let missing = self.missing_lane();
         if let Some(lane) = missing {
             batch.statement(&lanes::try_lane_sql(lane, context.in_transaction()), &[]);
+        }
+        if context.in_transaction() {
+            // Otherwise it shows the sessions as they were at the first look.
+            batch.statement(lanes::CLEAR_SQL, &[]);
         }
         let [oids, modes, lanes, alone] = lanes::view_parameters(&phase.locks, self.lanes());
         context.channel().put_question(&mut batch, lanes::view_sql(), &[&oids, &modes, &lanes, &alone]);
@@ -256,6 +260,17 @@ impl LockWait {
             }
             Autovacuum::Cancel | Autovacuum::Outwait | Autovacuum::Wait => Ok(None),
         }
+    }
+}
+
+/// Ends a wait for a session that waits for this transaction. If the transaction may be run again, it has not failed.
+pub(super) async fn deadlocked(context: &mut ExecutionContext<'_>, phase: &Phase, report: Report) -> RunError {
+    if !context.may_run_again() {
+        return context.give_up_block(RunError::Report(report)).await;
+    }
+    match context.finish_nap().await {
+        Ok(()) => RunError::Suspend(Suspend::Deadlock(Box::new(Deadlock { report, locks: phase.locks.clone() }))),
+        Err(stop) => context.give_up_block(stop).await,
     }
 }
 

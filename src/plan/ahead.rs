@@ -20,9 +20,9 @@ use self::order::{
     stays_gladly,
 };
 pub use super::block_place::NotAhead;
-use crate::pg::RelationName;
+use crate::pg::{LockMode, RelationName};
 use crate::sql::form::Form;
-use crate::sql::{EffectKind, Statement, first_word, has_word};
+use crate::sql::{Class, EffectKind, Statement, first_word, has_word};
 use std::collections::BTreeSet;
 
 /// The savepoints of a block: which statements a ROLLBACK TO has taken back (those behind its savepoint, and itself), and the savepoints that are
@@ -104,6 +104,57 @@ pub fn run_again(earlier: &[Earlier<'_>], last: &Statement, touches: &BTreeSet<u
     Ok(Chosen { ahead: Vec::new(), compared })
 }
 
+/// What goes ahead so that the block keeps others from no table while its last statement, which keeps its place, takes long.
+///
+/// # Errors
+/// A statement that keeps others from a table cannot go ahead, and why.
+pub fn free(earlier: &[Earlier<'_>], last: &Statement, touches: &BTreeSet<u32>) -> Result<Chosen, NotAhead> {
+    let new = new_tables(earlier);
+    let holds = |x: &Earlier<'_>| !x.hoisted && keeps_others_away(x, &new);
+    if !earlier.iter().any(holds) {
+        return Ok(Chosen::default());
+    }
+    earlier.iter().try_for_each(can_be_replayed)?;
+    told::values_stay(earlier)?;
+    let mut going: Vec<Subject<'_>> = Vec::new();
+    let mut chosen = Vec::new();
+    for (place, x) in earlier.iter().enumerate().rev().filter(|(_, x)| !x.hoisted) {
+        let subject = Subject::new(x.statement, &x.effect.relations, &x.touches);
+        match x.effect.kind {
+            EffectKind::Ddl if goes(x, &subject, &going)? || holds(x) => {
+                if let Err(why) = &x.undoable {
+                    return Err(cannot_go(x, why));
+                }
+                going.push(subject);
+                chosen.push(place);
+            }
+            EffectKind::Lock if holds(x) => return Err(cannot_go(x, "it is to hold its lock")),
+            EffectKind::Write | EffectKind::LockRows | EffectKind::Lock | EffectKind::Again => {
+                stays(x, &subject, &going, &new)?;
+            }
+            _ => {}
+        }
+    }
+    chosen.reverse();
+    let compared = told::compared(earlier, &Subject::new(last, &[], touches))?;
+    Ok(Chosen { ahead: chosen, compared })
+}
+
+/// Whether the statement makes others wait for a table until the block ends. `new`: the tables that the block has made.
+fn keeps_others_away(x: &Earlier<'_>, new: &[RelationName]) -> bool {
+    let blocks = |mode: Option<LockMode>| mode.is_some_and(LockMode::blocks_application);
+    if let Class::Lock(lock) = &x.statement.class {
+        return lock.mode.blocks_application();
+    }
+    let Some(ddl) = x.statement.ddl() else { return false };
+    let is_new = |name: &RelationName| names_meet(std::slice::from_ref(name), new);
+    let target = !ddl.targets.is_empty() && ddl.targets.iter().all(is_new);
+    ddl.parts.iter().any(|part| {
+        (!target && blocks(part.form.row().lock))
+            || (blocks(part.form.row().other_lock) && !part.others.iter().all(is_new))
+    })
+}
+
 /// Whether the statement can be run again, or need not be.
 fn can_be_replayed(x: &Earlier<'_>) -> Result<(), NotAhead> {
     let text = x.statement.text.as_bytes();
@@ -161,11 +212,7 @@ fn goes(x: &Earlier<'_>, subject: &Subject<'_>, going: &[Subject<'_>]) -> Result
     match &x.undoable {
         Ok(()) => Ok(true),
         Err(_) if before.iter().all(|y| may_stay(subject, y)) => Ok(false),
-        Err(why) if why.is_empty() => Err(stands_before(x)),
-        Err(why) => {
-            let detail = format!("{} stands before it in this transaction and cannot go ahead: {why}.", title(x));
-            Err(NotAhead { detail, hint: BEFORE.to_owned() })
-        }
+        Err(why) => Err(cannot_go(x, why)),
     }
 }
 
@@ -186,6 +233,15 @@ fn stays(x: &Earlier<'_>, subject: &Subject<'_>, going: &[Subject<'_>], new: &[R
         Some(_) => Err(stands_before(x)),
         None => Ok(()),
     }
+}
+
+/// `why`: a fragment, or empty.
+fn cannot_go(x: &Earlier<'_>, why: &str) -> NotAhead {
+    if why.is_empty() {
+        return stands_before(x);
+    }
+    let detail = format!("{} stands before it in this transaction and cannot go ahead: {why}.", title(x));
+    NotAhead { detail, hint: BEFORE.to_owned() }
 }
 
 fn stands_before(x: &Earlier<'_>) -> NotAhead {

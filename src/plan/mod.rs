@@ -92,6 +92,12 @@ pub fn needs_plan(ddl: &Ddl) -> bool {
 /// How much the plan depends on, beyond the relation's own row in `pg_class`. `tests/plans.rs` makes every plan without the facts that
 /// this function says it does not need.
 pub fn wants(statement: &Statement) -> FactsNeeded {
+    let needed = wants_of_plan(statement);
+    // Rules ask for the size of a whole tree, and for the table of an index.
+    if statement.gated { needed.max(FactsNeeded::Indexes) } else { needed }
+}
+
+fn wants_of_plan(statement: &Statement) -> FactsNeeded {
     let ddl = match &statement.class {
         Class::Ddl(ddl) => ddl,
         Class::ExplainDdl(inner) => return wants(inner),

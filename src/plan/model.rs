@@ -51,6 +51,24 @@ pub struct Phase {
     pub tidies: bool,
 }
 
+impl Phase {
+    /// A phase that takes these locks at once, and does nothing. `purpose`: a fragment, for people.
+    pub fn of_locks(purpose: &str, mut locks: Vec<LockNeed>) -> Self {
+        locks.sort_by_key(|lock| lock.oid);
+        Self {
+            kind: PhaseKind::Brief,
+            purpose: purpose.to_owned(),
+            in_transaction: true,
+            locks,
+            steps: Vec::new(),
+            undo: None,
+            backfill: None,
+            detach: None,
+            tidies: false,
+        }
+    }
+}
+
 /// A DETACH PARTITION CONCURRENTLY. The server runs it in two transactions of its own, and cannot take the first one back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Detach {

@@ -78,6 +78,13 @@ pub fn unknown(why: &str) -> String {
     out
 }
 
+/// Sentences beside a label, as they stand in a plan.
+pub fn labelled(label: &str, text: &str) -> String {
+    let mut out = String::new();
+    prose(&mut out, label, text);
+    out
+}
+
 /// The first line of a statement.
 pub fn first_line(statement: &str) -> String {
     let more = if statement.contains('\n') { " …" } else { "" };

@@ -11,7 +11,7 @@
 
 use super::ahead_statements::AheadStatements;
 use super::journal::{Journal, JournalKeeper};
-use super::statement::acts;
+use super::statement::{acts, suffices};
 use crate::backend::ServerChannel;
 use crate::plan::Limits;
 use crate::plan::block_locks::BlockLocks;
@@ -259,7 +259,7 @@ impl Block {
     pub(super) fn passing(&mut self, run: &[Statement], limits: &Limits) -> usize {
         let mut count = 0;
         for statement in run.iter().take_while(|statement| !matches!(statement.class, Class::Transaction(_))) {
-            if acts(statement) && !self.held().is_some_and(|held| held.suffices(statement, limits)) {
+            if acts(statement) && !self.held().is_some_and(|held| suffices(held, statement, limits)) {
                 break;
             }
             if let Some(block) = &mut self.clients {
@@ -310,6 +310,35 @@ impl Block {
         }
     }
 
+    /// The proxy has run a statement in the transaction. If it was a schema change, the transaction may keep others from a table from now on.
+    pub(super) fn holds_table(&mut self, statement: &Statement) {
+        if let Some(journal) = self.journal_mut()
+            && statement.ddl().is_some()
+        {
+            journal.looks_at_writes(WRITES);
+        }
+    }
+
+    /// Whether the proxy looks at what the transaction writes, since the transaction may keep others from a table.
+    #[inline]
+    pub(super) fn sees_writes(&self) -> bool {
+        self.keeper.sees_writes()
+    }
+
+    /// The proxy looks at a statement that writes.
+    pub(super) fn looks_at_write(&mut self) {
+        if let Some(journal) = self.journal_mut() {
+            journal.looks_at_one_write_less();
+        }
+    }
+
+    /// The transaction keeps others from no table any more, or nothing can be done about it.
+    pub(super) fn frees(&mut self) {
+        if let Some(journal) = self.journal_mut() {
+            journal.looks_at_writes(0);
+        }
+    }
+
     /// The proxy has opened a block of its own. It gets a journal, as a block of the client's.
     pub(super) fn begin_journal(&mut self) {
         self.keeper.begin();
@@ -333,10 +362,13 @@ impl Block {
     }
 }
 
+/// How many writes of small tables the proxy looks at behind a schema change. A transaction of more of them takes long because of its client.
+const WRITES: u8 = 16;
+
 /// The proxy's own BEGIN.
 fn begin() -> Statement {
     let class = Class::Transaction(TransactionControl::Begin);
-    Statement { range: 0..5, text: "BEGIN".to_owned(), logged: String::new(), class }
+    Statement { range: 0..5, text: "BEGIN".to_owned(), logged: String::new(), class, gated: false }
 }
 
 /// The locks that are held after all of the statements, and whether all statements are understood. `None`: a statement needs a lock that is not
@@ -344,7 +376,7 @@ fn begin() -> Statement {
 fn after_all(mut held: BlockLocks, statements: &[Statement], limits: &Limits) -> Option<(BlockLocks, bool)> {
     let mut understood = true;
     for statement in statements {
-        if acts(statement) && !held.suffices(statement, limits) {
+        if acts(statement) && !suffices(&held, statement, limits) {
             return None;
         }
         understood &= held.passes(statement);

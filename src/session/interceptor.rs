@@ -11,7 +11,7 @@ use super::journal::{Incomplete, JournalKeeper};
 use super::prepared::{PreparedStatement, PreparedStatements};
 use crate::config::{Fallback, InTransaction, Mode};
 use crate::relay::{FrameAction, Inspect};
-use crate::sql::{exactly_transaction, may_carry_ddl};
+use crate::sql::{exactly_transaction, first_word, may_carry_ddl};
 use crate::wire::message;
 use std::sync::Arc;
 
@@ -35,7 +35,8 @@ impl Interceptor {
     pub(super) fn new(shared: &Arc<Shared>, blind: bool) -> Self {
         let config = &shared.config;
         // Only a block that may be run again needs a journal.
-        let hoists = config.proxy.mode == Mode::Plan && config.ddl.in_transaction == InTransaction::Hoist;
+        let by_rule = shared.rules_to_ask().is_some_and(|rules| rules.may_hoist());
+        let hoists = by_rule || (config.proxy.mode == Mode::Plan && config.ddl.in_transaction == InTransaction::Hoist);
         let journal_limit = if hoists { config.ddl.journal_limit } else { 0 };
         Self {
             shared: Arc::clone(shared),
@@ -195,6 +196,9 @@ impl Interceptor {
             return true;
         }
         self.parsed_other(name);
+        if self.block.sees_writes() && may_write(text) {
+            return true;
+        }
         let control = exactly_transaction(text);
         self.block.saw_parse(name, text, control);
         // In the proxy's block the server would give transaction control another meaning.
@@ -214,7 +218,7 @@ impl Interceptor {
             Some(text) => {
                 let carries_ddl = may_carry_ddl(text);
                 self.block.saw_query(text, carries_ddl);
-                stops |= carries_ddl;
+                stops |= carries_ddl || (self.block.sees_writes() && may_write(text));
                 if !stops {
                     self.block.keeper_mut().passes_query(text);
                 }
@@ -239,6 +243,14 @@ impl Interceptor {
             (_, None) => keeper.passes_unread(tag, Incomplete::TooLarge),
         }
     }
+}
+
+/// Whether the text may be of a statement that writes rows.
+#[cold]
+fn may_write(text: &[u8]) -> bool {
+    let words = [&b"insert"[..], b"update", b"delete", b"merge", b"with", b"copy"];
+    // A string may begin with another statement.
+    words.iter().any(|word| first_word(text).eq_ignore_ascii_case(word)) || text.contains(&b';')
 }
 
 impl Inspect for Interceptor {

@@ -24,6 +24,7 @@ pub(super) use self::incomplete::Incomplete;
 
 use self::controls::{ControlStatement, ControlStatements};
 use self::entry::EntryKind;
+use crate::plan::LockNeed;
 use crate::relay::{AnswerLog, give_back, take_buffer};
 use crate::sql::{Statement, TransactionControl, exactly_transaction};
 use std::time::{Duration, Instant};
@@ -40,6 +41,10 @@ pub(super) struct Journal {
     incomplete: Option<Incomplete>,
     begun: Instant,
     own_time: Duration,
+    /// The locks that the block takes first when it is run again, each with the place of the statement that needs it.
+    first: Vec<(usize, LockNeed)>,
+    /// How many more writes of the block the proxy looks at, since the block may keep others from a table.
+    writes: u8,
 }
 
 impl Journal {
@@ -52,6 +57,8 @@ impl Journal {
             incomplete: None,
             begun: Instant::now(),
             own_time: Duration::ZERO,
+            first: Vec::new(),
+            writes: 0,
         }
     }
 
@@ -66,6 +73,33 @@ impl Journal {
             self.acted_bytes += bytes;
             self.acted.push((statement.clone(), tag.to_vec()));
         }
+    }
+
+    /// From now on the block takes these locks first when it is run again. `place`: that of the statement which needs them. `false`: it has
+    /// taken them first already.
+    pub(super) fn lock_first(&mut self, place: usize, locks: &[LockNeed]) -> bool {
+        let before = self.first.len();
+        for lock in locks {
+            let known = |(_, known): &(usize, LockNeed)| known.oid == lock.oid && known.mode.covers(lock.mode);
+            if !self.first.iter().any(known) {
+                self.first.push((place, lock.clone()));
+            }
+        }
+        self.first.len() > before
+    }
+
+    /// The locks that the block takes first when it is run again, each with the place of the statement that needs it.
+    pub(super) fn first(&self) -> &[(usize, LockNeed)] {
+        &self.first
+    }
+
+    /// From now on the proxy looks at so many writes of the block.
+    pub(super) fn looks_at_writes(&mut self, most: u8) {
+        self.writes = most;
+    }
+
+    pub(super) fn looks_at_one_write_less(&mut self) {
+        self.writes = self.writes.saturating_sub(1);
     }
 
     /// Notes that the proxy's own work has taken so long, which does not count as time of the block.
@@ -277,6 +311,12 @@ impl JournalKeeper {
     /// Puts the journal back.
     pub(super) fn put(&mut self, journal: Option<Box<Journal>>) {
         self.journal = journal;
+    }
+
+    /// Whether the proxy looks at what the block writes.
+    #[inline]
+    pub(super) fn sees_writes(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.writes > 0)
     }
 
     /// The block has ended.

@@ -48,6 +48,7 @@ use self::outcome::{FrameOutcome, SessionEnd};
 use self::shared::{Registered, Seat};
 use self::simple::Simple;
 use crate::backend::ServerChannel;
+use crate::execute::RunError;
 use crate::net::Arrival;
 use crate::pg::sqlstate;
 use crate::registry::SessionEntry;
@@ -144,6 +145,13 @@ impl Session {
             if draining == Drain::Now || (draining == Drain::Idle && self.channel.is_idle()) {
                 return SessionEnd::Drained;
             }
+            if self.interceptor.block().sees_writes() {
+                // It is rare, and an idle session should not take its memory.
+                match Box::pin(self.relay_holding(draining, drain)).await {
+                    None => continue,
+                    Some(end) => return end,
+                }
+            }
             let event = tokio::select! {
                 biased;
                 event = async {
@@ -169,7 +177,52 @@ impl Session {
         }
     }
 
-    /// Attends to a frame. If the session is to end meanwhile, the work is cancelled. It then still undoes its earlier phases.
+    /// Relays one step of a transaction that holds a table. When the client has been idle for the hold budget, the table is freed. Returns the end
+    /// of the session, if it ends.
+    async fn relay_holding(&mut self, draining: Drain, drain: &mut watch::Receiver<Drain>) -> Option<SessionEnd> {
+        let event = tokio::select! {
+            biased;
+            event = async {
+                if draining == Drain::Idle {
+                    self.channel.pump_settling(&mut self.interceptor).await
+                } else {
+                    self.channel.pump(&mut self.interceptor).await
+                }
+            } => event,
+            _ = drain.changed() => return None,
+            () = tokio::time::sleep(self.shared.config.locks.hold_budget) => {
+                self.free_idle().await;
+                return None;
+            }
+        };
+        match event {
+            Event::Frame => Box::pin(self.attend_until(drain)).await.err(),
+            Event::Settled => None,
+            other => Some(SessionEnd::Event(other)),
+        }
+    }
+
+    /// The client's transaction holds a table, and the client has been idle for the hold budget.
+    async fn free_idle(&mut self) {
+        let Self { shared, channel, interceptor, changes, .. } = self;
+        let busy =
+            channel.status() != b'T' || channel.owes() > 0 || channel.is_unsynced() || !channel.owed_is_certain();
+        if busy || !channel.between_messages() {
+            return;
+        }
+        channel.cancels().requests().begin();
+        let block = interceptor.block_mut();
+        let result = AheadRun { channel, block, changes, shared }.free_idle().await;
+        if let Err(stop) = result {
+            // No statement is under way that could get the error. The next one finds a transaction that has failed.
+            tracing::info!(reason = stop.reason(), "a transaction has failed while its client was idle");
+            if let RunError::Report(report) = stop {
+                self.channel.notify(&Report { severity: Severity::Warning, ..report });
+            }
+        }
+    }
+
+    /// Attends to a frame. If the sessions are to end meanwhile, the work is cancelled. It then still undoes its earlier phases.
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();

@@ -44,7 +44,7 @@ pub(super) fn send_error(channel: &mut ServerChannel, stop: &RunError) -> Result
     match stop {
         RunError::Server(error) => channel.send_to_client(&error.frame),
         RunError::Report(report) => channel.notify(report),
-        RunError::Stale | RunError::Slow | RunError::WouldStall | RunError::LockedOut => {
+        RunError::Stale | RunError::Slow | RunError::Suspend(_) => {
             channel.notify(&Report::error(sqlstate::SERIALIZATION_FAILURE, stop.reason()).hint("Try again."));
         }
         RunError::ClientGone | RunError::Lost => return Err(BackendLost),

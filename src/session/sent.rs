@@ -67,6 +67,11 @@ impl Case {
         names.flatten().map(String::as_str).collect()
     }
 
+    /// Whether the transaction has a savepoint that the client may go back to.
+    pub(in crate::session) fn has_savepoints(&self) -> bool {
+        !follow_savepoints(self.sent.iter().map(|sent| &sent.effect.kind)).1.is_empty()
+    }
+
     /// Whether the transaction has taken advisory locks to its end.
     pub(in crate::session) fn takes_advisory_locks(&self) -> bool {
         takes_advisory_locks(&self.sent)

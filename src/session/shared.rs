@@ -1,6 +1,6 @@
 //! The state that all sessions of a proxy share.
 //!
-//! It owns the configuration, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
+//! It owns the configuration, the rules of the gate, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
 //! tables: clients by address, sessions by backend for cancels, pending undo, and the roles that may ask the questions of a plan. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
@@ -10,6 +10,7 @@ use super::aside::Aside;
 use crate::backend::{CancelRequests, ServerChannel};
 use crate::config::{Address, Config, LiveConfig, Mode, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
+use crate::gate::Rules;
 use crate::metrics::Metrics;
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
@@ -18,7 +19,7 @@ use crate::tls;
 use bytes::Bytes;
 use dashmap::DashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// Whether sessions go on, or are to end because the proxy stops.
@@ -51,16 +52,31 @@ pub struct Shared {
     /// The session of each backend, by the backend's pid.
     cancels: DashMap<i32, Cancellable>,
     aside: Aside,
+    /// The rules of the gate. Other rules may take their place while sessions are served.
+    rules: RwLock<Arc<Rules>>,
     /// The undo of plans whose backends are gone.
     pending_undos: PendingUndos,
     /// The databases and roles for which the questions of a plan are allowed, and no pooler stands in between.
     planning_roles: DashMap<(String, String), ()>,
 }
 
+/// The limits of plans, from these settings.
+pub(super) fn limits_of(config: &Config) -> Limits {
+    let ddl = &config.ddl;
+    Limits {
+        small_table: ddl.small_table,
+        rewrite: config.proxy.mode == Mode::Plan,
+        refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
+        refuse_exclude: ddl.exclude == Unsafe::Refuse,
+    }
+}
+
 impl Shared {
     /// # Errors
-    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or has other contents than the setting demands.
+    /// A file of `[listen.tls]` or `[backend.tls]` cannot be read, or has other contents than the setting demands. A rule of the gate names
+    /// something that does not exist, or can never match.
     pub fn new(config: Config) -> Result<Self, tls::SettingError> {
+        let rules = Rules::new(&config).map_err(|error| error.to_string())?;
         let proxy = &config.proxy;
         let target = Target {
             address: proxy.backend.clone(),
@@ -78,6 +94,7 @@ impl Shared {
             seats: DashMap::new(),
             cancels: DashMap::new(),
             aside: Aside::default(),
+            rules: RwLock::new(Arc::new(rules)),
             pending_undos: PendingUndos::default(),
             planning_roles: DashMap::new(),
             config: LiveConfig::new(config),
@@ -97,13 +114,27 @@ impl Shared {
 
     /// The limits of plans, from the settings.
     pub(super) fn limits(&self) -> Limits {
-        let ddl = &self.config.ddl;
-        Limits {
-            small_table: ddl.small_table,
-            rewrite: self.config.proxy.mode == Mode::Plan,
-            refuse_unsafe: ddl.unsafe_ddl == Unsafe::Refuse,
-            refuse_exclude: ddl.exclude == Unsafe::Refuse,
+        limits_of(&self.config)
+    }
+
+    /// The rules of the gate, as they are now. A statement reads them once for each verdict. `None`: no rule is to be asked, since there is
+    /// none, or since the mode is one in which the proxy does not act.
+    pub(super) fn rules_to_ask(&self) -> Option<Arc<Rules>> {
+        if !matches!(self.config.proxy.mode, Mode::Guard | Mode::Plan) {
+            return None;
         }
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        (!rules.is_empty()).then(|| Arc::clone(&rules))
+    }
+
+    /// The rules of the gate, as they are now.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other rules in the place of the present ones. Statements that are under way keep the verdict that they have.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// The places for work that takes long.

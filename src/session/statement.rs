@@ -2,20 +2,26 @@
 //!
 //! It owns nothing. Every function is pure: the answer depends on the statement alone.
 
-use crate::plan;
+use crate::plan::block_locks::BlockLocks;
+use crate::plan::{self, Limits};
 use crate::sql::{Class, Statement};
 use crate::wire::speech;
 
-/// Whether the proxy acts on a statement. It relays a statement that takes no lock that others could wait for.
+/// Whether the proxy acts on a statement. It relays a statement that takes no lock that others could wait for, unless the gate is to be asked.
 pub(super) fn acts(statement: &Statement) -> bool {
     match &statement.class {
-        Class::Ddl(ddl) => plan::needs_plan(ddl),
+        Class::Ddl(ddl) => statement.gated || plan::needs_plan(ddl),
         Class::ExplainDdl(_) | Class::Newer => true,
-        Class::MayHideDdl { names_ddl, swallows } => *names_ddl && !*swallows,
+        Class::MayHideDdl { names_ddl, swallows } => *names_ddl && (statement.gated || !*swallows),
         Class::AdvisoryLock(_) => true,
         Class::Lock(lock) => lock.makes_others_wait(),
         Class::Transaction(_) | Class::Other => false,
     }
+}
+
+/// Whether the statement can pass in a block that holds these locks. A statement that the gate is to be asked about never passes unasked.
+pub(super) fn suffices(held: &BlockLocks, statement: &Statement, limits: &Limits) -> bool {
+    !statement.gated && held.suffices(statement, limits)
 }
 
 /// Whether the statement may stand neither in a transaction block nor amid a pipeline.

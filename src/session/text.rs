@@ -63,6 +63,14 @@ pub(super) async fn statements_of(channel: &mut ServerChannel, shared: &Shared, 
             statement.class = Class::Other;
         }
     }
+    if let Some(rules) = shared.rules_to_ask() {
+        for statement in &mut statements {
+            statement.gated = rules.may_concern(statement);
+            if let Class::ExplainDdl(inner) = &mut statement.class {
+                inner.gated = rules.may_concern(inner);
+            }
+        }
+    }
     Some(statements)
 }
 
@@ -80,13 +88,15 @@ pub(super) async fn judge(channel: &mut ServerChannel, shared: &Shared, text: &[
     if !statements.iter().any(acts) {
         return TextVerdict::Relay(statements);
     }
+    let gated = statements.iter().any(|statement| statement.gated);
     // The server reads the whole string before it runs any of it.
     if statements.len() > 1 && may_change_encoding(text) {
-        return TextVerdict::Relay(Vec::new());
+        return if gated { TextVerdict::Refuse(cannot_be_asked()) } else { TextVerdict::Relay(Vec::new()) };
     }
     if statements.len() > ddl.statements_limit {
         shared.metrics.texts_oversize.add();
         return match ddl.oversize {
+            Fallback::Relay if gated => TextVerdict::Refuse(too_many_statements()),
             Fallback::Relay => TextVerdict::Relay(Vec::new()),
             Fallback::Refuse => TextVerdict::Refuse(too_many_statements()),
         };
@@ -106,6 +116,16 @@ pub(super) fn too_large() -> Report {
     Report::fatal(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, "statement text is larger than the proxy may inspect").hint(
         "Send it in smaller pieces, or raise inspect_limit in [ddl] of proxy.toml, or let such texts pass with oversize = \"relay\".",
     )
+}
+
+/// The error for a statement that rules may concern, where the proxy cannot stop it to ask them.
+pub(super) fn cannot_be_asked() -> Report {
+    Report::error(
+        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "schema change cannot be compared with the rules of the proxy",
+    )
+    .detail("The proxy cannot stop the statement at this place, and rules of proxy.toml may be about it.")
+    .hint("Send the statement by itself, when the answers to all earlier messages have come.")
 }
 
 fn unparsable() -> Report {

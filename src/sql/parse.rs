@@ -39,6 +39,7 @@ mod tokens;
 pub(super) use effect::with_effect;
 pub use grammar::Unparsable;
 pub use options::{GRAMMAR, ParseOptions};
+pub use tokens::words_of;
 
 use super::Statement;
 

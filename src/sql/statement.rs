@@ -18,6 +18,8 @@ pub struct Statement {
     /// The text as the log may contain it, without any string. Empty unless the statement is DDL.
     pub logged: String,
     pub class: Class,
+    /// The rules of the gate may concern the statement, so that it does not pass unasked. The session sets this; the parser knows no rules.
+    pub gated: bool,
 }
 
 /// The kind of a statement, as far as the proxy needs it.

@@ -209,25 +209,6 @@ fn a_commit_that_fails_leaves_nothing() {
     }
 }
 
-/// A transaction that is prepared would leave its session, which holds what is ahead.
-#[test]
-fn a_transaction_with_something_ahead_is_not_prepared() {
-    for extended in [false, true] {
-        let stage = Stage::new("prepare", SHOP);
-        let mut client = stage.client();
-        client.ok("BEGIN");
-        client.ok("INSERT INTO schema_migrations VALUES ('2')");
-        client.ok(INDEX);
-        let sql = "PREPARE TRANSACTION 'later'";
-        let outcome = if extended { client.execute(sql) } else { client.query(sql) };
-        assert_eq!((outcome.error.as_deref(), outcome.status), (Some("0A000"), 'I'), "{outcome:?}");
-        client.ok("SELECT 1");
-        drop(client);
-        stage.same_state(sql);
-        stage.end();
-    }
-}
-
 /// AND CHAIN begins another transaction.
 #[test]
 fn a_chain_goes_on() {
@@ -257,4 +238,37 @@ fn the_proxy_stops_amid_a_block() {
             == "0"
     });
     assert_eq!(beside.value("SELECT count(*) FROM pg_description WHERE description LIKE 'pgsluice%'"), "0");
+}
+
+/// A prepared transaction outlives its session, so its statements are run in their places after all.
+#[test]
+fn a_prepared_transaction_keeps_all_in_place() {
+    let ends = ["COMMIT PREPARED 'ahead'", "ROLLBACK PREPARED 'ahead'"];
+    for (end, extended) in ends.into_iter().flat_map(|end| [(end, false), (end, true)]) {
+        let stage = Stage::new("prepared", SHOP);
+        let script = [
+            "BEGIN",
+            "SET LOCAL search_path = public",
+            "INSERT INTO schema_migrations VALUES ('2')",
+            "ALTER TABLE orders ADD CHECK (total >= 0)",
+            "CREATE INDEX by_note ON orders (note)",
+            "PREPARE TRANSACTION 'ahead'",
+            end,
+        ];
+        stage.same(&script, extended);
+        assert_eq!(stage.ahead(), 2, "both were ahead");
+        stage.end();
+    }
+    let stage = Stage::new("prepared_once", SHOP);
+    let mut client = stage.client();
+    for sql in
+        ["BEGIN", "CREATE INDEX by_note ON orders (note)", "INSERT INTO shops SELECT 99 RETURNING name, random()"]
+    {
+        client.ok(sql);
+    }
+    let outcome = client.query("PREPARE TRANSACTION 'ahead'");
+    assert_eq!((outcome.error.as_deref(), outcome.status), (Some("0A000"), 'I'), "{outcome:?}");
+    drop(client);
+    stage.same_state("nothing is left");
+    stage.end();
 }

@@ -56,6 +56,21 @@ pub(crate) const KEY: Shape = Shape {
     other: OTHER_OF_LINES,
 };
 
+pub(crate) const FILLED: Shape = Shape {
+    name: "a column that is filled",
+    queries: &[
+        "BEGIN",
+        "INSERT INTO schema_migrations VALUES ('2')",
+        "ALTER TABLE orders ADD COLUMN shop_id bigint REFERENCES shops",
+        "ALTER TABLE orders ADD COLUMN extra int DEFAULT 0 NOT NULL",
+        "UPDATE orders SET shop_id = 1",
+        "ALTER TABLE orders ALTER COLUMN shop_id SET NOT NULL",
+        "COMMIT",
+    ],
+    extended: false,
+    other: OTHER_OF_ORDERS,
+};
+
 pub(crate) const STRING: Shape = Shape {
     name: "one string without BEGIN",
     queries: &[

@@ -136,6 +136,41 @@ fn reload_reads_the_file_anew_and_keeps_the_old_one_on_an_error() {
 }
 
 #[test]
+fn reload_follows_rules_and_windows() {
+    let postgres = common::postgres();
+    let rule = |verdict: &str| {
+        format!(
+            "[[window]]\nname = \"night\"\nhours = \"22:00-05:00\"\n[[rule]]\nname = \"r\"\nmatch = {{ family = \"view\" }}\nverdict = \"{verdict}\"\n"
+        )
+    };
+    let program = Program::with(&postgres, &users());
+    let own = std::fs::read_to_string(program.settings()).unwrap();
+    let mut client = program.client(&postgres.user, "postgres");
+    client.ok("CREATE VIEW a AS SELECT 1");
+    std::fs::write(program.settings(), format!("{own}{}", rule("refuse"))).unwrap();
+    let notice = say(&program, "RELOAD");
+    assert!(notice.contains("NOTICE:  changed settings: rules and windows"), "{notice}");
+    assert_eq!(client.query("CREATE VIEW b AS SELECT 1").error.as_deref(), Some("55000"));
+    let shown = |view: &str| {
+        let mut command = std::process::Command::new("psql");
+        command.env("PGPASSWORD", "admin secret").args(["-XAt", "-h", "127.0.0.1", "-p", &program.port.to_string()]);
+        command.args(["-U", "ann", "-d", "pgsluice", "-c", view]);
+        String::from_utf8(command.output().expect("psql").stdout).unwrap()
+    };
+    assert!(shown("SHOW RULES").starts_with("1|r|refuse|family|||"), "{}", shown("SHOW RULES"));
+    assert!(shown("SHOW WINDOWS").starts_with("night|22:00-05:00"), "{}", shown("SHOW WINDOWS"));
+    // A rule that is wrong changes nothing, and a setting that contradicts a rule cannot be set.
+    std::fs::write(program.settings(), format!("{own}{}", rule("refuse").replace("view", "vieww"))).unwrap();
+    let error = say(&program, "RELOAD");
+    assert!(error.contains("ERROR:") && error.contains("vieww"), "{error}");
+    assert_eq!(client.query("CREATE VIEW b AS SELECT 1").error.as_deref(), Some("55000"));
+    std::fs::write(program.settings(), &own).unwrap();
+    say(&program, "RELOAD");
+    client.ok("CREATE VIEW b AS SELECT 1");
+    assert_eq!(shown("SHOW RULES"), "");
+}
+
+#[test]
 fn the_level_of_the_log_changes() {
     let postgres = common::postgres();
     let program = Program::with(&postgres, &users());

@@ -17,7 +17,7 @@ use std::fmt::Write;
 /// Facts as the lines have set them.
 pub(super) struct Scene {
     session: SessionFacts,
-    limits: Limits,
+    pub(super) limits: Limits,
     relations: Vec<RelationFacts>,
     unusable: Vec<String>,
     probe: Vec<Option<ProbeAnswer>>,
@@ -193,7 +193,7 @@ impl Scene {
         out
     }
 
-    fn facts(&self, statement: &Statement) -> Facts {
+    pub(super) fn facts(&self, statement: &Statement) -> Facts {
         let names = if self.forgetful { Vec::new() } else { query::relations_of(statement) };
         let relations: Vec<NamedFacts> = names.into_iter().map(|name| self.asked(name)).collect();
         let related = self.relations.iter().map(RelationFacts::lock_facts).collect::<Vec<RelatedFacts>>();

@@ -9,6 +9,7 @@
 
 use super::super::backend::Backend;
 use super::super::failure::Failure;
+use super::gate::{PlannedGate, PlannedVerdict};
 use super::transaction::{Entry, FileTransaction, makes_column, makes_relation};
 use crate::catalog::Facts;
 use crate::catalog::query::relations_of;
@@ -26,6 +27,9 @@ pub(super) struct Planned {
     /// The line of the text on which the statement starts, from 1.
     pub(super) line: usize,
     pub(super) statement: String,
+    /// What the rules of the gate say of the statement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gate: Option<PlannedVerdict>,
     /// Where the statement is run, if it is a schema change in a transaction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) place: Option<BlockPlace>,
@@ -38,6 +42,7 @@ pub(super) struct Planned {
 /// Plans the statements of a text in their order.
 pub(super) struct Planner {
     backend: Option<Backend>,
+    gate: Option<PlannedGate>,
     /// The statements of earlier transactions that make relations or columns.
     done: Vec<Statement>,
     transaction: Option<FileTransaction>,
@@ -60,9 +65,9 @@ fn limits() -> Limits {
 
 impl Planner {
     /// `whole`: the text is one transaction.
-    pub(super) fn new(backend: Option<Backend>, whole: bool) -> Self {
+    pub(super) fn new(backend: Option<Backend>, gate: Option<PlannedGate>, whole: bool) -> Self {
         let transaction = whole.then(FileTransaction::default);
-        Self { backend, done: Vec::new(), transaction, whole, planned: Vec::new() }
+        Self { backend, gate, done: Vec::new(), transaction, whole, planned: Vec::new() }
     }
 
     /// The statements that were planned.
@@ -72,18 +77,26 @@ impl Planner {
 
     /// Plans the next statement. `line`: where it starts.
     pub(super) fn add(&mut self, line: usize, statement: Statement, effect: Effect) -> Result<(), Failure> {
-        let subject = match &statement.class {
+        let mut subject = match &statement.class {
             Class::ExplainDdl(inner) => (**inner).clone(),
             _ => statement.clone(),
         };
+        subject.gated = self.gate.as_ref().is_some_and(|gate| gate.rules.may_concern(&subject));
         let facts = self.facts(&subject)?;
         let inside = self.transaction.as_ref().map(|transaction| transaction.facts_inside(&facts));
-        let (plan, refusal) = match plan(&subject, inside.as_ref().unwrap_or(&facts), &limits()) {
+        let planned_with = |limits: &Limits| match plan(&subject, inside.as_ref().unwrap_or(&facts), limits) {
             Ok(plan) => (Some(plan), None),
             Err(refusal) => (None, Some(refusal)),
         };
-        let mut planned = Planned { line, statement: statement.text.clone(), place: None, plan, refusal };
-        if self.transaction.is_some() {
+        let (mut plan, mut refusal) = planned_with(&limits());
+        let asked = self.gate.as_ref().zip(plan.as_ref());
+        let gate = asked.and_then(|(gate, plan)| gate.ask(&subject, &facts, plan, self.transaction.is_some()));
+        let guarded = gate.as_ref().is_some_and(PlannedVerdict::is_guard);
+        if guarded {
+            (plan, refusal) = planned_with(&Limits { rewrite: false, ..limits() });
+        }
+        let mut planned = Planned { line, statement: statement.text.clone(), gate, place: None, plan, refusal };
+        if self.transaction.is_some() && !guarded {
             self.place(&subject, &facts, &mut planned, effect.kind == EffectKind::Ddl)?;
         }
         self.planned.push(planned);

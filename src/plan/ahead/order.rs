@@ -54,7 +54,7 @@ fn may_be_same(one: &RelationName, other: &RelationName) -> bool {
 /// Whether a DDL statement `x` has to keep its place before `y`, a later statement that goes ahead.
 pub(super) fn keeps_place(x: &Subject<'_>, y: &Subject<'_>) -> bool {
     let Some(ddl) = x.statement.ddl() else { return meet(x, y) };
-    if is_broad(ddl) || (is_implicit(&ddl.tag) && !is_plain(y.statement)) {
+    if is_broad(ddl) || (is_implicit(&ddl.tag) && !is_plain(y.statement)) || takes_name(x, y) {
         return true;
     }
     if ddl.parts.iter().all(|part| part.form == Form::Grant) {
@@ -64,6 +64,36 @@ pub(super) fn keeps_place(x: &Subject<'_>, y: &Subject<'_>) -> bool {
     // The table of an index is unknown once the index is dropped.
     let drops_index = ddl.parts.iter().all(|part| part.form == Form::DropIndex);
     drops_index || meet(x, y) || is_used(x, ddl, y)
+}
+
+/// Whether `x` may make something under a name that the server would choose for `y`: with that name taken, the server chooses another one.
+fn takes_name(x: &Subject<'_>, y: &Subject<'_>) -> bool {
+    /// The server makes a name of the table's, the columns' and one of these, and a number if there is such a name (`ChooseRelationName()`).
+    const ENDS: [&str; 8] = ["_idx", "_key", "_pkey", "_fkey", "_check", "_excl", "_seq", "_not_null"];
+    /// Bytes of the table's name that are certainly part of it. The server shortens long names.
+    const BEGINNING: usize = 20;
+    let Some(its) = y.statement.ddl() else { return false };
+    if !chooses_name(its) {
+        return false;
+    }
+    let of_table = |made: &str, table: &str| {
+        let beginning = table.get(..BEGINNING).unwrap_or(table);
+        let end = made.trim_end_matches(|c: char| c.is_ascii_digit());
+        made.starts_with(beginning) && ENDS.iter().any(|known| end.ends_with(known))
+    };
+    x.names.iter().any(|made| its.targets.iter().any(|table| of_table(&made.name, &table.name)))
+}
+
+/// Whether the server chooses a name of something that the statement makes.
+fn chooses_name(ddl: &Ddl) -> bool {
+    ddl.parts.iter().any(|part| match part.form {
+        form if is_index(form) => ddl.index_name.is_none(),
+        Form::AddColumn | Form::AddColumnDefault | Form::AddColumnUserType => false,
+        form if adds_column(form) => true,
+        form if adds_constraint(form) => part.constraint.is_none(),
+        Form::AddExclude => part.constraint.is_none(),
+        form => matches!(form, Form::CreateTable | Form::CreateTableReferences),
+    })
 }
 
 /// Statements that may concern any relation. For DROP INDEX, see [`keeps_place`].

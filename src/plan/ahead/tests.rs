@@ -103,6 +103,22 @@ fn shapes_of_tools() {
     goes("BEGIN; CREATE TYPE e AS ENUM ('a'); INSERT INTO q VALUES (1); ALTER TABLE orders ADD COLUMN e e", &[1]);
 }
 
+/// A name that the server would choose must be free, or taken, as it is in the block.
+#[test]
+fn names_that_the_server_chooses() {
+    let view = "BEGIN; DROP TABLE old; CREATE VIEW orders_a_idx AS SELECT 1;";
+    goes(&format!("{view} CREATE INDEX ON orders (a)"), &[2]);
+    goes(&format!("{view} ALTER TABLE orders ADD UNIQUE (b)"), &[2]);
+    refused(
+        "BEGIN; ALTER INDEX old RENAME TO orders_a_idx; CREATE INDEX ON orders (a)",
+        "ALTER INDEX old stands before it",
+    );
+    goes(&format!("{view} CREATE INDEX named ON orders (a)"), &[]);
+    goes(&format!("{view} ALTER TABLE orders ADD COLUMN a int"), &[]);
+    goes("BEGIN; CREATE TABLE orders_a_idx1 (id int); CREATE INDEX ON orders (a)", &[1]);
+    goes("BEGIN; CREATE VIEW orders_all AS SELECT 1; CREATE INDEX ON orders (a)", &[]);
+}
+
 #[test]
 fn what_stands_before() {
     refused(

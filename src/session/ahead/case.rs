@@ -18,7 +18,7 @@ use crate::sql::{Class, Effect, Statement, effects};
 use std::collections::BTreeSet;
 
 /// Chooses what goes ahead with a statement, of those before it and the relations that it touches.
-type Choice = fn(&[Earlier<'_>], &Statement, &BTreeSet<u32>) -> Result<Chosen, NotAhead>;
+pub(super) type Choice = fn(&[Earlier<'_>], &Statement, &BTreeSet<u32>) -> Result<Chosen, NotAhead>;
 
 impl AheadRun<'_> {
     /// The case of a statement in the client's transaction. `Err(NotAhead)`: why it cannot be done ahead.
@@ -39,11 +39,31 @@ impl AheadRun<'_> {
         self.case_by(statement, run_again).await
     }
 
-    async fn case_by(&mut self, statement: &Statement, choose: Choice) -> Result<Result<Case, NotAhead>, RunError> {
-        let sent = match self.sent().await? {
-            Ok(sent) => sent,
-            Err(why) => return Ok(Err(why)),
-        };
+    /// As [`Self::case_in_place`], however long the transaction has taken.
+    pub(super) async fn case_at_any_time(&mut self, statement: &Statement) -> Result<Result<Case, NotAhead>, RunError> {
+        match self.sent_at_any_time().await? {
+            Ok(sent) => self.case_of(sent, statement, run_again).await,
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    pub(super) async fn case_by(
+        &mut self,
+        statement: &Statement,
+        choose: Choice,
+    ) -> Result<Result<Case, NotAhead>, RunError> {
+        match self.sent().await? {
+            Ok(sent) => self.case_of(sent, statement, choose).await,
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    async fn case_of(
+        &mut self,
+        sent: Vec<Sent>,
+        statement: &Statement,
+        choose: Choice,
+    ) -> Result<Result<Case, NotAhead>, RunError> {
         let Some((touched, volatile)) = self.reach(&sent, statement).await? else {
             return Ok(Err(not_ahead(
                 "It is not known which relations the transaction has used.".to_owned(),
@@ -75,21 +95,25 @@ impl AheadRun<'_> {
         }))
     }
 
-    /// What the client has sent in the transaction, one statement after the other.
+    /// What the client has sent in the transaction, one statement after the other. The transaction has not taken too long.
     pub(super) async fn sent(&mut self) -> Result<Result<Vec<Sent>, NotAhead>, RunError> {
         let limit = self.shared.config.ddl.replay_limit;
+        if self.block.journal().is_some_and(|journal| journal.took() > limit) {
+            return Ok(Err(not_ahead(
+                format!("The transaction has taken longer than replay_limit, which is {}.", in_words(limit)),
+                "Send the statement in a transaction of its own, or raise replay_limit in [ddl] of proxy.toml.",
+            )));
+        }
+        self.sent_at_any_time().await
+    }
+
+    async fn sent_at_any_time(&mut self) -> Result<Result<Vec<Sent>, NotAhead>, RunError> {
         let Some((journal, answers)) = self.block.journal().zip(self.channel.answers()) else {
             return Ok(Err(not_ahead(
                 "The proxy has not seen how the transaction began.".to_owned(),
                 "Begin the transaction by BEGIN as a statement of its own.",
             )));
         };
-        if journal.took() > limit {
-            return Ok(Err(not_ahead(
-                format!("The transaction has taken longer than replay_limit, which is {}.", in_words(limit)),
-                "Send the statement in a transaction of its own, or raise replay_limit in [ddl] of proxy.toml.",
-            )));
-        }
         let messages = match journal.messages(answers) {
             Ok(messages) => messages,
             Err(why) => {
@@ -191,7 +215,10 @@ impl AheadRun<'_> {
         Ok(Some((touched, any)))
     }
 
-    async fn ask_relations(&mut self, names: &[RelationName]) -> Result<Option<Vec<BTreeSet<u32>>>, RunError> {
+    pub(super) async fn ask_relations(
+        &mut self,
+        names: &[RelationName],
+    ) -> Result<Option<Vec<BTreeSet<u32>>>, RunError> {
         if names.is_empty() {
             return Ok(Some(Vec::new()));
         }

@@ -5,7 +5,7 @@
 
 use super::{AheadRun, not_done};
 use crate::backend::BackendLost;
-use crate::execute::RunError;
+use crate::execute::{RunError, Suspend};
 use crate::pg::relation::quote_literal;
 use crate::plan::block_place::{BlockPlace, EarlierStatement};
 use crate::plan::print;
@@ -21,9 +21,7 @@ impl AheadRun<'_> {
             Err(RunError::Server(error)) => format!("{}: {}", error.sqlstate(), error.message()),
             Err(RunError::Report(report)) => report.to_string(),
             Err(RunError::ClientGone | RunError::Lost) => return Err(BackendLost),
-            Err(stop @ (RunError::Stale | RunError::Slow | RunError::WouldStall | RunError::LockedOut)) => {
-                stop.reason()
-            }
+            Err(stop @ (RunError::Stale | RunError::Slow | RunError::Suspend(_))) => stop.reason(),
         };
         // A question that has failed is no failure of the client's transaction.
         self.channel.roll_back_question().await?;
@@ -33,7 +31,7 @@ impl AheadRun<'_> {
 
     async fn plan_in_words(&mut self, statement: &Statement) -> Result<String, RunError> {
         match self.changes.explain(self.channel, statement, Place::Anywhere).await {
-            Err(RunError::WouldStall) => {}
+            Err(RunError::Suspend(Suspend::WouldStall)) => {}
             lines => return lines,
         }
         let why = match self.case(statement).await? {

@@ -5,7 +5,7 @@
 //! no longer than `deadline` and its own timeouts allow.
 
 use super::AheadRun;
-use crate::execute::{Reply, RunError};
+use crate::execute::{Reply, RunError, Suspend};
 use crate::plan::ahead::NotAhead;
 use crate::session::change::{Place, Request};
 use crate::session::sent::Case;
@@ -19,19 +19,21 @@ impl AheadRun<'_> {
         loop {
             let case = match self.case_in_place(statement).await? {
                 Ok(case) => case,
-                Err(why) => return self.run_in_place(statement, offset, &why).await,
+                Err(why) => return self.run_in_place(statement, offset, Some(&why)).await,
             };
             match Box::pin(self.wait_suspended(case, statement)).await? {
                 Waited::ForLocks => {}
-                Waited::NotAtAll(why) => return self.run_in_place(statement, offset, &why).await,
+                Waited::NotAtAll(why) => return self.run_in_place(statement, offset, Some(&why)).await,
                 Waited::Failed(stop) => return Err(self.fail(stop).await?),
             }
             let over = begun.elapsed() >= self.longest_wait().await?;
-            let place = if over { Place::InBlock(None) } else { Place::Anywhere };
-            let request = Request { statement, offset, place };
+            if over {
+                return self.run_in_place(statement, offset, None).await;
+            }
+            let request = Request { statement, offset, place: Place::Anywhere };
             match Box::pin(self.changes.run(self.channel, self.block, request)).await {
-                Err(RunError::LockedOut) => {}
-                Err(RunError::WouldStall) => return Box::pin(self.run_stalling(statement, offset)).await,
+                Err(RunError::Suspend(Suspend::LockedOut)) => {}
+                Err(RunError::Suspend(why)) => return Box::pin(self.run_suspended(why, statement, offset)).await,
                 result => return result,
             }
         }

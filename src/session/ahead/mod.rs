@@ -9,15 +9,18 @@
 //!
 //! - `case`: what the client has sent, what each statement does, and which statements go ahead.
 //! - `suspend`: ROLLBACK, and what outlives it: settings and advisory locks. `replay`: BEGIN, and the client's statements again.
+//! - `free`: a table that the transaction keeps locked before a long write.
 //! - `explain`: what would be done, as text.
 //! - `told`: what the client knows of rows that are free meanwhile.
-//! - `locked_out`: a wait for a lock that the transaction is suspended for.
+//! - `locked_out`: a wait for a lock that the transaction is suspended for. `lock_first`: a lock that the transaction takes first when it is run again.
 //! - `settle`: COMMIT, ROLLBACK, ROLLBACK TO, and a client that leaves.
 
 mod case;
 mod locked_out;
 mod outlives;
 mod explain;
+mod free;
+mod lock_first;
 mod replay;
 mod settle;
 mod suspend;
@@ -31,7 +34,7 @@ use super::reply::tag_of;
 use super::sent::Case;
 use super::shared::Shared;
 use crate::backend::ServerChannel;
-use crate::execute::{Reply, RunError};
+use crate::execute::{Reply, RunError, Suspend};
 use crate::pg::sqlstate;
 use crate::plan::ahead::NotAhead;
 use crate::sql::Statement;
@@ -59,9 +62,9 @@ impl AheadRun<'_> {
     pub(super) async fn run(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
         let request = Request { statement, offset, place: Place::Anywhere };
         match Box::pin(self.changes.run(self.channel, self.block, request)).await {
-            Err(stop @ (RunError::WouldStall | RunError::LockedOut)) => {
+            Err(RunError::Suspend(why)) => {
                 // It is rare, and its future is large.
-                Box::pin(self.run_suspended(stop, statement, offset)).await
+                Box::pin(self.run_suspended(why, statement, offset)).await
             }
             result => result,
         }
@@ -70,13 +73,17 @@ impl AheadRun<'_> {
     /// Runs a schema change for which the client's transaction is to be suspended, for this reason.
     pub(super) async fn run_suspended(
         &mut self,
-        stop: RunError,
+        why: Suspend,
         statement: &Statement,
         offset: usize,
     ) -> Result<Reply, RunError> {
-        match stop {
-            RunError::LockedOut => self.run_locked_out(statement, offset).await,
-            _ => self.run_stalling(statement, offset).await,
+        match why {
+            Suspend::WouldStall => self.run_stalling(statement, offset).await,
+            Suspend::LockedOut => self.run_locked_out(statement, offset).await,
+            Suspend::Deadlock(deadlock) => {
+                self.lock_first(*deadlock, statement).await?;
+                self.run_in_place(statement, offset, None).await
+            }
         }
     }
 
@@ -84,31 +91,44 @@ impl AheadRun<'_> {
     async fn run_stalling(&mut self, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
         let why = match self.case(statement).await? {
             Err(why) => why,
-            Ok(case) => match Box::pin(self.do_ahead(case, statement, offset)).await? {
+            Ok(case) => match Box::pin(self.do_ahead(case, Some((statement, offset)))).await? {
                 Hoisted::Done(reply) => return Ok(reply),
                 Hoisted::Failed(stop) => return Err(self.fail(stop).await?),
                 Hoisted::NotAhead(why) => why,
             },
         };
         self.shared.metrics.ddl_not_ahead.add();
-        self.run_in_place(statement, offset, &why).await
+        self.run_in_place(statement, offset, Some(&why)).await
     }
 
     /// Runs the statement in the transaction, where it may make others wait. A WARNING says why.
-    async fn run_in_place(&mut self, statement: &Statement, offset: usize, why: &NotAhead) -> Result<Reply, RunError> {
-        let request = Request { statement, offset, place: Place::InBlock(Some(why)) };
-        Box::pin(self.changes.run(self.channel, self.block, request)).await
+    async fn run_in_place(
+        &mut self,
+        statement: &Statement,
+        offset: usize,
+        why: Option<&NotAhead>,
+    ) -> Result<Reply, RunError> {
+        loop {
+            let request = Request { statement, offset, place: Place::InBlock(why) };
+            match Box::pin(self.changes.run(self.channel, self.block, request)).await {
+                Err(RunError::Suspend(Suspend::Deadlock(deadlock))) => {
+                    Box::pin(self.lock_first(*deadlock, statement)).await?;
+                }
+                result => return result,
+            }
+        }
     }
 
-    /// Suspends the transaction, does the statements ahead, and runs the transaction again.
-    async fn do_ahead(&mut self, case: Case, statement: &Statement, offset: usize) -> Result<Hoisted, RunError> {
+    /// Suspends the transaction, does the statements ahead, and runs the transaction again. `last`: the statement that the client waits for, if
+    /// it goes ahead, and the characters of the client's string before it.
+    async fn do_ahead(&mut self, case: Case, last: Option<(&Statement, usize)>) -> Result<Hoisted, RunError> {
         let begun = Instant::now();
         let told = match self.told(&case).await? {
             Ok(told) => told,
             Err(why) => return Ok(Hoisted::NotAhead(why)),
         };
         let suspended = self.suspend(&case, told).await?;
-        let hoisted = match self.hoist(&case, statement, offset).await {
+        let hoisted = match self.hoist(&case, last).await {
             Err(RunError::Lost) => {
                 self.leave_behind();
                 return Err(RunError::Lost);
@@ -116,8 +136,15 @@ impl AheadRun<'_> {
             hoisted => hoisted,
         };
         self.wake(&suspended).await?;
+        let hoisted = match hoisted {
+            Err(stop) if is_of_the_statement(&stop) && !case.has_savepoints() => {
+                self.begin_failed(&case.sent, &suspended).await?;
+                return Ok(Hoisted::Failed(stop));
+            }
+            hoisted => hoisted,
+        };
         self.come_back(case, suspended, hoisted.is_ok()).await?;
-        if let Ok(reply) = &hoisted {
+        if let (Ok(reply), Some((statement, _))) = (&hoisted, last) {
             self.block.acted(statement, tag_of(reply));
         }
         if let Some(journal) = self.block.journal_mut() {
@@ -145,23 +172,24 @@ impl AheadRun<'_> {
     }
 
     /// Runs the statements ahead, in their order, and the last one. If one fails, those before it are undone.
-    async fn hoist(&mut self, case: &Case, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
+    async fn hoist(&mut self, case: &Case, last: Option<(&Statement, usize)>) -> Result<Reply, RunError> {
         let before = self.block.ahead().map_or(0, AheadStatements::len);
-        let result = self.run_all(case, statement, offset).await;
+        let result = self.run_all(case, last).await;
         if result.is_err() && !matches!(result, Err(RunError::Lost)) {
             self.undo_down_to(before).await?;
         }
         result
     }
 
-    async fn run_all(&mut self, case: &Case, statement: &Statement, offset: usize) -> Result<Reply, RunError> {
+    async fn run_all(&mut self, case: &Case, last: Option<(&Statement, usize)>) -> Result<Reply, RunError> {
         for (place, earlier) in case.going_ahead() {
             let (_, ahead) = Box::pin(self.changes.run_ahead(self.channel, earlier, 0)).await?;
             self.block.ahead_mut().push(place, ahead);
         }
+        self.shared.metrics.ddl_ahead.add();
+        let Some((statement, offset)) = last else { return Ok(Reply::default()) };
         let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, offset)).await?;
         self.block.ahead_mut().push(case.len(), ahead);
-        self.shared.metrics.ddl_ahead.add();
         Ok(reply)
     }
 
@@ -189,7 +217,7 @@ fn is_of_the_statement(stop: &RunError) -> bool {
         RunError::Server(error) => is_final(error.sqlstate()),
         RunError::Report(report) => is_final(report.sqlstate),
         RunError::ClientGone => true,
-        RunError::Slow | RunError::WouldStall | RunError::LockedOut | RunError::Lost | RunError::Stale => false,
+        RunError::Slow | RunError::Suspend(_) | RunError::Lost | RunError::Stale => false,
     }
 }
 

@@ -10,6 +10,8 @@ use crate::session::ahead_statements::Told;
 pub(super) struct Suspended {
     /// The settings that the session has outside the transaction, each with its name, for those that the transaction has changed.
     pub(super) settings: Vec<(String, String)>,
+    /// The same settings as the transaction had them.
+    pub(super) inside: Vec<(String, String)>,
     pub(super) locks: Vec<AdvisoryKey>,
     /// What the client knows of rows that the transaction had locked.
     pub(super) told: Vec<Told>,
@@ -18,7 +20,7 @@ pub(super) struct Suspended {
 impl Suspended {
     /// A transaction of which no settings outlive the ROLLBACK.
     pub(super) fn knowing(locks: Vec<AdvisoryKey>, told: Vec<Told>) -> Self {
-        Self { settings: Vec::new(), locks, told }
+        Self { settings: Vec::new(), inside: Vec::new(), locks, told }
     }
 }
 

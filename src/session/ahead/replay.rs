@@ -5,10 +5,13 @@
 
 use super::AheadRun;
 use super::outlives::Suspended;
-use crate::execute::{Reply, RunError};
+use super::suspend::TRIES;
+use crate::execute::{Reply, RunError, Suspend};
 use crate::pg::sqlstate;
+use crate::plan::LockNeed;
 use crate::report::Report;
 use crate::session::change::{Place, Request};
+use crate::session::journal::Journal;
 use crate::session::reply::tags;
 use crate::session::sent::{How, Sent, begin_of};
 use crate::session::statement::acts;
@@ -26,8 +29,22 @@ impl AheadRun<'_> {
     /// A statement had another outcome than before. The transaction has failed.
     pub(super) async fn replay(&mut self, sent: &[Sent], suspended: &Suspended, end: usize) -> Result<(), RunError> {
         self.channel.set_muted(true);
-        let journal = self.block.suspend_journal();
-        let result = self.run_again(sent, suspended, end).await;
+        let mut journal = self.block.suspend_journal();
+        let result = loop {
+            let first = journal.as_deref().map_or(&[][..], Journal::first);
+            match self.run_again(sent, suspended, end, first).await {
+                Err(RunError::Suspend(Suspend::Deadlock(deadlock))) => {
+                    // A statement that keeps its place waits for a session that waits for what has been run again.
+                    let noted = journal.as_mut().is_some_and(|journal| journal.lock_first(end, &deadlock.locks));
+                    if !noted {
+                        break Err(RunError::Report(deadlock.report));
+                    }
+                    self.shared.metrics.blocks_locked_first.add();
+                    self.roll_back(false).await?;
+                }
+                result => break result,
+            }
+        };
         self.block.resume_journal(journal);
         self.channel.set_muted(false);
         if matches!(result, Err(RunError::Lost)) {
@@ -46,7 +63,32 @@ impl AheadRun<'_> {
         result
     }
 
-    async fn run_again(&mut self, sent: &[Sent], suspended: &Suspended, end: usize) -> Result<(), RunError> {
+    /// Begins the client's transaction, and makes it fail. It has no savepoint to go back to, so nothing of it needs to be run again.
+    pub(super) async fn begin_failed(&mut self, sent: &[Sent], suspended: &Suspended) -> Result<(), RunError> {
+        if !suspended.locks.is_empty() {
+            self.surely(|batch| {
+                suspended.locks.iter().for_each(|lock| batch.statement(&lock.call("pg_advisory_unlock"), &[]));
+            })
+            .await?;
+        }
+        let begin = begin_of(sent);
+        for _ in 0..TRIES {
+            self.channel.cancel_settled().await;
+            self.channel.ask_one(begin, &[]).await?;
+            if self.channel.status() != b'I' {
+                break;
+            }
+        }
+        Ok(fail(self.channel).await?)
+    }
+
+    async fn run_again(
+        &mut self,
+        sent: &[Sent],
+        suspended: &Suspended,
+        end: usize,
+        first: &[(usize, LockNeed)],
+    ) -> Result<(), RunError> {
         let mut batch = Batch::new();
         batch.statement(begin_of(sent), &[]);
         suspended.locks.iter().for_each(|lock| batch.statement(&lock.call("pg_advisory_xact_lock"), &[]));
@@ -54,6 +96,7 @@ impl AheadRun<'_> {
             return Err(RunError::Server(error));
         }
         self.block.replayed();
+        self.take_first(first, sent, end, suspended).await?;
         let mut together: Vec<&Sent> = Vec::new();
         for (place, one) in sent.iter().enumerate().take(end).skip(1) {
             if one.taken_back || self.block.ahead().is_some_and(|ahead| ahead.is_done(place)) {

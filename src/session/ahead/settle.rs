@@ -12,6 +12,7 @@ use crate::catalog::Facts;
 use crate::execute::context::SizeGuess;
 use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
+use crate::plan::ahead::NotAhead;
 use crate::report::Report;
 use crate::session::ahead_statements::AheadStatements;
 use crate::session::outcome::StatementOutcome;
@@ -68,14 +69,39 @@ impl AheadRun<'_> {
         }
     }
 
-    /// A prepared transaction outlives its session, which holds what is ahead. So it is rolled back, as one that the server cannot prepare.
-    /// `false`: the client has the error.
-    async fn before_prepare(&mut self) -> Result<bool, BackendLost> {
+    /// A prepared transaction outlives its session, which holds what is ahead. So what is ahead is undone, and the transaction is run again with
+    /// all of its statements in their places. `false`: that was not possible, and the client has the error.
+    async fn before_prepare(&mut self, statement: &Statement) -> Result<bool, RunError> {
         if self.channel.status() != b'T' || !self.block.has_ahead() {
             return Ok(true);
         }
+        let found = match self.case_at_any_time(statement).await? {
+            Ok(case) => self.told(&case).await?.map(|told| (case, told)),
+            Err(why) => Err(why),
+        };
+        let (case, told) = match found {
+            Ok(found) => found,
+            Err(why) => return self.cannot_prepare(&why).await,
+        };
+        let suspended = self.suspend(&case, told).await?;
+        self.wake(&suspended).await?;
+        self.undo_down_to(0).await?;
+        self.channel.notify(&keeps_all_in_place());
+        match Box::pin(self.replay(&case.sent, &suspended, case.len())).await {
+            Ok(()) => Ok(true),
+            Err(RunError::Lost) => Err(RunError::Lost),
+            Err(stop) => {
+                send_error(self.channel, &stop)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The transaction is rolled back, as one that the server cannot prepare.
+    async fn cannot_prepare(&mut self, why: &NotAhead) -> Result<bool, RunError> {
         let message = "cannot PREPARE a transaction that has schema changes done ahead of it";
         let report = Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .detail(format!("The transaction cannot be run again. {}", why.detail))
             .hint("Use COMMIT, or set in_transaction = \"guard\" in [ddl] of proxy.toml.");
         self.channel.notify(&report);
         self.channel.ask_one("ROLLBACK", &[]).await?;
@@ -172,7 +198,10 @@ impl AheadRun<'_> {
         let mut before = Before { control, savepoint, status: self.channel.status(), rolled_back: false };
         let goes = match control {
             TransactionControl::Commit { .. } => self.before_commit().await?,
-            TransactionControl::Prepare => self.before_prepare().await?,
+            TransactionControl::Prepare => {
+                before.rolled_back = self.block.has_ahead() && self.channel.status() == b'T';
+                self.before_prepare(statement).await?
+            }
             TransactionControl::Savepoint => match &before.savepoint {
                 Some(EffectKind::RollbackTo(savepoint)) => match self.before_rollback_to(savepoint, statement).await? {
                     RolledBackTo::Not => true,
@@ -353,6 +382,16 @@ impl AheadRun<'_> {
         fail(self.channel).await?;
         Ok(RolledBackTo::Failed)
     }
+}
+
+/// The WARNING of a transaction whose statements are run in their places after all.
+fn keeps_all_in_place() -> Report {
+    Report::warning(
+        sqlstate::WARNING,
+        "the transaction is run again, and makes others wait while its schema changes run",
+    )
+    .detail("A prepared transaction outlives its session, so nothing can be done ahead of it.")
+    .hint("Use COMMIT, so that the schema changes are done ahead of the transaction.")
 }
 
 /// What a statement does with a savepoint.

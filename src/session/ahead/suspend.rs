@@ -17,6 +17,20 @@ use crate::wire::message::Batch;
 /// How many times a question is asked if a cancel hits it each time.
 pub(super) const TRIES: usize = 100;
 
+/// How long a setting holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    Session,
+    Transaction,
+}
+
+impl Scope {
+    /// The third argument of `set_config`.
+    fn is_local(self) -> &'static str {
+        if self == Self::Transaction { "true" } else { "false" }
+    }
+}
+
 impl AheadRun<'_> {
     /// Rolls the client's transaction back. The session then has the settings of the transaction.
     pub(super) async fn suspend(&mut self, case: &Case, told: Vec<Told>) -> Result<Suspended, RunError> {
@@ -24,8 +38,8 @@ impl AheadRun<'_> {
         let inside = self.settings(&names).await?;
         let locks = self.roll_back(case.takes_advisory_locks()).await?;
         let outside = self.settings(&names).await?;
-        self.set(&inside).await?;
-        Ok(Suspended { settings: outside, locks, told })
+        self.set(&inside, Scope::Session).await?;
+        Ok(Suspended { settings: outside, inside, locks, told })
     }
 
     /// Rolls the client's transaction back. Its advisory locks are the session's then, if `keeps_locks`.
@@ -45,7 +59,7 @@ impl AheadRun<'_> {
 
     /// Gives the session its own settings again.
     pub(super) async fn wake(&mut self, suspended: &Suspended) -> Result<(), RunError> {
-        self.set(&suspended.settings).await
+        self.set(&suspended.settings, Scope::Session).await
     }
 
     async fn settings(&mut self, names: &[&str]) -> Result<Vec<(String, String)>, RunError> {
@@ -63,13 +77,16 @@ impl AheadRun<'_> {
         Ok(names.iter().zip(values).filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect())
     }
 
-    async fn set(&mut self, settings: &[(String, String)]) -> Result<(), RunError> {
+    pub(super) async fn set(&mut self, settings: &[(String, String)], scope: Scope) -> Result<(), RunError> {
         if settings.is_empty() {
             return Ok(());
         }
         self.surely(|batch| {
             settings.iter().for_each(|(name, value)| {
-                batch.statement("SELECT pg_catalog.set_config($1, $2, false)", &[name, value]);
+                batch.statement(
+                    "SELECT pg_catalog.set_config($1, $2, $3::pg_catalog.text::pg_catalog.bool)",
+                    &[name, value, scope.is_local()],
+                );
             });
         })
         .await

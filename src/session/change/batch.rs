@@ -21,7 +21,7 @@ use crate::sql::{Class, Statement};
 use bytes::BytesMut;
 
 /// The most statements in a batch. The server's answers to all of them wait for the last one.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 
 /// The result of a try of the first statements of a run.
 pub(in crate::session) enum BatchTryOutcome {

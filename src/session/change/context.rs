@@ -1,6 +1,6 @@
 //! One statement on its way through the stages, and the parts that each stage may use.
 //!
-//! It owns whether the statement is planned as if its table were large. Everything else is borrowed: the channel, the log, the statement. State
+//! It owns whether the statement is planned as if its table were large, and the settings that a rule of the gate has changed. Everything else is borrowed: the channel, the log, the statement. State
 //! that a session keeps from one statement to the next is elsewhere.
 
 use super::facts::FactsReader;
@@ -14,7 +14,8 @@ use crate::execute::record::RecordKey;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
 use crate::plan::ahead::NotAhead;
-use crate::session::run::{facts_without_questions, run_context};
+use crate::session::run::{facts_without_questions, run_context_with};
+use crate::session::shared::limits_of;
 use crate::sql::Statement;
 
 /// A statement that is to be run.
@@ -30,7 +31,7 @@ pub(in crate::session) struct Request<'s> {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::session) enum Place<'s> {
     /// In the transaction, unless it would make the application wait there. Then nothing is done, and the result is
-    /// [`RunError::WouldStall`](crate::execute::RunError::WouldStall).
+    /// [`Suspend::WouldStall`](crate::execute::Suspend::WouldStall).
     Anywhere,
     /// In the transaction. A WARNING of the plan says why the statement is not done ahead.
     InBlock(Option<&'s NotAhead>),
@@ -53,6 +54,8 @@ pub(super) struct StatementContext<'s> {
     own_records: &'s [RecordKey],
     /// The statement has exceeded its hold budget as one brief step. It is planned as if its table were large.
     slow: bool,
+    /// The settings of the statement, if a rule of the gate has changed them.
+    config: Option<Box<Config>>,
 }
 
 impl<'s> StatementContext<'s> {
@@ -66,6 +69,7 @@ impl<'s> StatementContext<'s> {
             ahead: None,
             own_records: &[],
             slow: false,
+            config: None,
         }
     }
 
@@ -104,8 +108,19 @@ impl<'s> StatementContext<'s> {
         self.slow
     }
 
-    pub(super) fn config(&self) -> &'s Config {
-        &self.log.shared().config
+    /// The settings of the statement: the proxy's, unless a rule of the gate has changed them.
+    pub(super) fn config(&self) -> &Config {
+        self.config.as_deref().unwrap_or_else(|| &self.log.shared().config)
+    }
+
+    /// A rule of the gate has changed the settings of the statement.
+    pub(super) fn set_config(&mut self, config: Config) {
+        self.config = Some(Box::new(config));
+    }
+
+    /// Whether a rule of the gate has changed the settings of the statement.
+    pub(super) fn has_own_config(&self) -> bool {
+        self.config.is_some()
     }
 
     pub(super) fn metrics(&self) -> &'s Metrics {
@@ -113,7 +128,7 @@ impl<'s> StatementContext<'s> {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        let limits = self.log.shared().limits();
+        let limits = limits_of(self.config());
         // A statement that may be done ahead is not refused before.
         let ahead = matches!(self.place, Place::Anywhere) && self.channel.status() == b'T' && self.may_hoist();
         let limits = Limits { refuse_unsafe: limits.refuse_unsafe && !ahead, ..limits };
@@ -148,8 +163,12 @@ impl<'s> StatementContext<'s> {
     fn run_at<'r>(&'r mut self, facts: &'r Facts, offset: usize) -> ExecutionContext<'r> {
         let guess = if self.slow { SizeGuess::Slow } else { SizeGuess::Any };
         let again = self.may_hoist() && !facts.session.frozen_snapshot;
+        let inside = matches!(self.place, Place::Anywhere | Place::InBlock(_));
         let suspendable = matches!(self.place, Place::Anywhere) && again;
-        run_context(self.channel, self.log.shared(), facts, offset, guess).suspendable(suspendable)
+        let shared = self.log.shared();
+        let config = self.config.as_deref().unwrap_or(&shared.config);
+        let context = run_context_with(self.channel, (shared, config), facts, offset, guess);
+        context.suspendable(suspendable).running_again(inside && again)
     }
 
     /// All facts of the session that are known without a question.

@@ -3,13 +3,14 @@
 //! It owns nothing. It keeps true: EXPLAIN leaves no change behind. In the client's transaction it changes nothing of the transaction either.
 
 use super::context::{Place, StatementContext};
+use super::gate;
 use super::place::{not_ahead, refusal, sees_an_old_state};
 use super::record::explain_recorded;
 use super::rights::PlanningRights;
 use crate::catalog::Facts;
 use crate::catalog::inquiry::index::IndexInquiry;
 use crate::config::InTransaction;
-use crate::execute::RunError;
+use crate::execute::{RunError, Suspend};
 use crate::plan::ahead::NotAhead;
 use crate::plan::block_place::BlockPlace;
 use crate::plan::{self, Plan, hoist, print};
@@ -23,19 +24,25 @@ pub(super) async fn plan_in_words(
     rights: &mut PlanningRights,
 ) -> Result<String, RunError> {
     if rights.look(context).await? {
-        return Ok("as written, under lock attempts: this session may not ask for what a plan needs".to_owned());
+        let gate = gate::explain_by_text(context);
+        return Ok(gate + "as written, under lock attempts: this session may not ask for what a plan needs");
     }
     if matches!(context.place(), Place::Ahead) {
         return ahead_in_words(context).await;
     }
     let statement = context.statement;
-    let facts = context.facts().of(statement).await?;
-    if let Some(continued) = explain_recorded(context, &facts).await? {
-        return Ok(continued);
-    }
-    match plan::plan(statement, &facts, &context.limits()) {
-        Ok(plan) => placed(context, &facts, &plan),
-        Err(refusal) => Ok(refusal.report.to_string()),
+    loop {
+        let facts = context.facts().of(statement).await?;
+        if let Some(continued) = explain_recorded(context, &facts).await? {
+            return Ok(continued);
+        }
+        let plan = match plan::plan(statement, &facts, &context.limits()) {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(refusal.report.to_string()),
+        };
+        if let Some(gate) = gate::explain(context, &facts, &plan) {
+            return Ok(gate + &placed(context, &facts, &plan)?);
+        }
     }
 }
 
@@ -47,8 +54,10 @@ async fn ahead_in_words(context: &mut StatementContext<'_>) -> Result<String, Ru
         return Ok(print::unknown(PARTITIONS_UNKNOWN));
     }
     let plan = plan::plan(statement, &facts, &limits).map_err(|refusal| RunError::Report(refusal.report))?;
+    // Settings that a rule changes would have kept the statement in its place.
+    let gate = gate::explain(context, &facts, &plan).unwrap_or_default();
     let plan = hoist::with_full_undo(plan, statement, &facts).map_err(|why| RunError::Report(not_ahead(&why)))?;
-    let mut text = print::to_text(&plan);
+    let mut text = gate + &print::to_text(&plan);
     if plan.warns() && is_unprobed(statement, &facts) {
         text += &print::unknown(REWRITE_UNKNOWN);
     }
@@ -78,7 +87,7 @@ fn placed(context: &StatementContext<'_>, facts: &Facts, plan: &Plan) -> Result<
         _ if !plan.warns() => BlockPlace::Inside,
         (Place::InBlock(Some(why)), _) => BlockPlace::NotAhead(why.clone()),
         (_, InTransaction::Hoist) if facts.session.frozen_snapshot => BlockPlace::NotAhead(sees_an_old_state()),
-        (_, InTransaction::Hoist) => return Err(RunError::WouldStall),
+        (_, InTransaction::Hoist) => return Err(RunError::Suspend(Suspend::WouldStall)),
         (_, InTransaction::Guard) => BlockPlace::NotAhead(NotAhead {
             detail: "It keeps its place, because in_transaction in [ddl] of proxy.toml is \"guard\".".to_owned(),
             hint: "Send the statement outside a transaction, or set in_transaction = \"hoist\".".to_owned(),

@@ -132,9 +132,11 @@ impl<'s> FactsReader<'s> {
         Ok(facts)
     }
 
-    /// The few facts that most concurrent builds need.
+    /// The few facts that most concurrent builds need. Rules may need more.
     async fn of_a_build(&mut self, statement: &Statement) -> Result<Option<Facts>, RunError> {
-        let Some(question) = building::question(statement).filter(|_| self.channel.status() == b'I') else {
+        let Some(question) =
+            building::question(statement).filter(|_| self.channel.status() == b'I' && !statement.gated)
+        else {
             return Ok(None);
         };
         let (sql, parameters) = question.as_asked();

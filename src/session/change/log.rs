@@ -1,10 +1,11 @@
 //! The counters and the log of a session's schema changes.
 //!
-//! It owns the parameters of the client's startup packet. It keeps true: the log has no more of a client's text than
+//! It owns the session as the registry has it, which says who the client is. It keeps true: the log has no more of a client's text than
 //! [`shown`] gives.
 
 use crate::backend::ServerChannel;
 use crate::execute::RunError;
+use crate::gate::{ClientAddress, Decision, Rule, Session};
 use crate::plan::Plan;
 use crate::registry::{ChangePlace, SessionEntry};
 use crate::session::shared::Shared;
@@ -20,6 +21,17 @@ pub(super) struct ChangeLog {
 }
 
 impl ChangeLog {
+    /// The client as rules of the gate see it.
+    pub(super) fn as_session(&self) -> Session<'_> {
+        Session {
+            role: Some(self.role()),
+            database: Some(self.database()),
+            application_name: Some(&self.session.client.application_name),
+            client: Some(self.session.address.map_or(ClientAddress::Local, ClientAddress::Ip)),
+            ..Session::default()
+        }
+    }
+
     pub(super) fn new(shared: Arc<Shared>, session: Arc<SessionEntry>) -> Self {
         Self { shared, session }
     }
@@ -101,6 +113,20 @@ impl ChangeLog {
     pub(super) fn failed_as_written(&self, stop: &RunError) {
         self.shared.metrics.ddl_failed.add();
         tracing::info!(reason = stop.reason(), "a schema change did not come to its end");
+    }
+
+    /// A rule of the gate does not let a statement run.
+    pub(super) fn not_run(&self, statement: &Statement, decision: &Decision) {
+        let rule = decision.rule.as_deref();
+        tracing::info!(
+            user = self.session.client.user,
+            database = self.session.client.database,
+            application = self.session.client.application_name,
+            rule = rule.map(Rule::name),
+            verdict = rule.map(|rule| rule.verdict().as_str()),
+            "not run: {}",
+            shown(statement)
+        );
     }
 
     fn line(&self, tag: &str, phases: usize, answered: bool, statement: &Statement) {

@@ -6,7 +6,7 @@
 //!
 //! - `context`: the statement on its way, and the parts that each stage may use.
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
-//! - `pending`, `turn`, `facts`, `record`, `place`, `plan`: the stages.
+//! - `pending`, `turn`, `facts`, `record`, `gate`, `held`, `place`, `plan`: the stages. `not_run`: how the gate ends a statement.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
 //!   change.
 
@@ -14,9 +14,12 @@ mod batch;
 mod context;
 mod explain;
 mod facts;
+mod gate;
+mod held;
 mod history;
 mod lock_table;
 mod log;
+mod not_run;
 mod pending;
 mod place;
 mod plan;
@@ -29,6 +32,7 @@ pub(super) use self::context::{Place, Request};
 
 use self::context::StatementContext;
 use self::facts::FactsReader;
+use self::gate::GateOutcome;
 use self::history::{OwnRecords, TryHistory};
 use self::log::ChangeLog;
 use self::plan::{PlannedRun, make_plan, run_plan};
@@ -36,20 +40,22 @@ use self::record::FollowedRecord;
 use self::rights::{PlanningRights, run_as_written};
 use super::block::Block;
 use super::reply::{tag_of, tags};
+use super::run::run_context;
 use super::shared::Shared;
 use super::statement::shown;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::Mode;
 use crate::execute::ahead::AheadOfBlock;
+use crate::execute::context::SizeGuess;
 use crate::execute::optimistic::{OptimisticOutcome, optimistic_try, optimistic_try_in_pipeline};
 use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
-use crate::execute::{Reply, RunError, take_turn};
+use crate::execute::{Reply, RunError, Suspend, locks_first, take_turn};
 use crate::pg::sqlstate;
-use crate::plan::Plan;
 use crate::plan::optimistic::OptimisticPlan;
+use crate::plan::{LockNeed, Plan};
 use crate::registry::SessionEntry;
 use crate::sql::{Class, Statement};
 use crate::wire::reply::{put_command_complete, put_report};
@@ -173,12 +179,26 @@ impl SchemaChanges {
         run_stages(context, history, rights, FirstTry::None).await.map(|_| ())
     }
 
+    /// Takes these locks in the client's transaction, which holds nothing yet.
+    pub(super) async fn take_locks(&self, channel: &mut ServerChannel, locks: &[LockNeed]) -> Result<(), RunError> {
+        let facts = self.session_facts(channel).await?;
+        locks_first::take(&mut run_context(channel, self.log.shared(), &facts, 0, SizeGuess::Any), locks).await
+    }
+
     /// The optimistic try of a statement in the client's pipeline. `None`: something must be asked or done before it.
     pub(super) fn plan_in_pipeline(&self, channel: &ServerChannel, statement: &Statement) -> Option<OptimisticPlan> {
         if channel.status() == b'I' && pending::has_pending(&self.log) {
             return None;
         }
+        if !gate::lets_try(&self.log, channel, statement) {
+            return None;
+        }
         self.history.optimistic_plan(&self.rights, channel, statement, &self.log.shared().limits())
+    }
+
+    /// Whether the rules of the gate let the statement run, whatever its facts are.
+    pub(super) fn lets_pass(&self, channel: &ServerChannel, statement: &Statement) -> bool {
+        gate::lets_try(&self.log, channel, statement)
     }
 
     /// Runs a statement in one pipeline with the client's messages before it, in place of its portal's Execute.
@@ -213,12 +233,16 @@ impl SchemaChanges {
     ) -> Result<BatchTryOutcome, RunError> {
         let Self { log, history, rights, .. } = self;
         let Some(held) = block.held().cloned() else { return Ok(BatchTryOutcome::No) };
+        let run = gate::triable(log, channel, run);
         let (tries, held) = batch::tries(history, rights, channel, run, held, &log.shared().limits());
         let _entered = log.enter(channel, &format!("{} statements of one string", run.len()));
         let outcome = batch::run_together(log, history, channel, &tries).await?;
         if let BatchTryOutcome::Done(_, frames) = &outcome {
             block.holds_now(held);
-            run.iter().zip(tags(frames)).for_each(|(statement, tag)| block.acted(statement, tag));
+            run.iter().zip(tags(frames)).for_each(|(statement, tag)| {
+                block.acted(statement, tag);
+                block.holds_table(statement);
+            });
         }
         Ok(outcome)
     }
@@ -259,6 +283,9 @@ fn first_try(context: &mut StatementContext<'_>, history: &mut TryHistory, right
         context.take_as_slow();
         return FirstTry::None;
     }
+    if !gate::lets_try(context.log, context.channel, context.statement) {
+        return FirstTry::None;
+    }
     let plan = history.optimistic_plan(rights, context.channel, context.statement, &context.limits());
     plan.map_or(FirstTry::None, FirstTry::Now)
 }
@@ -284,7 +311,7 @@ async fn run_stages(
         result = turn::end(context, &mut turn, again).await;
     }
     // Ahead of the transaction, or in its place there, the statement is not tried as a brief one once more.
-    if matches!(result, Err(RunError::WouldStall)) && context.is_slow() {
+    if matches!(result, Err(RunError::Suspend(Suspend::WouldStall))) && context.is_slow() {
         history.remember_slow(context.statement);
     }
     result
@@ -303,8 +330,7 @@ async fn stages(
         return Ok(done);
     }
     if rights.look(context).await? {
-        place::only_in_the_block(context)?;
-        return run_as_written(context).await.map(Done::from);
+        return without_facts(context).await;
     }
     let statement = context.statement;
     let names = turn::names_of(context);
@@ -314,8 +340,7 @@ async fn stages(
         let mut facts = match context.facts().of(statement).await {
             Err(RunError::Server(error)) if error.sqlstate() == sqlstate::INSUFFICIENT_PRIVILEGE => {
                 rights.refused(context, &error).await?;
-                place::only_in_the_block(context)?;
-                return run_as_written(context).await.map(Done::from);
+                return without_facts(context).await;
             }
             facts => facts?,
         };
@@ -326,6 +351,11 @@ async fn stages(
         }
         let inside = facts.session.in_transaction;
         let mut plan = make_plan(context, &facts).await?;
+        let held = match gate::ask(context, &facts, &plan).await? {
+            GateOutcome::Run => None,
+            GateOutcome::PlanAgain => continue,
+            GateOutcome::Hold(decision) => Some(decision),
+        };
         place::look(context, &facts, &mut plan).await?;
         if record::has_cleared_the_way(context, &facts, &plan, begun).await? {
             continue;
@@ -336,7 +366,7 @@ async fn stages(
         if plans == 0 {
             context.log.planned(statement, &plan);
         }
-        // The gate will be here. It lets the plan run, refuses it, or makes it wait.
+        held::wait(context, held.as_ref(), &plan.tag).await?;
         if let Some(reply) = elided(context, &plan, facts.session.hushed) {
             return Ok(reply.into());
         }
@@ -357,6 +387,13 @@ async fn stages(
         // The table changes faster than its facts can be read, so the next plan is as good as any.
         basis = if plans < PLANS { context.facts().basis(&facts).await? } else { Basis::Any };
     }
+}
+
+/// Runs a statement as it is written, in a session that may not ask for facts.
+async fn without_facts(context: &mut StatementContext<'_>) -> Result<Done, RunError> {
+    place::only_in_the_block(context)?;
+    gate::ask_by_text(context).await?;
+    run_as_written(context).await.map(Done::from)
 }
 
 /// Makes the optimistic try. `None`: the statement goes through all stages.
@@ -410,6 +447,7 @@ fn finish(block: &mut Block, request: Request<'_>, result: Result<Done, RunError
     let Done { reply, by } = result?;
     block.done(request.statement, by.as_ref());
     block.acted(request.statement, tag_of(&reply));
+    block.holds_table(request.statement);
     Ok(reply)
 }
 

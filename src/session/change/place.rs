@@ -6,10 +6,10 @@
 use super::context::{Place, StatementContext};
 use crate::catalog::Facts;
 use crate::config::InTransaction;
-use crate::execute::RunError;
+use crate::execute::{RunError, Suspend};
 use crate::pg::sqlstate;
 use crate::plan::ahead::NotAhead;
-use crate::plan::{LockNeed, Phase, PhaseKind, Plan, hoist};
+use crate::plan::{LockNeed, Phase, Plan, hoist};
 use crate::report::Report;
 use crate::session::transaction::fail;
 
@@ -23,7 +23,7 @@ pub(super) async fn look(context: &mut StatementContext<'_>, facts: &Facts, plan
                     say_why(plan, &sees_an_old_state());
                     Ok(())
                 }
-                InTransaction::Hoist => Err(RunError::WouldStall),
+                InTransaction::Hoist => Err(RunError::Suspend(Suspend::WouldStall)),
                 InTransaction::Guard => Ok(()),
                 InTransaction::Refuse => {
                     fail(context.channel).await?;
@@ -79,18 +79,7 @@ fn locks_of(plan: &Plan) -> Phase {
             None => locks.push(lock.clone()),
         }
     }
-    locks.sort_by_key(|lock| lock.oid);
-    Phase {
-        kind: PhaseKind::Brief,
-        purpose: "wait until its locks can be had".to_owned(),
-        in_transaction: true,
-        locks,
-        steps: Vec::new(),
-        undo: None,
-        backfill: None,
-        detach: None,
-        tidies: false,
-    }
+    Phase::of_locks("wait until its locks can be had", locks)
 }
 
 /// A session that may not plan runs nothing ahead of the client's transaction.

@@ -106,7 +106,7 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
     left.into_iter().for_each(|left| pending::keep(context.log, left));
     match &result {
         // The statement is planned again.
-        Err(RunError::Stale | RunError::Slow | RunError::WouldStall | RunError::LockedOut) => {}
+        Err(RunError::Stale | RunError::Slow | RunError::Suspend(_)) => {}
         Err(stop) => {
             context.metrics().ddl_planned.add();
             context.log.failed(plan, stop);

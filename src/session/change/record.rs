@@ -4,6 +4,8 @@
 //! table. Otherwise a WARNING says why not, and the statement gets the server's error.
 
 use super::context::{Place, StatementContext};
+use super::gate::{self, GateOutcome};
+use super::held;
 use super::plan::{PlannedRun, Resumed, run_plan};
 use super::turn;
 use crate::catalog::{Facts, RelationRef};
@@ -12,7 +14,7 @@ use crate::execute::record::{self, Record, UnfinishedChange};
 use crate::execute::run::Run;
 use crate::execute::take_turn::end_turn;
 use crate::execute::turn::Turn;
-use crate::execute::{Reply, RunError};
+use crate::execute::{Reply, RunError, Suspend};
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{self, Plan};
 use crate::report::{Report, in_words};
@@ -98,7 +100,12 @@ async fn continue_recorded(context: &mut StatementContext<'_>, facts: &mut Facts
             return Err(RunError::Report(refusal.report));
         }
     };
+    if let Err(refused) = may_continue(context, facts, &plan).await {
+        record::release_record(&mut context.run(facts), table.oid).await?;
+        return Err(refused);
+    }
     let same = record.is_of(&plan, facts);
+    let mut run = context.run(facts);
     if !record::can_resume(&mut run, &record, table.oid, same, &mut plan).await? {
         return Ok(None);
     }
@@ -110,6 +117,15 @@ async fn continue_recorded(context: &mut StatementContext<'_>, facts: &mut Facts
     context.log.planned(statement, &plan);
     let planned = PlannedRun::resumed(&plan, &then, Resumed { record: *record, table, quiet });
     Box::pin(run_plan(context, planned)).await.map(Some)
+}
+
+/// Asks the gate about a change that a dead session has begun.
+async fn may_continue(context: &mut StatementContext<'_>, facts: &Facts, plan: &Plan) -> Result<(), RunError> {
+    match gate::ask(context, facts, plan).await? {
+        // It is continued as it was begun.
+        GateOutcome::Run | GateOutcome::PlanAgain => Ok(()),
+        GateOutcome::Hold(decision) => held::wait(context, Some(&decision), &plan.tag).await,
+    }
 }
 
 /// Whether the block of another session had something done ahead on this table, and is over now. The statement gives its lanes back while it
@@ -147,7 +163,7 @@ async fn look_from_the_block(context: &mut StatementContext<'_>, facts: &Facts) 
     }
     let own = context.own_records();
     match record::is_left_ahead(&mut context.side_run(facts), table.id.oid, own).await? {
-        true => Err(RunError::WouldStall),
+        true => Err(RunError::Suspend(Suspend::WouldStall)),
         false => Ok(()),
     }
 }
@@ -165,7 +181,7 @@ async fn has_waited_for_the_end(
     {
         // A builder waits for the snapshots of a transaction. So the statement waits outside its transaction, where that is possible.
         if matches!(context.place(), Place::Anywhere) && context.config().ddl.in_transaction == InTransaction::Hoist {
-            return Err(RunError::WouldStall);
+            return Err(RunError::Suspend(Suspend::WouldStall));
         }
         record::wait_for_block(&mut context.run(facts), table.oid).await?;
         return Ok(true);

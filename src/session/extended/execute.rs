@@ -12,6 +12,7 @@ use crate::backend::{BackendLost, ServerChannel};
 use crate::execute::advisory::ClientCall;
 use crate::execute::{Reply, RunError};
 use crate::pg::sqlstate;
+use crate::plan;
 use crate::plan::optimistic::OptimisticPlan;
 use crate::session::advisory::wait_for_lock;
 use crate::session::ahead::AheadRun;
@@ -23,7 +24,7 @@ use crate::session::prepared::{PreparedStatement, as_kept};
 use crate::session::reply::{send_error, send_ready};
 use crate::session::shared::Shared;
 use crate::session::statement::{acts, characters, is_of, stands_alone};
-use crate::session::text::{TextVerdict, judge, statements_of};
+use crate::session::text::{TextVerdict, cannot_be_asked, judge, statements_of};
 use crate::session::{pipeline, transaction};
 use crate::sql::{AdvisoryLock, Class, Statement, TransactionControl};
 use crate::wire::message;
@@ -63,6 +64,9 @@ impl<'s> Execute<'s> {
         let control = matches!(bound.statement.class, Class::Transaction(_));
         let failed = self.channel.status() == b'E' && self.block().control().is_none() && !control;
         if !self.channel.owed_is_certain() || failed {
+            if bound.statement.gated && !failed {
+                return Err(SessionEnd::refused(cannot_be_asked()));
+            }
             self.shared.metrics.ddl_uninterceptable.add();
             return Ok(FrameOutcome::Pass);
         }
@@ -93,7 +97,7 @@ impl<'s> Execute<'s> {
             return false;
         }
         let fresh = self.is_fresh();
-        if acts(statement) {
+        if acts(statement) && !self.is_let_pass(statement) {
             return fresh && self.may_pass(statement);
         }
         // The server must refuse the statement in the words for a pipeline, not for the proxy's block.
@@ -107,6 +111,13 @@ impl<'s> Execute<'s> {
         // Without a Parse in this pipeline the name may mean another statement by now.
         self.block().passed(if fresh { std::slice::from_ref(statement) } else { &[] });
         true
+    }
+
+    /// Whether only the gate would be asked about the statement, and lets it run without a question. It may have parameters (CREATE TABLE AS),
+    /// so that the server executes it.
+    fn is_let_pass(&self, statement: &Statement) -> bool {
+        let only_gated = statement.gated && matches!(&statement.class, Class::Ddl(ddl) if !plan::needs_plan(ddl));
+        only_gated && self.changes.lets_pass(self.channel, statement)
     }
 
     /// Whether the client's block holds the locks that the statement needs.
@@ -141,6 +152,9 @@ impl<'s> Execute<'s> {
             return Ok(self.act_in_pipeline(&bound, plan).await?);
         }
         // If the portal is gone, or its text is another one, or the client's encoding has changed since its Parse, the server answers the Execute.
+        if misread && statement.gated {
+            return Err(SessionEnd::refused(cannot_be_asked()));
+        }
         if misread || !self.would_run(statement).await? {
             return Ok(FrameOutcome::Pass);
         }
@@ -255,10 +269,10 @@ impl<'s> Execute<'s> {
             return Ok(FrameOutcome::Handled);
         };
         self.take_execute();
-        if let Err(stop @ (RunError::WouldStall | RunError::LockedOut)) = result {
+        if let Err(RunError::Suspend(why)) = result {
             let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
             let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
-            result = Box::pin(parts.run_suspended(stop, &bound.statement, bound.offset)).await;
+            result = Box::pin(parts.run_suspended(why, &bound.statement, bound.offset)).await;
         }
         self.channel.set_client_has_parsed(false);
         self.answer(result).await
@@ -356,9 +370,9 @@ impl<'s> Execute<'s> {
                 self.channel.set_executes(self.channel.executes().saturating_add(1));
                 self.answer_sync();
             }
-            Err(
-                RunError::ClientGone | RunError::Slow | RunError::WouldStall | RunError::LockedOut | RunError::Lost,
-            ) => return Err(BackendLost),
+            Err(RunError::ClientGone | RunError::Slow | RunError::Suspend(_) | RunError::Lost) => {
+                return Err(BackendLost);
+            }
             Err(stop) => {
                 send_error(self.channel, &stop)?;
                 self.channel.skip_to_sync().await?;

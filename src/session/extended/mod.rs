@@ -15,7 +15,7 @@ use super::change::SchemaChanges;
 use super::interceptor::Interceptor;
 use super::outcome::{FrameOutcome, SessionEnd, settle};
 use super::prepared::PreparedStatement;
-use super::reply::send_ready;
+use super::reply::{send_error, send_ready};
 use super::shared::Shared;
 use super::statement::{acts, characters, stands_alone};
 use super::text::{TextVerdict, judge};
@@ -56,6 +56,9 @@ impl<'s> Extended<'s> {
         if self.channel.is_skipping() {
             return Ok(FrameOutcome::Pass);
         }
+        if self.block().sees_writes() && !self.free_before(&text).await? {
+            return Ok(FrameOutcome::Handled);
+        }
         self.interceptor.parsed_other(&name);
         if (self.block().is_proxys() || self.block().has_ahead())
             && let Some(control) = std::str::from_utf8(&text).ok().and_then(sole_control)
@@ -80,6 +83,29 @@ impl<'s> Extended<'s> {
             self.prepare(&name, PreparedStatement { offset, types, ..PreparedStatement::new(statement, speech) })?;
         }
         Ok(FrameOutcome::Pass)
+    }
+
+    /// Frees the tables that the client's transaction holds, if the statement writes and may take long. `false`: the Parse is answered,
+    /// since the transaction has failed.
+    async fn free_before(&mut self, text: &[u8]) -> Result<bool, SessionEnd> {
+        let Ok(text) = std::str::from_utf8(text) else { return Ok(true) };
+        let channel = &mut *self.channel;
+        if !channel.owed_is_certain() || channel.is_unsynced() {
+            return Ok(true);
+        }
+        if !settle(channel).await? {
+            return Ok(false);
+        }
+        if channel.status() != b'T' {
+            return Ok(true);
+        }
+        let (channel, block) = (&mut *self.channel, self.interceptor.block_mut());
+        let mut parts = AheadRun { channel, block, changes: self.changes, shared: self.shared };
+        let Err(stop) = Box::pin(parts.free_before(text)).await else { return Ok(true) };
+        self.channel.take_frame();
+        send_error(self.channel, &stop)?;
+        self.channel.skip_to_sync().await?;
+        Ok(false)
     }
 
     /// Attends to an Execute.
@@ -194,5 +220,11 @@ pub(super) fn prepared_too_much() -> Report {
 fn sole_control(text: &str) -> Option<Statement> {
     let control = exactly_transaction(text.as_bytes())?;
     let range = 0..text.len();
-    Some(Statement { range, text: text.to_owned(), logged: String::new(), class: Class::Transaction(control) })
+    Some(Statement {
+        range,
+        text: text.to_owned(),
+        logged: String::new(),
+        class: Class::Transaction(control),
+        gated: false,
+    })
 }

@@ -13,10 +13,10 @@ use super::block::Block;
 use super::change::SchemaChanges;
 use super::interceptor::Interceptor;
 use super::outcome::{FrameOutcome, SessionEnd, settle};
-use super::reply::send_ready;
+use super::reply::{send_error, send_ready};
 use super::shared::Shared;
 use super::statement::{acts, characters};
-use super::text::{TextVerdict, judge, statements_of, too_large};
+use super::text::{TextVerdict, cannot_be_asked, judge, statements_of, too_large};
 use super::{pipeline, transaction};
 use crate::backend::{BackendLost, ServerChannel};
 use crate::report::Report;
@@ -62,6 +62,9 @@ impl<'s> Simple<'s> {
             {
                 return Ok(outcome);
             }
+            if self.block().sees_writes() && !self.free_before(&text).await? {
+                return Ok(FrameOutcome::Handled);
+            }
             self.interceptor.block_mut().refresh(self.channel);
             let statements = match judge(self.channel, self.shared, &text).await {
                 TextVerdict::Act(statements) => statements,
@@ -72,6 +75,9 @@ impl<'s> Simple<'s> {
                 }
             };
             if !self.can_answer() {
+                if statements.iter().any(|statement| statement.gated) {
+                    return Err(SessionEnd::refused(cannot_be_asked()));
+                }
                 self.shared.metrics.ddl_uninterceptable.add();
                 self.block().forget();
                 return Ok(FrameOutcome::Pass);
@@ -116,6 +122,27 @@ impl<'s> Simple<'s> {
         self.end_unnamed().await?;
         send_ready(self.channel);
         Ok(Some(FrameOutcome::Handled))
+    }
+
+    /// Frees the tables that the client's transaction holds, if the string writes and may take long. `false`: the Query is answered,
+    /// since the transaction has failed.
+    async fn free_before(&mut self, text: &[u8]) -> Result<bool, SessionEnd> {
+        let Ok(text) = std::str::from_utf8(text) else { return Ok(true) };
+        if !self.can_answer() {
+            return Ok(true);
+        }
+        if !settle(self.channel).await? {
+            return Ok(false);
+        }
+        if self.channel.status() != b'T' {
+            return Ok(true);
+        }
+        let Err(stop) = Box::pin(self.answerer().ahead().free_before(text)).await else { return Ok(true) };
+        self.take_query();
+        send_error(self.channel, &stop)?;
+        self.end_unnamed().await?;
+        send_ready(self.channel);
+        Ok(false)
     }
 
     fn block(&mut self) -> &mut Block {

@@ -86,6 +86,15 @@ impl<'s> StringRun<'s> {
             self.at += 1;
             return self.act(statement, last).await;
         }
+        if self.answerer.block.sees_writes()
+            && self.answerer.channel.status() == b'T'
+            && let Some(text) = self.text.get(statement.range.start..run[count - 1].range.end)
+            && let Ok(text) = std::str::from_utf8(text)
+            && let Err(stop) = Box::pin(self.answerer.ahead().free_before(text)).await
+        {
+            send_error(self.answerer.channel, &stop)?;
+            return Ok(StatementOutcome::Failed);
+        }
         self.at += count;
         // Outside a block, statements behind this run must stay in one transaction with it.
         self.relay(statement.range.start, run[count - 1].range.end).await

@@ -44,7 +44,7 @@ pub(super) fn statements(text: &str, raw: &[RawStmt], options: ParseOptions) -> 
         let class = node.map_or(Class::Other, |node| classify::class(node, &text, &scanned));
         let is_logged = matches!(class, Class::Ddl(_) | Class::ExplainDdl(_));
         let logged = if is_logged { logged::logged(whole, &scanned) } else { String::new() };
-        Statement { range: scanned.range(), text, logged, class }
+        Statement { range: scanned.range(), text, logged, class, gated: false }
     };
     raw.iter().map(one).collect()
 }

@@ -64,7 +64,13 @@ pub(super) fn parse(text: &str, options: ParseOptions) -> Result<Option<Vec<Stat
         }
         unread = true;
         let class = if is_ddl { Class::MayHideDdl { names_ddl: true, swallows: false } } else { Class::Other };
-        all.push(Statement { range: start..start + text.len(), text: text.to_owned(), logged: String::new(), class });
+        all.push(Statement {
+            range: start..start + text.len(),
+            text: text.to_owned(),
+            logged: String::new(),
+            class,
+            gated: false,
+        });
     }
     if unread && all.iter().any(|statement| matches!(statement.class, Class::Transaction(_))) {
         return Err(not("the text ends a transaction, and one of its statements is too large to be parsed"));

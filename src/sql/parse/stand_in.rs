@@ -107,7 +107,7 @@ fn uncover(text: &str, scanned: &Scanned<'_>, one: &Covered, found: &mut [Statem
         Covered::Explain { .. } => Class::ExplainDdl(Box::new(statement.clone())),
         Covered::Newer(_) => Class::Newer,
     };
-    *statement = Statement { range, text, logged, class };
+    *statement = Statement { range, text, logged, class, gated: false };
     Some(())
 }
 

@@ -37,6 +37,15 @@ pub(super) fn scan(text: &str, options: ParseOptions) -> Scanned<'_> {
     Scanned { text, words: words.collect(), range: 0..text.len() }
 }
 
+/// The words of a text, without comments and blanks. If the scanner gives up, the whole text is one word.
+pub fn words_of(text: &str, options: ParseOptions) -> Vec<&str> {
+    let scanned = scan(text, options);
+    if scanned.words.is_empty() {
+        return vec![text.trim()];
+    }
+    scanned.words.iter().filter_map(|word| text.get(word.range.clone())).collect()
+}
+
 /// Makes a text that the scanner can read: the scanner knows only `standard_conforming_strings = on`. Where it is off, the escapes
 /// that would end a string too early are covered, byte for byte, so that every word stays where it was.
 pub(super) fn conforming(text: &str, options: ParseOptions) -> Cow<'_, str> {

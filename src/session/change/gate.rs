@@ -1,0 +1,176 @@
+//! The gate as a stage of a statement: the operators' rules are asked, and their verdict is carried out.
+//!
+//! It owns nothing. It keeps true: a statement that rules may concern is not sent to the server before they have let it run. Without rules
+//! nothing here costs anything but a look whether there are any. A rule is not asked about a statement that changes nothing, nor once more
+//! when the transaction is run again behind a statement that was done ahead of it.
+
+use super::batch;
+use super::context::{Place, StatementContext};
+use super::held;
+use super::log::ChangeLog;
+use super::not_run::not_run;
+use crate::backend::ServerChannel;
+use crate::catalog::Facts;
+use crate::config::{Config, Mode};
+use crate::execute::RunError;
+use crate::gate::{Decision, Rule, Rules, Session, Subject, Verdict, answer, print};
+use crate::plan::Plan;
+use crate::sql::{Class, Statement};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the gate says of a plan.
+pub(super) enum GateOutcome {
+    /// The plan may run.
+    Run,
+    /// A rule has changed the settings of the statement, so that it is planned again.
+    PlanAgain,
+    /// The statement is held by a rule.
+    Hold(Decision),
+}
+
+/// Whether the statement may be tried before any fact is known.
+pub(super) fn lets_try(log: &ChangeLog, channel: &ServerChannel, statement: &Statement) -> bool {
+    let (shared, inside) = (log.shared(), channel.status() != b'I');
+    let mode = shared.config.proxy.mode;
+    shared.rules_to_ask().is_none_or(|rules| rules.lets_try(statement, &session(log, inside), mode))
+}
+
+/// The statements, of the first of a run, that may be tried together before any fact is known.
+pub(super) fn triable<'s>(log: &ChangeLog, channel: &ServerChannel, run: &'s [Statement]) -> &'s [Statement] {
+    let shared = log.shared();
+    let Some(rules) = shared.rules_to_ask() else { return run };
+    let (mode, session) = (shared.config.proxy.mode, session(log, channel.status() != b'I'));
+    let run = run.get(..batch::MOST).unwrap_or(run);
+    let until = run.iter().position(|statement| !rules.lets_try(statement, &session, mode));
+    until.and_then(|until| run.get(..until)).unwrap_or(run)
+}
+
+/// Asks the rules about a plan.
+///
+/// # Errors
+/// A rule refuses the statement. The client's transaction has failed.
+pub(super) async fn ask(
+    context: &mut StatementContext<'_>,
+    facts: &Facts,
+    plan: &Plan,
+) -> Result<GateOutcome, RunError> {
+    let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
+    let Some(rules) = rules else { return Ok(GateOutcome::Run) };
+    let decision = decide(context, &rules, Some((facts, plan)));
+    if !was_let_run(context.place()) {
+        return carry_out(context, decision, &plan.tag).await;
+    }
+    let is_changed = matches!(decision.verdict, Verdict::Plan | Verdict::Guard | Verdict::Allow);
+    Ok(if is_changed && apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run })
+}
+
+/// Whether the gate has let the statement run already, so that it cannot be refused any more.
+fn was_let_run(place: Place<'_>) -> bool {
+    matches!(place, Place::InBlock(None) | Place::LocksAlone)
+}
+
+/// Asks the rules about a statement of which nothing is known but its text, since the session may not ask for facts.
+///
+/// # Errors
+/// A rule refuses the statement, or holds it. The client's transaction has failed.
+pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<(), RunError> {
+    let Some(rules) = context.log.shared().rules_to_ask() else { return Ok(()) };
+    if was_let_run(context.place()) {
+        return Ok(());
+    }
+    let decision = decide(context, &rules, None);
+    let tag = tag_of(context.statement);
+    match carry_out(context, decision, tag).await? {
+        GateOutcome::Run | GateOutcome::PlanAgain => Ok(()),
+        GateOutcome::Hold(decision) => held::wait(context, Some(&decision), tag).await,
+    }
+}
+
+/// The decision as lines for EXPLAIN. `None`: the statement is planned again, since a rule has changed its settings.
+pub(super) fn explain(context: &mut StatementContext<'_>, facts: &Facts, plan: &Plan) -> Option<String> {
+    let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
+    let Some(rules) = rules else { return Some(String::new()) };
+    let decision = decide(context, &rules, Some((facts, plan)));
+    match apply(context, &decision) {
+        true => None,
+        false => Some(print::decision(&decision)),
+    }
+}
+
+/// The decision as lines for EXPLAIN, where nothing is known but the text of the statement.
+pub(super) fn explain_by_text(context: &StatementContext<'_>) -> String {
+    let rules = context.log.shared().rules_to_ask();
+    rules.map(|rules| print::decision(&decide(context, &rules, None))).unwrap_or_default()
+}
+
+fn decide(context: &StatementContext<'_>, rules: &Rules, known: Option<(&Facts, &Plan)>) -> Decision {
+    let ahead = matches!(context.place(), Place::Ahead | Place::LocksAlone);
+    let inside = ahead || context.channel.status() != b'I';
+    let subject = match known {
+        Some((facts, plan)) => Subject::planned(context.statement, facts, plan),
+        None => Subject::of_text(context.statement),
+    };
+    rules.decide(&subject, &session(context.log, inside))
+}
+
+/// The client's session, and the time.
+fn session(log: &ChangeLog, in_transaction: bool) -> Session<'_> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
+    Session { in_transaction: Some(in_transaction), now, ..log.as_session() }
+}
+
+async fn carry_out(context: &mut StatementContext<'_>, decision: Decision, tag: &str) -> Result<GateOutcome, RunError> {
+    match decision.verdict {
+        Verdict::Refuse => Err(not_run(context, answer::refused(&decision, tag), &decision).await?),
+        Verdict::Closed { opens } => Err(not_run(context, answer::closed(&decision, tag, opens), &decision).await?),
+        Verdict::Hold => {
+            apply(context, &decision);
+            Ok(GateOutcome::Hold(decision))
+        }
+        Verdict::Allow | Verdict::Plan | Verdict::Guard => match apply(context, &decision) {
+            true => Ok(GateOutcome::PlanAgain),
+            false => Ok(GateOutcome::Run),
+        },
+    }
+}
+
+/// Gives the statement the settings of the rule that has decided, once. `true`: other settings, with which it is to be planned again.
+fn apply(context: &mut StatementContext<'_>, decision: &Decision) -> bool {
+    let Some(rule) = decision.rule.as_deref().filter(|_| !context.has_own_config()) else { return false };
+    let Some(config) = config_of(rule, decision.verdict, context.config()) else { return false };
+    let before = context.limits();
+    context.set_config(config);
+    context.limits() != before
+}
+
+/// The settings that a rule changes. `None`: it changes none.
+fn config_of(rule: &Rule, verdict: Verdict, config: &Config) -> Option<Config> {
+    let mode = match verdict {
+        Verdict::Plan => Mode::Plan,
+        Verdict::Guard => Mode::Guard,
+        _ => config.proxy.mode,
+    };
+    let limits = &rule.settings().limits;
+    if mode == config.proxy.mode && *limits == Default::default() {
+        return None;
+    }
+    let mut own = config.clone();
+    own.proxy.mode = mode;
+    own.ddl.in_transaction = limits.in_transaction.unwrap_or(own.ddl.in_transaction);
+    let locks = &mut own.locks;
+    locks.stall_budget = limits.stall_budget.unwrap_or(locks.stall_budget);
+    locks.hold_budget = limits.hold_budget.unwrap_or(locks.hold_budget);
+    locks.deadline = limits.deadline.unwrap_or(locks.deadline);
+    // No attempt waits for longer than the stall budget.
+    locks.ladder_start = locks.ladder_start.min(locks.stall_budget);
+    locks.fallback_timeout = locks.fallback_timeout.min(locks.stall_budget);
+    Some(own)
+}
+
+/// The tag of a statement, if it is known.
+fn tag_of(statement: &Statement) -> &str {
+    match &statement.class {
+        Class::Ddl(ddl) => &ddl.tag,
+        _ => "",
+    }
+}

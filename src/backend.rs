@@ -3,11 +3,13 @@
 //! - `channel`: asks, and reads the answers.
 //! - `client`: the client's end of the session, for code that answers in place of the server.
 //! - `cancel`: CancelRequests, the client's and the proxy's own.
+//! - `activity`: what the proxy's own questions tell of the schema change that they are for.
 //! - `answer`: what a batch of statements brought.
 //! - `notices`: notices of the client's statement, on their way to the client while it runs.
 //! - `pipeline`: what the proxy asks amid a pipeline of the client's.
 //! - `words`: questions about names, in whatever encodings the session has.
 
+mod activity;
 mod answer;
 mod cancel;
 mod channel;

@@ -4,18 +4,18 @@
 
 mod backend;
 mod check_config;
+mod ctl;
 mod failure;
+mod pgpass;
 mod plan;
 
-use crate::config::{Address, Log, LogFormat, LogLevel, Mode, Overrides};
-use crate::{dev, server};
+use crate::config::{Address, Mode, Overrides};
+use crate::{dev, logging, server};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing::level_filters::LevelFilter;
 
 /// A proxy for PostgreSQL that runs schema changes without making the application wait.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Check a file of settings, and show its rules and windows
     CheckConfig(check_config::Arguments),
+    /// Say a command to the console of a running proxy
+    Ctl(ctl::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Demo => dev::demo::run().map_err(Failure::from),
         Command::Plan(arguments) => arguments.run(),
         Command::CheckConfig(arguments) => arguments.run(),
+        Command::Ctl(arguments) => arguments.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,26 +94,8 @@ impl RunArguments {
     fn run(self) -> Result<(), Failure> {
         let overrides = Overrides { listen: self.listen, backend: self.backend, mode: self.ddl };
         let (config, rules) = check_config::load(self.config.as_deref(), overrides)?;
-        start_log(&config.log);
+        logging::start(&config.log);
         check_config::warn(&rules);
         server::run(config).map_err(Failure::from)
-    }
-}
-
-/// Starts the log on standard error. Standard output is for answers.
-fn start_log(log: &Log) {
-    let level = match log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    // Colours are for people. A file or a log collector gets none.
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(colours);
-    match log.format {
-        LogFormat::Text => subscriber.with_target(false).init(),
-        LogFormat::Json => subscriber.json().init(),
     }
 }

@@ -11,6 +11,7 @@ use crate::catalog::query::{LANE_CLASS, may_change};
 use crate::pg::LockMode;
 use crate::pg::relation::quote_identifier;
 use crate::plan::LockNeed;
+use crate::registry::BlockerSeen;
 use crate::report::in_words;
 use serde::Deserialize;
 use std::fmt;
@@ -38,6 +39,21 @@ pub struct Blocker {
     pub mode: String,
     /// The blocker waits for a lock that this session holds.
     pub waits_for_us: bool,
+}
+
+impl Blocker {
+    /// The blocker as operators see it.
+    pub fn seen(&self) -> BlockerSeen {
+        BlockerSeen {
+            pid: self.pid,
+            application: self.application.clone(),
+            user: self.user.clone(),
+            state: self.state.clone(),
+            age_ms: self.age_ms,
+            mode: LockMode::from_pg_locks(&self.mode).map_or_else(|| self.mode.clone(), |mode| mode.sql().to_owned()),
+            relation: self.relation.clone(),
+        }
+    }
 }
 
 /// One look at the blockers and the lanes.

@@ -19,8 +19,11 @@
 //!    steps with their progress ([`operator`]), undo.
 //! 9. [`session`] gives the client the reply that PostgreSQL would have given, and relays on.
 //!
-//! Beside that flow, [`report`] is a message to a person, [`pg`] has PostgreSQL's vocabulary, [`config`] the settings and [`metrics`]
-//! the counters. [`dev`] has a throw-away server for `pgsluice dev`, `demo` and the tests, and [`cli`] the commands.
+//! A client that asks for the virtual database of the proxy is served by [`console`] instead of the server, from what [`registry`] and
+//! the other parts know.
+//!
+//! Beside that flow, [`report`] is a message to a person, [`pg`] has PostgreSQL's vocabulary, [`config`] the settings, [`metrics`]
+//! the counters and [`logging`] the log. [`dev`] has a throw-away server for `pgsluice dev`, `demo` and the tests, and [`cli`] the commands.
 
 // A panic takes every session of its thread down. Where one cannot happen, `#[expect]` gives the reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -29,7 +32,9 @@ pub mod pg;
 pub mod report;
 pub mod config;
 pub mod metrics;
+pub mod logging;
 pub mod wire;
+pub mod registry;
 pub mod tls;
 pub mod net;
 pub mod relay;
@@ -42,6 +47,7 @@ pub mod gate;
 pub mod learn;
 pub mod lanes;
 pub mod execute;
+pub mod console;
 pub mod session;
 pub mod server;
 pub mod dev;

@@ -121,6 +121,9 @@ pub struct Link {
     speech: Speech,
     /// The server's major version, as the server has reported it.
     server: u16,
+    /// The server's version as it was reported, until it is taken.
+    #[expect(clippy::box_collection, reason = "an idle session should not take the memory of what is rare")]
+    version: Option<Box<String>>,
     /// The number of ErrorResponse messages that were passed to the client.
     errors: u32,
     /// The number that is added to the positions of errors that pass: the characters before a piece of a string.
@@ -161,6 +164,7 @@ impl Link {
             key: Bytes::new(),
             speech: Speech::default(),
             server: 0,
+            version: None,
             errors: 0,
             shift_errors: 0,
             answers: None,
@@ -188,6 +192,11 @@ impl Link {
     /// The server's major version, as the server has reported it; 0 before that.
     pub fn server_major(&self) -> u16 {
         self.server
+    }
+
+    /// Takes the server's version, if the server has reported it since the last call.
+    pub fn take_server_version(&mut self) -> Option<String> {
+        self.version.take().map(|version| *version)
     }
 
     /// BackendKeyData's body as it came: pid and key.

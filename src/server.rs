@@ -97,10 +97,14 @@ pub fn run(config: Config) -> Result<(), Report> {
         let mut signals = Signals::new()?;
         let shared = Arc::clone(&running.shared);
         tokio::spawn(async move { check_binding(&shared).await });
-        signals.next(&running.shared).await;
-        tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients are accepted, and sessions end when they are idle");
-        running.asked.send_replace(Drain::Idle);
         let mut asked = running.asked.subscribe();
+        tokio::select! {
+            () = signals.next(&running.shared) => {}
+            // The console can ask for the end, too.
+            _ = asked.wait_for(|state| *state != Drain::No) => {}
+        }
+        tracing::info!(grace = ?running.shared.config.proxy.drain_grace, "draining: no new clients are accepted, and sessions end when they are idle");
+        running.asked.send_if_modified(|state| *state == Drain::No && { *state = Drain::Idle; true });
         tokio::select! {
             () = signals.next(&running.shared) => { running.asked.send_replace(Drain::Now); }
             _ = asked.wait_for(|state| *state == Drain::Now) => {}
@@ -140,8 +144,8 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal that ends the proxy. SIGUSR1 writes the counters to the log, and SIGHUP reads certificates
-    /// and keys anew.
+    /// Waits for the next signal that ends the proxy. SIGUSR1 writes the counters to the log, and SIGHUP reads settings, certificates and
+    /// keys anew.
     async fn next(&mut self, shared: &Shared) {
         loop {
             tokio::select! {
@@ -154,13 +158,16 @@ impl Signals {
     }
 }
 
-/// Reads the files of `[listen.tls]` and `[backend.tls]` anew. Sessions keep the contents with which they began.
+/// Reads `proxy.toml`, certificates and keys anew. What is wrong in them changes nothing.
 async fn reload(shared: &Shared) {
-    for (section, result) in [("listen.tls", shared.front_tls.reload()), ("backend.tls", shared.target.tls.reload())] {
-        match result {
-            Ok(()) => tracing::info!(section, "certificates and keys were reloaded"),
-            Err(wrong) => tracing::error!("{wrong}; the certificates and keys that were loaded before stay in use"),
+    match shared.reload() {
+        Ok(reloaded) => {
+            for section in ["listen.tls", "backend.tls"] {
+                tracing::info!(section, "certificates and keys were reloaded");
+            }
+            tracing::info!("{reloaded}");
         }
+        Err(report) => tracing::error!("{}; what was loaded before stays in use", report.message),
     }
     check_binding(shared).await;
 }
@@ -213,8 +220,10 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let (drain, watched) = watch::channel(Drain::No);
     let workers = (0..count).map(|n| worker(n, &shared, &watched)).collect::<Result<Vec<_>, Report>>()?;
     let workers = with_rings(workers, shared.config.proxy.io)?;
-    let (asked, asks) = watch::channel(Drain::No);
-    let accept = Accept { listeners, workers, shared: Arc::clone(&shared), asked: asks, drain };
+    let asked = shared.asked().clone();
+    // The cell is new.
+    let _ = shared.listening.set(addresses.clone());
+    let accept = Accept { listeners, workers, shared: Arc::clone(&shared), asked: asked.subscribe(), drain };
     let runtime = runtime()?;
     let acceptor = thread("accept", move || runtime.block_on(accept.run()))?;
     Ok(Running { addresses, shared, asked, acceptor })

@@ -120,7 +120,7 @@ fn unknown_names_are_errors_with_near_matches() {
     assert_eq!(error("poll = \"1s\""), "line 1: poll: unknown key. Did you mean poll in [locks]?");
     assert_eq!(
         error("[lock]"),
-        "line 1: lock: unknown section; expected one of [proxy], [listen.tls], [backend.tls], [ddl], [locks], [backfill], [operator], [log], [[rule]], [[window]]. Did you mean [locks]?"
+        "line 1: lock: unknown section; expected one of [proxy], [listen.tls], [backend.tls], [ddl], [locks], [backfill], [operator], [console], [log], [[rule]], [[window]]. Did you mean [locks]?"
     );
     assert!(error("[log]\ncolour = true").ends_with("unknown key. The keys of [log] are level, format."));
 }
@@ -170,4 +170,41 @@ fn a_password_file_counts_from_the_folder_of_the_file() {
     std::fs::write(folder.join("proxy.toml"), "[operator]\nuser = \"op\"\npassword_file = \"secret\"").unwrap();
     let config = Config::load(Some(&folder.join("proxy.toml")), Overrides::default()).unwrap();
     assert_eq!(config.operator.password.unwrap().reveal(), "hunter2");
+}
+
+/// Users of the console: an error names the line, and never shows a verifier.
+#[test]
+fn users_of_the_console() {
+    const GOOD: &str = "SCRAM-SHA-256$4096:cGdzbHVpY2VzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let user = |name: &str, role: &str, verifier: &str| {
+        format!("[[console.users]]\nname = \"{name}\"\nrole = \"{role}\"\nverifier = \"{verifier}\"\n")
+    };
+    let config = parse(&(user("ann", "admin", GOOD) + &user("vic", "viewer", GOOD))).unwrap();
+    let users: Vec<(&str, &str)> =
+        config.console.users.iter().map(|user| (user.name.as_str(), user.role.as_str())).collect();
+    assert_eq!(users, [("ann", "admin"), ("vic", "viewer")]);
+    assert!(!format!("{config:?}").contains("cGdz"));
+    let inline = format!("[console]\nusers = [{{ name = \"ann\", role = \"admin\", verifier = \"{GOOD}\" }}]\n");
+    assert_eq!(parse(&inline).unwrap().console.users.len(), 1);
+    for (text, expected) in [
+        (
+            user("ann", "admin", "hunter2"),
+            "line 4: console.users: verifier: (not shown) is not allowed; expected a SCRAM",
+        ),
+        (
+            user("ann", "root", GOOD),
+            "line 3: console.users: role: \"root\" is not allowed; expected one of \"admin\", \"viewer\"",
+        ),
+        (user("", "admin", GOOD), "line 2: console.users: name is not a string, or is empty"),
+        (user("ann", "admin", GOOD).repeat(2), "line 5: console.users: the name \"ann\" is there twice"),
+        ("[[console.users]]\nname = \"ann\"\n".to_owned(), "line 1: console.users: a user has no role"),
+        ("[console]\nusers = [7]\n".to_owned(), "line 2: console.users: expected a table"),
+        ("[console]\nusers = \"ann\"\n".to_owned(), "line 2: console.users: expected [[console.users]]"),
+        (user("ann", "admin", GOOD) + "password = \"hunter2\"\n", "line 5: console.users: password: unknown key"),
+        ("[console]\ndatabase = \"\"\n".to_owned(), "line 2: console.database"),
+    ] {
+        let error = error(&text);
+        assert!(error.starts_with(expected), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }

@@ -31,13 +31,15 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// One third-party crate, one home (or the few it has).
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("pg_query", &["sql"]),
     ("toml::", &["config"]),
     ("jiff::", &["config"]),
     ("sha2::", &["gate"]),
     ("tokio_postgres", &["operator", "dev", "cli"]),
     ("clap::", &["cli"]),
+    ("pgwire::", &["console"]),
+    ("tracing_subscriber::", &["logging"]),
     ("io_uring::", &["net"]),
     ("libc::", &["net"]),
 ];

@@ -15,6 +15,7 @@ use super::cancel::Cancels;
 use super::notices::{self, SentNotices};
 use crate::net::Target;
 use crate::pg::sqlstate;
+use crate::registry::ChangeEntry;
 use crate::relay::{BackendLost, Link};
 use crate::report::Report;
 use crate::wire::error_response::ServerError;
@@ -40,7 +41,8 @@ pub struct ServerChannel {
     /// A nap is under way, and its answer has not been read ([`ServerChannel::ask_then_nap_always`]).
     nap_pending: bool,
     /// The rows of the last batch that came before the backend was gone.
-    rows_before_loss: Vec<Vec<Option<String>>>,
+    #[expect(clippy::box_collection, reason = "an idle session should not take the memory of what is rare")]
+    rows_before_loss: Option<Box<Vec<Vec<Option<String>>>>>,
     /// The server has said that it ends the session. All its earlier messages have come.
     server_has_ended: bool,
     /// NotificationResponse messages that came amid a statement and wait for its end.
@@ -51,6 +53,8 @@ pub struct ServerChannel {
     sent_notices: Option<Box<SentNotices>>,
     /// Nothing of what the proxy asks is for the client, as long as its transaction is run again.
     muted: bool,
+    /// The schema change that the questions are for.
+    pub(super) change: Option<Arc<ChangeEntry>>,
     /// A name was read that the session's encodings cannot carry.
     pub(super) unsayable: AtomicBool,
 }
@@ -64,12 +68,13 @@ impl ServerChannel {
             client_has_parsed: false,
             ends_unnamed: false,
             nap_pending: false,
-            rows_before_loss: Vec::new(),
+            rows_before_loss: None,
             server_has_ended: false,
             notifications: None,
             notifications_limit,
             sent_notices: None,
             muted: false,
+            change: None,
             unsayable: AtomicBool::new(false),
         }
     }
@@ -132,7 +137,7 @@ impl ServerChannel {
 
     /// The rows of the last batch that came before the backend was gone.
     pub fn take_rows_before_loss(&mut self) -> Vec<Vec<Option<String>>> {
-        std::mem::take(&mut self.rows_before_loss)
+        self.rows_before_loss.take().map(|rows| *rows).unwrap_or_default()
     }
 
     /// Whether the server has said that it ends the session. Then all its earlier messages have come.
@@ -200,6 +205,7 @@ impl ServerChannel {
         batch: Batch,
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.change_asks(nap);
         let mut cover = Batch::new();
         cover.statement(nap, &[]);
         self.ask_with_nap(batch, cover).await
@@ -225,6 +231,7 @@ impl ServerChannel {
         batch: Batch,
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.change_asks(nap);
         let mut cover = Batch::new();
         // Behind a COMMIT, ROLLBACK gives a WARNING, which nobody gets.
         cover.statement("ROLLBACK", &[]);
@@ -241,6 +248,7 @@ impl ServerChannel {
         batch: Batch,
         nap: &str,
     ) -> Result<(Answer, Option<ServerError>), BackendLost> {
+        self.change_asks(nap);
         let statements = batch.statements;
         let mut batch = batch.flush();
         batch.statement(nap, &[]);
@@ -309,6 +317,7 @@ impl ServerChannel {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         self.finish_nap().await?;
+        self.change_goes_on();
         self.send_request(batch);
         self.read_on(Answer::default(), visible, progress).await
     }
@@ -330,7 +339,7 @@ impl ServerChannel {
         progress: &mut mpsc::Receiver<Report>,
     ) -> Result<Answer, BackendLost> {
         if self.read_into(&mut answer, visible, progress).await.is_err() {
-            self.rows_before_loss = self.decoded(answer.rows);
+            self.rows_before_loss = Some(Box::new(self.decoded(answer.rows)));
             return Err(BackendLost);
         }
         self.settle_cancel(&answer).await;
@@ -425,7 +434,11 @@ impl ServerChannel {
     pub async fn ask_one(&mut self, sql: &str, parameters: &[&str]) -> Result<Answer, BackendLost> {
         let mut batch = Batch::new();
         batch.statement(sql, parameters);
-        self.ask(batch, None).await
+        self.finish_nap().await?;
+        self.change_asks(sql);
+        self.send_request(batch);
+        let (_never, mut silent) = mpsc::channel(1);
+        self.read_on(Answer::default(), &[], &mut silent).await
     }
 
     /// Puts a report on the way to the client.

@@ -43,6 +43,11 @@ impl ServerChannel {
         self.link.server_major()
     }
 
+    /// Takes the server's version, if the server has reported it since the last call.
+    pub fn take_server_version(&mut self) -> Option<String> {
+        self.link.take_server_version()
+    }
+
     /// BackendKeyData's body as it came: pid and key.
     pub fn backend_key(&self) -> &Bytes {
         self.link.backend_key()

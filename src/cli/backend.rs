@@ -174,7 +174,7 @@ fn values(message: &SimpleQueryMessage) -> Option<Vec<Option<String>>> {
 }
 
 /// The server's address, with the encryption that libpq would use (PGSSLMODE, PGSSLROOTCERT).
-fn target(address: &Address) -> Result<Target, Failure> {
+pub(super) fn target(address: &Address) -> Result<Target, Failure> {
     let mode = match var("PGSSLMODE") {
         Ok(word) if word == "allow" => BackendTlsMode::Prefer,
         Ok(word) => BackendTlsMode::from_word(&word).ok_or_else(|| {

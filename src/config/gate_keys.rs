@@ -125,7 +125,9 @@ fn read_rule(text: &str, table: &DeTable<'_>, line: usize, faults: &mut Vec<Faul
                 let fault = Fault::new(format!("rule.{name}: unknown key")).hint(format!("Did you mean {near}?"));
                 faults.push(fault.at(Some(line)));
             }
-            _ => read_key(text, "rule", (name, line), value, &mut rule_keys(&mut rule), faults),
+            _ => {
+                read_key(text, "rule", (name, line), value, &mut rule_keys(&mut rule), faults);
+            }
         }
         lines.insert(name.to_owned(), line);
     }

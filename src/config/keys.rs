@@ -4,6 +4,8 @@
 //! `[[window]]` are in `gate_keys`, since a file may have many of these.
 
 use super::Fault;
+use super::console::users;
+use super::origin::Source;
 use super::settings::{BackendTls, Backfill, Config, Ddl, ListenTls, Locks, Proxy};
 use super::slot::{DAY, HOUR, MS, SECOND, Slot};
 use std::ops::Range;
@@ -23,7 +25,8 @@ pub(super) struct Key<'a> {
 
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, log, gate: _ } = config;
+    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, console, log, gate: _, origin: _ } =
+        config;
     let mut keys = keys_of_connections(proxy, listen_tls, backend_tls);
     keys.extend(keys_of_changes(ddl, locks, backfill));
     keys.extend([
@@ -33,6 +36,9 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("operator", "password", Slot::Secret(&mut operator.password)),
         key("operator", "password_file", Slot::Path(&mut operator.password_file)),
         key("operator", "dbname", Slot::Text(&mut operator.dbname)),
+        key("console", "enabled", Slot::Flag(&mut console.enabled)),
+        key("console", "database", Slot::Name(&mut console.database)),
+        key("console", "users", Slot::Users(&mut console.users)),
         key("log", "level", Slot::Word(&mut log.level)),
         key("log", "format", Slot::Word(&mut log.format)),
     ]);
@@ -118,7 +124,7 @@ fn keys_of_changes<'c>(ddl: &'c mut Ddl, locks: &'c mut Locks, backfill: &'c mut
     ]
 }
 
-/// Puts every key of `text` into `config`, and returns the errors.
+/// Puts every key of `text` into `config`, with its line, and returns the errors.
 pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
     let document = match DeTable::parse(text) {
         Ok(document) => document,
@@ -127,15 +133,16 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
             return vec![Fault::new(error.message().replace('\n', "; ")).at(line)];
         }
     };
-    let mut keys = keys(config);
+    let mut lines = Vec::new();
     let mut faults = Vec::new();
+    let mut keys = keys(config);
     for (section, value) in document.get_ref() {
         let line = line_at(text, &section.span());
         let section = section.get_ref().as_ref();
         match value.get_ref() {
             _ if LISTS.contains(&section) => {}
             DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
-                read_section(text, section, table, &mut keys, &mut faults);
+                read_section(text, section, table, &mut keys, &mut faults, &mut lines);
             }
             DeValue::Table(table)
                 if keys.iter().any(|key| key.section.split_once('.').is_some_and(|(outer, _)| outer == section)) =>
@@ -145,7 +152,7 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
                     let section = format!("{section}.{}", name.get_ref());
                     match value.get_ref() {
                         DeValue::Table(table) if keys.iter().any(|key| key.section == section) => {
-                            read_section(text, &section, table, &mut keys, &mut faults);
+                            read_section(text, &section, table, &mut keys, &mut faults, &mut lines);
                         }
                         _ => faults.push(unknown_section(&section, &keys).at(Some(line))),
                     }
@@ -154,16 +161,27 @@ pub(super) fn read(text: &str, config: &mut Config) -> Vec<Fault> {
             _ => faults.push(unknown_section(section, &keys).at(Some(line))),
         }
     }
+    lines.into_iter().for_each(|(key, line)| config.origin.note(&key, Source::File(line)));
     faults
 }
 
-fn read_section(text: &str, section: &str, table: &DeTable<'_>, keys: &mut [Key<'_>], faults: &mut Vec<Fault>) {
+fn read_section(
+    text: &str,
+    section: &str,
+    table: &DeTable<'_>,
+    keys: &mut [Key<'_>],
+    faults: &mut Vec<Fault>,
+    lines: &mut Vec<(String, usize)>,
+) {
     for (name, value) in table {
-        read_key(text, section, (name.get_ref(), line_at(text, &name.span())), value, keys, faults);
+        let line = line_at(text, &name.span());
+        if let Some(key) = read_key(text, section, (name.get_ref(), line), value, keys, faults) {
+            lines.push((key, line));
+        }
     }
 }
 
-/// Sets one key of a section. `name`: its name, and its line.
+/// Sets one key of a section, and returns it as `section.key` unless it is unknown. `name`: its name, and its line.
 pub(super) fn read_key(
     text: &str,
     section: &str,
@@ -171,21 +189,48 @@ pub(super) fn read_key(
     value: &Spanned<DeValue<'_>>,
     keys: &mut [Key<'_>],
     faults: &mut Vec<Fault>,
-) {
+) -> Option<String> {
     let Some(key) = keys.iter_mut().find(|key| key.section == section && key.name == name) else {
         faults.push(unknown_key(section, name, keys).at(Some(line)));
-        return;
+        return None;
     };
+    let path = key.path();
+    if let Slot::Users(slot) = &mut key.slot {
+        match users(value) {
+            Ok(users) => **slot = users,
+            Err(fault) => faults.push(Fault::new(fault.message).at(Some(line_at(text, &(fault.at..fault.at))))),
+        }
+        return Some(path);
+    }
     if !key.slot.set(value.get_ref()) {
         let shown = if key.slot.is_secret() { "(not shown)" } else { &text[value.span()] };
-        faults.push(Fault::value(&key.path(), Some(line), shown, key.slot.allowed()));
+        faults.push(Fault::value(&path, Some(line), shown, key.slot.allowed()));
     }
+    Some(path)
 }
 
 impl Key<'_> {
     /// The key as `section.key`.
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section, self.name)
+    }
+
+    /// Sets the value that a person has typed: `200ms`, `'200ms'`, `12`, `true`, or a list as in the file. Returns false if the key does not
+    /// allow it.
+    pub(super) fn set_text(&mut self, text: &str) -> bool {
+        // As a string first, which most values are, and then as the file writes numbers, flags and lists.
+        let quoted = DeValue::String(text.into());
+        self.slot.set(&quoted) || DeValue::parse(text).is_ok_and(|value| self.slot.set(value.get_ref()))
+    }
+
+    /// The values that this key allows, as an error names them.
+    pub(super) fn allowed(&self) -> String {
+        self.slot.allowed()
+    }
+
+    /// The value as `proxy.toml` would have it, without the quotes of a single string. Of a secret it is only said whether it is set.
+    pub(super) fn shown(&self) -> String {
+        self.slot.shown()
     }
 }
 

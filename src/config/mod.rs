@@ -8,11 +8,14 @@
 //! by [`crate::gate::Rules::new`], since only that module knows them.
 
 mod address;
+mod console;
 mod fault;
 mod gate_keys;
 mod glob;
 mod keys;
+mod live;
 mod network;
+mod origin;
 mod rules;
 mod secret;
 mod settings;
@@ -22,30 +25,24 @@ mod window;
 mod words;
 
 pub use address::Address;
+pub use console::{ConsoleUser, Verifier};
 pub use fault::{ConfigError, Fault};
 pub use glob::Glob;
 pub(crate) use keys::nearest;
+pub use live::{LiveConfig, is_live};
 pub use network::{ClientAddress, Network};
+pub use origin::{Origin, Overrides, Source};
 pub use rules::{BlockersSettings, GateSettings, HoldSettings, MatchSettings, RuleLimits, RuleSettings};
 pub use secret::Secret;
-pub use settings::{BackendTls, Backfill, Config, Ddl, ListenTls, Locks, Log, Operator, Proxy};
+pub use settings::{BackendTls, Backfill, Config, Console, Ddl, ListenTls, Locks, Log, Operator, Proxy};
 pub use units::{format_size, format_time, parse_size, parse_time};
 pub use window::Window;
 pub use words::{
     Autovacuum, BackendTlsMode, BlockersPolicy, Fallback, GatePlace, InTransaction, Io, ListenTlsMode, LockWaits,
-    LogFormat, LogLevel, Mode, Negotiation, OnDisconnect, Unsafe, VerdictWord,
+    LogFormat, LogLevel, Mode, Negotiation, OnDisconnect, Role, Unsafe, VerdictWord,
 };
 
 use std::path::{Path, PathBuf};
-
-/// The settings that flags override.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// Empty: the file's addresses apply.
-    pub listen: Vec<Address>,
-    pub backend: Option<Address>,
-    pub mode: Option<Mode>,
-}
 
 impl Config {
     /// Loads the file's settings, or the defaults if there is no file; applies the flags; and checks all settings.
@@ -59,6 +56,7 @@ impl Config {
         config.paths_from(folder);
         config.gate.file = Some(path.to_owned());
         config.read_password_file().map_err(in_file)?;
+        config.origin.set_file(path);
         Ok(config)
     }
 
@@ -66,6 +64,7 @@ impl Config {
     pub fn parse(text: &str, overrides: Overrides) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let mut faults = keys::read(text, &mut config);
+        config.note_overrides(&overrides);
         faults.extend(gate_keys::read(text, &mut config.gate));
         let Overrides { listen, backend, mode } = overrides;
         if !listen.is_empty() {
@@ -77,6 +76,51 @@ impl Config {
             config.check_together(text, &mut faults);
         }
         if faults.is_empty() { Ok(config) } else { Err(ConfigError::new(faults)) }
+    }
+
+    fn note_overrides(&mut self, overrides: &Overrides) {
+        let flags = [
+            ("proxy.listen", !overrides.listen.is_empty()),
+            ("proxy.backend", overrides.backend.is_some()),
+            ("proxy.mode", overrides.mode.is_some()),
+        ];
+        flags.iter().filter(|(_, set)| *set).for_each(|(key, _)| self.origin.note(key, Source::Flag));
+        self.origin.set_overrides(overrides.clone());
+    }
+
+    /// The settings of the same file and flags, read anew.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn loaded_again(&self) -> Result<Self, ConfigError> {
+        let (file, overrides) = self.origin.inputs();
+        Self::load(file, overrides)
+    }
+
+    /// These settings, with another value for `key` (`section.key`).
+    ///
+    /// # Errors
+    /// There is no such key, it does not allow the value, or the value contradicts another setting.
+    pub fn with(&self, key: &str, value: &str) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        let mut keys = keys::keys(&mut config);
+        let found = keys.iter_mut().find(|found| found.path() == key);
+        let Some(found) = found else { return Err(Fault::new(format!("{key}: unknown key")).into()) };
+        if !found.set_text(value) {
+            return Err(Fault::value(key, None, format!("\"{value}\""), found.allowed()).into());
+        }
+        drop(keys);
+        config.origin.note(key, Source::Set);
+        let mut faults = Vec::new();
+        config.check_together("", &mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(ConfigError::new(faults)) }
+    }
+
+    /// Every key with its value and its default, in the order of `proxy.toml`. No secret is shown.
+    pub fn values(&self) -> Vec<(String, String, String)> {
+        let (mut own, mut default) = (self.clone(), Self::default());
+        let (own, default) = (keys::keys(&mut own), keys::keys(&mut default));
+        own.iter().zip(&default).map(|(own, default)| (own.path(), own.shown(), default.shown())).collect()
     }
 
     /// Every key, as `section.key`, in the order of `proxy.toml`.

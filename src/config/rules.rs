@@ -19,6 +19,20 @@ pub struct GateSettings {
     pub windows: Vec<Window>,
 }
 
+impl GateSettings {
+    /// Whether other rules or windows are meant. Lines of the file do not count.
+    pub fn differs(&self, other: &Self) -> bool {
+        let without_lines = |gate: &Self| {
+            let mut gate = gate.clone();
+            gate.file = None;
+            gate.rules.iter_mut().for_each(|rule| rule.lines.clear());
+            gate.windows.iter_mut().for_each(|window| window.line = 0);
+            gate
+        };
+        without_lines(self) != without_lines(other)
+    }
+}
+
 /// One `[[rule]]`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RuleSettings {

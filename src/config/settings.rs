@@ -2,6 +2,8 @@
 //!
 //! The settings are plain data. [`super::keys`] reads and checks each of them, and `proxy.toml` says what each of them does.
 
+use super::console::ConsoleUser;
+use super::origin::Origin;
 use super::rules::GateSettings;
 use super::secret::Secret;
 use super::words::{
@@ -22,7 +24,10 @@ pub struct Config {
     pub locks: Locks,
     pub backfill: Backfill,
     pub operator: Operator,
+    pub console: Console,
     pub log: Log,
+    /// Where the settings come from.
+    pub origin: Origin,
     pub gate: GateSettings,
 }
 
@@ -155,6 +160,14 @@ pub struct Operator {
     pub dbname: Option<String>,
 }
 
+/// `[console]`: the virtual database in which the proxy answers itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Console {
+    pub enabled: bool,
+    pub database: String,
+    pub users: Vec<ConsoleUser>,
+}
+
 /// `[log]`: which messages are logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -255,6 +268,12 @@ impl Default for Backfill {
             pause_limit: Duration::from_secs(24 * 3600),
             analyze: true,
         }
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { enabled: true, database: "pgsluice".to_owned(), users: Vec::new() }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It owns nothing. It keeps true: a value that is not allowed sets nothing, and [`Slot::allowed`] says what would be.
 
+use super::console::ConsoleUser;
 use super::glob::Glob;
 use super::secret::Secret;
 use super::units::{format_size, format_time, parse_size, parse_time};
@@ -33,9 +34,12 @@ pub(super) enum Slot<'a> {
     Addresses(&'a mut Vec<Address>),
     Networks(&'a mut Vec<Network>),
     Text(&'a mut Option<String>),
+    Name(&'a mut String),
     Secret(&'a mut Option<Secret>),
     Path(&'a mut Option<PathBuf>),
     Port(&'a mut Option<u16>),
+    /// The users of the console. Their reader is in `console`, since its errors have places of their own.
+    Users(&'a mut Vec<ConsoleUser>),
     /// A list of strings, or one string. An empty list: the key is not set.
     Texts(&'a mut Vec<String>),
     Globs(&'a mut Vec<Glob>),
@@ -80,9 +84,11 @@ impl Slot<'_> {
                 put(slot, all, |_: &Vec<_>| true)
             }
             Self::Text(slot) => put(slot, text(value).map(Some), |_| true),
+            Self::Name(slot) => put(slot, text(value), |_| true),
             Self::Secret(slot) => put(slot, text(value).map(|text| Some(Secret::new(text))), |_| true),
             Self::Path(slot) => put(slot, text(value).map(|text| Some(PathBuf::from(text))), |_| true),
             Self::Port(slot) => put(slot, integer::<u16>(value).filter(|port| *port > 0).map(Some), |_| true),
+            Self::Users(_) => false,
             Self::Texts(slot) => put(slot, list(value, |text| Some(text.to_owned())), |_| true),
             Self::Globs(slot) => put(slot, list(value, Glob::new), |_| true),
             Self::Locks(slot) => put(slot, list(value, lock_mode), |_| true),
@@ -99,6 +105,40 @@ impl Slot<'_> {
             Self::OptionalCount(slot, bounds) => {
                 put(slot, integer::<u64>(value).filter(|count| bounds.contains(count)).map(Some), |_| true)
             }
+        }
+    }
+
+    /// The value as `proxy.toml` would have it, without the quotes of a single string. Of a secret it is only said whether it is set.
+    /// The values of `[[rule]]` and `[[window]]` are not shown here: the gate prints its rules.
+    pub(super) fn shown(&self) -> String {
+        let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+        match self {
+            Self::Time(value, _) => format_time(**value),
+            Self::Bytes(value, _) => format_size(**value),
+            Self::Memory(value, _) => format_size(**value as u64),
+            Self::Count(value, _) => value.to_string(),
+            Self::Share(value) | Self::Ratio(value, _) => value.to_string(),
+            Self::Flag(value) => value.to_string(),
+            Self::Word(value) => value.word().to_owned(),
+            Self::Address(value) => value.to_string(),
+            Self::Addresses(value) => list(value.iter().map(|address| format!("\"{address}\"")).collect()),
+            Self::Networks(value) => list(value.iter().map(|network| format!("\"{network}\"")).collect()),
+            Self::Text(value) => (*value).clone().unwrap_or_default(),
+            Self::Name(value) => (*value).clone(),
+            Self::Secret(value) => if value.is_some() { "(not shown)" } else { "" }.to_owned(),
+            Self::Path(value) => value.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            Self::Port(value) => value.map(|port| port.to_string()).unwrap_or_default(),
+            Self::Users(value) => list(value.iter().map(|user| format!("\"{}\"", user.name)).collect()),
+            Self::Texts(_)
+            | Self::Globs(_)
+            | Self::Locks(_)
+            | Self::Hours(_)
+            | Self::Days(_)
+            | Self::Zone(_)
+            | Self::OptionalFlag(_)
+            | Self::OptionalTime(..)
+            | Self::OptionalBytes(..)
+            | Self::OptionalCount(..) => String::new(),
         }
     }
 
@@ -125,7 +165,8 @@ impl Slot<'_> {
                 format!("a list of one or more of \"{}\"", Address::ALLOWED.replace(" or ", "\", \""))
             }
             Self::Networks(_) => "a list of networks, such as \"10.0.0.0/8\" or \"::1\"".to_owned(),
-            Self::Text(_) | Self::Secret(_) | Self::Path(_) => "a string that is not empty".to_owned(),
+            Self::Text(_) | Self::Secret(_) | Self::Path(_) | Self::Name(_) => "a string that is not empty".to_owned(),
+            Self::Users(_) => "a list of users".to_owned(),
             Self::Port(_) => "a whole number from 1 to 65535".to_owned(),
             Self::Texts(_) => "a string, or a list of one or more strings".to_owned(),
             Self::Globs(_) => Glob::ALLOWED.to_owned(),

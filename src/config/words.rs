@@ -7,6 +7,7 @@ use std::fmt;
 /// A setting that is one of a few words.
 pub(super) trait Word {
     fn words(&self) -> &'static [&'static str];
+    fn word(&self) -> &'static str;
     /// Sets the word. Returns false if the setting does not have this word.
     fn set(&mut self, word: &str) -> bool;
 }
@@ -37,6 +38,8 @@ macro_rules! words {
         impl Word for $name {
             fn words(&self) -> &'static [&'static str] { Self::WORDS }
 
+            fn word(&self) -> &'static str { self.as_str() }
+
             fn set(&mut self, word: &str) -> bool {
                 Self::from_word(word).map(|value| *self = value).is_some()
             }
@@ -45,6 +48,8 @@ macro_rules! words {
         /// A setting that may be left out.
         impl Word for Option<$name> {
             fn words(&self) -> &'static [&'static str] { $name::WORDS }
+
+            fn word(&self) -> &'static str { self.map_or("", $name::as_str) }
 
             fn set(&mut self, word: &str) -> bool {
                 $name::from_word(word).map(|value| *self = Some(value)).is_some()
@@ -158,6 +163,16 @@ words! {
         Outwait = "outwait",
         /// The proxy waits until the autovacuum is done.
         Wait = "wait",
+    }
+}
+
+words! {
+    /// What a user of the console may do.
+    Role {
+        /// The user may look and act.
+        Admin = "admin",
+        /// The user may look.
+        Viewer = "viewer",
     }
 }
 

@@ -151,6 +151,7 @@ impl Run<'_> {
             if phase.steps.is_empty() {
                 continue;
             }
+            self.context.channel().change_enters(at + 1, plan.phases.len());
             self.state.record_mut().under_way(Some(at));
             let mut stopped = at;
             let mut result = self.phase_or_its_rest(at, phase, std::mem::take(&mut interrupted), &mut reply).await;

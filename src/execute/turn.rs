@@ -82,6 +82,11 @@ impl Turn {
         std::mem::take(self).lanes
     }
 
+    /// The lanes that the turn holds, in their order.
+    pub fn lanes(&self) -> &[u32] {
+        &self.lanes
+    }
+
     /// Whether the turn holds this lane.
     pub fn has(&self, lane: u32) -> bool {
         self.lanes.binary_search(&lane).is_ok()

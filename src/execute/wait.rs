@@ -296,8 +296,10 @@ pub(super) async fn deadlocked(context: &mut ExecutionContext<'_>, phase: &Phase
 /// Reads the answer to a look at the blockers.
 pub(super) fn view_of(context: &ExecutionContext<'_>, answer: &Answer) -> View {
     let json = answer.rows.last().and_then(|row| row.first()?.clone()).unwrap_or_default();
-    serde_json::from_str(&context.channel().text(&json)).unwrap_or_else(|error| {
+    let view: View = serde_json::from_str(&context.channel().text(&json)).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read which sessions block a statement");
         View::default()
-    })
+    });
+    context.channel().change_sees(view.blockers.iter().map(Blocker::seen));
+    view
 }

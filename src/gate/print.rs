@@ -38,8 +38,13 @@ pub fn decision(decision: &Decision) -> String {
     out
 }
 
+/// The keys by which a rule matches; none if it matches every schema change.
+pub fn conditions(rule: &Rule) -> Vec<&str> {
+    rule.settings().lines.keys().filter_map(|key| key.strip_prefix("match.")).collect()
+}
+
 /// The limits of a rule that apply, as they are written.
-fn limits(rule: &Rule) -> Vec<String> {
+pub fn limits(rule: &Rule) -> Vec<String> {
     let limits = &rule.settings().limits;
     let times =
         [("stall_budget", limits.stall_budget), ("hold_budget", limits.hold_budget), ("deadline", limits.deadline)];
@@ -73,8 +78,7 @@ pub fn summary(config: &Config, rules: &Rules) -> String {
     }
     for (at, rule) in rules.iter().enumerate() {
         let _ = writeln!(out, "rule {}   {} \"{}\"", at + 1, rule.verdict(), rule.name());
-        let conditions: Vec<&str> = rule.settings().lines.keys().filter_map(|key| key.strip_prefix("match.")).collect();
-        match conditions.as_slice() {
+        match conditions(rule).as_slice() {
             [] => out.push_str("         matches every schema change\n"),
             keys => {
                 let _ = writeln!(out, "         matches by {}", keys.join(", "));

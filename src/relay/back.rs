@@ -196,6 +196,8 @@ impl Link {
             b'S' => {
                 if let Some(value) = body.strip_prefix(b"server_version\0") {
                     self.server = major(value);
+                    let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
+                    self.version = Some(Box::new(String::from_utf8_lossy(text).into_owned()));
                 }
                 let mut words = body.split(|byte| *byte == 0);
                 if let (Some(name), Some(value)) = (words.next(), words.next()) {

@@ -5,10 +5,10 @@
 //! kind of encryption once, as in PostgreSQL.
 
 use super::proxy_header;
-use super::shared::{Seat, Shared};
+use super::shared::{Seat, Shared, pid_of};
 use crate::backend;
 use crate::config::ListenTlsMode;
-use crate::gate::ClientAddress;
+use crate::console::{self, Caller, Host};
 use crate::net::{self, Arrival, Stream};
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -17,17 +17,20 @@ use crate::wire::startup::{self, First, Parameters};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-/// A client that has asked for a session, and its backend, which has been sent nothing yet.
+/// A client that has asked for a session, and its backend (a server's, or the console), which has been sent nothing yet.
 pub(super) struct Hello {
     pub(super) front: Stream,
     pub(super) back: Stream,
     /// The startup packet, byte for byte.
     pub(super) packet: Vec<u8>,
     pub(super) parameters: Parameters,
-    pub(super) address: ClientAddress,
     pub(super) seat: Option<Seat>,
+    /// `None`: the client has come over a Unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// The backend is the console.
+    pub(super) console: bool,
 }
 
 /// The first byte of a TLS record that holds a handshake. No startup packet is so long that its length begins with this byte.
@@ -85,7 +88,7 @@ impl<'a> Greeting<'a> {
         let greeting = |front, address| Self { shared, front, address, crowded, asked_ssl: false, asked_gss: false };
         let (stream, peer) = match arrival {
             Arrival::Unix(stream) => {
-                let stream = tokio::net::UnixStream::from_std(stream)?;
+                let stream = UnixStream::from_std(stream)?;
                 return Ok(Some(greeting(Stream::Unix(stream), None)));
             }
             Arrival::Tcp(stream, peer) => (TcpStream::from_std(stream)?, peer),
@@ -163,10 +166,14 @@ impl<'a> Greeting<'a> {
             Ok(seat) => seat,
             Err(report) => return self.refuse(report).await,
         };
+        let console = &self.shared.config.console;
+        if console.enabled && parameters.database == console.database && !parameters.replication {
+            return self.connect_console(packet, parameters, seat).await;
+        }
         match self.shared.target.connect().await {
             Ok(back) => {
-                let address = self.address.map_or(ClientAddress::Local, ClientAddress::Ip);
-                Some(Hello { front: self.front, back, packet, parameters, address, seat })
+                let Self { front, address, .. } = self;
+                Some(Hello { front, back, packet, parameters, seat, address, console: false })
             }
             Err(error) => {
                 let address = &self.shared.target.address;
@@ -179,6 +186,29 @@ impl<'a> Greeting<'a> {
                 .await
             }
         }
+    }
+
+    /// Makes the console the client's backend.
+    async fn connect_console(self, packet: Vec<u8>, parameters: Parameters, seat: Option<Seat>) -> Option<Hello> {
+        let (back, far) = match UnixStream::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                let text = format!("could not make a socket for the console: {error}");
+                return self.refuse(Report::fatal(sqlstate::CANNOT_CONNECT_NOW, text)).await;
+            }
+        };
+        // Both ends of the pair belong to this process, so that the pair tells its user.
+        let own_user = far.peer_cred().ok().map(|credentials| credentials.uid());
+        let peer = match &self.front {
+            Stream::Unix(front) => front.peer_cred().ok().map(|credentials| credentials.uid()),
+            _ => None,
+        };
+        let caller = Caller { address: self.address, trusted: peer.is_some() && peer == own_user };
+        let host: Arc<dyn Host> = Arc::clone(self.shared) as Arc<dyn Host>;
+        console::spawn(far, host, caller);
+        let Self { front, address, .. } = self;
+        let back = Stream::Unix(back);
+        Some(Hello { front, back, packet, parameters, seat, address, console: true })
     }
 
     /// Whether the limits allow one more client, and its connection is encrypted as the settings demand.
@@ -220,6 +250,10 @@ fn too_many(setting: &str) -> Report {
 async fn cancel(shared: &Arc<Shared>, packet: &[u8]) {
     shared.metrics.cancel_requests.add();
     let request = packet.get(8..).unwrap_or_default();
+    // The console answers at once, so that there is nothing to cancel.
+    if pid_of(request).is_some_and(|pid| pid >= console::FIRST_PID) {
+        return;
+    }
     let under_way = shared.cancellable(request);
     let on_its_way = under_way.as_ref().map(|(cancels, _)| cancels.send());
     if let Err(error) = backend::cancel(&shared.target, packet).await {

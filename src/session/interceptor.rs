@@ -13,13 +13,13 @@ use crate::config::{Fallback, InTransaction, Mode};
 use crate::relay::{FrameAction, Inspect};
 use crate::sql::{exactly_transaction, first_word, may_carry_ddl};
 use crate::wire::message;
-use crate::wire::startup::Parameters;
 use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) struct Interceptor {
     shared: Arc<Shared>,
-    /// The interceptor stops no frame. So it is in `relay` mode, and on a replication connection, which does not take the proxy's questions.
+    /// The interceptor stops no frame. So it is in `relay` mode, on a replication connection, which does not take the proxy's questions, and
+    /// before the console.
     blind: bool,
     limit: u32,
     /// The prepared statements of the client that the proxy must act on at Execute.
@@ -31,7 +31,8 @@ pub(super) struct Interceptor {
 }
 
 impl Interceptor {
-    pub(super) fn new(shared: &Arc<Shared>, parameters: &Parameters) -> Self {
+    /// `blind`: no frame is to be stopped.
+    pub(super) fn new(shared: &Arc<Shared>, blind: bool) -> Self {
         let config = &shared.config;
         // Only a block that may be run again needs a journal.
         let by_rule = shared.rules_to_ask().is_some_and(|rules| rules.may_hoist());
@@ -39,7 +40,7 @@ impl Interceptor {
         let journal_limit = if hoists { config.ddl.journal_limit } else { 0 };
         Self {
             shared: Arc::clone(shared),
-            blind: config.proxy.mode == Mode::Relay || parameters.replication,
+            blind: config.proxy.mode == Mode::Relay || blind,
             limit: u32::try_from(config.ddl.inspect_limit).unwrap_or(u32::MAX),
             prepared: None,
             block: Block::new(u32::try_from(journal_limit).unwrap_or(u32::MAX)),

@@ -12,7 +12,7 @@
 //! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (the verdict on a text), `statement`, `pipeline`,
 //!   `transaction` (the proxy's own block) and `reply`. Their result for a frame is an `outcome`.
 //! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
-//! - `aside`: work that takes long.
+//! - `aside`: work that takes long. `console`: what the console may see and do.
 
 mod advisory;
 mod ahead;
@@ -20,6 +20,7 @@ mod ahead_statements;
 mod aside;
 mod block;
 mod change;
+mod console;
 mod extended;
 mod hello;
 mod interceptor;
@@ -37,7 +38,7 @@ mod statement;
 mod text;
 mod transaction;
 
-pub use self::shared::Shared;
+pub use self::shared::{Drain, Shared};
 
 use self::ahead::AheadRun;
 use self::change::SchemaChanges;
@@ -50,22 +51,13 @@ use crate::backend::ServerChannel;
 use crate::execute::RunError;
 use crate::net::Arrival;
 use crate::pg::sqlstate;
+use crate::registry::SessionEntry;
 use crate::relay::{Event, Link, Login};
 use crate::report::{Report, Severity};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Whether sessions go on, or are to end because the proxy stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
-    No,
-    /// Sessions end when they are idle and outside a transaction.
-    Idle,
-    /// Sessions end.
-    Now,
-}
 
 /// One client, and its backend.
 #[derive(Debug)]
@@ -101,10 +93,14 @@ impl Session {
             (true, true) => Login::Encrypted,
             _ => Login::Plain,
         });
+        let parameters = Arc::new(hello.parameters);
+        let number = shared.registry.next_session();
+        let mut entry = SessionEntry::new(number, Arc::clone(&parameters), hello.address, front_encrypted);
+        entry.console = hello.console;
         let limit = u32::try_from(shared.config.ddl.notifications_limit).unwrap_or(u32::MAX);
         let channel = ServerChannel::new(link, Arc::clone(&shared.target), limit);
-        let interceptor = Interceptor::new(&shared, &hello.parameters);
-        let changes = SchemaChanges::new(Arc::clone(&shared), hello.parameters, hello.address);
+        let interceptor = Interceptor::new(&shared, parameters.replication || hello.console);
+        let changes = SchemaChanges::new(Arc::clone(&shared), Arc::new(entry));
         Self { shared, channel, interceptor, changes, _seat: hello.seat }
     }
 
@@ -115,8 +111,13 @@ impl Session {
             Ok(Err(end)) => return Box::pin(self.end(end)).await,
             Err(_) => return tracing::info!("a login was not over within login_timeout"),
         }
-        self.shared.metrics.sessions.add();
-        let registered = Registered::new(&self.shared, &self.channel);
+        if !self.changes.session().console {
+            self.shared.metrics.sessions.add();
+        }
+        if let Some(version) = self.channel.take_server_version().filter(|_| !self.changes.session().console) {
+            self.shared.registry.note_server_version(&version);
+        }
+        let registered = Registered::new(&self.shared, &self.channel, self.changes.session());
         let end = self.relay(drain).await;
         Box::pin(self.end(end)).await;
         drop(registered);
@@ -161,6 +162,7 @@ impl Session {
                     }
                 } => event,
                 _ = drain.changed() => continue,
+                () = self.changes.session().killed() => return SessionEnd::Killed,
             };
             match event {
                 Event::Frame => {
@@ -224,10 +226,12 @@ impl Session {
     async fn attend_until(&mut self, drain: &mut watch::Receiver<Drain>) -> Result<(), SessionEnd> {
         let cancels = self.channel.cancels().clone();
         let key = self.channel.backend_key().clone();
+        let entry = Arc::clone(self.changes.session());
         let mut attending = pin!(self.attend());
         tokio::select! {
             result = &mut attending => return result,
             () = drained(drain) => {}
+            () = entry.killed() => {}
         }
         cancels.requests().cancel(cancels.requests().current());
         cancels.cancel_work(&key);
@@ -238,6 +242,8 @@ impl Session {
     async fn attend(&mut self) -> Result<(), SessionEnd> {
         let header = self.channel.peek_header().ok_or_else(SessionEnd::without_frame)?;
         self.channel.cancels().requests().begin();
+        // What runs has its own entry; what ran before is over.
+        self.channel.set_change(None);
         let Self { shared, channel, interceptor, changes, .. } = self;
         let journaled = interceptor.block().keeper().length();
         let outcome = match header.tag {
@@ -297,16 +303,18 @@ impl Session {
             SessionEnd::Event(Event::BackendClosed) => !self.channel.client_gone(),
             _ => false,
         };
-        let limit = if matches!(end, SessionEnd::Drained) { CLEAN_UP } else { Duration::MAX };
+        let limit = if matches!(end, SessionEnd::Drained | SessionEnd::Killed) { CLEAN_UP } else { Duration::MAX };
         if tokio::time::timeout(limit, self.leave(gone)).await.is_err() {
             self.leave(true).await;
         }
         match end {
             SessionEnd::TakesTooLong => {}
             // The client is told as the server would tell it.
-            SessionEnd::Drained => {
+            SessionEnd::Drained | SessionEnd::Killed => {
                 let what = "terminating connection due to administrator command";
-                let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail("The proxy is shutting down.");
+                let killed = self.changes.session().is_killed();
+                let why = if killed { "An operator has ended this session." } else { "The proxy is shutting down." };
+                let report = Report::fatal(sqlstate::ADMIN_SHUTDOWN, what).detail(why);
                 self.last_word(&report).await;
             }
             SessionEnd::Refused(report) => {

@@ -23,6 +23,8 @@ pub(super) enum SessionEnd {
     Refused(Box<Report>),
     /// The proxy stops, and the session is idle or is to end at once.
     Drained,
+    /// An operator has ended the session.
+    Killed,
     /// The proxy stops, and the session's work has not ended in time.
     TakesTooLong,
 }

@@ -1,24 +1,36 @@
 //! The state that all sessions of a proxy share.
 //!
-//! It owns the configuration, the rules of the gate, the counters, the places for long work, and four tables: clients by address, sessions by backend for cancels,
-//! pending undo, and the roles that may ask the questions of a plan. It keeps true:
+//! It owns the configuration, the rules of the gate, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
+//! tables: clients by address, sessions by backend for cancels, pending undo, and the roles that may ask the questions of a plan. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
 //! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.
 
 use super::aside::Aside;
 use crate::backend::{CancelRequests, ServerChannel};
-use crate::config::{Config, Mode, Unsafe};
+use crate::config::{Address, Config, LiveConfig, Mode, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
 use crate::gate::Rules;
 use crate::metrics::Metrics;
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
+use crate::registry::{Registry, SessionEntry};
 use crate::tls;
 use bytes::Bytes;
 use dashmap::DashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use tokio::sync::watch;
+
+/// Whether sessions go on, or are to end because the proxy stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    No,
+    /// Sessions end when they are idle and outside a transaction.
+    Idle,
+    /// Sessions end.
+    Now,
+}
 
 /// The number of pairs of a database and a role that are remembered.
 const MOST_ROLES: usize = 10_000;
@@ -26,10 +38,15 @@ const MOST_ROLES: usize = 10_000;
 /// The state that all sessions of a proxy share.
 #[derive(Debug)]
 pub struct Shared {
-    pub config: Config,
+    pub config: LiveConfig,
     pub target: Arc<Target>,
     pub front_tls: tls::Front,
     pub metrics: Metrics,
+    pub registry: Arc<Registry>,
+    /// The addresses that the proxy listens on, once it does.
+    pub listening: OnceLock<Vec<Address>>,
+    /// The drain that the proxy is asked for, by a signal or on the console.
+    asked: watch::Sender<Drain>,
     /// The number of clients of each address, if there is a limit.
     seats: DashMap<IpAddr, usize>,
     /// The session of each backend, by the backend's pid.
@@ -71,14 +88,28 @@ impl Shared {
             target: Arc::new(target),
             front_tls: tls::Front::new(config.listen_tls.clone())?,
             metrics: Metrics::default(),
+            registry: Arc::default(),
+            listening: OnceLock::new(),
+            asked: watch::Sender::new(Drain::No),
             seats: DashMap::new(),
             cancels: DashMap::new(),
             aside: Aside::default(),
             rules: RwLock::new(Arc::new(rules)),
             pending_undos: PendingUndos::default(),
             planning_roles: DashMap::new(),
-            config,
+            config: LiveConfig::new(config),
         })
+    }
+
+    /// The drain that the proxy is asked for. The server's acceptor follows it.
+    pub fn asked(&self) -> &watch::Sender<Drain> {
+        &self.asked
+    }
+
+    /// Reads the files of `[listen.tls]` and `[backend.tls]` anew. Sessions keep the contents with which they began. The errors are those of the
+    /// sections whose old contents stay in use.
+    pub fn reload_tls(&self) -> Vec<tls::SettingError> {
+        [self.front_tls.reload(), self.target.tls.reload()].into_iter().filter_map(Result::err).collect()
     }
 
     /// The limits of plans, from the settings.
@@ -94,6 +125,11 @@ impl Shared {
         }
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         (!rules.is_empty()).then(|| Arc::clone(&rules))
+    }
+
+    /// The rules of the gate, as they are now.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts other rules in the place of the present ones. Statements that are under way keep the verdict that they have.
@@ -144,29 +180,34 @@ struct Cancellable {
     cancels: Arc<CancelRequests>,
 }
 
-/// A session's place in the table of cancels, for as long as it lives.
+/// A session's place in the table of cancels and in the registry, for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Registered {
     shared: Arc<Shared>,
-    /// The pid of the backend and its whole key. Another session's backend may later get the same pid.
-    place: Option<(i32, Bytes)>,
+    /// The pid of the backend and its whole key. Another session's backend may later get the same pid. Empty: the backend has told none.
+    key: Bytes,
+    /// The session as the registry has it.
+    entry: Arc<SessionEntry>,
 }
 
 impl Registered {
-    pub(super) fn new(shared: &Arc<Shared>, channel: &ServerChannel) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, channel: &ServerChannel, entry: &Arc<SessionEntry>) -> Self {
         let key = channel.backend_key().clone();
-        let place = pid_of(&key).map(|pid| (pid, key.clone()));
-        if let Some((pid, _)) = place {
-            shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
+        let pid = pid_of(&key);
+        if let Some(pid) = pid {
+            let cancels = Arc::clone(channel.cancels().requests());
+            shared.cancels.insert(pid, Cancellable { key: key.clone(), cancels });
         }
-        Self { shared: Arc::clone(shared), place }
+        shared.registry.enter(Arc::clone(entry), pid.unwrap_or(0));
+        Self { shared: Arc::clone(shared), key, entry: Arc::clone(entry) }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some((pid, key)) = &self.place {
-            self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
+        self.shared.registry.leave(&self.entry);
+        if let Some(pid) = pid_of(&self.key) {
+            self.shared.cancels.remove_if(&pid, |_, registered| registered.key == self.key);
         }
     }
 }

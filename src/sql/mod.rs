@@ -3,6 +3,7 @@
 //! The module is pure, and no other module names the parser. A text that the grammar cannot parse is [`Unparsable`]. It is relayed,
 //! and the server reports the error.
 
+pub mod console;
 pub mod effect;
 pub mod form;
 pub mod parse;

@@ -10,6 +10,7 @@ mod alter_table;
 mod classify;
 mod column;
 mod comment;
+pub mod console;
 mod create;
 mod definition;
 mod drop;

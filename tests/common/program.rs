@@ -82,6 +82,11 @@ impl Program {
         Client::connect(self.port, user, database)
     }
 
+    /// Its file of settings.
+    pub fn settings(&self) -> PathBuf {
+        self.folder.join("proxy.toml")
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         String::from_utf8(std::fs::read(self.folder.join("log")).expect("a log")).expect("UTF-8")

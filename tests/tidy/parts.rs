@@ -7,7 +7,7 @@ use super::source::{Source, closing, root};
 
 /// The parts. The names are unique in `src`. A part whose files fill a folder names that folder (below `src`): its files see the fields that
 /// are `pub(super)`, and nobody else does.
-pub(super) const PARTS: [(&str, &str); 50] = [
+pub(super) const PARTS: [(&str, &str); 57] = [
     ("AheadOfBlock", ""),
     ("AnswerLog", ""),
     ("AttachInquiry", ""),
@@ -17,7 +17,9 @@ pub(super) const PARTS: [(&str, &str); 50] = [
     ("CancelRequests", ""),
     ("Cancels", ""),
     ("ChangeLog", ""),
+    ("ConsoleLogin", ""),
     ("ControlStatements", ""),
+    ("Conversation", ""),
     ("ExecutionContext", ""),
     ("Driver", ""),
     ("FileTransaction", ""),
@@ -26,10 +28,13 @@ pub(super) const PARTS: [(&str, &str); 50] = [
     ("Interceptor", ""),
     ("Journal", ""),
     ("JournalKeeper", ""),
+    ("Handlers", ""),
     ("Kernel", ""),
     ("Link", ""),
+    ("LiveConfig", ""),
     ("Load", ""),
     ("LockWait", ""),
+    ("Origin", ""),
     ("Owed", ""),
     ("PendingUndo", ""),
     ("PendingUndos", ""),
@@ -42,6 +47,7 @@ pub(super) const PARTS: [(&str, &str); 50] = [
     ("RecordWriter", ""),
     ("Refused", ""),
     ("Registered", ""),
+    ("Registry", ""),
     ("Run", ""),
     ("RunRecord", ""),
     ("RunState", ""),
@@ -49,6 +55,7 @@ pub(super) const PARTS: [(&str, &str); 50] = [
     ("SchemaChanges", ""),
     ("Seat", ""),
     ("SentNotices", ""),
+    ("SessionSettings", ""),
     ("Speech", ""),
     ("Subcommands", ""),
     ("Throttle", ""),

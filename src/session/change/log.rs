@@ -1,45 +1,56 @@
 //! The counters and the log of a session's schema changes.
 //!
-//! It owns who the client is: the parameters of its startup packet, and its address. It keeps true: the log has no more of a client's text than
+//! It owns the session as the registry has it, which says who the client is. It keeps true: the log has no more of a client's text than
 //! [`shown`] gives.
 
+use crate::backend::ServerChannel;
 use crate::execute::RunError;
 use crate::gate::{ClientAddress, Decision, Rule, Session};
 use crate::plan::Plan;
+use crate::registry::{ChangePlace, SessionEntry};
 use crate::session::shared::Shared;
 use crate::session::statement::shown;
 use crate::sql::{Class, Statement};
-use crate::wire::startup::Parameters;
 use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) struct ChangeLog {
     shared: Arc<Shared>,
-    /// The client is boxed, since only schema changes read it.
-    client: Box<Client>,
-}
-
-/// Who the client is.
-#[derive(Debug)]
-struct Client {
-    parameters: Parameters,
-    address: ClientAddress,
+    /// The session, with what its client has said at its start.
+    session: Arc<SessionEntry>,
 }
 
 impl ChangeLog {
-    pub(super) fn new(shared: Arc<Shared>, parameters: Parameters, address: ClientAddress) -> Self {
-        Self { shared, client: Box::new(Client { parameters, address }) }
-    }
-
     /// The client as rules of the gate see it.
     pub(super) fn as_session(&self) -> Session<'_> {
         Session {
             role: Some(self.role()),
             database: Some(self.database()),
-            application_name: Some(&self.client.parameters.application_name),
-            client: Some(self.client.address),
+            application_name: Some(&self.session.client.application_name),
+            client: Some(self.session.address.map_or(ClientAddress::Local, ClientAddress::Ip)),
             ..Session::default()
         }
+    }
+
+    pub(super) fn new(shared: Arc<Shared>, session: Arc<SessionEntry>) -> Self {
+        Self { shared, session }
+    }
+
+    /// The session as the registry has it.
+    pub(super) fn session(&self) -> &Arc<SessionEntry> {
+        &self.session
+    }
+
+    /// Enters a statement among the changes that run, until the guard is dropped.
+    pub(super) fn enter(&self, channel: &mut ServerChannel, statement: &str) -> ChangePlace {
+        let (cancels, key) = (channel.cancels().clone(), channel.backend_key().clone());
+        let cancel = move || {
+            cancels.requests().cancel(cancels.requests().current());
+            cancels.cancel_work(&key);
+        };
+        let place = self.shared.registry.begin(self.session.number, statement, cancel);
+        channel.set_change(Some(Arc::clone(place.entry())));
+        place
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -48,13 +59,12 @@ impl ChangeLog {
 
     /// The role that the client has logged in as.
     pub(super) fn role(&self) -> &str {
-        &self.client.parameters.user
+        &self.session.client.user
     }
 
     /// The client's database. The default is the database of the role's name, as in libpq.
     pub(super) fn database(&self) -> &str {
-        let Parameters { user, database, .. } = &self.client.parameters;
-        if database.is_empty() { user } else { database }
+        if self.session.client.database.is_empty() { &self.session.client.user } else { &self.session.client.database }
     }
 
     /// A statement is about to go through its stages.
@@ -109,9 +119,9 @@ impl ChangeLog {
     pub(super) fn not_run(&self, statement: &Statement, decision: &Decision) {
         let rule = decision.rule.as_deref();
         tracing::info!(
-            user = self.client.parameters.user,
-            database = self.client.parameters.database,
-            application = self.client.parameters.application_name,
+            user = self.session.client.user,
+            database = self.session.client.database,
+            application = self.session.client.application_name,
             rule = rule.map(Rule::name),
             verdict = rule.map(|rule| rule.verdict().as_str()),
             "not run: {}",
@@ -121,9 +131,9 @@ impl ChangeLog {
 
     fn line(&self, tag: &str, phases: usize, answered: bool, statement: &Statement) {
         tracing::info!(
-            user = self.client.parameters.user,
-            database = self.client.parameters.database,
-            application = self.client.parameters.application_name,
+            user = self.session.client.user,
+            database = self.session.client.database,
+            application = self.session.client.application_name,
             tag,
             phases,
             answered,

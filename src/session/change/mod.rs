@@ -42,6 +42,7 @@ use super::block::Block;
 use super::reply::{tag_of, tags};
 use super::run::run_context;
 use super::shared::Shared;
+use super::statement::shown;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::Mode;
@@ -52,13 +53,12 @@ use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError, Suspend, locks_first, take_turn};
-use crate::gate::ClientAddress;
 use crate::pg::sqlstate;
 use crate::plan::optimistic::OptimisticPlan;
 use crate::plan::{LockNeed, Plan};
+use crate::registry::SessionEntry;
 use crate::sql::{Class, Statement};
 use crate::wire::reply::{put_command_complete, put_report};
-use crate::wire::startup::Parameters;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -100,14 +100,19 @@ pub(super) enum PipelineOutcome {
 }
 
 impl SchemaChanges {
-    pub(super) fn new(shared: Arc<Shared>, client: Parameters, address: ClientAddress) -> Self {
-        let log = ChangeLog::new(shared, client, address);
+    pub(super) fn new(shared: Arc<Shared>, session: Arc<SessionEntry>) -> Self {
+        let log = ChangeLog::new(shared, session);
         Self {
             log,
             history: TryHistory::default(),
             rights: PlanningRights::default(),
             own_records: OwnRecords::default(),
         }
+    }
+
+    /// The session as the registry has it.
+    pub(super) fn session(&self) -> &Arc<SessionEntry> {
+        self.log.session()
     }
 
     /// Runs a statement. The reply is not on its way yet.
@@ -119,6 +124,7 @@ impl SchemaChanges {
     ) -> Result<Reply, RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(request.statement));
         if let Class::Lock(lock) = &request.statement.class {
             block.refresh(channel);
             let context = &mut StatementContext::new(channel, log, request);
@@ -145,6 +151,7 @@ impl SchemaChanges {
     ) -> Result<(Reply, Option<AheadOfBlock>), RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(statement));
         let request = Request { statement, offset, place: Place::Ahead(asked) };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         if history.take_slow(statement) {
@@ -167,6 +174,7 @@ impl SchemaChanges {
     ) -> Result<(), RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(statement));
         let request = Request { statement, offset: 0, place: Place::LocksAlone };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         run_stages(context, history, rights, FirstTry::None).await.map(|_| ())
@@ -205,6 +213,7 @@ impl SchemaChanges {
     ) -> PipelineOutcome {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
+        let _entered = log.enter(channel, shown(request.statement));
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
         let session = context.facts_without_questions();
         let tried = optimistic_try_in_pipeline(&mut context.run(&session), &plan, portal).await;
@@ -227,6 +236,7 @@ impl SchemaChanges {
         let Some(held) = block.held().cloned() else { return Ok(BatchTryOutcome::No) };
         let run = gate::triable(log, channel, run);
         let (tries, held) = batch::tries(history, rights, channel, run, held, &log.shared().limits());
+        let _entered = log.enter(channel, &format!("{} statements of one string", run.len()));
         let outcome = batch::run_together(log, history, channel, &tries).await?;
         if let BatchTryOutcome::Done(_, frames) = &outcome {
             block.holds_now(held);

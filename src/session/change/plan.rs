@@ -76,6 +76,14 @@ pub(super) struct Resumed<'r> {
 pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: PlannedRun<'_>) -> Result<Reply, RunError> {
     let PlannedRun { plan, facts, told, turn, basis, resumed } = planned;
     let place = context.place();
+    if let Some(turn) = turn {
+        let name = |oid: u32| {
+            let mut found =
+                facts.relations.iter().filter(|asked| asked.found.as_ref().is_some_and(|f| f.id.oid == oid));
+            found.next().map(|asked| asked.name.to_string())
+        };
+        context.channel.change_holds(turn.lanes().iter().map(|oid| (*oid, name(*oid))));
+    }
     let small = context.limits().small_table > 0 && plan.phases.len() == 1;
     let mut execution = context.run(facts).in_turn(turn);
     if small {

@@ -8,7 +8,6 @@ use crate::relay::{FrameAction, Inspect};
 use crate::session::interceptor::Interceptor;
 use crate::session::shared::Shared;
 use crate::wire::owed::Owed;
-use crate::wire::startup::Parameters;
 use std::sync::Arc;
 
 struct Session {
@@ -24,7 +23,7 @@ impl Session {
         let mut config = Config::default();
         config.ddl.journal_limit = limit;
         let shared = Arc::new(Shared::new(config).unwrap());
-        let interceptor = Interceptor::new(&shared, &Parameters::default());
+        let interceptor = Interceptor::new(&shared, false);
         Self { interceptor, owed: Owed::default(), log: None, status: b'I', executes: 0 }
     }
 

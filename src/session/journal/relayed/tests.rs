@@ -7,7 +7,6 @@ use crate::session::interceptor::Interceptor;
 use crate::session::journal::{Incomplete, Message};
 use crate::session::shared::Shared;
 use crate::wire::message::put_frame;
-use crate::wire::startup::Parameters;
 use bytes::{BufMut, BytesMut};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,7 +36,7 @@ impl Relay {
         let (front, client) = UnixStream::pair().unwrap();
         let (back, server) = UnixStream::pair().unwrap();
         let shared = Arc::new(Shared::new(Config::default()).unwrap());
-        let interceptor = Interceptor::new(&shared, &Parameters::default());
+        let interceptor = Interceptor::new(&shared, false);
         let link = Link::new(Stream::Unix(front), Stream::Unix(back), b"");
         let mut relay = Self { link, interceptor, client, server, piece };
         relay.server.write_all(&frame(b'Z', b"I")).await.unwrap();

@@ -1,0 +1,43 @@
+//! SHOW RULES and WINDOWS: the rules of the gate as they are now.
+//!
+//! It owns nothing. It keeps true: the rows are those of the rules that the next statement is asked about.
+
+use crate::console::host::Host;
+use crate::console::table::Value;
+use crate::gate::{Rule, print};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(super) fn rules(host: &dyn Host) -> Vec<Vec<Value>> {
+    let row = |(at, rule): (usize, &Rule)| {
+        let (matches, limits) = (print::conditions(rule), print::limits(rule));
+        vec![
+            Value::number(at + 1),
+            Value::text(rule.name()),
+            Value::text(rule.verdict().as_str()),
+            Value::text(if matches.is_empty() { "every schema change".to_owned() } else { matches.join(", ") }),
+            Value::text(limits.join(", ")),
+            Value::maybe(rule.window().map(|window| window.name.as_str())),
+            rule.settings().line("rule").map_or(Value::Null, Value::number),
+        ]
+    };
+    host.rules().iter().enumerate().map(row).collect()
+}
+
+pub(super) fn windows(host: &dyn Host) -> Vec<Vec<Value>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let time = |seconds: i64| u64::try_from(seconds).ok().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    let windows = &host.config().gate.windows;
+    let rows = windows.iter().map(|window| {
+        let is_open = window.is_open(now);
+        let opens = window.next_opening(now).filter(|_| !is_open).and_then(time);
+        vec![
+            Value::text(&window.name),
+            Value::text(window.to_string()),
+            Value::Boolean(is_open),
+            opens.map_or(Value::Null, Value::Time),
+            Value::number(window.line),
+        ]
+    });
+    rows.collect()
+}

@@ -20,7 +20,7 @@
 //! 9. [`session`] gives the client the reply that PostgreSQL would have given, and relays on.
 //!
 //! Beside that flow, [`report`] is a message to a person, [`pg`] has PostgreSQL's vocabulary, [`config`] the settings and [`metrics`]
-//! the counters. [`dev`] has a throw-away server for `pgsluice dev`, `demo` and the tests, and [`cli`] the commands.
+//! the counters. [`monitor`] shows these by HTTP, and [`webhook`] tells a service of schema changes. [`dev`] has a throw-away server for `pgsluice dev`, `demo` and the tests, and [`cli`] the commands.
 
 // A panic takes every session of its thread down. Where one cannot happen, `#[expect]` gives the reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod wire;
 pub mod tls;
 pub mod net;
+pub mod webhook;
 pub mod relay;
 pub mod backend;
 pub mod sql;
@@ -43,6 +44,7 @@ pub mod learn;
 pub mod lanes;
 pub mod execute;
 pub mod session;
+pub mod monitor;
 pub mod server;
 pub mod dev;
 pub mod cli;

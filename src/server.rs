@@ -4,14 +4,17 @@
 //! each new client to the worker that has the fewest. SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
+mod binding;
 mod refused;
 
-use crate::config::{Address, BackendTlsMode, Config, Io, ListenTlsMode};
-use crate::net::{self, Arrival, Listener, Stream};
+use crate::config::{Address, Config, Io};
+use crate::metrics;
+use crate::monitor::Monitor;
+use crate::net::{self, Arrival, Listener};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
-use crate::tls::{self, Binding};
+use binding::check_binding;
 use refused::Refused;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A client on its way to its worker. `crowded` says that the client is above the limit.
 struct Guest {
@@ -47,6 +50,9 @@ pub struct Running {
     /// more.
     asked: watch::Sender<Drain>,
     acceptor: JoinHandle<()>,
+    monitor: Option<JoinHandle<()>>,
+    /// Where monitoring is answered.
+    monitored_at: Option<Address>,
 }
 
 impl Running {
@@ -57,6 +63,11 @@ impl Running {
 
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// The address of `/metrics`, if there is one.
+    pub fn monitored_at(&self) -> Option<&Address> {
+        self.monitored_at.as_ref()
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -79,6 +90,9 @@ impl Running {
     fn join(self) {
         if self.acceptor.join().is_err() {
             tracing::error!("the acceptor ended by a panic");
+        }
+        if self.monitor.is_some_and(|monitor| monitor.join().is_err()) {
+            tracing::error!("the thread of monitoring ended by a panic");
         }
     }
 }
@@ -156,40 +170,22 @@ impl Signals {
 
 /// Reads the files of `[listen.tls]` and `[backend.tls]` anew. Sessions keep the contents with which they began.
 async fn reload(shared: &Shared) {
+    let mut failed = false;
     for (section, result) in [("listen.tls", shared.front_tls.reload()), ("backend.tls", shared.target.tls.reload())] {
         match result {
             Ok(()) => tracing::info!(section, "certificates and keys were reloaded"),
-            Err(wrong) => tracing::error!("{wrong}; the certificates and keys that were loaded before stay in use"),
+            Err(wrong) => {
+                failed = true;
+                tracing::error!("{wrong}; the certificates and keys that were loaded before stay in use");
+            }
         }
+    }
+    if failed {
+        shared.metrics.reloads_failed.add()
+    } else {
+        shared.metrics.reloads.add()
     }
     check_binding(shared).await;
-}
-
-/// Logs whether SCRAM's channel binding can hold. libpq uses channel binding wherever both ends offer it.
-async fn check_binding(shared: &Shared) {
-    let encrypted = shared.front_tls.mode() != ListenTlsMode::Disable;
-    if !encrypted || shared.target.tls.settings().mode == BackendTlsMode::Disable {
-        return;
-    }
-    let back = match shared.target.connect().await {
-        Ok(Stream::Tls(back)) => back,
-        Ok(_) => {
-            return tracing::info!(
-                "the server does not encrypt connections, so clients cannot use SCRAM channel binding"
-            );
-        }
-        Err(error) => return tracing::warn!(%error, "could not compare the proxy's certificate with the server's"),
-    };
-    match tls::binding(&shared.front_tls, &back) {
-        Some(Binding::Same) => {
-            tracing::info!("the proxy shows the server's certificate, so SCRAM channel binding works");
-        }
-        Some(Binding::Different) => tracing::warn!(
-            "the proxy's certificate is not the server's, so an encrypted client that logs in with SCRAM fails unless it connects \
-             with channel_binding=disable; set the server's certificate and key in [listen.tls]"
-        ),
-        None => {}
-    }
 }
 
 /// Starts a proxy on threads of its own.
@@ -204,6 +200,7 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
         listeners.extend(bound);
         addresses.push(at);
     }
+    let monitoring = config.metrics.listen.as_ref().map(bind).transpose()?;
     let count = match config.proxy.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
@@ -215,9 +212,47 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let workers = with_rings(workers, shared.config.proxy.io)?;
     let (asked, asks) = watch::channel(Drain::No);
     let accept = Accept { listeners, workers, shared: Arc::clone(&shared), asked: asks, drain };
+    let (ending, end) = oneshot::channel();
+    let (bound, monitored_at) = monitoring.unzip();
+    let monitor = monitor(&shared, bound.unwrap_or_default(), asked.subscribe(), end)?;
     let runtime = runtime()?;
-    let acceptor = thread("accept", move || runtime.block_on(accept.run()))?;
-    Ok(Running { addresses, shared, asked, acceptor })
+    let acceptor = thread("accept", move || {
+        runtime.block_on(accept.run());
+        drop(ending);
+    })?;
+    Ok(Running { addresses, shared, asked, acceptor, monitor, monitored_at })
+}
+
+/// Starts the thread that answers monitoring and delivers the events of the webhook, if there is one of these. It outlives the sessions, so
+/// that a drain can be seen, and ends when the other end of `end` is gone.
+fn monitor(
+    shared: &Arc<Shared>,
+    bound: Vec<Bound>,
+    drain: watch::Receiver<Drain>,
+    end: oneshot::Receiver<()>,
+) -> Result<Option<JoinHandle<()>>, Report> {
+    let deliveries = shared.webhook.take_deliveries();
+    if bound.is_empty() && deliveries.is_none() {
+        return Ok(None);
+    }
+    let monitor = Monitor::new(&shared.metrics, shared.config.proxy.mode.as_str(), Arc::clone(&shared.target), drain);
+    let runtime = runtime()?;
+    let serve = async move {
+        for listener in bound {
+            let Bound::Tcp(listener) = listener else { continue };
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => drop(tokio::spawn(Arc::clone(&monitor).serve(listener))),
+                Err(error) => tracing::error!(%error, "could not answer monitoring"),
+            }
+        }
+        // The acceptor's end is dropped, whatever has ended it.
+        let end = async { drop(end.await) };
+        match deliveries {
+            Some(deliveries) => deliveries.run(end).await,
+            None => end.await,
+        }
+    };
+    thread("monitor", move || runtime.block_on(serve)).map(Some)
 }
 
 /// A listening socket that no runtime knows yet.
@@ -379,9 +414,11 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
     let runtime = runtime()?;
     let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
     let io = shared.config.proxy.io;
+    let traffic = shared.metrics.measures.new_traffic();
     let worth = if io == Io::IoUring { 0 } else { net::ring::A_FEW };
     let (tell_ring, ring) = std_mpsc::channel();
     let thread = thread(&format!("worker {n}"), move || {
+        metrics::count_here(traffic);
         runtime.block_on(async {
             let bell = (io != Io::Epoll).then(|| net::ring::start(worth)).transpose();
             let (bell, made) = bell.map_or_else(|error| (None, Err(error)), |bell| (bell, Ok(())));

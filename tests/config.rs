@@ -120,7 +120,7 @@ fn unknown_names_are_errors_with_near_matches() {
     assert_eq!(error("poll = \"1s\""), "line 1: poll: unknown key. Did you mean poll in [locks]?");
     assert_eq!(
         error("[lock]"),
-        "line 1: lock: unknown section; expected one of [proxy], [listen.tls], [backend.tls], [ddl], [locks], [backfill], [operator], [log], [[rule]], [[window]]. Did you mean [locks]?"
+        "line 1: lock: unknown section; expected one of [proxy], [listen.tls], [backend.tls], [ddl], [locks], [backfill], [operator], [metrics], [webhook], [log], [[rule]], [[window]]. Did you mean [locks]?"
     );
     assert!(error("[log]\ncolour = true").ends_with("unknown key. The keys of [log] are level, format."));
 }

@@ -31,13 +31,16 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// One third-party crate, one home (or the few it has).
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("pg_query", &["sql"]),
     ("toml::", &["config"]),
     ("jiff::", &["config"]),
     ("sha2::", &["gate"]),
     ("tokio_postgres", &["operator", "dev", "cli"]),
     ("clap::", &["cli"]),
+    ("hyper::", &["monitor", "webhook"]),
+    ("prometheus_client", &["metrics"]),
+    ("ring::hmac", &["webhook"]),
     ("io_uring::", &["net"]),
     ("libc::", &["net"]),
 ];

@@ -6,9 +6,9 @@ use super::rules::GateSettings;
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
-    Negotiation, Unsafe,
+    Negotiation, Unsafe, WebhookEvent,
 };
-use super::{Address, Network};
+use super::{Address, Network, WebUrl};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub locks: Locks,
     pub backfill: Backfill,
     pub operator: Operator,
+    pub metrics: MetricsSettings,
+    pub webhook: WebhookSettings,
     pub log: Log,
     pub gate: GateSettings,
 }
@@ -153,6 +155,27 @@ pub struct Operator {
     pub dbname: Option<String>,
 }
 
+/// `[metrics]`: where the proxy answers monitoring by HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// `None` means nowhere.
+    pub listen: Option<Address>,
+}
+
+/// `[webhook]`: who is told of schema changes by HTTP. Without a `url` nobody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    pub url: Option<WebUrl>,
+    /// The key of the signature is from `secret`, or from the first line of `secret_file`. `None` means no signature.
+    pub secret: Option<Secret>,
+    pub secret_file: Option<PathBuf>,
+    /// The authorities that may have signed the receiver's certificate. `None` means the system's.
+    pub ca: Option<PathBuf>,
+    pub events: Vec<WebhookEvent>,
+    /// A wait is reported once it has taken this long.
+    pub blocked_after: Duration,
+}
+
 /// `[log]`: which messages are logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -251,6 +274,20 @@ impl Default for Backfill {
             condition: None,
             pause_limit: Duration::from_secs(24 * 3600),
             analyze: true,
+        }
+    }
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        use WebhookEvent::{Approved, Blocked, Completed, Failed, Held};
+        Self {
+            url: None,
+            secret: None,
+            secret_file: None,
+            ca: None,
+            events: vec![Held, Approved, Failed, Completed, Blocked],
+            blocked_after: Duration::from_secs(5 * 60),
         }
     }
 }

@@ -11,13 +11,15 @@ use crate::backend::{CancelRequests, ServerChannel};
 use crate::config::{Config, Mode, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
 use crate::gate::Rules;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Present};
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
 use crate::tls;
+use crate::webhook::Webhook;
 use bytes::Bytes;
 use dashmap::DashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The number of pairs of a database and a role that are remembered.
@@ -29,7 +31,9 @@ pub struct Shared {
     pub config: Config,
     pub target: Arc<Target>,
     pub front_tls: tls::Front,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    pub webhook: Webhook,
+    sessions_so_far: AtomicU64,
     /// The number of clients of each address, if there is a limit.
     seats: DashMap<IpAddr, usize>,
     /// The session of each backend, by the backend's pid.
@@ -60,6 +64,7 @@ impl Shared {
     /// something that does not exist, or can never match.
     pub fn new(config: Config) -> Result<Self, tls::SettingError> {
         let rules = Rules::new(&config).map_err(|error| error.to_string())?;
+        let metrics = Arc::<Metrics>::default();
         let proxy = &config.proxy;
         let target = Target {
             address: proxy.backend.clone(),
@@ -70,7 +75,9 @@ impl Shared {
         Ok(Self {
             target: Arc::new(target),
             front_tls: tls::Front::new(config.listen_tls.clone())?,
-            metrics: Metrics::default(),
+            webhook: Webhook::new(&config.webhook, &metrics)?,
+            metrics,
+            sessions_so_far: AtomicU64::default(),
             seats: DashMap::new(),
             cancels: DashMap::new(),
             aside: Aside::default(),
@@ -79,6 +86,11 @@ impl Shared {
             planning_roles: DashMap::new(),
             config,
         })
+    }
+
+    /// The number of a session that begins.
+    pub(super) fn next_session(&self) -> u64 {
+        self.sessions_so_far.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The limits of plans, from the settings.
@@ -150,6 +162,7 @@ pub(super) struct Registered {
     shared: Arc<Shared>,
     /// The pid of the backend and its whole key. Another session's backend may later get the same pid.
     place: Option<(i32, Bytes)>,
+    _present: Present,
 }
 
 impl Registered {
@@ -159,7 +172,7 @@ impl Registered {
         if let Some((pid, _)) = place {
             shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
         }
-        Self { shared: Arc::clone(shared), place }
+        Self { shared: Arc::clone(shared), place, _present: shared.metrics.measures.session() }
     }
 }
 

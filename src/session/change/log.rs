@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::session::shared::Shared;
 use crate::session::statement::shown;
 use crate::sql::{Class, Statement};
+use crate::webhook::EventChange;
 use crate::wire::startup::Parameters;
 use std::sync::Arc;
 
@@ -24,11 +25,14 @@ pub(super) struct ChangeLog {
 struct Client {
     parameters: Parameters,
     address: ClientAddress,
+    /// The number of the session.
+    session: u64,
 }
 
 impl ChangeLog {
     pub(super) fn new(shared: Arc<Shared>, parameters: Parameters, address: ClientAddress) -> Self {
-        Self { shared, client: Box::new(Client { parameters, address }) }
+        let session = shared.next_session();
+        Self { shared, client: Box::new(Client { parameters, address, session }) }
     }
 
     /// The client as rules of the gate see it.
@@ -39,6 +43,23 @@ impl ChangeLog {
             application_name: Some(&self.client.parameters.application_name),
             client: Some(self.client.address),
             ..Session::default()
+        }
+    }
+
+    /// The span of one more schema change. It gives each line of the log the numbers of the session and of the change.
+    pub(super) fn span(&self) -> tracing::Span {
+        tracing::error_span!("change", session = self.client.session, change = self.shared.metrics.changes_begun.next())
+    }
+
+    /// A schema change of the client's, for the webhook.
+    pub(super) fn change(&self, statement: &Statement, in_transaction: bool) -> EventChange {
+        EventChange {
+            user: self.role().to_owned(),
+            database: self.database().to_owned(),
+            application_name: self.client.parameters.application_name.clone(),
+            tag: if let Class::Ddl(ddl) = &statement.class { ddl.tag.to_string() } else { String::new() },
+            statement: shown(statement).to_owned(),
+            in_transaction,
         }
     }
 

@@ -5,6 +5,7 @@
 //! (`docs/decisions/0003-one-acceptor.md`).
 
 mod binding;
+mod bound;
 mod refused;
 
 use crate::config::{Address, Config, Io};
@@ -15,8 +16,8 @@ use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
 use binding::check_binding;
+use bound::{Bound, bind, socket_files};
 use refused::Refused;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -105,6 +106,9 @@ pub fn run(config: Config) -> Result<(), Report> {
     let running = spawn(config)?;
     for address in running.addresses() {
         tracing::info!(%address, backend = %running.shared.target.address, mode = running.shared.config.proxy.mode.as_str(), "listening");
+    }
+    if let Some(address) = running.monitored_at() {
+        tracing::info!(%address, "monitoring is answered");
     }
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -253,51 +257,6 @@ fn monitor(
         }
     };
     thread("monitor", move || runtime.block_on(serve)).map(Some)
-}
-
-/// A listening socket that no runtime knows yet.
-enum Bound {
-    Tcp(std::net::TcpListener),
-    /// A Unix socket. Its file is removed when the proxy ends.
-    Unix(std::os::unix::net::UnixListener),
-}
-
-fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
-    let failed = |error: &std::io::Error| {
-        let report = Report::fatal(sqlstate::CONNECTION_FAILURE, format!("could not listen on {address}: {error}"));
-        if error.kind() == std::io::ErrorKind::AddrInUse {
-            report.hint(
-                "Another program uses this address. Stop it, or choose another address with --listen or listen in [proxy].",
-            )
-        } else {
-            report
-        }
-    };
-    match address {
-        Address::Tcp { host, port } => {
-            let mut bound = Vec::new();
-            let mut at = *port;
-            for socket in (host.as_str(), *port).to_socket_addrs().map_err(|e| failed(&e))? {
-                let listener = net::bind_tcp(socket).map_err(|e| failed(&e))?;
-                at = listener.local_addr().map_err(|e| failed(&e))?.port();
-                bound.push(Bound::Tcp(listener));
-                if *port == 0 {
-                    break;
-                }
-            }
-            Ok((bound, Address::tcp(host, at)))
-        }
-        Address::Unix { dir, port } => {
-            let path = dir.join(format!(".s.PGSQL.{port}"));
-            // A socket file without a listener was left by a proxy that died.
-            if std::os::unix::net::UnixStream::connect(&path).is_err() {
-                let _ = std::fs::remove_file(&path);
-            }
-            let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|e| failed(&e))?;
-            listener.set_nonblocking(true).map_err(|e| failed(&e))?;
-            Ok((vec![Bound::Unix(listener)], address.clone()))
-        }
-    }
 }
 
 /// The acceptor: it owns the listeners and the workers.
@@ -510,8 +469,4 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 
 fn internal(what: &str, error: &std::io::Error) -> Report {
     Report::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("{what}: {error}"))
-}
-
-fn socket_files(listen: &[Address]) -> Vec<std::path::PathBuf> {
-    listen.iter().filter_map(Address::socket_path).collect()
 }

@@ -1,6 +1,6 @@
 //! Tests of `proxy.toml`: the file in the repository contains the defaults, and an error names the allowed values.
 
-use pgsluice::config::{Address, Autovacuum, Config, LogFormat, Mode, Overrides};
+use pgsluice::config::{Address, Autovacuum, Config, LogFormat, Mode, Overrides, WebhookEvent};
 use std::path::Path;
 use std::time::Duration;
 
@@ -170,4 +170,21 @@ fn a_password_file_counts_from_the_folder_of_the_file() {
     std::fs::write(folder.join("proxy.toml"), "[operator]\nuser = \"op\"\npassword_file = \"secret\"").unwrap();
     let config = Config::load(Some(&folder.join("proxy.toml")), Overrides::default()).unwrap();
     assert_eq!(config.operator.password.unwrap().reveal(), "hunter2");
+}
+
+#[test]
+fn monitoring_and_the_webhook_are_checked() {
+    let config =
+        parse("[metrics]\nlisten = \"[::1]:9187\"\n[webhook]\nurl = \"http://h/x\"\nevents = \"failed\"").unwrap();
+    assert_eq!(config.metrics.listen, Some(Address::tcp("::1", 9187)));
+    assert_eq!(config.webhook.events, [WebhookEvent::Failed]);
+    assert_eq!(config.webhook.url.unwrap().to_string(), "http://h");
+    assert!(error("[metrics]\nlisten = \"unix:/tmp\"").contains("\"HOST:PORT\", or \"\" for none"));
+    assert!(error("[metrics]\nlisten = \"127.0.0.1:6432\"").contains("an address that is not in proxy.listen"));
+    let url = error("[webhook]\nurl = \"ftp://hunter2@h/hunter2\"");
+    assert!(url.contains("webhook.url: (not shown) is not allowed") && !url.contains("hunter2"), "{url}");
+    assert!(error("[webhook]\nsecret = \"x\"").contains("webhook.url: (not set)"));
+    assert!(error("[webhook]\nurl = \"http://h\"\nsecret = \"x\"\nsecret_file = \"y\"").contains("only one of"));
+    assert!(error("[webhook]\nurl = \"http://h\"\nevents = [\"fail\"]").contains("one or more of \"held\""));
+    assert!(error("[webhook]\nurl = \"http://h\"\nevents = []").contains("one or more of"));
 }

@@ -98,6 +98,10 @@ impl Config {
         if let Some(address) = proxy.listen.iter().find(|address| **address == proxy.backend) {
             wrong("proxy.backend", format!("\"{address}\""), "an address that is not in proxy.listen".to_owned());
         }
+        let monitoring = self.metrics.listen.as_ref().filter(|address| address.port() != 0);
+        if let Some(address) = monitoring.filter(|address| proxy.listen.contains(address)) {
+            wrong("metrics.listen", format!("\"{address}\""), "an address that is not in proxy.listen".to_owned());
+        }
         for (key, value) in [("ladder_start", locks.ladder_start), ("fallback_timeout", locks.fallback_timeout)] {
             if value > locks.stall_budget {
                 let most = format!("at most locks.stall_budget ({})", format_time(locks.stall_budget));

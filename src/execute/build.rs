@@ -197,6 +197,7 @@ async fn build_plainly(
         }
         let answer = try_plainly(context, state, table, step, patience).await?;
         let Some(error) = &answer.error else {
+            context.metrics().measures.waited_for_locks(begun.elapsed().saturating_sub(answer.took));
             reply.frames.unsplit(answer.notices);
             reply.frames.unsplit(answer.completion);
             return Ok(true);

@@ -96,9 +96,14 @@ impl Drop for Present {
 }
 
 impl Measures {
-    /// A session is open, until the guard is dropped.
-    pub fn session(&self) -> Present {
-        Present::new(&self.sessions_open)
+    /// A session has its backend.
+    pub fn session_begins(&self) {
+        self.sessions_open.inc();
+    }
+
+    /// A session that has begun has ended.
+    pub fn session_ends(&self) {
+        self.sessions_open.dec();
     }
 
     /// A schema change runs, until the guard is dropped.

@@ -11,7 +11,7 @@ use crate::backend::{CancelRequests, ServerChannel};
 use crate::config::{Config, Mode, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
 use crate::gate::Rules;
-use crate::metrics::{Metrics, Present};
+use crate::metrics::Metrics;
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
 use crate::tls;
@@ -162,7 +162,6 @@ pub(super) struct Registered {
     shared: Arc<Shared>,
     /// The pid of the backend and its whole key. Another session's backend may later get the same pid.
     place: Option<(i32, Bytes)>,
-    _present: Present,
 }
 
 impl Registered {
@@ -172,12 +171,14 @@ impl Registered {
         if let Some((pid, _)) = place {
             shared.cancels.insert(pid, Cancellable { key, cancels: Arc::clone(channel.cancels().requests()) });
         }
-        Self { shared: Arc::clone(shared), place, _present: shared.metrics.measures.session() }
+        shared.metrics.measures.session_begins();
+        Self { shared: Arc::clone(shared), place }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.shared.metrics.measures.session_ends();
         if let Some((pid, key)) = &self.place {
             self.shared.cancels.remove_if(pid, |_, registered| registered.key == *key);
         }

@@ -126,10 +126,8 @@ impl Monitor {
         }
         let result = match tokio::time::timeout(PROBE, self.target.accepts()).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(format!("the server at {} does not accept connections: {error}", self.target.address))
-            }
-            Err(_) => Err(format!("the server at {} does not accept connections in time", self.target.address)),
+            Ok(Err(error)) => Err(format!("the server does not accept connections: {error}")),
+            Err(_) => Err("the server does not accept connections in time".to_owned()),
         };
         *probed = Some((Instant::now(), result.clone()));
         result

@@ -185,9 +185,9 @@ async fn reload(shared: &Shared) {
         }
     }
     if failed {
-        shared.metrics.reloads_failed.add()
+        shared.metrics.reloads_failed.add();
     } else {
-        shared.metrics.reloads.add()
+        shared.metrics.reloads.add();
     }
     check_binding(shared).await;
 }
@@ -256,7 +256,12 @@ fn monitor(
             None => end.await,
         }
     };
-    thread("monitor", move || runtime.block_on(serve)).map(Some)
+    let body = move || {
+        runtime.block_on(serve);
+        // The runtime does not wait for a name that is still being looked up.
+        runtime.shutdown_background();
+    };
+    thread("monitor", body).map(Some)
 }
 
 /// The acceptor: it owns the listeners and the workers.

@@ -99,7 +99,7 @@ fn the_text_is_prometheus_text() {
     for line in text.lines() {
         match line.strip_prefix("# ") {
             Some(comment) => {
-                assert!(comment.starts_with("HELP pgsluice_") || comment.starts_with("TYPE pgsluice_"), "{line}")
+                assert!(comment.starts_with("HELP pgsluice_") || comment.starts_with("TYPE pgsluice_"), "{line}");
             }
             None => assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}"),
         }

@@ -71,11 +71,11 @@ fn serve(stream: &mut (impl Read + Write), status: u16, told: &mpsc::Sender<Told
 }
 
 impl Receiver {
-    fn start(statuses: &[u16], tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    fn start(statuses: &'static [u16], tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (tell, told) = mpsc::channel();
-        let mut statuses = statuses.to_vec().into_iter();
+        let mut statuses = statuses.iter().copied();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();

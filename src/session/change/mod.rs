@@ -176,7 +176,7 @@ impl SchemaChanges {
     }
 
     /// Takes these locks in the client's transaction, which holds nothing yet.
-    pub(super) async fn take_locks(&mut self, channel: &mut ServerChannel, locks: &[LockNeed]) -> Result<(), RunError> {
+    pub(super) async fn take_locks(&self, channel: &mut ServerChannel, locks: &[LockNeed]) -> Result<(), RunError> {
         let facts = self.session_facts(channel).await?;
         locks_first::take(&mut run_context(channel, self.log.shared(), &facts, 0, SizeGuess::Any), locks).await
     }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::program::Program;
+use common::tls::FILES;
 use common::{Client, new_database, no_table_is_small, port, postgres, proxy, wait_until};
 use pgsluice::config::{Address, Config, Overrides};
 use pgsluice::dev::Postgres;
@@ -280,4 +281,55 @@ fn lines_of_the_log_have_the_numbers_of_session_and_change() {
     assert_eq!(lines.iter().map(|line| line.1).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]), "{lines:?}");
     assert_eq!(lines[1].0, lines[2].0, "{lines:?}");
     assert_ne!(lines[0].0, lines[1].0, "{lines:?}");
+}
+
+#[test]
+fn a_pause_of_a_backfill_is_counted_with_its_reason() {
+    let running = monitored(&SERVER, |config| {
+        no_table_is_small(config);
+        config.backfill.condition = Some("false".to_owned());
+    });
+    let database = new_database(&SERVER, "paused");
+    let mut client = Client::connect(port(&running), &SERVER.user, &database);
+    client.ok("CREATE TABLE t (id int)");
+    client.ok("INSERT INTO t SELECT generate_series(1, 1000)");
+    client.send_query("ALTER TABLE t ADD COLUMN c uuid DEFAULT gen_random_uuid()");
+    let pauses = || value(&running, "pgsluice_backfill_pauses_total{reason=\"condition\"}");
+    wait_until("the backfill pauses", || pauses() > 0.0);
+    client.cancel(port(&running));
+    assert_eq!(client.outcome().error.as_deref(), Some("57014"));
+    assert_eq!(pauses(), 1.0);
+    assert_eq!(value(&running, "pgsluice_backfill_pauses_total{reason=\"lag\"}"), 0.0);
+    running.stop();
+}
+
+#[test]
+fn reloads_are_counted_as_they_end() {
+    let folder = std::env::temp_dir().join(format!("pgsluice-reload-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [certificate, key] = ["crt", "key"].map(|end| folder.join(format!("server.{end}")));
+    std::fs::copy(FILES.crt("server"), &certificate).unwrap();
+    std::fs::copy(FILES.key("server"), &key).unwrap();
+    let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = format!(
+        "[metrics]\nlisten = \"{at}\"\n[listen.tls]\nmode = \"allow\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        certificate.display(),
+        key.display()
+    );
+    let program = Program::with(&SERVER, &settings);
+    let counted = |name: &str| {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: p\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned)).unwrap()
+    };
+    program.signal("HUP");
+    wait_until("the reload is counted", || counted("pgsluice_reloads_total") == "1");
+    std::fs::write(&certificate, "no certificate").unwrap();
+    program.signal("HUP");
+    wait_until("the failed reload is counted", || counted("pgsluice_reloads_failed_total") == "1");
+    assert_eq!(counted("pgsluice_reloads_total"), "1");
+    drop(program);
+    std::fs::remove_dir_all(folder).unwrap();
 }

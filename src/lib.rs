@@ -23,7 +23,8 @@
 //! the other parts know.
 //!
 //! Beside that flow, [`report`] is a message to a person, [`pg`] has PostgreSQL's vocabulary, [`config`] the settings, [`metrics`]
-//! the counters and [`logging`] the log. [`dev`] has a throw-away server for `pgsluice dev`, `demo` and the tests, and [`cli`] the commands.
+//! the counters and [`logging`] the log. [`monitor`] shows the counters by HTTP, and [`webhook`] tells a service of schema changes. [`dev`] has a
+//! throw-away server for `pgsluice dev`, `demo` and the tests, and [`cli`] the commands.
 
 // A panic takes every session of its thread down. Where one cannot happen, `#[expect]` gives the reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -37,6 +38,7 @@ pub mod wire;
 pub mod registry;
 pub mod tls;
 pub mod net;
+pub mod webhook;
 pub mod relay;
 pub mod backend;
 pub mod sql;
@@ -49,6 +51,7 @@ pub mod lanes;
 pub mod execute;
 pub mod console;
 pub mod session;
+pub mod monitor;
 pub mod server;
 pub mod dev;
 pub mod cli;

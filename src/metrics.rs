@@ -1,7 +1,15 @@
-//! The counters of a proxy. Their names are the words of the log and the documentation.
+//! The counters of a proxy, and what is measured besides. Their names are the words of the log and the documentation.
 //!
-//! Invariant: no counter moves per message. A counter moves when a client comes or goes, and when a statement is
-//! intercepted.
+//! Invariant: no counter moves per message. A counter moves when a client comes or goes, and when a statement is intercepted. The bytes of the
+//! relay are counted by each thread for itself ([`Traffic`]).
+
+mod exporter;
+mod measures;
+mod traffic;
+
+pub use exporter::Exporter;
+pub use measures::{Measures, Present};
+pub use traffic::{Traffic, count_from_client, count_from_server, count_here};
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +20,11 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     pub fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add_many(1);
+    }
+
+    pub fn add_many(&self, many: u64) {
+        self.0.fetch_add(many, Ordering::Relaxed);
     }
 
     pub fn value(&self) -> u64 {
@@ -21,14 +33,23 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// All counters of one proxy.
         #[derive(Debug, Default)]
-        pub struct Metrics { $($(#[$doc])* pub $name: Counter,)+ }
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// What is more than a plain counter.
+            pub measures: Measures,
+        }
 
         impl Metrics {
             pub fn all(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.value()),)+]
+            }
+
+            /// The counters, each with what it counts.
+            fn described(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name.value()),)+]
             }
         }
     };
@@ -39,6 +60,7 @@ counters! {
     sessions,
     /// Clients that were turned away: a bad packet, too many clients, no backend.
     sessions_refused,
+    /// CancelRequest packets of clients.
     cancel_requests,
     /// DDL statements that were seen.
     ddl_seen,
@@ -94,6 +116,20 @@ counters! {
     texts_hiding_ddl,
     /// DDL that was relayed because the state of the protocol allowed two readings.
     ddl_uninterceptable,
+    /// Statements that began as a schema change, or again behind a transaction that was suspended.
+    changes_begun,
+    /// Rows that backfills have filled.
+    backfill_rows,
+    /// Reloads by SIGHUP that took effect.
+    reloads,
+    /// Reloads by SIGHUP of which some part failed. What was loaded before stays in use.
+    reloads_failed,
+    /// Events that the receiver of the webhook has taken.
+    webhook_delivered,
+    /// Events that the receiver of the webhook has refused, or not taken after several tries.
+    webhook_failed,
+    /// Events for the webhook that were dropped, since too many waited.
+    webhook_dropped,
 }
 
 /// Prints `name=value` for each counter that is not zero.

@@ -126,6 +126,20 @@ impl Target {
         }
     }
 
+    /// Whether the server accepts a connection, on which nothing is sent. The server does not log it.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    pub async fn accepts(&self) -> io::Result<()> {
+        match &self.address {
+            Address::Tcp { host, port } => TcpStream::connect((host.as_str(), *port)).await.map(drop),
+            Address::Unix { .. } => {
+                let path = self.address.socket_path().ok_or(io::ErrorKind::InvalidInput)?;
+                UnixStream::connect(path).await.map(drop)
+            }
+        }
+    }
+
     async fn connect_without_limit(&self) -> io::Result<Stream> {
         let (host, port) = match &self.address {
             Address::Tcp { host, port } => (host, *port),

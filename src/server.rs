@@ -4,16 +4,20 @@
 //! each new client to the worker that has the fewest. SO_REUSEPORT would spread few connections unevenly
 //! (`docs/decisions/0003-one-acceptor.md`).
 
+mod binding;
+mod bound;
 mod refused;
 
-use crate::config::{Address, BackendTlsMode, Config, Io, ListenTlsMode};
-use crate::net::{self, Arrival, Listener, Stream};
+use crate::config::{Address, Config, Io};
+use crate::metrics;
+use crate::monitor::Monitor;
+use crate::net::{self, Arrival, Listener};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
-use crate::tls::{self, Binding};
+use binding::check_binding;
+use bound::{Bound, bind, socket_files};
 use refused::Refused;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -21,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A client on its way to its worker. `crowded` says that the client is above the limit.
 struct Guest {
@@ -47,6 +51,9 @@ pub struct Running {
     /// more.
     asked: watch::Sender<Drain>,
     acceptor: JoinHandle<()>,
+    monitor: Option<JoinHandle<()>>,
+    /// Where monitoring is answered.
+    monitored_at: Option<Address>,
 }
 
 impl Running {
@@ -57,6 +64,11 @@ impl Running {
 
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// The address of `/metrics`, if there is one.
+    pub fn monitored_at(&self) -> Option<&Address> {
+        self.monitored_at.as_ref()
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -80,6 +92,9 @@ impl Running {
         if self.acceptor.join().is_err() {
             tracing::error!("the acceptor ended by a panic");
         }
+        if self.monitor.is_some_and(|monitor| monitor.join().is_err()) {
+            tracing::error!("the thread of monitoring ended by a panic");
+        }
     }
 }
 
@@ -91,6 +106,9 @@ pub fn run(config: Config) -> Result<(), Report> {
     let running = spawn(config)?;
     for address in running.addresses() {
         tracing::info!(%address, backend = %running.shared.target.address, mode = running.shared.config.proxy.mode.as_str(), "listening");
+    }
+    if let Some(address) = running.monitored_at() {
+        tracing::info!(%address, "monitoring is answered");
     }
     let runtime = runtime()?;
     runtime.block_on(async {
@@ -162,41 +180,18 @@ impl Signals {
 async fn reload(shared: &Shared) {
     match shared.reload() {
         Ok(reloaded) => {
+            shared.metrics.reloads.add();
             for section in ["listen.tls", "backend.tls"] {
                 tracing::info!(section, "certificates and keys were reloaded");
             }
             tracing::info!("{reloaded}");
         }
-        Err(report) => tracing::error!("{}; what was loaded before stays in use", report.message),
+        Err(report) => {
+            shared.metrics.reloads_failed.add();
+            tracing::error!("{}; what was loaded before stays in use", report.message);
+        }
     }
     check_binding(shared).await;
-}
-
-/// Logs whether SCRAM's channel binding can hold. libpq uses channel binding wherever both ends offer it.
-async fn check_binding(shared: &Shared) {
-    let encrypted = shared.front_tls.mode() != ListenTlsMode::Disable;
-    if !encrypted || shared.target.tls.settings().mode == BackendTlsMode::Disable {
-        return;
-    }
-    let back = match shared.target.connect().await {
-        Ok(Stream::Tls(back)) => back,
-        Ok(_) => {
-            return tracing::info!(
-                "the server does not encrypt connections, so clients cannot use SCRAM channel binding"
-            );
-        }
-        Err(error) => return tracing::warn!(%error, "could not compare the proxy's certificate with the server's"),
-    };
-    match tls::binding(&shared.front_tls, &back) {
-        Some(Binding::Same) => {
-            tracing::info!("the proxy shows the server's certificate, so SCRAM channel binding works");
-        }
-        Some(Binding::Different) => tracing::warn!(
-            "the proxy's certificate is not the server's, so an encrypted client that logs in with SCRAM fails unless it connects \
-             with channel_binding=disable; set the server's certificate and key in [listen.tls]"
-        ),
-        None => {}
-    }
 }
 
 /// Starts a proxy on threads of its own.
@@ -211,6 +206,7 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
         listeners.extend(bound);
         addresses.push(at);
     }
+    let monitoring = config.metrics.listen.as_ref().map(bind).transpose()?;
     let count = match config.proxy.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,
@@ -224,54 +220,52 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     // The cell is new.
     let _ = shared.listening.set(addresses.clone());
     let accept = Accept { listeners, workers, shared: Arc::clone(&shared), asked: asked.subscribe(), drain };
+    let (ending, end) = oneshot::channel();
+    let (bound, monitored_at) = monitoring.unzip();
+    let monitor = monitor(&shared, bound.unwrap_or_default(), asked.subscribe(), end)?;
     let runtime = runtime()?;
-    let acceptor = thread("accept", move || runtime.block_on(accept.run()))?;
-    Ok(Running { addresses, shared, asked, acceptor })
+    let acceptor = thread("accept", move || {
+        runtime.block_on(accept.run());
+        drop(ending);
+    })?;
+    Ok(Running { addresses, shared, asked, acceptor, monitor, monitored_at })
 }
 
-/// A listening socket that no runtime knows yet.
-enum Bound {
-    Tcp(std::net::TcpListener),
-    /// A Unix socket. Its file is removed when the proxy ends.
-    Unix(std::os::unix::net::UnixListener),
-}
-
-fn bind(address: &Address) -> Result<(Vec<Bound>, Address), Report> {
-    let failed = |error: &std::io::Error| {
-        let report = Report::fatal(sqlstate::CONNECTION_FAILURE, format!("could not listen on {address}: {error}"));
-        if error.kind() == std::io::ErrorKind::AddrInUse {
-            report.hint(
-                "Another program uses this address. Stop it, or choose another address with --listen or listen in [proxy].",
-            )
-        } else {
-            report
+/// Starts the thread that answers monitoring and delivers the events of the webhook, if there is one of these. It outlives the sessions, so
+/// that a drain can be seen, and ends when the other end of `end` is gone.
+fn monitor(
+    shared: &Arc<Shared>,
+    bound: Vec<Bound>,
+    drain: watch::Receiver<Drain>,
+    end: oneshot::Receiver<()>,
+) -> Result<Option<JoinHandle<()>>, Report> {
+    let deliveries = shared.webhook.take_deliveries();
+    if bound.is_empty() && deliveries.is_none() {
+        return Ok(None);
+    }
+    let monitor = Monitor::new(&shared.metrics, shared.config.proxy.mode.as_str(), Arc::clone(&shared.target), drain);
+    let runtime = runtime()?;
+    let serve = async move {
+        for listener in bound {
+            let Bound::Tcp(listener) = listener else { continue };
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => drop(tokio::spawn(Arc::clone(&monitor).serve(listener))),
+                Err(error) => tracing::error!(%error, "could not answer monitoring"),
+            }
+        }
+        // The acceptor's end is dropped, whatever has ended it.
+        let end = async { drop(end.await) };
+        match deliveries {
+            Some(deliveries) => deliveries.run(end).await,
+            None => end.await,
         }
     };
-    match address {
-        Address::Tcp { host, port } => {
-            let mut bound = Vec::new();
-            let mut at = *port;
-            for socket in (host.as_str(), *port).to_socket_addrs().map_err(|e| failed(&e))? {
-                let listener = net::bind_tcp(socket).map_err(|e| failed(&e))?;
-                at = listener.local_addr().map_err(|e| failed(&e))?.port();
-                bound.push(Bound::Tcp(listener));
-                if *port == 0 {
-                    break;
-                }
-            }
-            Ok((bound, Address::tcp(host, at)))
-        }
-        Address::Unix { dir, port } => {
-            let path = dir.join(format!(".s.PGSQL.{port}"));
-            // A socket file without a listener was left by a proxy that died.
-            if std::os::unix::net::UnixStream::connect(&path).is_err() {
-                let _ = std::fs::remove_file(&path);
-            }
-            let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|e| failed(&e))?;
-            listener.set_nonblocking(true).map_err(|e| failed(&e))?;
-            Ok((vec![Bound::Unix(listener)], address.clone()))
-        }
-    }
+    let body = move || {
+        runtime.block_on(serve);
+        // The runtime does not wait for a name that is still being looked up.
+        runtime.shutdown_background();
+    };
+    thread("monitor", body).map(Some)
 }
 
 /// The acceptor: it owns the listeners and the workers.
@@ -388,9 +382,11 @@ fn worker(n: usize, shared: &Arc<Shared>, drain: &watch::Receiver<Drain>) -> Res
     let runtime = runtime()?;
     let serving = Serving { shared: Arc::clone(shared), drain: drain.clone(), clients: Arc::clone(&clients) };
     let io = shared.config.proxy.io;
+    let traffic = shared.metrics.measures.new_traffic();
     let worth = if io == Io::IoUring { 0 } else { net::ring::A_FEW };
     let (tell_ring, ring) = std_mpsc::channel();
     let thread = thread(&format!("worker {n}"), move || {
+        metrics::count_here(traffic);
         runtime.block_on(async {
             let bell = (io != Io::Epoll).then(|| net::ring::start(worth)).transpose();
             let (bell, made) = bell.map_or_else(|error| (None, Err(error)), |bell| (bell, Ok(())));
@@ -482,8 +478,4 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 
 fn internal(what: &str, error: &std::io::Error) -> Report {
     Report::fatal(sqlstate::CANNOT_CONNECT_NOW, format!("{what}: {error}"))
-}
-
-fn socket_files(listen: &[Address]) -> Vec<std::path::PathBuf> {
-    listen.iter().filter_map(Address::socket_path).collect()
 }

@@ -6,8 +6,10 @@
 
 mod files;
 mod verify;
+mod web;
 
 pub use files::SettingError;
+pub use web::WebClient;
 
 use crate::config::{BackendTls, BackendTlsMode, ListenTls, ListenTlsMode};
 use files::{certificates, no_certificate, private_key, provider, roots};

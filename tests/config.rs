@@ -1,6 +1,6 @@
 //! Tests of `proxy.toml`: the file in the repository contains the defaults, and an error names the allowed values.
 
-use pgsluice::config::{Address, Autovacuum, Config, LogFormat, Mode, Overrides};
+use pgsluice::config::{Address, Autovacuum, Config, LogFormat, Mode, Overrides, WebhookEvent};
 use std::path::Path;
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ fn unknown_names_are_errors_with_near_matches() {
     assert_eq!(error("poll = \"1s\""), "line 1: poll: unknown key. Did you mean poll in [locks]?");
     assert_eq!(
         error("[lock]"),
-        "line 1: lock: unknown section; expected one of [proxy], [listen.tls], [backend.tls], [ddl], [locks], [backfill], [operator], [console], [log], [[rule]], [[window]]. Did you mean [locks]?"
+        "line 1: lock: unknown section; expected one of [proxy], [listen.tls], [backend.tls], [ddl], [locks], [backfill], [operator], [console], [metrics], [webhook], [log], [[rule]], [[window]]. Did you mean [locks]?"
     );
     assert!(error("[log]\ncolour = true").ends_with("unknown key. The keys of [log] are level, format."));
 }
@@ -207,4 +207,21 @@ fn users_of_the_console() {
         assert!(error.starts_with(expected), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn monitoring_and_the_webhook_are_checked() {
+    let config =
+        parse("[metrics]\nlisten = \"[::1]:9187\"\n[webhook]\nurl = \"http://h/x\"\nevents = \"failed\"").unwrap();
+    assert_eq!(config.metrics.listen, Some(Address::tcp("::1", 9187)));
+    assert_eq!(config.webhook.events, [WebhookEvent::Failed]);
+    assert_eq!(config.webhook.url.unwrap().to_string(), "http://h");
+    assert!(error("[metrics]\nlisten = \"unix:/tmp\"").contains("\"HOST:PORT\", or \"\" for none"));
+    assert!(error("[metrics]\nlisten = \"127.0.0.1:6432\"").contains("an address that is not in proxy.listen"));
+    let url = error("[webhook]\nurl = \"ftp://hunter2@h/hunter2\"");
+    assert!(url.contains("webhook.url: (not shown) is not allowed") && !url.contains("hunter2"), "{url}");
+    assert!(error("[webhook]\nsecret = \"x\"").contains("webhook.url: (not set)"));
+    assert!(error("[webhook]\nurl = \"http://h\"\nsecret = \"x\"\nsecret_file = \"y\"").contains("only one of"));
+    assert!(error("[webhook]\nurl = \"http://h\"\nevents = [\"fail\"]").contains("one or more of \"held\""));
+    assert!(error("[webhook]\nurl = \"http://h\"\nevents = []").contains("one or more of"));
 }

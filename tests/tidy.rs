@@ -31,7 +31,7 @@ const IMPURE: [&str; 9] = [
 ];
 
 /// One third-party crate, one home (or the few it has).
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("pg_query", &["sql"]),
     ("toml::", &["config"]),
     ("jiff::", &["config"]),
@@ -40,6 +40,9 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("clap::", &["cli"]),
     ("pgwire::", &["console"]),
     ("tracing_subscriber::", &["logging"]),
+    ("hyper::", &["monitor", "webhook"]),
+    ("prometheus_client", &["metrics"]),
+    ("ring::hmac", &["webhook"]),
     ("io_uring::", &["net"]),
     ("libc::", &["net"]),
 ];

@@ -13,6 +13,11 @@ impl ServerChannel {
         self.change = change;
     }
 
+    /// The number of the schema change that the questions are for; 0 for none.
+    pub fn change_number(&self) -> u64 {
+        self.change.as_ref().map_or(0, |change| change.number)
+    }
+
     /// The schema change enters one of its phases. `phase` counts from 1.
     pub fn change_enters(&self, phase: usize, phases: usize) {
         self.change.iter().for_each(|change| change.enters(phase, phases));

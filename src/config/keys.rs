@@ -25,8 +25,21 @@ pub(super) struct Key<'a> {
 
 /// Every key, in the order of `proxy.toml`.
 pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
-    let Config { proxy, listen_tls, backend_tls, ddl, locks, backfill, operator, console, log, gate: _, origin: _ } =
-        config;
+    let Config {
+        proxy,
+        listen_tls,
+        backend_tls,
+        ddl,
+        locks,
+        backfill,
+        operator,
+        console,
+        metrics,
+        webhook,
+        log,
+        gate: _,
+        origin: _,
+    } = config;
     let mut keys = keys_of_connections(proxy, listen_tls, backend_tls);
     keys.extend(keys_of_changes(ddl, locks, backfill));
     keys.extend([
@@ -39,6 +52,13 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("console", "enabled", Slot::Flag(&mut console.enabled)),
         key("console", "database", Slot::Name(&mut console.database)),
         key("console", "users", Slot::Users(&mut console.users)),
+        key("metrics", "listen", Slot::OptionalAddress(&mut metrics.listen)),
+        key("webhook", "url", Slot::Url(&mut webhook.url)),
+        key("webhook", "secret", Slot::Secret(&mut webhook.secret)),
+        key("webhook", "secret_file", Slot::Path(&mut webhook.secret_file)),
+        key("webhook", "ca", Slot::Path(&mut webhook.ca)),
+        key("webhook", "events", Slot::Events(&mut webhook.events)),
+        key("webhook", "blocked_after", Slot::Time(&mut webhook.blocked_after, 100 * MS..=30 * DAY)),
         key("log", "level", Slot::Word(&mut log.level)),
         key("log", "format", Slot::Word(&mut log.format)),
     ]);

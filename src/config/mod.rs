@@ -21,6 +21,7 @@ mod secret;
 mod settings;
 mod slot;
 mod units;
+mod url;
 mod window;
 mod words;
 
@@ -34,12 +35,16 @@ pub use network::{ClientAddress, Network};
 pub use origin::{Origin, Overrides, Source};
 pub use rules::{BlockersSettings, GateSettings, HoldSettings, MatchSettings, RuleLimits, RuleSettings};
 pub use secret::Secret;
-pub use settings::{BackendTls, Backfill, Config, Console, Ddl, ListenTls, Locks, Log, Operator, Proxy};
+pub use settings::{
+    BackendTls, Backfill, Config, Console, Ddl, ListenTls, Locks, Log, MetricsSettings, Operator, Proxy,
+    WebhookSettings,
+};
 pub use units::{format_size, format_time, parse_size, parse_time};
+pub use url::WebUrl;
 pub use window::Window;
 pub use words::{
     Autovacuum, BackendTlsMode, BlockersPolicy, Fallback, GatePlace, InTransaction, Io, ListenTlsMode, LockWaits,
-    LogFormat, LogLevel, Mode, Negotiation, OnDisconnect, Role, Unsafe, VerdictWord,
+    LogFormat, LogLevel, Mode, Negotiation, OnDisconnect, Role, Unsafe, VerdictWord, WebhookEvent,
 };
 
 use std::path::{Path, PathBuf};
@@ -55,7 +60,7 @@ impl Config {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         config.paths_from(folder);
         config.gate.file = Some(path.to_owned());
-        config.read_password_file().map_err(in_file)?;
+        config.read_secret_files().map_err(in_file)?;
         config.origin.set_file(path);
         Ok(config)
     }
@@ -134,9 +139,13 @@ impl Config {
         let mut wrong = |key: &str, value: String, allowed: String| {
             faults.push(Fault::value(key, keys::line_of(text, key), value, allowed));
         };
-        let Self { proxy, locks, operator, .. } = self;
+        let Self { proxy, locks, operator, webhook, .. } = self;
         if let Some(address) = proxy.listen.iter().find(|address| **address == proxy.backend) {
             wrong("proxy.backend", format!("\"{address}\""), "an address that is not in proxy.listen".to_owned());
+        }
+        let monitoring = self.metrics.listen.as_ref().filter(|address| address.port() != 0);
+        if let Some(address) = monitoring.filter(|address| proxy.listen.contains(address)) {
+            wrong("metrics.listen", format!("\"{address}\""), "an address that is not in proxy.listen".to_owned());
         }
         for (key, value) in [("ladder_start", locks.ladder_start), ("fallback_timeout", locks.fallback_timeout)] {
             if value > locks.stall_budget {
@@ -150,6 +159,12 @@ impl Config {
         }
         if operator.password.is_some() && operator.password_file.is_some() {
             wrong("operator.password", "(not shown)".to_owned(), "only one of password and password_file".to_owned());
+        }
+        if webhook.secret.is_some() && webhook.secret_file.is_some() {
+            wrong("webhook.secret", "(not shown)".to_owned(), "only one of secret and secret_file".to_owned());
+        }
+        if webhook.url.is_none() && *webhook != WebhookSettings::default() {
+            wrong("webhook.url", "(not set)".to_owned(), "a URL, since other keys of [webhook] are set".to_owned());
         }
         self.check_tls(&mut wrong);
         if operator.user.is_none() && *operator != Operator::default() {
@@ -193,20 +208,27 @@ impl Config {
 
     /// Makes each relative path count from the folder of `proxy.toml`.
     fn paths_from(&mut self, folder: &Path) {
-        let Self { listen_tls: listen, backend_tls: backend, operator, .. } = self;
+        let Self { listen_tls: listen, backend_tls: backend, operator, webhook, .. } = self;
         let paths = [&mut listen.certificate, &mut listen.key, &mut listen.ca, &mut backend.root];
         let paths = paths.into_iter().chain([&mut backend.certificate, &mut backend.key, &mut operator.password_file]);
+        let paths = paths.chain([&mut webhook.secret_file, &mut webhook.ca]);
         for path in paths.flatten() {
             *path = folder.join(&*path);
         }
     }
 
-    fn read_password_file(&mut self) -> Result<(), ConfigError> {
-        let Some(path) = &self.operator.password_file else { return Ok(()) };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Fault::new(format!("operator.password_file: could not read {}: {error}", path.display()))
-        })?;
-        self.operator.password = Some(Secret::new(text.lines().next().unwrap_or_default()));
+    fn read_secret_files(&mut self) -> Result<(), ConfigError> {
+        let Self { operator, webhook, .. } = self;
+        let files = [
+            ("operator.password_file", &operator.password_file, &mut operator.password),
+            ("webhook.secret_file", &webhook.secret_file, &mut webhook.secret),
+        ];
+        for (key, path, secret) in files {
+            let Some(path) = path else { continue };
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Fault::new(format!("{key}: could not read {}: {error}", path.display())))?;
+            *secret = Some(Secret::new(text.lines().next().unwrap_or_default()));
+        }
         Ok(())
     }
 }

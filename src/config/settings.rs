@@ -8,9 +8,9 @@ use super::rules::GateSettings;
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
-    Negotiation, Unsafe,
+    Negotiation, Unsafe, WebhookEvent,
 };
-use super::{Address, Network};
+use super::{Address, Network, WebUrl};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Config {
     pub backfill: Backfill,
     pub operator: Operator,
     pub console: Console,
+    pub metrics: MetricsSettings,
+    pub webhook: WebhookSettings,
     pub log: Log,
     /// Where the settings come from.
     pub origin: Origin,
@@ -168,6 +170,27 @@ pub struct Console {
     pub users: Vec<ConsoleUser>,
 }
 
+/// `[metrics]`: where the proxy answers monitoring by HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// `None` means nowhere.
+    pub listen: Option<Address>,
+}
+
+/// `[webhook]`: who is told of schema changes by HTTP. Without a `url` nobody is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSettings {
+    pub url: Option<WebUrl>,
+    /// The key of the signature is from `secret`, or from the first line of `secret_file`. `None` means no signature.
+    pub secret: Option<Secret>,
+    pub secret_file: Option<PathBuf>,
+    /// The authorities that may have signed the receiver's certificate. `None` means the system's.
+    pub ca: Option<PathBuf>,
+    pub events: Vec<WebhookEvent>,
+    /// A wait is reported once it has taken this long.
+    pub blocked_after: Duration,
+}
+
 /// `[log]`: which messages are logged, and in which format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -274,6 +297,20 @@ impl Default for Backfill {
 impl Default for Console {
     fn default() -> Self {
         Self { enabled: true, database: "pgsluice".to_owned(), users: Vec::new() }
+    }
+}
+
+impl Default for WebhookSettings {
+    fn default() -> Self {
+        use WebhookEvent::{Approved, Blocked, Completed, Failed, Held};
+        Self {
+            url: None,
+            secret: None,
+            secret_file: None,
+            ca: None,
+            events: vec![Held, Approved, Failed, Completed, Blocked],
+            blocked_after: Duration::from_secs(5 * 60),
+        }
     }
 }
 

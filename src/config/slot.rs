@@ -7,8 +7,8 @@ use super::glob::Glob;
 use super::secret::Secret;
 use super::units::{format_size, format_time, parse_size, parse_time};
 use super::window::{Days, Hours, Zone};
-use super::words::Word;
-use super::{Address, Network};
+use super::words::{WebhookEvent, Word};
+use super::{Address, Network, WebUrl};
 use crate::pg::LockMode;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -47,6 +47,11 @@ pub(super) enum Slot<'a> {
     Hours(&'a mut Vec<Hours>),
     Days(&'a mut Days),
     Zone(&'a mut Zone),
+    /// An address of TCP. An empty string: none.
+    OptionalAddress(&'a mut Option<Address>),
+    /// A URL, which may hold a secret.
+    Url(&'a mut Option<WebUrl>),
+    Events(&'a mut Vec<WebhookEvent>),
     OptionalFlag(&'a mut Option<bool>),
     OptionalTime(&'a mut Option<Duration>, RangeInclusive<Duration>),
     OptionalBytes(&'a mut Option<u64>, RangeInclusive<u64>),
@@ -56,7 +61,7 @@ pub(super) enum Slot<'a> {
 impl Slot<'_> {
     /// Whether an error must not show the value.
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self, Self::Secret(_))
+        matches!(self, Self::Secret(_) | Self::Url(_))
     }
 
     /// Sets the value. Returns false if the key does not allow it.
@@ -95,6 +100,14 @@ impl Slot<'_> {
             Self::Hours(slot) => put(slot, list(value, Hours::new), |_| true),
             Self::Days(slot) => put(slot, list(value, Days::new).map(Days::of_all), |_| true),
             Self::Zone(slot) => put(slot, value.as_str().and_then(Zone::new), |_| true),
+            Self::OptionalAddress(slot) => {
+                let tcp = |text: &str| text.parse().ok().filter(|address| matches!(address, Address::Tcp { .. }));
+                let set =
+                    value.as_str().and_then(|text| if text.is_empty() { Some(None) } else { tcp(text).map(Some) });
+                put(slot, set, |_| true)
+            }
+            Self::Url(slot) => put(slot, value.as_str().and_then(WebUrl::new).map(Some), |_| true),
+            Self::Events(slot) => put(slot, list(value, WebhookEvent::from_word), |_| true),
             Self::OptionalFlag(slot) => put(slot, value.as_bool().map(Some), |_| true),
             Self::OptionalTime(slot, bounds) => {
                 put(slot, value.as_str().and_then(parse_time).filter(|time| bounds.contains(time)).map(Some), |_| true)
@@ -129,6 +142,10 @@ impl Slot<'_> {
             Self::Path(value) => value.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             Self::Port(value) => value.map(|port| port.to_string()).unwrap_or_default(),
             Self::Users(value) => list(value.iter().map(|user| format!("\"{}\"", user.name)).collect()),
+            Self::OptionalAddress(value) => value.as_ref().map(ToString::to_string).unwrap_or_default(),
+            // A token may stand in its path.
+            Self::Url(value) => value.as_ref().map(ToString::to_string).unwrap_or_default(),
+            Self::Events(value) => list(value.iter().map(|event| format!("\"{}\"", event.word())).collect()),
             Self::Texts(_)
             | Self::Globs(_)
             | Self::Locks(_)
@@ -173,6 +190,12 @@ impl Slot<'_> {
             Self::Locks(_) => {
                 let modes: Vec<String> = LockMode::ALL.iter().map(|mode| format!("\"{}\"", mode.sql())).collect();
                 format!("one or more of {}", modes.join(", "))
+            }
+            Self::OptionalAddress(_) => "\"HOST:PORT\", or \"\" for none".to_owned(),
+            Self::Url(_) => WebUrl::ALLOWED.to_owned(),
+            Self::Events(_) => {
+                let words: Vec<String> = WebhookEvent::WORDS.iter().map(|word| format!("\"{word}\"")).collect();
+                format!("one or more of {}", words.join(", "))
             }
             Self::Hours(_) => Hours::ALLOWED.to_owned(),
             Self::Days(_) => Days::ALLOWED.to_owned(),

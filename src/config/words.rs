@@ -239,3 +239,17 @@ words! {
         Json = "json",
     }
 }
+
+words! {
+    /// What the webhook tells of.
+    WebhookEvent {
+        /// A statement waits for an approval.
+        Held = "held",
+        Approved = "approved",
+        /// A schema change ended in an error.
+        Failed = "failed",
+        Completed = "completed",
+        /// A schema change has waited for `blocked_after`.
+        Blocked = "blocked",
+    }
+}

@@ -8,7 +8,7 @@
 use crate::execute::advisory;
 use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError};
-use crate::execute::server_error::is_lock_failure;
+use crate::execute::server_error::{attempt_word, is_lock_failure};
 use crate::execute::timing::set_local;
 use crate::pg::sqlstate;
 use crate::report::{Report, in_words};
@@ -41,11 +41,16 @@ pub async fn as_written(
     let begun = Instant::now();
     let mut patience = context.config().locks.ladder_start;
     loop {
+        let waited = begun.elapsed();
+        context.waits(waited, || "The role may not ask who is in the way.".to_owned());
         if let Some(stop) = context.interrupted() {
             return Err(context.give_up_block(stop).await);
         }
         let error = match try_as_written(context, statement, alone, patience, timeouts.lock).await? {
-            Ok(reply) => return Ok(reply),
+            Ok(reply) => {
+                context.metrics().measures.waited_for_locks(waited);
+                return Ok(reply);
+            }
             Err(error) => error,
         };
         let hopeless = alone || (context.in_transaction() && error.sqlstate() == sqlstate::DEADLOCK_DETECTED);
@@ -110,6 +115,8 @@ async fn try_as_written(
     let answer = context.channel_mut().ask(batch, Some(visible)).await?;
     let mut reply = Reply::default();
     reply.frames.unsplit(answer.notices);
+    let word = attempt_word(answer.error.as_ref());
+    context.metrics().measures.attempted(word, answer.took);
     let Some(error) = answer.error else {
         reply.frames.unsplit(answer.completion);
         return Ok(Ok(reply));

@@ -40,6 +40,9 @@ pub(super) async fn until_done(
 ) -> Result<(), RunError> {
     let mut waiting = LockWait::new(phase, context);
     let result = attempt_loop(context, state, may_wait, phase, reply, &mut waiting).await;
+    if !matches!(result, Ok(()) | Err(RunError::Stale)) {
+        context.metrics().measures.waited_for_locks(waiting.waited());
+    }
     if !matches!(result, Err(RunError::Lost)) {
         waiting.release_lanes(context).await?;
     }
@@ -64,8 +67,12 @@ async fn attempt_loop(
         if let Some(stop) = context.interrupted() {
             return Err(context.give_up_block(stop).await);
         }
+        let waited = waiting.waited();
         match once(context, state, &phase, next, reply).await? {
-            AttemptOutcome::Done => return Ok(()),
+            AttemptOutcome::Done => {
+                context.metrics().measures.waited_for_locks(waited);
+                return Ok(());
+            }
             AttemptOutcome::Failed(stop) => return Err(stop),
             AttemptOutcome::Slow => phase = Cow::Owned(budget::outlived(context, &phase)?),
             // LOCK TABLE failed because the relation is gone or a privilege is missing. The statement itself will raise the error.
@@ -103,6 +110,25 @@ pub(super) async fn once(
     reply: &mut Reply,
 ) -> Result<AttemptOutcome, RunError> {
     context.metrics().lock_attempts.add();
+    let begun = Instant::now();
+    let outcome = make(context, state, phase, how, reply).await?;
+    let word = match &outcome {
+        AttemptOutcome::Done => "done",
+        AttemptOutcome::Locked | AttemptOutcome::Unlockable => "locked",
+        AttemptOutcome::Slow => "slow",
+        AttemptOutcome::Failed(_) => "failed",
+    };
+    context.metrics().measures.attempted(word, begun.elapsed());
+    Ok(outcome)
+}
+
+async fn make(
+    context: &mut ExecutionContext<'_>,
+    state: &mut RunState,
+    phase: &Phase,
+    how: AttemptMode,
+    reply: &mut Reply,
+) -> Result<AttemptOutcome, RunError> {
     if !phase.in_transaction && !context.in_transaction() {
         return once_alone(context, state, phase, how, reply).await;
     }

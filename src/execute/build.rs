@@ -12,7 +12,7 @@
 use crate::backend::Answer;
 use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError, UndoneAfter};
-use crate::execute::server_error::{is_lock_failure, is_statement_timeout};
+use crate::execute::server_error::{attempt_word, is_lock_failure, is_statement_timeout};
 use crate::execute::state::RunState;
 use crate::execute::timing::{jitter, set_local};
 use crate::execute::{progress, undo};
@@ -197,6 +197,7 @@ async fn build_plainly(
         }
         let answer = try_plainly(context, state, table, step, patience).await?;
         let Some(error) = &answer.error else {
+            context.metrics().measures.waited_for_locks(begun.elapsed().saturating_sub(answer.took));
             reply.frames.unsplit(answer.notices);
             reply.frames.unsplit(answer.completion);
             return Ok(true);
@@ -244,6 +245,7 @@ async fn try_plainly(
     batch.statement(&step.named(state.names()), &[]);
     batch.statement("COMMIT", &[]);
     let answer = context.channel_mut().ask(batch, step.visible.then_some(visible)).await?;
+    context.metrics().measures.attempted(attempt_word(answer.error.as_ref()), answer.took);
     if answer.error.is_some() {
         context.rollback_attempt().await?;
     }

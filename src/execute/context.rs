@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::Step;
 use crate::report::{Report, Severity};
+use crate::webhook::{WaitWatch, Webhook};
 use crate::wire::error_response::ServerError;
 use crate::wire::message::Batch;
 use std::time::{Duration, Instant};
@@ -56,6 +57,8 @@ pub struct ExecutionContext<'a> {
     suspendable: bool,
     /// The client's transaction may be run again behind a deadlock.
     may_run_again: bool,
+    /// Who is told of long waits.
+    watch: Option<(&'a Webhook, &'a WaitWatch)>,
 }
 
 impl<'a> ExecutionContext<'a> {
@@ -72,6 +75,7 @@ impl<'a> ExecutionContext<'a> {
             size_guess: SizeGuess::Any,
             suspendable: false,
             may_run_again: false,
+            watch: None,
         }
     }
 
@@ -105,6 +109,19 @@ impl<'a> ExecutionContext<'a> {
     #[must_use]
     pub fn running_again(self, may_run_again: bool) -> Self {
         Self { may_run_again, ..self }
+    }
+
+    /// Sets who is told of long waits.
+    #[must_use]
+    pub fn watched(self, watch: Option<(&'a Webhook, &'a WaitWatch)>) -> Self {
+        Self { watch, ..self }
+    }
+
+    /// The statement has waited this long. `blocked_by`: a sentence about those who are in the way.
+    pub(super) fn waits(&self, waited: Duration, blocked_by: impl FnOnce() -> String) {
+        if let Some((webhook, watch)) = self.watch {
+            watch.waits(webhook, waited, blocked_by);
+        }
     }
 
     /// Whether the client's transaction may be run again behind a deadlock.

@@ -25,7 +25,7 @@ use crate::execute::budget::{self, AttemptMode};
 use crate::execute::context::ExecutionContext;
 use crate::execute::lock_wait::LockWait;
 use crate::execute::outcome::{Reply, RunError};
-use crate::execute::server_error::{is_lock_failure, is_statement_timeout};
+use crate::execute::server_error::{attempt_word, is_lock_failure, is_statement_timeout};
 use crate::execute::timing::{SETTLE, set_local};
 use crate::execute::wait::{deadlocked, view_of};
 use crate::lanes::{self, Blocker, CLEAR_SQL, View};
@@ -232,6 +232,7 @@ impl<'s> LockTableRun<'s> {
         let begun = Instant::now();
         let answer = context.channel_mut().ask(batch, Some(visible)).await?;
         let took = begun.elapsed();
+        context.metrics().measures.attempted(attempt_word(answer.error.as_ref()), took);
         let mut reply = Reply::default();
         reply.frames.unsplit(answer.notices);
         let Some(error) = answer.error else {

@@ -131,7 +131,7 @@ pub async fn optimistic_tries(
     let visible: Vec<usize> = places.iter().map(|place| place.statement).collect();
     let answer = context.channel_mut().ask_each(batch, &visible).await?;
     let Some(error) = answer.error else {
-        tries.iter().filter(|one| one.optimistic.is_some()).for_each(|_| count_done(context));
+        tries.iter().filter(|one| one.optimistic.is_some()).for_each(|_| count_done(context, answer.took));
         return Ok(BatchOutcome::Done(answer.completion));
     };
     let sqlstate = error.sqlstate().to_owned();
@@ -168,7 +168,9 @@ fn batch_of_tries(context: &ExecutionContext<'_>, tries: &[OptimisticTry<'_>], p
 }
 
 /// Counts an optimistic try that is done.
-fn count_done(context: &ExecutionContext<'_>) {
+fn count_done(context: &ExecutionContext<'_>, took: Duration) {
+    context.metrics().measures.attempted("done", took);
+    context.metrics().measures.waited_for_locks(Duration::ZERO);
     context.metrics().lock_attempts.add();
     context.metrics().first_tries_done.add();
 }
@@ -204,7 +206,7 @@ async fn optimistic_outcome(
     phase: &Phase,
 ) -> Result<OptimisticOutcome, RunError> {
     let Some(error) = answer.error else {
-        count_done(context);
+        count_done(context, answer.took);
         let mut reply = Reply::default();
         reply.frames.unsplit(answer.notices);
         reply.frames.unsplit(answer.completion);

@@ -16,6 +16,15 @@ pub(super) fn is_lock_failure(error: &ServerError) -> bool {
     matches!(error.sqlstate(), sqlstate::LOCK_NOT_AVAILABLE | sqlstate::DEADLOCK_DETECTED)
 }
 
+/// The outcome of a lock attempt, as it is counted.
+pub(super) fn attempt_word(error: Option<&ServerError>) -> &'static str {
+    match error {
+        None => "done",
+        Some(error) if is_lock_failure(error) => "locked",
+        Some(_) => "failed",
+    }
+}
+
 /// Whether the error is the server's `statement_timeout`, and not an error that a function has raised with the same SQLSTATE. `limit` is
 /// the timeout: if the message is in another language (`lc_messages`), only the time that the statement took tells a timeout from a cancel.
 pub(super) fn is_statement_timeout(error: &ServerError, took: Duration, limit: Duration) -> bool {

@@ -142,6 +142,7 @@ pub async fn wait_for_turn(
             LanesOutcome::Busy => {}
         }
         let waited = begun.elapsed();
+        context.waits(waited, || format!("Waiting for {}.", ahead(names, holder)));
         if patience.is_some_and(|patience| waited >= patience) {
             return awake(context, Turn::unknown(in_transaction)).await;
         }

@@ -79,6 +79,7 @@ impl LockWait {
     ) -> Result<AttemptMode, RunError> {
         loop {
             let waited = self.waited();
+            context.waits(waited, || in_the_way(self.last()));
             if waited >= self.limit() {
                 let report = blocked::gave_up(context, phase, self);
                 return Err(context.give_up_block(RunError::Report(report)).await);
@@ -236,6 +237,7 @@ impl LockWait {
 
     /// Tells the client what the statement waits for: once soon, then once per `progress_interval`.
     pub(super) fn notice(&mut self, context: &mut ExecutionContext<'_>, phase: &Phase, now: Instant) {
+        context.waits(self.waited(), || in_the_way(self.last()));
         if !self.take_notice(now, context.config().ddl.progress_interval) {
             return;
         }

@@ -68,6 +68,20 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// The verdict as rules name it.
+    pub fn word(self) -> VerdictWord {
+        match self {
+            Self::Allow => VerdictWord::Allow,
+            Self::Plan => VerdictWord::Plan,
+            Self::Guard => VerdictWord::Guard,
+            Self::Hold => VerdictWord::Hold,
+            Self::Refuse => VerdictWord::Refuse,
+            Self::Closed { .. } => VerdictWord::Window,
+        }
+    }
+}
+
 impl Rules {
     /// The rules of a configuration.
     ///

@@ -5,6 +5,7 @@
 
 use super::answers::logs_body;
 use super::{Event, FRONT_WAITING, Link, Login, SCRATCH_BUFFER, Settling, TURNS, flush, read_scratch, write_through};
+use crate::metrics::count_from_server;
 use crate::pg::sqlstate;
 use crate::wire::authentication;
 use crate::wire::error_response::ServerError;
@@ -58,6 +59,7 @@ impl Link {
                 match self.back.poll_read(cx, &mut buf) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                        count_from_server(buf.filled().len());
                         if input.is_empty() {
                             return Poll::Ready(self.backward(buf.filled(), cx));
                         }
@@ -245,6 +247,7 @@ impl Link {
                 let input = &mut self.back_in;
                 match read_scratch(&mut self.back, cx, |bytes, _| {
                     input.extend_from_slice(bytes);
+                    count_from_server(bytes.len());
                     bytes.len()
                 }) {
                     Poll::Pending => return Poll::Pending,

@@ -3,6 +3,7 @@
 //! Invariant: each frame that passes to the server is counted in [`Owed`](crate::wire::owed::Owed) first.
 
 use super::{Event, FrameAction, Inspect, Link, READ_AHEAD, SCRATCH_BUFFER, TURNS, flush, read_scratch, write_through};
+use crate::metrics::count_from_client;
 use crate::wire::frame::{BadFrame, FRONTEND_LIMIT, HEADER_LEN, Header};
 use bytes::{Buf, Bytes};
 use std::task::{Context, Poll};
@@ -69,7 +70,7 @@ impl Link {
             let mut buf = ReadBuf::new(scratch);
             match self.front.poll_read(cx, &mut buf) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => count_from_client(buf.filled().len()),
                 Poll::Ready(_) => {
                     self.front_eof = true;
                     return Poll::Ready(None);
@@ -214,6 +215,7 @@ impl Link {
         let input = &mut self.front_in;
         match read_scratch(&mut self.front, cx, |bytes, _| {
             input.extend_from_slice(bytes);
+            count_from_client(bytes.len());
             bytes.len()
         }) {
             Poll::Ready(Ok(0) | Err(_)) => {

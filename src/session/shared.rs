@@ -16,6 +16,7 @@ use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
 use crate::registry::{Registry, SessionEntry};
 use crate::tls;
+use crate::webhook::Webhook;
 use bytes::Bytes;
 use dashmap::DashMap;
 use std::net::IpAddr;
@@ -41,7 +42,8 @@ pub struct Shared {
     pub config: LiveConfig,
     pub target: Arc<Target>,
     pub front_tls: tls::Front,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    pub webhook: Webhook,
     pub registry: Arc<Registry>,
     /// The addresses that the proxy listens on, once it does.
     pub listening: OnceLock<Vec<Address>>,
@@ -77,6 +79,7 @@ impl Shared {
     /// something that does not exist, or can never match.
     pub fn new(config: Config) -> Result<Self, tls::SettingError> {
         let rules = Rules::new(&config).map_err(|error| error.to_string())?;
+        let metrics = Arc::<Metrics>::default();
         let proxy = &config.proxy;
         let target = Target {
             address: proxy.backend.clone(),
@@ -87,7 +90,8 @@ impl Shared {
         Ok(Self {
             target: Arc::new(target),
             front_tls: tls::Front::new(config.listen_tls.clone())?,
-            metrics: Metrics::default(),
+            webhook: Webhook::new(&config.webhook, &metrics)?,
+            metrics,
             registry: Arc::default(),
             listening: OnceLock::new(),
             asked: watch::Sender::new(Drain::No),
@@ -198,6 +202,7 @@ impl Registered {
             let cancels = Arc::clone(channel.cancels().requests());
             shared.cancels.insert(pid, Cancellable { key: key.clone(), cancels });
         }
+        shared.metrics.measures.session_begins();
         shared.registry.enter(Arc::clone(entry), pid.unwrap_or(0));
         Self { shared: Arc::clone(shared), key, entry: Arc::clone(entry) }
     }
@@ -205,6 +210,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        self.shared.metrics.measures.session_ends();
         self.shared.registry.leave(&self.entry);
         if let Some(pid) = pid_of(&self.key) {
             self.shared.cancels.remove_if(&pid, |_, registered| registered.key == self.key);

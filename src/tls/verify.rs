@@ -41,7 +41,7 @@ pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifi
     }
     let (store, trusted) = match &settings.root {
         Some(path) => (roots("backend.tls.root", path)?, certificates("backend.tls.root", path)?),
-        None => (system_roots()?, Vec::new()),
+        None => (system_roots("backend.tls.root")?, Vec::new()),
     };
     let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider))
         .build()
@@ -50,12 +50,13 @@ pub(super) fn verifier(settings: &BackendTls) -> Result<Arc<dyn ServerCertVerifi
     Ok(Arc::new(Verifier { provider, chain: Some(chain), trusted, name }))
 }
 
-fn system_roots() -> Result<RootCertStore, SettingError> {
+/// The system's authorities. `key`: the setting that names others.
+pub(super) fn system_roots(key: &str) -> Result<RootCertStore, SettingError> {
     let mut store = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     store.add_parsable_certificates(found.certs);
     if store.is_empty() {
-        return Err("backend.tls.root: the system has no root certificates; set a file".to_owned());
+        return Err(format!("{key}: the system has no root certificates; set a file"));
     }
     Ok(store)
 }

@@ -95,13 +95,14 @@ impl BackfillRun<'_> {
         Some(BackfillPosition { table, file, page: place / self.places.lines, end, rows: self.progress.rows })
     }
 
-    /// Counts a batch of this many places as done.
-    pub(super) fn done(&mut self, places: u64, answer: &Answer) {
+    /// Counts a batch of this many places as done. Returns the number of its rows.
+    pub(super) fn done(&mut self, places: u64, answer: &Answer) -> u64 {
         let counted = |at: usize| answer.rows.first()?.get(at)?.as_deref()?.parse::<u64>().ok();
         // The number of rows may come from a record, which may hold any number.
         let rows = answer.updated + counted(0).unwrap_or_default();
         self.progress.rows = self.progress.rows.saturating_add(rows);
         self.still += counted(1).unwrap_or_default();
         self.pace.took(places, answer.took);
+        rows
     }
 }

@@ -122,6 +122,17 @@ impl Throttle {
         }
     }
 
+    /// Returns the kind of the reason to pause, as it is counted.
+    fn reason_word(&self, settings: &Settings) -> &'static str {
+        if self.seen.lag.is_some_and(|lag| is_on(settings.max_lag) && lag > settings.max_lag.as_secs_f64()) {
+            return "lag";
+        }
+        if self.seen.active.is_some_and(|active| settings.max_active > 0 && active > settings.max_active) {
+            return "active";
+        }
+        if matches!(self.condition, Some(Condition::Failed(_))) { "condition_failed" } else { "condition" }
+    }
+
     /// Returns the last look in words, such as `pause 9 x a batch, lag 0.2 s of 10 s, active 3 of 8, condition true`.
     pub(super) fn words(&self, settings: &Settings) -> String {
         let (ratio, most) = (self.ratio(settings), settings.pause_ratio);
@@ -196,6 +207,10 @@ impl Throttle {
             if self.reason(&context.config().backfill).is_none() {
                 self.paused = None;
                 return Ok(());
+            }
+            if self.paused.is_none() {
+                let reason = self.reason_word(&context.config().backfill);
+                context.metrics().measures.backfill_pauses(reason);
             }
             let since = *self.paused.get_or_insert_with(Instant::now);
             if since.elapsed() >= context.config().backfill.pause_limit {

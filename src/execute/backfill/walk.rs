@@ -51,7 +51,8 @@ impl BackfillRun<'_> {
             };
             match ended {
                 BatchOutcome::Done(answer) => {
-                    self.done(places, &answer);
+                    let rows = self.done(places, &answer);
+                    context.metrics().backfill_rows.add_many(rows);
                     self.longest = longest(context);
                     walk.done(&batch);
                     if !self.progress.sweeping {

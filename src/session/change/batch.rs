@@ -4,6 +4,7 @@
 //! trip. Together they share these. The file owns nothing. It keeps true: all of the statements are done, or none is. If none is, the statement
 //! that failed then runs by itself, so that its error or its wait is the same as without a batch.
 
+use super::ended::ended_at_once;
 use super::history::TryHistory;
 use super::log::ChangeLog;
 use super::rights::PlanningRights;
@@ -104,8 +105,12 @@ fn note(log: &ChangeLog, one: &OptimisticTry<'_>) {
         Some(optimistic) => {
             log.count(one.statement);
             log.done_at_once(one.statement, &optimistic.plan);
+            ended_at_once(log, one.statement);
         }
-        None if acts(one.statement) => log.relayed(one.statement),
+        None if acts(one.statement) => {
+            log.relayed(one.statement);
+            ended_at_once(log, one.statement);
+        }
         None => {}
     }
 }

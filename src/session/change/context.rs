@@ -11,12 +11,14 @@ use crate::config::{Config, InTransaction, Mode};
 use crate::execute::ahead::AheadOfBlock;
 use crate::execute::context::{ExecutionContext, SizeGuess};
 use crate::execute::record::RecordKey;
+use crate::gate::Verdict;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
 use crate::plan::ahead::NotAhead;
 use crate::session::run::{facts_without_questions, run_context_with};
 use crate::session::shared::limits_of;
 use crate::sql::Statement;
+use crate::webhook::WaitWatch;
 
 /// A statement that is to be run.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,10 @@ pub(super) struct StatementContext<'s> {
     slow: bool,
     /// The settings of the statement, if a rule of the gate has changed them.
     config: Option<Box<Config>>,
+    /// What the rules of the gate say of the statement.
+    verdict: Verdict,
+    /// Who is told of long waits.
+    watch: Option<Box<WaitWatch>>,
 }
 
 impl<'s> StatementContext<'s> {
@@ -79,6 +85,8 @@ impl<'s> StatementContext<'s> {
             own_records: &[],
             slow: false,
             config: None,
+            verdict: Verdict::Allow,
+            watch: None,
         }
     }
 
@@ -125,6 +133,21 @@ impl<'s> StatementContext<'s> {
     /// A rule of the gate has changed the settings of the statement.
     pub(super) fn set_config(&mut self, config: Config) {
         self.config = Some(Box::new(config));
+    }
+
+    /// The rules of the gate have decided.
+    pub(super) fn set_verdict(&mut self, verdict: Verdict) {
+        self.verdict = verdict;
+    }
+
+    /// What the rules of the gate say of the statement. Without rules it is allowed.
+    pub(super) fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// From here on somebody is told of long waits.
+    pub(super) fn watch(&mut self, watch: WaitWatch) {
+        self.watch = Some(Box::new(watch));
     }
 
     /// Whether a rule of the gate has changed the settings of the statement.
@@ -177,7 +200,8 @@ impl<'s> StatementContext<'s> {
         let shared = self.log.shared();
         let config = self.config.as_deref().unwrap_or(&shared.config);
         let context = run_context_with(self.channel, (shared, config), facts, offset, guess);
-        context.suspendable(suspendable).running_again(inside && again)
+        let watch = self.watch.as_deref().map(|watch| (&shared.webhook, watch));
+        context.suspendable(suspendable).running_again(inside && again).watched(watch)
     }
 
     /// All facts of the session that are known without a question.

@@ -57,6 +57,7 @@ pub(super) async fn ask(
     let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
     let Some(rules) = rules else { return Ok(GateOutcome::Run) };
     let decision = decide(context, &rules, Some((facts, plan)));
+    context.set_verdict(decision.verdict);
     if !was_let_run(context.place()) {
         return carry_out(context, decision, &plan.tag).await;
     }
@@ -79,6 +80,7 @@ pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<()
         return Ok(());
     }
     let decision = decide(context, &rules, None);
+    context.set_verdict(decision.verdict);
     let tag = tag_of(context.statement);
     match carry_out(context, decision, tag).await? {
         GateOutcome::Run | GateOutcome::PlanAgain => Ok(()),

@@ -11,6 +11,7 @@ use crate::registry::{ChangePlace, SessionEntry};
 use crate::session::shared::Shared;
 use crate::session::statement::shown;
 use crate::sql::{Class, Statement};
+use crate::webhook::EventChange;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -51,6 +52,24 @@ impl ChangeLog {
         let place = self.shared.registry.begin(self.session.number, statement, cancel);
         channel.set_change(Some(Arc::clone(place.entry())));
         place
+    }
+
+    /// The span of a schema change. It gives each line of the log the numbers of the session and of the change, as the console shows them.
+    pub(super) fn span(&self, channel: &ServerChannel) -> tracing::Span {
+        self.shared.metrics.changes_begun.add();
+        tracing::error_span!("change", session = self.session.number, change = channel.change_number())
+    }
+
+    /// A schema change of the client's, for the webhook.
+    pub(super) fn change(&self, statement: &Statement, in_transaction: bool) -> EventChange {
+        EventChange {
+            user: self.role().to_owned(),
+            database: self.database().to_owned(),
+            application_name: self.session.client.application_name.clone(),
+            tag: if let Class::Ddl(ddl) = &statement.class { ddl.tag.to_string() } else { String::new() },
+            statement: shown(statement).to_owned(),
+            in_transaction,
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {

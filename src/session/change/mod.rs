@@ -7,11 +7,13 @@
 //! - `context`: the statement on its way, and the parts that each stage may use.
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
 //! - `pending`, `turn`, `facts`, `record`, `gate`, `held`, `place`, `plan`: the stages. `not_run`: how the gate ends a statement.
+//!   `ended`: those who count and watch are told of an end.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
 //!   change.
 
 mod batch;
 mod context;
+mod ended;
 mod explain;
 mod facts;
 mod gate;
@@ -31,6 +33,7 @@ pub(super) use self::batch::BatchTryOutcome;
 pub(super) use self::context::{Asked, Place, Request};
 
 use self::context::StatementContext;
+use self::ended::ended;
 use self::facts::FactsReader;
 use self::gate::GateOutcome;
 use self::history::{OwnRecords, TryHistory};
@@ -62,6 +65,7 @@ use crate::wire::reply::{put_command_complete, put_report};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::Instrument;
 
 /// How many plans are made for a table that other sessions keep changing, before a plan runs without a check of its basis.
 const PLANS: usize = 50;
@@ -274,6 +278,7 @@ impl SchemaChanges {
     pub(super) fn relayed(&self, statement: &Statement) {
         if !matches!(statement.class, Class::Lock(_)) {
             self.log.relayed(statement);
+            ended::count_relayed(&self.log, statement);
         }
     }
 }
@@ -291,12 +296,29 @@ fn first_try(context: &mut StatementContext<'_>, history: &mut TryHistory, right
     plan.map_or(FirstTry::None, FirstTry::Now)
 }
 
+/// Runs a statement through its stages, and tells those who count and watch. The log has the numbers of the session and of the change.
+async fn run_stages(
+    context: &mut StatementContext<'_>,
+    history: &mut TryHistory,
+    rights: &mut PlanningRights,
+    first: FirstTry,
+) -> Result<Done, RunError> {
+    let _running = context.metrics().measures.change();
+    let (begun, span) = (Instant::now(), context.log.span(context.channel));
+    if let Some(watch) = ended::watch(context) {
+        context.watch(watch);
+    }
+    let result = run_in_turn(context, history, rights, first).instrument(span.clone()).await;
+    span.in_scope(|| ended(context, begun.elapsed(), result.as_ref().map(|_| ())));
+    result
+}
+
 /// Runs a statement through its stages, and once more if it has exceeded its hold budget.
 ///
 /// A statement whose table has a few rows is taken for a brief one. If a function in the statement takes long for each row, the statement
 /// exceeds the hold budget as one step under its lock, and is rolled back. Then it is planned as if the table were large. If that plan has
 /// phases, nobody waits for the statement. If there is no other way, the statement runs guarded, with a WARNING, and takes as long as directly.
-async fn run_stages(
+async fn run_in_turn(
     context: &mut StatementContext<'_>,
     history: &mut TryHistory,
     rights: &mut PlanningRights,

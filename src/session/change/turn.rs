@@ -12,6 +12,7 @@ use crate::lanes::lanes_of;
 use crate::pg::RelationName;
 use crate::plan::Plan;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// The names whose lanes the statement waits for.
 pub(super) fn names_of(context: &StatementContext<'_>) -> Vec<RelationName> {
@@ -42,7 +43,10 @@ pub(super) async fn take(
     let facts = context.facts().of_session().await?;
     let inside = facts.session.in_transaction && facts.session.holds;
     let patience = inside.then_some(context.config().locks.stall_budget);
-    *turn = wait_for_turn(&mut context.side_run(&facts), names, &more, patience).await?;
+    let begun = Instant::now();
+    let waited = wait_for_turn(&mut context.side_run(&facts), names, &more, patience).await;
+    context.metrics().measures.waited_in_lane(begun.elapsed());
+    *turn = waited?;
     Ok(())
 }
 

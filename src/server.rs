@@ -103,6 +103,12 @@ impl Running {
 /// # Errors
 /// The proxy cannot listen on an address, or the system refuses a thread.
 pub fn run(config: Config) -> Result<(), Report> {
+    let runtime = runtime()?;
+    // Signals are heard before anybody can reach the proxy. A SIGHUP right after the start would end it otherwise.
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
     let running = spawn(config)?;
     for address in running.addresses() {
         tracing::info!(%address, backend = %running.shared.target.address, mode = running.shared.config.proxy.mode.as_str(), "listening");
@@ -110,9 +116,7 @@ pub fn run(config: Config) -> Result<(), Report> {
     if let Some(address) = running.monitored_at() {
         tracing::info!(%address, "monitoring is answered");
     }
-    let runtime = runtime()?;
     runtime.block_on(async {
-        let mut signals = Signals::new()?;
         let shared = Arc::clone(&running.shared);
         tokio::spawn(async move { check_binding(&shared).await });
         let mut asked = running.asked.subscribe();
@@ -199,6 +203,8 @@ async fn reload(shared: &Shared) {
 /// # Errors
 /// The errors are those of [`run`].
 pub fn spawn(config: Config) -> Result<Running, Report> {
+    // Whoever reaches the proxy finds its monitoring, too.
+    let monitoring = config.metrics.listen.as_ref().map(bind).transpose()?;
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for address in &config.proxy.listen {
@@ -206,7 +212,6 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
         listeners.extend(bound);
         addresses.push(at);
     }
-    let monitoring = config.metrics.listen.as_ref().map(bind).transpose()?;
     let count = match config.proxy.workers {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n,

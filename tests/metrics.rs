@@ -283,6 +283,27 @@ fn lines_of_the_log_have_the_numbers_of_session_and_change() {
     assert_ne!(lines[0].0, lines[1].0, "{lines:?}");
 }
 
+/// A statement that is suspended and goes on ahead of its transaction is one statement.
+#[test]
+fn a_change_ahead_of_its_transaction_counts_once() {
+    let running = monitored(&SERVER, no_table_is_small);
+    let database = new_database(&SERVER, "ahead");
+    let mut client = Client::connect(port(&running), &SERVER.user, &database);
+    client.ok("CREATE TABLE t (id int)");
+    client.ok("CREATE TABLE other (id int)");
+    client.ok("BEGIN");
+    client.ok("INSERT INTO other SELECT 1");
+    client.ok("CREATE INDEX ON t (id)");
+    client.ok("COMMIT");
+    let value = |series: &str| value(&running, series);
+    assert_eq!(value("pgsluice_ddl_ahead_total"), 1.0);
+    assert_eq!(value("pgsluice_blocks_replayed_total"), 1.0);
+    assert_eq!(value("pgsluice_ddl_total{form=\"CREATE INDEX\",verdict=\"allow\"}"), 1.0);
+    assert_eq!(value("pgsluice_change_seconds_count{outcome=\"completed\"}"), 1.0);
+    assert_eq!(value("pgsluice_changes_running"), 0.0);
+    running.stop();
+}
+
 #[test]
 fn a_pause_of_a_backfill_is_counted_with_its_reason() {
     let running = monitored(&SERVER, |config| {

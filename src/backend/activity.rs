@@ -25,6 +25,16 @@ impl ServerChannel {
         }
     }
 
+    /// The number of the schema change; 0: there is none.
+    pub fn change_number(&self) -> u64 {
+        self.change.as_ref().map_or(0, |change| change.number)
+    }
+
+    /// The schema change is one that is held under this number.
+    pub fn change_joins(&self, number: u64) {
+        self.change.iter().for_each(|change| change.joins(number));
+    }
+
     /// The schema change holds these lanes.
     pub fn change_holds(&self, lanes: impl Iterator<Item = (u32, Option<String>)>) {
         if let Some(change) = &self.change {

@@ -33,6 +33,7 @@ pub(super) use self::context::{Place, Request};
 use self::context::StatementContext;
 use self::facts::FactsReader;
 use self::gate::GateOutcome;
+use self::held::HeldOutcome;
 use self::history::{OwnRecords, TryHistory};
 use self::log::ChangeLog;
 use self::plan::{PlannedRun, make_plan, run_plan};
@@ -53,7 +54,8 @@ use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError, Suspend, locks_first, take_turn};
-use crate::pg::sqlstate;
+use crate::gate::Decision;
+use crate::pg::{RelationName, sqlstate};
 use crate::plan::optimistic::OptimisticPlan;
 use crate::plan::{LockNeed, Plan};
 use crate::registry::SessionEntry;
@@ -310,6 +312,12 @@ async fn run_stages(
         let again = stages(context, history, rights, FirstTry::None, &mut turn).await;
         result = turn::end(context, &mut turn, again).await;
     }
+    if let Some(passage) = context.take_passage() {
+        match &result {
+            Err(RunError::Suspend(_)) => passage.suspend(),
+            result => passage.finish(result.is_ok()),
+        }
+    }
     // Ahead of the transaction, or in its place there, the statement is not tried as a brief one once more.
     if matches!(result, Err(RunError::Suspend(Suspend::WouldStall))) && context.is_slow() {
         history.remember_slow(context.statement);
@@ -357,16 +365,18 @@ async fn stages(
             GateOutcome::Hold(decision) => Some(decision),
         };
         place::look(context, &facts, &mut plan).await?;
-        if record::has_cleared_the_way(context, &facts, &plan, begun).await? {
+        if record::has_cleared_the_way(context, &facts, &plan, begun).await?
+            || (plan.answer.is_some() && inside && turn::has_waited(context, &names).await?)
+        {
             continue;
         }
-        if plan.answer.is_some() && inside && turn::has_waited(context, &names).await? {
+        if has_been_held(context, held.as_ref(), (&facts, &plan), (&names, turn)).await? {
+            basis = Basis::Fresh;
             continue;
         }
         if plans == 0 {
             context.log.planned(statement, &plan);
         }
-        held::wait(context, held.as_ref(), &plan.tag).await?;
         if let Some(reply) = elided(context, &plan, facts.session.hushed) {
             return Ok(reply.into());
         }
@@ -389,10 +399,26 @@ async fn stages(
     }
 }
 
+/// Whether a rule has let the statement wait. It has its lanes again, and its facts are out of date.
+async fn has_been_held(
+    context: &mut StatementContext<'_>,
+    decision: Option<&Decision>,
+    known: (&Facts, &Plan),
+    (names, turn): (&[RelationName], &mut Turn),
+) -> Result<bool, RunError> {
+    let waited = held::wait(context, decision, known, turn).await? == HeldOutcome::PlanAgain;
+    if waited {
+        turn::take(context, names, &BTreeSet::new(), turn).await?;
+    }
+    Ok(waited)
+}
+
 /// Runs a statement as it is written, in a session that may not ask for facts.
 async fn without_facts(context: &mut StatementContext<'_>) -> Result<Done, RunError> {
     place::only_in_the_block(context)?;
-    gate::ask_by_text(context).await?;
+    if let Some(decision) = gate::ask_by_text(context).await? {
+        held::at_once(context, &decision, None, gate::tag_of(context.statement)).await?;
+    }
     run_as_written(context).await.map(Done::from)
 }
 

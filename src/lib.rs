@@ -46,6 +46,7 @@ pub mod catalog;
 pub mod operator;
 pub mod plan;
 pub mod gate;
+pub mod holds;
 pub mod learn;
 pub mod lanes;
 pub mod execute;

@@ -70,6 +70,8 @@ counters! {
     ddl_relayed,
     /// DDL statements that were answered without a lock, since there was nothing to do.
     ddl_elided,
+    /// DDL statements that waited for an approval.
+    ddl_held,
     /// DDL statements that the proxy refused.
     ddl_refused,
     /// DDL statements that ran as written, since the role may not ask or a pooler is behind the proxy.

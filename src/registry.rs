@@ -139,6 +139,8 @@ pub struct Progress {
     /// What the change waits for, and since when.
     pub waiting: Option<(String, SystemTime)>,
     pub blockers: Vec<BlockerSeen>,
+    /// The change that is held for which this one was sent.
+    pub joined: Option<u64>,
     /// The lanes that the change holds: the oids of the relations, and their names as far as they are known.
     pub lanes: Vec<(u32, Option<String>)>,
     /// The last wait, so that a wait that goes on after an attempt keeps its beginning.
@@ -196,6 +198,16 @@ impl ChangeEntry {
     /// These sessions are in the way.
     pub fn sees(&self, blockers: Vec<BlockerSeen>) {
         self.state().blockers = blockers;
+    }
+
+    /// The change was sent for one that is held under this number.
+    pub fn joins(&self, number: u64) {
+        self.state().joined = Some(number);
+    }
+
+    /// The number under which operators know the change.
+    pub fn known_as(&self) -> u64 {
+        self.state().joined.unwrap_or(self.number)
     }
 
     /// The change holds these lanes.

@@ -232,7 +232,7 @@ rule 2   guard "robots"
 rule 3   hold "builds"
          matches by cost, size_over
          with deadline = 2h
-         without effect in this version: approvers
+         with approvers = 2
          what no rule matches is allowed
          texts that cannot be parsed pass unasked, because unparsable is "relay"
          texts that are too large to be inspected pass unasked, because oversize is "relay"

@@ -48,6 +48,7 @@ name = "second pair of eyes"
 match = { relation = "held", size_over = "1kB" }
 verdict = "hold"
 approvers = 1
+wait_for = "20ms"
 
 [[rule]]
 name = "at night"
@@ -277,7 +278,7 @@ fn a_closed_window_says_when_it_opens() {
 }
 
 #[test]
-fn a_held_statement_fails_as_long_as_nobody_can_approve() {
+fn a_held_statement_fails_with_its_ticket_if_nobody_approves() {
     let mut stage = Stage::new("gate_hold");
     for way in WAYS {
         stage.refused("ALTER TABLE held ADD b int", way, "ALTER TABLE is held");

@@ -13,11 +13,6 @@ impl ServerChannel {
         self.change = change;
     }
 
-    /// The number of the schema change that the questions are for; 0 for none.
-    pub fn change_number(&self) -> u64 {
-        self.change.as_ref().map_or(0, |change| change.number)
-    }
-
     /// The schema change enters one of its phases. `phase` counts from 1.
     pub fn change_enters(&self, phase: usize, phases: usize) {
         self.change.iter().for_each(|change| change.enters(phase, phases));
@@ -28,6 +23,16 @@ impl ServerChannel {
         if let Some(change) = &self.change {
             change.sees(blockers.collect());
         }
+    }
+
+    /// The number of the schema change; 0: there is none.
+    pub fn change_number(&self) -> u64 {
+        self.change.as_ref().map_or(0, |change| change.number)
+    }
+
+    /// The schema change is one that is held under this number.
+    pub fn change_joins(&self, number: u64) {
+        self.change.iter().for_each(|change| change.joins(number));
     }
 
     /// The schema change holds these lanes.

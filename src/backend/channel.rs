@@ -267,6 +267,20 @@ impl ServerChannel {
         self.send(batch.sync());
     }
 
+    /// Naps, and gives the error of the nap: a cancel, or a timeout.
+    ///
+    /// # Errors
+    /// As [`ServerChannel::ask`].
+    pub async fn nap(&mut self, nap: &str) -> Result<Option<ServerError>, BackendLost> {
+        self.finish_nap().await?;
+        self.change_asks(nap);
+        let mut batch = Batch::new();
+        batch.statement(nap, &[]);
+        self.send_request(batch);
+        self.nap_pending = true;
+        self.finish_nap().await
+    }
+
     /// Waits for the end of the nap that [`ServerChannel::ask_then_nap_always`] left, and gives its error: a cancel, or a timeout.
     ///
     /// # Errors

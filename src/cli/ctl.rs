@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// The user of the console; the default is PGUSER, or else USER. PGPASSWORD or the password file has the password
     #[arg(long)]
     user: Option<String>,
-    /// The command, such as `show sessions`, `show config like locks.%`, `set locks.poll 100ms`, `kill 12 reason "it hangs"`
+    /// The command, such as `show sessions`, `show config like locks.%`, `set locks.poll 100ms`, `approve 12 reason "looks fine"`
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     words: Vec<String>,
 }

@@ -93,7 +93,7 @@ pub struct RuleLimits {
     pub in_transaction: Option<InTransaction>,
 }
 
-/// How a held statement waits, and who may let it go on. Nothing reads these yet.
+/// How a held statement waits, and who may let it go on. Nothing reads `gate` yet: a statement is held before its first phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HoldSettings {
     pub approvers: Option<u64>,

@@ -7,7 +7,7 @@ use crate::logging::AUDIT;
 
 /// Leaves the event of a verb. The log gives the time. `what`: the verb with what it is for. `why`: the reason that the user has given.
 pub(super) fn audit(who: &Identity, what: &str, why: Option<&str>, outcome: Result<(), &str>) {
-    let from = who.address.map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string());
+    let from = who.from();
     let (user, role, why) = (who.user.as_str(), who.role.as_str(), why.unwrap_or_default());
     match outcome {
         Ok(()) => tracing::warn!(target: AUDIT, user, role, from, verb = what, why, "done on the console"),

@@ -6,6 +6,7 @@
 use super::verbs::{Act, VERBS, Verb};
 use super::views::{self, View};
 use crate::config::Config;
+use crate::holds::{HoldVerb, Scope};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::sql::console::{Select, Word, Words};
@@ -19,6 +20,8 @@ const LONGEST: usize = 256 << 10;
 pub(super) enum Command {
     /// SHOW of one of the console's views, and the pattern of LIKE.
     View(&'static View, Option<String>),
+    /// SHOW CHANGE: one of them.
+    Change(u64),
     /// SHOW of a setting: one of the proxy's, or one that PostgreSQL has.
     Setting(String),
     /// SHOW ALL
@@ -70,7 +73,8 @@ fn command(statement: &Words) -> Result<Command, Report> {
         "rollback" if rest.iter().any(|word| word.is("to")) => Ok(Command::Nothing("ROLLBACK")),
         "rollback" | "abort" => Ok(Command::End("ROLLBACK")),
         "savepoint" => Ok(Command::Nothing("SAVEPOINT")),
-        "release" => Ok(Command::Nothing("RELEASE")),
+        // RELEASE SAVEPOINT
+        "release" if scope(reason(rest)?.0).is_none() => Ok(Command::Nothing("RELEASE")),
         "discard" => Ok(Command::Nothing("DISCARD ALL")),
         "deallocate" => Ok(Command::Nothing("DEALLOCATE")),
         "close" => Ok(Command::Nothing("CLOSE CURSOR")),
@@ -102,6 +106,9 @@ fn show(rest: &[Word]) -> Result<Command, Report> {
         return Ok(Command::View(view, pattern));
     }
     match what {
+        [change, Word::Number(number)] if change.is("change") && pattern.is_none() => {
+            number.parse().map(Command::Change).map_err(|_| syntax("the form of this command is SHOW CHANGE number"))
+        }
         [] => Ok(Command::View(views::help(), pattern)),
         _ if pattern.is_some() => Err(no_view(&name)),
         [all] if all.is("all") => Ok(Command::Settings),
@@ -164,6 +171,13 @@ fn verb(first: &str, rest: &[Word]) -> Result<Command, Report> {
     let act = match first {
         "kill" => number().map(Act::Kill),
         "cancel" => number().map(Act::Cancel),
+        "approve" => number().map(|number| Act::Decide(HoldVerb::Approve, number)),
+        "reject" => number().map(|number| Act::Decide(HoldVerb::Reject, number)),
+        "retry" => number().map(|number| Act::Decide(HoldVerb::Retry, number)),
+        "force" => number().map(|number| Act::Decide(HoldVerb::Force, number)),
+        "unforce" => number().map(|number| Act::Decide(HoldVerb::Unforce, number)),
+        "hold" => scope(rest).map(Act::Hold),
+        "release" => scope(rest).map(Act::Release),
         _ if !rest.is_empty() => None,
         "reload" => Some(Act::Reload),
         "drain" => Some(Act::Drain),
@@ -175,6 +189,19 @@ fn verb(first: &str, rest: &[Word]) -> Result<Command, Report> {
         syntax(&format!("the form of this command is {form}")).hint("SHOW HELP lists what the console understands.")
     })?;
     Ok(Command::Verb(Verb { act, why }))
+}
+
+/// The scope of HOLD and RELEASE. `None`: the words are none.
+fn scope(rest: &[Word]) -> Option<Scope> {
+    let name = |words: &[Word]| words.iter().map(Word::text).collect::<String>();
+    match rest {
+        [all] if all.is("all") => Some(Scope::All),
+        [database, words @ ..] if database.is("database") && words.len() == 1 => Some(Scope::Database(name(words))),
+        [relation, words @ ..] if relation.is("relation") && matches!(words.len(), 1 | 3) => {
+            Some(Scope::Relation(name(words)))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -196,10 +223,26 @@ mod tests {
         assert_eq!(verb("KILL 12 REASON 'it hangs'"), Verb { act: Act::Kill(12), why: Some("it hangs".to_owned()) });
         assert_eq!(verb("cancel change 3;").act, Act::Cancel(3));
         assert_eq!(verb("DRAIN").act, Act::Drain);
+        assert_eq!(verb("APPROVE 12 REASON 'fine'").act, Act::Decide(HoldVerb::Approve, 12));
+        assert_eq!(verb("HOLD ALL").act, Act::Hold(Scope::All));
+        assert_eq!(verb("release database shop").act, Act::Release(Scope::Database("shop".to_owned())));
+        let relation = Scope::Relation("public.Orders".to_owned());
+        assert_eq!(verb("HOLD RELATION public.\"Orders\" REASON 'x'").act, Act::Hold(relation));
+        assert!(matches!(one("SHOW CHANGE 3"), Command::Change(3)));
         let set = |value: &str| Act::Set { key: "locks.stall_budget".to_owned(), value: value.to_owned() };
         assert_eq!(verb("SET locks.stall_budget = '300ms'").act, set("300ms"));
         assert_eq!(verb("set locks.stall_budget to 300 reason 'x'").act, set("300"));
-        for bad in ["KILL", "KILL x", "KILL 99999999999999999999", "DRAIN now", "KILL 1 REASON", "SHOW CONFIG LIKE"] {
+        for bad in [
+            "KILL",
+            "KILL x",
+            "KILL 99999999999999999999",
+            "DRAIN now",
+            "KILL 1 REASON",
+            "APPROVE",
+            "HOLD",
+            "HOLD TABLE t",
+            "SHOW CONFIG LIKE",
+        ] {
             assert_eq!(commands(bad).unwrap_err().sqlstate, sqlstate::SYNTAX_ERROR, "{bad}");
         }
     }
@@ -209,6 +252,8 @@ mod tests {
         for text in [
             "BEGIN",
             "START TRANSACTION READ ONLY",
+            "RELEASE SAVEPOINT a",
+            "RELEASE a",
             "COMMIT",
             "SET extra_float_digits = 3",
             "SET application_name = 'x'",

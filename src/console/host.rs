@@ -4,6 +4,7 @@
 
 use crate::config::{Address, Config, Role};
 use crate::gate::Rules;
+use crate::holds::{Holds, Scope, ScopeHold};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::report::Report;
@@ -21,6 +22,18 @@ pub trait Host: fmt::Debug + Send + Sync {
     fn registry(&self) -> &Registry;
     /// The rules of the gate.
     fn rules(&self) -> Arc<Rules>;
+    /// The changes that are held, and what is held by hand.
+    fn holds(&self) -> &Holds;
+    /// Holds what is in the scope.
+    ///
+    /// # Errors
+    /// It is held already, or the mode is one in which nothing can be held.
+    fn hold(&self, hold: ScopeHold) -> Result<(), Report>;
+    /// Holds what is in the scope no longer.
+    ///
+    /// # Errors
+    /// It was not held.
+    fn let_go(&self, scope: &Scope) -> Result<(), Report>;
     /// The addresses that the proxy listens on.
     fn listening(&self) -> &[Address];
     /// Whether the proxy takes no more clients.
@@ -86,4 +99,11 @@ pub(super) struct Identity {
     pub(super) role: Role,
     /// `None`: the user has come over a Unix socket.
     pub(super) address: Option<IpAddr>,
+}
+
+impl Identity {
+    /// Where the user has come from, for people.
+    pub(super) fn from(&self) -> String {
+        self.address.map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string())
+    }
 }

@@ -7,6 +7,7 @@ use super::command::Command;
 use super::host::{Host, Identity};
 use super::noise::{self, SessionSettings, Surroundings};
 use super::table::{Heading, Kind, Table, Value};
+use super::views;
 use crate::report::Report;
 use std::sync::Arc;
 
@@ -51,6 +52,7 @@ impl Conversation {
                 pattern.iter().for_each(|pattern| table.keep_like(pattern));
                 Answer::Rows("SHOW", table)
             }
+            Command::Change(number) => Answer::Rows("SHOW", views::change(host, *number)?),
             Command::Setting(name) => {
                 let value = self.setting(name).ok_or_else(|| noise::unrecognized(name))?;
                 Answer::Rows("SHOW", Table { columns: columns(command), rows: vec![vec![Value::Text(value)]] })
@@ -87,6 +89,7 @@ pub(super) fn columns(command: &Command) -> Vec<Heading> {
     let text = |name: &str| Heading { name: name.to_owned(), kind: Kind::Text };
     match command {
         Command::View(view, _) => view.columns(),
+        Command::Change(_) => views::change_columns(),
         Command::Setting(name) => vec![text(name)],
         Command::Settings => vec![text("name"), text("setting"), text("description")],
         Command::Select(select) => noise::headings(select),

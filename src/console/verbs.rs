@@ -5,8 +5,11 @@
 use super::audit::audit;
 use super::host::{Host, Identity, Stop};
 use crate::config::{Config, Role, is_live};
+use crate::gate::change::State;
+use crate::holds::{Actor, Held, HoldVerb, Scope, ScopeHold};
 use crate::pg::sqlstate;
 use crate::report::Report;
+use std::time::SystemTime;
 
 /// A verb as HELP shows it.
 pub(super) struct VerbForm {
@@ -17,7 +20,7 @@ pub(super) struct VerbForm {
 }
 
 /// All verbs.
-pub(super) const VERBS: [VerbForm; 6] = [
+pub(super) const VERBS: [VerbForm; 13] = [
     VerbForm {
         word: "set",
         form: "SET section.key = 'value' [REASON 'text']",
@@ -29,9 +32,44 @@ pub(super) const VERBS: [VerbForm; 6] = [
         about: "Read proxy.toml, certificates and keys anew. What is wrong in them changes nothing.",
     },
     VerbForm {
+        word: "approve",
+        form: "APPROVE number [REASON 'text']",
+        about: "Let a change that is held run once, unless more people have to approve it. Its author may not.",
+    },
+    VerbForm {
+        word: "reject",
+        form: "REJECT number [REASON 'text']",
+        about: "Let a change that is held fail, with the reason, now and whenever it is sent again.",
+    },
+    VerbForm {
+        word: "retry",
+        form: "RETRY number [REASON 'text']",
+        about: "Hold a change that was rejected or cancelled, has failed or expired, and ask for a decision anew.",
+    },
+    VerbForm {
+        word: "force",
+        form: "FORCE number [REASON 'text']",
+        about: "Let a change run once without the approvals that it needs. This is logged as such.",
+    },
+    VerbForm {
+        word: "unforce",
+        form: "UNFORCE number [REASON 'text']",
+        about: "Take FORCE back, unless the change runs already.",
+    },
+    VerbForm {
+        word: "hold",
+        form: "HOLD ALL | DATABASE name | RELATION schema.name [REASON 'text']",
+        about: "Hold all schema changes, or those of a database or of a relation, until RELEASE or APPROVE.",
+    },
+    VerbForm {
+        word: "release",
+        form: "RELEASE ALL | DATABASE name | RELATION schema.name [REASON 'text']",
+        about: "Take HOLD back. What waits because of it goes on.",
+    },
+    VerbForm {
         word: "cancel",
         form: "CANCEL number [REASON 'text']",
-        about: "Cancel a schema change of SHOW CHANGES. What it has done is undone.",
+        about: "Cancel a schema change of SHOW CHANGES, whether it is held or runs. What it has done is undone.",
     },
     VerbForm {
         word: "kill",
@@ -51,6 +89,9 @@ pub(super) const VERBS: [VerbForm; 6] = [
 pub(super) enum Act {
     Set { key: String, value: String },
     Reload,
+    Decide(HoldVerb, u64),
+    Hold(Scope),
+    Release(Scope),
     Cancel(u64),
     Kill(u64),
     Drain,
@@ -70,6 +111,9 @@ impl Verb {
         match self.act {
             Act::Set { .. } => "SET",
             Act::Reload => "RELOAD",
+            Act::Decide(verb, _) => verb.tag(),
+            Act::Hold(_) => "HOLD",
+            Act::Release(_) => "RELEASE",
             Act::Cancel(_) => "CANCEL",
             Act::Kill(_) => "KILL",
             Act::Drain => "DRAIN",
@@ -82,7 +126,9 @@ impl Verb {
             // Other keys may hold a secret, and are refused.
             Act::Set { key, .. } if !is_live(key) => format!("SET {key} = (not shown)"),
             Act::Set { key, value } => format!("SET {key} = {value}"),
-            Act::Cancel(number) | Act::Kill(number) => format!("{} {number}", self.tag()),
+            Act::Hold(scope) => scope.to_string(),
+            Act::Release(scope) => scope.to_string().replacen("HOLD", "RELEASE", 1),
+            Act::Decide(_, number) | Act::Cancel(number) | Act::Kill(number) => format!("{} {number}", self.tag()),
             Act::Reload | Act::Drain | Act::Shutdown => self.tag().to_owned(),
         }
     }
@@ -92,10 +138,40 @@ impl Verb {
     /// # Errors
     /// The user is no admin, or the verb cannot be done.
     pub(super) fn run(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
-        let result = if who.role == Role::Admin { act(host, &self.act) } else { Err(not_permitted(self)) };
+        let result = if who.role == Role::Admin { self.act(host, who) } else { Err(not_permitted(self)) };
         let outcome = result.as_ref().map(|_| ()).map_err(|report| report.message.as_str());
         audit(who, &self.what(), self.why.as_deref(), outcome);
         result
+    }
+}
+
+impl Verb {
+    fn act(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
+        let (from, now) = (who.from(), SystemTime::now());
+        let actor = Actor { user: &who.user, from: &from, why: self.why.as_deref() };
+        match &self.act {
+            Act::Set { key, value } => set(host, key, value)?,
+            Act::Reload => {
+                let reloaded = host.reload()?;
+                return Ok(Some(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, reloaded.to_string())));
+            }
+            Act::Decide(verb, number) => {
+                return host.holds().act(*number, *verb, &actor, now).map(|held| Some(said(&held)));
+            }
+            Act::Hold(scope) => {
+                let (by, why) = (who.user.clone(), self.why.clone().unwrap_or_default());
+                host.hold(ScopeHold { scope: scope.clone(), by, from, why, since: now })?;
+            }
+            Act::Release(scope) => host.let_go(scope)?,
+            Act::Cancel(number) => cancel(host, *number, &actor)?,
+            Act::Kill(number) => {
+                let session = host.registry().session(*number);
+                session.ok_or_else(|| missing("session", *number, "SESSIONS"))?.kill();
+            }
+            Act::Drain => host.stop(Stop::WhenIdle),
+            Act::Shutdown => host.stop(Stop::Now),
+        }
+        Ok(None)
     }
 }
 
@@ -105,32 +181,25 @@ fn not_permitted(verb: &Verb) -> Report {
         .hint("The role is in [[console.users]] of proxy.toml.")
 }
 
-fn act(host: &dyn Host, act: &Act) -> Result<Option<Report>, Report> {
-    match act {
-        Act::Set { key, value } => set(host, key, value).map(|()| None),
-        Act::Reload => {
-            let reloaded = host.reload()?;
-            Ok(Some(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, reloaded.to_string())))
-        }
-        Act::Cancel(number) => {
-            let change = host.registry().change(*number).ok_or_else(|| missing("schema change", *number, "CHANGES"))?;
-            change.cancel();
-            Ok(None)
-        }
-        Act::Kill(number) => {
-            let session = host.registry().session(*number).ok_or_else(|| missing("session", *number, "SESSIONS"))?;
-            session.kill();
-            Ok(None)
-        }
-        Act::Drain => {
-            host.stop(Stop::WhenIdle);
-            Ok(None)
-        }
-        Act::Shutdown => {
-            host.stop(Stop::Now);
-            Ok(None)
-        }
+fn cancel(host: &dyn Host, number: u64, actor: &Actor<'_>) -> Result<(), Report> {
+    let waits =
+        host.holds().get(number).is_some_and(|held| matches!(held.change.state(), State::Held | State::Approved));
+    if waits {
+        return host.holds().act(number, HoldVerb::Cancel, actor, SystemTime::now()).map(|_| ());
     }
+    let running = host.registry().changes().into_iter().filter(|change| change.known_as() == number);
+    let running: Vec<_> = running.collect();
+    if running.is_empty() {
+        return Err(missing("schema change", number, "CHANGES"));
+    }
+    running.iter().for_each(|change| change.cancel());
+    Ok(())
+}
+
+/// What a change is after a decision, for the operator.
+fn said(held: &Held) -> Report {
+    let text = format!("schema change {} is {}", held.number, held.change.state());
+    Report::notice(sqlstate::SUCCESSFUL_COMPLETION, text).detail(format!("It has {} approvals.", held.approvals()))
 }
 
 fn set(host: &dyn Host, key: &str, value: &str) -> Result<(), Report> {

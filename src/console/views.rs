@@ -11,6 +11,8 @@ mod session;
 use super::host::Host;
 use super::table::{Heading, Kind, Table, Value};
 use super::verbs::VERBS;
+use crate::pg::sqlstate;
+use crate::report::Report;
 
 /// One view.
 #[derive(Debug)]
@@ -85,7 +87,7 @@ pub(super) const VIEWS: &[View] = &[
     },
     View {
         name: "changes",
-        about: "The schema changes that run in this proxy. CANCEL ends one.",
+        about: "The schema changes that run in this proxy or are held, and what was decided. SHOW CHANGE number shows one.",
         columns: &[
             ("number", Kind::Bigint),
             ("session", Kind::Bigint),
@@ -98,6 +100,10 @@ pub(super) const VIEWS: &[View] = &[
             ("since", Kind::Time),
             ("waiting", Kind::Text),
             ("waiting_since", Kind::Time),
+            ("state", Kind::Text),
+            ("rule", Kind::Text),
+            ("approvals", Kind::Text),
+            ("expires", Kind::Time),
         ],
         rows: change::changes,
     },
@@ -154,6 +160,19 @@ pub(super) const VIEWS: &[View] = &[
         rows: gate::windows,
     },
     View {
+        name: "holds",
+        about: "What operators hold by hand. RELEASE takes it back.",
+        columns: &[
+            ("scope", Kind::Text),
+            ("user", Kind::Text),
+            ("address", Kind::Text),
+            ("since", Kind::Time),
+            ("reason", Kind::Text),
+            ("waiting", Kind::Bigint),
+        ],
+        rows: gate::holds,
+    },
+    View {
         name: "stats",
         about: "The counters since the proxy began.",
         columns: &[("name", Kind::Text), ("value", Kind::Bigint)],
@@ -183,14 +202,33 @@ pub(super) fn help() -> &'static View {
     &VIEWS[0]
 }
 
+/// One change that is or was held.
+///
+/// # Errors
+/// There is no such change.
+pub(super) fn change(host: &dyn Host, number: u64) -> Result<Table, Report> {
+    let rows = change::one(host, number).ok_or_else(|| {
+        Report::error(sqlstate::UNDEFINED_OBJECT, format!("schema change {number} is not held"))
+            .hint("SHOW CHANGES lists the ones there are.")
+    })?;
+    Ok(Table { columns: change_columns(), rows })
+}
+
+/// The columns of SHOW CHANGE.
+pub(super) fn change_columns() -> Vec<Heading> {
+    ["name", "value"].map(|name| Heading { name: name.to_owned(), kind: Kind::Text }).to_vec()
+}
+
 fn help_rows(_: &dyn Host) -> Vec<Vec<Value>> {
     let shows = VIEWS.iter().map(|view| {
         let name = view.name.to_uppercase();
         vec![Value::text(format!("SHOW {name} [LIKE 'pattern']")), Value::text(view.about)]
     });
+    let change =
+        vec![Value::text("SHOW CHANGE number"), Value::text("One schema change that is or was held, with its plan.")];
     let setting = vec![Value::text("SHOW section.key"), Value::text("One setting.")];
     let verbs = VERBS.iter().map(|verb| vec![Value::text(verb.form), Value::text(verb.about)]);
-    shows.chain([setting]).chain(verbs).collect()
+    shows.chain([change, setting]).chain(verbs).collect()
 }
 
 #[cfg(test)]

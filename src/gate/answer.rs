@@ -31,20 +31,39 @@ pub fn held(decision: &Decision, tag: &str) -> Report {
     error(decision, &format!("{} is held", subject(tag)), None, "Ask those who operate this database.")
 }
 
+/// The error of a statement that is held and waits no longer. `ticket`: what programs read. `number`: of the change. `more`: why it does not wait.
+pub fn ticket(decision: &Decision, tag: &str, ticket: &str, number: u64, more: Option<&str>) -> Report {
+    let mut report = error(decision, &format!("{} is held", subject(tag)), more.map(str::to_owned), "");
+    let hint = format!(
+        "APPROVE {number} on the console of pgsluice (psql, database pgsluice) lets it run once. Then send the same statement again."
+    );
+    let own = report.hint.take().filter(|own| !own.is_empty());
+    report.hint = Some(match own {
+        Some(own) => format!("{own} {hint}"),
+        None => hint,
+    });
+    let why = report.detail.take().unwrap_or_default();
+    report.detail(format!("{ticket} {why}"))
+}
+
 /// What a statement is called that may have no tag, as a DO.
-fn subject(tag: &str) -> &str {
+pub fn subject(tag: &str) -> &str {
     if tag.is_empty() { "this statement" } else { tag }
+}
+
+/// Which rule has decided, and why: a sentence.
+pub fn why(decision: &Decision) -> String {
+    let name = decision.rule.as_deref().map(Rule::name).unwrap_or_default();
+    match decision.because.as_slice() {
+        [] => format!("Rule \"{name}\" is about every schema change."),
+        because => format!("Rule \"{name}\" matches: {}.", because.join(", ")),
+    }
 }
 
 fn error(decision: &Decision, message: &str, more: Option<String>, hint: &str) -> Report {
     let settings = decision.rule.as_deref().map(Rule::settings);
     let message = settings.and_then(|rule| rule.message.as_deref()).unwrap_or(message);
     let hint = settings.and_then(|rule| rule.hint.as_deref()).unwrap_or(hint);
-    let name = decision.rule.as_deref().map(Rule::name).unwrap_or_default();
-    let why = match decision.because.as_slice() {
-        [] => format!("Rule \"{name}\" is about every schema change."),
-        because => format!("Rule \"{name}\" matches: {}.", because.join(", ")),
-    };
-    let detail = [Some(why), more].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let detail = [Some(why(decision)), more].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).detail(detail).hint(hint)
 }

@@ -34,6 +34,11 @@ pub(super) fn rules(config: &Config) -> Result<Vec<Arc<Rule>>, Vec<Fault>> {
     if faults.is_empty() { Ok(rules) } else { Err(faults) }
 }
 
+/// The rule of something that an operator holds by hand. It may stand before rules that it covers.
+pub(super) fn by_hand(settings: &RuleSettings) -> Option<Rule> {
+    rule(settings, &[], &mut Vec::new())
+}
+
 fn rule(settings: &RuleSettings, windows: &[Arc<Window>], faults: &mut Vec<Fault>) -> Option<Rule> {
     let before = faults.len();
     let matches = &settings.matches;

@@ -26,7 +26,10 @@ pub struct Identity<'a> {
     pub relations: &'a [u32],
     /// The settings that change the meaning of the text ([`SETTINGS`]), with their values, in that order.
     pub settings: &'a [(&'a str, &'a str)],
-    pub plan: &'a Plan,
+    /// `None`: it is not known, since the session may not ask for facts.
+    pub plan: Option<&'a Plan>,
+    /// The statement stands in a transaction, where it may have another plan.
+    pub in_transaction: bool,
 }
 
 /// The settings that change the meaning of a text.
@@ -35,48 +38,65 @@ pub const SETTINGS: [&str; 5] =
 
 /// The digest begins with this text. It changes whenever something else is digested.
 const VERSION: &str = "pgsluice change 1";
+const TEXT_VERSION: &str = "pgsluice request 1";
 
 impl Digest {
     pub fn of(identity: &Identity<'_>) -> Self {
-        let mut hash = Fields(Sha256::new());
-        hash.text(VERSION);
+        let mut hash = Fields::of(VERSION, identity);
+        hash.texts(&identity.plan.map(|plan| effects(plan, identity.options)).unwrap_or_default());
+        Self(hash.0.finalize().into())
+    }
+
+    /// The digest of a change without its plan. The same request has the same one, whatever is to be done for it.
+    pub fn of_text(identity: &Identity<'_>) -> Self {
+        let mut hash = Fields::of(TEXT_VERSION, identity);
+        hash.texts(&[if identity.in_transaction { "in a transaction" } else { "alone" }]);
+        Self(hash.0.finalize().into())
+    }
+}
+
+impl Fields {
+    /// What a change consists of, but for its plan.
+    fn of(version: &str, identity: &Identity<'_>) -> Self {
+        let mut hash = Self(Sha256::new());
+        hash.text(version);
         hash.texts(&words_of(identity.text, identity.options));
         hash.texts(&[identity.session_user, identity.current_user, identity.database]);
         let relations: Vec<String> = identity.relations.iter().map(u32::to_string).collect();
         hash.texts(&relations);
         let settings: Vec<&str> = identity.settings.iter().flat_map(|(name, value)| [*name, *value]).collect();
         hash.texts(&settings);
-        hash.texts(&effects(identity.plan));
-        Self(hash.0.finalize().into())
+        hash
     }
 }
 
-/// What a plan does: its SQL and its locks.
-fn effects(plan: &Plan) -> Vec<String> {
+/// What a plan does: its SQL, which has the client's words, and its locks. Comments and blanks do not count here either.
+fn effects(plan: &Plan, options: ParseOptions) -> Vec<String> {
     let mut texts = vec![plan.tag.clone(), format!("answer {}", plan.answer.is_some())];
-    plan.phases.iter().for_each(|one| phase(one, &mut texts));
+    plan.phases.iter().for_each(|one| phase(one, options, &mut texts));
     texts
 }
 
-fn phase(phase: &Phase, texts: &mut Vec<String>) {
+fn phase(phase: &Phase, options: ParseOptions, texts: &mut Vec<String>) {
     texts.push(format!("phase {:?} {}", phase.kind, phase.in_transaction));
     for lock in &phase.locks {
         texts.push(format!("lock {} {} {} {}", lock.relation.quoted(), lock.oid, lock.mode, lock.only));
     }
     for step in &phase.steps {
-        texts.push(format!("step {} {:?} {:?} {}", step.visible, step.learns, step.name_at, step.sql));
+        let words = words_of(&step.sql, options).join(" ");
+        texts.push(format!("step {} {:?} {words}", step.visible, step.learns));
     }
     if let Some(backfill) = &phase.backfill {
         let what = (backfill.oid, backfill.quiet, backfill.watched);
         texts.push(format!("backfill {what:?} {} WHERE {}", backfill.set(), backfill.wanting()));
     }
     if let Some(detach) = &phase.detach {
-        self::phase(&detach.finish, texts);
+        self::phase(&detach.finish, options, texts);
     }
     match &phase.undo {
         Some(Undo::Run(undo)) => {
             texts.push("undo".to_owned());
-            self::phase(undo, texts);
+            self::phase(undo, options, texts);
         }
         // The others depend on what is in the catalogue at the time.
         Some(_) => texts.push("undo of what was built or dropped".to_owned()),
@@ -128,7 +148,8 @@ mod tests {
             database: "shop",
             relations: &[16_384],
             settings: &[("search_path", "public"), ("role", "app")],
-            plan,
+            plan: Some(plan),
+            in_transaction: false,
         }
     }
 
@@ -142,6 +163,9 @@ mod tests {
         let of = |text| Digest::of(&identity(text, &plan));
         let one = of("ALTER TABLE t RENAME a TO b");
         assert_eq!(one, of("  ALTER  TABLE\n t -- a comment\n RENAME a /* b */ TO b"));
+        // The plan has the client's text in it.
+        let again = plan_of("ALTER TABLE t RENAME /* x */ a  TO b", SupposedSize::Large);
+        assert_eq!(one, Digest::of(&identity("ALTER TABLE t RENAME a TO b", &again)));
         assert_ne!(one, of("ALTER TABLE t RENAME a TO c"));
         assert_ne!(one, of("ALTER TABLE t RENAME \"a\" TO b"));
         assert_ne!(one, of("ALTER TABLE tRENAME a TO b"));
@@ -181,7 +205,7 @@ mod tests {
             Identity { settings: &[("search_path", "public"), ("role", "none")], ..one.clone() },
             Identity { settings: &[], ..one.clone() },
             // One brief step, and a concurrent build.
-            Identity { plan: &small, ..one.clone() },
+            Identity { plan: Some(&small), ..one.clone() },
             // What moves from one field to the next.
             Identity { session_user: "annapp", current_user: "", ..one.clone() },
         ];

@@ -10,9 +10,11 @@
 //!
 //! - `rule`: one rule and what it matches. `check`: rules from settings, and the errors in them. `family`: words for groups of forms.
 //! - `subject`, `session`, `truth`: what is known of a statement and its session, and what is not.
-//! - `print`: decisions and rules as text. `answer`: the errors that clients get. `digest`: the identity of a change.
+//! - `print`: decisions and rules as text. `answer`: the errors that clients get.
+//! - `digest`: the identity of a change that is held. `change`: what may happen to it.
 
 pub mod answer;
+pub mod change;
 mod check;
 pub mod digest;
 mod family;
@@ -28,7 +30,7 @@ pub use rule::Rule;
 pub use session::Session;
 pub use subject::Subject;
 
-use crate::config::{Config, ConfigError, InTransaction, Mode, VerdictWord};
+use crate::config::{Config, ConfigError, InTransaction, Mode, RuleSettings, VerdictWord};
 use crate::sql::Statement;
 use std::sync::Arc;
 use truth::Truth;
@@ -37,6 +39,8 @@ use truth::Truth;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rules {
     rules: Vec<Arc<Rule>>,
+    /// How many of them, at the front, are what operators hold by hand.
+    by_hand: usize,
 }
 
 /// The verdict on a statement, with its reason.
@@ -88,13 +92,21 @@ impl Rules {
     /// # Errors
     /// A rule names something that does not exist, or can never match. The errors have the lines of the file.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        check::rules(config).map(|rules| Self { rules }).map_err(|faults| {
+        check::rules(config).map(|rules| Self { rules, by_hand: 0 }).map_err(|faults| {
             let error = ConfigError::new(faults);
             match &config.gate.file {
                 Some(file) => error.in_file(file),
                 None => error,
             }
         })
+    }
+
+    /// These rules behind others that hold what operators hold by hand, in place of those that have held so far.
+    #[must_use]
+    pub fn with_holds(&self, holds: &[RuleSettings]) -> Self {
+        let by_hand: Vec<Arc<Rule>> = holds.iter().filter_map(check::by_hand).map(Arc::new).collect();
+        let own = self.rules.iter().skip(self.by_hand).cloned();
+        Self { by_hand: by_hand.len(), rules: by_hand.iter().cloned().chain(own).collect() }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -3,7 +3,7 @@
 //! It owns nothing. It keeps true: without rules there is nothing to print, so a plan looks as it does without a gate.
 
 use super::{Decision, Rule, Rules, Verdict};
-use crate::config::{Config, Fallback, Mode, format_time};
+use crate::config::{Config, Fallback, GatePlace, Mode, format_time};
 use crate::plan::print::labelled;
 use std::fmt::Write;
 
@@ -45,19 +45,26 @@ pub fn conditions(rule: &Rule) -> Vec<&str> {
 
 /// The limits of a rule that apply, as they are written.
 pub fn limits(rule: &Rule) -> Vec<String> {
-    let limits = &rule.settings().limits;
+    let (limits, hold) = (&rule.settings().limits, &rule.settings().hold);
     let times =
         [("stall_budget", limits.stall_budget), ("hold_budget", limits.hold_budget), ("deadline", limits.deadline)];
     let times = times.into_iter().filter_map(|(key, time)| Some(format!("{key} = {}", format_time(time?))));
-    times.chain(limits.in_transaction.map(|word| format!("in_transaction = {word}"))).collect()
+    let hold_times = [("expires", hold.expires), ("wait_for", hold.wait_for)].into_iter();
+    let hold_times = hold_times.filter_map(|(key, time)| Some(format!("{key} = {}", format_time(time?))));
+    times
+        .chain(limits.in_transaction.map(|word| format!("in_transaction = {word}")))
+        .chain(hold.approvers.map(|count| format!("approvers = {count}")))
+        .chain(hold_times)
+        .collect()
 }
 
 /// The keys of a rule that have no effect yet.
 pub fn without_effect(rule: &Rule) -> Vec<&'static str> {
     let settings = rule.settings();
-    let keys =
-        ["approvers", "expires", "wait_for", "gate", "on_disconnect", "blockers", "blockers_after", "blockers_except"];
-    keys.into_iter().filter(|key| settings.lines.contains_key(*key)).collect()
+    let keys = ["gate", "on_disconnect", "blockers", "blockers_after", "blockers_except"];
+    // A held statement is stopped before its first phase, whatever the place is.
+    let keys = keys.into_iter().filter(|key| *key != "gate" || settings.hold.gate != Some(GatePlace::Launch));
+    keys.filter(|key| settings.lines.contains_key(*key)).collect()
 }
 
 /// The texts that go to the server although rules may be about them: the setting, its value, and the texts.

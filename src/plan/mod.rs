@@ -37,6 +37,7 @@ mod hint;
 pub mod hoist;
 mod index;
 mod lock_table;
+pub mod logged;
 pub mod locks;
 pub mod model;
 mod new_column;

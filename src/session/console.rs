@@ -3,9 +3,10 @@
 //! It owns nothing. It keeps true: settings that are wrong change nothing, and a setting is changed only if a running proxy follows it.
 
 use super::shared::{Drain, Shared};
-use crate::config::{Address, Config, is_live};
+use crate::config::{Address, Config, Mode, is_live};
 use crate::console::{Host, Reloaded, Stop};
 use crate::gate::Rules;
+use crate::holds::{Holds, Scope, ScopeHold};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::pg::sqlstate;
@@ -70,6 +71,38 @@ impl Host for Shared {
 
     fn rules(&self) -> Arc<Rules> {
         Self::rules(self)
+    }
+
+    fn holds(&self) -> &Holds {
+        Self::holds(self)
+    }
+
+    fn hold(&self, hold: ScopeHold) -> Result<(), Report> {
+        let mode = self.config.proxy.mode;
+        if !matches!(mode, Mode::Guard | Mode::Plan) {
+            return Err(Report::error(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("nothing can be held in the mode {mode}"),
+            )
+            .hint("The proxy stops schema changes in the modes guard and plan."));
+        }
+        let (name, is_new) = (hold.scope.to_string(), Self::holds(self).hold(hold));
+        self.follow_holds();
+        if is_new {
+            return Ok(());
+        }
+        Err(Report::error(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("{name} is in force already"))
+            .hint("SHOW HOLDS shows who has said it."))
+    }
+
+    fn let_go(&self, scope: &Scope) -> Result<(), Report> {
+        let was_held = Self::holds(self).let_go(scope);
+        self.follow_holds();
+        if was_held {
+            return Ok(());
+        }
+        Err(Report::error(sqlstate::UNDEFINED_OBJECT, format!("{scope} is not in force"))
+            .hint("SHOW HOLDS shows what is."))
     }
 
     fn listening(&self) -> &[Address] {

@@ -1,6 +1,6 @@
 //! The state that all sessions of a proxy share.
 //!
-//! It owns the configuration, the rules of the gate, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
+//! It owns the configuration, the rules of the gate, the changes that are held, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
 //! tables: clients by address, sessions by backend for cancels, pending undo, and the roles that may ask the questions of a plan. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
@@ -8,9 +8,10 @@
 
 use super::aside::Aside;
 use crate::backend::{CancelRequests, ServerChannel};
-use crate::config::{Address, Config, LiveConfig, Mode, Unsafe};
+use crate::config::{Address, Config, LiveConfig, Mode, RuleSettings, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
 use crate::gate::Rules;
+use crate::holds::Holds;
 use crate::metrics::Metrics;
 use crate::net::{Keepalive, Target};
 use crate::plan::Limits;
@@ -54,6 +55,8 @@ pub struct Shared {
     /// The session of each backend, by the backend's pid.
     cancels: DashMap<i32, Cancellable>,
     aside: Aside,
+    /// The changes that are held.
+    holds: Arc<Holds>,
     /// The rules of the gate. Other rules may take their place while sessions are served.
     rules: RwLock<Arc<Rules>>,
     /// The undo of plans whose backends are gone.
@@ -98,6 +101,7 @@ impl Shared {
             seats: DashMap::new(),
             cancels: DashMap::new(),
             aside: Aside::default(),
+            holds: Arc::default(),
             rules: RwLock::new(Arc::new(rules)),
             pending_undos: PendingUndos::default(),
             planning_roles: DashMap::new(),
@@ -138,7 +142,23 @@ impl Shared {
 
     /// Puts other rules in the place of the present ones. Statements that are under way keep the verdict that they have.
     pub fn set_rules(&self, rules: Rules) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(rules.with_holds(&self.held_by_hand()));
+    }
+
+    /// The rules hold what operators hold by hand, and no longer what they held by hand before.
+    pub(super) fn follow_holds(&self) {
+        let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(current.with_holds(&self.held_by_hand()));
+    }
+
+    fn held_by_hand(&self) -> Vec<RuleSettings> {
+        self.holds.scopes().iter().filter_map(|hold| hold.scope.rule()).collect()
+    }
+
+    /// The changes that are held.
+    pub(super) fn holds(&self) -> &Arc<Holds> {
+        &self.holds
     }
 
     /// The places for work that takes long.

@@ -12,7 +12,7 @@ pub mod statement;
 pub mod transaction;
 
 pub use effect::{Effect, EffectKind, effects};
-pub use parse::{GRAMMAR, ParseOptions, Unparsable, parse, parse_with, words_of};
+pub use parse::{GRAMMAR, ParseOptions, Unparsable, logged_text, parse, parse_with, words_of};
 pub use prefilter::may_carry_ddl;
 pub(crate) use prefilter::{first_word, has_word};
 pub use statement::*;

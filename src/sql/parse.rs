@@ -38,6 +38,7 @@ mod tokens;
 
 pub(super) use effect::with_effect;
 pub use grammar::Unparsable;
+pub use logged::logged_text;
 pub use options::{GRAMMAR, ParseOptions};
 pub use tokens::words_of;
 

@@ -9,7 +9,21 @@ use pgsluice::config::Address;
 fn a_viewer_looks_and_does_nothing() {
     let proxy = Proxy::alone();
     let viewer = proxy.session("vic", "viewer secret");
-    for verb in ["SET locks.poll = '1ms'", "RELOAD", "DRAIN", "SHUTDOWN", "KILL 1", "CANCEL 1"] {
+    for verb in [
+        "SET locks.poll = '1ms'",
+        "RELOAD",
+        "DRAIN",
+        "SHUTDOWN",
+        "KILL 1",
+        "CANCEL 1",
+        "APPROVE 1",
+        "REJECT 1",
+        "RETRY 1",
+        "FORCE 1",
+        "UNFORCE 1",
+        "HOLD ALL",
+        "RELEASE ALL",
+    ] {
         assert_eq!(viewer.error(verb), "42501", "{verb}");
     }
     assert_eq!(viewer.value("SHOW locks.poll"), "50ms");

@@ -39,7 +39,7 @@ fn pgsluice_views(session: &crate::Session) -> Vec<String> {
     let help = session.rows("SHOW HELP LIKE 'SHOW % [LIKE%'");
     let names = help.iter().map(|row| row[0].as_ref().unwrap().split(' ').nth(1).unwrap().to_owned());
     let names: Vec<String> = names.collect();
-    assert_eq!(names.len(), 13);
+    assert_eq!(names.len(), 14);
     names
 }
 

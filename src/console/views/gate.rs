@@ -1,4 +1,4 @@
-//! SHOW RULES and WINDOWS: the rules of the gate as they are now.
+//! SHOW RULES, WINDOWS and HOLDS: the rules of the gate as they are now, and what operators hold by hand.
 //!
 //! It owns nothing. It keeps true: the rows are those of the rules that the next statement is asked about.
 
@@ -17,10 +17,27 @@ pub(super) fn rules(host: &dyn Host) -> Vec<Vec<Value>> {
             Value::text(if matches.is_empty() { "every schema change".to_owned() } else { matches.join(", ") }),
             Value::text(limits.join(", ")),
             Value::maybe(rule.window().map(|window| window.name.as_str())),
-            rule.settings().line("rule").map_or(Value::Null, Value::number),
+            rule.settings().line("rule").filter(|line| *line > 0).map_or(Value::Null, Value::number),
         ]
     };
     host.rules().iter().enumerate().map(row).collect()
+}
+
+pub(super) fn holds(host: &dyn Host) -> Vec<Vec<Value>> {
+    let changes = host.holds().all(SystemTime::now());
+    let row = |hold: crate::holds::ScopeHold| {
+        let name = hold.scope.to_string();
+        let waiting: usize = changes.iter().filter(|held| held.rule == name).map(|held| held.waiting).sum();
+        vec![
+            Value::Text(name),
+            Value::Text(hold.by),
+            Value::Text(hold.from),
+            Value::Time(hold.since),
+            Value::Text(hold.why),
+            Value::number(waiting),
+        ]
+    };
+    host.holds().scopes().into_iter().map(row).collect()
 }
 
 pub(super) fn windows(host: &dyn Host) -> Vec<Vec<Value>> {

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 pub(super) fn sessions(host: &dyn Host) -> Vec<Vec<Value>> {
     let registry = host.registry();
-    let changes: HashMap<u64, u64> = registry.changes().iter().map(|change| (change.session, change.number)).collect();
+    let changes: HashMap<u64, u64> =
+        registry.changes().iter().map(|change| (change.session, change.known_as())).collect();
     let row = |session: &std::sync::Arc<crate::registry::SessionEntry>| {
         vec![
             Value::number(session.number),

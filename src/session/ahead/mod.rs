@@ -215,7 +215,10 @@ fn not_done(stop: &RunError) -> NotAhead {
 fn is_of_the_statement(stop: &RunError) -> bool {
     match stop {
         RunError::Server(error) => is_final(error.sqlstate()),
-        RunError::Report(report) => is_final(report.sqlstate),
+        // What the gate holds or refuses is not run in the transaction either.
+        RunError::Report(report) => {
+            is_final(report.sqlstate) || report.sqlstate == sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
         RunError::ClientGone => true,
         RunError::Slow | RunError::Suspend(_) | RunError::Lost | RunError::Stale => false,
     }

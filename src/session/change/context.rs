@@ -1,6 +1,7 @@
 //! One statement on its way through the stages, and the parts that each stage may use.
 //!
-//! It owns whether the statement is planned as if its table were large, and the settings that a rule of the gate has changed. Everything else is borrowed: the channel, the log, the statement. State
+//! It owns whether the statement is planned as if its table were large, the settings that a rule of the gate has changed, and the approval under which
+//! the statement runs. Everything else is borrowed: the channel, the log, the statement. State
 //! that a session keeps from one statement to the next is elsewhere.
 
 use super::facts::FactsReader;
@@ -12,6 +13,7 @@ use crate::execute::ahead::AheadOfBlock;
 use crate::execute::context::{ExecutionContext, SizeGuess};
 use crate::execute::record::RecordKey;
 use crate::gate::Verdict;
+use crate::holds::Passage;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
 use crate::plan::ahead::NotAhead;
@@ -71,6 +73,8 @@ pub(super) struct StatementContext<'s> {
     verdict: Verdict,
     /// Who is told of long waits.
     watch: Option<Box<WaitWatch>>,
+    /// The approval under which the statement runs, if it was held.
+    passage: Option<Passage>,
 }
 
 impl<'s> StatementContext<'s> {
@@ -87,6 +91,7 @@ impl<'s> StatementContext<'s> {
             config: None,
             verdict: Verdict::Allow,
             watch: None,
+            passage: None,
         }
     }
 
@@ -153,6 +158,16 @@ impl<'s> StatementContext<'s> {
     /// Whether a rule of the gate has changed the settings of the statement.
     pub(super) fn has_own_config(&self) -> bool {
         self.config.is_some()
+    }
+
+    /// The statement runs under this approval.
+    pub(super) fn keep_passage(&mut self, passage: Passage) {
+        self.passage = Some(passage);
+    }
+
+    /// Takes the approval under which the statement runs.
+    pub(super) fn take_passage(&mut self) -> Option<Passage> {
+        self.passage.take()
     }
 
     pub(super) fn metrics(&self) -> &'s Metrics {

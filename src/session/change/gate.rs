@@ -6,12 +6,11 @@
 
 use super::batch;
 use super::context::{Asked, Place, StatementContext};
-use super::held;
 use super::log::ChangeLog;
 use super::not_run::not_run;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
-use crate::config::{Config, Mode};
+use crate::config::{Config, HoldSettings, Mode, RuleLimits, RuleSettings};
 use crate::execute::RunError;
 use crate::gate::{Decision, Rule, Rules, Session, Subject, Verdict, answer, print};
 use crate::plan::Plan;
@@ -61,6 +60,10 @@ pub(super) async fn ask(
     if !was_let_run(context.place()) {
         return carry_out(context, decision, &plan.tag).await;
     }
+    if decision.verdict == Verdict::Hold && matches!(context.place(), Place::InBlock(None)) {
+        // What was approved is begun.
+        return Ok(GateOutcome::Hold(decision));
+    }
     let is_changed = matches!(decision.verdict, Verdict::Plan | Verdict::Guard | Verdict::Allow);
     Ok(if is_changed && apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run })
 }
@@ -70,22 +73,36 @@ fn was_let_run(place: Place<'_>) -> bool {
     matches!(place, Place::InBlock(None) | Place::LocksAlone | Place::Ahead(Asked::Before))
 }
 
-/// Asks the rules about a statement of which nothing is known but its text, since the session may not ask for facts.
+/// Asks the rules about a statement of which nothing is known but its text, since the session may not ask for facts. Returns the decision of a rule
+/// that holds it.
 ///
 /// # Errors
-/// A rule refuses the statement, or holds it. The client's transaction has failed.
-pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<(), RunError> {
-    let Some(rules) = context.log.shared().rules_to_ask() else { return Ok(()) };
+/// A rule refuses the statement. The client's transaction has failed.
+pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<Option<Decision>, RunError> {
+    let Some(rules) = context.log.shared().rules_to_ask() else { return Ok(None) };
     if was_let_run(context.place()) {
-        return Ok(());
+        return Ok(None);
     }
     let decision = decide(context, &rules, None);
     context.set_verdict(decision.verdict);
     let tag = tag_of(context.statement);
-    match carry_out(context, decision, tag).await? {
-        GateOutcome::Run | GateOutcome::PlanAgain => Ok(()),
-        GateOutcome::Hold(decision) => held::wait(context, Some(&decision), tag).await,
-    }
+    Ok(match carry_out(context, decision, tag).await? {
+        GateOutcome::Run | GateOutcome::PlanAgain => None,
+        GateOutcome::Hold(decision) => Some(decision),
+    })
+}
+
+/// Whether the rule that holds a statement is still the one that decides, as the rules and the time are now.
+pub(super) fn holds_still(context: &StatementContext<'_>, facts: &Facts, plan: &Plan, before: &Decision) -> bool {
+    let Some(rules) = context.log.shared().rules_to_ask() else { return false };
+    let decision = decide(context, &rules, Some((facts, plan)));
+    let rule = |decision: &Decision| decision.rule.as_deref().map(|rule| rule.settings().clone());
+    decision.verdict == Verdict::Hold && rule(&decision).map(terms) == rule(before).map(terms)
+}
+
+/// What a held statement depends on in its rule. Other lines of the file are no other rule.
+fn terms(rule: RuleSettings) -> (String, HoldSettings, RuleLimits) {
+    (rule.name, rule.hold, rule.limits)
 }
 
 /// The decision as lines for EXPLAIN. `None`: the statement is planned again, since a rule has changed its settings.
@@ -170,7 +187,7 @@ fn config_of(rule: &Rule, verdict: Verdict, config: &Config) -> Option<Config> {
 }
 
 /// The tag of a statement, if it is known.
-fn tag_of(statement: &Statement) -> &str {
+pub(super) fn tag_of(statement: &Statement) -> &str {
     match &statement.class {
         Class::Ddl(ddl) => &ddl.tag,
         _ => "",

@@ -27,8 +27,8 @@ impl ChangeLog {
         Session {
             role: Some(self.role()),
             database: Some(self.database()),
-            application_name: Some(&self.session.client.application_name),
-            client: Some(self.session.address.map_or(ClientAddress::Local, ClientAddress::Ip)),
+            application_name: Some(self.application()),
+            client: Some(self.address()),
             ..Session::default()
         }
     }
@@ -84,6 +84,16 @@ impl ChangeLog {
     /// The client's database. The default is the database of the role's name, as in libpq.
     pub(super) fn database(&self) -> &str {
         if self.session.client.database.is_empty() { &self.session.client.user } else { &self.session.client.database }
+    }
+
+    /// The `application_name` of the login.
+    pub(super) fn application(&self) -> &str {
+        &self.session.client.application_name
+    }
+
+    /// Where the client has come from.
+    pub(super) fn address(&self) -> ClientAddress {
+        self.session.address.map_or(ClientAddress::Local, ClientAddress::Ip)
     }
 
     /// A statement is about to go through its stages.

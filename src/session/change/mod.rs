@@ -36,9 +36,10 @@ use self::context::StatementContext;
 use self::ended::ended;
 use self::facts::FactsReader;
 use self::gate::GateOutcome;
+use self::held::HeldOutcome;
 use self::history::{OwnRecords, TryHistory};
 use self::log::ChangeLog;
-use self::plan::{PlannedRun, make_plan, run_plan};
+use self::plan::{PlannedRun, elided, make_plan, run_plan};
 use self::record::FollowedRecord;
 use self::rights::{PlanningRights, run_as_written};
 use super::block::Block;
@@ -56,12 +57,12 @@ use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError, Suspend, locks_first, take_turn};
-use crate::pg::sqlstate;
+use crate::gate::Decision;
+use crate::pg::{RelationName, sqlstate};
 use crate::plan::optimistic::OptimisticPlan;
 use crate::plan::{LockNeed, Plan};
 use crate::registry::SessionEntry;
 use crate::sql::{Class, Statement};
-use crate::wire::reply::{put_command_complete, put_report};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -333,6 +334,12 @@ async fn run_in_turn(
         let again = stages(context, history, rights, FirstTry::None, &mut turn).await;
         result = turn::end(context, &mut turn, again).await;
     }
+    if let Some(passage) = context.take_passage() {
+        match &result {
+            Err(RunError::Suspend(_)) => passage.suspend(),
+            result => passage.finish(result.is_ok()),
+        }
+    }
     // Ahead of the transaction, or in its place there, the statement is not tried as a brief one once more.
     if matches!(result, Err(RunError::Suspend(Suspend::WouldStall))) && context.is_slow() {
         history.remember_slow(context.statement);
@@ -380,16 +387,18 @@ async fn stages(
             GateOutcome::Hold(decision) => Some(decision),
         };
         place::look(context, &facts, &mut plan).await?;
-        if record::has_cleared_the_way(context, &facts, &plan, begun).await? {
+        if record::has_cleared_the_way(context, &facts, &plan, begun).await?
+            || (plan.answer.is_some() && inside && turn::has_waited(context, &names).await?)
+        {
             continue;
         }
-        if plan.answer.is_some() && inside && turn::has_waited(context, &names).await? {
+        if has_been_held(context, held.as_ref(), (&facts, &plan), (&names, turn)).await? {
+            basis = Basis::Fresh;
             continue;
         }
         if plans == 0 {
             context.log.planned(statement, &plan);
         }
-        held::wait(context, held.as_ref(), &plan.tag).await?;
         if let Some(reply) = elided(context, &plan, facts.session.hushed) {
             return Ok(reply.into());
         }
@@ -412,10 +421,26 @@ async fn stages(
     }
 }
 
+/// Whether a rule has let the statement wait. It has its lanes again, and its facts are out of date.
+async fn has_been_held(
+    context: &mut StatementContext<'_>,
+    decision: Option<&Decision>,
+    known: (&Facts, &Plan),
+    (names, turn): (&[RelationName], &mut Turn),
+) -> Result<bool, RunError> {
+    let waited = held::wait(context, decision, known, turn).await? == HeldOutcome::PlanAgain;
+    if waited {
+        turn::take(context, names, &BTreeSet::new(), turn).await?;
+    }
+    Ok(waited)
+}
+
 /// Runs a statement as it is written, in a session that may not ask for facts.
 async fn without_facts(context: &mut StatementContext<'_>) -> Result<Done, RunError> {
     place::only_in_the_block(context)?;
-    gate::ask_by_text(context).await?;
+    if let Some(decision) = gate::ask_by_text(context).await? {
+        held::at_once(context, &decision, None, gate::tag_of(context.statement)).await?;
+    }
     run_as_written(context).await.map(Done::from)
 }
 
@@ -451,18 +476,6 @@ async fn try_optimistically(
         }
     }
     Ok(None)
-}
-
-/// The reply of a statement that would change nothing. `hushed`: the client wants no notices.
-fn elided(context: &StatementContext<'_>, plan: &Plan, hushed: bool) -> Option<Reply> {
-    let reports = plan.answer.as_ref()?;
-    context.metrics().ddl_elided.add();
-    let mut reply = Reply::default();
-    for report in reports.iter().filter(|_| !hushed) {
-        put_report(&mut reply.frames, &context.channel.worded(report));
-    }
-    put_command_complete(&mut reply.frames, &plan.tag);
-    Some(reply)
 }
 
 /// Tells the client's block that the statement was done.

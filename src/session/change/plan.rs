@@ -16,6 +16,7 @@ use crate::plan::{self, Plan};
 use crate::report::Report;
 use crate::session::transaction::fail;
 use crate::sql::Class;
+use crate::wire::reply::{put_command_complete, put_report};
 
 /// Makes the plan.
 pub(super) async fn make_plan(context: &mut StatementContext<'_>, facts: &Facts) -> Result<Plan, RunError> {
@@ -114,4 +115,16 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
         Ok(_) => context.metrics().ddl_planned.add(),
     }
     result
+}
+
+/// The reply of a statement that would change nothing. `hushed`: the client wants no notices.
+pub(super) fn elided(context: &StatementContext<'_>, plan: &Plan, hushed: bool) -> Option<Reply> {
+    let reports = plan.answer.as_ref()?;
+    context.metrics().ddl_elided.add();
+    let mut reply = Reply::default();
+    for report in reports.iter().filter(|_| !hushed) {
+        put_report(&mut reply.frames, &context.channel.worded(report));
+    }
+    put_command_complete(&mut reply.frames, &plan.tag);
+    Some(reply)
 }

@@ -124,7 +124,7 @@ async fn may_continue(context: &mut StatementContext<'_>, facts: &Facts, plan: &
     match gate::ask(context, facts, plan).await? {
         // It is continued as it was begun.
         GateOutcome::Run | GateOutcome::PlanAgain => Ok(()),
-        GateOutcome::Hold(decision) => held::wait(context, Some(&decision), &plan.tag).await,
+        GateOutcome::Hold(decision) => held::at_once(context, &decision, Some((facts, plan)), &plan.tag).await,
     }
 }
 

@@ -4,7 +4,8 @@
 //! carry a password, a connection string or somebody's data would never be complete.) It contains no comment, and nothing
 //! that begins a new line or moves a terminal's cursor. It is never longer than a screen.
 
-use super::tokens::Scanned;
+use super::options::ParseOptions;
+use super::tokens::{Scanned, scan};
 use pg_query::protobuf::Token;
 use std::fmt::Write;
 
@@ -13,6 +14,11 @@ const HIDDEN: &str = "'***'";
 
 /// The most characters of a statement that the log contains. The log need not hold all columns of a table.
 const MOST: usize = 1000;
+
+/// Any SQL as the log may contain it.
+pub fn logged_text(text: &str, options: ParseOptions) -> String {
+    logged(text, &scan(text, options))
+}
 
 pub(super) fn logged(text: &str, scanned: &Scanned<'_>) -> String {
     let mut out = String::new();

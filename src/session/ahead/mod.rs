@@ -183,12 +183,12 @@ impl AheadRun<'_> {
 
     async fn run_all(&mut self, case: &Case, last: Option<(&Statement, usize)>) -> Result<Reply, RunError> {
         for (place, earlier) in case.going_ahead() {
-            let (_, ahead) = Box::pin(self.changes.run_ahead(self.channel, earlier, 0)).await?;
+            let (_, ahead) = Box::pin(self.changes.run_ahead(self.channel, earlier, None)).await?;
             self.block.ahead_mut().push(place, ahead);
         }
         self.shared.metrics.ddl_ahead.add();
         let Some((statement, offset)) = last else { return Ok(Reply::default()) };
-        let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, offset)).await?;
+        let (reply, ahead) = Box::pin(self.changes.run_ahead(self.channel, statement, Some(offset))).await?;
         self.block.ahead_mut().push(case.len(), ahead);
         Ok(reply)
     }

@@ -58,6 +58,8 @@ pub(super) struct StatementContext<'s> {
     slow: bool,
     /// The settings of the statement, if a rule of the gate has changed them.
     config: Option<Box<Config>>,
+    /// The gate has let the statement run before, in the client's transaction.
+    let_run: bool,
     /// The approval under which the statement runs, if it was held.
     passage: Option<Passage>,
 }
@@ -74,6 +76,7 @@ impl<'s> StatementContext<'s> {
             own_records: &[],
             slow: false,
             config: None,
+            let_run: false,
             passage: None,
         }
     }
@@ -126,6 +129,16 @@ impl<'s> StatementContext<'s> {
     /// Whether a rule of the gate has changed the settings of the statement.
     pub(super) fn has_own_config(&self) -> bool {
         self.config.is_some()
+    }
+
+    /// The gate is not asked about the statement once more.
+    pub(super) fn set_let_run(&mut self) {
+        self.let_run = true;
+    }
+
+    /// Whether the gate has let the statement run before, so that it can neither be held nor refused any more.
+    pub(super) fn was_let_run(&self) -> bool {
+        self.let_run || matches!(self.place, Place::InBlock(None) | Place::LocksAlone)
     }
 
     /// The statement runs under this approval.

@@ -56,7 +56,7 @@ pub(super) async fn ask(
     let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
     let Some(rules) = rules else { return Ok(GateOutcome::Run) };
     let decision = decide(context, &rules, Some((facts, plan)));
-    if !was_let_run(context.place()) {
+    if !context.was_let_run() {
         return carry_out(context, decision, &plan.tag).await;
     }
     if decision.verdict == Verdict::Hold && matches!(context.place(), Place::InBlock(None)) {
@@ -67,11 +67,6 @@ pub(super) async fn ask(
     Ok(if is_changed && apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run })
 }
 
-/// Whether the gate has let the statement run already, so that it cannot be refused any more.
-fn was_let_run(place: Place<'_>) -> bool {
-    matches!(place, Place::InBlock(None) | Place::LocksAlone)
-}
-
 /// Asks the rules about a statement of which nothing is known but its text, since the session may not ask for facts. Returns the decision of a rule
 /// that holds it.
 ///
@@ -79,7 +74,7 @@ fn was_let_run(place: Place<'_>) -> bool {
 /// A rule refuses the statement. The client's transaction has failed.
 pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<Option<Decision>, RunError> {
     let Some(rules) = context.log.shared().rules_to_ask() else { return Ok(None) };
-    if was_let_run(context.place()) {
+    if context.was_let_run() {
         return Ok(None);
     }
     let decision = decide(context, &rules, None);

@@ -143,18 +143,22 @@ impl SchemaChanges {
         finish(block, request, run_stages(context, history, rights, first).await)
     }
 
-    /// Runs a statement of the client's transaction ahead of it, outside any transaction. It can be undone, unless it has changed nothing.
+    /// Runs a statement of the client's transaction ahead of it, outside any transaction. It can be undone, unless it has changed nothing. `offset`: as
+    /// in [`Request`]; `None`: the statement has run in the transaction before, so that the gate is not asked again.
     pub(super) async fn run_ahead(
         &mut self,
         channel: &mut ServerChannel,
         statement: &Statement,
-        offset: usize,
+        offset: Option<usize>,
     ) -> Result<(Reply, Option<AheadOfBlock>), RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
         let _entered = log.enter(channel, shown(statement));
-        let request = Request { statement, offset, place: Place::Ahead };
+        let request = Request { statement, offset: offset.unwrap_or_default(), place: Place::Ahead };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
+        if offset.is_none() {
+            context.set_let_run();
+        }
         if history.take_slow(statement) {
             context.take_as_slow();
             history.remember_slow(statement);
@@ -357,7 +361,6 @@ async fn stages(
             FollowedRecord::Waited => continue,
             FollowedRecord::Continued(reply) => return Ok(reply.into()),
         }
-        let inside = facts.session.in_transaction;
         let mut plan = make_plan(context, &facts).await?;
         let held = match gate::ask(context, &facts, &plan).await? {
             GateOutcome::Run => None,
@@ -366,7 +369,7 @@ async fn stages(
         };
         place::look(context, &facts, &mut plan).await?;
         if record::has_cleared_the_way(context, &facts, &plan, begun).await?
-            || (plan.answer.is_some() && inside && turn::has_waited(context, &names).await?)
+            || (plan.answer.is_some() && facts.session.in_transaction && turn::has_waited(context, &names).await?)
         {
             continue;
         }
@@ -382,7 +385,7 @@ async fn stages(
         }
         let besides = turn::lanes_besides(&plan, turn);
         take_turn::extend_turn(&mut context.side_run(&facts), turn, &besides).await?;
-        if turn.is_busy() && !inside {
+        if turn.is_busy() && !facts.session.in_transaction {
             turn::take(context, &names, &besides, turn).await?;
             basis = Basis::Fresh;
             continue;

@@ -184,6 +184,37 @@ fn reload_follows_rules_and_windows() {
     assert_eq!(shown("SHOW RULES"), "");
 }
 
+/// Who has sent a change, who has decided, why, and how it ended; and no string of the statement.
+#[test]
+fn decisions_about_a_held_change_are_events() {
+    let postgres = common::postgres();
+    let rule = "[[rule]]\nname = \"r\"\nmatch = { relation = \"t\", form = \"ADD COLUMN*\" }\nverdict = \"hold\"\nwait_for = \"0\"\n";
+    let program = Program::with(&postgres, &format!("{}{rule}[log]\nlevel = \"error\"\n", users()));
+    let mut client = program.client(&postgres.user, "postgres");
+    client.ok("CREATE TABLE t (id int)");
+    let events = |what: &str| -> Vec<String> {
+        let log = program.log();
+        log.lines().filter(|line| line.contains(&format!("a schema change was {what}"))).map(str::to_owned).collect()
+    };
+    client.send_query("ALTER TABLE t ADD COLUMN c text DEFAULT 'hunter2'");
+    wait_until("it is held", || !events("held").is_empty());
+    let held = events("held").remove(0);
+    let number = held.split("change=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    assert!(held.contains("rule=\"r\"") && held.contains(&format!("author=\"{}\"", postgres.user)), "{held}");
+    assert!(held.contains("ADD COLUMN c text DEFAULT '***'"), "{held}");
+    assert!(say(&program, "APPROVE 4711").contains("is not held"));
+    let said = say(&program, &format!("APPROVE {number}"));
+    assert!(said.contains(&format!("NOTICE:  schema change {number} is approved")), "{said}");
+    assert_eq!(client.outcome().error, None);
+    let decided = events("decided").remove(0);
+    assert!(
+        decided.contains("by=\"ann\" from=\"127.0.0.1\" why=\"a test\"") && decided.contains("forced=false"),
+        "{decided}"
+    );
+    assert_eq!((events("started").len(), events("done").len()), (1, 1));
+    assert!(!program.log().contains("hunter2"), "{}", program.log());
+}
+
 #[test]
 fn the_level_of_the_log_changes() {
     let postgres = common::postgres();

@@ -414,8 +414,7 @@ async fn stages(
             Err(RunError::Stale) => {}
             result => return result.map(Done::from),
         }
-        told = plan.notes;
-        plans += 1;
+        (told, plans) = (plan.notes, plans + 1);
         // The table changes faster than its facts can be read, so the next plan is as good as any.
         basis = if plans < PLANS { context.facts().basis(&facts).await? } else { Basis::Any };
     }

@@ -199,7 +199,8 @@ fn decisions_about_a_held_change_are_events() {
     client.send_query("ALTER TABLE t ADD COLUMN c text DEFAULT 'hunter2'");
     wait_until("it is held", || !events("held").is_empty());
     let held = events("held").remove(0);
-    let number = held.split("change=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    // The line begins with the span of the change, and ends with the fields of the event.
+    let number: String = held.rsplit("change=").next().unwrap().chars().take_while(char::is_ascii_digit).collect();
     assert!(held.contains("rule=\"r\"") && held.contains(&format!("author=\"{}\"", postgres.user)), "{held}");
     assert!(held.contains("ADD COLUMN c text DEFAULT '***'"), "{held}");
     assert!(say(&program, "APPROVE 4711").contains("is not held"));

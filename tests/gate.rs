@@ -15,7 +15,7 @@
 //! a statement that is stopped once they are known is not let run without them.
 
 #[path = "plans/scene.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the test of plans prints more of a scene")]
 mod scene;
 
 use pgsluice::catalog::supposed::{self, SupposedSize};

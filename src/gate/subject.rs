@@ -94,12 +94,12 @@ impl<'a> Subject<'a> {
         let rows = || ddl.parts.iter().map(|part| part.form.row());
         if let Some((_, plan)) = self.known {
             // A part that the plan has found to be lighter than its form is not counted by the cost of its form.
-            let mut parts = rows().map(|row| row.cost).filter(|cost| weight(*cost) <= weight(plan.cost));
+            let mut parts = rows().map(|row| row.cost).filter(|cost| cost.weight() <= plan.cost.weight());
             return (wanted.contains(&plan.cost) || (!every && parts.any(|cost| wanted.contains(&cost)))).into();
         }
         let surely = rows().all(|row| row.cost == Cost::Brief || !may_be_lighter(row.way));
         let possible = rows().flat_map(|row| [row.cost, if may_be_lighter(row.way) { Cost::Brief } else { row.cost }]);
-        let heaviest = rows().map(|row| row.cost).max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown);
+        let heaviest = rows().map(|row| row.cost).max_by_key(|cost| cost.weight()).unwrap_or(Cost::Unknown);
         match (surely, every) {
             (true, true) => wanted.contains(&heaviest).into(),
             (true, false) => rows().any(|row| wanted.contains(&row.cost)).into(),
@@ -218,16 +218,6 @@ impl<'a> NamedRelation<'a> {
 /// The servers that pgsluice is tested on.
 const OLDEST: i32 = 100_000;
 const NEWEST: i32 = 190_000;
-
-fn weight(cost: Cost) -> u8 {
-    match cost {
-        Cost::Brief => 0,
-        Cost::Unknown => 1,
-        Cost::Scan => 2,
-        Cost::Build => 3,
-        Cost::Rewrite => 4,
-    }
-}
 
 /// Whether the facts may show that such a form costs less than its row says.
 fn may_be_lighter(way: ExecutionKind) -> bool {

@@ -189,15 +189,5 @@ pub(super) fn table_bytes(relation: &RelationFacts) -> u64 {
 }
 
 pub(super) fn heaviest(costs: impl Iterator<Item = Cost>) -> Cost {
-    costs.max_by_key(|cost| weight(*cost)).unwrap_or(Cost::Unknown)
-}
-
-fn weight(cost: Cost) -> u8 {
-    match cost {
-        Cost::Brief => 0,
-        Cost::Unknown => 1,
-        Cost::Scan => 2,
-        Cost::Build => 3,
-        Cost::Rewrite => 4,
-    }
+    costs.max_by_key(|cost| cost.weight()).unwrap_or(Cost::Unknown)
 }

@@ -190,6 +190,7 @@ impl Session {
                 }
             } => event,
             _ = drain.changed() => return None,
+            () = self.changes.session().killed() => return Some(SessionEnd::Killed),
             () = tokio::time::sleep(self.shared.config.locks.hold_budget) => {
                 self.free_idle().await;
                 return None;

@@ -63,6 +63,19 @@ pub struct FormRow {
     pub hazard: &'static str,
 }
 
+impl Cost {
+    /// Its place in the order of costs, the lightest first.
+    pub fn weight(self) -> u8 {
+        match self {
+            Self::Brief => 0,
+            Self::Unknown => 1,
+            Self::Scan => 2,
+            Self::Build => 3,
+            Self::Rewrite => 4,
+        }
+    }
+}
+
 /// One kind of DDL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum Form {

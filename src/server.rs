@@ -9,9 +9,11 @@ mod bound;
 mod refused;
 
 use crate::config::{Address, Config, Io};
+use crate::ledger::{self, Follow};
 use crate::metrics;
 use crate::monitor::Monitor;
 use crate::net::{self, Arrival, Listener};
+use crate::operator;
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
@@ -52,6 +54,8 @@ pub struct Running {
     asked: watch::Sender<Drain>,
     acceptor: JoinHandle<()>,
     monitor: Option<JoinHandle<()>>,
+    /// The thread of the ledger, which outlives the sessions, and the end that it waits for.
+    ledger: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
     /// Where monitoring is answered.
     monitored_at: Option<Address>,
 }
@@ -91,6 +95,12 @@ impl Running {
     fn join(self) {
         if self.acceptor.join().is_err() {
             tracing::error!("the acceptor ended by a panic");
+        }
+        if let Some((ledger, end)) = self.ledger {
+            drop(end);
+            if ledger.join().is_err() {
+                tracing::error!("the thread of the ledger ended by a panic");
+            }
         }
         if self.monitor.is_some_and(|monitor| monitor.join().is_err()) {
             tracing::error!("the thread of monitoring ended by a panic");
@@ -229,11 +239,45 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let (bound, monitored_at) = monitoring.unzip();
     let monitor = monitor(&shared, bound.unwrap_or_default(), asked.subscribe(), end)?;
     let runtime = runtime()?;
+    // Before the first client comes, since its statements ask the ledger.
+    let ledger = ledger(&shared, &addresses)?;
     let acceptor = thread("accept", move || {
         runtime.block_on(accept.run());
         drop(ending);
     })?;
-    Ok(Running { addresses, shared, asked, acceptor, monitor, monitored_at })
+    Ok(Running { addresses, shared, asked, acceptor, monitor, ledger, monitored_at })
+}
+
+/// Starts the thread of the ledger, if there is one.
+fn ledger(
+    shared: &Arc<Shared>,
+    addresses: &[Address],
+) -> Result<Option<(JoinHandle<()>, oneshot::Sender<()>)>, Report> {
+    let operator = &shared.config.operator;
+    if !operator.ledger {
+        return Ok(None);
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let address = addresses.first().map(Address::to_string).unwrap_or_default();
+    let sessions = Arc::downgrade(shared);
+    let follow = Follow {
+        connection: operator::settings(&shared.config, &shared.target),
+        name: format!("{} {address}", host.trim()).trim().to_owned(),
+        keep: operator.ledger_keep,
+        role: operator.user.clone(),
+        holds: Arc::downgrade(shared.holds()),
+        registry: Arc::clone(&shared.registry),
+        scopes_differ: Box::new(move || sessions.upgrade().iter().for_each(|shared| shared.follow_holds())),
+    };
+    let (ending, end) = oneshot::channel();
+    let (keeper, work) = ledger::start(follow, end);
+    shared.holds().keep_in(keeper);
+    let runtime = runtime()?;
+    let thread = thread("ledger", move || {
+        runtime.block_on(work);
+        runtime.shutdown_background();
+    })?;
+    Ok(Some((thread, ending)))
 }
 
 /// Starts the thread that answers monitoring and delivers the events of the webhook, if there is one of these. It outlives the sessions, so

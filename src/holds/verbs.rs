@@ -42,6 +42,18 @@ impl HoldVerb {
         }
     }
 
+    /// The name of the verb's event in the ledger.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+            Self::Force => "force",
+            Self::Unforce => "unforce",
+        }
+    }
+
     fn event(self, by: &str) -> Event {
         match self {
             Self::Approve => Event::Approve { by: by.to_owned() },
@@ -55,11 +67,22 @@ impl HoldVerb {
 }
 
 impl Holds {
-    /// Does a verb, and gives the change as it is then.
+    /// Does a verb, and says what the change is then.
     ///
     /// # Errors
     /// There is no such change (42704). The user is its author (42501). The change is in a state in which the verb means nothing (55000).
-    pub fn act(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>, now: SystemTime) -> Result<Held, Report> {
+    pub async fn act(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>) -> Result<Report, Report> {
+        let said = |text: String| Report::notice(sqlstate::SUCCESSFUL_COMPLETION, text);
+        if let Some(keeper) = self.keeper() {
+            return keeper.act(number, verb, actor).await.map(said);
+        }
+        let held = self.act_here(number, verb, actor, SystemTime::now())?;
+        let text = format!("schema change {} is {}", held.number, held.change.state());
+        Ok(said(text).detail(format!("It has {} approvals.", held.approvals())))
+    }
+
+    /// Does a verb without a ledger, and gives the change as it is then.
+    pub(super) fn act_here(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>, now: SystemTime) -> Result<Held, Report> {
         let mut table = self.lock();
         table.sweep(now);
         let Some(held) = table.changes.get(&number) else { return Err(missing(number)) };

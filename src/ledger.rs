@@ -12,5 +12,5 @@ mod install;
 mod rows;
 
 pub use ask::Ledger;
-pub use follow::{Follow, start};
+pub use follow::{Follow, LedgerThread, start};
 pub use install::{VERSION, install, script, uninstall};

@@ -6,27 +6,28 @@
 
 mod binding;
 mod bound;
+mod keep;
 mod refused;
+mod signals;
 
 use crate::config::{Address, Config, Io};
-use crate::ledger::{self, Follow};
 use crate::metrics;
 use crate::monitor::Monitor;
 use crate::net::{self, Arrival, Listener};
-use crate::operator;
 use crate::pg::sqlstate;
 use crate::report::Report;
 use crate::session::{self, Drain, Shared};
 use binding::check_binding;
 use bound::{Bound, bind, socket_files};
+use keep::LedgerWork;
 use refused::Refused;
+use signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A client on its way to its worker. `crowded` says that the client is above the limit.
@@ -158,56 +159,6 @@ async fn finished(thread: &JoinHandle<()>) {
     }
 }
 
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    counters: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Report> {
-        let listen = |kind| signal(kind).map_err(|error| internal("could not listen for signals", &error));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            counters: listen(SignalKind::user_defined1())?,
-            reload: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the next signal that ends the proxy. SIGUSR1 writes the counters to the log, and SIGHUP reads settings, certificates and
-    /// keys anew.
-    async fn next(&mut self, shared: &Shared) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.counters.recv() => tracing::info!("counters: {}", shared.metrics),
-                _ = self.reload.recv() => reload(shared).await,
-            }
-        }
-    }
-}
-
-/// Reads `proxy.toml`, certificates and keys anew. What is wrong in them changes nothing.
-async fn reload(shared: &Shared) {
-    match shared.reload() {
-        Ok(reloaded) => {
-            shared.metrics.reloads.add();
-            for section in ["listen.tls", "backend.tls"] {
-                tracing::info!(section, "certificates and keys were reloaded");
-            }
-            tracing::info!("{reloaded}");
-        }
-        Err(report) => {
-            shared.metrics.reloads_failed.add();
-            tracing::error!("{}; what was loaded before stays in use", report.message);
-        }
-    }
-    check_binding(shared).await;
-}
-
 /// Starts a proxy on threads of its own.
 ///
 /// # Errors
@@ -240,7 +191,10 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let monitor = monitor(&shared, bound.unwrap_or_default(), asked.subscribe(), end)?;
     let runtime = runtime()?;
     // Before the first client comes, since its statements ask the ledger.
-    let ledger = ledger(&shared, &addresses)?;
+    let ledger = match keep::ledger(&shared, &addresses) {
+        Some(work) => Some(ledger_thread(work)?),
+        None => None,
+    };
     let acceptor = thread("accept", move || {
         runtime.block_on(accept.run());
         drop(ending);
@@ -248,36 +202,15 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     Ok(Running { addresses, shared, asked, acceptor, monitor, ledger, monitored_at })
 }
 
-/// Starts the thread of the ledger, if there is one.
-fn ledger(
-    shared: &Arc<Shared>,
-    addresses: &[Address],
-) -> Result<Option<(JoinHandle<()>, oneshot::Sender<()>)>, Report> {
-    let operator = &shared.config.operator;
-    if !operator.ledger {
-        return Ok(None);
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let address = addresses.first().map(Address::to_string).unwrap_or_default();
-    let sessions = Arc::downgrade(shared);
-    let follow = Follow {
-        connection: operator::settings(&shared.config, &shared.target),
-        name: format!("{} {address}", host.trim()).trim().to_owned(),
-        keep: operator.ledger_keep,
-        role: operator.user.clone(),
-        holds: Arc::downgrade(shared.holds()),
-        registry: Arc::clone(&shared.registry),
-        scopes_differ: Box::new(move || sessions.upgrade().iter().for_each(|shared| shared.follow_holds())),
-    };
+/// Starts the thread of the ledger.
+fn ledger_thread(work: LedgerWork) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Report> {
     let (ending, end) = oneshot::channel();
-    let (keeper, work) = ledger::start(follow, end);
-    shared.holds().keep_in(keeper);
     let runtime = runtime()?;
     let thread = thread("ledger", move || {
-        runtime.block_on(work);
+        runtime.block_on(work(end));
         runtime.shutdown_background();
     })?;
-    Ok(Some((thread, ending)))
+    Ok((thread, ending))
 }
 
 /// Starts the thread that answers monitoring and delivers the events of the webhook, if there is one of these. It outlives the sessions, so

@@ -55,7 +55,9 @@ impl Install {
             println!("BEGIN;\n{}COMMIT;", ledger::script(role.as_deref()));
             return Ok(());
         }
-        self.place.with_client(config, async |client| ledger::install(client, role.as_deref()).await.map_err(Failure::from))?;
+        self.place.with_client(config, async |client| {
+            ledger::install(client, role.as_deref()).await.map_err(Failure::from)
+        })?;
         println!("the ledger, version {}, is installed in the schema pgsluice", ledger::VERSION);
         println!("GRANT pgsluice_operator TO name lets a role decide, and GRANT pgsluice_viewer TO name lets it look.");
         Ok(())
@@ -76,13 +78,19 @@ impl Place {
         let (config, _) = load(Some(&self.config), Overrides::default())?;
         if config.operator.user.is_none() {
             let file = self.config.display();
-            return Err(Failure(format!("{file}: operator.user is not set; [operator] says where the ledger is, and whose it is")));
+            return Err(Failure(format!(
+                "{file}: operator.user is not set; [operator] says where the ledger is, and whose it is"
+            )));
         }
         Ok(config)
     }
 
     /// Does something by a connection to the operator's database.
-    fn with_client(&self, mut config: Config, work: impl AsyncFnOnce(&mut Client) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn with_client(
+        &self,
+        mut config: Config,
+        work: impl AsyncFnOnce(&mut Client) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let target = Target {
             address: config.proxy.backend.clone(),
             timeout: CONNECT_TIMEOUT,

@@ -335,7 +335,8 @@ impl ExtendedQueryHandler for Queries {
             Some(parameter(bytes.as_ref()?, types.get(at).and_then(Option::as_ref), binary))
         };
         let values: Vec<Option<String>> = portal.parameters.iter().enumerate().map(value).collect();
-        let answer = self.answer(&portal.statement.statement, &values, failed).await.map_err(|report| error(&report))?;
+        let answer =
+            self.answer(&portal.statement.statement, &values, failed).await.map_err(|report| error(&report))?;
         response(client, answer, &portal.result_column_format).await
     }
 }

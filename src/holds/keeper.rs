@@ -2,9 +2,9 @@
 //!
 //! It owns nothing. It keeps true: a question that the ledger cannot answer has the answer `None`, and whoever asks then allows nothing.
 
+use super::actor::{Actor, HoldVerb};
 use super::entry::{Held, HoldRequest};
 use super::scope::{Scope, ScopeHold};
-use super::verbs::{Actor, HoldVerb};
 use crate::gate::change::Event;
 use crate::gate::digest::Digest;
 use crate::report::Report;

@@ -14,6 +14,7 @@
 //! - `entry`: one change. `table`: all of them. `verbs`: what operators do. `keeper`: what a ledger does.
 //! - `scope`: HOLD ALL, HOLD DATABASE and HOLD RELATION.
 
+mod actor;
 mod entry;
 mod event;
 mod keeper;
@@ -21,10 +22,10 @@ mod scope;
 mod table;
 mod verbs;
 
+pub use actor::{Actor, HoldVerb};
 pub use entry::{Decided, Held, HoldRequest, Kept};
 pub use keeper::{Elsewhere, EndedChange, Keeper, KeptJoin, LedgerState, Told};
 pub use scope::{Scope, ScopeHold};
-pub use verbs::{Actor, HoldVerb};
 
 use crate::gate::change::{Event, State};
 use crate::gate::digest::Digest;

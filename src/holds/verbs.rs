@@ -2,69 +2,12 @@
 //!
 //! It owns nothing. It keeps true: an operator who may not decide is told why, and the change stays as it is.
 
+use super::actor::{Actor, HoldVerb};
 use super::{Decided, Held, Holds};
-use crate::gate::change::{Event, Impossible, State, transition};
+use crate::gate::change::{Impossible, State, transition};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use std::time::SystemTime;
-
-/// Who acts on a change, and why.
-#[derive(Debug, Clone, Copy)]
-pub struct Actor<'a> {
-    /// The user of the console.
-    pub user: &'a str,
-    /// The address, for people.
-    pub from: &'a str,
-    /// The reason that the user has given.
-    pub why: Option<&'a str>,
-}
-
-/// What an operator does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HoldVerb {
-    Approve,
-    Reject,
-    Cancel,
-    Retry,
-    Force,
-    Unforce,
-}
-
-impl HoldVerb {
-    pub fn tag(self) -> &'static str {
-        match self {
-            Self::Approve => "APPROVE",
-            Self::Reject => "REJECT",
-            Self::Cancel => "CANCEL",
-            Self::Retry => "RETRY",
-            Self::Force => "FORCE",
-            Self::Unforce => "UNFORCE",
-        }
-    }
-
-    /// The name of the verb's event in the ledger.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Approve => "approve",
-            Self::Reject => "reject",
-            Self::Cancel => "cancel",
-            Self::Retry => "retry",
-            Self::Force => "force",
-            Self::Unforce => "unforce",
-        }
-    }
-
-    fn event(self, by: &str) -> Event {
-        match self {
-            Self::Approve => Event::Approve { by: by.to_owned() },
-            Self::Reject => Event::Reject,
-            Self::Cancel => Event::Cancel,
-            Self::Retry => Event::Retry,
-            Self::Force => Event::Force,
-            Self::Unforce => Event::Unforce,
-        }
-    }
-}
 
 impl Holds {
     /// Does a verb, and says what the change is then.
@@ -82,7 +25,13 @@ impl Holds {
     }
 
     /// Does a verb without a ledger, and gives the change as it is then.
-    pub(super) fn act_here(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>, now: SystemTime) -> Result<Held, Report> {
+    pub(super) fn act_here(
+        &self,
+        number: u64,
+        verb: HoldVerb,
+        actor: &Actor<'_>,
+        now: SystemTime,
+    ) -> Result<Held, Report> {
         let mut table = self.lock();
         table.sweep(now);
         let Some(held) = table.changes.get(&number) else { return Err(missing(number)) };

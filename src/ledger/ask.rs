@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The ledger of one proxy.
 #[derive(Debug)]
 pub struct Ledger {
-    link: RwLock<Result<Link, (SystemTime, String)>>,
+    link: RwLock<Result<LedgerLink, (SystemTime, String)>>,
     inbox: UnboundedSender<Inbox>,
     /// The link is of no use any more.
     broken: Notify,
@@ -32,7 +32,7 @@ pub struct Ledger {
 
 /// A connection to the ledger.
 #[derive(Debug, Clone)]
-pub(super) struct Link {
+pub(super) struct LedgerLink {
     pub(super) client: Arc<Client>,
     /// The number of this proxy in the ledger.
     pub(super) proxy: i64,
@@ -52,11 +52,11 @@ impl Ledger {
         Self { link, inbox, broken: Notify::new() }
     }
 
-    pub(super) fn link(&self) -> Option<Link> {
+    pub(super) fn link(&self) -> Option<LedgerLink> {
         self.link.read().unwrap_or_else(PoisonError::into_inner).as_ref().ok().cloned()
     }
 
-    pub(super) fn is_up(&self, link: Link) {
+    pub(super) fn is_up(&self, link: LedgerLink) {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = Ok(link);
     }
 
@@ -81,10 +81,17 @@ impl Ledger {
     }
 
     /// Asks one question. `None`: the ledger cannot be asked. The error is one that the ledger has raised.
-    async fn ask(&self, link: &Link, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Option<Result<Vec<Row>, Error>> {
+    async fn ask(
+        &self,
+        link: &LedgerLink,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Option<Result<Vec<Row>, Error>> {
         match tokio::time::timeout(PATIENCE, link.client.query(sql, values)).await {
             Ok(Ok(rows)) => Some(Ok(rows)),
-            Ok(Err(error)) if error.as_db_error().is_some_and(|error| known(error.code().code()).is_some()) => Some(Err(error)),
+            Ok(Err(error)) if error.as_db_error().is_some_and(|error| known(error.code().code()).is_some()) => {
+                Some(Err(error))
+            }
             Ok(Err(error)) => {
                 self.breaks_by(&failed("ask the ledger", &error).message);
                 None
@@ -97,7 +104,7 @@ impl Ledger {
     }
 
     /// Asks a question of one row. `None`: the ledger cannot be asked, or refuses.
-    async fn ask_one(&self, link: &Link, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Option<Row> {
+    async fn ask_one(&self, link: &LedgerLink, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Option<Row> {
         match self.ask(link, sql, values).await? {
             Ok(rows) => rows.into_iter().next(),
             Err(error) => {
@@ -108,7 +115,7 @@ impl Ledger {
     }
 
     /// A change as the ledger has it.
-    async fn held(&self, link: &Link, number: i64) -> Option<Held> {
+    async fn held(&self, link: &LedgerLink, number: i64) -> Option<Held> {
         let sql = format!("{HELD} c.id OPERATOR(pg_catalog.=) $1");
         rows::held(&self.ask_one(link, &sql, &[&number]).await?)
     }
@@ -149,8 +156,23 @@ impl Keeper for Ledger {
              $17::pg_catalog.int8) AS j";
         let r = request;
         let values: [&(dyn ToSql + Sync); 17] = [
-            &link.proxy, &number, &own, &digest, &text, &r.author, &r.database, &r.application, &r.client, &session, &r.tag, &r.statement,
-            &r.plan, &r.rule, &r.because, &needs, &expires,
+            &link.proxy,
+            &number,
+            &own,
+            &digest,
+            &text,
+            &r.author,
+            &r.database,
+            &r.application,
+            &r.client,
+            &session,
+            &r.tag,
+            &r.statement,
+            &r.plan,
+            &r.rule,
+            &r.because,
+            &needs,
+            &expires,
         ];
         let row = self.ask_one(&link, sql, &values).await?;
         let (outcome, id) = (row.try_get::<_, String>(0).ok()?, row.try_get::<_, i64>(1).ok()?);

@@ -3,11 +3,12 @@
 //! It keeps true: what was told is taken down in its order, and once. After a connection was lost, everything is read anew before the ledger counts as
 //! one that can be asked.
 
-use super::ask::{Inbox, Ledger, Link};
+use super::ask::{Inbox, Ledger, LedgerLink};
 use super::install::{self, failed};
 use super::rows::{self, ELSEWHERE, HELD, SCOPES, whole};
 use crate::gate::change::Event;
 use crate::holds::{EndedChange, Holds, Told};
+use crate::metrics::Metrics;
 use crate::operator;
 use crate::pg::sqlstate;
 use crate::registry::{ChangeEntry, Registry, TEMPORARY};
@@ -47,6 +48,7 @@ pub struct Follow {
     pub role: Option<String>,
     pub holds: Weak<Holds>,
     pub registry: Arc<Registry>,
+    pub metrics: Arc<Metrics>,
     /// Called when other scopes are held by hand than before.
     pub scopes_differ: Box<dyn Fn() + Send + Sync>,
 }
@@ -57,12 +59,14 @@ impl fmt::Debug for Follow {
     }
 }
 
-/// The ledger of a proxy, and its work, which is to be run on a thread of its own until the other end of `end` is gone.
-pub fn start(follow: Follow, end: oneshot::Receiver<()>) -> (Arc<Ledger>, impl Future<Output = ()> + Send) {
+/// The ledger of a proxy, and its work, which is to be run on a thread of its own.
+pub fn start(follow: Follow) -> (Arc<Ledger>, LedgerThread) {
     let (inbox, received) = mpsc::unbounded_channel();
     let ledger = Arc::new(Ledger::new(inbox));
     follow.registry.numbers_are_shared();
-    let run = Run {
+    // Until the first connection.
+    follow.metrics.measures.ledger_is_lost(true);
+    let run = LedgerThread {
         ledger: Arc::clone(&ledger),
         follow,
         inbox: received,
@@ -70,10 +74,11 @@ pub fn start(follow: Follow, end: oneshot::Receiver<()>) -> (Arc<Ledger>, impl F
         proxy: None,
         progress: BTreeMap::new(),
     };
-    (ledger, run.run(end))
+    (ledger, run)
 }
 
-struct Run {
+/// The work of a ledger.
+pub struct LedgerThread {
     ledger: Arc<Ledger>,
     follow: Follow,
     inbox: mpsc::UnboundedReceiver<Inbox>,
@@ -85,10 +90,17 @@ struct Run {
     progress: BTreeMap<u64, (i32, i32, Option<String>)>,
 }
 
+impl fmt::Debug for LedgerThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerThread").field("follow", &self.follow).finish_non_exhaustive()
+    }
+}
+
 type Noted = mpsc::UnboundedReceiver<String>;
 
-impl Run {
-    async fn run(mut self, end: oneshot::Receiver<()>) {
+impl LedgerThread {
+    /// Keeps the ledger until the other end of `end` is gone.
+    pub async fn run(mut self, end: oneshot::Receiver<()>) {
         let mut end = std::pin::pin!(end);
         let mut pause = PAUSES.0;
         loop {
@@ -97,6 +109,7 @@ impl Run {
                     pause = PAUSES.0;
                     tracing::info!("the ledger is kept");
                     self.ledger.is_up(link.clone());
+                    self.follow.metrics.measures.ledger_is_lost(false);
                     let serving = self.serve(&link, &mut noted);
                     tokio::select! {
                         why = serving => why,
@@ -109,6 +122,7 @@ impl Run {
                 Err(report) => report,
             };
             self.ledger.is_down(&why.to_string());
+            self.follow.metrics.measures.ledger_is_lost(true);
             tracing::error!(reason = %why, "the ledger cannot be asked: nothing is allowed that a rule holds");
             self.keep_what_is_told();
             tokio::select! {
@@ -120,10 +134,11 @@ impl Run {
     }
 
     /// Opens a connection, and reads all that is to be known.
-    async fn connect(&mut self) -> Result<(Link, Noted), Report> {
+    async fn connect(&mut self) -> Result<(LedgerLink, Noted), Report> {
         let opened = operator::open(&self.follow.connection).await;
-        let (mut client, mut connection) = opened
-            .map_err(|error| Report::error(sqlstate::CONNECTION_FAILURE, format!("could not connect to the ledger: {error}")))?;
+        let (mut client, mut connection) = opened.map_err(|error| {
+            Report::error(sqlstate::CONNECTION_FAILURE, format!("could not connect to the ledger: {error}"))
+        })?;
         let (noting, noted) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -135,7 +150,8 @@ impl Run {
             }
         });
         // A lock that is not to be had must not keep statements waiting.
-        let settings = "SET statement_timeout = '10s'; SET lock_timeout = '4s'; SET idle_in_transaction_session_timeout = '10s'";
+        let settings =
+            "SET statement_timeout = '10s'; SET lock_timeout = '4s'; SET idle_in_transaction_session_timeout = '10s'";
         client.batch_execute(settings).await.map_err(|error| failed("ask the ledger", &error))?;
         if install::installed(&client).await? != Some(install::VERSION) {
             install::install(&mut client, self.follow.role.as_deref()).await?;
@@ -146,7 +162,7 @@ impl Run {
             None => number(&client, "SELECT pgsluice.begin_proxy($1)", &[&self.follow.name]).await?,
         };
         self.proxy = Some(proxy);
-        let link = Link { client: Arc::new(client), proxy };
+        let link = LedgerLink { client: Arc::new(client), proxy };
         self.beat(&link).await?;
         self.take_down(&link).await?;
         self.numbers(&link).await?;
@@ -161,7 +177,7 @@ impl Run {
     }
 
     /// Follows the ledger until the connection is lost. The value says why.
-    async fn serve(&mut self, link: &Link, noted: &mut Noted) -> Report {
+    async fn serve(&mut self, link: &LedgerLink, noted: &mut Noted) -> Report {
         let mut beats = tokio::time::interval(BEAT);
         let mut looks = tokio::time::interval(PROGRESS);
         let ledger = Arc::clone(&self.ledger);
@@ -183,7 +199,7 @@ impl Run {
     }
 
     /// Reads what notifications are about: those that have come, at once.
-    async fn follow_notes(&mut self, link: &Link, first: String, noted: &mut Noted) -> Result<(), Report> {
+    async fn follow_notes(&mut self, link: &LedgerLink, first: String, noted: &mut Noted) -> Result<(), Report> {
         let notes = std::iter::once(first).chain(std::iter::from_fn(|| noted.try_recv().ok()));
         let notes: BTreeSet<String> = notes.collect();
         // Anybody may notify. What is no number is a reason to look, and nothing else.
@@ -194,7 +210,7 @@ impl Run {
         self.read_more(link).await
     }
 
-    async fn receive(&mut self, link: &Link, message: Inbox, noted: &mut Noted) -> Result<(), Report> {
+    async fn receive(&mut self, link: &LedgerLink, message: Inbox, noted: &mut Noted) -> Result<(), Report> {
         match message {
             Inbox::Told(told) => {
                 self.untold.push_back(told);
@@ -213,7 +229,7 @@ impl Run {
     }
 
     /// Takes down what was told. What fails is told again after the next connection.
-    async fn take_down(&mut self, link: &Link) -> Result<(), Report> {
+    async fn take_down(&mut self, link: &LedgerLink) -> Result<(), Report> {
         while let Some(told) = self.untold.front() {
             take_down(link, told).await?;
             self.untold.pop_front();
@@ -237,7 +253,7 @@ impl Run {
     }
 
     /// Reads changes that a rule holds or has held. Those that an operator has cancelled are cancelled here.
-    async fn read(&self, link: &Link, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<(), Report> {
+    async fn read(&self, link: &LedgerLink, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<(), Report> {
         let rows = link.client.query(sql, values).await.map_err(|error| failed("read the ledger", &error))?;
         if let Some(holds) = self.follow.holds.upgrade() {
             holds.follow(rows.iter().filter_map(rows::held).collect());
@@ -246,7 +262,7 @@ impl Run {
     }
 
     /// Reads what is held by hand, what runs in other proxies, and what is to be cancelled here.
-    async fn read_more(&self, link: &Link) -> Result<(), Report> {
+    async fn read_more(&self, link: &LedgerLink) -> Result<(), Report> {
         let failed = |error: tokio_postgres::Error| failed("read the ledger", &error);
         let Some(holds) = self.follow.holds.upgrade() else { return Ok(()) };
         let scopes = link.client.query(SCOPES, &[]).await.map_err(failed)?;
@@ -265,14 +281,14 @@ impl Run {
         Ok(())
     }
 
-    async fn beat(&self, link: &Link) -> Result<(), Report> {
+    async fn beat(&self, link: &LedgerLink) -> Result<(), Report> {
         let keep = i64::try_from(self.follow.keep.as_millis()).unwrap_or_default();
         let sql = "SELECT pgsluice.beat($1, $2, $3)";
         let beat = link.client.execute(sql, &[&link.proxy, &self.follow.name, &keep]).await;
         beat.map(|_| ()).map_err(|error| failed("write to the ledger", &error))
     }
 
-    async fn numbers(&self, link: &Link) -> Result<(), Report> {
+    async fn numbers(&self, link: &LedgerLink) -> Result<(), Report> {
         if self.follow.registry.numbers_left() < FEW_NUMBERS {
             let first = number(&link.client, "SELECT pgsluice.take_numbers()", &[]).await?;
             self.follow.registry.give_numbers(rows::natural(first), NUMBERS);
@@ -281,7 +297,7 @@ impl Run {
     }
 
     /// Takes down how far the changes are that run for longer than a moment.
-    async fn look(&mut self, link: &Link) -> Result<(), Report> {
+    async fn look(&mut self, link: &LedgerLink) -> Result<(), Report> {
         let changes = self.follow.registry.changes();
         let long = |change: &Arc<ChangeEntry>| {
             change.number < TEMPORARY && change.began.elapsed().is_ok_and(|since| since >= PROGRESS)
@@ -307,7 +323,12 @@ impl Run {
         self.numbers(link).await
     }
 
-    async fn runs(&self, link: &Link, change: &ChangeEntry, now: &(i32, i32, Option<String>)) -> Result<(), Report> {
+    async fn runs(
+        &self,
+        link: &LedgerLink,
+        change: &ChangeEntry,
+        now: &(i32, i32, Option<String>),
+    ) -> Result<(), Report> {
         let session = self.follow.registry.session(change.session);
         let client = session.as_ref().map(|session| &session.client);
         let user = client.map(|client| client.user.clone()).unwrap_or_default();
@@ -319,13 +340,23 @@ impl Run {
         let (number, session) = (whole(change.known_as()), whole(change.session));
         let sql = "SELECT pgsluice.change_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
         let values: [&(dyn ToSql + Sync); 11] = [
-            &link.proxy, &number, &user, &database, &application, &address, &session, &change.statement, &now.0, &now.1, &now.2,
+            &link.proxy,
+            &number,
+            &user,
+            &database,
+            &application,
+            &address,
+            &session,
+            &change.statement,
+            &now.0,
+            &now.1,
+            &now.2,
         ];
         link.client.execute(sql, &values).await.map(|_| ()).map_err(|error| failed("write to the ledger", &error))
     }
 
     /// Takes down what is left to say, and that this proxy is gone.
-    async fn say_farewell(&mut self, link: &Link) {
+    async fn say_farewell(&mut self, link: &LedgerLink) {
         self.keep_what_is_told();
         if self.take_down(link).await.is_ok() {
             let _ = link.client.execute("SELECT pgsluice.bury($1)", &[&link.proxy]).await;
@@ -334,7 +365,7 @@ impl Run {
 }
 
 /// Takes one thing down.
-async fn take_down(link: &Link, told: &Told) -> Result<(), Report> {
+async fn take_down(link: &LedgerLink, told: &Told) -> Result<(), Report> {
     let result = match told {
         Told::Happens(number, event) => {
             let done = matches!(event, Event::Finish { done: true });
@@ -356,7 +387,9 @@ async fn take_down(link: &Link, told: &Told) -> Result<(), Report> {
             link.client.execute(sql, &values).await
         }
         Told::Verb { what, by, from, why } => {
-            link.client.execute("SELECT pgsluice.note_event($1, $2, $3, $4, $5)", &[&link.proxy, what, by, from, why]).await
+            link.client
+                .execute("SELECT pgsluice.note_event($1, $2, $3, $4, $5)", &[&link.proxy, what, by, from, why])
+                .await
         }
     };
     match result {

@@ -22,7 +22,8 @@ pub(super) const ELSEWHERE: &str = "SELECT c.id, c.author, c.database, c.stateme
      FROM pgsluice.change c WHERE c.digest IS NULL AND c.state OPERATOR(pg_catalog.=) 'running' \
      AND c.proxy OPERATOR(pg_catalog.<>) $1 ORDER BY c.id LIMIT 1000";
 
-pub(super) const SCOPES: &str = "SELECT h.kind, h.name, h.by, h.\"from\", h.why, h.since FROM pgsluice.hold h ORDER BY h.since";
+pub(super) const SCOPES: &str =
+    "SELECT h.kind, h.name, h.by, h.\"from\", h.why, h.since FROM pgsluice.hold h ORDER BY h.since";
 
 /// A change, from a row of [`HELD`].
 pub(super) fn held(row: &Row) -> Option<Held> {
@@ -39,11 +40,16 @@ fn read_held(row: &Row) -> Result<Option<Held>, Error> {
     };
     let needs = natural(i64::from(row.try_get::<_, i32>("needs")?));
     let approvals: BTreeSet<String> = row.try_get::<_, Vec<String>>("approvals")?.into_iter().collect();
-    let (verb, at) = (row.try_get::<_, Option<String>>("decided_verb")?, row.try_get::<_, Option<SystemTime>>("decided_at")?);
+    let (verb, at) =
+        (row.try_get::<_, Option<String>>("decided_verb")?, row.try_get::<_, Option<SystemTime>>("decided_at")?);
     let decided = match (verb, at) {
-        (Some(verb), Some(at)) => {
-            Some(Decided { verb: verb_of(&verb), by: text("decided_by")?, from: text("decided_from")?, why: text("decided_why")?, at })
-        }
+        (Some(verb), Some(at)) => Some(Decided {
+            verb: verb_of(&verb),
+            by: text("decided_by")?,
+            from: text("decided_from")?,
+            why: text("decided_why")?,
+            at,
+        }),
         _ => None,
     };
     let kept = Kept {

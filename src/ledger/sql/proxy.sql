@@ -173,6 +173,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body
 BEGIN
     PERFORM FROM pgsluice.change c WHERE c.id = _id FOR UPDATE;
     UPDATE pgsluice.waiter w SET clients = greatest(w.clients - 1, 0) WHERE w.change = _id AND w.proxy = _proxy;
+    DELETE FROM pgsluice.waiter w WHERE w.change = _id AND w.proxy = _proxy AND w.clients = 0;
     IF _withdrawn AND NOT EXISTS (SELECT FROM pgsluice.waiter w WHERE w.change = _id AND w.clients > 0) THEN
         PERFORM pgsluice.step(_id, 'cancel', NULL, NULL, NULL, NULL, NULL, NULL, _proxy);
     END IF;

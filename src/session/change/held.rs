@@ -220,7 +220,11 @@ async fn wait_for_ledger(
         if told.is_none_or(|at| at.elapsed() >= NOTICES.min(context.config().ddl.progress_interval)) {
             told = Some(Instant::now());
             if context.config().ddl.notices && !statement.facts.session.hushed {
-                context.channel.notify(&Report { severity: Severity::Notice, sqlstate: sqlstate::SUCCESSFUL_COMPLETION, ..report.clone() });
+                context.channel.notify(&Report {
+                    severity: Severity::Notice,
+                    sqlstate: sqlstate::SUCCESSFUL_COMPLETION,
+                    ..report.clone()
+                });
             }
         }
         let time = (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP);

@@ -149,7 +149,7 @@ fn verdict(rules: &Rules, scene: &Scene, session: &Session<'_>, statement: &Stat
     out += &print::decision(&decision);
     let report = match decision.verdict {
         Verdict::Refuse => Some(answer::refused(&decision, &plan.tag)),
-        Verdict::Closed { opens } => Some(answer::closed(&decision, &plan.tag, opens)),
+        Verdict::Closed { .. } => Some(answer::closed(&decision, &plan.tag, &[], None)),
         Verdict::Hold => Some(answer::held(&decision, &plan.tag)),
         Verdict::Allow | Verdict::Plan | Verdict::Guard => None,
     };

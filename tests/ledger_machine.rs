@@ -223,7 +223,7 @@ impl Ledger {
                         assert!(after.lets_run(id), "it runs unapproved, or twice: {told:?} {step:?} {before:?}");
                         after.begun.insert(id);
                     }
-                    "wait" => drop(after.waits.insert(proxy, id)),
+                    "wait" | "held" => drop(after.waits.insert(proxy, id)),
                     _ => assert_eq!(row.map(|row| row.state.as_str()), Some("rejected")),
                 }
             }

@@ -140,6 +140,35 @@ fn what_happens_is_counted() {
     running.stop();
 }
 
+/// A session of the console has no backend, and is no client of the application's.
+#[test]
+fn the_console_is_no_session_of_a_client() {
+    let folder = std::env::temp_dir().join(format!("pgsluice-metrics-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let running = monitored(&SERVER, |config| {
+        config.proxy.listen.push(Address::Unix { dir: folder.clone(), port: 6432 });
+    });
+    let database = new_database(&SERVER, "console");
+    let client = Client::connect(port(&running), &SERVER.user, &database);
+    wait_until("the session is counted", || value(&running, "pgsluice_sessions_open") == 1.0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let shown = runtime.block_on(async {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(&folder).port(6432).user("ann").dbname("pgsluice");
+        let (console, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let rows = console.simple_query("SHOW SESSIONS").await.unwrap();
+        let rows = rows.iter().filter(|row| matches!(row, tokio_postgres::SimpleQueryMessage::Row(_))).count();
+        (rows, value(&running, "pgsluice_sessions_open"))
+    });
+    assert_eq!(shown, (2, 1.0), "the rows of SHOW SESSIONS, and the gauge");
+    drop((client, runtime));
+    wait_until("both are over", || running.shared().registry.session_count() == 0);
+    assert_eq!(value(&running, "pgsluice_sessions_open"), 0.0);
+    running.stop();
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
 #[test]
 fn a_wait_and_a_verdict_are_measured() {
     let rules = "[[rule]]\nname = \"no drops\"\nmatch = { destructive = true }\nverdict = \"refuse\"\n";

@@ -4,7 +4,7 @@ mod common;
 
 use common::tls::FILES;
 use common::{Client, PATIENCE, new_database, port, postgres, proxy, wait_until};
-use pgsluice::config::{Config, Secret, WebUrl, WebhookEvent, WebhookSettings};
+use pgsluice::config::{Address, Config, Overrides, Secret, WebUrl, WebhookEvent, WebhookSettings};
 use pgsluice::dev::Postgres;
 use pgsluice::metrics::Metrics;
 use pgsluice::server::Running;
@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::Duration;
 
@@ -199,6 +200,87 @@ fn a_long_wait_is_told_once() {
     assert_eq!(second.outcome().error, None);
     running.stop();
     assert!(receiver.told.try_recv().is_err(), "each wait is told once, and ends are not wanted");
+}
+
+/// Rules for a proxy with a webhook, and the console over a Unix socket of this folder.
+fn held_by(running: &Receiver, folder: &Path, rule: &str) -> Running {
+    let text = format!(
+        "[[rule]]\nname = \"two eyes\"\nmatch = {{ relation = \"t\", family = \"column\" }}\nverdict = \"hold\"\n{rule}"
+    );
+    let gate = Config::parse(&text, Overrides::default()).unwrap().gate;
+    proxy(&SERVER, |config| {
+        config.webhook.url = WebUrl::new(&format!("http://127.0.0.1:{}/", running.port));
+        config.proxy.listen.push(Address::Unix { dir: folder.to_owned(), port: 6432 });
+        config.gate = gate;
+    })
+}
+
+/// Says a command on the console, as this user.
+fn say(folder: &Path, user: &str, command: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(folder).port(6432).user(user).dbname("pgsluice");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.simple_query(command).await.unwrap_or_else(|error| panic!("{command}: {error:?}"));
+    });
+}
+
+#[test]
+fn held_and_approved_are_told_once_each() {
+    let receiver = Receiver::start(&[], None);
+    let folder = std::env::temp_dir().join(format!("pgsluice-webhook-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let running = held_by(&receiver, &folder, "wait_for = \"0\"\napprovers = 2");
+    let mut client = client(&running);
+    client.send_query("ALTER TABLE t ADD COLUMN a text DEFAULT 'hunter2'");
+    let held = receiver.next().json();
+    assert_eq!(
+        (&held["event"], &held["rule"], &held["tag"]),
+        (&"held".into(), &"two eyes".into(), &"ALTER TABLE".into())
+    );
+    assert_eq!(held["reason"], "Rule \"two eyes\" matches: the family is column, it is about public.t.");
+    assert!(!held.to_string().contains("hunter2"), "{held}");
+    let number = held["change"].as_u64().unwrap();
+    say(&folder, "ann", &format!("APPROVE {number}"));
+    say(&folder, "ben", &format!("APPROVE {number} REASON 'looks fine'"));
+    let approved = receiver.next().json();
+    assert_eq!((&approved["event"], &approved["change"]), (&"approved".into(), &number.into()));
+    assert_eq!(approved["rule"], "two eyes");
+    assert_eq!(approved["reason"], "2 of 2: ann, ben; APPROVE by ben from a Unix socket: looks fine");
+    assert!(approved["seconds"].as_f64().unwrap() > 0.0, "{approved}");
+    assert_eq!(client.outcome().error, None);
+    assert_eq!(receiver.next().json()["event"], "completed");
+    running.stop();
+    assert!(receiver.told.try_recv().is_err(), "nothing else was told");
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// A tool that tries again and again tells nobody anew, until the change was decided or is over.
+#[test]
+fn a_ticket_is_told_as_held_once() {
+    let receiver = Receiver::start(&[], None);
+    let folder = std::env::temp_dir().join(format!("pgsluice-webhook-ticket-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let running = held_by(&receiver, &folder, "wait_for = \"1ms\"");
+    let mut client = client(&running);
+    let sql = "ALTER TABLE t ADD COLUMN a int";
+    let mut events = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(client.query(sql).error.as_deref(), Some("55000"));
+    }
+    events.extend([receiver.next(), receiver.next(), receiver.next()].map(|told| told.json()));
+    let number = events[0]["change"].as_u64().unwrap();
+    say(&folder, "ann", &format!("FORCE {number} REASON 'night'"));
+    client.ok(sql);
+    events.extend([receiver.next(), receiver.next()].map(|told| told.json()));
+    let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["held", "failed", "failed", "approved", "completed"]);
+    assert_eq!(events[3]["reason"], "0 of 1; FORCE by ann from a Unix socket: night");
+    running.stop();
+    assert!(receiver.told.try_recv().is_err(), "nothing else was told");
+    let _ = std::fs::remove_dir_all(&folder);
 }
 
 #[test]

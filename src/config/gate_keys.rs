@@ -1,13 +1,13 @@
 //! The keys of `[[rule]]` and `[[window]]`, and their reader.
 //!
 //! It owns nothing. It keeps true: a rule that is read has a name of its own, a verdict, and no key that its verdict makes useless. A window that
-//! is read has a name of its own and hours.
+//! is read has a name of its own, and hours or a condition.
 
 use super::Fault;
 use super::keys::{Key, key, line_at, nearest, read_key};
 use super::rules::{GateSettings, MatchSettings, RuleSettings};
 use super::slot::{DAY, HOUR, MS, SECOND, Slot};
-use super::window::Window;
+use super::window::{Hours, Window};
 use super::words::VerdictWord;
 use std::time::Duration;
 use toml::Spanned;
@@ -67,6 +67,7 @@ fn window_keys(window: &mut Window) -> Vec<Key<'_>> {
         key("window", "hours", Slot::Hours(&mut window.hours)),
         key("window", "days", Slot::Days(&mut window.days)),
         key("window", "zone", Slot::Zone(&mut window.zone)),
+        key("window", "condition", Slot::Text(&mut window.condition)),
     ]
 }
 
@@ -147,7 +148,13 @@ fn read_window(text: &str, table: &DeTable<'_>, line: usize, faults: &mut Vec<Fa
             read_key(text, "window", (name, line), value, &mut window_keys(&mut window), faults);
         }
     }
-    if !has_hours {
+    if window.condition.as_ref().is_some_and(|condition| condition.trim().is_empty()) {
+        faults.push(Fault::new(format!("window \"{}\" has an empty condition", window.name)).at(Some(line)));
+    }
+    if !has_hours && window.condition.is_some() {
+        // A condition alone is about every hour.
+        window.hours.extend(Hours::new("00:00-24:00"));
+    } else if !has_hours {
         let fault = Fault::new(format!("window \"{}\" has no hours", window.name)).at(Some(line));
         faults.push(fault.hint("Write hours = [\"22:00-06:00\"], or hours = [\"00:00-24:00\"] for whole days."));
     }
@@ -191,10 +198,11 @@ fn check_rule(rule: &RuleSettings, faults: &mut Vec<Fault>) {
         );
     }
     let restricts = matches!(verdict, VerdictWord::Refuse | VerdictWord::Hold | VerdictWord::Window);
-    let useless: [(&[&str], bool); 4] = [
+    let useless: [(&[&str], bool); 5] = [
         (&["message", "hint"], restricts),
         (&["window"], verdict == VerdictWord::Window),
-        (&["approvers", "expires", "wait_for", "gate"], verdict == VerdictWord::Hold),
+        (&["approvers", "expires", "gate"], verdict == VerdictWord::Hold),
+        (&["wait_for"], matches!(verdict, VerdictWord::Hold | VerdictWord::Window)),
         (
             &[
                 "stall_budget",

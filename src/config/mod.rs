@@ -41,7 +41,7 @@ pub use settings::{
 };
 pub use units::{format_size, format_time, parse_size, parse_time};
 pub use url::WebUrl;
-pub use window::Window;
+pub use window::{Hours, Window};
 pub use words::{
     Autovacuum, BackendTlsMode, BlockersPolicy, Fallback, GatePlace, InTransaction, Io, ListenTlsMode, LockWaits,
     LogFormat, LogLevel, Mode, Negotiation, OnDisconnect, Role, Unsafe, VerdictWord, WebhookEvent,

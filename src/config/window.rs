@@ -1,4 +1,4 @@
-//! A window: the times of a week at which something may run, in one time zone.
+//! A window: the times of a week at which something may run, in one time zone, and a condition on the server's state.
 //!
 //! The only file that names the library of time zones. It owns no clock: the time comes in, as seconds since 1970. It keeps true:
 //!
@@ -20,6 +20,8 @@ pub struct Window {
     pub hours: Vec<Hours>,
     pub days: Days,
     pub zone: Zone,
+    /// A condition in SQL that has to be true, too. Who asks the server is not here.
+    pub condition: Option<String>,
 }
 
 /// Hours of a day, in seconds since midnight. The end is not in them. If the end is before the start, they go over midnight.
@@ -125,12 +127,12 @@ impl Default for Zone {
 }
 
 impl Window {
-    /// Whether the window is open at this time (seconds since 1970).
+    /// Whether the hours of the window are open at this time (seconds since 1970).
     pub fn is_open(&self, now: i64) -> bool {
         Timestamp::from_second(now).is_ok_and(|now| self.is_open_at(now))
     }
 
-    /// When the window opens next, after this time. `None`: not within three weeks.
+    /// When the hours of the window begin next, after this time. `None`: not within three weeks.
     pub fn next_opening(&self, now: i64) -> Option<i64> {
         let now = Timestamp::from_second(now).ok()?;
         let today = self.zone.0.to_datetime(now).date();
@@ -198,7 +200,8 @@ impl fmt::Display for Days {
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours: Vec<String> = self.hours.iter().map(Hours::to_string).collect();
-        write!(f, "{}, {}, {}", hours.join(" and "), self.days, self.zone.name())
+        write!(f, "{}, {}, {}", hours.join(" and "), self.days, self.zone.name())?;
+        if self.condition.is_some() { f.write_str(", with a condition") } else { Ok(()) }
     }
 }
 

@@ -10,7 +10,7 @@
 //! 5. The phases that need no lock attempt: `long`, `build`, `built_index`, `detach`, `backfill`.
 //! 6. The [`run`] of a plan, the plans that were run [`ahead`] of a block, and the undo after a session was lost: [`lost_session`].
 //! 7. The statements that run without a plan: [`optimistic`] tries, statements [`as_written`], the client's own [`advisory`] locks,
-//!    and its own [`lock_table`].
+//!    and its own [`lock_table`]. The [`condition`] of a window.
 
 pub mod advisory;
 pub mod ahead;
@@ -22,6 +22,7 @@ mod blocked;
 pub mod budget;
 mod build;
 mod built_index;
+pub mod condition;
 pub mod context;
 mod detach;
 mod invalid;

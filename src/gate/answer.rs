@@ -2,7 +2,9 @@
 //!
 //! It owns nothing. It keeps true: an error names the rule and why it matches, and the operator's own words come first.
 
-use super::{Decision, Rule};
+use super::condition::{self, ConditionAnswer, SeenCondition};
+use super::{Decision, Rule, Verdict};
+use crate::config::Window;
 use crate::pg::sqlstate;
 use crate::report::Report;
 
@@ -11,19 +13,51 @@ pub fn refused(decision: &Decision, tag: &str) -> Report {
     error(decision, &format!("{} is refused", subject(tag)), None, "Ask those who operate this database.")
 }
 
-/// The error of a statement that is outside its window. `opens`: seconds since 1970.
-pub fn closed(decision: &Decision, tag: &str, opens: Option<i64>) -> Report {
-    let window = decision.rule.as_deref().and_then(Rule::window);
+/// The error of a statement that is outside its window. `seen`: what the server has said to conditions. `more`: why the statement does not wait.
+pub fn closed(decision: &Decision, tag: &str, seen: &[SeenCondition], more: Option<&str>) -> Report {
     let tag = subject(tag);
-    let message = match window {
+    let message = match window(decision) {
         Some(window) => format!("{tag} is allowed only in the window \"{}\"", window.name),
         None => format!("{tag} is allowed only in a window"),
     };
-    let when = window.map(|window| match opens {
-        Some(opens) => format!("The window ({window}) opens at {}.", window.clock(opens)),
-        None => format!("The window ({window}) does not open within three weeks."),
-    });
-    error(decision, &message, when, "Send the statement again when the window is open.")
+    let more = [when(decision, seen), more.map(str::to_owned)].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    error(
+        decision,
+        &message,
+        Some(more).filter(|more| !more.is_empty()),
+        "Send the statement again when the window is open.",
+    )
+}
+
+/// Why a statement waits for its window: sentences.
+pub fn closed_because(decision: &Decision, seen: &[SeenCondition]) -> String {
+    [Some(why(decision)), when(decision, seen)].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// What a statement does that is outside its window: `waits for the window "night"`.
+pub fn waits(decision: &Decision) -> String {
+    match window(decision) {
+        Some(window) => format!("waits for the window \"{}\"", window.name),
+        None => "waits for a window".to_owned(),
+    }
+}
+
+/// When the window opens, or what it depends on: a sentence.
+fn when(decision: &Decision, seen: &[SeenCondition]) -> Option<String> {
+    let (window, Verdict::Closed { opens, by_condition }) = (window(decision)?, decision.verdict) else { return None };
+    Some(match (opens, condition::answer(window, seen)) {
+        (Some(opens), _) => format!("The window ({window}) opens at {}.", window.clock(opens)),
+        (None, _) if !by_condition => format!("The window ({window}) does not open within three weeks."),
+        (None, Some(ConditionAnswer::Failed(message))) => {
+            format!("The condition of the window ({window}) fails: {message}.")
+        }
+        (None, Some(_)) => format!("The condition of the window ({window}) is not true."),
+        (None, None) => format!("Whether the condition of the window ({window}) is true is not known."),
+    })
+}
+
+fn window(decision: &Decision) -> Option<&Window> {
+    decision.rule.as_deref().and_then(Rule::window)
 }
 
 /// The error of a statement that is held, if it cannot wait.

@@ -9,15 +9,17 @@
 //!   [`Rules::lets_try`] says no, and the facts are asked for.
 //!
 //! - `rule`: one rule and what it matches. `check`: rules from settings, and the errors in them. `family`: words for groups of forms.
-//! - `subject`, `session`, `truth`: what is known of a statement and its session, and what is not.
+//! - `subject`, `session`, `condition`, `truth`: what is known of a statement, its session and the windows, and what is not. `opening`: whether a window is open.
 //! - `print`: decisions and rules as text. `answer`: the errors that clients get.
 //! - `digest`: the identity of a change that is held. `change`: what may happen to it.
 
 pub mod answer;
 pub mod change;
 mod check;
+mod condition;
 pub mod digest;
 mod family;
+mod opening;
 pub mod print;
 mod rule;
 mod session;
@@ -25,12 +27,13 @@ mod subject;
 mod truth;
 
 pub use crate::config::ClientAddress;
+pub use condition::{ConditionAnswer, SeenCondition};
 pub use family::Family;
 pub use rule::Rule;
 pub use session::Session;
 pub use subject::Subject;
 
-use crate::config::{Config, ConfigError, InTransaction, Mode, RuleSettings, VerdictWord};
+use crate::config::{Config, ConfigError, InTransaction, Mode, RuleSettings, VerdictWord, Window};
 use crate::sql::Statement;
 use std::sync::Arc;
 use truth::Truth;
@@ -67,8 +70,10 @@ pub enum Verdict {
     Refuse,
     /// The statement has to wait for a window.
     Closed {
-        /// When the window opens next (seconds since 1970). `None`: that is not known.
+        /// When the hours of the window begin next (seconds since 1970). `None`: they have begun, or it is not known when they do.
         opens: Option<i64>,
+        /// The hours have begun, and the condition of the window is not known to be true.
+        by_condition: bool,
     },
 }
 
@@ -117,6 +122,18 @@ impl Rules {
     pub fn may_hoist(&self) -> bool {
         let hoists = |rule: &Rule| rule.settings().limits.in_transaction == Some(InTransaction::Hoist);
         self.iter().any(|rule| hoists(rule) || rule.verdict() == VerdictWord::Plan)
+    }
+
+    /// The windows with a condition that the rules depend on at this time: their hours are open.
+    pub fn windows_to_ask(&self, now: i64) -> Vec<&Window> {
+        let mut windows: Vec<&Window> = Vec::new();
+        for window in self.rules.iter().flat_map(|rule| [rule.window.as_deref(), rule.in_window.as_deref()]).flatten() {
+            let is_new = !windows.iter().any(|known| known.name == window.name);
+            if is_new && window.condition.is_some() && window.is_open(now) {
+                windows.push(window);
+            }
+        }
+        windows
     }
 
     /// The rules in their order.
@@ -178,11 +195,15 @@ fn verdict(rule: &Rule, session: &Session<'_>) -> Verdict {
         VerdictWord::Guard => Verdict::Guard,
         VerdictWord::Hold => Verdict::Hold,
         VerdictWord::Refuse => Verdict::Refuse,
-        VerdictWord::Window => match (rule.window(), session.now) {
-            (Some(window), Some(now)) if window.is_open(now) => Verdict::Allow,
-            (window, now) => {
-                Verdict::Closed { opens: window.zip(now).and_then(|(window, now)| window.next_opening(now)) }
-            }
+        VerdictWord::Window => match rule.window() {
+            Some(window) if opening::is_open(window, session) == Truth::Yes => Verdict::Allow,
+            window => closed(window.zip(session.now)),
         },
     }
+}
+
+fn closed(at: Option<(&Window, i64)>) -> Verdict {
+    let by_condition = at.is_some_and(|(window, now)| window.is_open(now));
+    let opens = at.filter(|_| !by_condition).and_then(|(window, now)| window.next_opening(now));
+    Verdict::Closed { opens, by_condition }
 }

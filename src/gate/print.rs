@@ -27,10 +27,13 @@ pub fn decision(decision: &Decision) -> String {
         out += &labelled(
             "",
             &match decision.verdict {
-                Verdict::Closed { opens: Some(opens) } => {
+                Verdict::Closed { opens: Some(opens), .. } => {
                     format!("the window \"{name}\" is closed, and opens at {}", window.clock(opens))
                 }
-                Verdict::Closed { opens: None } => format!("the window \"{name}\" is closed"),
+                Verdict::Closed { by_condition: true, .. } => {
+                    format!("the hours of the window \"{name}\" are open, and its condition is not known to be true")
+                }
+                Verdict::Closed { .. } => format!("the window \"{name}\" is closed"),
                 _ => format!("the window \"{name}\" is open"),
             },
         );

@@ -5,6 +5,7 @@
 //! a rule names, never opens the gate.
 
 use super::family::{Family, is_of_version_tables};
+use super::opening::is_open;
 use super::session::Session;
 use super::subject::{Largest, NamedRelation, Subject};
 use super::truth::Truth;
@@ -216,8 +217,7 @@ impl Rule {
 
     fn of_time(&self, _: &Subject<'_>, session: &Session<'_>, matched: &mut Matched) {
         if let Some(window) = &self.in_window {
-            let truth = Truth::of(session.now.map(|now| window.is_open(now)));
-            matched.and(truth, || format!("the window \"{}\" is open", window.name));
+            matched.and(is_open(window, session), || format!("the window \"{}\" is open", window.name));
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It is plain data. `None`: it is not known, as for `pgsluice plan`.
 
+use super::condition::SeenCondition;
 use crate::config::ClientAddress;
 
 /// A session, as rules see it.
@@ -17,4 +18,6 @@ pub struct Session<'a> {
     pub in_transaction: Option<bool>,
     /// Seconds since 1970.
     pub now: Option<i64>,
+    /// What the server has said to the conditions of windows.
+    pub conditions: &'a [SeenCondition],
 }

@@ -53,7 +53,8 @@ pub trait Keeper: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub enum KeptJoin {
     Go(Box<Held>),
-    Wait(Box<Held>),
+    /// It waits. The flag: it is held since now.
+    Wait(Box<Held>, bool),
     Rejected(Box<Held>),
 }
 
@@ -61,7 +62,7 @@ impl KeptJoin {
     /// The change.
     pub fn held(&self) -> &Held {
         match self {
-            Self::Go(held) | Self::Wait(held) | Self::Rejected(held) => held,
+            Self::Go(held) | Self::Wait(held, _) | Self::Rejected(held) => held,
         }
     }
 }

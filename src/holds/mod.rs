@@ -85,7 +85,7 @@ impl Holds {
         self.lock().put(held.clone());
         Ok(match joined {
             KeptJoin::Go(held) => Joined::Go(Passage::new(self, held.number)),
-            KeptJoin::Wait(held) => Joined::Wait(Waiting::new(self, &held)),
+            KeptJoin::Wait(held, is_new) => Joined::Wait(Waiting::new(self, &held, is_new)),
             KeptJoin::Rejected(held) => Joined::Rejected(held),
         })
     }
@@ -125,7 +125,8 @@ impl Holds {
                 if let Some(held) = table.changes.get_mut(&number) {
                     held.waiting += 1;
                 }
-                Joined::Wait(Waiting::new(self, &held))
+                let is_new = held.change.state() == State::Held && held.changed >= now;
+                Joined::Wait(Waiting::new(self, &held, is_new))
             }
         })
     }
@@ -275,11 +276,12 @@ pub struct Waiting {
     holds: Arc<Holds>,
     number: u64,
     digest: Digest,
+    is_new: bool,
 }
 
 impl Waiting {
-    fn new(holds: &Arc<Holds>, held: &Held) -> Self {
-        Self { holds: Arc::clone(holds), number: held.number, digest: held.digest }
+    fn new(holds: &Arc<Holds>, held: &Held, is_new: bool) -> Self {
+        Self { holds: Arc::clone(holds), number: held.number, digest: held.digest, is_new }
     }
 
     pub fn number(&self) -> u64 {
@@ -289,6 +291,11 @@ impl Waiting {
     /// The change as it is now. `None`: it is forgotten.
     pub fn held(&self) -> Option<Held> {
         self.holds.get(self.number)
+    }
+
+    /// Whether the change is held since this client has sent it, and was not before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Whether this is what the client has sent: the same plan.

@@ -180,7 +180,7 @@ impl Keeper for Ledger {
         Some(match outcome.as_str() {
             "go" => KeptJoin::Go(held),
             "rejected" => KeptJoin::Rejected(held),
-            _ => KeptJoin::Wait(held),
+            word => KeptJoin::Wait(held, word == "held"),
         })
     }
 

@@ -222,7 +222,10 @@ impl Registered {
             let cancels = Arc::clone(channel.cancels().requests());
             shared.cancels.insert(pid, Cancellable { key: key.clone(), cancels });
         }
-        shared.metrics.measures.session_begins();
+        // A session of the console has no backend.
+        if !entry.console {
+            shared.metrics.measures.session_begins();
+        }
         shared.registry.enter(Arc::clone(entry), pid.unwrap_or(0));
         Self { shared: Arc::clone(shared), key, entry: Arc::clone(entry) }
     }
@@ -230,7 +233,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.shared.metrics.measures.session_ends();
+        if !self.entry.console {
+            self.shared.metrics.measures.session_ends();
+        }
         self.shared.registry.leave(&self.entry);
         if let Some(pid) = pid_of(&self.key) {
             self.shared.cancels.remove_if(&pid, |_, registered| registered.key == self.key);

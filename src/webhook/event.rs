@@ -31,17 +31,19 @@ pub struct Event<'e> {
     pub change: &'e EventChange,
     /// How long the change has taken or waited.
     pub took: Duration,
-    /// Why it failed, or who has approved it.
+    /// Why it failed or is held, or who has approved it.
     pub reason: Option<String>,
     /// The rule of the gate that it is about.
     pub rule: Option<String>,
+    /// The number under which operators decide about it.
+    pub number: Option<u64>,
     /// Who is in its way.
     pub blocked_by: Option<String>,
 }
 
 impl<'e> Event<'e> {
     pub fn new(kind: WebhookEvent, change: &'e EventChange, took: Duration) -> Self {
-        Self { kind, change, took, reason: None, rule: None, blocked_by: None }
+        Self { kind, change, took, reason: None, rule: None, number: None, blocked_by: None }
     }
 
     /// The event as the body of a request.
@@ -57,6 +59,7 @@ impl<'e> Event<'e> {
             seconds: self.took.as_secs_f64(),
             reason: self.reason.clone().map(cut),
             rule: self.rule.as_deref(),
+            number: self.number,
             blocked_by: self.blocked_by.clone().map(cut),
         };
         // Strings and finite numbers can always be written.
@@ -76,6 +79,8 @@ struct Body<'b> {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'b str>,
+    #[serde(rename = "change", skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     blocked_by: Option<String>,
 }

@@ -60,6 +60,7 @@ impl PlannedGate {
             client: self.client.map(ClientAddress::Ip),
             in_transaction: Some(in_transaction),
             now: i64::try_from(now.as_secs()).ok(),
+            conditions: &[],
         };
         let subject = Subject::planned(statement, facts, plan);
         if !subject.is_schema_change() {

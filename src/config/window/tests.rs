@@ -15,6 +15,7 @@ fn window(hours: &[&str], days: &[&str], zone: &str) -> Window {
             Days::of_all(days.iter().map(|text| Days::new(text).unwrap()).collect())
         },
         zone: Zone::new(zone).unwrap(),
+        condition: None,
     }
 }
 

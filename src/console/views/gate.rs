@@ -51,7 +51,8 @@ pub(super) fn windows(host: &dyn Host) -> Vec<Vec<Value>> {
         vec![
             Value::text(&window.name),
             Value::text(window.to_string()),
-            Value::Boolean(is_open),
+            // The console has no connection to the server that could tell whether the condition is true.
+            if is_open && window.condition.is_some() { Value::Null } else { Value::Boolean(is_open) },
             opens.map_or(Value::Null, Value::Time),
             Value::number(window.line),
         ]

@@ -69,7 +69,7 @@ END
 $body$;
 
 -- A client of the proxy has sent a statement that a rule holds. _own: the change under which it has run so far; its plan was made anew since.
--- outcome: 'go' (it runs now), 'wait' or 'rejected'.
+-- outcome: 'go' (it runs now), 'held' (it waits, and is held since now), 'wait' or 'rejected'.
 CREATE OR REPLACE FUNCTION pgsluice.join_change(
     _proxy bigint, _number bigint, _own bigint, _digest text, _text_digest text, _author text, _database text, _application text,
     _client text, _session bigint, _tag text, _statement text, _plan text, _rule text, _because text, _needs integer, _expires_ms bigint,
@@ -81,6 +81,7 @@ DECLARE
     _old_plan text;
     _terms_differ boolean;
     _over boolean;
+    _new boolean := false;
 BEGIN
     -- Requests with the same text come one behind the other.
     PERFORM pg_advisory_xact_lock(1885828972, hashtext(_text_digest));
@@ -117,6 +118,7 @@ BEGIN
             _statement, _plan, _rule, _because, _expires_ms, _proxy)
         RETURNING * INTO _row;
         PERFORM pgsluice.note(_row, 'held', NULL, NULL, NULL, _proxy);
+        _new := true;
     ELSE
         PERFORM pgsluice.sweep(id);
         SELECT * INTO _row FROM pgsluice.change c WHERE c.id = join_change.id FOR UPDATE;
@@ -135,8 +137,10 @@ BEGIN
                 PERFORM pgsluice.step(id, 'sent', NULL, NULL, NULL, NULL, NULL, NULL, _proxy);
             END IF;
             PERFORM pgsluice.step(id, 'replace', _needs, NULL, NULL, NULL, NULL, NULL, _proxy);
+            _new := true;
         ELSIF _over AND _row.state <> 'rejected' THEN
             PERFORM pgsluice.step(id, 'sent', NULL, NULL, NULL, NULL, NULL, NULL, _proxy);
+            _new := true;
         END IF;
     END IF;
     SELECT * INTO _row FROM pgsluice.change c WHERE c.id = join_change.id;
@@ -149,7 +153,7 @@ BEGIN
         INSERT INTO pgsluice.waiter AS w (change, proxy, clients) VALUES (id, _proxy, 1)
         ON CONFLICT (change, proxy) DO UPDATE SET clients = w.clients + 1;
         PERFORM pg_notify('pgsluice', id::text);
-        outcome := 'wait';
+        outcome := CASE WHEN _new THEN 'held' ELSE 'wait' END;
     END IF;
 END
 $body$;

@@ -22,13 +22,13 @@ impl AheadRun<'_> {
                 Err(why) => return self.run_in_place(statement, offset, Some(&why)).await,
             };
             match Box::pin(self.wait_suspended(case, statement)).await? {
-                Waited::ForLocks => {}
+                Waited::ForLocks { deadline } => {
+                    if begun.elapsed() >= self.longest_wait(deadline).await? {
+                        return self.run_in_place(statement, offset, None).await;
+                    }
+                }
                 Waited::NotAtAll(why) => return self.run_in_place(statement, offset, Some(&why)).await,
                 Waited::Failed(stop) => return Err(self.fail(stop).await?),
-            }
-            let over = begun.elapsed() >= self.longest_wait().await?;
-            if over {
-                return self.run_in_place(statement, offset, None).await;
             }
             let request = Request { statement, offset, place: Place::Anywhere };
             match Box::pin(self.changes.run(self.channel, self.block, request)).await {
@@ -61,23 +61,26 @@ impl AheadRun<'_> {
             journal.own_time(begun.elapsed());
         }
         Ok(match waited {
-            Ok(()) => Waited::ForLocks,
+            Ok(deadline) => Waited::ForLocks { deadline },
             Err(stop) => Waited::Failed(stop),
         })
     }
 
-    /// How long the client may wait.
-    async fn longest_wait(&mut self) -> Result<Duration, RunError> {
+    /// How long the client may wait. `deadline`: the statement's, by its rule.
+    async fn longest_wait(&mut self, deadline: Duration) -> Result<Duration, RunError> {
         let session = self.changes.session_facts(self.channel).await?.session;
         let timeouts = [session.lock_timeout_ms, session.statement_timeout_ms];
         let timeouts = timeouts.into_iter().filter(|timeout| *timeout > 0).map(Duration::from_millis);
-        Ok(timeouts.fold(self.shared.config.locks.deadline, Duration::min))
+        Ok(timeouts.fold(deadline, Duration::min))
     }
 }
 
 /// How the wait has ended. The transaction has been run again, unless it could not be suspended.
 enum Waited {
-    ForLocks,
+    ForLocks {
+        /// The limit of the statement's waits, by the settings or by the rule that is about it.
+        deadline: Duration,
+    },
     /// It was not suspended, for this reason.
     NotAtAll(NotAhead),
     /// The client gave up, or the wait took too long. The transaction is to fail.

@@ -12,7 +12,7 @@ use crate::config::{Config, InTransaction, Mode};
 use crate::execute::ahead::AheadOfBlock;
 use crate::execute::context::{ExecutionContext, SizeGuess};
 use crate::execute::record::RecordKey;
-use crate::gate::Verdict;
+use crate::gate::{SeenCondition, Verdict};
 use crate::holds::Passage;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
@@ -71,6 +71,8 @@ pub(super) struct StatementContext<'s> {
     config: Option<Box<Config>>,
     /// What the rules of the gate say of the statement.
     verdict: Verdict,
+    /// What the server has said last to the conditions of windows.
+    conditions: Vec<SeenCondition>,
     /// Who is told of long waits.
     watch: Option<Box<WaitWatch>>,
     /// The approval under which the statement runs, if it was held.
@@ -90,6 +92,7 @@ impl<'s> StatementContext<'s> {
             slow: false,
             config: None,
             verdict: Verdict::Allow,
+            conditions: Vec::new(),
             watch: None,
             passage: None,
         }
@@ -148,6 +151,16 @@ impl<'s> StatementContext<'s> {
     /// What the rules of the gate say of the statement. Without rules it is allowed.
     pub(super) fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// The server has said this to the conditions of windows.
+    pub(super) fn set_conditions(&mut self, seen: Vec<SeenCondition>) {
+        self.conditions = seen;
+    }
+
+    /// What the server has said last to the conditions of windows.
+    pub(super) fn conditions(&self) -> &[SeenCondition] {
+        &self.conditions
     }
 
     /// From here on somebody is told of long waits.

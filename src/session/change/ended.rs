@@ -71,7 +71,8 @@ pub(super) fn watch(context: &StatementContext<'_>) -> Option<WaitWatch> {
     is_change(context.statement).then(|| webhook.watch(|| change_of(context))).flatten()
 }
 
-fn change_of(context: &StatementContext<'_>) -> EventChange {
+/// The schema change, for an event.
+pub(super) fn change_of(context: &StatementContext<'_>) -> EventChange {
     let ahead = matches!(context.place(), Place::Ahead(_) | Place::LocksAlone);
     context.log.change(context.statement, ahead || context.channel.status() != b'I')
 }

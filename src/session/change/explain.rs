@@ -2,6 +2,7 @@
 //!
 //! It owns nothing. It keeps true: EXPLAIN leaves no change behind. In the client's transaction it changes nothing of the transaction either.
 
+use super::conditions;
 use super::context::{Place, StatementContext};
 use super::gate;
 use super::place::{not_ahead, refusal, sees_an_old_state};
@@ -40,6 +41,7 @@ pub(super) async fn plan_in_words(
             Ok(plan) => plan,
             Err(refusal) => return Ok(refusal.report.to_string()),
         };
+        conditions::look(context, &facts).await?;
         if let Some(gate) = gate::explain(context, &facts, &plan) {
             return Ok(gate + &placed(context, &facts, &plan)?);
         }
@@ -54,6 +56,7 @@ async fn ahead_in_words(context: &mut StatementContext<'_>) -> Result<String, Ru
         return Ok(print::unknown(PARTITIONS_UNKNOWN));
     }
     let plan = plan::plan(statement, &facts, &limits).map_err(|refusal| RunError::Report(refusal.report))?;
+    conditions::look(context, &facts).await?;
     // Settings that a rule changes would have kept the statement in its place.
     let gate = gate::explain(context, &facts, &plan).unwrap_or_default();
     let plan = hoist::with_full_undo(plan, statement, &facts).map_err(|why| RunError::Report(not_ahead(&why)))?;

@@ -4,10 +4,10 @@
 //! nothing here costs anything but a look whether there are any. A rule is not asked about a statement that changes nothing, nor once more
 //! when the transaction is run again behind a statement that was done ahead of it.
 
-use super::batch;
 use super::context::{Asked, Place, StatementContext};
 use super::log::ChangeLog;
 use super::not_run::not_run;
+use super::{batch, conditions};
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::config::{Config, HoldSettings, Mode, RuleLimits, RuleSettings};
@@ -15,7 +15,6 @@ use crate::execute::RunError;
 use crate::gate::{Decision, Rule, Rules, Session, Subject, Verdict, answer, print};
 use crate::plan::Plan;
 use crate::sql::{Class, Statement};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the gate says of a plan.
 pub(super) enum GateOutcome {
@@ -23,7 +22,7 @@ pub(super) enum GateOutcome {
     Run,
     /// A rule has changed the settings of the statement, so that it is planned again.
     PlanAgain,
-    /// The statement is held by a rule.
+    /// The statement is held by a rule, or waits for a window.
     Hold(Decision),
 }
 
@@ -55,17 +54,19 @@ pub(super) async fn ask(
 ) -> Result<GateOutcome, RunError> {
     let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
     let Some(rules) = rules else { return Ok(GateOutcome::Run) };
+    conditions::look(context, facts).await?;
     let decision = decide(context, &rules, Some((facts, plan)));
     context.set_verdict(decision.verdict);
     if !was_let_run(context.place()) {
         return carry_out(context, decision, &plan.tag).await;
     }
+    // The limits of its rule hold for it, whatever the verdict is now.
+    let is_changed = apply(context, &decision);
     if decision.verdict == Verdict::Hold && matches!(context.place(), Place::InBlock(None)) {
         // What was approved is begun.
         return Ok(GateOutcome::Hold(decision));
     }
-    let is_changed = matches!(decision.verdict, Verdict::Plan | Verdict::Guard | Verdict::Allow);
-    Ok(if is_changed && apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run })
+    Ok(if is_changed { GateOutcome::PlanAgain } else { GateOutcome::Run })
 }
 
 /// Whether the gate has let the statement run already, so that it cannot be refused any more.
@@ -88,19 +89,28 @@ pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<Op
     let tag = tag_of(context.statement);
     Ok(match carry_out(context, decision, tag).await? {
         GateOutcome::Run | GateOutcome::PlanAgain => None,
+        GateOutcome::Hold(decision) if matches!(decision.verdict, Verdict::Closed { .. }) => {
+            // The role may not be allowed to nap.
+            let report = answer::closed(&decision, tag, context.conditions(), None);
+            return Err(not_run(context, report, &decision).await?);
+        }
         GateOutcome::Hold(decision) => Some(decision),
     })
 }
 
 /// Whether the rule that holds a statement is still the one that decides, as the rules and the time are now.
 pub(super) fn holds_still(context: &StatementContext<'_>, facts: &Facts, plan: &Plan, before: &Decision) -> bool {
-    let Some(rules) = context.log.shared().rules_to_ask() else { return false };
-    let decision = decide(context, &rules, Some((facts, plan)));
-    let rule = |decision: &Decision| decision.rule.as_deref().map(|rule| rule.settings().clone());
-    decision.verdict == Verdict::Hold && rule(&decision).map(terms) == rule(before).map(terms)
+    let Some(decision) = decide_again(context, facts, plan) else { return false };
+    decision.verdict == Verdict::Hold && is_same_rule(&decision, before)
 }
 
-/// What a held statement depends on in its rule. Other lines of the file are no other rule.
+/// Whether the same rule has decided. Other lines of the file are no other rule.
+pub(super) fn is_same_rule(now: &Decision, before: &Decision) -> bool {
+    let rule = |decision: &Decision| decision.rule.as_deref().map(|rule| terms(rule.settings().clone()));
+    rule(now) == rule(before)
+}
+
+/// What a statement that waits depends on in its rule.
 fn terms(rule: RuleSettings) -> (String, HoldSettings, RuleLimits) {
     (rule.name, rule.hold, rule.limits)
 }
@@ -129,20 +139,24 @@ fn decide(context: &StatementContext<'_>, rules: &Rules, known: Option<(&Facts, 
         Some((facts, plan)) => Subject::planned(context.statement, facts, plan),
         None => Subject::of_text(context.statement),
     };
-    rules.decide(&subject, &session(context.log, inside))
+    rules.decide(&subject, &Session { conditions: context.conditions(), ..session(context.log, inside) })
+}
+
+/// What the rules say of a statement that waits, as the rules, the time and the conditions are now. `None`: there are no rules any more.
+pub(super) fn decide_again(context: &StatementContext<'_>, facts: &Facts, plan: &Plan) -> Option<Decision> {
+    let rules = context.log.shared().rules_to_ask()?;
+    Some(decide(context, &rules, Some((facts, plan))))
 }
 
 /// The client's session, and the time.
 fn session(log: &ChangeLog, in_transaction: bool) -> Session<'_> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
-    Session { in_transaction: Some(in_transaction), now, ..log.as_session() }
+    Session { in_transaction: Some(in_transaction), now: conditions::now(), ..log.as_session() }
 }
 
 async fn carry_out(context: &mut StatementContext<'_>, decision: Decision, tag: &str) -> Result<GateOutcome, RunError> {
     match decision.verdict {
         Verdict::Refuse => Err(not_run(context, answer::refused(&decision, tag), &decision).await?),
-        Verdict::Closed { opens } => Err(not_run(context, answer::closed(&decision, tag, opens), &decision).await?),
-        Verdict::Hold => {
+        Verdict::Hold | Verdict::Closed { .. } => {
             apply(context, &decision);
             Ok(GateOutcome::Hold(decision))
         }

@@ -9,8 +9,9 @@
 
 use super::context::{Place, StatementContext};
 use super::gate;
+use super::nap::nap;
 use super::not_run::not_run;
-use super::turn;
+use super::{told, turn};
 use crate::catalog::Facts;
 use crate::config::{HoldSettings, format_time};
 use crate::execute::RunError;
@@ -19,7 +20,6 @@ use crate::gate::change::State;
 use crate::gate::digest::{Digest, Identity, SETTINGS};
 use crate::gate::{Decision, Rule, answer};
 use crate::holds::{Held, HoldRequest, Joined, LedgerState, Waiting};
-use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
 use crate::plan::{Plan, logged};
 use crate::report::{Report, Severity};
@@ -28,13 +28,13 @@ use crate::session::text::parse_options;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a client waits if its rule does not say so. Helm and other tools give up after five minutes.
-const WAIT_FOR: Duration = Duration::from_secs(240);
+pub(super) const WAIT_FOR: Duration = Duration::from_secs(240);
 /// How long an approval counts if its rule does not say so.
 const EXPIRES: Duration = Duration::from_secs(2 * 86_400);
 /// The client hears at least this often that its statement is held.
-const NOTICES: Duration = Duration::from_secs(30);
+pub(super) const NOTICES: Duration = Duration::from_secs(30);
 /// A nap takes a twentieth of the time waited so far, within these bounds: people decide in minutes, and each nap costs the server a query.
-const SHARE: u32 = 20;
+pub(super) const SHARE: u32 = 20;
 const SHORTEST_NAP: Duration = Duration::from_millis(50);
 const LONGEST_NAP: Duration = Duration::from_secs(5);
 
@@ -72,7 +72,10 @@ pub(super) async fn wait(
         return Ok(HeldOutcome::Run);
     }
     let passage = context.take_passage();
-    match context.log.shared().holds().join(request, passage).await {
+    let goes_on = passage.is_some();
+    let joined = context.log.shared().holds().join(request, passage).await;
+    joined.iter().for_each(|joined| told::joined(context, decision, joined, goes_on));
+    match joined {
         Ok(Joined::Go(passage)) => {
             context.keep_passage(passage);
             Ok(HeldOutcome::Run)
@@ -113,7 +116,10 @@ pub(super) async fn at_once(
 ) -> Result<(), RunError> {
     let request = request_of(context, decision, known).await?;
     let passage = context.take_passage();
-    match context.log.shared().holds().join(request, passage).await {
+    let goes_on = passage.is_some();
+    let joined = context.log.shared().holds().join(request, passage).await;
+    joined.iter().for_each(|joined| told::joined(context, decision, joined, goes_on));
+    match joined {
         Ok(Joined::Go(passage)) => {
             context.keep_passage(passage);
             Ok(())
@@ -134,7 +140,7 @@ pub(super) async fn at_once(
 
 /// Whether the client's transaction has locks for which others may have to wait: strong ones, or those of rows that it has changed or locked. Locks of
 /// readers make nobody wait but schema changes, which are tried without a wait.
-async fn makes_others_wait(context: &mut StatementContext<'_>, facts: &Facts) -> Result<bool, RunError> {
+pub(super) async fn makes_others_wait(context: &mut StatementContext<'_>, facts: &Facts) -> Result<bool, RunError> {
     if !facts.session.in_transaction || facts.session.strongest_lock.is_some() {
         return Ok(facts.session.in_transaction);
     }
@@ -194,7 +200,7 @@ async fn wait_for_decision(
         let left = limit.into_iter().chain([timeout].into_iter().filter(|timeout| !timeout.is_zero()));
         let left = left.map(|limit| limit.saturating_sub(waited)).min().unwrap_or(LONGEST_NAP);
         let time = (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP).min(left.max(SHORTEST_NAP));
-        nap(context, &held, time).await?;
+        nap_held(context, &held, time).await?;
     }
 }
 
@@ -228,40 +234,19 @@ async fn wait_for_ledger(
             }
         }
         let time = (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP);
-        nap_for(context, "the ledger cannot be asked, and a rule holds this change", time).await?;
+        nap(context, "the ledger cannot be asked, and a rule holds this change", time).await?;
     }
     Ok(HeldOutcome::PlanAgain)
 }
 
 /// Naps on the server, with the reason in the nap's comment. An error: the statement is over, and so is what it has asked for.
-async fn nap(context: &mut StatementContext<'_>, held: &Held, time: Duration) -> Result<(), RunError> {
+async fn nap_held(context: &mut StatementContext<'_>, held: &Held, time: Duration) -> Result<(), RunError> {
     let words = format!("change {} is held by rule \"{}\", approvals {}", held.number, held.rule, held.approvals());
-    let napped = nap_for(context, &words, time).await;
+    let napped = nap(context, &words, time).await;
     if matches!(napped, Err(RunError::Server(_) | RunError::Report(_))) {
         context.log.shared().holds().withdraw(held.number, SystemTime::now());
     }
     napped
-}
-
-async fn nap_for(context: &mut StatementContext<'_>, words: &str, time: Duration) -> Result<(), RunError> {
-    let sql = nap_sql(time, &context.channel.words(words));
-    let error = context.channel.nap(&sql).await?;
-    if context.channel.client_gone() {
-        return Err(RunError::ClientGone);
-    }
-    let cancelled = context.channel.take_cancelled();
-    let stop = match error {
-        Some(error) => RunError::Server(error),
-        None if cancelled => {
-            let report = Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
-            if context.channel.status() == b'T' {
-                crate::session::transaction::fail(context.channel).await?;
-            }
-            RunError::Report(report)
-        }
-        None => return Ok(()),
-    };
-    Err(stop)
 }
 
 /// Tells the client that its statement is held.

@@ -6,12 +6,13 @@
 //!
 //! - `context`: the statement on its way, and the parts that each stage may use.
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
-//! - `pending`, `turn`, `facts`, `record`, `gate`, `held`, `place`, `plan`: the stages. `not_run`: how the gate ends a statement.
-//!   `ended`: those who count and watch are told of an end.
+//! - `pending`, `turn`, `facts`, `record`, `gate`, `waits`, `held`, `window`, `place`, `plan`: the stages. `not_run`: how the gate ends a statement.
+//!   `ended`: those who count and watch are told of an end. `told`: the webhook is told of what is held and approved.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
 //!   change.
 
 mod batch;
+mod conditions;
 mod context;
 mod ended;
 mod explain;
@@ -21,13 +22,17 @@ mod held;
 mod history;
 mod lock_table;
 mod log;
+mod nap;
 mod not_run;
 mod pending;
 mod place;
 mod plan;
 mod record;
 mod rights;
+mod told;
 mod turn;
+mod waits;
+mod window;
 
 pub(super) use self::batch::BatchTryOutcome;
 pub(super) use self::context::{Asked, Place, Request};
@@ -36,7 +41,6 @@ use self::context::StatementContext;
 use self::ended::ended;
 use self::facts::FactsReader;
 use self::gate::GateOutcome;
-use self::held::HeldOutcome;
 use self::history::{OwnRecords, TryHistory};
 use self::log::ChangeLog;
 use self::plan::{PlannedRun, elided, make_plan, run_plan};
@@ -57,15 +61,14 @@ use crate::execute::pending_undo::PendingUndo;
 use crate::execute::run::Basis;
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError, Suspend, locks_first, take_turn};
-use crate::gate::Decision;
-use crate::pg::{RelationName, sqlstate};
+use crate::pg::sqlstate;
+use crate::plan::LockNeed;
 use crate::plan::optimistic::OptimisticPlan;
-use crate::plan::{LockNeed, Plan};
 use crate::registry::SessionEntry;
 use crate::sql::{Class, Statement};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Instrument;
 
 /// How many plans are made for a table that other sessions keep changing, before a plan runs without a check of its basis.
@@ -171,18 +174,18 @@ impl SchemaChanges {
         Ok((reply, ahead))
     }
 
-    /// Waits until the locks of a statement can be had. Nothing is run.
+    /// Waits until the locks of a statement can be had, and gives the `deadline` of the statement. Nothing is run.
     pub(super) async fn wait_for_locks(
         &mut self,
         channel: &mut ServerChannel,
         statement: &Statement,
-    ) -> Result<(), RunError> {
+    ) -> Result<Duration, RunError> {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
         let _entered = log.enter(channel, shown(statement));
         let request = Request { statement, offset: 0, place: Place::LocksAlone };
         let context = &mut StatementContext::new(channel, log, request).with_own_records(own_records.keys());
-        run_stages(context, history, rights, FirstTry::None).await.map(|_| ())
+        run_stages(context, history, rights, FirstTry::None).await.map(|_| context.config().locks.deadline)
     }
 
     /// Takes these locks in the client's transaction, which holds nothing yet.
@@ -392,7 +395,7 @@ async fn stages(
         {
             continue;
         }
-        if has_been_held(context, held.as_ref(), (&facts, &plan), (&names, turn)).await? {
+        if waits::has_been_held(context, held.as_ref(), (&facts, &plan), (&names, turn)).await? {
             basis = Basis::Fresh;
             continue;
         }
@@ -418,20 +421,6 @@ async fn stages(
         // The table changes faster than its facts can be read, so the next plan is as good as any.
         basis = if plans < PLANS { context.facts().basis(&facts).await? } else { Basis::Any };
     }
-}
-
-/// Whether a rule has let the statement wait. It has its lanes again, and its facts are out of date.
-async fn has_been_held(
-    context: &mut StatementContext<'_>,
-    decision: Option<&Decision>,
-    known: (&Facts, &Plan),
-    (names, turn): (&[RelationName], &mut Turn),
-) -> Result<bool, RunError> {
-    let waited = held::wait(context, decision, known, turn).await? == HeldOutcome::PlanAgain;
-    if waited {
-        turn::take(context, names, &BTreeSet::new(), turn).await?;
-    }
-    Ok(waited)
 }
 
 /// Runs a statement as it is written, in a session that may not ask for facts.

@@ -5,9 +5,8 @@
 
 use super::context::{Place, StatementContext};
 use super::gate::{self, GateOutcome};
-use super::held;
 use super::plan::{PlannedRun, Resumed, run_plan};
-use super::turn;
+use super::{held, turn, window};
 use crate::catalog::{Facts, RelationRef};
 use crate::config::InTransaction;
 use crate::execute::record::{self, Record, UnfinishedChange};
@@ -15,6 +14,7 @@ use crate::execute::run::Run;
 use crate::execute::take_turn::end_turn;
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError, Suspend};
+use crate::gate::Verdict;
 use crate::pg::{RelationName, sqlstate};
 use crate::plan::{self, Plan};
 use crate::report::{Report, in_words};
@@ -124,6 +124,9 @@ async fn may_continue(context: &mut StatementContext<'_>, facts: &Facts, plan: &
     match gate::ask(context, facts, plan).await? {
         // It is continued as it was begun.
         GateOutcome::Run | GateOutcome::PlanAgain => Ok(()),
+        GateOutcome::Hold(decision) if matches!(decision.verdict, Verdict::Closed { .. }) => {
+            Err(window::at_once(context, &decision, &plan.tag).await?)
+        }
         GateOutcome::Hold(decision) => held::at_once(context, &decision, Some((facts, plan)), &plan.tag).await,
     }
 }

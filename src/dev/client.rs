@@ -33,6 +33,12 @@ impl Client {
         self.try_run(sql).map_err(|error| report(&error))
     }
 
+    /// The text that a query gives.
+    pub(super) fn text(&self, sql: &str) -> Result<String, Report> {
+        let row = self.runtime.block_on(self.client.query_one(sql, &[])).map_err(|error| report(&error))?;
+        row.try_get(0).map_err(|error| report(&error))
+    }
+
     /// Runs SQL as [`Client::run`] does. `Ok(false)` means that a lock was not available (55P03).
     pub(super) fn run_if_lock_is_free(&self, sql: &str) -> Result<bool, Report> {
         match self.try_run(sql) {

@@ -7,6 +7,7 @@ mod client;
 pub mod demo;
 mod load;
 pub mod server;
+mod operators;
 mod shop;
 
 pub use server::{Options, Postgres};
@@ -24,7 +25,9 @@ pub fn run(listen: &Address, mode: Mode) -> Result<(), Report> {
     println!("Starting a throw-away PostgreSQL, and filling a shop with {} orders …", shop::ORDERS);
     let postgres = Postgres::start(Options::default())?;
     shop::open(&postgres)?;
-    let proxy = crate::server::spawn(config(&postgres, listen, mode))?;
+    let mut config = config(&postgres, listen, mode);
+    operators::let_in(&postgres, &mut config)?;
+    let proxy = crate::server::spawn(config)?;
     println!("{}", welcome(&postgres, listen));
     signals.wait();
     println!("Stopping, and removing the throw-away PostgreSQL …");
@@ -55,19 +58,21 @@ fn check_free(listen: &Address) -> Result<(), Report> {
 
 fn welcome(postgres: &Postgres, listen: &Address) -> String {
     let (user, database) = (shop::USER, shop::DATABASE);
-    let psql = match listen {
-        Address::Tcp { .. } => format!("psql postgres://{user}@{listen}/{database}"),
+    let psql = |login: &str, password: &str, database: &str| match listen {
+        Address::Tcp { .. } => format!("psql postgres://{login}{password}@{listen}/{database}"),
         Address::Unix { dir, port } => {
-            format!("psql \"host={} port={port} user={user} dbname={database}\"", dir.display())
+            format!("psql \"host={} port={port} user={login} dbname={database}\"", dir.display())
         }
     };
+    let (console, sql) = (psql("ann", ":ann", "pgsluice"), psql("ann", "", database));
+    let psql = psql(user, "", database);
     format!(
         "
 pgsluice listens on {listen}, in front of PostgreSQL {version} on {host}:{port}.
 
     {psql}
 
-Three things to try, each with several windows open like that:
+Four things to try, each with several windows open like that:
 
  1. Add a column while somebody holds the table.
       one window      BEGIN; SELECT count(*) FROM orders;
@@ -82,6 +87,15 @@ Three things to try, each with several windows open like that:
 
  3. Ask first.
       EXPLAIN ALTER TABLE orders ALTER COLUMN total TYPE text;
+
+ 4. Decide. A rule holds what changes customers. The operators are ann (admin) and vic (viewer); each password is the name.
+      one window      ALTER TABLE customers ADD COLUMN phone text;
+      the console     {console}
+                      SHOW CHANGES;   SHOW CHANGE 1;   (the number is in the NOTICE of the first window)
+      either there    APPROVE 1 REASON 'looks fine';
+      or in SQL       {sql}
+                      SELECT pgsluice.approve(1, 'looks fine');
+    The ALTER goes on. Who has decided, and why: SELECT * FROM pgsluice.events;
 
 Ctrl-C stops both and removes everything.",
         version = postgres.version,

@@ -52,14 +52,14 @@ fn a_build_goes_on_to_its_end() {
 
 /// As directly, the schema is the same, whether the client is there or not.
 #[test]
-fn validations_and_backfills_go_on() {
+fn validations_go_on() {
     const STATE: &str = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
         SELECT format('%s %s %s', conname, convalidated, pg_get_constraintdef(oid)) AS line FROM pg_constraint WHERE conrelid = 't'::regclass
         UNION ALL SELECT format('%s %s %s', attname, attnotnull, atthasdef) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0
         UNION ALL SELECT format('%s %s', pg_get_indexdef(indexrelid), indisvalid) FROM pg_index WHERE indrelid = 't'::regclass) s";
     for (number, sql) in [
         "ALTER TABLE t ADD CONSTRAINT positive CHECK (slow(a) >= 0)",
-        "ALTER TABLE t ADD COLUMN c int NOT NULL DEFAULT (slow(7) + random() * 0)::int",
+        "ALTER TABLE t ADD CONSTRAINT other CHECK (slow(a) >= 0), ADD COLUMN c int NOT NULL DEFAULT 7 + (random() * 0)::int",
         INDEX,
     ]
     .into_iter()
@@ -75,6 +75,24 @@ fn validations_and_backfills_go_on() {
         let rows = "SELECT string_agg(t::text, ',' ORDER BY id) FROM t";
         assert_eq!(here.direct.value(rows), there.direct.value(rows), "{sql}");
     }
+}
+
+#[test]
+fn a_backfill_goes_on() {
+    const ROWS: &str = "SELECT count(c) FROM big";
+    let mut stage = stage("left_backfill");
+    stage.direct.ok("CREATE TABLE big (id int PRIMARY KEY); INSERT INTO big SELECT generate_series(1, 200000)");
+    let mut client = stage.client();
+    client.send_query("ALTER TABLE big ADD COLUMN c int NOT NULL DEFAULT 7 + (random() * 0)::int");
+    let column = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'big'::regclass AND attname = 'c'";
+    wait_until("the column is there", || stage.direct.value(column) == "1");
+    wait_until("rows are filled", || stage.direct.value(ROWS) != "0");
+    stage.leave(&client);
+    assert_ne!(stage.direct.value(ROWS), "200000", "the client has left too late");
+    stage.assert_clean(client.pid);
+    assert_eq!(stage.direct.value("SELECT format('%s %s', count(*), sum(c)) FROM big"), "200000 1400000");
+    let not_null = "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'big'::regclass AND attname = 'c'";
+    assert_eq!(stage.direct.value(not_null), "t");
 }
 
 #[test]
@@ -397,7 +415,7 @@ fn the_application_does_not_wait() {
     let client = stage.begun(sql);
     stage.leave(&client);
     let mut application = Client::connect(SERVER.port, &SERVER.user, &stage.database);
-    application.ok("SET lock_timeout = '1s'");
+    application.ok("SET lock_timeout = '1s'; SET slow.off = 'on'");
     let mut work = |round: i32| {
         application.ok(&format!("UPDATE t SET id = id WHERE id = {}", round % 100 + 1));
         application.ok("SELECT count(*) FROM t");

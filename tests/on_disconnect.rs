@@ -6,7 +6,8 @@ mod stage;
 
 use common::end::End;
 use common::raw::{bind, execute, parse, q, sync};
-use common::{Client, port, wait_until};
+use common::stop::{DROPS, STATE, STATEMENTS, STOPS, TABLES, send_and_stop};
+use common::{Client, new_database, no_table_is_small, port, proxy, wait_until};
 use pgsluice::config::{Config, OnDisconnect, Overrides};
 use stage::{INDEX, SERVER, Stage};
 use std::thread;
@@ -53,7 +54,7 @@ fn a_build_goes_on_to_its_end() {
 /// As directly, the schema is the same, whether the client is there or not.
 #[test]
 fn validations_go_on() {
-    const STATE: &str = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
+    const SCHEMA: &str = "SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
         SELECT format('%s %s %s', conname, convalidated, pg_get_constraintdef(oid)) AS line FROM pg_constraint WHERE conrelid = 't'::regclass
         UNION ALL SELECT format('%s %s %s', attname, attnotnull, atthasdef) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0
         UNION ALL SELECT format('%s %s', pg_get_indexdef(indexrelid), indisvalid) FROM pg_index WHERE indrelid = 't'::regclass) s";
@@ -71,10 +72,44 @@ fn validations_go_on() {
         here.leave(&client);
         here.release();
         here.assert_clean(client.pid);
-        assert_eq!(here.direct.value(STATE), there.direct.value(STATE), "{sql}");
+        assert_eq!(here.direct.value(SCHEMA), there.direct.value(SCHEMA), "{sql}");
         let rows = "SELECT string_agg(t::text, ',' ORDER BY id) FROM t";
         assert_eq!(here.direct.value(rows), there.direct.value(rows), "{sql}");
     }
+}
+
+/// Each step of each kind of plan. Nothing is left, and the schema is that of an undisturbed run.
+#[test]
+fn a_client_that_leaves_at_any_step() {
+    let running = proxy(&SERVER, |config| {
+        no_table_is_small(config);
+        config.ddl.on_disconnect = OnDisconnect::Continue;
+    });
+    let database = new_database(&SERVER, "left_steps");
+    let connect = |port| Client::connect(port, &SERVER.user, &database);
+    let mut watcher = connect(SERVER.port);
+    watcher.ok(STOPS);
+    for (sql, patterns) in STATEMENTS {
+        watcher.ok(TABLES);
+        connect(port(&running)).ok(sql);
+        let wanted = watcher.value(STATE);
+        for pattern in patterns {
+            watcher.ok(DROPS);
+            watcher.ok(TABLES);
+            let (mut holder, mut client) = (connect(SERVER.port), connect(port(&running)));
+            send_and_stop(&mut client, sql, pattern, &mut watcher, &mut holder);
+            let pid = client.pid;
+            drop(client);
+            let registry = &running.shared().registry;
+            wait_until("the proxy knows it", || registry.changes().iter().any(|change| change.client_has_left()));
+            holder.goodbye();
+            let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+            wait_until(sql, || watcher.value(&gone) == "0");
+            assert_eq!(watcher.value(STATE), wanted, "{sql}, at {pattern}");
+        }
+        watcher.ok(DROPS);
+    }
+    running.stop_now();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use common::raw::{bind, execute, parse, q, sync};
 use common::stop::{DROPS, STATE, STATEMENTS, STOPS, TABLES, send_and_stop};
 use common::{Client, new_database, no_table_is_small, port, proxy, wait_until};
 use pgsluice::config::{Config, OnDisconnect, Overrides};
+use pgsluice::session::Drain;
 use stage::{INDEX, SERVER, Stage};
 use std::thread;
 
@@ -363,7 +364,7 @@ fn a_drain_waits_for_it() {
     let mut stage = stage("left_drain");
     let client = stage.begun(INDEX);
     stage.leave(&client);
-    stage.console("DRAIN");
+    stage.running.shared().asked().send_replace(Drain::Idle);
     // Idle sessions end, and this one does not.
     let registry = std::sync::Arc::clone(&stage.running.shared().registry);
     wait_until("the others have ended", || {
@@ -381,7 +382,8 @@ fn a_stop_that_does_not_wait_undoes_it() {
     let mut stage = stage("left_stop");
     let client = stage.begun(INDEX);
     stage.leave(&client);
-    stage.console("SHUTDOWN");
+    // SHUTDOWN on the console ends the session of the console, too.
+    stage.running.shared().asked().send_replace(Drain::Now);
     stage.wait_until_gone(client.pid);
     assert_eq!(stage.indexes(), "");
 }

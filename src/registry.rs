@@ -4,6 +4,7 @@
 //! login, and taken out once, and no message that is relayed touches the tables. A change's text is what the
 //! log may show of it.
 
+use crate::logging::AUDIT;
 use crate::wire::startup::Parameters;
 use dashmap::DashMap;
 use std::collections::VecDeque;
@@ -146,6 +147,8 @@ pub struct ChangeEntry {
     pub statement: String,
     pub began: SystemTime,
     cancel: Box<dyn Fn() + Send + Sync>,
+    /// Its client has left, and it goes on.
+    left: AtomicBool,
     progress: Mutex<Progress>,
 }
 
@@ -192,6 +195,18 @@ impl ChangeEntry {
     /// Cancels the change, as its client would.
     pub fn cancel(&self) {
         (self.cancel)();
+    }
+
+    /// The client has left, and the change goes on.
+    pub fn client_leaves(&self) {
+        if !self.left.swap(true, Ordering::Relaxed) {
+            tracing::info!(target: AUDIT, change = self.number, "the client has left; its schema change goes on");
+        }
+    }
+
+    /// Whether the client has left.
+    pub fn client_has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// How far it is.
@@ -305,6 +320,7 @@ impl Registry {
             statement: statement.to_owned(),
             began: SystemTime::now(),
             cancel: Box::new(cancel),
+            left: AtomicBool::new(false),
             progress: Mutex::default(),
         });
         self.changes.insert(entry.number, Arc::clone(&entry));

@@ -6,7 +6,7 @@ mod common;
 use common::end::{ENDS, End, assert_fatal};
 use common::raw::{copy_data, execute as execute_portal, q, run, sync};
 use common::{Client, new_database, port, postgres, proxy, wait_until};
-use pgsluice::config::Address;
+use pgsluice::config::{Address, OnDisconnect};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::io::{Read, Write};
@@ -29,6 +29,7 @@ impl Stage {
         let running = proxy(&SERVER, |config| {
             // Every table counts as large, so that builds are concurrent.
             config.ddl.small_table = 0;
+            config.ddl.on_disconnect = OnDisconnect::Undo;
         });
         let database = new_database(&SERVER, prefix);
         let mut watcher = Client::connect(SERVER.port, &SERVER.user, &database);

@@ -9,7 +9,7 @@ mod common;
 use common::end::{ENDS, End};
 use common::stop::{DROPS, STATE, STATEMENTS, STOPS, TABLES, send_and_stop};
 use common::{Client, new_database, port, postgres, proxy, wait_until};
-use pgsluice::config::Address;
+use pgsluice::config::{Address, OnDisconnect};
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::io::{Read, Write};
@@ -20,7 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[test]
 fn an_end_at_any_step_leaves_nothing() {
     let postgres = postgres();
-    let running = proxy(&postgres, |config| config.ddl.small_table = 0);
+    let running = proxy(&postgres, |config| {
+        config.ddl.small_table = 0;
+        config.ddl.on_disconnect = OnDisconnect::Undo;
+    });
     let database = new_database(&postgres, "phases");
     let connect = |port| Client::connect(port, &postgres.user, &database);
     let mut watcher = connect(postgres.port);

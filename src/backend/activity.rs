@@ -8,9 +8,15 @@ use crate::registry::{BlockerSeen, ChangeEntry};
 use std::sync::Arc;
 
 impl ServerChannel {
-    /// The questions from now on are for this schema change, or for none.
+    /// The questions from now on are for this schema change, or for none. It ends with its client, unless something else is said.
     pub fn set_change(&mut self, change: Option<Arc<ChangeEntry>>) {
         self.change = change;
+        self.continues = false;
+    }
+
+    /// The schema change that the questions are for.
+    pub fn change(&self) -> Option<&Arc<ChangeEntry>> {
+        self.change.as_ref()
     }
 
     /// The schema change enters one of its phases. `phase` counts from 1.

@@ -53,6 +53,8 @@ pub struct ServerChannel {
     sent_notices: Option<Box<SentNotices>>,
     /// Nothing of what the proxy asks is for the client, as long as its transaction is run again.
     muted: bool,
+    /// The statement goes on if the client leaves.
+    pub(super) continues: bool,
     /// The schema change that the questions are for.
     pub(super) change: Option<Arc<ChangeEntry>>,
     /// A name was read that the session's encodings cannot carry.
@@ -74,6 +76,7 @@ impl ServerChannel {
             notifications_limit,
             sent_notices: None,
             muted: false,
+            continues: false,
             change: None,
             unsayable: AtomicBool::new(false),
         }
@@ -101,13 +104,23 @@ impl ServerChannel {
         self.cancels.settled().await;
     }
 
-    /// Reads the server's next message in place of the relay. If the client leaves meanwhile, the backend's work is cancelled.
+    /// Reads the server's next message in place of the relay. If the client leaves meanwhile, the backend's work is cancelled, unless it goes on
+    /// without the client.
     ///
     /// # Errors
     /// The backend is gone.
     pub async fn next_server_frame(&mut self) -> Result<Bytes, BackendLost> {
-        let Self { link, cancels, .. } = self;
-        link.next_back_frame(&mut |key| cancels.cancel_work(key)).await
+        let Self { link, cancels, change, continues, .. } = self;
+        let continues = *continues;
+        let mut leaves = |key: &[u8], without_a_word: bool| {
+            if continues {
+                change.iter().for_each(|change| change.client_leaves());
+            } else if without_a_word {
+                cancels.cancel_work(key);
+            }
+            !continues && without_a_word
+        };
+        link.next_back_frame(&mut leaves).await
     }
 
     /// Says whether the client's own Parse has brought the notices of the grammar.
@@ -128,6 +141,11 @@ impl ServerChannel {
     /// Says whether reports and notices are kept from the client. Its transaction is run again, and it has got them already.
     pub fn set_muted(&mut self, muted: bool) {
         self.muted = muted;
+    }
+
+    /// Says whether the statement goes on if the client leaves. Then the client counts as present.
+    pub fn set_continues(&mut self, continues: bool) {
+        self.continues = continues;
     }
 
     /// Another statement of the client's begins. All its notices are new to the client.

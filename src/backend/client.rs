@@ -117,14 +117,18 @@ impl ServerChannel {
         self.link.between_messages()
     }
 
-    /// Whether the client's connection has ended without a Terminate ([`crate::relay::Link::front_gone`]).
+    /// Whether the client's connection has ended without a Terminate ([`crate::relay::Link::front_gone`]), so that its statement is to end. A
+    /// statement that goes on without its client does not end.
     pub fn client_gone(&self) -> bool {
-        self.link.front_gone()
+        self.link.front_gone() && !self.continues
     }
 
-    /// Waits for the client to leave.
-    pub fn client_leaves(&mut self) -> impl Future<Output = ()> {
-        self.link.front_leaves()
+    /// Waits for the client to leave, so that its statement is to end.
+    pub async fn client_leaves(&mut self) {
+        if self.continues {
+            std::future::pending::<()>().await;
+        }
+        self.link.front_leaves().await;
     }
 
     /// Sends the bytes that wait for the client, and ends the proxy's direction of the connection.

@@ -28,7 +28,7 @@ fn rule_keys(rule: &mut RuleSettings) -> Vec<Key<'_>> {
         key("rule", "hold_budget", Slot::OptionalTime(&mut limits.hold_budget, MS..=HOUR)),
         key("rule", "deadline", Slot::OptionalTime(&mut limits.deadline, MS..=30 * DAY)),
         key("rule", "in_transaction", Slot::Word(&mut limits.in_transaction)),
-        key("rule", "on_disconnect", Slot::Word(&mut rule.on_disconnect)),
+        key("rule", "on_disconnect", Slot::Word(&mut limits.on_disconnect)),
         key("rule", "approvers", Slot::OptionalCount(&mut hold.approvers, 1..=100)),
         key("rule", "expires", Slot::OptionalTime(&mut hold.expires, SECOND..=365 * DAY)),
         key("rule", "wait_for", Slot::OptionalTime(&mut hold.wait_for, Duration::ZERO..=30 * DAY)),

@@ -112,6 +112,7 @@ fn keys_of_changes<'c>(ddl: &'c mut Ddl, locks: &'c mut Locks, backfill: &'c mut
         key("ddl", "notifications_limit", Slot::Memory(&mut ddl.notifications_limit, 0..=1 << 30)),
         key("ddl", "journal_limit", Slot::Memory(&mut ddl.journal_limit, 0..=1 << 30)),
         key("ddl", "in_transaction", Slot::Word(&mut ddl.in_transaction)),
+        key("ddl", "on_disconnect", Slot::Word(&mut ddl.on_disconnect)),
         key("ddl", "free_tables", Slot::Flag(&mut ddl.free_tables)),
         key("ddl", "replay_limit", Slot::Time(&mut ddl.replay_limit, MS..=DAY)),
         key("ddl", "unparsable", Slot::Word(&mut ddl.unparsable)),

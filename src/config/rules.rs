@@ -49,8 +49,6 @@ pub struct RuleSettings {
     pub limits: RuleLimits,
     pub hold: HoldSettings,
     pub blockers: BlockersSettings,
-    /// What becomes of a change whose client goes away.
-    pub on_disconnect: Option<OnDisconnect>,
 }
 
 impl RuleSettings {
@@ -91,6 +89,8 @@ pub struct RuleLimits {
     pub hold_budget: Option<Duration>,
     pub deadline: Option<Duration>,
     pub in_transaction: Option<InTransaction>,
+    /// What becomes of a change whose client goes away.
+    pub on_disconnect: Option<OnDisconnect>,
 }
 
 /// How a held statement waits, and who may let it go on. Nothing reads `gate` yet: a statement is held before its first phase.

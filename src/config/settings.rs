@@ -8,7 +8,7 @@ use super::rules::GateSettings;
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
-    Negotiation, Unsafe, WebhookEvent,
+    Negotiation, OnDisconnect, Unsafe, WebhookEvent,
 };
 use super::{Address, Network, WebUrl};
 use std::path::PathBuf;
@@ -103,6 +103,8 @@ pub struct Ddl {
     pub exclude: Unsafe,
     /// How the proxy treats a statement in a transaction that would make the application wait.
     pub in_transaction: InTransaction,
+    /// What becomes of a statement outside a transaction whose client goes away.
+    pub on_disconnect: OnDisconnect,
     /// What a transaction has altered is done ahead of it before it writes much, or while others wait for it.
     pub free_tables: bool,
     /// A transaction that has taken longer is not run again.
@@ -257,6 +259,7 @@ impl Default for Ddl {
             unsafe_ddl: Unsafe::Warn,
             exclude: Unsafe::Warn,
             in_transaction: InTransaction::Hoist,
+            on_disconnect: OnDisconnect::Auto,
             free_tables: true,
             replay_limit: Duration::from_secs(5),
         }

@@ -207,6 +207,8 @@ words! {
 words! {
     /// What becomes of a schema change whose client goes away.
     OnDisconnect {
+        /// It goes on if what it makes is additive, takes long, and is on record. Otherwise it is undone.
+        Auto = "auto",
         Continue = "continue",
         Undo = "undo",
     }

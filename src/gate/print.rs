@@ -56,6 +56,7 @@ pub fn limits(rule: &Rule) -> Vec<String> {
     let hold_times = hold_times.filter_map(|(key, time)| Some(format!("{key} = {}", format_time(time?))));
     times
         .chain(limits.in_transaction.map(|word| format!("in_transaction = {word}")))
+        .chain(limits.on_disconnect.map(|word| format!("on_disconnect = {word}")))
         .chain(hold.approvers.map(|count| format!("approvers = {count}")))
         .chain(hold_times)
         .collect()
@@ -64,7 +65,7 @@ pub fn limits(rule: &Rule) -> Vec<String> {
 /// The keys of a rule that have no effect yet.
 pub fn without_effect(rule: &Rule) -> Vec<&'static str> {
     let settings = rule.settings();
-    let keys = ["gate", "on_disconnect", "blockers", "blockers_after", "blockers_except"];
+    let keys = ["gate", "blockers", "blockers_after", "blockers_except"];
     // A held statement is stopped before its first phase, whatever the place is.
     let keys = keys.into_iter().filter(|key| *key != "gate" || settings.hold.gate != Some(GatePlace::Launch));
     keys.filter(|key| settings.lines.contains_key(*key)).collect()

@@ -64,7 +64,6 @@ impl Rule {
         self.verdict == VerdictWord::Allow
             && self.settings.limits == Default::default()
             && self.settings.blockers == Default::default()
-            && self.settings.on_disconnect.is_none()
     }
 
     /// Whether the rule is about statements that destroy data, and names no relations. Version tables are exempt from such a rule.

@@ -13,13 +13,14 @@
 //!    not safe.
 //!
 //! Two files come before these. [`optimistic`] says which statements can be tried without facts. [`block_locks`] knows
-//! the tables for which the client's transaction needs no plan.
+//! the tables for which the client's transaction needs no plan. [`additive`] says which plans go on when their client has left.
 //!
 //! [`mod@print`] shows any plan, and [`check`] lists the rules that a plan breaks.
 //!
 //! Limits: the module asks nothing. If the facts say nothing about a relation, the result is a [`Refusal`] and never a
 //! guess. If the server would raise an error, the plan lets the server raise it.
 
+pub mod additive;
 pub mod ahead;
 mod alter_table;
 mod context;

@@ -211,12 +211,12 @@ impl Link {
     }
 
     /// Returns the server's next whole frame, which is not passed on. Meanwhile the bytes that wait for either side are
-    /// written, and the client's end is watched. If the client leaves without a Terminate, `gone` is called once with the
-    /// backend's key.
+    /// written, and the client's end is watched. When the client's end is there, `gone` is called with the backend's key, and with whether the
+    /// client left without a Terminate. It is called until it returns true.
     ///
     /// # Errors
     /// The server closed the connection, or sent bytes that are not a frame.
-    pub async fn next_back_frame(&mut self, gone: &mut impl FnMut(&[u8])) -> Result<Bytes, BackendLost> {
+    pub async fn next_back_frame(&mut self, gone: &mut impl FnMut(&[u8], bool) -> bool) -> Result<Bytes, BackendLost> {
         poll_fn(|cx| {
             if let Poll::Ready(Err(_)) = flush(&mut self.back, &mut self.back_out, cx) {
                 self.back_out.clear();
@@ -227,9 +227,8 @@ impl Link {
                 self.front_eof = true;
             }
             while let Poll::Ready(()) = self.poll_watch_front(cx) {}
-            if self.front_gone() && !self.told_gone {
-                self.told_gone = true;
-                gone(&self.key);
+            if self.front_eof && !self.told_gone {
+                self.told_gone = gone(&self.key, self.front_gone());
             }
             let deaf = self.front_out.len() > FRONT_WAITING && !self.front_eof;
             loop {

@@ -12,7 +12,7 @@
 //! - `simple`, `extended`: the two protocols. They know no plan and no facts. They use `text` (the verdict on a text), `statement`, `pipeline`,
 //!   `transaction` (the proxy's own block) and `reply`. Their result for a frame is an `outcome`.
 //! - `change`: the schema changes. They know no frame and no portal. `advisory`: waits for advisory locks. Both make their runs by `run`.
-//! - `aside`: work that takes long. `console`: what the console may see and do.
+//! - `aside`: work that takes long. `continuing`: changes that go on without their clients. `console`: what the console may see and do.
 
 mod advisory;
 mod ahead;
@@ -21,6 +21,7 @@ mod aside;
 mod block;
 mod change;
 mod console;
+mod continuing;
 mod extended;
 mod hello;
 mod interceptor;

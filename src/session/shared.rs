@@ -1,12 +1,13 @@
 //! The state that all sessions of a proxy share.
 //!
-//! It owns the configuration, the rules of the gate, the changes that are held, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
+//! It owns the configuration, the rules of the gate, the changes that are held, those that go on without their clients, the counters, the places for long work, the registry of sessions and changes, the drain that was asked for, and four
 //! tables: clients by address, sessions by backend for cancels, pending undo, and the roles that may ask the questions of a plan. It keeps true:
 //!
 //! - A client counts for its address exactly as long as its [`Seat`] lives.
 //! - A session is found by a CancelRequest exactly as long as its [`Registered`] lives, and only by its whole key.
 
 use super::aside::Aside;
+use super::continuing::Continuing;
 use crate::backend::{CancelRequests, ServerChannel};
 use crate::config::{Address, Config, LiveConfig, Mode, RuleSettings, Unsafe};
 use crate::execute::pending_undo::PendingUndos;
@@ -57,6 +58,8 @@ pub struct Shared {
     aside: Aside,
     /// The changes that are held.
     holds: Arc<Holds>,
+    /// The changes that go on if their clients leave.
+    continuing: Arc<Continuing>,
     /// The rules of the gate. Other rules may take their place while sessions are served.
     rules: RwLock<Arc<Rules>>,
     /// The undo of plans whose backends are gone.
@@ -102,6 +105,7 @@ impl Shared {
             cancels: DashMap::new(),
             aside: Aside::default(),
             holds: Arc::default(),
+            continuing: Arc::default(),
             rules: RwLock::new(Arc::new(rules)),
             pending_undos: PendingUndos::default(),
             planning_roles: DashMap::new(),
@@ -159,6 +163,11 @@ impl Shared {
     /// The changes that are held.
     pub fn holds(&self) -> &Arc<Holds> {
         &self.holds
+    }
+
+    /// The changes that go on if their clients leave.
+    pub(super) fn continuing(&self) -> &Arc<Continuing> {
+        &self.continuing
     }
 
     /// The places for work that takes long.

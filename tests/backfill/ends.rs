@@ -2,6 +2,7 @@
 
 use crate::common::{Client, port, wait_until};
 use crate::stage::{ADD, Stage, all};
+use pgsluice::config::OnDisconnect;
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ enum End {
 /// While it pauses, in a batch, and while it waits for a row that is locked.
 #[test]
 fn an_end_leaves_nothing() {
-    let mut stage = Stage::switched(|_| {});
+    let mut stage = Stage::switched(|config| config.ddl.on_disconnect = OnDisconnect::Undo);
     stage.table(5_000);
     stage.watcher.ok(
         "CREATE FUNCTION slow() RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN 1; END $$",

@@ -4,7 +4,7 @@
 //! The server reports the waits: it logs each session that has waited for a lock for `deadlock_timeout`.
 
 use super::common::{Client, new_database, port, proxy, wait_until};
-use pgsluice::config::Config;
+use pgsluice::config::{Config, OnDisconnect};
 use pgsluice::dev::{Options, Postgres};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -126,7 +126,10 @@ fn two_schema_changes_in_each_others_way() {
 #[test]
 fn a_client_that_is_cut_off() {
     let postgres = server();
-    let running = proxy(&postgres, tweak);
+    let running = proxy(&postgres, |config| {
+        tweak(config);
+        config.ddl.on_disconnect = OnDisconnect::Undo;
+    });
     let database = new_database(&postgres, "cut");
     let connect = || Client::connect(port(&running), &postgres.user, &database);
     let mut direct = Client::connect(postgres.port, &postgres.user, &database);

@@ -2,6 +2,7 @@
 //!
 //! It owns nothing. It keeps true: the statement is shown as the log shows it, without its strings.
 
+use super::session::here_or_left;
 use crate::console::host::Host;
 use crate::console::table::Value;
 use crate::holds::{Elsewhere, Held};
@@ -54,6 +55,7 @@ fn row(registry: &Registry, change: &ChangeEntry, held: Option<&Held>) -> Vec<Va
         Some(held) => row.extend(decision(held)),
         None => row.extend([Value::text("running"), Value::Null, Value::Null, Value::Null]),
     }
+    row.push(here_or_left(change.client_has_left()));
     row
 }
 
@@ -73,6 +75,7 @@ fn row_alone(held: &Held) -> Vec<Value> {
         Value::Null,
     ];
     row.extend(decision(held));
+    row.push(Value::Null);
     row
 }
 

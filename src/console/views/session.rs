@@ -6,10 +6,14 @@ use crate::console::host::Host;
 use crate::console::table::Value;
 use std::collections::HashMap;
 
+/// Whether the client of a session or of a change is there, in a word.
+pub(super) fn here_or_left(has_left: bool) -> Value {
+    Value::text(if has_left { "left" } else { "here" })
+}
+
 pub(super) fn sessions(host: &dyn Host) -> Vec<Vec<Value>> {
     let registry = host.registry();
-    let changes: HashMap<u64, u64> =
-        registry.changes().iter().map(|change| (change.session, change.known_as())).collect();
+    let changes: HashMap<u64, _> = registry.changes().into_iter().map(|change| (change.session, change)).collect();
     let row = |session: &std::sync::Arc<crate::registry::SessionEntry>| {
         vec![
             Value::number(session.number),
@@ -20,8 +24,9 @@ pub(super) fn sessions(host: &dyn Host) -> Vec<Vec<Value>> {
             Value::Boolean(session.encrypted),
             session.backend().filter(|_| !session.console).map_or(Value::Null, Value::number),
             Value::Time(session.began),
-            changes.get(&session.number).map_or(Value::Null, |number| Value::number(*number)),
+            changes.get(&session.number).map_or(Value::Null, |change| Value::number(change.known_as())),
             Value::Boolean(session.console),
+            here_or_left(changes.get(&session.number).is_some_and(|change| change.client_has_left())),
         ]
     };
     registry.sessions().iter().map(row).collect()

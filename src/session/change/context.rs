@@ -1,7 +1,7 @@
 //! One statement on its way through the stages, and the parts that each stage may use.
 //!
-//! It owns whether the statement is planned as if its table were large, the settings that a rule of the gate has changed, and the approval under which
-//! the statement runs. Everything else is borrowed: the channel, the log, the statement. State
+//! It owns whether the statement is planned as if its table were large, the settings that a rule of the gate has changed, the approval under which
+//! the statement runs, and the place at which others may join it. Everything else is borrowed: the channel, the log, the statement. State
 //! that a session keeps from one statement to the next is elsewhere.
 
 use super::facts::FactsReader;
@@ -17,6 +17,7 @@ use crate::holds::Passage;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
 use crate::plan::ahead::NotAhead;
+use crate::session::continuing::ContinuingPlace;
 use crate::session::run::{facts_without_questions, run_context_with};
 use crate::session::shared::limits_of;
 use crate::sql::Statement;
@@ -77,6 +78,8 @@ pub(super) struct StatementContext<'s> {
     watch: Option<Box<WaitWatch>>,
     /// The approval under which the statement runs, if it was held.
     passage: Option<Passage>,
+    /// The statement goes on if its client leaves, and others may join it.
+    continuing: Option<ContinuingPlace>,
 }
 
 impl<'s> StatementContext<'s> {
@@ -95,6 +98,7 @@ impl<'s> StatementContext<'s> {
             conditions: Vec::new(),
             watch: None,
             passage: None,
+            continuing: None,
         }
     }
 
@@ -182,6 +186,26 @@ impl<'s> StatementContext<'s> {
     /// Takes the approval under which the statement runs.
     pub(super) fn take_passage(&mut self) -> Option<Passage> {
         self.passage.take()
+    }
+
+    /// The statement goes on if its client leaves.
+    pub(super) fn keep_continuing(&mut self, place: ContinuingPlace) {
+        self.continuing = Some(place);
+    }
+
+    /// Whether others may join the statement if its client leaves.
+    pub(super) fn is_continuing(&self) -> bool {
+        self.continuing.is_some()
+    }
+
+    /// Takes the place at which others may join the statement.
+    pub(super) fn take_continuing(&mut self) -> Option<ContinuingPlace> {
+        self.continuing.take()
+    }
+
+    /// Characters of the client's string before the statement.
+    pub(super) fn offset(&self) -> usize {
+        self.offset
     }
 
     pub(super) fn metrics(&self) -> &'s Metrics {

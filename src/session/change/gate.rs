@@ -190,6 +190,7 @@ fn config_of(rule: &Rule, verdict: Verdict, config: &Config) -> Option<Config> {
     let mut own = config.clone();
     own.proxy.mode = mode;
     own.ddl.in_transaction = limits.in_transaction.unwrap_or(own.ddl.in_transaction);
+    own.ddl.on_disconnect = limits.on_disconnect.unwrap_or(own.ddl.on_disconnect);
     let locks = &mut own.locks;
     locks.stall_budget = limits.stall_budget.unwrap_or(locks.stall_budget);
     locks.hold_budget = limits.hold_budget.unwrap_or(locks.hold_budget);

@@ -285,7 +285,7 @@ async fn ticket(
 }
 
 /// What the session has that is a part of a change's identity.
-const SESSION_SQL: &str = "SELECT session_user::pg_catalog.text AS a, current_user::pg_catalog.text AS b, pg_catalog.current_setting('search_path', true) AS c, \
+pub(super) const SESSION_SQL: &str = "SELECT session_user::pg_catalog.text AS a, current_user::pg_catalog.text AS b, pg_catalog.current_setting('search_path', true) AS c, \
      pg_catalog.current_setting('role', true) AS d, pg_catalog.current_setting('TimeZone', true) AS e, \
      pg_catalog.current_setting('default_tablespace', true) AS f, pg_catalog.current_setting('default_table_access_method', true) AS g";
 

@@ -6,8 +6,9 @@
 //!
 //! - `context`: the statement on its way, and the parts that each stage may use.
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
-//! - `pending`, `turn`, `facts`, `record`, `gate`, `waits`, `held`, `window`, `place`, `plan`: the stages. `not_run`: how the gate ends a statement.
-//!   `ended`: those who count and watch are told of an end. `told`: the webhook is told of what is held and approved.
+//! - `join`, `pending`, `turn`, `facts`, `record`, `gate`, `waits`, `held`, `window`, `place`, `plan`: the stages. `not_run`: how the gate ends a
+//!   statement. `ended`: those who count and watch are told of an end. `told`: the webhook is told of what is held and approved.
+//!   `on_disconnect`: what becomes of a statement whose client leaves.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
 //!   change.
 
@@ -20,10 +21,12 @@ mod facts;
 mod gate;
 mod held;
 mod history;
+mod join;
 mod lock_table;
 mod log;
 mod nap;
 mod not_run;
+mod on_disconnect;
 mod pending;
 mod place;
 mod plan;
@@ -133,6 +136,9 @@ impl SchemaChanges {
         let Self { log, history, rights, own_records } = self;
         channel.forget_notices();
         let _entered = log.enter(channel, shown(request.statement));
+        if channel.client_gone() {
+            return Err(RunError::ClientGone);
+        }
         if let Class::Lock(lock) = &request.statement.class {
             block.refresh(channel);
             let context = &mut StatementContext::new(channel, log, request);
@@ -196,7 +202,7 @@ impl SchemaChanges {
 
     /// The optimistic try of a statement in the client's pipeline. `None`: something must be asked or done before it.
     pub(super) fn plan_in_pipeline(&self, channel: &ServerChannel, statement: &Statement) -> Option<OptimisticPlan> {
-        if channel.status() == b'I' && pending::has_pending(&self.log) {
+        if join::comes_first(&self.log, channel) {
             return None;
         }
         if !gate::lets_try(&self.log, channel, statement) {
@@ -293,7 +299,7 @@ fn first_try(context: &mut StatementContext<'_>, history: &mut TryHistory, right
         context.take_as_slow();
         return FirstTry::None;
     }
-    if !gate::lets_try(context.log, context.channel, context.statement) {
+    if join::may_join(context.log) || !gate::lets_try(context.log, context.channel, context.statement) {
         return FirstTry::None;
     }
     let plan = history.optimistic_plan(rights, context.channel, context.statement, &context.limits());
@@ -337,6 +343,7 @@ async fn run_in_turn(
         let again = stages(context, history, rights, FirstTry::None, &mut turn).await;
         result = turn::end(context, &mut turn, again).await;
     }
+    on_disconnect::end(context, result.as_ref().map(|done| &done.reply));
     if let Some(passage) = context.take_passage() {
         match &result {
             Err(RunError::Suspend(_)) => passage.suspend(),
@@ -439,7 +446,7 @@ async fn try_optimistically(
     first: FirstTry,
 ) -> Result<Option<Done>, RunError> {
     let (plan, result) = match first {
-        FirstTry::None => return Ok(None),
+        FirstTry::None => return Ok(join::look(context).await?.map(Done::from)),
         FirstTry::Made(plan, result) => (plan, result),
         FirstTry::Now(plan) => {
             let session = context.facts_without_questions();

@@ -5,10 +5,11 @@
 
 use super::context::{Place, StatementContext};
 use super::history::SURELY_QUICK;
+use super::on_disconnect;
 use super::pending;
 use crate::catalog::{Facts, RelationRef};
 use crate::execute::context::SizeGuess;
-use crate::execute::record::Record;
+use crate::execute::record::{self, Record};
 use crate::execute::run::{Basis, Run};
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError};
@@ -84,6 +85,13 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
             found.next().map(|asked| asked.name.to_string())
         };
         context.channel.change_holds(turn.lanes().iter().map(|oid| (*oid, name(*oid))));
+    }
+    if let Err(stop) = on_disconnect::begin(context, plan).await {
+        // Nothing is done, and the next session may take the record.
+        if let Some(Resumed { table, .. }) = resumed {
+            record::release_record(&mut context.run(facts), table.oid).await?;
+        }
+        return Err(stop);
     }
     let small = context.limits().small_table > 0 && plan.phases.len() == 1;
     let mut execution = context.run(facts).in_turn(turn);

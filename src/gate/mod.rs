@@ -11,11 +11,13 @@
 //! - `rule`: one rule and what it matches. `check`: rules from settings, and the errors in them. `family`: words for groups of forms.
 //! - `subject`, `session`, `truth`: what is known of a statement and its session, and what is not.
 //! - `print`: decisions and rules as text. `answer`: the errors that clients get.
-//! - `digest`: the identity of a change that is held. `change`: what may happen to it.
+//! - `digest`: the identity of a change that is held. `change`: what may happen to it. `cut_over`: where it is
+//!   asked about once more.
 
 pub mod answer;
 pub mod change;
 mod check;
+pub mod cut_over;
 pub mod digest;
 mod family;
 pub mod print;

@@ -92,6 +92,22 @@ impl Holds {
         table.step(number, &Event::Start, None, SystemTime::now()).then(|| Passage::new(self, number))
     }
 
+    /// The change that runs under this passage needs its approvals once more, before its last strong lock. `None`: it does not run any more.
+    pub fn ask_again(self: &Arc<Self>, passage: Passage, now: SystemTime) -> Option<Waiting> {
+        let mut table = self.lock();
+        let number = passage.number();
+        passage.give_up();
+        let held = table.ask_again(number, now)?;
+        Some(Waiting::new(self, &held))
+    }
+
+    /// The change of this digest, if it was rejected.
+    pub fn rejected(&self, digest: &Digest) -> Option<Held> {
+        let table = self.lock();
+        let held = table.of_digest(digest)?;
+        (held.change.state() == State::Rejected).then(|| held.clone())
+    }
+
     /// A change, as it is now.
     pub fn get(&self, number: u64) -> Option<Held> {
         self.lock().changes.get(&number).cloned()
@@ -162,6 +178,16 @@ impl Passage {
 
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether somebody has forced the change.
+    pub fn is_forced(&self) -> bool {
+        self.holds.get(self.number).is_some_and(|held| held.change.is_forced())
+    }
+
+    /// Whether the last strong lock of the change was approved.
+    pub fn is_of_cut_over(&self) -> bool {
+        self.holds.get(self.number).is_some_and(|held| held.cut_over)
     }
 
     /// The statement has run.

@@ -7,7 +7,7 @@ use super::source::{Source, closing, root};
 
 /// The parts. The names are unique in `src`. A part whose files fill a folder names that folder (below `src`): its files see the fields that
 /// are `pub(super)`, and nobody else does.
-pub(super) const PARTS: [(&str, &str); 57] = [
+pub(super) const PARTS: [(&str, &str); 60] = [
     ("AheadOfBlock", ""),
     ("AnswerLog", ""),
     ("AttachInquiry", ""),
@@ -20,6 +20,7 @@ pub(super) const PARTS: [(&str, &str); 57] = [
     ("ConsoleLogin", ""),
     ("ControlStatements", ""),
     ("Conversation", ""),
+    ("CutOver", ""),
     ("ExecutionContext", ""),
     ("Driver", ""),
     ("FileTransaction", ""),
@@ -49,6 +50,7 @@ pub(super) const PARTS: [(&str, &str); 57] = [
     ("Registered", ""),
     ("Registry", ""),
     ("Run", ""),
+    ("RunHolder", ""),
     ("RunRecord", ""),
     ("RunState", ""),
     ("Running", ""),
@@ -57,6 +59,7 @@ pub(super) const PARTS: [(&str, &str); 57] = [
     ("SentNotices", ""),
     ("SessionSettings", ""),
     ("Speech", ""),
+    ("Steering", ""),
     ("Subcommands", ""),
     ("Throttle", ""),
     ("TryHistory", ""),

@@ -10,9 +10,9 @@ use super::log::ChangeLog;
 use super::not_run::not_run;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
-use crate::config::{Config, HoldSettings, Mode, RuleLimits, RuleSettings};
+use crate::config::{Config, GatePlace, HoldSettings, Mode, RuleLimits, RuleSettings};
 use crate::execute::RunError;
-use crate::gate::{Decision, Rule, Rules, Session, Subject, Verdict, answer, print};
+use crate::gate::{Decision, Rule, Rules, Session, Subject, Verdict, answer, cut_over, print};
 use crate::plan::Plan;
 use crate::sql::{Class, Statement};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -53,11 +53,15 @@ pub(super) async fn ask(
     facts: &Facts,
     plan: &Plan,
 ) -> Result<GateOutcome, RunError> {
+    context.asks_now();
     let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
     let Some(rules) = rules else { return Ok(GateOutcome::Run) };
     let decision = decide(context, &rules, Some((facts, plan)));
     context.set_verdict(decision.verdict);
     if !was_let_run(context.place()) {
+        if puts_off(context, &decision, (facts, plan)) {
+            return Ok(if apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run });
+        }
         return carry_out(context, decision, &plan.tag).await;
     }
     if decision.verdict == Verdict::Hold && matches!(context.place(), Place::InBlock(None)) {
@@ -66,6 +70,16 @@ pub(super) async fn ask(
     }
     let is_changed = matches!(decision.verdict, Verdict::Plan | Verdict::Guard | Verdict::Allow);
     Ok(if is_changed && apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run })
+}
+
+/// Whether a decision is put off: the statement begins without an approval, and is asked about before its last strong lock. In a transaction nothing is
+/// put off, since the transaction would hold locks meanwhile.
+fn puts_off(context: &mut StatementContext<'_>, decision: &Decision, (facts, plan): (&Facts, &Plan)) -> bool {
+    let hold = decision.rule.as_deref().map(|rule| rule.settings().hold).unwrap_or_default();
+    let second = matches!(hold.gate, Some(GatePlace::CutOver | GatePlace::Both)) && decision.verdict == Verdict::Hold;
+    let second = second && !facts.session.in_transaction && cut_over::phase_of(plan).is_some();
+    context.set_cut_over(second.then(|| decision.clone()));
+    second && hold.gate == Some(GatePlace::CutOver)
 }
 
 /// Whether the gate has let the statement run already, so that it cannot be refused any more.
@@ -94,8 +108,20 @@ pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<Op
 
 /// Whether the rule that holds a statement is still the one that decides, as the rules and the time are now.
 pub(super) fn holds_still(context: &StatementContext<'_>, facts: &Facts, plan: &Plan, before: &Decision) -> bool {
-    let Some(rules) = context.log.shared().rules_to_ask() else { return false };
-    let decision = decide(context, &rules, Some((facts, plan)));
+    let inside = is_inside(context);
+    still_holds(context.log, context.statement, inside, (facts, plan), before)
+}
+
+/// As [`holds_still`], for a statement that runs.
+pub(super) fn still_holds(
+    log: &ChangeLog,
+    statement: &Statement,
+    inside: bool,
+    (facts, plan): (&Facts, &Plan),
+    before: &Decision,
+) -> bool {
+    let Some(rules) = log.shared().rules_to_ask() else { return false };
+    let decision = rules.decide(&Subject::planned(statement, facts, plan), &session(log, inside));
     let rule = |decision: &Decision| decision.rule.as_deref().map(|rule| rule.settings().clone());
     decision.verdict == Verdict::Hold && rule(&decision).map(terms) == rule(before).map(terms)
 }
@@ -123,8 +149,7 @@ pub(super) fn explain_by_text(context: &StatementContext<'_>) -> String {
 }
 
 fn decide(context: &StatementContext<'_>, rules: &Rules, known: Option<(&Facts, &Plan)>) -> Decision {
-    let ahead = matches!(context.place(), Place::Ahead(_) | Place::LocksAlone);
-    let inside = ahead || context.channel.status() != b'I';
+    let inside = is_inside(context);
     let subject = match known {
         Some((facts, plan)) => Subject::planned(context.statement, facts, plan),
         None => Subject::of_text(context.statement),
@@ -132,8 +157,13 @@ fn decide(context: &StatementContext<'_>, rules: &Rules, known: Option<(&Facts, 
     rules.decide(&subject, &session(context.log, inside))
 }
 
+/// Whether the client has sent the statement in a transaction.
+pub(super) fn is_inside(context: &StatementContext<'_>) -> bool {
+    matches!(context.place(), Place::Ahead(_) | Place::LocksAlone) || context.channel.status() != b'I'
+}
+
 /// The client's session, and the time.
-fn session(log: &ChangeLog, in_transaction: bool) -> Session<'_> {
+pub(super) fn session(log: &ChangeLog, in_transaction: bool) -> Session<'_> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok());
     Session { in_transaction: Some(in_transaction), now, ..log.as_session() }
 }

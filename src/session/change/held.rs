@@ -28,7 +28,7 @@ use crate::session::text::parse_options;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a client waits if its rule does not say so. Helm and other tools give up after five minutes.
-const WAIT_FOR: Duration = Duration::from_secs(240);
+pub(super) const WAIT_FOR: Duration = Duration::from_secs(240);
 /// How long an approval counts if its rule does not say so.
 const EXPIRES: Duration = Duration::from_secs(2 * 86_400);
 /// The client hears at least this often that its statement is held.
@@ -254,7 +254,7 @@ const SESSION_SQL: &str = "SELECT session_user::pg_catalog.text AS a, current_us
      pg_catalog.current_setting('default_tablespace', true) AS f, pg_catalog.current_setting('default_table_access_method', true) AS g";
 
 /// The request of a statement. `known`: its facts and plan, if they may be asked for.
-async fn request_of(
+pub(super) async fn request_of(
     context: &mut StatementContext<'_>,
     decision: &Decision,
     known: Option<(&Facts, &Plan)>,
@@ -296,6 +296,7 @@ async fn request_of(
         rule: decision.rule.as_deref().map(Rule::name).unwrap_or_default().to_owned(),
         because: decision.because.join(", "),
         needs: hold.approvers.unwrap_or(1),
+        cut_over: false,
         expires: hold.expires.unwrap_or(EXPIRES),
     })
 }

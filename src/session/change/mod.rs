@@ -6,13 +6,14 @@
 //!
 //! - `context`: the statement on its way, and the parts that each stage may use.
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
-//! - `pending`, `turn`, `facts`, `record`, `gate`, `held`, `place`, `plan`: the stages. `not_run`: how the gate ends a statement.
+//! - `pending`, `turn`, `facts`, `record`, `gate`, `held`, `place`, `plan`: the stages. `run_holder`, `cut_over`: who may hold a run. `not_run`: how the gate ends a statement.
 //!   `ended`: those who count and watch are told of an end.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
 //!   change.
 
 mod batch;
 mod context;
+mod cut_over;
 mod ended;
 mod explain;
 mod facts;
@@ -27,6 +28,7 @@ mod place;
 mod plan;
 mod record;
 mod rights;
+mod run_holder;
 mod turn;
 
 pub(super) use self::batch::BatchTryOutcome;

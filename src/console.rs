@@ -6,7 +6,7 @@
 //! - `login`: who may come in, and as what. `wire`: the simple and the extended protocol, by the crate pgwire.
 //! - `command`: what a text asks for. `run`: its answer. `table`: rows and their types.
 //! - `views`, `views/…`: what SHOW shows, as one table of views. Another view is another row of that table.
-//! - `verbs`: what an admin may do, as one table of verbs. `audit`: the event that each verb leaves.
+//! - `verbs`: what an admin may do, as one table of verbs. `steer`: the ones about a change that runs. `audit`: the event that each verb leaves.
 //! - `noise`: what drivers and tools send on their own: settings, and SELECT without a table.
 //!
 //! `host`: [`Host`] is all that the console sees of the proxy. Nothing here opens a connection to the server.
@@ -17,6 +17,7 @@ mod host;
 mod login;
 mod noise;
 mod run;
+mod steer;
 mod table;
 mod verbs;
 mod views;

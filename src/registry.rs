@@ -4,6 +4,10 @@
 //! login, and taken out once, and no message that is relayed touches the tables. A change's text is what the
 //! log may show of it.
 
+mod steering;
+
+pub use steering::{Order, Orders, Ratio, Steering, Throttled};
+
 use crate::logging::AUDIT;
 use crate::wire::startup::Parameters;
 use dashmap::DashMap;
@@ -146,6 +150,8 @@ pub struct ChangeEntry {
     /// The statement, without its strings.
     pub statement: String,
     pub began: SystemTime,
+    /// What operators ask of it.
+    pub steering: Steering,
     cancel: Box<dyn Fn() + Send + Sync>,
     /// Its client has left, and it goes on.
     left: AtomicBool,
@@ -319,6 +325,7 @@ impl Registry {
             session,
             statement: statement.to_owned(),
             began: SystemTime::now(),
+            steering: Steering::default(),
             cancel: Box::new(cancel),
             left: AtomicBool::new(false),
             progress: Mutex::default(),

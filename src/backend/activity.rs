@@ -4,7 +4,7 @@
 //! both have them from the question itself.
 
 use super::channel::ServerChannel;
-use crate::registry::{BlockerSeen, ChangeEntry};
+use crate::registry::{BlockerSeen, ChangeEntry, Throttled};
 use std::sync::Arc;
 
 impl ServerChannel {
@@ -51,6 +51,21 @@ impl ServerChannel {
         if let Some(change) = &self.change {
             change.holds(lanes.collect());
         }
+    }
+
+    /// The lanes that the schema change is shown to hold.
+    pub fn change_lanes(&self) -> Vec<(u32, Option<String>)> {
+        self.change.as_ref().map(|change| change.progress().lanes).unwrap_or_default()
+    }
+
+    /// What an operator has slowed the schema change down to.
+    pub fn change_throttled(&self) -> Option<Throttled> {
+        self.change.as_ref()?.steering.throttled()
+    }
+
+    /// The schema change stops nowhere from here on, for this reason.
+    pub fn change_cannot_stop(&self, why: &'static str) {
+        self.change.iter().for_each(|change| change.steering.cannot_stop(why));
     }
 
     /// A question of the proxy's own is sent for the schema change.

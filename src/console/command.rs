@@ -8,6 +8,7 @@ use super::views::{self, View};
 use crate::config::Config;
 use crate::holds::{HoldVerb, Scope};
 use crate::pg::sqlstate;
+use crate::registry::Ratio;
 use crate::report::Report;
 use crate::sql::console::{Select, Word, Words};
 use crate::sql::parse::console::{select, statements};
@@ -74,7 +75,9 @@ fn command(statement: &Words) -> Result<Command, Report> {
         "rollback" | "abort" => Ok(Command::End("ROLLBACK")),
         "savepoint" => Ok(Command::Nothing("SAVEPOINT")),
         // RELEASE SAVEPOINT
-        "release" if scope(reason(rest)?.0).is_none() => Ok(Command::Nothing("RELEASE")),
+        "release" if scope(reason(rest)?.0).is_none() && change_number(reason(rest)?.0).is_none() => {
+            Ok(Command::Nothing("RELEASE"))
+        }
         "discard" => Ok(Command::Nothing("DISCARD ALL")),
         "deallocate" => Ok(Command::Nothing("DEALLOCATE")),
         "close" => Ok(Command::Nothing("CLOSE CURSOR")),
@@ -176,8 +179,15 @@ fn verb(first: &str, rest: &[Word]) -> Result<Command, Report> {
         "retry" => number().map(|number| Act::Decide(HoldVerb::Retry, number)),
         "force" => number().map(|number| Act::Decide(HoldVerb::Force, number)),
         "unforce" => number().map(|number| Act::Decide(HoldVerb::Unforce, number)),
-        "hold" => scope(rest).map(Act::Hold),
-        "release" => scope(rest).map(Act::Release),
+        "hold" => scope(rest).map(Act::Hold).or_else(|| change_number(rest).map(Act::HoldRunning)),
+        "release" => scope(rest).map(Act::Release).or_else(|| change_number(rest).map(Act::ReleaseRunning)),
+        "throttle" => match rest {
+            [Word::Number(number), word, Word::Number(ratio)] if word.is("ratio") => {
+                number.parse().ok().zip(Ratio::from_text(ratio)).map(|(number, ratio)| Act::Throttle(number, ratio))
+            }
+            _ => None,
+        },
+        "unthrottle" => change_number(rest).map(Act::Unthrottle),
         _ if !rest.is_empty() => None,
         "reload" => Some(Act::Reload),
         "drain" => Some(Act::Drain),
@@ -189,6 +199,15 @@ fn verb(first: &str, rest: &[Word]) -> Result<Command, Report> {
         syntax(&format!("the form of this command is {form}")).hint("SHOW HELP lists what the console understands.")
     })?;
     Ok(Command::Verb(Verb { act, why }))
+}
+
+/// The number of a change. `None`: the words are none.
+fn change_number(rest: &[Word]) -> Option<u64> {
+    match rest {
+        [Word::Number(number)] => number.parse().ok(),
+        [change, Word::Number(number)] if change.is("change") => number.parse().ok(),
+        _ => None,
+    }
 }
 
 /// The scope of HOLD and RELEASE. `None`: the words are none.
@@ -228,6 +247,11 @@ mod tests {
         assert_eq!(verb("release database shop").act, Act::Release(Scope::Database("shop".to_owned())));
         let relation = Scope::Relation("public.Orders".to_owned());
         assert_eq!(verb("HOLD RELATION public.\"Orders\" REASON 'x'").act, Act::Hold(relation));
+        assert_eq!(verb("HOLD 12 REASON 'x'").act, Act::HoldRunning(12));
+        assert_eq!(verb("RELEASE 12").act, Act::ReleaseRunning(12));
+        let ratio = Ratio::from_text("0.9").unwrap();
+        assert_eq!(verb("THROTTLE 12 RATIO 0.9 REASON 'x'").act, Act::Throttle(12, ratio));
+        assert_eq!(verb("UNTHROTTLE 12").act, Act::Unthrottle(12));
         assert!(matches!(one("SHOW CHANGE 3"), Command::Change(3)));
         let set = |value: &str| Act::Set { key: "locks.stall_budget".to_owned(), value: value.to_owned() };
         assert_eq!(verb("SET locks.stall_budget = '300ms'").act, set("300ms"));
@@ -241,6 +265,11 @@ mod tests {
             "APPROVE",
             "HOLD",
             "HOLD TABLE t",
+            "HOLD 1 2",
+            "THROTTLE 1",
+            "THROTTLE 1 RATIO 1",
+            "THROTTLE 1 RATIO x",
+            "UNTHROTTLE",
             "SHOW CONFIG LIKE",
         ] {
             assert_eq!(commands(bad).unwrap_err().sqlstate, sqlstate::SYNTAX_ERROR, "{bad}");

@@ -4,10 +4,12 @@
 
 use super::audit::audit;
 use super::host::{Host, Identity, Stop};
+use super::steer;
 use crate::config::{Config, Role, is_live};
 use crate::gate::change::State;
 use crate::holds::{Actor, HoldVerb, Scope, ScopeHold, Told};
 use crate::pg::sqlstate;
+use crate::registry::{Order, Ratio};
 use crate::report::Report;
 use std::time::SystemTime;
 
@@ -20,7 +22,7 @@ pub(super) struct VerbForm {
 }
 
 /// All verbs.
-pub(super) const VERBS: [VerbForm; 13] = [
+pub(super) const VERBS: [VerbForm; 15] = [
     VerbForm {
         word: "set",
         form: "SET section.key = 'value' [REASON 'text']",
@@ -58,14 +60,20 @@ pub(super) const VERBS: [VerbForm; 13] = [
     },
     VerbForm {
         word: "hold",
-        form: "HOLD ALL | DATABASE name | RELATION schema.name [REASON 'text']",
-        about: "Hold all schema changes, or those of a database or of a relation, until RELEASE or APPROVE.",
+        form: "HOLD ALL | DATABASE name | RELATION schema.name | number [REASON 'text']",
+        about: "Hold all schema changes, those of a database or of a relation, or one that runs, until RELEASE or APPROVE.",
     },
     VerbForm {
         word: "release",
-        form: "RELEASE ALL | DATABASE name | RELATION schema.name [REASON 'text']",
+        form: "RELEASE ALL | DATABASE name | RELATION schema.name | number [REASON 'text']",
         about: "Take HOLD back. What waits because of it goes on.",
     },
+    VerbForm {
+        word: "throttle",
+        form: "THROTTLE number RATIO ratio [REASON 'text']",
+        about: "Slow the backfill of a change down: it rests for this share of the time (0 to 0.99).",
+    },
+    VerbForm { word: "unthrottle", form: "UNTHROTTLE number [REASON 'text']", about: "Take THROTTLE back." },
     VerbForm {
         word: "cancel",
         form: "CANCEL number [REASON 'text']",
@@ -92,6 +100,10 @@ pub(super) enum Act {
     Decide(HoldVerb, u64),
     Hold(Scope),
     Release(Scope),
+    HoldRunning(u64),
+    ReleaseRunning(u64),
+    Throttle(u64, Ratio),
+    Unthrottle(u64),
     Cancel(u64),
     Kill(u64),
     Drain,
@@ -112,8 +124,10 @@ impl Verb {
             Act::Set { .. } => "SET",
             Act::Reload => "RELOAD",
             Act::Decide(verb, _) => verb.tag(),
-            Act::Hold(_) => "HOLD",
-            Act::Release(_) => "RELEASE",
+            Act::Hold(_) | Act::HoldRunning(_) => "HOLD",
+            Act::Release(_) | Act::ReleaseRunning(_) => "RELEASE",
+            Act::Throttle(..) => "THROTTLE",
+            Act::Unthrottle(_) => "UNTHROTTLE",
             Act::Cancel(_) => "CANCEL",
             Act::Kill(_) => "KILL",
             Act::Drain => "DRAIN",
@@ -128,7 +142,13 @@ impl Verb {
             Act::Set { key, value } => format!("SET {key} = {value}"),
             Act::Hold(scope) => scope.to_string(),
             Act::Release(scope) => scope.to_string().replacen("HOLD", "RELEASE", 1),
-            Act::Decide(_, number) | Act::Cancel(number) | Act::Kill(number) => format!("{} {number}", self.tag()),
+            Act::Throttle(number, ratio) => format!("THROTTLE {number} RATIO {ratio}"),
+            Act::Decide(_, number)
+            | Act::Cancel(number)
+            | Act::Kill(number)
+            | Act::HoldRunning(number)
+            | Act::ReleaseRunning(number)
+            | Act::Unthrottle(number) => format!("{} {number}", self.tag()),
             Act::Reload | Act::Drain | Act::Shutdown => self.tag().to_owned(),
         }
     }
@@ -166,6 +186,8 @@ impl Verb {
     async fn act(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
         let (from, now) = (who.from(), SystemTime::now());
         let actor = Actor { user: &who.user, from: &from, why: self.why.as_deref() };
+        let why = self.why.clone().unwrap_or_default();
+        let order = Order { by: who.user.clone(), from: from.clone(), why, since: now };
         match &self.act {
             Act::Set { key, value } => set(host, key, value)?,
             Act::Reload => {
@@ -176,9 +198,13 @@ impl Verb {
                 return host.holds().act(*number, *verb, &actor).await.map(Some);
             }
             Act::Hold(scope) => {
-                let (by, why) = (who.user.clone(), self.why.clone().unwrap_or_default());
-                host.hold(ScopeHold { scope: scope.clone(), by, from, why, since: now }).await?;
+                let Order { by, from, why, since } = order;
+                host.hold(ScopeHold { scope: scope.clone(), by, from, why, since, seen: since }).await?;
             }
+            Act::HoldRunning(number) => return steer::hold(host, *number, &order).await,
+            Act::ReleaseRunning(number) => return steer::release(host, *number, &order).await,
+            Act::Throttle(number, ratio) => return steer::throttle(host, *number, *ratio, &order).await,
+            Act::Unthrottle(number) => return steer::unthrottle(host, *number, &order).await,
             Act::Release(scope) => host.let_go(scope, &actor).await?,
             Act::Cancel(number) => cancel(host, *number, &actor).await?,
             Act::Kill(number) => {

@@ -210,7 +210,7 @@ pub(super) fn help() -> &'static View {
 /// There is no such change.
 pub(super) fn change(host: &dyn Host, number: u64) -> Result<Table, Report> {
     let rows = change::one(host, number).ok_or_else(|| {
-        Report::error(sqlstate::UNDEFINED_OBJECT, format!("schema change {number} is not held"))
+        Report::error(sqlstate::UNDEFINED_OBJECT, format!("schema change {number} does not exist"))
             .hint("SHOW CHANGES lists the ones there are.")
     })?;
     Ok(Table { columns: change_columns(), rows })
@@ -226,8 +226,10 @@ fn help_rows(_: &dyn Host) -> Vec<Vec<Value>> {
         let name = view.name.to_uppercase();
         vec![Value::text(format!("SHOW {name} [LIKE 'pattern']")), Value::text(view.about)]
     });
-    let change =
-        vec![Value::text("SHOW CHANGE number"), Value::text("One schema change that is or was held, with its plan.")];
+    let change = vec![
+        Value::text("SHOW CHANGE number"),
+        Value::text("One schema change that runs, or that is or was held, with its plan."),
+    ];
     let setting = vec![Value::text("SHOW section.key"), Value::text("One setting.")];
     let verbs = VERBS.iter().map(|verb| vec![Value::text(verb.form), Value::text(verb.about)]);
     shows.chain([change, setting]).chain(verbs).collect()

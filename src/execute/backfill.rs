@@ -14,7 +14,7 @@
 //! makes sure that new rows have their values.
 //!
 //! - `short`: short transactions and naps. `tables`: the list of tables. `range`, `pace`: which pages are next, and how many.
-//! - `filling`: the state of one backfill. `throttle`: the reasons to pause. `watch`: the check of whose code an UPDATE would run.
+//! - `filling`: the state of one backfill. `throttle`: the reasons to pause. `slowed`: what an operator wants besides. `watch`: the check of whose code an UPDATE would run.
 //! - `walk`: batch by batch. `notices`: the progress that the client sees. `fault`: the row that failed. `sweep`: the work after the last
 //!   page.
 
@@ -24,6 +24,7 @@ mod notices;
 mod pace;
 mod range;
 mod short;
+mod slowed;
 mod sweep;
 mod tables;
 mod throttle;
@@ -64,6 +65,7 @@ pub(super) async fn fill(
         progress: Progress { of_rows, of_pages, ..Progress::default() },
         throttle: Throttle::default(),
         notices: ProgressNotices::new(),
+        slowed: false,
         at: None,
         still: 0,
     };

@@ -8,6 +8,7 @@ use crate::catalog::Facts;
 use crate::catalog::identity::NAMES_SQL;
 use crate::catalog::query::array;
 use crate::config::Config;
+use crate::execute::hold::HoldSource;
 use crate::execute::outcome::{Reply, RunError, STALE};
 use crate::execute::server_error::{contains_nulls, outside_bounds, with_name};
 use crate::execute::timing::jitter;
@@ -51,7 +52,9 @@ pub struct ExecutionContext<'a> {
     /// When the statement began. The session's `statement_timeout` counts from here.
     begun: Instant,
     /// The lanes that the statement holds until it is over.
-    turn: Option<&'a Turn>,
+    turn: Option<&'a mut Turn>,
+    /// Those who may hold the run between two steps.
+    hold_source: Option<&'a mut dyn HoldSource>,
     size_guess: SizeGuess,
     /// The client's transaction may be suspended, so that a wait for a lock goes on without the locks of the transaction.
     suspendable: bool,
@@ -72,6 +75,7 @@ impl<'a> ExecutionContext<'a> {
             offset: 0,
             begun: Instant::now(),
             turn: None,
+            hold_source: None,
             size_guess: SizeGuess::Any,
             suspendable: false,
             may_run_again: false,
@@ -87,8 +91,34 @@ impl<'a> ExecutionContext<'a> {
 
     /// Sets the lanes that the statement holds until it is over.
     #[must_use]
-    pub fn in_turn(self, turn: Option<&'a Turn>) -> Self {
+    pub fn in_turn(self, turn: Option<&'a mut Turn>) -> Self {
         Self { turn, ..self }
+    }
+
+    /// Sets who may hold the run between two steps.
+    #[must_use]
+    pub fn held_by(self, hold_source: Option<&'a mut dyn HoldSource>) -> Self {
+        Self { hold_source, ..self }
+    }
+
+    /// Takes out those who may hold the run. They are put back when they have been asked.
+    pub(super) fn take_hold_source(&mut self) -> Option<&'a mut dyn HoldSource> {
+        self.hold_source.take()
+    }
+
+    /// Puts those back who may hold the run.
+    pub(super) fn put_hold_source(&mut self, source: &'a mut dyn HoldSource) {
+        self.hold_source = Some(source);
+    }
+
+    /// Takes the turn out, whose lanes are given back or taken. It is put back then.
+    pub(super) fn take_turn(&mut self) -> Option<&'a mut Turn> {
+        self.turn.take()
+    }
+
+    /// Puts the turn back.
+    pub(super) fn put_turn(&mut self, turn: &'a mut Turn) {
+        self.turn = Some(turn);
     }
 
     /// Sets what is known of the time that the statement takes.
@@ -160,8 +190,8 @@ impl<'a> ExecutionContext<'a> {
     }
 
     /// Returns the lanes that the statement holds until it is over.
-    pub(super) fn turn(&self) -> Option<&'a Turn> {
-        self.turn
+    pub(super) fn turn(&self) -> Option<&Turn> {
+        self.turn.as_deref()
     }
 
     /// Naps before the next try to undo or finish a phase. If a cancel ends the nap, the answer holds its error.

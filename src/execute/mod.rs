@@ -7,7 +7,7 @@
 //! 2. The progress of a run: `state`, its `objects`, its [`record`] and the [`pending_undo`].
 //! 3. Turns, lanes and waits: [`turn`], [`take_turn`], `lock_wait`, `lane`, `wait`, `blocked`.
 //! 4. Lock attempts, and the undo of a phase: `attempt`, `unchanged`, `undo`, `invalid`.
-//! 5. The phases that need no lock attempt: `long`, `build`, `built_index`, `detach`, `backfill`.
+//! 5. The points at which a run may be held (`checkpoint`, [`hold`]), and the phases that need no lock attempt: `long`, `build`, `built_index`, `detach`, `backfill`.
 //! 6. The [`run`] of a plan, the plans that were run [`ahead`] of a block, and the undo after a session was lost: [`lost_session`].
 //! 7. The statements that run without a plan: [`optimistic`] tries, statements [`as_written`], the client's own [`advisory`] locks,
 //!    and its own [`lock_table`]. The [`condition`] of a window.
@@ -22,9 +22,11 @@ mod blocked;
 pub mod budget;
 mod build;
 mod built_index;
+mod checkpoint;
 pub mod condition;
 pub mod context;
 mod detach;
+pub mod hold;
 mod invalid;
 mod lane;
 pub mod lock_table;

@@ -8,6 +8,7 @@
 
 use crate::catalog::RelationRef;
 use crate::execute::ahead::AheadOfBlock;
+use crate::execute::checkpoint::{self, Stopped};
 use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::{Reply, RunError, STALE};
 use crate::execute::pending_undo::PendingUndo;
@@ -135,14 +136,19 @@ impl Run<'_> {
     async fn run_phases(&mut self, plan: &Plan, sent_notes: &[Report]) -> Result<Reply, RunError> {
         let mut reply = Reply::default();
         let (first, resumed) = (self.state.record().first_phase(), self.state.record().is_kept());
+        self.steered(plan);
         if !resumed {
             for note in plan.notes.iter().filter(|note| !sent_notes.contains(note)) {
                 self.context.notify(note);
             }
+            checkpoint::before_all(&mut self.context).await?;
             let undone = plan.phases.iter().any(|phase| phase.undo.is_some());
             if undone && !self.context.in_transaction() {
                 self.state.note_objects();
                 self.state.record_mut().begin(&mut self.context, plan).await?;
+            }
+            if plan.phases.len() > 1 && !self.state.record().is_kept() {
+                self.context.channel().change_cannot_stop("it has no record that another session could continue");
             }
         }
         let mut interrupted = resumed;
@@ -152,6 +158,11 @@ impl Run<'_> {
                 continue;
             }
             self.context.channel().change_enters(at + 1, plan.phases.len());
+            if (at > first || resumed)
+                && let Err(stopped) = checkpoint::before_phase(&mut self.context, &self.state, at).await
+            {
+                return Err(self.stopped_at_checkpoint(plan, at, stopped).await);
+            }
             self.state.record_mut().under_way(Some(at));
             let mut stopped = at;
             let mut result = self.phase_or_its_rest(at, phase, std::mem::take(&mut interrupted), &mut reply).await;
@@ -172,6 +183,28 @@ impl Run<'_> {
             put_command_complete(&mut reply.frames, &plan.tag);
         }
         Ok(reply)
+    }
+
+    /// Tells operators what they may ask of this run.
+    fn steered(&self, plan: &Plan) {
+        let last = plan.phases.iter().rposition(|phase| phase.backfill.is_some());
+        if let Some(change) = self.context.channel().change() {
+            change.steering.begins(last.map_or(0, |at| at + 1));
+        }
+        if self.context.in_transaction() {
+            self.context.channel().change_cannot_stop("it runs in a transaction of its client");
+        }
+    }
+
+    /// Ends a run that was held before the phase at this position.
+    async fn stopped_at_checkpoint(&mut self, plan: &Plan, at: usize, stopped: Stopped) -> RunError {
+        match stopped {
+            Stopped::Leave(stop) => {
+                self.state.record_mut().leave();
+                stop
+            }
+            Stopped::Undo(stop) => self.undo_all(plan, at, stop).await,
+        }
     }
 
     /// Records that a phase is done whose transaction did not write the record.

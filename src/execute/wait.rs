@@ -38,7 +38,11 @@ pub(super) async fn take_lanes(context: &mut ExecutionContext<'_>, phase: &Phase
 
 impl LockWait {
     /// Waits until the phase has its lanes.
-    async fn wait_for_lanes(&mut self, context: &mut ExecutionContext<'_>, phase: &Phase) -> Result<(), RunError> {
+    pub(super) async fn wait_for_lanes(
+        &mut self,
+        context: &mut ExecutionContext<'_>,
+        phase: &Phase,
+    ) -> Result<(), RunError> {
         self.take_free_lanes(context).await?;
         while self.missing_lane().is_some() {
             if let Some(stop) = context.interrupted() {

@@ -11,12 +11,14 @@
 //! - `rule`: one rule and what it matches. `check`: rules from settings, and the errors in them. `family`: words for groups of forms.
 //! - `subject`, `session`, `condition`, `truth`: what is known of a statement, its session and the windows, and what is not. `opening`: whether a window is open.
 //! - `print`: decisions and rules as text. `answer`: the errors that clients get.
-//! - `digest`: the identity of a change that is held. `change`: what may happen to it.
+//! - `digest`: the identity of a change that is held. `change`: what may happen to it. `cut_over`: where it is
+//!   asked about once more.
 
 pub mod answer;
 pub mod change;
 mod check;
 mod condition;
+pub mod cut_over;
 pub mod digest;
 mod family;
 mod opening;

@@ -3,7 +3,7 @@
 //! It owns nothing. It keeps true: without rules there is nothing to print, so a plan looks as it does without a gate.
 
 use super::{Decision, Rule, Rules, Verdict};
-use crate::config::{Config, Fallback, GatePlace, Mode, format_time};
+use crate::config::{Config, Fallback, Mode, format_time};
 use crate::plan::print::labelled;
 use std::fmt::Write;
 
@@ -59,15 +59,14 @@ pub fn limits(rule: &Rule) -> Vec<String> {
         .chain(limits.on_disconnect.map(|word| format!("on_disconnect = {word}")))
         .chain(hold.approvers.map(|count| format!("approvers = {count}")))
         .chain(hold_times)
+        .chain(hold.gate.map(|place| format!("gate = {place}")))
         .collect()
 }
 
 /// The keys of a rule that have no effect yet.
 pub fn without_effect(rule: &Rule) -> Vec<&'static str> {
     let settings = rule.settings();
-    let keys = ["gate", "blockers", "blockers_after", "blockers_except"];
-    // A held statement is stopped before its first phase, whatever the place is.
-    let keys = keys.into_iter().filter(|key| *key != "gate" || settings.hold.gate != Some(GatePlace::Launch));
+    let keys = ["blockers", "blockers_after", "blockers_except"].into_iter();
     keys.filter(|key| settings.lines.contains_key(*key)).collect()
 }
 

@@ -34,6 +34,8 @@ pub struct HoldRequest {
     pub because: String,
     /// How many people have to approve the change.
     pub needs: u64,
+    /// It is held before its last strong lock, and has begun.
+    pub cut_over: bool,
     /// How long an approval, and the wait for it, count.
     pub expires: Duration,
 }
@@ -67,6 +69,8 @@ pub struct Held {
     pub difference: Option<Arc<str>>,
     pub rule: String,
     pub because: String,
+    /// What is to be approved is its last strong lock. Otherwise it is its begin.
+    pub cut_over: bool,
     pub expires: Duration,
     /// When it was held first.
     pub since: SystemTime,
@@ -112,6 +116,7 @@ impl Held {
             difference: None,
             rule: request.rule,
             because: request.because,
+            cut_over: request.cut_over,
             expires: request.expires,
             since: now,
             changed: now,
@@ -129,6 +134,7 @@ impl Held {
         self.digest = request.digest;
         self.rule.clone_from(&request.rule);
         self.because.clone_from(&request.because);
+        self.cut_over = request.cut_over;
         self.expires = request.expires;
         self.decided = None;
         self.sent_by(request);

@@ -7,6 +7,7 @@ use super::entry::{Held, HoldRequest};
 use super::scope::{Scope, ScopeHold};
 use crate::gate::change::Event;
 use crate::gate::digest::Digest;
+use crate::registry::Order;
 use crate::report::Report;
 use async_trait::async_trait;
 use std::fmt;
@@ -20,6 +21,16 @@ pub trait Keeper: fmt::Debug + Send + Sync {
 
     /// A statement begins that was approved before its transaction was suspended. `text`: its digest without the plan. The value is the change's number.
     async fn resume(&self, text: &Digest) -> Option<u64>;
+
+    /// A change that runs needs its approvals once more, before its last strong lock, and its client waits. `None`: it does not run any more, or the
+    /// ledger cannot be asked.
+    async fn ask_again(&self, number: u64) -> Option<Held>;
+
+    /// Asks something of a change that runs: `hold`, `release`, `throttle` or `unthrottle`. Its proxy does it. The value is what the ledger says then.
+    ///
+    /// # Errors
+    /// It does not run, or the ledger cannot be asked.
+    async fn order(&self, number: u64, verb: &str, ratio: Option<String>, order: &Order) -> Result<String, Report>;
 
     /// Does a verb. The value is what the ledger says of the change then.
     ///

@@ -137,6 +137,29 @@ impl Holds {
         table.step(number, &Event::Start, None, SystemTime::now()).then(|| Passage::new(self, number))
     }
 
+    /// The change that runs under this passage needs its approvals once more, before its last strong lock. `None`: it does not run any more.
+    pub async fn ask_again(self: &Arc<Self>, passage: Passage) -> Option<Waiting> {
+        let number = passage.number();
+        let held = match self.keeper.get() {
+            Some(keeper) => {
+                // Without an answer the passage ends, and the change has failed.
+                let held = keeper.ask_again(number).await?;
+                self.lock().put(held.clone());
+                held
+            }
+            None => self.lock().ask_again(number, SystemTime::now())?,
+        };
+        passage.give_up();
+        Some(Waiting::new(self, &held, true))
+    }
+
+    /// The change of this digest, if it was rejected.
+    pub fn rejected(&self, digest: &Digest) -> Option<Held> {
+        let table = self.lock();
+        let held = table.of_digest(digest)?;
+        (held.change.state() == State::Rejected).then(|| held.clone())
+    }
+
     /// A change, as it is now.
     pub fn get(&self, number: u64) -> Option<Held> {
         self.lock().changes.get(&number).cloned()
@@ -185,6 +208,8 @@ impl Holds {
     /// The ledger has these scopes. `false`: they are the ones that were known.
     pub fn follow_scopes(&self, scopes: Vec<ScopeHold>) -> bool {
         let mut table = self.lock();
+        let known = |new: &ScopeHold| table.scopes.iter().find(|old| old.scope == new.scope && old.since == new.since);
+        let scopes: Vec<ScopeHold> = scopes.into_iter().map(|new| known(&new).cloned().unwrap_or(new)).collect();
         let differ = table.scopes != scopes;
         table.scopes = scopes;
         differ
@@ -244,6 +269,16 @@ impl Passage {
 
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether somebody has forced the change.
+    pub fn is_forced(&self) -> bool {
+        self.holds.get(self.number).is_some_and(|held| held.change.is_forced())
+    }
+
+    /// Whether the last strong lock of the change was approved.
+    pub fn is_of_cut_over(&self) -> bool {
+        self.holds.get(self.number).is_some_and(|held| held.cut_over)
     }
 
     /// The statement has run.

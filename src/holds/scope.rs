@@ -23,6 +23,8 @@ pub struct ScopeHold {
     pub from: String,
     pub why: String,
     pub since: SystemTime,
+    /// When this proxy has heard of it. The ledger has its own clock.
+    pub seen: SystemTime,
 }
 
 impl Scope {

@@ -64,9 +64,29 @@ impl Table {
         held.sent_by(&request);
         if held.change.state().is_over() && held.change.state() != State::Rejected {
             held.since = now;
+            held.cut_over = request.cut_over;
             self.step(number, &Event::Sent, None, now);
         }
         Ok(number)
+    }
+
+    /// A change that runs is held once more, before its last strong lock. `None`: it does not run.
+    pub(super) fn ask_again(&mut self, number: u64, now: SystemTime) -> Option<Held> {
+        let held = self.changes.get_mut(&number)?;
+        held.cut_over = true;
+        let needs = held.change.needs();
+        if !self.step(number, &Event::Replace { needs }, None, now) {
+            return None;
+        }
+        let held = self.changes.get_mut(&number)?;
+        held.waiting += 1;
+        held.decided = None;
+        Some(held.clone())
+    }
+
+    /// The change of a digest.
+    pub(super) fn of_digest(&self, digest: &Digest) -> Option<&Held> {
+        self.changes.get(self.by_digest.get(digest)?)
     }
 
     fn insert(&mut self, request: HoldRequest, now: SystemTime) -> Result<u64, Report> {
@@ -90,6 +110,7 @@ impl Table {
         held.changed = now;
         let what = match event {
             Event::Sent => "held",
+            Event::Replace { .. } if held.cut_over => "held once more, before its last strong lock",
             Event::Replace { .. } => "held anew, as its plan or its rule has changed",
             Event::Expire { .. } => "expired",
             Event::Release => "released",

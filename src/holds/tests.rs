@@ -37,6 +37,7 @@ fn request(number: u64, text: &str, plan: &str) -> HoldRequest {
         rule: "r".to_owned(),
         because: String::new(),
         needs: 1,
+        cut_over: false,
         expires: Duration::from_secs(100),
     }
 }

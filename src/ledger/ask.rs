@@ -8,7 +8,7 @@ use super::rows::{self, HELD, scope_words, whole};
 use crate::gate::digest::Digest;
 use crate::holds::{Actor, Held, HoldRequest, HoldVerb, Keeper, KeptJoin, LedgerState, Scope, ScopeHold, Told};
 use crate::pg::sqlstate::{self, SqlState};
-use crate::registry::TEMPORARY;
+use crate::registry::{Order, TEMPORARY};
 use crate::report::Report;
 use async_trait::async_trait;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -153,9 +153,9 @@ impl Keeper for Ledger {
         let sql = "SELECT j.outcome, j.id FROM pgsluice.join_change($1::pg_catalog.int8, $2::pg_catalog.int8, $3::pg_catalog.int8, $4::pg_catalog.text, \
              $5::pg_catalog.text, $6::pg_catalog.text, $7::pg_catalog.text, $8::pg_catalog.text, $9::pg_catalog.text, $10::pg_catalog.int8, \
              $11::pg_catalog.text, $12::pg_catalog.text, $13::pg_catalog.text, $14::pg_catalog.text, $15::pg_catalog.text, $16::pg_catalog.int4, \
-             $17::pg_catalog.int8) AS j";
+             $17::pg_catalog.bool, $18::pg_catalog.int8) AS j";
         let r = request;
-        let values: [&(dyn ToSql + Sync); 17] = [
+        let values: [&(dyn ToSql + Sync); 18] = [
             &link.proxy,
             &number,
             &own,
@@ -172,6 +172,7 @@ impl Keeper for Ledger {
             &r.rule,
             &r.because,
             &needs,
+            &r.cut_over,
             &expires,
         ];
         let row = self.ask_one(&link, sql, &values).await?;
@@ -189,6 +190,22 @@ impl Keeper for Ledger {
         let sql = "SELECT pgsluice.resume_change($1, $2)";
         let row = self.ask_one(&link, sql, &[&link.proxy, &text.to_string()]).await?;
         row.try_get::<_, Option<i64>>(0).ok().flatten().map(rows::natural)
+    }
+
+    async fn ask_again(&self, number: u64) -> Option<Held> {
+        let link = self.link()?;
+        let row = self.ask_one(&link, "SELECT pgsluice.ask_again($1, $2)", &[&link.proxy, &whole(number)]).await?;
+        if !row.try_get::<_, bool>(0).unwrap_or_default() {
+            return None;
+        }
+        self.held(&link, whole(number)).await
+    }
+
+    async fn order(&self, number: u64, verb: &str, ratio: Option<String>, order: &Order) -> Result<String, Report> {
+        let link = self.link().ok_or_else(|| self.lost())?;
+        let sql = "SELECT pgsluice.order_change($1, $2, $3, $4, $5, $6, $7)";
+        let Order { by, from, why, .. } = order;
+        self.verb(sql, &[&whole(number), &verb, &ratio, by, from, why, &link.proxy]).await
     }
 
     async fn act(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>) -> Result<String, Report> {

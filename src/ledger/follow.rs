@@ -5,13 +5,14 @@
 
 use super::ask::{Inbox, Ledger, LedgerLink};
 use super::install::{self, failed};
-use super::rows::{self, ELSEWHERE, HELD, SCOPES, whole};
+use super::rows::{self, ELSEWHERE, HELD, Ordered, SCOPES, whole};
 use crate::gate::change::Event;
-use crate::holds::{EndedChange, Holds, Told};
+use crate::holds::{EndedChange, Holds, Keeper, Told};
+use crate::logging::AUDIT;
 use crate::metrics::Metrics;
 use crate::operator;
 use crate::pg::sqlstate;
-use crate::registry::{ChangeEntry, Registry, TEMPORARY};
+use crate::registry::{ChangeEntry, Order, Registry, TEMPORARY, Throttled};
 use crate::report::Report;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -252,7 +253,7 @@ impl LedgerThread {
         }
     }
 
-    /// Reads changes that a rule holds or has held. Those that an operator has cancelled are cancelled here.
+    /// Reads changes that a rule holds or has held.
     async fn read(&self, link: &LedgerLink, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<(), Report> {
         let rows = link.client.query(sql, values).await.map_err(|error| failed("read the ledger", &error))?;
         if let Some(holds) = self.follow.holds.upgrade() {
@@ -261,7 +262,7 @@ impl LedgerThread {
         Ok(())
     }
 
-    /// Reads what is held by hand, what runs in other proxies, and what is to be cancelled here.
+    /// Reads what is held by hand, what runs in other proxies, and what operators ask of what runs here.
     async fn read_more(&self, link: &LedgerLink) -> Result<(), Report> {
         let failed = |error: tokio_postgres::Error| failed("read the ledger", &error);
         let Some(holds) = self.follow.holds.upgrade() else { return Ok(()) };
@@ -272,13 +273,41 @@ impl LedgerThread {
         }
         let others = link.client.query(ELSEWHERE, &[&link.proxy]).await.map_err(failed)?;
         holds.follow_elsewhere(others.iter().map(rows::elsewhere).collect::<Result<_, _>>().map_err(failed)?);
-        let sql = "SELECT c.id FROM pgsluice.change c WHERE c.cancel_asked AND c.proxy OPERATOR(pg_catalog.=) $1 \
-             AND c.state OPERATOR(pg_catalog.=) 'running'";
-        let cancelled = link.client.query(sql, &[&link.proxy]).await.map_err(failed)?;
-        let numbers: Vec<i64> = cancelled.iter().filter_map(|row| row.try_get(0).ok()).collect();
-        let asked = |change: &Arc<ChangeEntry>| numbers.contains(&whole(change.known_as()));
-        self.follow.registry.changes().into_iter().filter(asked).for_each(|change| change.cancel());
+        let sql = "SELECT o.change, o.verb, o.ratio, o.by, o.\"from\", o.why FROM pgsluice.take_orders($1) AS o";
+        for row in link.client.query(sql, &[&link.proxy]).await.map_err(failed)? {
+            self.carry_out(&rows::ordered(&row).map_err(failed)?);
+        }
         Ok(())
+    }
+
+    /// Does what an operator has asked of a change that runs here.
+    fn carry_out(&self, ordered: &Ordered) {
+        let Ordered { change: number, verb, ratio, order } = ordered;
+        let changes = self.follow.registry.changes().into_iter().filter(|change| change.known_as() == *number);
+        let mut done = false;
+        for change in changes {
+            let steering = &change.steering;
+            done |= match (verb.as_str(), ratio) {
+                ("cancel", _) => {
+                    change.cancel();
+                    true
+                }
+                ("hold", _) => steering.hold(order.clone()).is_ok(),
+                ("release", _) => steering.release(order.since),
+                ("throttle", Some(ratio)) => {
+                    let throttled = Throttled { ratio: *ratio, order: order.clone() };
+                    steering.throttle(throttled, change.progress().phase)
+                }
+                ("unthrottle", _) => steering.unthrottle(),
+                _ => false,
+            };
+        }
+        let Order { by, from, why, .. } = order;
+        tracing::warn!(target: AUDIT, change = number, verb, by, from, why, done, "an operator asks something of a schema change that runs");
+        if !done {
+            let what = format!("{verb} {number} had no effect");
+            self.ledger.tell(Told::Verb { what, by: by.clone(), from: from.clone(), why: why.clone() });
+        }
     }
 
     async fn beat(&self, link: &LedgerLink) -> Result<(), Report> {

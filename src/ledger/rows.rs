@@ -5,6 +5,7 @@
 use crate::gate::change::{Change, State};
 use crate::gate::digest::Digest;
 use crate::holds::{Decided, Elsewhere, Held, HoldRequest, Kept, Scope, ScopeHold};
+use crate::registry::{Order, Ratio};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 use tokio_postgres::{Error, Row};
@@ -14,7 +15,7 @@ pub(super) const HELD: &str = "SELECT c.id, c.digest, c.text_digest, c.state, c.
      c.session, c.tag, c.statement, c.plan, c.difference, c.rule, c.because, c.expires_ms, c.since, c.changed, \
      c.decided_verb, c.decided_by, c.decided_from, c.decided_why, c.decided_at, \
      (SELECT pg_catalog.sum(w.clients) FROM pgsluice.waiter w WHERE w.change OPERATOR(pg_catalog.=) c.id) AS waiting, \
-     c.cancel_asked, c.proxy \
+     c.cut_over \
      FROM pgsluice.change c WHERE c.digest IS NOT NULL AND ";
 
 /// The changes that run in other proxies, and that no rule has held. $1: this proxy.
@@ -75,6 +76,7 @@ fn read_held(row: &Row) -> Result<Option<Held>, Error> {
         rule: text("rule")?,
         because: text("because")?,
         needs,
+        cut_over: row.try_get("cut_over")?,
         expires: Duration::from_millis(number("expires_ms")?),
     };
     Ok(Some(Held::kept(request, kept)))
@@ -100,6 +102,22 @@ pub(super) fn elsewhere(row: &Row) -> Result<Elsewhere, Error> {
     })
 }
 
+/// An order for a change that runs.
+pub(super) struct Ordered {
+    pub(super) change: u64,
+    pub(super) verb: String,
+    pub(super) ratio: Option<Ratio>,
+    pub(super) order: Order,
+}
+
+/// An order, from a row of `take_orders`.
+pub(super) fn ordered(row: &Row) -> Result<Ordered, Error> {
+    let ratio = row.try_get::<_, Option<String>>(2)?;
+    let order = Order { by: row.try_get(3)?, from: row.try_get(4)?, why: row.try_get(5)?, since: SystemTime::now() };
+    let ratio = ratio.as_deref().and_then(Ratio::from_text);
+    Ok(Ordered { change: natural(row.try_get(0)?), verb: row.try_get(1)?, ratio, order })
+}
+
 /// What is held by hand, from a row of [`SCOPES`].
 pub(super) fn scope(row: &Row) -> Result<ScopeHold, Error> {
     let (kind, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -108,7 +126,15 @@ pub(super) fn scope(row: &Row) -> Result<ScopeHold, Error> {
         "relation" => Scope::Relation(name),
         _ => Scope::All,
     };
-    Ok(ScopeHold { scope, by: row.try_get(2)?, from: row.try_get(3)?, why: row.try_get(4)?, since: row.try_get(5)? })
+    let seen = SystemTime::now();
+    Ok(ScopeHold {
+        scope,
+        by: row.try_get(2)?,
+        from: row.try_get(3)?,
+        why: row.try_get(4)?,
+        since: row.try_get(5)?,
+        seen,
+    })
 }
 
 /// A scope as the ledger has it: its kind and its name.

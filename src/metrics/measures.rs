@@ -73,7 +73,7 @@ impl Default for Measures {
         for outcome in ["completed", "failed"] {
             let _ = measures.changes.get_or_create(&Outcome { outcome });
         }
-        for reason in ["lag", "active", "condition", "condition_failed"] {
+        for reason in ["lag", "active", "condition", "condition_failed", "operator"] {
             let _ = measures.backfill_pauses.get_or_create(&Reason { reason });
         }
         measures

@@ -23,6 +23,10 @@ fn a_viewer_looks_and_does_nothing() {
         "UNFORCE 1",
         "HOLD ALL",
         "RELEASE ALL",
+        "HOLD 1",
+        "RELEASE 1",
+        "THROTTLE 1 RATIO 0.5",
+        "UNTHROTTLE 1",
     ] {
         assert_eq!(viewer.error(verb), "42501", "{verb}");
     }

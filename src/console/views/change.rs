@@ -6,7 +6,7 @@ use super::session::here_or_left;
 use crate::console::host::Host;
 use crate::console::table::Value;
 use crate::holds::{Elsewhere, Held};
-use crate::registry::{ChangeEntry, Registry};
+use crate::registry::{ChangeEntry, Order, Registry};
 use std::time::SystemTime;
 
 /// The process id of the backend on which a change runs.
@@ -53,10 +53,24 @@ fn row(registry: &Registry, change: &ChangeEntry, held: Option<&Held>) -> Vec<Va
     ];
     match held {
         Some(held) => row.extend(decision(held)),
-        None => row.extend([Value::text("running"), Value::Null, Value::Null, Value::Null]),
+        None => row.extend([Value::Null, Value::Null, Value::Null, Value::Null]),
+    }
+    if let Some(state) = state_of_run(change, held) {
+        row[STATE] = Value::text(state);
     }
     row.push(here_or_left(change.client_has_left()));
     row
+}
+
+/// The column of the state.
+const STATE: usize = 11;
+
+/// The state of a change that runs. `None`: it has not begun, so that its approvals tell the state.
+fn state_of_run(change: &ChangeEntry, held: Option<&Held>) -> Option<&'static str> {
+    if change.steering.orders().stopped.is_some() {
+        return Some("held");
+    }
+    held.is_none().then_some("running")
 }
 
 /// A change without a client: it was decided, or it waits for its client to come back.
@@ -110,11 +124,58 @@ fn decision(held: &Held) -> [Value; 4] {
     ]
 }
 
-/// One change that is or was held. `None`: there is no such change.
+/// One change that runs, or that is or was held. `None`: there is no such change.
 pub(super) fn one(host: &dyn Host, number: u64) -> Option<Vec<Vec<Value>>> {
-    let held = host.holds().get(number)?;
+    let running = host.registry().changes().into_iter().find(|change| change.known_as() == number);
+    let held = host.holds().get(number);
+    let mut rows = match (&held, &running) {
+        (Some(held), _) => rows_of_held(held),
+        (None, Some(change)) => rows_of_running(host.registry(), change),
+        (None, None) => return None,
+    };
+    running.iter().for_each(|change| rows.extend(rows_of_run(change)));
+    Some(rows.into_iter().map(|(name, value)| vec![Value::text(name), Value::Text(value)]).collect())
+}
+
+type NamedRow = (&'static str, String);
+
+fn time(time: SystemTime) -> String {
+    Value::Time(time).as_text().unwrap_or_default()
+}
+
+/// Who has sent a change that no rule has held.
+fn rows_of_running(registry: &Registry, change: &ChangeEntry) -> Vec<NamedRow> {
+    let session = registry.session(change.session);
+    let client = session.as_ref().map(|session| &session.client);
+    vec![
+        ("number", change.number.to_string()),
+        ("state", state_of_run(change, None).unwrap_or_default().to_owned()),
+        ("statement", change.statement.clone()),
+        ("author", client.map(|client| client.user.clone()).unwrap_or_default()),
+        ("database", client.map(|client| client.database.clone()).unwrap_or_default()),
+        ("application", client.map(|client| client.application_name.clone()).unwrap_or_default()),
+        ("session", change.session.to_string()),
+        ("since", time(change.began)),
+    ]
+}
+
+/// How far a change is, and what operators have said about its run.
+fn rows_of_run(change: &ChangeEntry) -> Vec<NamedRow> {
+    let (progress, orders) = (change.progress(), change.steering.orders());
+    let mut rows = Vec::new();
+    if progress.phases > 0 {
+        rows.push(("phase", format!("{} of {}", progress.phase, progress.phases)));
+    }
+    rows.extend(progress.waiting.map(|(words, since)| ("waiting", format!("{words}, since {}", time(since)))));
+    let order = |order: &Order| format!("from {}, {}", order.from, time(order.since));
+    rows.extend(orders.throttled.map(|throttled| ("throttle", format!("{throttled}; {}", order(&throttled.order)))));
+    rows.extend(orders.hold.map(|hold| ("hold", format!("{hold}; {}", order(&hold)))));
+    rows.extend(orders.stopped.map(|why| ("stopped", why)));
+    rows
+}
+
+fn rows_of_held(held: &Held) -> Vec<NamedRow> {
     let forced = if held.change.is_forced() { ", forced" } else { "" };
-    let time = |time: SystemTime| Value::Time(time).as_text().unwrap_or_default();
     let mut rows = vec![
         ("number", held.number.to_string()),
         ("state", format!("{}{forced}", held.change.state())),
@@ -125,6 +186,7 @@ pub(super) fn one(host: &dyn Host, number: u64) -> Option<Vec<Vec<Value>>> {
         ("address", held.client.clone()),
         ("session", held.session.to_string()),
         ("rule", held.rule.clone()),
+        ("gate", if held.cut_over { "cut-over" } else { "launch" }.to_owned()),
         ("because", held.because.clone()),
         ("approvals", held.approvals()),
         ("since", time(held.since)),
@@ -141,7 +203,7 @@ pub(super) fn one(host: &dyn Host, number: u64) -> Option<Vec<Vec<Value>>> {
     }
     rows.extend(held.plan.lines().map(|line| ("plan", line.to_owned())));
     rows.extend(held.difference.iter().flat_map(|all| all.lines()).map(|line| ("difference", line.to_owned())));
-    Some(rows.into_iter().map(|(name, value)| vec![Value::text(name), Value::Text(value)]).collect())
+    rows
 }
 
 pub(super) fn blockers(host: &dyn Host) -> Vec<Vec<Value>> {

@@ -39,6 +39,8 @@ pub(super) struct BackfillRun<'a> {
     pub(super) progress: Progress,
     pub(super) throttle: Throttle,
     pub(super) notices: ProgressNotices,
+    /// An operator has slowed the backfill down, and this is counted.
+    pub(super) slowed: bool,
     /// The table and the place that the first walk has reached.
     pub(super) at: Option<(usize, u64)>,
     /// The number of rows that still need a value after their update, because the default is NULL for them.

@@ -46,7 +46,8 @@ impl ProgressNotices {
         self.notified = now;
         let words = progress.words(now - self.begun);
         let throttle = throttle.words(&context.config().backfill);
-        let message = format!("backfilling {table}: {words}; {throttle}");
+        let ordered = context.channel().change_throttled().map(|by| format!(", {by}")).unwrap_or_default();
+        let message = format!("backfilling {table}: {words}; {throttle}{ordered}");
         tracing::info!("{message}");
         if context.config().ddl.notices {
             context.notify(&Report::notice(sqlstate::SUCCESSFUL_COMPLETION, message));

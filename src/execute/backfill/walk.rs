@@ -10,6 +10,7 @@ use super::range::Walk;
 use super::short::{BatchOutcome, COVER, nap, short, time_left};
 use super::tables::listing;
 use crate::catalog::trust;
+use crate::execute::checkpoint;
 use crate::execute::context::ExecutionContext;
 use crate::execute::outcome::RunError;
 use crate::execute::state::RunState;
@@ -87,6 +88,12 @@ impl BackfillRun<'_> {
         Ok(())
     }
 
+    /// Returns the pause after a batch that the backfill makes by itself.
+    pub(super) fn own_pause(&self, context: &ExecutionContext<'_>) -> Duration {
+        let ratio = self.throttle.ratio(&context.config().backfill).max(LEAST_PAUSE);
+        self.pace.last.mul_f64(ratio)
+    }
+
     /// Runs one batch and its pause.
     pub(super) async fn batch(
         &self,
@@ -95,8 +102,7 @@ impl BackfillRun<'_> {
         sql: &str,
     ) -> Result<BatchOutcome, RunError> {
         context.metrics().backfill_batches.add();
-        let ratio = self.throttle.ratio(&context.config().backfill).max(LEAST_PAUSE);
-        let pause = self.pace.last.mul_f64(ratio);
+        let pause = self.own_pause(context);
         let pause = time_left(context)?.map_or(pause, |left| pause.min(left)).max(COVER);
         let nap =
             nap_sql(pause, &context.channel().words(&format!("backfill of {}, between two batches", self.what.table)));
@@ -122,12 +128,16 @@ impl BackfillRun<'_> {
             return Err(stop);
         }
         state.record_mut().note_position(context, || self.reached()).await?;
+        if checkpoint::between_batches(context, state, self.phase, self.waiting).await? {
+            // Whose code an UPDATE would run is asked again.
+            self.leaves.iter_mut().for_each(|leaf| leaf.known = None);
+        }
         let Self { throttle, notices, progress, what, .. } = self;
         throttle
             .pause(context, &what.table, |throttle, context| notices.tell(context, &what.table, progress, throttle))
             .await?;
         notices.tell(context, &what.table, progress, throttle);
-        Ok(())
+        self.rest_as_ordered(context).await
     }
 
     /// Waits after a lock was not available, for the `times`th time at this place.

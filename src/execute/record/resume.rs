@@ -138,6 +138,25 @@ pub async fn can_resume(
     Ok(false)
 }
 
+/// Returns why a plan that is under way, and was held without its lanes, would no longer have the same result. Without a record the plan has kept its
+/// lanes.
+pub(in crate::execute) async fn has_changed(
+    context: &mut ExecutionContext<'_>,
+    state: &RunState,
+    plan: &Plan,
+) -> Result<Option<String>, RunError> {
+    let Some((record, oid)) = state.record().current() else { return Ok(None) };
+    let (record, mut now) = (record.clone(), plan.clone());
+    if let Some(reason) = changed_meanwhile(context, &record, oid, &mut now).await? {
+        return Ok(Some(reason));
+    }
+    let fills_as_before = plan.phases.iter().zip(&now.phases).skip(record.next).all(|(before, now)| {
+        let quiet = |phase: &Phase| phase.backfill.as_ref().map(|backfill| backfill.quiet);
+        quiet(before) == quiet(now)
+    });
+    Ok((!fills_as_before).then(|| "an UPDATE of its rows would fire a trigger now".to_owned()))
+}
+
 /// Returns why the plan would no longer have the same result. If it would, the plan learns of invalid indexes that have been added since
 /// and do not matter.
 async fn changed_meanwhile(

@@ -353,6 +353,11 @@ impl RunRecord {
         self.writer.as_ref().map(RecordWriter::key)
     }
 
+    /// Returns the record as it is now, and the oid of its table.
+    pub(in crate::execute) fn current(&self) -> Option<(&Record, u32)> {
+        self.writer.as_ref().map(|writer| (&writer.record, writer.oid))
+    }
+
     /// Returns the key of the record, if it is written.
     pub(in crate::execute) fn key(&self) -> Option<RecordKey> {
         self.writer.as_ref().filter(|writer| writer.written).map(RecordWriter::key)

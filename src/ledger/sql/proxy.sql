@@ -39,7 +39,7 @@ BEGIN
         decided_why = CASE WHEN _verb IS NULL THEN decided_why ELSE _why END,
         decided_at = CASE WHEN _verb IS NULL THEN decided_at ELSE clock_timestamp() END,
         proxy = CASE WHEN _event = 'start' THEN coalesce(_proxy, proxy) ELSE proxy END,
-        phase = NULL, phases = NULL, waiting = NULL, cancel_asked = false
+        phase = NULL, phases = NULL, waiting = NULL
     WHERE id = _id RETURNING * INTO _row;
     PERFORM pgsluice.note(_row, coalesce(lower(_verb), CASE _event
         WHEN 'sent' THEN 'held' WHEN 'replace' THEN 'held anew' WHEN 'expire' THEN 'expired' WHEN 'release' THEN 'released'
@@ -72,7 +72,7 @@ $body$;
 -- outcome: 'go' (it runs now), 'held' (it waits, and is held since now), 'wait' or 'rejected'.
 CREATE OR REPLACE FUNCTION pgsluice.join_change(
     _proxy bigint, _number bigint, _own bigint, _digest text, _text_digest text, _author text, _database text, _application text,
-    _client text, _session bigint, _tag text, _statement text, _plan text, _rule text, _because text, _needs integer, _expires_ms bigint,
+    _client text, _session bigint, _tag text, _statement text, _plan text, _rule text, _because text, _needs integer, _cut_over boolean, _expires_ms bigint,
     OUT outcome text, OUT id bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -113,9 +113,9 @@ BEGIN
         END IF;
         id := _number;
         INSERT INTO pgsluice.change (id, digest, text_digest, state, author, needs, database, application, client, session, tag, statement,
-            plan, rule, because, expires_ms, proxy)
+            plan, rule, because, cut_over, expires_ms, proxy)
         VALUES (_number, _digest, _text_digest, 'held', _author, greatest(_needs, 1), _database, _application, _client, _session, _tag,
-            _statement, _plan, _rule, _because, _expires_ms, _proxy)
+            _statement, _plan, _rule, _because, _cut_over, _expires_ms, _proxy)
         RETURNING * INTO _row;
         PERFORM pgsluice.note(_row, 'held', NULL, NULL, NULL, _proxy);
         _new := true;
@@ -129,7 +129,7 @@ BEGIN
         WHERE c.id = join_change.id AND (_row.state <> 'running' OR _own = join_change.id);
         IF (NOT _same OR _terms_differ) AND _row.state <> 'rejected'
             AND NOT (_same AND _row.state = 'running' AND _own IS DISTINCT FROM id) THEN
-            UPDATE pgsluice.change c SET digest = _digest, rule = _rule, because = _because, expires_ms = _expires_ms, plan = _plan,
+            UPDATE pgsluice.change c SET digest = _digest, rule = _rule, because = _because, cut_over = _cut_over, expires_ms = _expires_ms, plan = _plan,
                 decided_verb = NULL, decided_by = NULL, decided_from = NULL, decided_why = NULL, decided_at = NULL,
                 difference = CASE WHEN _old_plan = _plan THEN c.difference ELSE pgsluice.difference(_old_plan, _plan) END
             WHERE c.id = join_change.id;
@@ -139,6 +139,7 @@ BEGIN
             PERFORM pgsluice.step(id, 'replace', _needs, NULL, NULL, NULL, NULL, NULL, _proxy);
             _new := true;
         ELSIF _over AND _row.state <> 'rejected' THEN
+            UPDATE pgsluice.change c SET cut_over = _cut_over WHERE c.id = join_change.id;
             PERFORM pgsluice.step(id, 'sent', NULL, NULL, NULL, NULL, NULL, NULL, _proxy);
             _new := true;
         END IF;
@@ -156,6 +157,33 @@ BEGIN
         outcome := CASE WHEN _new THEN 'held' ELSE 'wait' END;
     END IF;
 END
+$body$;
+
+-- A change that runs in the proxy needs its approvals once more, before its last strong lock, and its client waits. False: it does not run.
+CREATE OR REPLACE FUNCTION pgsluice.ask_again(_proxy bigint, _id bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    _row pgsluice.change;
+BEGIN
+    UPDATE pgsluice.change c SET cut_over = true, decided_verb = NULL, decided_by = NULL, decided_from = NULL, decided_why = NULL,
+        decided_at = NULL
+    WHERE c.id = _id AND c.state = 'running' AND c.digest IS NOT NULL RETURNING * INTO _row;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM pgsluice.step(_id, 'replace', _row.needs, NULL, NULL, NULL, NULL, NULL, _proxy);
+    INSERT INTO pgsluice.waiter AS w (change, proxy, clients) VALUES (_id, _proxy, 1)
+    ON CONFLICT (change, proxy) DO UPDATE SET clients = w.clients + 1;
+    RETURN true;
+END
+$body$;
+
+-- The orders for changes that run in the proxy. They are taken once.
+CREATE OR REPLACE FUNCTION pgsluice.take_orders(
+    _proxy bigint, OUT change bigint, OUT verb text, OUT ratio text, OUT by text, OUT "from" text, OUT why text) RETURNS SETOF record
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    WITH taken AS (DELETE FROM pgsluice.orders o WHERE o.proxy = _proxy RETURNING o.*)
+    SELECT t.change, t.verb, t.ratio, t.by, t."from", t.why FROM taken t ORDER BY t.id
 $body$;
 
 -- The lines of a plan that are gone (-) or new (+), in their order.

@@ -24,11 +24,13 @@ GRANT SELECT ON pgsluice.changes, pgsluice.events, pgsluice.holds, pgsluice.ledg
 GRANT SELECT ON pgsluice.change, pgsluice.waiter, pgsluice.hold TO pgsluice_proxy;
 GRANT EXECUTE ON FUNCTION
     pgsluice.approve(bigint, text), pgsluice.reject(bigint, text), pgsluice.cancel(bigint, text), pgsluice.retry(bigint, text),
-    pgsluice.force(bigint, text), pgsluice.unforce(bigint, text), pgsluice.hold(text, text), pgsluice.release(text, text)
+    pgsluice.force(bigint, text), pgsluice.unforce(bigint, text), pgsluice.hold(text, text), pgsluice.release(text, text),
+    pgsluice.hold(bigint, text), pgsluice.release(bigint, text), pgsluice.throttle(bigint, numeric, text), pgsluice.unthrottle(bigint, text)
 TO pgsluice_operator;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgsluice TO pgsluice_proxy;
 -- These take the name of whoever calls from session_user, which in a proxy is the proxy's role.
 REVOKE EXECUTE ON FUNCTION
     pgsluice.approve(bigint, text), pgsluice.reject(bigint, text), pgsluice.cancel(bigint, text), pgsluice.retry(bigint, text),
-    pgsluice.force(bigint, text), pgsluice.unforce(bigint, text), pgsluice.hold(text, text), pgsluice.release(text, text)
+    pgsluice.force(bigint, text), pgsluice.unforce(bigint, text), pgsluice.hold(text, text), pgsluice.release(text, text),
+    pgsluice.hold(bigint, text), pgsluice.release(bigint, text), pgsluice.throttle(bigint, numeric, text), pgsluice.unthrottle(bigint, text)
 FROM pgsluice_proxy;

@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS pgsluice.change (
     difference text,
     rule text NOT NULL,
     because text NOT NULL,
+    -- What is to be approved is its last strong lock, and not its begin.
+    cut_over boolean NOT NULL DEFAULT false,
     expires_ms bigint NOT NULL DEFAULT 0,
     since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     changed timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -50,8 +52,6 @@ CREATE TABLE IF NOT EXISTS pgsluice.change (
     phase integer,
     phases integer,
     waiting text,
-    -- An operator has asked for this. Its proxy does it.
-    cancel_asked boolean NOT NULL DEFAULT false,
     CONSTRAINT runs_if_approved CHECK (
         digest IS NULL OR state <> ALL (ARRAY['approved', 'running', 'done']) OR forced
         OR pg_catalog.cardinality(approvals) >= needs),
@@ -100,6 +100,18 @@ CREATE TABLE IF NOT EXISTS pgsluice.hold (
     since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (kind, name),
     CHECK ((kind = 'all') = (name = ''))
+);
+
+-- What operators ask of changes that run. The proxy in which a change runs takes its orders from here.
+CREATE TABLE IF NOT EXISTS pgsluice.orders (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    change bigint NOT NULL,
+    proxy bigint NOT NULL REFERENCES pgsluice.proxy ON DELETE CASCADE,
+    verb text NOT NULL CHECK (verb = ANY (ARRAY['cancel', 'hold', 'release', 'throttle', 'unthrottle'])),
+    ratio text,
+    by text NOT NULL,
+    "from" text NOT NULL,
+    why text NOT NULL
 );
 
 -- Numbers of changes: a proxy takes a hundred at a time.

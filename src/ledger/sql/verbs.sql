@@ -17,11 +17,7 @@ BEGIN
     PERFORM pgsluice.sweep(_id);
     SELECT * INTO _row FROM pgsluice.change c WHERE c.id = _id;
     IF _verb = 'cancel' AND _row.state = 'running' THEN
-        -- Its proxy cancels it.
-        UPDATE pgsluice.change SET cancel_asked = true, decided_verb = 'CANCEL', decided_by = _by, decided_from = _from,
-            decided_why = coalesce(_why, ''), decided_at = clock_timestamp() WHERE id = _id RETURNING * INTO _row;
-        PERFORM pgsluice.note(_row, 'cancel', _by, _from, _why, _proxy);
-        RETURN format('schema change %s is being cancelled', _id);
+        RETURN pgsluice.order_change(_id, 'cancel', NULL, _by, _from, _why, _proxy);
     END IF;
     SELECT * INTO _after FROM pgsluice.transition(
         _row.state, _row.author, _row.needs, _row.approvals, _row.forced, _verb, _by, NULL, NULL);
@@ -48,6 +44,32 @@ BEGIN
     RETURN format('schema change %s is %s', _id, _row.state)
         || CASE WHEN _row.state IN ('held', 'approved') THEN format(' with %s of %s approvals', cardinality(_row.approvals), _row.needs) ELSE '' END
         || CASE WHEN _row.forced THEN ', forced' ELSE '' END;
+END
+$body$;
+
+-- Asks something of a change that runs: cancel, hold, release, throttle (to a ratio from 0 to 0.99) or unthrottle. Its proxy does it.
+CREATE OR REPLACE FUNCTION pgsluice.order_change(
+    _id bigint, _verb text, _ratio text, _by text, _from text, _why text, _proxy bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    _row pgsluice.change;
+BEGIN
+    SELECT * INTO _row FROM pgsluice.change c WHERE c.id = _id FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('schema change %s does not exist', _id),
+            HINT = 'SHOW CHANGES on the console, or SELECT * FROM pgsluice.changes, lists the ones there are.';
+    ELSIF _row.state <> 'running' THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = format('schema change %s is %s, so that %s has no effect', _id, _row.state, upper(_verb)),
+            HINT = 'It is for changes that run. APPROVE, REJECT and CANCEL decide about one that is held.';
+    ELSIF _verb = 'throttle' AND coalesce(_ratio !~ '^0?(\.[0-9]{0,3})?$' OR _ratio = '' OR _ratio = '.' OR _ratio::numeric > 0.99, true) THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('%L is no ratio', _ratio),
+            HINT = 'A ratio is from 0 to 0.99: the share of the time in which the backfill does nothing.';
+    END IF;
+    INSERT INTO pgsluice.orders (change, proxy, verb, ratio, by, "from", why)
+    VALUES (_id, _row.proxy, _verb, _ratio, _by, _from, coalesce(_why, ''));
+    PERFORM pgsluice.note(_row, _verb || coalesce(' ' || _ratio, ''), _by, _from, _why, _proxy);
+    RETURN format('the proxy of schema change %s is told', _id);
 END
 $body$;
 
@@ -80,6 +102,23 @@ $body$;
 CREATE OR REPLACE FUNCTION pgsluice.unforce(id bigint, why text DEFAULT '') RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
     SELECT pgsluice.decide(id, 'unforce', session_user::text, pgsluice.here(), why, NULL)
+$body$;
+
+CREATE OR REPLACE FUNCTION pgsluice.throttle(id bigint, ratio numeric, why text DEFAULT '') RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT pgsluice.order_change(id, 'throttle', ratio::text, session_user::text, pgsluice.here(), why, NULL)
+$body$;
+CREATE OR REPLACE FUNCTION pgsluice.unthrottle(id bigint, why text DEFAULT '') RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT pgsluice.order_change(id, 'unthrottle', NULL, session_user::text, pgsluice.here(), why, NULL)
+$body$;
+CREATE OR REPLACE FUNCTION pgsluice.hold(id bigint, why text DEFAULT '') RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT pgsluice.order_change(id, 'hold', NULL, session_user::text, pgsluice.here(), why, NULL)
+$body$;
+CREATE OR REPLACE FUNCTION pgsluice.release(id bigint, why text DEFAULT '') RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT pgsluice.order_change(id, 'release', NULL, session_user::text, pgsluice.here(), why, NULL)
 $body$;
 
 -- Holds a scope. The console of a proxy calls this, too.

@@ -12,7 +12,7 @@ use crate::config::{Config, InTransaction, Mode};
 use crate::execute::ahead::AheadOfBlock;
 use crate::execute::context::{ExecutionContext, SizeGuess};
 use crate::execute::record::RecordKey;
-use crate::gate::{SeenCondition, Verdict};
+use crate::gate::{Decision, SeenCondition, Verdict};
 use crate::holds::Passage;
 use crate::metrics::Metrics;
 use crate::plan::Limits;
@@ -22,6 +22,7 @@ use crate::session::run::{facts_without_questions, run_context_with};
 use crate::session::shared::limits_of;
 use crate::sql::Statement;
 use crate::webhook::WaitWatch;
+use std::time::SystemTime;
 
 /// A statement that is to be run.
 #[derive(Debug, Clone, Copy)]
@@ -70,10 +71,13 @@ pub(super) struct StatementContext<'s> {
     slow: bool,
     /// The settings of the statement, if a rule of the gate has changed them.
     config: Option<Box<Config>>,
-    /// What the rules of the gate say of the statement.
+    /// What the rules of the gate say of the statement, and when they were asked.
     verdict: Verdict,
     /// What the server has said last to the conditions of windows.
     conditions: Vec<SeenCondition>,
+    asked_at: SystemTime,
+    /// The decision that is put off to the last strong lock.
+    cut_over: Option<Box<Decision>>,
     /// Who is told of long waits.
     watch: Option<Box<WaitWatch>>,
     /// The approval under which the statement runs, if it was held.
@@ -96,6 +100,8 @@ impl<'s> StatementContext<'s> {
             config: None,
             verdict: Verdict::Allow,
             conditions: Vec::new(),
+            asked_at: SystemTime::now(),
+            cut_over: None,
             watch: None,
             passage: None,
             continuing: None,
@@ -150,6 +156,26 @@ impl<'s> StatementContext<'s> {
     /// The rules of the gate have decided.
     pub(super) fn set_verdict(&mut self, verdict: Verdict) {
         self.verdict = verdict;
+    }
+
+    /// A decision of the rules is put off to the last strong lock.
+    pub(super) fn set_cut_over(&mut self, decision: Option<Decision>) {
+        self.cut_over = decision.map(Box::new);
+    }
+
+    /// Takes the decision that is put off to the last strong lock.
+    pub(super) fn take_cut_over(&mut self) -> Option<Decision> {
+        self.cut_over.take().map(|decision| *decision)
+    }
+
+    /// The rules of the gate are asked now. What operators hold by hand from here on, they hold while the statement runs.
+    pub(super) fn asks_now(&mut self) {
+        self.asked_at = SystemTime::now();
+    }
+
+    /// When the rules of the gate were asked last.
+    pub(super) fn asked_at(&self) -> SystemTime {
+        self.asked_at
     }
 
     /// What the rules of the gate say of the statement. Without rules it is allowed.

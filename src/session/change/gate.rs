@@ -10,9 +10,9 @@ use super::not_run::not_run;
 use super::{batch, conditions};
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
-use crate::config::{Config, HoldSettings, Mode, RuleLimits, RuleSettings};
+use crate::config::{Config, GatePlace, HoldSettings, Mode, RuleLimits, RuleSettings};
 use crate::execute::RunError;
-use crate::gate::{Decision, Rule, Rules, Session, Subject, Verdict, answer, print};
+use crate::gate::{Decision, Rule, Rules, SeenCondition, Session, Subject, Verdict, answer, cut_over, print};
 use crate::plan::Plan;
 use crate::sql::{Class, Statement};
 
@@ -52,12 +52,16 @@ pub(super) async fn ask(
     facts: &Facts,
     plan: &Plan,
 ) -> Result<GateOutcome, RunError> {
+    context.asks_now();
     let rules = context.log.shared().rules_to_ask().filter(|_| plan.answer.is_none());
     let Some(rules) = rules else { return Ok(GateOutcome::Run) };
     conditions::look(context, facts).await?;
     let decision = decide(context, &rules, Some((facts, plan)));
     context.set_verdict(decision.verdict);
     if !was_let_run(context.place()) {
+        if puts_off(context, &decision, (facts, plan)) {
+            return Ok(if apply(context, &decision) { GateOutcome::PlanAgain } else { GateOutcome::Run });
+        }
         return carry_out(context, decision, &plan.tag).await;
     }
     // The limits of its rule hold for it, whatever the verdict is now.
@@ -67,6 +71,16 @@ pub(super) async fn ask(
         return Ok(GateOutcome::Hold(decision));
     }
     Ok(if is_changed { GateOutcome::PlanAgain } else { GateOutcome::Run })
+}
+
+/// Whether a decision is put off: the statement begins without an approval, and is asked about before its last strong lock. In a transaction nothing is
+/// put off, since the transaction would hold locks meanwhile.
+fn puts_off(context: &mut StatementContext<'_>, decision: &Decision, (facts, plan): (&Facts, &Plan)) -> bool {
+    let hold = decision.rule.as_deref().map(|rule| rule.settings().hold).unwrap_or_default();
+    let second = matches!(hold.gate, Some(GatePlace::CutOver | GatePlace::Both)) && decision.verdict == Verdict::Hold;
+    let second = second && !facts.session.in_transaction && cut_over::phase_of(plan).is_some();
+    context.set_cut_over(second.then(|| decision.clone()));
+    second && hold.gate == Some(GatePlace::CutOver)
 }
 
 /// Whether the gate has let the statement run already, so that it cannot be refused any more.
@@ -100,8 +114,23 @@ pub(super) async fn ask_by_text(context: &mut StatementContext<'_>) -> Result<Op
 
 /// Whether the rule that holds a statement is still the one that decides, as the rules and the time are now.
 pub(super) fn holds_still(context: &StatementContext<'_>, facts: &Facts, plan: &Plan, before: &Decision) -> bool {
-    let Some(decision) = decide_again(context, facts, plan) else { return false };
-    decision.verdict == Verdict::Hold && is_same_rule(&decision, before)
+    let inside = is_inside(context);
+    let known = (facts, plan);
+    still_holds(context.log, context.statement, inside, known, (before, context.conditions()))
+}
+
+/// As [`holds_still`], for a statement that runs. `seen`: the decision before, and what the server has said last to the conditions of windows.
+pub(super) fn still_holds(
+    log: &ChangeLog,
+    statement: &Statement,
+    inside: bool,
+    (facts, plan): (&Facts, &Plan),
+    seen: (&Decision, &[SeenCondition]),
+) -> bool {
+    let Some(rules) = log.shared().rules_to_ask() else { return false };
+    let session = Session { conditions: seen.1, ..session(log, inside) };
+    let decision = rules.decide(&Subject::planned(statement, facts, plan), &session);
+    decision.verdict == Verdict::Hold && is_same_rule(&decision, seen.0)
 }
 
 /// Whether the same rule has decided. Other lines of the file are no other rule.
@@ -133,8 +162,7 @@ pub(super) fn explain_by_text(context: &StatementContext<'_>) -> String {
 }
 
 fn decide(context: &StatementContext<'_>, rules: &Rules, known: Option<(&Facts, &Plan)>) -> Decision {
-    let ahead = matches!(context.place(), Place::Ahead(_) | Place::LocksAlone);
-    let inside = ahead || context.channel.status() != b'I';
+    let inside = is_inside(context);
     let subject = match known {
         Some((facts, plan)) => Subject::planned(context.statement, facts, plan),
         None => Subject::of_text(context.statement),
@@ -148,8 +176,13 @@ pub(super) fn decide_again(context: &StatementContext<'_>, facts: &Facts, plan: 
     Some(decide(context, &rules, Some((facts, plan))))
 }
 
+/// Whether the client has sent the statement in a transaction.
+pub(super) fn is_inside(context: &StatementContext<'_>) -> bool {
+    matches!(context.place(), Place::Ahead(_) | Place::LocksAlone) || context.channel.status() != b'I'
+}
+
 /// The client's session, and the time.
-fn session(log: &ChangeLog, in_transaction: bool) -> Session<'_> {
+pub(super) fn session(log: &ChangeLog, in_transaction: bool) -> Session<'_> {
     Session { in_transaction: Some(in_transaction), now: conditions::now(), ..log.as_session() }
 }
 

@@ -290,7 +290,7 @@ pub(super) const SESSION_SQL: &str = "SELECT session_user::pg_catalog.text AS a,
      pg_catalog.current_setting('default_tablespace', true) AS f, pg_catalog.current_setting('default_table_access_method', true) AS g";
 
 /// The request of a statement. `known`: its facts and plan, if they may be asked for.
-async fn request_of(
+pub(super) async fn request_of(
     context: &mut StatementContext<'_>,
     decision: &Decision,
     known: Option<(&Facts, &Plan)>,
@@ -332,6 +332,7 @@ async fn request_of(
         rule: decision.rule.as_deref().map(Rule::name).unwrap_or_default().to_owned(),
         because: decision.because.join(", "),
         needs: hold.approvers.unwrap_or(1),
+        cut_over: false,
         expires: hold.expires.unwrap_or(EXPIRES),
     })
 }

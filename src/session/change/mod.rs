@@ -8,13 +8,14 @@
 //! - `history`, `rights`, `log`: the state that is kept between statements, the counters and the log.
 //! - `join`, `pending`, `turn`, `facts`, `record`, `gate`, `waits`, `held`, `window`, `place`, `plan`: the stages. `not_run`: how the gate ends a
 //!   statement. `ended`: those who count and watch are told of an end. `told`: the webhook is told of what is held and approved.
-//!   `on_disconnect`: what becomes of a statement whose client leaves.
+//!   `run_holder`, `cut_over`: who may hold a run. `on_disconnect`: what becomes of a statement whose client leaves.
 //! - `batch`: several statements of a string in one round trip. `explain`: a plan as text. `lock_table`: LOCK TABLE, which is no schema
 //!   change.
 
 mod batch;
 mod conditions;
 mod context;
+mod cut_over;
 mod ended;
 mod explain;
 mod facts;
@@ -32,6 +33,7 @@ mod place;
 mod plan;
 mod record;
 mod rights;
+mod run_holder;
 mod told;
 mod turn;
 mod waits;

@@ -7,9 +7,10 @@ use super::context::{Place, StatementContext};
 use super::history::SURELY_QUICK;
 use super::on_disconnect;
 use super::pending;
+use super::run_holder::RunHolder;
 use crate::catalog::{Facts, RelationRef};
 use crate::execute::context::SizeGuess;
-use crate::execute::record::{self, Record};
+use crate::execute::record::{Record, release_record};
 use crate::execute::run::{Basis, Run};
 use crate::execute::turn::Turn;
 use crate::execute::{Reply, RunError};
@@ -48,20 +49,20 @@ pub(super) struct PlannedRun<'r> {
     plan: &'r Plan,
     facts: &'r Facts,
     told: &'r [Report],
-    turn: Option<&'r Turn>,
+    turn: &'r mut Turn,
     basis: Basis,
     resumed: Option<Resumed<'r>>,
 }
 
 impl<'r> PlannedRun<'r> {
     /// A run of a plan from its first phase on. `told`: the notes that the client has got. `basis`: the basis of the plan.
-    pub(super) fn new(plan: &'r Plan, facts: &'r Facts, told: &'r [Report], turn: &'r Turn, basis: Basis) -> Self {
-        Self { plan, facts, told, turn: Some(turn), basis, resumed: None }
+    pub(super) fn new(plan: &'r Plan, facts: &'r Facts, told: &'r [Report], turn: &'r mut Turn, basis: Basis) -> Self {
+        Self { plan, facts, told, turn, basis, resumed: None }
     }
 
     /// A run of the rest of a plan. The client has got the plan's notes already.
-    pub(super) fn resumed(plan: &'r Plan, facts: &'r Facts, resumed: Resumed<'r>) -> Self {
-        Self { plan, facts, told: &[], turn: None, basis: Basis::Any, resumed: Some(resumed) }
+    pub(super) fn resumed(plan: &'r Plan, facts: &'r Facts, resumed: Resumed<'r>, turn: &'r mut Turn) -> Self {
+        Self { plan, facts, told: &[], turn, basis: Basis::Any, resumed: Some(resumed) }
     }
 }
 
@@ -78,23 +79,29 @@ pub(super) struct Resumed<'r> {
 pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: PlannedRun<'_>) -> Result<Reply, RunError> {
     let PlannedRun { plan, facts, told, turn, basis, resumed } = planned;
     let place = context.place();
-    if let Some(turn) = turn {
-        let name = |oid: u32| {
-            let mut found =
-                facts.relations.iter().filter(|asked| asked.found.as_ref().is_some_and(|f| f.id.oid == oid));
-            found.next().map(|asked| asked.name.to_string())
-        };
-        context.channel.change_holds(turn.lanes().iter().map(|oid| (*oid, name(*oid))));
-    }
+    let name = |oid: u32| {
+        let mut found = facts.relations.iter().filter(|asked| asked.found.as_ref().is_some_and(|f| f.id.oid == oid));
+        found.next().map(|asked| asked.name.to_string())
+    };
+    context.channel.change_holds(turn.lanes().iter().map(|oid| (*oid, name(*oid))));
     if let Err(stop) = on_disconnect::begin(context, plan).await {
         // Nothing is done, and the next session may take the record.
         if let Some(Resumed { table, .. }) = resumed {
-            record::release_record(&mut context.run(facts), table.oid).await?;
+            release_record(&mut context.run(facts), table.oid).await?;
         }
         return Err(stop);
     }
     let small = context.limits().small_table > 0 && plan.phases.len() == 1;
-    let mut execution = context.run(facts).in_turn(turn);
+    let mut holder = match RunHolder::new(context, facts, plan, resumed.is_none()).await {
+        Ok(holder) => holder,
+        Err(stop) => {
+            if let Some(resumed) = &resumed {
+                release_record(&mut context.side_run(facts), resumed.table.oid).await?;
+            }
+            return Err(stop);
+        }
+    };
+    let mut execution = context.run(facts).in_turn(Some(turn)).held_by(holder.as_mut().map(|holder| holder as _));
     if small {
         execution = execution.guessing(SizeGuess::Small);
     }
@@ -111,6 +118,8 @@ pub(super) async fn run_plan(context: &mut StatementContext<'_>, planned: Planne
         Place::Anywhere | Place::InBlock(_) | Place::LocksAlone => run.run(plan, told).await,
     };
     let left = run.take_pending_undo();
+    drop(run);
+    holder.into_iter().filter_map(RunHolder::into_passage).for_each(|passage| context.keep_passage(passage));
     ahead.into_iter().for_each(|ahead| context.keep_ahead(ahead));
     left.into_iter().for_each(|left| pending::keep(context.log, left));
     match &result {

@@ -61,7 +61,7 @@ pub(super) async fn follow(
         if has_waited_for_another_block(context, facts, names, turn).await? {
             return Ok(FollowedRecord::Waited);
         }
-        if let Some(reply) = continue_recorded(context, facts).await? {
+        if let Some(reply) = continue_recorded(context, facts, turn).await? {
             return Ok(FollowedRecord::Continued(reply));
         }
     }
@@ -74,7 +74,11 @@ pub(super) async fn follow(
 
 /// Continues the statement, if a dead session had begun it. `None`: there is nothing to continue. The facts are then as before, or read anew if
 /// that took long.
-async fn continue_recorded(context: &mut StatementContext<'_>, facts: &mut Facts) -> Result<Option<Reply>, RunError> {
+async fn continue_recorded(
+    context: &mut StatementContext<'_>,
+    facts: &mut Facts,
+    turn: &mut Turn,
+) -> Result<Option<Reply>, RunError> {
     let Some(table) = &recorded_table(context, facts) else { return Ok(None) };
     let (statement, limits, own) = (context.statement, context.limits(), context.own_records());
     let is_ahead = matches!(context.place(), Place::Ahead(_));
@@ -115,7 +119,7 @@ async fn continue_recorded(context: &mut StatementContext<'_>, facts: &mut Facts
         context.channel.notify(&report);
     }
     context.log.planned(statement, &plan);
-    let planned = PlannedRun::resumed(&plan, &then, Resumed { record: *record, table, quiet });
+    let planned = PlannedRun::resumed(&plan, &then, Resumed { record: *record, table, quiet }, turn);
     Box::pin(run_plan(context, planned)).await.map(Some)
 }
 

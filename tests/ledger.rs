@@ -4,6 +4,7 @@
 
 mod common;
 #[path = "holds/stage.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of this")]
 mod stage;
 
 use common::{Client, new_database, port, proxy, wait_until};
@@ -33,8 +34,15 @@ fn with_ledger(config: &mut Config, database: &str, user: &str) {
 
 impl Two {
     fn new(name: &str) -> Self {
+        Self::with(name, |_| {})
+    }
+
+    fn with(name: &str, tweak: impl Fn(&mut Config)) -> Self {
         let ledger = new_database(&SERVER, &format!("ledger_{name}"));
-        let first = Stage::on(&SERVER, name, |config| with_ledger(config, &ledger, &SERVER.user));
+        let first = Stage::on(&SERVER, name, |config| {
+            with_ledger(config, &ledger, &SERVER.user);
+            tweak(config);
+        });
         let folder = first.folder.join("second");
         std::fs::create_dir_all(&folder).unwrap();
         let second = proxy(&SERVER, |config| {
@@ -42,6 +50,7 @@ impl Two {
             config.proxy.listen.push(pgsluice::config::Address::Unix { dir: folder.clone(), port: 6432 });
             config.gate = rules(RULES);
             with_ledger(config, &ledger, &SERVER.user);
+            tweak(config);
         });
         let mut direct = Client::connect(SERVER.port, &SERVER.user, &ledger);
         for console in [&first.ann, &Operator::new(&folder, "ann")] {
@@ -414,4 +423,82 @@ fn a_thousand_quick_changes_have_a_thousand_events() {
     // No number was given twice.
     let twice = two.direct.value("SELECT count(*) FROM (SELECT FROM pgsluice.events WHERE what = 'done' GROUP BY change HAVING count(*) > 1 AND change IS NOT NULL) AS t");
     assert_eq!(twice, "0");
+}
+
+/// A backfill that runs in the first proxy, and the number of its change.
+fn backfill(two: &mut Two) -> u64 {
+    two.first.direct.ok("CREATE TABLE public.switch (go bool NOT NULL); INSERT INTO public.switch VALUES (false)");
+    two.first.direct.ok("INSERT INTO plain SELECT g, g FROM generate_series(1, 200000) g; ANALYZE plain");
+    two.first.client.send_query("ALTER TABLE plain ADD COLUMN r float8 DEFAULT random()");
+    let sql = "SELECT coalesce(max(id), 0) FROM pgsluice.changes WHERE state = 'running' AND waiting LIKE '%paused: the condition%'";
+    wait_until("the backfill is in the ledger", || two.direct.value(sql) != "0");
+    two.direct.value(sql).parse().unwrap()
+}
+
+fn with_switch(config: &mut Config) {
+    config.backfill.pause_ratio = 0.0;
+    config.backfill.condition = Some("(SELECT go FROM public.switch)".to_owned());
+}
+
+#[test]
+fn a_backfill_is_slowed_down_and_held_from_elsewhere() {
+    let mut two = Two::with("steer", with_switch);
+    let number = backfill(&mut two);
+    let (mut olga, other) = (two.sql("olga"), two.console());
+    assert_eq!(two.sql("vera").query(&format!("SELECT pgsluice.throttle({number}, 0.5)")).error.unwrap(), "42501");
+    for wrong in ["1", "0.995", "-0.5", "NULL", "'NaN'"] {
+        let error = olga.query(&format!("SELECT pgsluice.throttle({number}, {wrong})")).error;
+        assert_eq!(error.as_deref(), Some("22023"), "{wrong}");
+    }
+    assert_eq!(olga.query("SELECT pgsluice.throttle(4711, 0.5)").error.unwrap(), "42704");
+    olga.ok(&format!("SELECT pgsluice.throttle({number}, 0.9, 'busy')"));
+    let throttle = |two: &Two| two.first.ann.of(number, "throttle");
+    wait_until("it is slower", || throttle(&two).starts_with("throttled by olga to ratio 0.9: busy"));
+    other.ok(&format!("UNTHROTTLE {number}"));
+    wait_until("it is not", || throttle(&two).is_empty());
+    olga.ok(&format!("SELECT pgsluice.hold({number}, 'lunch')"));
+    wait_until("it is held", || two.first.ann.of(number, "hold").starts_with("held by olga: lunch"));
+    two.first.direct.ok("UPDATE switch SET go = true");
+    wait_until("it stops", || two.first.ann.of(number, "stopped") == "held by olga: lunch");
+    wait_until("the ledger shows it", || {
+        two.direct
+            .value(&format!("SELECT waiting FROM pgsluice.changes WHERE id = {number}"))
+            .contains("held by olga: lunch")
+    });
+    other.ok(&format!("RELEASE {number} REASON 'lunch is over'"));
+    assert_eq!(two.first.client.outcome().error, None);
+    wait_until("the end is taken down", || two.state(number) == "done");
+    assert_eq!(two.events(number), "throttle 0.9, unthrottle, hold, release, done");
+    // It does not run any more.
+    assert_eq!(olga.query(&format!("SELECT pgsluice.hold({number})")).error.unwrap(), "55000");
+}
+
+const TWO_GATES: &str = r#"
+[[rule]]
+name = "both gates"
+match = { relation = "plain" }
+verdict = "hold"
+gate = "both"
+wait_for = "0"
+"#;
+
+#[test]
+fn the_second_gate_is_asked_in_the_ledger_too() {
+    let mut two = Two::with("gates", |config| config.gate = rules(TWO_GATES));
+    two.first.direct.ok("INSERT INTO plain SELECT g, g FROM generate_series(1, 1000) g; ANALYZE plain");
+    two.first.client.send_query("ALTER TABLE plain ALTER a SET NOT NULL");
+    let number = two.first.ann.held();
+    two.sql("olga").ok(&format!("SELECT pgsluice.approve({number}, 'begin')"));
+    let asked = |two: &mut Two| two.events(number) == "held, approve, started, held anew";
+    wait_until("it is asked about again", || asked(&mut two));
+    assert_eq!(
+        two.first
+            .direct
+            .value("SELECT attnotnull FROM pg_attribute WHERE attrelid = 'plain'::regclass AND attname = 'a'"),
+        "f"
+    );
+    two.console().ok(&format!("APPROVE {number} REASON 'and end'"));
+    assert_eq!(two.first.client.outcome().error, None);
+    wait_until("the end is taken down", || two.state(number) == "done");
+    assert_eq!(two.events(number), "held, approve, started, held anew, approve, started, done");
 }

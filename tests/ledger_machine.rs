@@ -210,7 +210,7 @@ impl Ledger {
                 }
                 let said = self.0.value(&format!(
                     "SELECT concat_ws(' ', outcome, id) FROM pgsluice.join_change({proxy}, NULL, NULL, 'd{plan}', 't', '{AUTHOR}', 'd', '', '', 1, '', \
-                     's', '{plan}', 'r', '', 1, 1000000)"
+                     's', '{plan}', 'r', '', 1, false, 1000000)"
                 ));
                 let (outcome, id) = said.split_once(' ').unwrap();
                 let id: u64 = id.parse().unwrap();

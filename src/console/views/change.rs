@@ -112,6 +112,8 @@ fn row_elsewhere(change: &Elsewhere) -> Vec<Value> {
         Value::Null,
         Value::Null,
         Value::Null,
+        // Whether its client is here is known there.
+        Value::Null,
     ]
 }
 

@@ -6,6 +6,7 @@ mod backend;
 mod check_config;
 mod ctl;
 mod failure;
+mod ledger;
 mod pgpass;
 mod plan;
 
@@ -39,6 +40,10 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Say a command to the console of a running proxy
     Ctl(ctl::Arguments),
+    /// Make the ledger, in which several proxies keep what operators decide
+    Install(ledger::Install),
+    /// Take the ledger away
+    Uninstall(ledger::Uninstall),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Plan(arguments) => arguments.run(),
         Command::CheckConfig(arguments) => arguments.run(),
         Command::Ctl(arguments) => arguments.run(),
+        Command::Install(arguments) => arguments.run(),
+        Command::Uninstall(arguments) => arguments.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -47,6 +47,7 @@ pub mod operator;
 pub mod plan;
 pub mod gate;
 pub mod holds;
+pub mod ledger;
 pub mod learn;
 pub mod lanes;
 pub mod execute;

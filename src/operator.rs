@@ -1,6 +1,6 @@
 //! The operator's connection: a connection of the proxy's own, with the credentials of `[operator]`.
 //!
-//! Invariants: the connection only reads (the progress of a build, and facts for `pgsluice plan`). It never does the client's work.
+//! Invariants: the connection reads (the progress of a build, and facts for `pgsluice plan`), and writes the ledger. It never does the client's work.
 //! Its `search_path` is fixed, and its password is never printed.
 
 use crate::config::{Address, Config};
@@ -66,16 +66,22 @@ pub fn said(error: &tokio_postgres::Error) -> String {
     innermost.to_string()
 }
 
+/// Where the connection goes: for what `[operator]` leaves out, to the backend.
+pub fn address(config: &Config, backend: &Target) -> Address {
+    let operator = &config.operator;
+    let port = operator.port.unwrap_or_else(|| backend.address.port());
+    match (&operator.host, &backend.address) {
+        (Some(host), _) if host.starts_with('/') => Address::Unix { dir: host.into(), port },
+        (Some(host), _) | (None, Address::Tcp { host, .. }) => Address::tcp(host, port),
+        (None, Address::Unix { dir, .. }) => Address::Unix { dir: dir.clone(), port },
+    }
+}
+
 /// The settings in `[operator]`. For a setting that is left out there, the backend's setting is used. Encryption is always the
 /// backend's.
 pub fn settings(config: &Config, backend: &Target) -> Settings {
     let operator = &config.operator;
-    let port = operator.port.unwrap_or_else(|| backend.address.port());
-    let address = match (&operator.host, &backend.address) {
-        (Some(host), _) if host.starts_with('/') => Address::Unix { dir: host.into(), port },
-        (Some(host), _) | (None, Address::Tcp { host, .. }) => Address::tcp(host, port),
-        (None, Address::Unix { dir, .. }) => Address::Unix { dir: dir.clone(), port },
-    };
+    let address = address(config, backend);
     let mut login = tokio_postgres::Config::new();
     if let Some(user) = &operator.user {
         login.user(user);
@@ -111,6 +117,14 @@ pub async fn connect(settings: &Settings) -> Result<Operator, Error> {
         }
     });
     Ok(Operator { client, connection })
+}
+
+/// Opens a connection that the caller drives, with the operator's login.
+///
+/// # Errors
+/// The error of the server or the network.
+pub async fn open(settings: &Settings) -> Result<(Client, Connection<Stream, NoTlsStream>), Error> {
+    log_in(&settings.login, &settings.target).await
 }
 
 /// Opens a connection over the target's own kind of stream. The stream does the encryption, and no channel is bound.

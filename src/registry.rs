@@ -6,8 +6,10 @@
 
 use crate::wire::startup::Parameters;
 use dashmap::DashMap;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Poll, Waker};
@@ -26,8 +28,34 @@ pub struct Registry {
     changes: DashMap<u64, Arc<ChangeEntry>>,
     sessions_so_far: AtomicU64,
     changes_so_far: AtomicU64,
+    numbers: Numbers,
     /// The version of the protected server, as it has told a client.
     server_version: RwLock<Option<String>>,
+}
+
+/// Changes have numbers from here on while a ledger has given none. They are this proxy's own, and the ledger does not know them.
+pub const TEMPORARY: u64 = 1 << 40;
+
+/// The numbers of changes that a ledger has given this proxy, so that no two proxies give the same.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// A ledger gives the numbers.
+    shared: AtomicBool,
+    /// Those that are left.
+    left: Mutex<VecDeque<Range<u64>>>,
+}
+
+impl Numbers {
+    fn left(&self) -> MutexGuard<'_, VecDeque<Range<u64>>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Option<u64> {
+        let mut left = self.left();
+        let number = left.iter_mut().find_map(Iterator::next);
+        left.retain(|range| !range.is_empty());
+        number
+    }
 }
 
 /// One session.
@@ -272,7 +300,7 @@ impl Registry {
         cancel: impl Fn() + Send + Sync + 'static,
     ) -> ChangePlace {
         let entry = Arc::new(ChangeEntry {
-            number: self.changes_so_far.fetch_add(1, Ordering::Relaxed) + 1,
+            number: self.next_change(),
             session,
             statement: statement.to_owned(),
             began: SystemTime::now(),
@@ -281,6 +309,29 @@ impl Registry {
         });
         self.changes.insert(entry.number, Arc::clone(&entry));
         ChangePlace { registry: Arc::clone(self), entry }
+    }
+
+    fn next_change(&self) -> u64 {
+        let own = || self.changes_so_far.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.numbers.shared.load(Ordering::Relaxed) {
+            true => self.numbers.next().unwrap_or_else(|| TEMPORARY + own()),
+            false => own(),
+        }
+    }
+
+    /// A ledger gives the numbers of changes from now on.
+    pub fn numbers_are_shared(&self) {
+        self.numbers.shared.store(true, Ordering::Relaxed);
+    }
+
+    /// The ledger has given these numbers of changes.
+    pub fn give_numbers(&self, first: u64, count: u64) {
+        self.numbers.left().push_back(first..first.saturating_add(count));
+    }
+
+    /// How many numbers of the ledger's are left.
+    pub fn numbers_left(&self) -> u64 {
+        self.numbers.left().iter().map(|range| range.end.saturating_sub(range.start)).sum()
     }
 
     /// The sessions, in the order in which they began.

@@ -6,7 +6,9 @@
 
 mod binding;
 mod bound;
+mod keep;
 mod refused;
+mod signals;
 
 use crate::config::{Address, Config, Io};
 use crate::metrics;
@@ -17,14 +19,15 @@ use crate::report::Report;
 use crate::session::{self, Drain, Shared};
 use binding::check_binding;
 use bound::{Bound, bind, socket_files};
+use keep::LedgerWork;
 use refused::Refused;
+use signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A client on its way to its worker. `crowded` says that the client is above the limit.
@@ -52,6 +55,8 @@ pub struct Running {
     asked: watch::Sender<Drain>,
     acceptor: JoinHandle<()>,
     monitor: Option<JoinHandle<()>>,
+    /// The thread of the ledger, which outlives the sessions, and the end that it waits for.
+    ledger: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
     /// Where monitoring is answered.
     monitored_at: Option<Address>,
 }
@@ -91,6 +96,12 @@ impl Running {
     fn join(self) {
         if self.acceptor.join().is_err() {
             tracing::error!("the acceptor ended by a panic");
+        }
+        if let Some((ledger, end)) = self.ledger {
+            drop(end);
+            if ledger.join().is_err() {
+                tracing::error!("the thread of the ledger ended by a panic");
+            }
         }
         if self.monitor.is_some_and(|monitor| monitor.join().is_err()) {
             tracing::error!("the thread of monitoring ended by a panic");
@@ -148,56 +159,6 @@ async fn finished(thread: &JoinHandle<()>) {
     }
 }
 
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    counters: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Report> {
-        let listen = |kind| signal(kind).map_err(|error| internal("could not listen for signals", &error));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            counters: listen(SignalKind::user_defined1())?,
-            reload: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the next signal that ends the proxy. SIGUSR1 writes the counters to the log, and SIGHUP reads settings, certificates and
-    /// keys anew.
-    async fn next(&mut self, shared: &Shared) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.counters.recv() => tracing::info!("counters: {}", shared.metrics),
-                _ = self.reload.recv() => reload(shared).await,
-            }
-        }
-    }
-}
-
-/// Reads `proxy.toml`, certificates and keys anew. What is wrong in them changes nothing.
-async fn reload(shared: &Shared) {
-    match shared.reload() {
-        Ok(reloaded) => {
-            shared.metrics.reloads.add();
-            for section in ["listen.tls", "backend.tls"] {
-                tracing::info!(section, "certificates and keys were reloaded");
-            }
-            tracing::info!("{reloaded}");
-        }
-        Err(report) => {
-            shared.metrics.reloads_failed.add();
-            tracing::error!("{}; what was loaded before stays in use", report.message);
-        }
-    }
-    check_binding(shared).await;
-}
-
 /// Starts a proxy on threads of its own.
 ///
 /// # Errors
@@ -229,11 +190,27 @@ pub fn spawn(config: Config) -> Result<Running, Report> {
     let (bound, monitored_at) = monitoring.unzip();
     let monitor = monitor(&shared, bound.unwrap_or_default(), asked.subscribe(), end)?;
     let runtime = runtime()?;
+    // Before the first client comes, since its statements ask the ledger.
+    let ledger = match keep::ledger(&shared, &addresses) {
+        Some(work) => Some(ledger_thread(work)?),
+        None => None,
+    };
     let acceptor = thread("accept", move || {
         runtime.block_on(accept.run());
         drop(ending);
     })?;
-    Ok(Running { addresses, shared, asked, acceptor, monitor, monitored_at })
+    Ok(Running { addresses, shared, asked, acceptor, monitor, ledger, monitored_at })
+}
+
+/// Starts the thread of the ledger.
+fn ledger_thread(work: LedgerWork) -> Result<(JoinHandle<()>, oneshot::Sender<()>), Report> {
+    let (ending, end) = oneshot::channel();
+    let runtime = runtime()?;
+    let thread = thread("ledger", move || {
+        runtime.block_on(work(end));
+        runtime.shutdown_background();
+    })?;
+    Ok((thread, ending))
 }
 
 /// Starts the thread that answers monitoring and delivers the events of the webhook, if there is one of these. It outlives the sessions, so

@@ -36,7 +36,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("toml::", &["config"]),
     ("jiff::", &["config"]),
     ("sha2::", &["gate"]),
-    ("tokio_postgres", &["operator", "dev", "cli"]),
+    ("tokio_postgres", &["operator", "ledger", "dev", "cli"]),
     ("clap::", &["cli"]),
     ("pgwire::", &["console"]),
     ("tracing_subscriber::", &["logging"]),

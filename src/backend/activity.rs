@@ -35,6 +35,11 @@ impl ServerChannel {
         self.change.iter().for_each(|change| change.joins(number));
     }
 
+    /// Whether a rule holds or has held the schema change.
+    pub fn change_is_held(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| change.progress().joined.is_some())
+    }
+
     /// The schema change holds these lanes.
     pub fn change_holds(&self, lanes: impl Iterator<Item = (u32, Option<String>)>) {
         if let Some(change) = &self.change {

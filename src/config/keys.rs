@@ -49,6 +49,8 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         key("operator", "password", Slot::Secret(&mut operator.password)),
         key("operator", "password_file", Slot::Path(&mut operator.password_file)),
         key("operator", "dbname", Slot::Text(&mut operator.dbname)),
+        key("operator", "ledger", Slot::Flag(&mut operator.ledger)),
+        key("operator", "ledger_keep", Slot::Time(&mut operator.ledger_keep, Duration::ZERO..=3650 * DAY)),
         key("console", "enabled", Slot::Flag(&mut console.enabled)),
         key("console", "database", Slot::Name(&mut console.database)),
         key("console", "users", Slot::Users(&mut console.users)),

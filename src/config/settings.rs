@@ -160,6 +160,10 @@ pub struct Operator {
     pub password_file: Option<PathBuf>,
     /// `None` means the user's name, as in PostgreSQL.
     pub dbname: Option<String>,
+    /// The ledger in that database decides about changes.
+    pub ledger: bool,
+    /// How long its events are kept. Zero means for ever.
+    pub ledger_keep: Duration,
 }
 
 /// `[console]`: the virtual database in which the proxy answers itself.

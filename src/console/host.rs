@@ -4,10 +4,11 @@
 
 use crate::config::{Address, Config, Role};
 use crate::gate::Rules;
-use crate::holds::{Holds, Scope, ScopeHold};
+use crate::holds::{Actor, Holds, Scope, ScopeHold};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::report::Report;
+use async_trait::async_trait;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub const FIRST_PID: i32 = 1 << 30;
 
 /// What the console may see and do of the proxy.
+#[async_trait]
 pub trait Host: fmt::Debug + Send + Sync {
     fn config(&self) -> &Config;
     fn metrics(&self) -> &Metrics;
@@ -28,12 +30,12 @@ pub trait Host: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// It is held already, or the mode is one in which nothing can be held.
-    fn hold(&self, hold: ScopeHold) -> Result<(), Report>;
+    async fn hold(&self, hold: ScopeHold) -> Result<(), Report>;
     /// Holds what is in the scope no longer.
     ///
     /// # Errors
     /// It was not held.
-    fn let_go(&self, scope: &Scope) -> Result<(), Report>;
+    async fn let_go(&self, scope: &Scope, actor: &Actor<'_>) -> Result<(), Report>;
     /// The addresses that the proxy listens on.
     fn listening(&self) -> &[Address];
     /// Whether the proxy takes no more clients.

@@ -36,7 +36,7 @@ const NEWEST: (u16, i32) = (2, 3 << 16 | 2);
 static MOCK: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Where the conversation of a client is put when its login is over.
-pub(super) type ConversationCell = Arc<Mutex<Option<Conversation>>>;
+pub(super) type ConversationCell = Arc<tokio::sync::Mutex<Option<Conversation>>>;
 
 /// The login of one client.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl ConsoleLogin {
                 conversation.begin_with(name, value);
             }
         }
-        *self.conversation.lock().unwrap_or_else(PoisonError::into_inner) = Some(conversation);
+        *self.conversation.lock().await = Some(conversation);
         finish_authentication(client, &Reported(parameters)).await
     }
 

@@ -44,8 +44,11 @@ impl Conversation {
     ///
     /// # Errors
     /// The command cannot be done.
-    pub(super) fn answer(&mut self, command: &Command, parameters: &[Option<String>]) -> Result<Answer, Report> {
+    pub(super) async fn answer(&mut self, command: &Command, parameters: &[Option<String>]) -> Result<Answer, Report> {
         let host = &*self.host;
+        if let (Some(keeper), Command::View(..) | Command::Change(_)) = (host.holds().keeper(), command) {
+            keeper.refresh().await;
+        }
         Ok(match command {
             Command::View(view, pattern) => {
                 let mut table = view.table(host);
@@ -62,7 +65,7 @@ impl Conversation {
                 let row = |(name, value)| vec![Value::Text(name), Value::Text(value), Value::text("")];
                 Answer::Rows("SHOW", Table { columns: columns(command), rows: all.into_iter().map(row).collect() })
             }
-            Command::Verb(verb) => Answer::Done(verb.tag(), verb.run(host, &self.who)?),
+            Command::Verb(verb) => Answer::Done(verb.tag(), verb.run(host, &self.who).await?),
             Command::Set(name, value) => {
                 self.settings.set(name, value);
                 Answer::Done("SET", None)

@@ -6,7 +6,7 @@ use super::audit::audit;
 use super::host::{Host, Identity, Stop};
 use crate::config::{Config, Role, is_live};
 use crate::gate::change::State;
-use crate::holds::{Actor, Held, HoldVerb, Scope, ScopeHold};
+use crate::holds::{Actor, HoldVerb, Scope, ScopeHold, Told};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use std::time::SystemTime;
@@ -137,16 +137,33 @@ impl Verb {
     ///
     /// # Errors
     /// The user is no admin, or the verb cannot be done.
-    pub(super) fn run(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
-        let result = if who.role == Role::Admin { self.act(host, who) } else { Err(not_permitted(self)) };
+    pub(super) async fn run(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
+        let result = if who.role == Role::Admin { self.act(host, who).await } else { Err(not_permitted(self)) };
         let outcome = result.as_ref().map(|_| ()).map_err(|report| report.message.as_str());
         audit(who, &self.what(), self.why.as_deref(), outcome);
+        self.note(host, who, outcome);
         result
     }
 }
 
 impl Verb {
-    fn act(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
+    /// Leaves the event in the ledger, unless the ledger has it: decisions and holds are made there.
+    fn note(&self, host: &dyn Host, who: &Identity, outcome: Result<(), &str>) {
+        let Some(keeper) = host.holds().keeper() else { return };
+        let made_there = matches!(self.act, Act::Decide(..) | Act::Hold(_) | Act::Release(_));
+        if made_there && outcome.is_ok() {
+            return;
+        }
+        let refused = outcome.err().map_or_else(String::new, |error| format!(" (refused: {error})"));
+        keeper.tell(Told::Verb {
+            what: format!("{}{refused}", self.what()),
+            by: who.user.clone(),
+            from: who.from(),
+            why: self.why.clone().unwrap_or_default(),
+        });
+    }
+
+    async fn act(&self, host: &dyn Host, who: &Identity) -> Result<Option<Report>, Report> {
         let (from, now) = (who.from(), SystemTime::now());
         let actor = Actor { user: &who.user, from: &from, why: self.why.as_deref() };
         match &self.act {
@@ -156,14 +173,14 @@ impl Verb {
                 return Ok(Some(Report::notice(sqlstate::SUCCESSFUL_COMPLETION, reloaded.to_string())));
             }
             Act::Decide(verb, number) => {
-                return host.holds().act(*number, *verb, &actor, now).map(|held| Some(said(&held)));
+                return host.holds().act(*number, *verb, &actor).await.map(Some);
             }
             Act::Hold(scope) => {
                 let (by, why) = (who.user.clone(), self.why.clone().unwrap_or_default());
-                host.hold(ScopeHold { scope: scope.clone(), by, from, why, since: now })?;
+                host.hold(ScopeHold { scope: scope.clone(), by, from, why, since: now }).await?;
             }
-            Act::Release(scope) => host.let_go(scope)?,
-            Act::Cancel(number) => cancel(host, *number, &actor)?,
+            Act::Release(scope) => host.let_go(scope, &actor).await?,
+            Act::Cancel(number) => cancel(host, *number, &actor).await?,
             Act::Kill(number) => {
                 let session = host.registry().session(*number);
                 session.ok_or_else(|| missing("session", *number, "SESSIONS"))?.kill();
@@ -181,25 +198,20 @@ fn not_permitted(verb: &Verb) -> Report {
         .hint("The role is in [[console.users]] of proxy.toml.")
 }
 
-fn cancel(host: &dyn Host, number: u64, actor: &Actor<'_>) -> Result<(), Report> {
-    let waits =
-        host.holds().get(number).is_some_and(|held| matches!(held.change.state(), State::Held | State::Approved));
-    if waits {
-        return host.holds().act(number, HoldVerb::Cancel, actor, SystemTime::now()).map(|_| ());
-    }
+async fn cancel(host: &dyn Host, number: u64, actor: &Actor<'_>) -> Result<(), Report> {
+    let holds = host.holds();
+    let waits = holds.get(number).is_some_and(|held| matches!(held.change.state(), State::Held | State::Approved));
     let running = host.registry().changes().into_iter().filter(|change| change.known_as() == number);
     let running: Vec<_> = running.collect();
+    // A ledger knows what runs in other proxies.
+    if waits || (running.is_empty() && holds.keeper().is_some()) {
+        return holds.act(number, HoldVerb::Cancel, actor).await.map(|_| ());
+    }
     if running.is_empty() {
         return Err(missing("schema change", number, "CHANGES"));
     }
     running.iter().for_each(|change| change.cancel());
     Ok(())
-}
-
-/// What a change is after a decision, for the operator.
-fn said(held: &Held) -> Report {
-    let text = format!("schema change {} is {}", held.number, held.change.state());
-    Report::notice(sqlstate::SUCCESSFUL_COMPLETION, text).detail(format!("It has {} approvals.", held.approvals()))
 }
 
 fn set(host: &dyn Host, key: &str, value: &str) -> Result<(), Report> {

@@ -6,7 +6,7 @@
 use super::command::{Command, commands};
 use super::host::{Caller, Host};
 use super::login::{ConsoleLogin, ConversationCell, error_info};
-use super::run::{Answer, Conversation, columns, parameters};
+use super::run::{Answer, columns, parameters};
 use super::table::{Heading, Kind, Table};
 use crate::pg::sqlstate;
 use crate::report::Report;
@@ -77,17 +77,14 @@ struct Queries {
 
 impl Queries {
     /// Answers a command. `failed`: the client's transaction has failed.
-    fn answer(&self, command: &Command, values: &[Option<String>], failed: bool) -> Result<Answer, Report> {
+    async fn answer(&self, command: &Command, values: &[Option<String>], failed: bool) -> Result<Answer, Report> {
         if failed && !matches!(command, Command::End(_)) {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(Report::error(sqlstate::IN_FAILED_SQL_TRANSACTION, text));
         }
-        let mut conversation = self.conversation.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut conversation = self.conversation.lock().await;
         let gone = || Report::fatal(sqlstate::PROTOCOL_VIOLATION, "the login is not over");
-        conversation
-            .as_mut()
-            .ok_or_else(gone)
-            .and_then(|conversation: &mut Conversation| conversation.answer(command, values))
+        conversation.as_mut().ok_or_else(gone)?.answer(command, values).await
     }
 
     /// Counts what a session keeps prepared.
@@ -193,7 +190,7 @@ impl SimpleQueryHandler for Queries {
         let mut failed = matches!(client.transaction_status(), TransactionStatus::Error);
         let mut responses = Vec::new();
         for command in commands(query).map_err(|report| error(&report))? {
-            match self.answer(&command, &[], failed) {
+            match self.answer(&command, &[], failed).await {
                 Ok(answer) => {
                     failed &= !matches!(answer, Answer::End(_));
                     responses.push(response(client, answer, &Format::UnifiedText).await?);
@@ -338,7 +335,8 @@ impl ExtendedQueryHandler for Queries {
             Some(parameter(bytes.as_ref()?, types.get(at).and_then(Option::as_ref), binary))
         };
         let values: Vec<Option<String>> = portal.parameters.iter().enumerate().map(value).collect();
-        let answer = self.answer(&portal.statement.statement, &values, failed).map_err(|report| error(&report))?;
+        let answer =
+            self.answer(&portal.statement.statement, &values, failed).await.map_err(|report| error(&report))?;
         response(client, answer, &portal.result_column_format).await
     }
 }

@@ -80,6 +80,14 @@ pub fn ticket(decision: &Decision, tag: &str, ticket: &str, number: u64, more: O
     report.detail(format!("{ticket} {why}"))
 }
 
+/// The error of a statement that is held while the ledger cannot be asked who has approved it.
+pub fn lost(decision: &Decision, tag: &str) -> Report {
+    let more = "The ledger of pgsluice cannot be reached, so that nobody can approve it.".to_owned();
+    let hint =
+        "Send the statement again when the ledger is back. SHOW STATE on the console of pgsluice says how it does.";
+    error(decision, &format!("{} is held", subject(tag)), Some(more), hint)
+}
+
 /// What a statement is called that may have no tag, as a DO.
 pub fn subject(tag: &str) -> &str {
     if tag.is_empty() { "this statement" } else { tag }

@@ -46,6 +46,22 @@ impl State {
         }
     }
 
+    /// The state of this name. `None`: there is none.
+    pub fn from_word(word: &str) -> Option<Self> {
+        let all = [
+            Self::Held,
+            Self::Approved,
+            Self::Running,
+            Self::Done,
+            Self::Failed,
+            Self::Rejected,
+            Self::Cancelled,
+            Self::Expired,
+            Self::Released,
+        ];
+        all.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// Whether nothing more happens to the change by itself: it may be forgotten.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Rejected | Self::Cancelled | Self::Expired | Self::Released)
@@ -105,6 +121,27 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The name of the event in the ledger.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Approve { .. } => "approve",
+            Self::Reject => "reject",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+            Self::Force => "force",
+            Self::Unforce => "unforce",
+            Self::Expire { .. } => "expire",
+            Self::Replace { .. } => "replace",
+            Self::Release => "release",
+            Self::Start => "start",
+            Self::Suspend => "suspend",
+            Self::Finish { .. } => "finish",
+        }
+    }
+}
+
 /// Why an event cannot happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Impossible {
@@ -121,6 +158,11 @@ impl Change {
     pub fn held(author: impl Into<String>, needs: u64) -> Self {
         let (author, needs) = (author.into(), needs.max(1));
         Self { state: State::Held, author, needs, approvals: BTreeSet::new(), forced: false }
+    }
+
+    /// A change as the ledger has it.
+    pub fn known(state: State, author: String, needs: u64, approvals: BTreeSet<String>, forced: bool) -> Self {
+        Self { state, author, needs, approvals, forced }
     }
 
     pub fn state(&self) -> State {

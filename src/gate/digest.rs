@@ -55,6 +55,20 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// A digest from its hexadecimal digits. `None`: this is none.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+            *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
 impl Fields {
     /// What a change consists of, but for its plan.
     fn of(version: &str, identity: &Identity<'_>) -> Self {

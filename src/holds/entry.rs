@@ -77,7 +77,25 @@ pub struct Held {
     pub decided: Option<Decided>,
 }
 
+/// What becomes of a request, as the ledger has it.
+#[derive(Debug)]
+pub struct Kept {
+    pub change: Change,
+    pub difference: Option<String>,
+    pub since: SystemTime,
+    pub changed: SystemTime,
+    pub waiting: usize,
+    pub decided: Option<Decided>,
+}
+
 impl Held {
+    /// A change as the ledger has it.
+    pub fn kept(request: HoldRequest, kept: Kept) -> Self {
+        let Kept { change, difference, since, changed, waiting, decided } = kept;
+        let difference = difference.map(Arc::from);
+        Self { change, difference, changed, waiting, decided, ..Self::new(request, since) }
+    }
+
     pub(super) fn new(request: HoldRequest, now: SystemTime) -> Self {
         Self {
             number: request.number,

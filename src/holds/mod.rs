@@ -1,6 +1,7 @@
 //! The schema changes of this proxy that are held, and what operators hold by hand.
 //!
-//! [`Holds`] owns both, in memory: they end with the process. It keeps true:
+//! [`Holds`] owns both, in memory: they end with the process. With a ledger ([`Keeper`]) it is what this proxy knows of it: the ledger decides, and the
+//! rows here follow. It keeps true:
 //!
 //! - What becomes of a change is decided by [`crate::gate::change::transition`] alone. Every step leaves an event ([`event`]).
 //! - The same change ([`Digest`]) is held once, however many clients send it. The same text with another plan takes the place of the one before,
@@ -10,23 +11,26 @@
 //!
 //! - A [`Passage`] and a [`Waiting`] end when they are dropped, so a session that ends in any way leaves nothing behind.
 //!
-//! - `entry`: one change. `table`: all of them. `verbs`: what operators do.
+//! - `entry`: one change. `table`: all of them. `verbs`: what operators do. `keeper`: what a ledger does.
 //! - `scope`: HOLD ALL, HOLD DATABASE and HOLD RELATION.
 
+mod actor;
 mod entry;
 mod event;
+mod keeper;
 mod scope;
 mod table;
 mod verbs;
 
-pub use entry::{Decided, Held, HoldRequest};
+pub use actor::{Actor, HoldVerb};
+pub use entry::{Decided, Held, HoldRequest, Kept};
+pub use keeper::{Elsewhere, EndedChange, Keeper, KeptJoin, LedgerState, Told};
 pub use scope::{Scope, ScopeHold};
-pub use verbs::{Actor, HoldVerb};
 
 use crate::gate::change::{Event, State};
 use crate::gate::digest::Digest;
 use crate::report::Report;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 use table::{Table, full};
 
@@ -34,6 +38,8 @@ use table::{Table, full};
 #[derive(Debug, Default)]
 pub struct Holds {
     table: Mutex<Table>,
+    /// The ledger that decides, if there is one.
+    keeper: OnceLock<Arc<dyn Keeper>>,
 }
 
 /// What a client's statement may do.
@@ -45,14 +51,53 @@ pub enum Joined {
     Wait(Waiting),
     /// It was rejected.
     Rejected(Box<Held>),
+    /// The ledger cannot be asked, so that nothing is allowed that a rule holds.
+    Lost,
 }
 
 impl Holds {
+    /// Whatever becomes of changes is the ledger's to decide from now on.
+    pub fn keep_in(&self, keeper: Arc<dyn Keeper>) {
+        // There is one ledger for as long as the proxy runs.
+        let _ = self.keeper.set(keeper);
+    }
+
+    /// The ledger, if there is one.
+    pub fn keeper(&self) -> Option<&Arc<dyn Keeper>> {
+        self.keeper.get()
+    }
+
     /// A client has sent a statement that a rule holds. `passage`: what the statement has run under so far; its plan was made anew since.
     ///
     /// # Errors
     /// More changes are held than the table has room for.
-    pub fn join(
+    pub async fn join(self: &Arc<Self>, request: HoldRequest, passage: Option<Passage>) -> Result<Joined, Report> {
+        let Some(keeper) = self.keeper.get() else { return self.join_here(request, passage, SystemTime::now()) };
+        let own = passage.as_ref().map(Passage::number);
+        let Some(joined) = keeper.join(&request, own).await else { return Ok(Joined::Lost) };
+        if let Some(passage) = passage {
+            if matches!(joined, KeptJoin::Go(_)) && joined.held().number == passage.number() {
+                return Ok(Joined::Go(passage));
+            }
+            passage.give_up();
+        }
+        let held = joined.held().clone();
+        self.lock().put(held.clone());
+        Ok(match joined {
+            KeptJoin::Go(held) => Joined::Go(Passage::new(self, held.number)),
+            KeptJoin::Wait(held, is_new) => Joined::Wait(Waiting::new(self, &held, is_new)),
+            KeptJoin::Rejected(held) => Joined::Rejected(held),
+        })
+    }
+
+    /// A statement begins that was approved before its transaction was suspended, whatever its plan is there. `text`: its digest without the plan.
+    pub async fn resume(self: &Arc<Self>, text: &Digest) -> Option<Passage> {
+        let Some(keeper) = self.keeper.get() else { return self.resume_here(text) };
+        keeper.resume(text).await.map(|number| Passage::new(self, number))
+    }
+
+    /// A statement without a ledger is joined with its change.
+    fn join_here(
         self: &Arc<Self>,
         request: HoldRequest,
         passage: Option<Passage>,
@@ -80,13 +125,13 @@ impl Holds {
                 if let Some(held) = table.changes.get_mut(&number) {
                     held.waiting += 1;
                 }
-                Joined::Wait(Waiting::new(self, &held))
+                let is_new = held.change.state() == State::Held && held.changed >= now;
+                Joined::Wait(Waiting::new(self, &held, is_new))
             }
         })
     }
 
-    /// A statement begins that was approved before its transaction was suspended, whatever its plan is there. `text`: its digest without the plan.
-    pub fn resume(self: &Arc<Self>, text: &Digest) -> Option<Passage> {
+    fn resume_here(self: &Arc<Self>, text: &Digest) -> Option<Passage> {
         let mut table = self.lock();
         let number = table.by_text.get(text).copied()?;
         table.step(number, &Event::Start, None, SystemTime::now()).then(|| Passage::new(self, number))
@@ -100,21 +145,58 @@ impl Holds {
     /// All changes, the oldest first.
     pub fn all(&self, now: SystemTime) -> Vec<Held> {
         let mut table = self.lock();
-        table.sweep(now);
+        // The ledger has its own clock.
+        if self.keeper.get().is_none() {
+            table.sweep(now);
+        }
         table.changes.values().cloned().collect()
     }
 
     /// No rule holds the change any more.
     pub fn release(&self, number: u64, now: SystemTime) {
-        self.lock().step(number, &Event::Release, None, now);
+        self.happens(number, Event::Release, now);
     }
 
     /// The client has cancelled its statement. The change is over, unless another client waits for it, too.
     pub fn withdraw(&self, number: u64, now: SystemTime) {
+        if let Some(keeper) = self.keeper.get() {
+            return keeper.tell(Told::Withdrawn(number));
+        }
         let mut table = self.lock();
         if table.changes.get(&number).is_some_and(|held| held.waiting <= 1) {
             table.step(number, &Event::Cancel, None, now);
         }
+    }
+
+    fn happens(&self, number: u64, event: Event, now: SystemTime) {
+        match self.keeper.get() {
+            Some(keeper) => keeper.tell(Told::Happens(number, event)),
+            None => drop(self.lock().step(number, &event, None, now)),
+        }
+    }
+
+    /// The ledger has these changes. They take the place of the rows of the same numbers.
+    pub fn follow(&self, changes: Vec<Held>) {
+        let mut table = self.lock();
+        changes.into_iter().for_each(|held| table.put(held));
+        table.forget();
+    }
+
+    /// The ledger has these scopes. `false`: they are the ones that were known.
+    pub fn follow_scopes(&self, scopes: Vec<ScopeHold>) -> bool {
+        let mut table = self.lock();
+        let differ = table.scopes != scopes;
+        table.scopes = scopes;
+        differ
+    }
+
+    /// The changes that run in other proxies and were never held.
+    pub fn elsewhere(&self) -> Vec<Elsewhere> {
+        self.lock().elsewhere.clone()
+    }
+
+    pub fn follow_elsewhere(&self, elsewhere: Vec<Elsewhere>) {
+        self.lock().elsewhere = elsewhere;
     }
 
     /// What operators hold by hand.
@@ -183,7 +265,7 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         if let Some(end) = self.end.take() {
-            self.holds.lock().step(self.number, &end, None, SystemTime::now());
+            self.holds.happens(self.number, end, SystemTime::now());
         }
     }
 }
@@ -194,11 +276,12 @@ pub struct Waiting {
     holds: Arc<Holds>,
     number: u64,
     digest: Digest,
+    is_new: bool,
 }
 
 impl Waiting {
-    fn new(holds: &Arc<Holds>, held: &Held) -> Self {
-        Self { holds: Arc::clone(holds), number: held.number, digest: held.digest }
+    fn new(holds: &Arc<Holds>, held: &Held, is_new: bool) -> Self {
+        Self { holds: Arc::clone(holds), number: held.number, digest: held.digest, is_new }
     }
 
     pub fn number(&self) -> u64 {
@@ -210,6 +293,11 @@ impl Waiting {
         self.holds.get(self.number)
     }
 
+    /// Whether the change is held since this client has sent it, and was not before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Whether this is what the client has sent: the same plan.
     pub fn is_of(&self, held: &Held) -> bool {
         held.digest == self.digest
@@ -218,6 +306,9 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        if let Some(keeper) = self.holds.keeper.get() {
+            return keeper.tell(Told::Left(self.number));
+        }
         if let Some(held) = self.holds.lock().changes.get_mut(&self.number) {
             held.waiting = held.waiting.saturating_sub(1);
         }

@@ -5,6 +5,7 @@
 
 use super::entry::{Decided, Held, HoldRequest};
 use super::event;
+use super::keeper::Elsewhere;
 use super::scope::ScopeHold;
 use crate::gate::change::{Event, State, transition};
 use crate::gate::digest::Digest;
@@ -27,6 +28,8 @@ pub(super) struct Table {
     /// The change of a text, whatever its plan is.
     pub(super) by_text: HashMap<Digest, u64>,
     pub(super) scopes: Vec<ScopeHold>,
+    /// What runs in other proxies, as the ledger says.
+    pub(super) elsewhere: Vec<Elsewhere>,
     swept: Option<SystemTime>,
 }
 
@@ -39,6 +42,10 @@ impl Table {
         };
         let same = self.by_digest.get(&request.digest).copied();
         let text = own.or_else(|| self.by_text.get(&request.text).copied()).filter(open);
+        if let Some(own) = own.filter(|own| same.is_some_and(|same| same != *own)) {
+            // What has run so far was rolled back, and goes on as another change.
+            self.step(own, &Event::Finish { done: false }, None, now);
+        }
         let Some(number) = same.or(text) else { return self.insert(request, now) };
         let Some(held) = self.changes.get_mut(&number) else { return self.insert(request, now) };
         let terms_differ = held.rule != request.rule || held.change.needs() != request.needs;
@@ -48,8 +55,10 @@ impl Table {
             let before = held.change.state();
             held.replace(&request);
             self.by_digest.insert(request.digest, number);
-            let event = if before.is_over() { Event::Sent } else { Event::Replace { needs: request.needs } };
-            self.step(number, &event, None, now);
+            if before.is_over() {
+                self.step(number, &Event::Sent, None, now);
+            }
+            self.step(number, &Event::Replace { needs: request.needs }, None, now);
             return Ok(number);
         }
         held.sent_by(&request);
@@ -98,6 +107,31 @@ impl Table {
         true
     }
 
+    /// The ledger has this change. Its event is logged here, too, if it is new.
+    pub(super) fn put(&mut self, held: Held) {
+        let number = held.number;
+        let state = held.change.state();
+        let before = self.changes.get(&number);
+        let decided = held.decided.as_ref();
+        let same = before.is_some_and(|before| {
+            before.change == held.change && before.digest == held.digest && before.decided == held.decided
+        });
+        if !same {
+            let is_new = before.is_some_and(|before| before.decided != held.decided);
+            let what = if is_new && decided.is_some() { "decided" } else { state.as_str() };
+            event::note(what, &held, decided.filter(|_| state != State::Held || is_new));
+        }
+        if let Some(before) = before
+            && before.digest != held.digest
+            && self.by_digest.get(&before.digest) == Some(&number)
+        {
+            self.by_digest.remove(&before.digest);
+        }
+        self.by_digest.insert(held.digest, number);
+        self.by_text.insert(held.text, number);
+        self.changes.insert(number, held);
+    }
+
     /// Sweeps once a second, and when there is no room.
     pub(super) fn sweep_if_due(&mut self, now: SystemTime) {
         let since = self.swept.map(|swept| now.duration_since(swept).unwrap_or_default());
@@ -114,6 +148,11 @@ impl Table {
         for (number, waits) in old {
             self.step(number, &Event::Expire { waits }, None, now);
         }
+        self.forget();
+    }
+
+    /// Forgets what is over, the oldest first, beyond the bounds.
+    pub(super) fn forget(&mut self) {
         let over: Vec<u64> = self.changes.values().filter(|held| held.may_go()).map(|held| held.number).collect();
         // There is to be room for one more.
         let keep = MOST_OVER.min((MOST - 1).saturating_sub(self.changes.len().saturating_sub(over.len())));

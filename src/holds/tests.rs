@@ -68,107 +68,107 @@ fn goes(joined: Result<Joined, Report>) -> Passage {
 #[test]
 fn an_approval_is_used_once() {
     let holds = Arc::new(Holds::default());
-    let waiting = waits(holds.join(request(1, "a", "p"), None, at(0)));
+    let waiting = waits(holds.join_here(request(1, "a", "p"), None, at(0)));
     // The same change is joined, whatever number its statement has.
-    assert_eq!(waits(holds.join(request(2, "a", "p"), None, at(0))).number(), 1);
+    assert_eq!(waits(holds.join_here(request(2, "a", "p"), None, at(0))).number(), 1);
     assert_eq!(holds.get(1).unwrap().waiting, 1);
     drop(waiting);
     assert_eq!(holds.get(1).unwrap().waiting, 0);
-    holds.act(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
-    let passage = goes(holds.join(request(3, "a", "p"), None, at(2)));
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
+    let passage = goes(holds.join_here(request(3, "a", "p"), None, at(2)));
     assert_eq!(state(&holds, 1), State::Running);
     // Another client waits while it runs, and then needs an approval of its own.
-    let second = waits(holds.join(request(4, "a", "p"), None, at(2)));
+    let second = waits(holds.join_here(request(4, "a", "p"), None, at(2)));
     // The statement is planned again under its approval.
-    let passage = goes(holds.join(request(3, "a", "p"), Some(passage), at(2)));
+    let passage = goes(holds.join_here(request(3, "a", "p"), Some(passage), at(2)));
     passage.finish(true);
     assert_eq!(state(&holds, 1), State::Done);
     drop(second);
-    waits(holds.join(request(4, "a", "p"), None, at(3)));
+    waits(holds.join_here(request(4, "a", "p"), None, at(3)));
     assert_eq!(state(&holds, 1), State::Held);
 }
 
 #[test]
 fn a_session_that_ends_leaves_nothing_behind() {
     let holds = Arc::new(Holds::default());
-    drop(holds.join(request(1, "a", "p"), None, at(0)));
-    holds.act(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
-    drop(goes(holds.join(request(1, "a", "p"), None, at(1))));
+    drop(holds.join_here(request(1, "a", "p"), None, at(0)));
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
+    drop(goes(holds.join_here(request(1, "a", "p"), None, at(1))));
     assert_eq!(state(&holds, 1), State::Failed);
-    holds.act(1, HoldVerb::Retry, &ANN, at(1)).unwrap();
-    holds.act(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
-    let passage = goes(holds.join(request(1, "a", "p"), None, at(1)));
+    holds.act_here(1, HoldVerb::Retry, &ANN, at(1)).unwrap();
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
+    let passage = goes(holds.join_here(request(1, "a", "p"), None, at(1)));
     passage.suspend();
     assert_eq!(state(&holds, 1), State::Approved);
     let text = digest("a", "app").1;
-    holds.resume(&text).unwrap().finish(true);
-    assert!(holds.resume(&text).is_none());
+    holds.resume_here(&text).unwrap().finish(true);
+    assert!(holds.resume_here(&text).is_none());
 }
 
 #[test]
 fn another_plan_needs_its_own_approval() {
     let holds = Arc::new(Holds::default());
-    drop(holds.join(request(1, "a", "lock t\nrun x"), None, at(0)));
-    holds.act(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
-    let waiting = waits(holds.join(request(2, "a", "lock t\nrun y"), None, at(2)));
+    drop(holds.join_here(request(1, "a", "lock t\nrun x"), None, at(0)));
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(1)).unwrap();
+    let waiting = waits(holds.join_here(request(2, "a", "lock t\nrun y"), None, at(2)));
     let held = holds.get(1).unwrap();
     assert!(waiting.is_of(&held) && held.change.approvals().is_empty());
     assert_eq!(held.difference.as_deref(), Some("- run x\n+ run y"));
     // Found out while it runs: what has run so far was rolled back.
-    holds.act(1, HoldVerb::Approve, &ANN, at(3)).unwrap();
-    let passage = goes(holds.join(request(2, "a", "lock t\nrun y"), None, at(3)));
-    waits(holds.join(request(2, "a", "lock t\nrun z"), Some(passage), at(3)));
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(3)).unwrap();
+    let passage = goes(holds.join_here(request(2, "a", "lock t\nrun y"), None, at(3)));
+    waits(holds.join_here(request(2, "a", "lock t\nrun z"), Some(passage), at(3)));
     assert_eq!(state(&holds, 1), State::Held);
     // Other terms are as another plan.
-    holds.act(1, HoldVerb::Approve, &ANN, at(4)).unwrap();
-    waits(holds.join(HoldRequest { needs: 2, ..request(2, "a", "lock t\nrun z") }, None, at(4)));
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(4)).unwrap();
+    waits(holds.join_here(HoldRequest { needs: 2, ..request(2, "a", "lock t\nrun z") }, None, at(4)));
     assert_eq!(holds.get(1).unwrap().approvals(), "0 of 2");
 }
 
 #[test]
 fn time_is_over() {
     let holds = Arc::new(Holds::default());
-    let waiting = waits(holds.join(request(1, "a", "p"), None, at(0)));
+    let waiting = waits(holds.join_here(request(1, "a", "p"), None, at(0)));
     // A client that waits has time.
     assert_eq!(holds.all(at(500)).len(), 1);
     assert_eq!(state(&holds, 1), State::Held);
     drop(waiting);
-    holds.act(1, HoldVerb::Approve, &ANN, at(50)).unwrap();
+    holds.act_here(1, HoldVerb::Approve, &ANN, at(50)).unwrap();
     holds.all(at(149));
     assert_eq!(state(&holds, 1), State::Approved);
     holds.all(at(150));
     assert_eq!(state(&holds, 1), State::Expired);
-    assert_eq!(holds.act(1, HoldVerb::Approve, &ANN, at(151)).unwrap_err().sqlstate, "55000");
-    waits(holds.join(request(1, "a", "p"), None, at(160)));
+    assert_eq!(holds.act_here(1, HoldVerb::Approve, &ANN, at(151)).unwrap_err().sqlstate, "55000");
+    waits(holds.join_here(request(1, "a", "p"), None, at(160)));
     assert_eq!(state(&holds, 1), State::Held);
 }
 
 #[test]
 fn rejected_and_withdrawn() {
     let holds = Arc::new(Holds::default());
-    let waiting = waits(holds.join(request(1, "a", "p"), None, at(0)));
-    let other = waits(holds.join(request(2, "a", "p"), None, at(0)));
+    let waiting = waits(holds.join_here(request(1, "a", "p"), None, at(0)));
+    let other = waits(holds.join_here(request(2, "a", "p"), None, at(0)));
     holds.withdraw(1, at(1));
     assert_eq!(state(&holds, 1), State::Held, "another client waits for it");
     drop(other);
     holds.withdraw(1, at(1));
     assert_eq!(state(&holds, 1), State::Cancelled);
     drop(waiting);
-    drop(holds.join(request(1, "a", "p"), None, at(1)));
-    let held = holds.act(1, HoldVerb::Reject, &Actor { why: Some("not today"), ..ANN }, at(2)).unwrap();
+    drop(holds.join_here(request(1, "a", "p"), None, at(1)));
+    let held = holds.act_here(1, HoldVerb::Reject, &Actor { why: Some("not today"), ..ANN }, at(2)).unwrap();
     assert_eq!(held.ended().message, "DROP TABLE was rejected by ann: not today");
-    assert!(matches!(holds.join(request(1, "a", "p"), None, at(3)), Ok(Joined::Rejected(_))));
-    assert_eq!(holds.act(1, HoldVerb::Approve, &ANN, at(3)).unwrap_err().sqlstate, "55000");
+    assert!(matches!(holds.join_here(request(1, "a", "p"), None, at(3)), Ok(Joined::Rejected(_))));
+    assert_eq!(holds.act_here(1, HoldVerb::Approve, &ANN, at(3)).unwrap_err().sqlstate, "55000");
     let own = Actor { user: "app", ..ANN };
-    holds.act(1, HoldVerb::Retry, &own, at(3)).unwrap();
-    assert_eq!(holds.act(1, HoldVerb::Approve, &own, at(3)).unwrap_err().sqlstate, "42501");
-    assert_eq!(holds.act(9, HoldVerb::Approve, &own, at(3)).unwrap_err().sqlstate, "42704");
+    holds.act_here(1, HoldVerb::Retry, &own, at(3)).unwrap();
+    assert_eq!(holds.act_here(1, HoldVerb::Approve, &own, at(3)).unwrap_err().sqlstate, "42501");
+    assert_eq!(holds.act_here(9, HoldVerb::Approve, &own, at(3)).unwrap_err().sqlstate, "42704");
 }
 
 #[test]
 fn the_table_has_a_bound() {
     let holds = Arc::new(Holds::default());
-    let enter = |number: u64| holds.join(request(number, &format!("s{number}"), "p"), None, at(0));
+    let enter = |number: u64| holds.join_here(request(number, &format!("s{number}"), "p"), None, at(0));
     for number in 1..=3_000 {
         drop(enter(number));
         if number <= 2_000 {

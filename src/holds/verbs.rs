@@ -2,64 +2,36 @@
 //!
 //! It owns nothing. It keeps true: an operator who may not decide is told why, and the change stays as it is.
 
+use super::actor::{Actor, HoldVerb};
 use super::{Decided, Held, Holds};
-use crate::gate::change::{Event, Impossible, State, transition};
+use crate::gate::change::{Impossible, State, transition};
 use crate::pg::sqlstate;
 use crate::report::Report;
 use std::time::SystemTime;
 
-/// Who acts on a change, and why.
-#[derive(Debug, Clone, Copy)]
-pub struct Actor<'a> {
-    /// The user of the console.
-    pub user: &'a str,
-    /// The address, for people.
-    pub from: &'a str,
-    /// The reason that the user has given.
-    pub why: Option<&'a str>,
-}
-
-/// What an operator does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HoldVerb {
-    Approve,
-    Reject,
-    Cancel,
-    Retry,
-    Force,
-    Unforce,
-}
-
-impl HoldVerb {
-    pub fn tag(self) -> &'static str {
-        match self {
-            Self::Approve => "APPROVE",
-            Self::Reject => "REJECT",
-            Self::Cancel => "CANCEL",
-            Self::Retry => "RETRY",
-            Self::Force => "FORCE",
-            Self::Unforce => "UNFORCE",
-        }
-    }
-
-    fn event(self, by: &str) -> Event {
-        match self {
-            Self::Approve => Event::Approve { by: by.to_owned() },
-            Self::Reject => Event::Reject,
-            Self::Cancel => Event::Cancel,
-            Self::Retry => Event::Retry,
-            Self::Force => Event::Force,
-            Self::Unforce => Event::Unforce,
-        }
-    }
-}
-
 impl Holds {
-    /// Does a verb, and gives the change as it is then.
+    /// Does a verb, and says what the change is then.
     ///
     /// # Errors
     /// There is no such change (42704). The user is its author (42501). The change is in a state in which the verb means nothing (55000).
-    pub fn act(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>, now: SystemTime) -> Result<Held, Report> {
+    pub async fn act(&self, number: u64, verb: HoldVerb, actor: &Actor<'_>) -> Result<Report, Report> {
+        let said = |text: String| Report::notice(sqlstate::SUCCESSFUL_COMPLETION, text);
+        if let Some(keeper) = self.keeper() {
+            return keeper.act(number, verb, actor).await.map(said);
+        }
+        let held = self.act_here(number, verb, actor, SystemTime::now())?;
+        let text = format!("schema change {} is {}", held.number, held.change.state());
+        Ok(said(text).detail(format!("It has {} approvals.", held.approvals())))
+    }
+
+    /// Does a verb without a ledger, and gives the change as it is then.
+    pub(super) fn act_here(
+        &self,
+        number: u64,
+        verb: HoldVerb,
+        actor: &Actor<'_>,
+        now: SystemTime,
+    ) -> Result<Held, Report> {
         let mut table = self.lock();
         table.sweep(now);
         let Some(held) = table.changes.get(&number) else { return Err(missing(number)) };

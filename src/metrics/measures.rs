@@ -42,6 +42,7 @@ type Times = Family<Outcome, Histogram, fn() -> Histogram>;
 pub struct Measures {
     sessions_open: Gauge,
     changes_running: Gauge,
+    ledger_lost: Gauge,
     ddl: Family<FormVerdict, Counter>,
     lock_wait: Histogram,
     lane_wait: Histogram,
@@ -56,6 +57,7 @@ impl Default for Measures {
         let measures = Self {
             sessions_open: Gauge::default(),
             changes_running: Gauge::default(),
+            ledger_lost: Gauge::default(),
             ddl: Family::default(),
             lock_wait: Histogram::new(WAITED),
             lane_wait: Histogram::new(WAITED),
@@ -104,6 +106,11 @@ impl Measures {
     /// A session that has begun has ended.
     pub fn session_ends(&self) {
         self.sessions_open.dec();
+    }
+
+    /// Whether the ledger cannot be asked.
+    pub fn ledger_is_lost(&self, lost: bool) {
+        self.ledger_lost.set(i64::from(lost));
     }
 
     /// A schema change runs, until the guard is dropped.
@@ -158,6 +165,8 @@ impl Measures {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("sessions_open", "Clients that have a backend now", self.sessions_open.clone());
         registry.register("changes_running", "Schema changes that run or wait now", self.changes_running.clone());
+        let help = "1 while the ledger cannot be asked, so that nothing is allowed that a rule holds; else 0";
+        registry.register("ledger_lost", help, self.ledger_lost.clone());
         let help = "Parts of DDL statements, by their form and by the verdict of the rules";
         registry.register("ddl", help, self.ddl.clone());
         let help = "Time that a statement waited for the locks of one phase";

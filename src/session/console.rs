@@ -6,12 +6,13 @@ use super::shared::{Drain, Shared};
 use crate::config::{Address, Config, Mode, is_live};
 use crate::console::{Host, Reloaded, Stop};
 use crate::gate::Rules;
-use crate::holds::{Holds, Scope, ScopeHold};
+use crate::holds::{Actor, Holds, Scope, ScopeHold};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::pg::sqlstate;
 use crate::registry::Registry;
 use crate::report::Report;
+use async_trait::async_trait;
 use std::sync::Arc;
 
 impl Shared {
@@ -56,6 +57,7 @@ impl Shared {
     }
 }
 
+#[async_trait]
 impl Host for Shared {
     fn config(&self) -> &Config {
         &self.config
@@ -77,7 +79,7 @@ impl Host for Shared {
         Self::holds(self)
     }
 
-    fn hold(&self, hold: ScopeHold) -> Result<(), Report> {
+    async fn hold(&self, hold: ScopeHold) -> Result<(), Report> {
         let mode = self.config.proxy.mode;
         if !matches!(mode, Mode::Guard | Mode::Plan) {
             return Err(Report::error(
@@ -85,6 +87,11 @@ impl Host for Shared {
                 format!("nothing can be held in the mode {mode}"),
             )
             .hint("The proxy stops schema changes in the modes guard and plan."));
+        }
+        if let Some(keeper) = Self::holds(self).keeper() {
+            keeper.hold(&hold).await?;
+            keeper.refresh().await;
+            return Ok(());
         }
         let (name, is_new) = (hold.scope.to_string(), Self::holds(self).hold(hold));
         self.follow_holds();
@@ -95,7 +102,12 @@ impl Host for Shared {
             .hint("SHOW HOLDS shows who has said it."))
     }
 
-    fn let_go(&self, scope: &Scope) -> Result<(), Report> {
+    async fn let_go(&self, scope: &Scope, actor: &Actor<'_>) -> Result<(), Report> {
+        if let Some(keeper) = Self::holds(self).keeper() {
+            keeper.let_go(scope, actor).await?;
+            keeper.refresh().await;
+            return Ok(());
+        }
         let was_held = Self::holds(self).let_go(scope);
         self.follow_holds();
         if was_held {

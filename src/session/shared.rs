@@ -147,7 +147,7 @@ impl Shared {
     }
 
     /// The rules hold what operators hold by hand, and no longer what they held by hand before.
-    pub(super) fn follow_holds(&self) {
+    pub fn follow_holds(&self) {
         let mut current = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(current.with_holds(&self.held_by_hand()));
     }
@@ -157,7 +157,7 @@ impl Shared {
     }
 
     /// The changes that are held.
-    pub(super) fn holds(&self) -> &Arc<Holds> {
+    pub fn holds(&self) -> &Arc<Holds> {
         &self.holds
     }
 

@@ -7,7 +7,7 @@ use super::source::{Source, closing, root};
 
 /// The parts. The names are unique in `src`. A part whose files fill a folder names that folder (below `src`): its files see the fields that
 /// are `pub(super)`, and nobody else does.
-pub(super) const PARTS: [(&str, &str); 57] = [
+pub(super) const PARTS: [(&str, &str); 58] = [
     ("AheadOfBlock", ""),
     ("AnswerLog", ""),
     ("AttachInquiry", ""),
@@ -30,6 +30,7 @@ pub(super) const PARTS: [(&str, &str); 57] = [
     ("JournalKeeper", ""),
     ("Handlers", ""),
     ("Kernel", ""),
+    ("LedgerThread", ""),
     ("Link", ""),
     ("LiveConfig", ""),
     ("Load", ""),

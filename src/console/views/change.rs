@@ -4,7 +4,7 @@
 
 use crate::console::host::Host;
 use crate::console::table::Value;
-use crate::holds::Held;
+use crate::holds::{Elsewhere, Held};
 use crate::registry::{ChangeEntry, Registry};
 use std::time::SystemTime;
 
@@ -22,8 +22,10 @@ pub(super) fn changes(host: &dyn Host) -> Vec<Vec<Value>> {
         let number = change.known_as();
         (number, row(registry, change, held.iter().find(|held| held.number == number)))
     });
+    let elsewhere = host.holds().elsewhere();
+    let elsewhere = elsewhere.iter().map(|change| (change.number, row_elsewhere(change)));
     let mut rows: Vec<(u64, Vec<Value>)> =
-        with_client.chain(alone.map(|held| (held.number, row_alone(held)))).collect();
+        with_client.chain(alone.map(|held| (held.number, row_alone(held)))).chain(elsewhere).collect();
     rows.sort_by_key(|(number, _)| *number);
     rows.into_iter().map(|(_, row)| row).collect()
 }
@@ -72,6 +74,28 @@ fn row_alone(held: &Held) -> Vec<Value> {
     ];
     row.extend(decision(held));
     row
+}
+
+/// A change that runs in another proxy of the ledger.
+fn row_elsewhere(change: &Elsewhere) -> Vec<Value> {
+    let phase = |number: Option<i32>| number.filter(|number| *number > 0).map_or(Value::Null, Value::number);
+    vec![
+        Value::number(change.number),
+        Value::Null,
+        Value::text(&change.author),
+        Value::text(&change.database),
+        Value::Null,
+        Value::text(&change.statement),
+        phase(change.phase),
+        phase(change.phases),
+        Value::Time(change.since),
+        Value::maybe(change.waiting.as_deref()),
+        Value::Null,
+        Value::text("running"),
+        Value::Null,
+        Value::Null,
+        Value::Null,
+    ]
 }
 
 fn decision(held: &Held) -> [Value; 4] {

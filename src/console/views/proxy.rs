@@ -5,6 +5,7 @@
 use crate::config::{Address, is_live};
 use crate::console::host::Host;
 use crate::console::table::Value;
+use crate::holds::LedgerState;
 
 pub(super) fn version(host: &dyn Host) -> Vec<Vec<Value>> {
     vec![
@@ -29,7 +30,20 @@ pub(super) fn state(host: &dyn Host) -> Vec<Vec<Value>> {
         row("changes", registry.changes().len().to_string()),
         row("changes_waiting", waiting.to_string()),
         row("operator_connection", config.operator.user.is_some().to_string()),
+        row("ledger", ledger(host)),
     ]
+}
+
+/// Where the gate's decisions are kept, and what that means.
+fn ledger(host: &dyn Host) -> String {
+    match host.holds().keeper().map(|keeper| keeper.state()) {
+        None => "none: approvals and holds are in the memory of this proxy, and end with it".to_owned(),
+        Some(LedgerState::Kept) => "kept".to_owned(),
+        Some(LedgerState::Lost(since, why)) => {
+            let since = Value::Time(since).as_text().unwrap_or_default();
+            format!("lost since {since}, so that nothing is allowed that a rule holds: {why}")
+        }
+    }
 }
 
 pub(super) fn config(host: &dyn Host) -> Vec<Vec<Value>> {

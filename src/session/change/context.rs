@@ -175,6 +175,7 @@ impl<'s> StatementContext<'s> {
 
     /// The statement runs under this approval.
     pub(super) fn keep_passage(&mut self, passage: Passage) {
+        self.channel.change_joins(passage.number());
         self.passage = Some(passage);
     }
 

@@ -7,6 +7,8 @@ use super::context::{Place, StatementContext};
 use super::log::ChangeLog;
 use crate::config::WebhookEvent;
 use crate::execute::RunError;
+use crate::holds::{EndedChange, Told};
+use crate::session::statement::shown;
 use crate::sql::{Class, Statement};
 use crate::webhook::{Event, EventChange, WaitWatch};
 use std::collections::BTreeSet;
@@ -24,11 +26,29 @@ pub(super) fn ended(context: &StatementContext<'_>, took: Duration, result: Resu
         Err(_) => ("failed", WebhookEvent::Failed),
     };
     context.metrics().measures.change_ended(outcome, took);
+    take_down(context, result.err());
     let webhook = &context.log.shared().webhook;
     if webhook.wants(kind) {
         let reason = result.err().map(RunError::reason);
         webhook.notify(&Event { reason, ..Event::new(kind, &change_of(context), took) });
     }
+}
+
+/// Tells the ledger. The end of a change that a rule has held is told by its approval.
+fn take_down(context: &StatementContext<'_>, stop: Option<&RunError>) {
+    let Some(keeper) = context.log.shared().holds().keeper() else { return };
+    if context.channel.change_is_held() {
+        return;
+    }
+    let log = context.log;
+    keeper.tell(Told::Ended(Box::new(EndedChange {
+        number: context.channel.change_number(),
+        author: log.role().to_owned(),
+        database: log.database().to_owned(),
+        client: log.address().to_string(),
+        statement: shown(context.statement).to_owned(),
+        failure: stop.map(RunError::reason),
+    })));
 }
 
 /// Counts the forms of a statement that had no stages, since the client's block holds its locks or a batch has done it.

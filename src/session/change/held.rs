@@ -19,10 +19,10 @@ use crate::execute::turn::Turn;
 use crate::gate::change::State;
 use crate::gate::digest::{Digest, Identity, SETTINGS};
 use crate::gate::{Decision, Rule, answer};
-use crate::holds::{Held, HoldRequest, Joined, Waiting};
+use crate::holds::{Held, HoldRequest, Joined, LedgerState, Waiting};
 use crate::pg::sqlstate;
 use crate::plan::{Plan, logged};
-use crate::report::Report;
+use crate::report::{Report, Severity};
 use crate::session::statement::shown;
 use crate::session::text::parse_options;
 use std::time::{Duration, Instant, SystemTime};
@@ -67,18 +67,26 @@ pub(super) async fn wait(
     let request = request_of(context, decision, Some((facts, plan))).await?;
     if matches!(context.place(), Place::InBlock(None)) {
         // It was let run before the transaction was suspended.
-        let passage = context.log.shared().holds().resume(&request.text);
+        let passage = context.log.shared().holds().resume(&request.text).await;
         passage.into_iter().for_each(|passage| context.keep_passage(passage));
         return Ok(HeldOutcome::Run);
     }
-    let (passage, now) = (context.take_passage(), SystemTime::now());
+    let passage = context.take_passage();
     let goes_on = passage.is_some();
-    let joined = context.log.shared().holds().join(request, passage, now);
-    joined.iter().for_each(|joined| told::joined(context, decision, joined, (now, goes_on)));
+    let joined = context.log.shared().holds().join(request, passage).await;
+    joined.iter().for_each(|joined| told::joined(context, decision, joined, goes_on));
     match joined {
         Ok(Joined::Go(passage)) => {
             context.keep_passage(passage);
             Ok(HeldOutcome::Run)
+        }
+        Ok(Joined::Lost) => {
+            let statement = HeldStatement { decision, facts, plan };
+            if makes_others_wait(context, facts).await? {
+                return Err(not_run(context, answer::lost(decision, &plan.tag), decision).await?);
+            }
+            turn::end(context, turn, Ok(())).await?;
+            wait_for_ledger(context, &statement).await
         }
         Ok(Joined::Rejected(held)) => Err(not_run(context, held.ended(), decision).await?),
         Err(full) => Err(not_run(context, full, decision).await?),
@@ -107,15 +115,16 @@ pub(super) async fn at_once(
     tag: &str,
 ) -> Result<(), RunError> {
     let request = request_of(context, decision, known).await?;
-    let (passage, now) = (context.take_passage(), SystemTime::now());
+    let passage = context.take_passage();
     let goes_on = passage.is_some();
-    let joined = context.log.shared().holds().join(request, passage, now);
-    joined.iter().for_each(|joined| told::joined(context, decision, joined, (now, goes_on)));
+    let joined = context.log.shared().holds().join(request, passage).await;
+    joined.iter().for_each(|joined| told::joined(context, decision, joined, goes_on));
     match joined {
         Ok(Joined::Go(passage)) => {
             context.keep_passage(passage);
             Ok(())
         }
+        Ok(Joined::Lost) => Err(not_run(context, answer::lost(decision, tag), decision).await?),
         Ok(Joined::Rejected(held)) => Err(not_run(context, held.ended(), decision).await?),
         Err(full) => Err(not_run(context, full, decision).await?),
         Ok(Joined::Wait(waiting)) => {
@@ -193,6 +202,41 @@ async fn wait_for_decision(
         let time = (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP).min(left.max(SHORTEST_NAP));
         nap_held(context, &held, time).await?;
     }
+}
+
+/// Waits until the ledger can be asked again: without it nothing is allowed that a rule holds.
+async fn wait_for_ledger(
+    context: &mut StatementContext<'_>,
+    statement: &HeldStatement<'_>,
+) -> Result<HeldOutcome, RunError> {
+    let (begun, mut told) = (Instant::now(), None::<Instant>);
+    let limit = hold_settings(statement.decision).wait_for.unwrap_or(WAIT_FOR);
+    let timeout = Duration::from_millis(statement.facts.session.statement_timeout_ms);
+    let limit = [limit, timeout].into_iter().filter(|limit| !limit.is_zero()).min();
+    let is_lost = |context: &StatementContext<'_>| {
+        let keeper = context.log.shared().holds().keeper();
+        keeper.is_some_and(|keeper| matches!(keeper.state(), LedgerState::Lost(..)))
+    };
+    let report = answer::lost(statement.decision, &statement.plan.tag);
+    while is_lost(context) {
+        let waited = begun.elapsed();
+        if limit.is_some_and(|limit| waited >= limit) {
+            return Err(not_run(context, report, statement.decision).await?);
+        }
+        if told.is_none_or(|at| at.elapsed() >= NOTICES.min(context.config().ddl.progress_interval)) {
+            told = Some(Instant::now());
+            if context.config().ddl.notices && !statement.facts.session.hushed {
+                context.channel.notify(&Report {
+                    severity: Severity::Notice,
+                    sqlstate: sqlstate::SUCCESSFUL_COMPLETION,
+                    ..report.clone()
+                });
+            }
+        }
+        let time = (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP);
+        nap(context, "the ledger cannot be asked, and a rule holds this change", time).await?;
+    }
+    Ok(HeldOutcome::PlanAgain)
 }
 
 /// Naps on the server, with the reason in the nap's comment. An error: the statement is over, and so is what it has asked for.

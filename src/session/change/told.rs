@@ -6,19 +6,13 @@
 use super::context::StatementContext;
 use super::ended::change_of;
 use crate::config::WebhookEvent;
-use crate::gate::change::State;
 use crate::gate::{Decision, answer};
 use crate::holds::{Held, Joined};
 use crate::webhook::Event;
 use std::time::{Duration, SystemTime};
 
-/// A statement has joined its change, at this time. `goes_on`: it ran under an approval before, and its plan was made anew.
-pub(super) fn joined(
-    context: &StatementContext<'_>,
-    decision: &Decision,
-    joined: &Joined,
-    (now, goes_on): (SystemTime, bool),
-) {
+/// A statement has joined its change. `goes_on`: it ran under an approval before, and its plan was made anew.
+pub(super) fn joined(context: &StatementContext<'_>, decision: &Decision, joined: &Joined, goes_on: bool) {
     let shared = context.log.shared();
     let (kind, held, reason) = match joined {
         Joined::Go(passage) if !goes_on && shared.webhook.wants(WebhookEvent::Approved) => {
@@ -28,13 +22,13 @@ pub(super) fn joined(
         }
         Joined::Wait(waiting) if shared.webhook.wants(WebhookEvent::Held) => {
             // A change that was held before is as it was.
-            let is_new = |held: &Held| held.change.state() == State::Held && held.changed >= now;
-            (WebhookEvent::Held, waiting.held().filter(is_new), Some(answer::why(decision)))
+            let held = waiting.held().filter(|_| waiting.is_new());
+            (WebhookEvent::Held, held, Some(answer::why(decision)))
         }
         _ => return,
     };
     let Some(held) = held else { return };
-    let took = now.duration_since(held.since).unwrap_or(Duration::ZERO);
+    let took = SystemTime::now().duration_since(held.since).unwrap_or(Duration::ZERO);
     let (rule, number) = (Some(held.rule.clone()), Some(held.number));
     let change = change_of(context);
     shared.webhook.notify(&Event { reason, rule, number, ..Event::new(kind, &change, took) });

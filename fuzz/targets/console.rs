@@ -1,14 +1,16 @@
 //! Fuzzes what comes to the console: the reader of commands, and the answers to what drivers and tools send on their own.
 
+use async_trait::async_trait;
 use pgsluice::config::{Address, Config, Role};
 use pgsluice::console::{Host, Rehearsed, Reloaded, Stop, rehearse};
 use pgsluice::gate::Rules;
-use pgsluice::holds::{Holds, Scope, ScopeHold};
+use pgsluice::holds::{Actor, Holds, Scope, ScopeHold};
 use pgsluice::metrics::Metrics;
 use pgsluice::registry::Registry;
 use pgsluice::report::Report;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
+use tokio::runtime::{Builder, Runtime};
 
 /// A proxy on which nothing can be done. It notes that something was to be done.
 #[derive(Debug, Default)]
@@ -27,6 +29,7 @@ impl Stage {
     }
 }
 
+#[async_trait]
 impl Host for Stage {
     fn config(&self) -> &Config {
         &self.config
@@ -48,11 +51,11 @@ impl Host for Stage {
         &self.holds
     }
 
-    fn hold(&self, _: ScopeHold) -> Result<(), Report> {
+    async fn hold(&self, _: ScopeHold) -> Result<(), Report> {
         self.acts(Ok(()))
     }
 
-    fn let_go(&self, _: &Scope) -> Result<(), Report> {
+    async fn let_go(&self, _: &Scope, _: &Actor<'_>) -> Result<(), Report> {
         self.acts(Ok(()))
     }
 
@@ -79,6 +82,14 @@ impl Host for Stage {
 
 static STAGE: LazyLock<Arc<Stage>> = LazyLock::new(Arc::default);
 
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
+}
+
+fn answers(host: &Arc<dyn Host>, role: Role, text: &str) -> Result<Vec<Rehearsed>, Report> {
+    RUNTIME.with(|runtime| runtime.block_on(rehearse(host, role, text)))
+}
+
 /// The first words of all that acts on a proxy.
 const VERBS: [&str; 13] = [
     "set", "reload", "approve", "reject", "retry", "force", "unforce", "hold", "release", "cancel", "kill", "drain",
@@ -92,17 +103,17 @@ pub fn console(data: &[u8]) {
     let stage = Arc::clone(&STAGE);
     let host: Arc<dyn Host> = stage.clone();
     stage.acted.store(false, Ordering::Relaxed);
-    let seen = rehearse(&host, Role::Viewer, text);
+    let seen = answers(&host, Role::Viewer, text);
     assert!(!stage.acted.load(Ordering::Relaxed), "a viewer has acted: {text:?}");
     let Ok(seen) = seen else {
-        assert!(rehearse(&host, Role::Admin, text).is_err(), "{text:?}");
+        assert!(answers(&host, Role::Admin, text).is_err(), "{text:?}");
         return;
     };
     for one in &seen {
         shaped(text, one);
         assert!(!one.is_verb || one.answer.is_err(), "a viewer has done {}: {text:?}", one.command);
     }
-    let done = rehearse(&host, Role::Admin, text).expect("it was understood");
+    let done = answers(&host, Role::Admin, text).expect("it was understood");
     done.iter().for_each(|one| shaped(text, one));
     let lower = text.to_lowercase();
     if stage.acted.load(Ordering::Relaxed) || done.iter().any(|one| one.is_verb) {
@@ -114,7 +125,7 @@ pub fn console(data: &[u8]) {
         && !text.contains(';')
     {
         // A comment at the end of the text ends with its line.
-        let with = rehearse(&host, Role::Viewer, &format!("{text}\nREASON 'why'")).expect("a verb with a reason");
+        let with = answers(&host, Role::Viewer, &format!("{text}\nREASON 'why'")).expect("a verb with a reason");
         let expected = verb.command.replace("why: None", "why: Some(\"why\")");
         assert_eq!(with.iter().map(|one| one.command.as_str()).collect::<Vec<_>>(), [expected], "{text:?}");
     }

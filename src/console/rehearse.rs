@@ -27,26 +27,30 @@ pub struct Rehearsed {
 ///
 /// # Errors
 /// A statement of the string is not understood.
-pub fn rehearse(host: &Arc<dyn Host>, role: Role, text: &str) -> Result<Vec<Rehearsed>, Report> {
+pub async fn rehearse(host: &Arc<dyn Host>, role: Role, text: &str) -> Result<Vec<Rehearsed>, Report> {
     let who = Identity { user: "rehearsal".to_owned(), role, address: None };
     let mut conversation = Conversation::new(Arc::clone(host), who, FIRST_PID);
-    let commands = commands(text)?;
-    let rehearsed = commands.iter().map(|command| Rehearsed {
-        command: format!("{command:?}"),
-        is_verb: matches!(command, Command::Verb(_)),
-        described: columns(command).into_iter().map(|column| column.name).collect(),
-        answer: conversation.answer(command, &vec![None; parameters(command)]).map(|answer| match answer {
-            Answer::Rows(_, table) => {
-                // Both forms are made, as a client may ask for either.
-                let value = |(value, column): (&Value, &Heading)| {
-                    let _ = value.encoded(column.kind, true);
-                    value.as_text()
-                };
-                let rows = table.rows.iter().map(|row| row.iter().zip(&table.columns).map(value).collect()).collect();
-                (table.columns.iter().map(|column| column.name.clone()).collect(), rows)
-            }
-            Answer::Done(..) | Answer::Begin(_) | Answer::End(_) => (Vec::new(), Vec::new()),
-        }),
-    });
-    Ok(rehearsed.collect())
+    let mut rehearsed = Vec::new();
+    for command in &commands(text)? {
+        let answer = conversation.answer(command, &vec![None; parameters(command)]).await;
+        rehearsed.push(Rehearsed {
+            command: format!("{command:?}"),
+            is_verb: matches!(command, Command::Verb(_)),
+            described: columns(command).into_iter().map(|column| column.name).collect(),
+            answer: answer.map(shown),
+        });
+    }
+    Ok(rehearsed)
+}
+
+/// The columns and the rows of an answer, as text.
+fn shown(answer: Answer) -> (Vec<String>, Vec<Vec<Option<String>>>) {
+    let Answer::Rows(_, table) = answer else { return (Vec::new(), Vec::new()) };
+    // Both forms are made, as a client may ask for either.
+    let value = |(value, column): (&Value, &Heading)| {
+        let _ = value.encoded(column.kind, true);
+        value.as_text()
+    };
+    let rows = table.rows.iter().map(|row| row.iter().zip(&table.columns).map(value).collect()).collect();
+    (table.columns.iter().map(|column| column.name.clone()).collect(), rows)
 }

@@ -1,8 +1,8 @@
 //! The relay beside the server itself, PgBouncer (session pooling) and HAProxy (TCP).
 //!
 //! All of them are measured in one run and in turns, since only ratios mean something. The parts are throughput, latency and
-//! CPU time of pgbench's selects, system calls per query, memory per idle pair of connections, connections per second, and
-//! COPY of a gibibyte each way.
+//! CPU time of pgbench's selects, the same while the proxy is scraped and reloaded (`beside`), system calls per query, memory per idle
+//! pair of connections, connections per second, and COPY of a gibibyte each way.
 //!
 //! The bench prints Markdown. Arguments select the parts to run. `PGSLUICE_BENCH_ROUNDS` (3) and `PGSLUICE_BENCH_SECONDS`
 //! (3) set how long it measures.
@@ -12,14 +12,17 @@ mod rig;
 use rig::common::Client;
 use rig::{Place, Rig, Target, cpu, median, resident, setting};
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 type Part = (&'static str, fn(&Rig));
 
 /// The idle clients come last: PgBouncer keeps their connections to the server, which weigh on it.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("select", selects),
+    ("beside", beside),
     ("calls", system_calls),
     ("connect", connects),
     ("copy", copies),
@@ -122,6 +125,78 @@ fn selects(rig: &Rig) {
             }
         }
     }
+}
+
+/// What monitoring and operators cost those who are relayed: `/metrics` is read every 100 ms, and the settings are read anew every second.
+fn beside(rig: &Rig) {
+    let rounds = setting("PGSLUICE_BENCH_ROUNDS", 3);
+    let seconds = setting("PGSLUICE_BENCH_SECONDS", 3).to_string();
+    let port = rig::free_port();
+    let target =
+        rig.another("pgsluice, watched", &format!("[metrics]\nlisten = \"127.0.0.1:{port}\"")).expect("pgsluice");
+    let clients = ["-M", "simple", "-c", "16", "-j", "2", "-T", &seconds];
+    println!(
+        "\n## Beside monitoring and RELOAD\n\npgbench, select only, simple protocol, 16 clients; medians of {rounds} rounds of {seconds} s each, in turns.\n"
+    );
+    println!(
+        "| beside | queries/s | of alone | latency | CPU per query | scrapes | reloads |\n|---|--:|--:|--:|--:|--:|--:|"
+    );
+    let mut runs: [Vec<(Run, [usize; 2])>; 2] = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        runs[0].push((pgbench(rig, &target, &clients), [0, 0]));
+        runs[1].push(watched(&target, port, || pgbench(rig, &target, &clients)));
+    }
+    let of = |runs: &[(Run, [usize; 2])], value: fn(&Run) -> f64| {
+        median(&runs.iter().map(|(run, _)| value(run)).collect::<Vec<_>>())
+    };
+    let alone = of(&runs[0], |run| run.tps);
+    for (name, runs) in ["nothing", "scrapes and reloads"].into_iter().zip(&runs) {
+        let (tps, latency) = (of(runs, |run| run.tps), of(runs, |run| run.latency * 1000.0));
+        let used = of(runs, |run| run.cpu.as_secs_f64() * 1e6 / run.transactions);
+        let count = |at: usize| runs.iter().map(|(_, counts)| counts[at]).sum::<usize>();
+        println!(
+            "| {name} | {tps:.0} | {:.2} | {latency:.0} µs | {used:.1} µs | {} | {} |",
+            tps / alone,
+            count(0),
+            count(1)
+        );
+    }
+}
+
+/// Runs something while the proxy is scraped and reloaded, and gives the numbers of both.
+fn watched(target: &Target, port: u16, run: impl FnOnce() -> Run) -> (Run, [usize; 2]) {
+    let pid = target.pid().expect("a proxy").to_string();
+    let over = AtomicBool::new(false);
+    let repeat = |every: Duration, act: &dyn Fn()| {
+        let mut count = 0;
+        while !over.load(Ordering::Relaxed) {
+            act();
+            count += 1;
+            std::thread::sleep(every);
+        }
+        count
+    };
+    std::thread::scope(|scope| {
+        let scrapes = scope.spawn(|| repeat(Duration::from_millis(100), &|| scrape(port)));
+        let reloads = scope.spawn(|| {
+            repeat(Duration::from_secs(1), &|| {
+                let said = Command::new("kill").args(["-HUP", &pid]).status();
+                assert!(said.is_ok_and(|status| status.success()), "kill -HUP");
+            })
+        });
+        let run = run();
+        over.store(true, Ordering::Relaxed);
+        (run, [scrapes.join().expect("scrapes"), reloads.join().expect("reloads")])
+    })
+}
+
+/// Reads `/metrics` once.
+fn scrape(port: u16) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the address for monitoring");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
 /// Counted twice, with few queries and with many: the difference is what a query costs.

@@ -7,15 +7,18 @@
 //! - `command`: what a text asks for. `run`: its answer. `table`: rows and their types.
 //! - `views`, `views/…`: what SHOW shows, as one table of views. Another view is another row of that table.
 //! - `verbs`: what an admin may do, as one table of verbs. `steer`: the ones about a change that runs. `audit`: the event that each verb leaves.
-//! - `noise`: what drivers and tools send on their own: settings, and SELECT without a table.
+//! - `rehearse`: what a string would be answered, without a client.
+//! - `noise`: what drivers and tools send on their own: settings, and SELECT without a table. `catalogs`: the columns of the server's catalogs.
 //!
 //! `host`: [`Host`] is all that the console sees of the proxy. Nothing here opens a connection to the server.
 
 mod audit;
+mod catalogs;
 mod command;
 mod host;
 mod login;
 mod noise;
+mod rehearse;
 mod run;
 mod steer;
 mod table;
@@ -24,6 +27,7 @@ mod views;
 mod wire;
 
 pub use self::host::{Caller, FIRST_PID, Host, Reloaded, Stop};
+pub use self::rehearse::{Rehearsed, rehearse};
 
 use crate::net::tasks;
 use std::sync::Arc;

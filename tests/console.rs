@@ -3,12 +3,16 @@
 //! Most tests have a proxy without a server behind it: the console needs none.
 
 mod common;
+#[path = "console/catalogs.rs"]
+mod catalogs;
 #[path = "console/drivers.rs"]
 mod drivers;
 #[path = "console/hostile.rs"]
 mod hostile;
 #[path = "console/login.rs"]
 mod login;
+#[path = "console/pgjdbc.rs"]
+mod pgjdbc;
 #[path = "console/psql.rs"]
 mod psql;
 #[path = "console/tools.rs"]

@@ -145,3 +145,8 @@ fn pieces() {
 fn config() {
     play("config");
 }
+
+#[test]
+fn console() {
+    play("console");
+}

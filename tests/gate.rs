@@ -5,7 +5,10 @@
 //!
 //! ```text
 //! client  role=app database=shop application="my app" address=10.0.0.7 in_transaction=false now=2026-12-01T12:00:00Z
+//! client  condition="w: true" condition="v: false" condition="u: relation x does not exist"
 //! ```
+//!
+//! `condition` is what the server has said to the condition of a window. One that was not asked is not known.
 //!
 //! `verdict <sql>` asks for the decision on each statement. It stands below, up to the next empty line: whether the statement may be tried before
 //! any fact is known, the decision as EXPLAIN prints it, and the error that the client gets. `UPDATE_GOLDENS=1` writes the decisions into the
@@ -20,7 +23,9 @@ mod scene;
 
 use pgsluice::catalog::supposed::{self, SupposedSize};
 use pgsluice::config::{Config, Mode, Overrides};
-use pgsluice::gate::{ClientAddress, Decision, Rules, Session, Subject, Verdict, answer, print};
+use pgsluice::gate::{
+    ClientAddress, ConditionAnswer, Decision, Rules, SeenCondition, Session, Subject, Verdict, answer, print,
+};
 use pgsluice::plan::{Limits, plan};
 use pgsluice::sql::{Statement, parse};
 use scene::Scene;
@@ -61,6 +66,7 @@ struct Client {
     address: Option<ClientAddress>,
     in_transaction: Option<bool>,
     now: Option<i64>,
+    conditions: Vec<SeenCondition>,
 }
 
 impl Client {
@@ -85,6 +91,7 @@ impl Client {
                 "address" => self.address = Some(ClientAddress::Ip(value.parse().unwrap())),
                 "in_transaction" => self.in_transaction = Some(value.parse().unwrap()),
                 "now" => self.now = Some(value.parse::<jiff::Timestamp>().unwrap().as_second()),
+                "condition" => self.conditions.push(seen(&value)),
                 other => panic!("{other}"),
             }
         }
@@ -98,8 +105,20 @@ impl Client {
             client: self.address,
             in_transaction: self.in_transaction,
             now: self.now,
+            conditions: &self.conditions,
         }
     }
+}
+
+/// What the server has said to a condition: `window: true`, `window: false`, or `window: ` and the message of an error.
+fn seen(text: &str) -> SeenCondition {
+    let (window, said) = text.split_once(": ").unwrap();
+    let answer = match said {
+        "true" => ConditionAnswer::True,
+        "false" => ConditionAnswer::NotTrue,
+        error => ConditionAnswer::Failed(error.to_owned()),
+    };
+    SeenCondition { window: window.to_owned(), answer }
 }
 
 /// The file with every decision printed anew.
@@ -149,7 +168,7 @@ fn verdict(rules: &Rules, scene: &Scene, session: &Session<'_>, statement: &Stat
     out += &print::decision(&decision);
     let report = match decision.verdict {
         Verdict::Refuse => Some(answer::refused(&decision, &plan.tag)),
-        Verdict::Closed { .. } => Some(answer::closed(&decision, &plan.tag, &[], None)),
+        Verdict::Closed { .. } => Some(answer::closed(&decision, &plan.tag, session.conditions, None)),
         Verdict::Hold => Some(answer::held(&decision, &plan.tag)),
         Verdict::Allow | Verdict::Plan | Verdict::Guard => None,
     };

@@ -105,6 +105,11 @@ impl Rig {
         self.targets.extend(self.place.pgsluice(name, more));
     }
 
+    /// A pgsluice that is no target of the parts of a bench, with `more` lines of `[proxy]`, or sections behind it.
+    pub fn another(&self, name: &'static str, more: &str) -> Option<Target> {
+        self.place.pgsluice(name, more)
+    }
+
     /// Another program of pgsluice, with `more` lines of `[proxy]`.
     pub fn program(&mut self, name: &'static str, program: &OsStr, more: &str) {
         self.targets.extend(self.place.program(name, program, more));
@@ -253,7 +258,7 @@ pub fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free port").port()
 }
 

@@ -5,12 +5,14 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod console;
 mod owed;
 mod relay;
 mod settings;
 mod sql;
 mod wire;
 
+pub use console::console;
 pub use owed::owed;
 pub use relay::relay;
 pub use settings::config;
@@ -20,7 +22,7 @@ pub use wire::{frames, messages, startup};
 /// A target's name, which is its corpus' too, and how many mutations of each file a quick look makes.
 pub type Target = (&'static str, fn(&[u8]), usize);
 
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("startup", startup, 4000),
     ("frames", frames, 4000),
     ("messages", messages, 4000),
@@ -29,4 +31,5 @@ pub const TARGETS: [Target; 8] = [
     ("prefilter", prefilter, 600),
     ("pieces", pieces, 400),
     ("config", config, 1000),
+    ("console", console, 300),
 ];

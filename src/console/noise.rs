@@ -3,16 +3,20 @@
 //! [`SessionSettings`] owns the settings of one session of the console. It keeps true: a SELECT from catalogs has no rows and the columns of its target list. A
 //! value that the console does not know is NULL, and a relation that it does not have is an error.
 
+use super::catalogs;
 use super::host::{Host, Identity};
 use super::table::{Heading, Kind, Table, Value};
 use crate::pg::sqlstate;
 use crate::report::Report;
-use crate::sql::console::{Column, Expression, Select, Source};
+use crate::sql::console::{Column, Expression, FromItem, Rows, Select, Source};
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 /// The version that the console shows before the server has told its own: the one of the grammar that the proxy reads.
 const UNKNOWN_SERVER: &str = "18.0";
+
+/// The most columns of a result, as in PostgreSQL.
+const MOST_COLUMNS: usize = 1664;
 
 /// The most settings that a session may make up.
 const MOST: usize = 1000;
@@ -122,10 +126,53 @@ pub(super) struct Surroundings<'a> {
     pub(super) pid: i32,
 }
 
-/// The columns of a SELECT. A `*` has none, since the target list does not tell them.
+/// The columns of a SELECT. A `*` has none if the text does not tell which ones it stands for.
 pub(super) fn headings(select: &Select) -> Vec<Heading> {
-    let told = select.columns.iter().filter(|column| column.value != Expression::Star);
-    told.map(|column| Heading { name: column.name.clone(), kind: kind(&column.value) }).collect()
+    layout(select).concat()
+}
+
+/// The columns for which each part of the target list stands, up to PostgreSQL's limit.
+fn layout(select: &Select) -> Vec<Vec<Heading>> {
+    // The columns of each item are made once, however often the target list names it.
+    let items: Vec<(&str, Option<Vec<Heading>>)> =
+        select.from.iter().map(|item| (item.alias.as_str(), item_columns(item))).collect();
+    let mut room = MOST_COLUMNS;
+    let columns = select.columns.iter().map(|column| {
+        let mut headings = headings_of(column, &items);
+        headings.truncate(room);
+        room -= headings.len();
+        headings
+    });
+    columns.collect()
+}
+
+/// The columns of one part of a target list. `items`: the items of FROM, with their columns.
+fn headings_of(column: &Column, items: &[(&str, Option<Vec<Heading>>)]) -> Vec<Heading> {
+    let named = |item: &Option<String>| {
+        let item = item.clone();
+        items.iter().filter(move |(alias, _)| item.as_ref().is_none_or(|item| item == *alias))
+    };
+    let heading = |kind| vec![Heading { name: column.name.clone(), kind }];
+    match &column.value {
+        Expression::Star(item) => {
+            let columns: Option<Vec<&[Heading]>> = named(item).map(|(_, columns)| columns.as_deref()).collect();
+            columns.unwrap_or_default().concat()
+        }
+        Expression::Field(item, name) => {
+            let mut columns = named(item).filter_map(|(_, columns)| columns.as_ref()).flatten();
+            heading(columns.find(|one| one.name == *name).map_or(Kind::Text, |found| found.kind))
+        }
+        value => heading(kind(value)),
+    }
+}
+
+/// The columns of an item of FROM. `None`: they are not known.
+fn item_columns(item: &FromItem) -> Option<Vec<Heading>> {
+    match &item.rows {
+        Rows::Catalog(name) => catalogs::columns(name),
+        Rows::Query(select) => Some(headings(select)),
+        Rows::Unknown => None,
+    }
 }
 
 fn kind(value: &Expression) -> Kind {
@@ -139,15 +186,7 @@ fn kind(value: &Expression) -> Kind {
             (Kind::Float, _) | (_, Kind::Float) => Kind::Float,
             _ => Kind::Bigint,
         },
-        Expression::Cast(_, name) => match name.as_str() {
-            "int2" | "int4" => Kind::Integer,
-            "int8" => Kind::Bigint,
-            "bool" => Kind::Boolean,
-            "float4" | "float8" | "numeric" => Kind::Float,
-            "oid" | "regclass" | "regtype" | "regproc" | "regnamespace" => Kind::Oid,
-            "timestamptz" | "timestamp" => Kind::Time,
-            _ => Kind::Text,
-        },
+        Expression::Cast(_, name) => catalogs::kind_of_type(name),
         Expression::Call(name, _) => match name.as_str() {
             "pg_backend_pid" => Kind::Integer,
             "pg_is_in_recovery" | "has_database_privilege" | "has_schema_privilege" | "has_table_privilege" => {
@@ -161,9 +200,12 @@ fn kind(value: &Expression) -> Kind {
             | "pg_postmaster_start_time" => Kind::Time,
             _ => Kind::Text,
         },
-        Expression::Null | Expression::Text(_) | Expression::Parameter(_) | Expression::Star | Expression::Other => {
-            Kind::Text
-        }
+        Expression::Null
+        | Expression::Text(_)
+        | Expression::Parameter(_)
+        | Expression::Field(..)
+        | Expression::Star(_)
+        | Expression::Other => Kind::Text,
     }
 }
 
@@ -182,14 +224,19 @@ pub(super) fn select(
             .detail("This is the console of pgsluice, and not the database behind it.")
             .hint("SHOW HELP lists what the console understands."));
     }
-    let columns = headings(select);
+    let layout = layout(select);
+    let columns = layout.concat();
     if select.source == Source::Catalog && !select.aggregates {
         return Ok(Table { columns, rows: Vec::new() });
     }
     let from_nothing = select.source == Source::Nothing;
     let mut row = Vec::new();
-    for Column { value, .. } in select.columns.iter().filter(|column| column.value != Expression::Star) {
-        let known = evaluate(around, settings, value, parameters);
+    for (column, headings) in select.columns.iter().zip(&layout) {
+        if matches!(column.value, Expression::Star(_)) || headings.is_empty() {
+            row.extend(headings.iter().map(|_| Value::Null));
+            continue;
+        }
+        let known = evaluate(around, settings, &column.value, parameters);
         row.push(if from_nothing { known? } else { known.unwrap_or(Value::Null) });
     }
     Ok(Table { columns, rows: vec![row] })
@@ -202,7 +249,7 @@ fn evaluate(
     parameters: &[Option<String>],
 ) -> Result<Value, Report> {
     Ok(match value {
-        Expression::Null | Expression::Star | Expression::Other => Value::Null,
+        Expression::Null | Expression::Field(..) | Expression::Star(_) | Expression::Other => Value::Null,
         Expression::Boolean(flag) => Value::Boolean(*flag),
         Expression::Integer(number) => Value::Integer(*number),
         Expression::Number(text) => text.parse().map_or(Value::Null, Value::Float),

@@ -355,6 +355,12 @@ fn parameter(bytes: &Bytes, kind: Option<&Type>, binary: bool) -> String {
         }
         (Some(kind), 8) if binary && *kind == Type::INT8 => bytes.first_chunk().map(|b| i64::from_be_bytes(*b)),
         (Some(kind), 1) if binary && *kind == Type::BOOL => bytes.first().map(|b| i64::from(*b)),
+        (Some(kind), 4) if binary && *kind == Type::FLOAT4 => {
+            return bytes.first_chunk().map(|b| f32::from_be_bytes(*b)).unwrap_or_default().to_string();
+        }
+        (Some(kind), 8) if binary && *kind == Type::FLOAT8 => {
+            return bytes.first_chunk().map(|b| f64::from_be_bytes(*b)).unwrap_or_default().to_string();
+        }
         _ => None,
     };
     number.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), |number| number.to_string())

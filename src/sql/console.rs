@@ -45,6 +45,8 @@ impl Word {
 pub struct Select {
     pub columns: Vec<Column>,
     pub source: Source,
+    /// What stands in FROM, in its order.
+    pub from: Vec<FromItem>,
     /// The result is one row whatever the source has: an aggregate without GROUP BY.
     pub aggregates: bool,
     /// The number of the highest parameter.
@@ -56,6 +58,25 @@ pub struct Select {
 pub struct Column {
     pub name: String,
     pub value: Expression,
+}
+
+/// One item of FROM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FromItem {
+    /// The name by which the target list knows it.
+    pub alias: String,
+    pub rows: Rows,
+}
+
+/// Where the columns of an item of FROM come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rows {
+    /// A catalog, such as `pg_class` or `information_schema.tables`.
+    Catalog(String),
+    /// A query: its target list tells the columns.
+    Query(Box<Select>),
+    /// The text does not tell the columns, as those of a function or of JOIN … USING.
+    Unknown,
 }
 
 /// What a SELECT reads.
@@ -89,7 +110,9 @@ pub enum Expression {
     Exists,
     /// `count(…)`.
     Count,
-    /// `*`: columns that the target list does not tell.
-    Star,
+    /// A column, perhaps of an item of FROM.
+    Field(Option<String>, String),
+    /// `*`, or `a.*`: the columns of FROM, or of one item of it.
+    Star(Option<String>),
     Other,
 }

@@ -11,6 +11,7 @@ mod classify;
 mod column;
 mod comment;
 pub mod console;
+mod from_items;
 mod create;
 mod definition;
 mod drop;

@@ -13,14 +13,19 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn of(proxy: &Proxy) -> Self {
+        Self::after(proxy, &startup("root of all", "pgsluice")).0
+    }
+
+    /// A session that begins with this startup packet, and the messages of its login.
+    pub(crate) fn after(proxy: &Proxy, packet: &[u8]) -> (Self, Vec<Message>) {
         let stream = UnixStream::connect(proxy.folder.join(".s.PGSQL.6432")).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
         let mut socket = Self { stream };
-        socket.send(&startup("root of all", "pgsluice"));
+        socket.send(packet);
         let login = socket.read_to_ready();
         assert_eq!(login[0].body, [0, 0, 0, 0], "{login:?}");
-        socket
+        (socket, login)
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {

@@ -3,7 +3,7 @@
 use crate::Proxy;
 use crate::common::program::Program;
 use crate::common::{self, Client, wait_until};
-use pgsluice::config::Address;
+use pgsluice::config::{Address, Mode};
 
 #[test]
 fn a_viewer_looks_and_does_nothing() {
@@ -88,6 +88,33 @@ fn kill_ends_one_session() {
     assert_eq!(codes.last().map(String::as_str), Some("57P01"), "{codes:?}");
     other.ok("COMMIT");
     assert_eq!(other.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0"), "1");
+}
+
+/// Such a session is relayed in another way, since its table is freed when it is idle for long.
+#[test]
+fn kill_ends_a_session_whose_transaction_holds_a_table() {
+    let postgres = common::postgres();
+    let proxy = Proxy::start(|config| {
+        config.proxy.backend = Address::tcp("127.0.0.1", postgres.port);
+        config.proxy.mode = Mode::Plan;
+        // The table is not freed before the session is killed.
+        config.locks.hold_budget = std::time::Duration::from_secs(600);
+    });
+    let admin = proxy.admin();
+    let mut direct = Client::connect(postgres.port, &postgres.user, "postgres");
+    direct.ok("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    let mut client = Client::connect(proxy.port, &postgres.user, "postgres");
+    client.ok("BEGIN");
+    client.ok("ALTER TABLE t ADD COLUMN c int");
+    assert_eq!(direct.query("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE NOWAIT").error.as_deref(), Some("55P03"));
+    direct.ok("ROLLBACK");
+    let number = admin.rows("SHOW SESSIONS LIKE 'pgsluice test'")[0][0].clone().unwrap();
+    admin.rows(&format!("KILL {number} REASON 'it holds t'"));
+    let codes: Vec<_> = client.last_words().iter().filter(|m| m.tag == b'E').filter_map(|m| m.field(b'C')).collect();
+    assert_eq!(codes, ["57P01"]);
+    // What it held is free, and what it did is undone.
+    wait_until("the table is free", || direct.query("SELECT id FROM t").error.is_none());
+    assert_eq!(direct.value("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0"), "1");
 }
 
 #[test]

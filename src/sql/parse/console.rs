@@ -38,7 +38,11 @@ fn read_word(token: Token, source: &str) -> Word {
     match token {
         Token::Sconst | Token::Usconst | Token::Xconst | Token::Bconst => Word::Text(string_value(source)),
         Token::Iconst | Token::Fconst => Word::Number(source.to_owned()),
-        _ if source.starts_with('"') => Word::Quoted(source.trim_matches('"').replace("\"\"", "\"")),
+        _ if source.starts_with('"') => {
+            // A quote that belongs to the name is doubled.
+            let inner = source.get(1..source.len().saturating_sub(1)).unwrap_or_default();
+            Word::Quoted(inner.replace("\"\"", "\""))
+        }
         _ if source.starts_with(|c: char| c.is_alphabetic() || c == '_') => Word::Name(source.to_lowercase()),
         _ => Word::Sign(source.to_owned()),
     }
@@ -67,10 +71,11 @@ pub fn select(text: &str) -> Result<Option<Select>, Unparsable> {
     if select.into_clause.is_some() {
         return Ok(None);
     }
-    Ok(Some(read_select(select, highest_parameter(text))))
+    Ok(Some(read_select(select, highest_parameter(text), DEEPEST)))
 }
 
-fn read_select(stmt: &SelectStmt, parameters: usize) -> Select {
+/// Reads a SELECT. `parameters`: the number of the highest one. `depth`: how deep its queries in FROM are followed.
+fn read_select(stmt: &SelectStmt, parameters: usize, depth: usize) -> Select {
     let mut stmt = stmt;
     let mut common = common_tables(stmt);
     // The columns of a UNION are those of its first part.
@@ -81,11 +86,12 @@ fn read_select(stmt: &SelectStmt, parameters: usize) -> Select {
         }
         common.extend(common_tables(stmt));
     }
+    let from = super::from_items::from_items(stmt, depth, |inner, depth| read_select(inner, 0, depth));
     let columns: Vec<Column> = stmt.target_list.iter().filter_map(column).collect();
     let source = source(stmt, &common);
     let aggregates =
         source != Source::Nothing && stmt.group_clause.is_empty() && columns.iter().any(|c| aggregates(&c.value));
-    Select { columns, source, aggregates, parameters }
+    Select { columns, source, from, aggregates, parameters }
 }
 
 fn column(node: &Node) -> Option<Column> {
@@ -110,7 +116,16 @@ fn value(node: Option<&Node>, depth: usize) -> Expression {
         NodeEnum::AExpr(expression) => arithmetic(expression, depth),
         NodeEnum::CollateClause(collate) => value(collate.arg.as_deref(), depth - 1),
         NodeEnum::SubLink(link) if link.sub_link_type == SubLinkType::ExistsSublink as i32 => Expression::Exists,
-        NodeEnum::ColumnRef(column) if is_star(column.fields.last()) => Expression::Star,
+        NodeEnum::ColumnRef(column) => {
+            let names = strings(&column.fields);
+            let of =
+                |at: usize| names.len().checked_sub(at).and_then(|at| names.get(at)).map(|name| (*name).to_owned());
+            match (is_star(column.fields.last()), of(1)) {
+                (true, item) => Expression::Star(item),
+                (false, Some(name)) => Expression::Field(of(2), name),
+                (false, None) => Expression::Other,
+            }
+        }
         _ => Expression::Other,
     }
 }
@@ -298,6 +313,7 @@ mod tests {
         assert!(words("").is_empty());
         assert!(words(" /* nothing */ ").is_empty());
         assert!(statements("SELECT 'open").is_err());
+        assert_eq!(words("SHOW \"a\"\"\"")[0].last(), Some(&Word::Quoted("a\"".to_owned())));
         assert_eq!(words("SET a.b = $$x$$")[0].last(), Some(&Word::Text("x".to_owned())));
     }
 

@@ -6,111 +6,15 @@ mod common;
 #[path = "holds/stage.rs"]
 #[allow(dead_code, reason = "each test binary uses a part of this")]
 mod stage;
+#[path = "ledger/found.rs"]
+mod found;
+#[path = "ledger/two.rs"]
+mod two;
 
 use common::{Client, new_database, port, proxy, wait_until};
-use pgsluice::config::{Config, Operator as OperatorSettings};
-use pgsluice::server::Running;
+use pgsluice::config::Config;
 use stage::{Operator, RULES, SERVER, Stage, error, number, rules};
-use std::time::Duration;
-
-/// A stage whose decisions are in a ledger, with another proxy beside it.
-struct Two {
-    first: Stage,
-    second: Running,
-    folder: std::path::PathBuf,
-    ledger: String,
-    /// The ledger's database, as the superuser.
-    direct: Client,
-}
-
-fn with_ledger(config: &mut Config, database: &str, user: &str) {
-    config.operator = OperatorSettings {
-        user: Some(user.to_owned()),
-        dbname: Some(database.to_owned()),
-        ledger: true,
-        ..OperatorSettings::default()
-    };
-}
-
-impl Two {
-    fn new(name: &str) -> Self {
-        Self::with(name, |_| {})
-    }
-
-    fn with(name: &str, tweak: impl Fn(&mut Config)) -> Self {
-        let ledger = new_database(&SERVER, &format!("ledger_{name}"));
-        let first = Stage::on(&SERVER, name, |config| {
-            with_ledger(config, &ledger, &SERVER.user);
-            tweak(config);
-        });
-        let folder = first.folder.join("second");
-        std::fs::create_dir_all(&folder).unwrap();
-        let second = proxy(&SERVER, |config| {
-            common::no_table_is_small(config);
-            config.proxy.listen.push(pgsluice::config::Address::Unix { dir: folder.clone(), port: 6432 });
-            config.gate = rules(RULES);
-            with_ledger(config, &ledger, &SERVER.user);
-            tweak(config);
-        });
-        let mut direct = Client::connect(SERVER.port, &SERVER.user, &ledger);
-        for console in [&first.ann, &Operator::new(&folder, "ann")] {
-            kept(console);
-        }
-        roles(&mut direct);
-        Self { first, second, folder, ledger, direct }
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(port(&self.second), &self.first.user, &self.first.database)
-    }
-
-    fn console(&self) -> Operator {
-        Operator::new(&self.folder, "ann")
-    }
-
-    /// The ledger as a role that decides.
-    fn sql(&self, role: &str) -> Client {
-        Client::connect(SERVER.port, role, &self.ledger)
-    }
-
-    /// The state of a change in the ledger.
-    fn state(&mut self, number: u64) -> String {
-        self.direct.value(&format!("SELECT state FROM pgsluice.changes WHERE id = {number}"))
-    }
-
-    /// The events of a change, the oldest first.
-    fn events(&mut self, number: u64) -> String {
-        self.direct
-            .value(&format!("SELECT string_agg(what, ', ' ORDER BY id) FROM pgsluice.events WHERE change = {number}"))
-    }
-}
-
-/// Waits until the ledger answers.
-#[track_caller]
-fn kept(console: &Operator) {
-    let mut last = String::new();
-    let until = std::time::Instant::now() + Duration::from_secs(20);
-    while last != "kept" {
-        assert!(std::time::Instant::now() < until, "{last}");
-        last = state(console);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn roles(direct: &mut Client) {
-    for (name, role) in [("olga", "operator"), ("otto", "operator"), ("vera", "viewer")] {
-        // The roles are the server's, and the tests share it.
-        direct.ok(&format!(
-            "SELECT pg_advisory_lock(42); DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} LOGIN; END IF; \
-             GRANT pgsluice_{role} TO {name}; END $$; SELECT pg_advisory_unlock(42)"
-        ));
-    }
-}
-
-/// What SHOW STATE says of the ledger.
-fn state(console: &Operator) -> String {
-    console.rows("SHOW STATE").into_iter().find(|row| row[0] == "ledger").map(|row| row[1].clone()).unwrap_or_default()
-}
+use two::{Two, pgsluice_install, state, with_ledger};
 
 #[test]
 fn approved_in_sql_while_the_client_waits() {
@@ -304,10 +208,6 @@ fn a_ledger_that_cannot_be_asked_allows_nothing() {
     });
 }
 
-fn pgsluice_install(direct: &mut Client, role: &str) {
-    direct.ok(&format!("BEGIN; {} COMMIT", pgsluice::ledger::script(Some(role))));
-}
-
 #[test]
 fn a_proxy_that_dies_leaves_nothing_open() {
     let mut two = Two::new("dies");
@@ -321,93 +221,6 @@ fn a_proxy_that_dies_leaves_nothing_open() {
     assert_eq!(two.direct.value("SELECT count(*) FROM pgsluice.waiter"), "0", "it waits for nobody");
     let why = two.direct.value(&format!("SELECT why FROM pgsluice.events WHERE change = {number} AND what = 'failed'"));
     assert_eq!(why, "its proxy has ended");
-}
-
-#[test]
-fn a_newer_ledger_is_not_written_to() {
-    let ledger = new_database(&SERVER, "ledger_newer");
-    let mut direct = Client::connect(SERVER.port, &SERVER.user, &ledger);
-    pgsluice_install(&mut direct, &SERVER.user);
-    direct.ok("UPDATE pgsluice.ledger SET version = 99");
-    let mut stage = Stage::on(&SERVER, "newer", |config| with_ledger(config, &ledger, &SERVER.user));
-    wait_until("the proxy says so", || {
-        state(&stage.ann).contains("the ledger has version 99, and this proxy knows version 1")
-    });
-    assert!(stage.error("ALTER TABLE quick ADD b int").field(b'D').unwrap().contains("cannot be reached"));
-    assert_eq!(
-        direct.value("SELECT (SELECT count(*) FROM pgsluice.change) + (SELECT count(*) FROM pgsluice.proxy)"),
-        "0"
-    );
-    // It is as the proxy knows it again.
-    direct.ok("UPDATE pgsluice.ledger SET version = 1");
-    wait_until("the ledger is kept", || state(&stage.ann) == "kept");
-}
-
-#[test]
-fn a_schema_of_a_stranger_is_not_used() {
-    let ledger = new_database(&SERVER, "ledger_stranger");
-    let mut direct = Client::connect(SERVER.port, &SERVER.user, &ledger);
-    direct.ok("CREATE ROLE stranger LOGIN");
-    for (setup, expected) in [
-        ("CREATE SCHEMA pgsluice AUTHORIZATION stranger", "which belongs to the role stranger, is not trusted"),
-        (
-            "DROP SCHEMA pgsluice CASCADE; CREATE SCHEMA pgsluice; CREATE TABLE pgsluice.ledger (version int); ALTER TABLE pgsluice.ledger OWNER TO stranger",
-            "is not trusted",
-        ),
-        (
-            "DROP SCHEMA pgsluice CASCADE; CREATE SCHEMA pgsluice; CREATE TABLE pgsluice.other (a int)",
-            "the schema pgsluice is no ledger",
-        ),
-    ] {
-        direct.ok(setup);
-        let stage = Stage::on(&SERVER, "stranger", |config| with_ledger(config, &ledger, &SERVER.user));
-        wait_until(expected, || state(&stage.ann).contains(expected));
-        assert_eq!(direct.value("SELECT to_regclass('pgsluice.change') IS NULL"), "t");
-    }
-}
-
-#[test]
-fn installed_and_taken_away_by_the_command_line() {
-    let ledger = new_database(&SERVER, "ledger_cli");
-    let folder = std::env::temp_dir().join(format!("pgsluice-ledger-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("proxy.toml");
-    let (port, user) = (SERVER.port, &SERVER.user);
-    let settings = format!(
-        "[proxy]\nbackend = \"127.0.0.1:{port}\"\n[operator]\nuser = \"{user}\"\ndbname = \"{ledger}\"\nledger = true\n"
-    );
-    std::fs::write(&file, settings).unwrap();
-    let run = |arguments: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgsluice"))
-            .args(arguments)
-            .arg("--config")
-            .arg(&file)
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
-    };
-    let mut direct = Client::connect(port, user, &ledger);
-    let (ok, printed) = run(&["install", "--print"]);
-    assert!(ok && printed.starts_with("BEGIN;\nCREATE SCHEMA IF NOT EXISTS pgsluice;"), "{printed}");
-    assert_eq!(direct.value("SELECT to_regnamespace('pgsluice') IS NULL"), "t");
-    for _ in 0..2 {
-        let (ok, said) = run(&["install"]);
-        assert!(ok && said.contains("the ledger, version 1, is installed"), "{said}");
-    }
-    assert_eq!(direct.value("SELECT version FROM pgsluice.ledger"), "1");
-    // Nothing of it is for everybody.
-    let open = direct.value(
-        "SELECT coalesce(string_agg(p.oid::regprocedure::text, ', '), '') FROM pg_proc p, LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a \
-         WHERE p.pronamespace = 'pgsluice'::regnamespace AND a.grantee = 0",
-    );
-    assert_eq!(open, "");
-    let (ok, said) = run(&["uninstall"]);
-    assert!(ok, "{said}");
-    assert_eq!(direct.value("SELECT to_regnamespace('pgsluice') IS NULL"), "t");
-    let (ok, said) = run(&["uninstall", "--user", "nobody_here"]);
-    assert!(!ok && said.contains("could not connect"), "{said}");
-    let _ = std::fs::remove_dir_all(&folder);
 }
 
 #[test]

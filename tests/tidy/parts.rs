@@ -7,7 +7,7 @@ use super::source::{Source, closing, root};
 
 /// The parts. The names are unique in `src`. A part whose files fill a folder names that folder (below `src`): its files see the fields that
 /// are `pub(super)`, and nobody else does.
-pub(super) const PARTS: [(&str, &str); 60] = [
+pub(super) const PARTS: [(&str, &str); 63] = [
     ("AheadOfBlock", ""),
     ("AnswerLog", ""),
     ("AttachInquiry", ""),

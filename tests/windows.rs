@@ -170,10 +170,8 @@ fn a_window_that_does_not_open_says_why() {
 /// A condition that is asked in the client's transaction fails in a savepoint.
 #[test]
 fn a_condition_that_fails_leaves_the_transaction_to_the_rule() {
-    let rules = format!(
-        "[[window]]\nname = \"w\"\ncondition = \"EXISTS (SELECT FROM nowhere)\"\n[[rule]]\nname = \"r\"\nmatch = {{ relation = \"other\" }}\nverdict = \"window\"\nwindow = \"w\"\n"
-    );
-    let mut stage = Stage::new("window_savepoint", &rules);
+    let rules = "[[window]]\nname = \"w\"\ncondition = \"EXISTS (SELECT FROM nowhere)\"\n[[rule]]\nname = \"r\"\nmatch = { relation = \"other\" }\nverdict = \"window\"\nwindow = \"w\"\n";
+    let mut stage = Stage::new("window_savepoint", rules);
     stage.client.ok("BEGIN");
     stage.client.ok("ALTER TABLE t ADD COLUMN a int");
     stage.client.ok("COMMIT");

@@ -138,16 +138,15 @@ fn layout(select: &Select) -> Vec<Vec<Heading>> {
         select.from.iter().map(|item| (item.alias.as_str(), item_columns(item))).collect();
     let mut room = MOST_COLUMNS;
     let columns = select.columns.iter().map(|column| {
-        let mut headings = headings_of(column, &items);
-        headings.truncate(room);
+        let headings = if room == 0 { Vec::new() } else { headings_of(column, &items, room) };
         room -= headings.len();
         headings
     });
     columns.collect()
 }
 
-/// The columns of one part of a target list. `items`: the items of FROM, with their columns.
-fn headings_of(column: &Column, items: &[(&str, Option<Vec<Heading>>)]) -> Vec<Heading> {
+/// The columns of one part of a target list, at most so many. `items`: the items of FROM, with their columns.
+fn headings_of(column: &Column, items: &[(&str, Option<Vec<Heading>>)], most: usize) -> Vec<Heading> {
     let named = |item: &Option<String>| {
         let item = item.clone();
         items.iter().filter(move |(alias, _)| item.as_ref().is_none_or(|item| item == *alias))
@@ -156,7 +155,7 @@ fn headings_of(column: &Column, items: &[(&str, Option<Vec<Heading>>)]) -> Vec<H
     match &column.value {
         Expression::Star(item) => {
             let columns: Option<Vec<&[Heading]>> = named(item).map(|(_, columns)| columns.as_deref()).collect();
-            columns.unwrap_or_default().concat()
+            columns.unwrap_or_default().into_iter().flatten().take(most).cloned().collect()
         }
         Expression::Field(item, name) => {
             let mut columns = named(item).filter_map(|(_, columns)| columns.as_ref()).flatten();

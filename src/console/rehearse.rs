@@ -10,6 +10,9 @@ use crate::config::Role;
 use crate::report::Report;
 use std::sync::Arc;
 
+/// The columns and the rows of an answer, as text.
+type Shown = (Vec<String>, Vec<Vec<Option<String>>>);
+
 /// One command of a string, and its answer.
 #[derive(Debug)]
 pub struct Rehearsed {
@@ -19,8 +22,7 @@ pub struct Rehearsed {
     pub is_verb: bool,
     /// The columns with which it is described.
     pub described: Vec<String>,
-    /// The columns and the rows of the answer, as text.
-    pub answer: Result<(Vec<String>, Vec<Vec<Option<String>>>), Report>,
+    pub answer: Result<Shown, Report>,
 }
 
 /// The answers to a string, for a user of this role. Each parameter is NULL.
@@ -43,8 +45,7 @@ pub async fn rehearse(host: &Arc<dyn Host>, role: Role, text: &str) -> Result<Ve
     Ok(rehearsed)
 }
 
-/// The columns and the rows of an answer, as text.
-fn shown(answer: Answer) -> (Vec<String>, Vec<Vec<Option<String>>>) {
+fn shown(answer: Answer) -> Shown {
     let Answer::Rows(_, table) = answer else { return (Vec::new(), Vec::new()) };
     // Both forms are made, as a client may ask for either.
     let value = |(value, column): (&Value, &Heading)| {

@@ -4,11 +4,16 @@ use crate::common::Client;
 use crate::common::versions::server;
 use std::path::Path;
 
-/// All relations of the system, each with its columns and their types (of domains what is below them, as in a RowDescription): a line of `catalogs.txt`.
-const SQL: &str = "SELECT CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || c.relname || ' ' || string_agg(a.attname || ':' || coalesce(b.typname, t.typname), ' ' ORDER BY a.attnum) \
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-    JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype WHERE n.nspname IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'v') \
-      AND c.relname NOT LIKE '\\_pg\\_%' AND c.relname NOT LIKE 'sql\\_%' GROUP BY n.nspname, c.relname ORDER BY n.nspname DESC, c.relname COLLATE \"C\"";
+/// All relations of the system, each with its columns and their types: a line of `catalogs.txt`. A domain is shown as the type below it, as a
+/// RowDescription does.
+const SQL: &str = "SELECT CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || c.relname || ' ' \
+      || string_agg(a.attname || ':' || coalesce(b.typname, t.typname), ' ' ORDER BY a.attnum) \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+      JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype \
+    WHERE n.nspname IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'v') \
+      AND c.relname NOT LIKE '\\_pg\\_%' AND c.relname NOT LIKE 'sql\\_%' \
+    GROUP BY n.nspname, c.relname ORDER BY n.nspname DESC, c.relname COLLATE \"C\"";
 
 #[test]
 fn catalogs_have_the_columns_of_the_server() {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a depth that nobody writes by hand is not followed, so that no text exhausts the stack.
 
+use super::from_items::{Room, from_items};
 use super::grammar::{Unparsable, grammar};
 use super::names::strings;
 use super::options::ParseOptions;
@@ -71,11 +72,11 @@ pub fn select(text: &str) -> Result<Option<Select>, Unparsable> {
     if select.into_clause.is_some() {
         return Ok(None);
     }
-    Ok(Some(read_select(select, highest_parameter(text), DEEPEST)))
+    Ok(Some(Room::whole(DEEPEST, |room| read_select(select, highest_parameter(text), room))))
 }
 
-/// Reads a SELECT. `parameters`: the number of the highest one. `depth`: how deep its queries in FROM are followed.
-fn read_select(stmt: &SelectStmt, parameters: usize, depth: usize) -> Select {
+/// Reads a SELECT. `parameters`: the number of the highest one. `room`: how much of its queries in FROM is read.
+fn read_select(stmt: &SelectStmt, parameters: usize, room: Room<'_>) -> Select {
     let mut stmt = stmt;
     let mut common = common_tables(stmt);
     // The columns of a UNION are those of its first part.
@@ -86,7 +87,7 @@ fn read_select(stmt: &SelectStmt, parameters: usize, depth: usize) -> Select {
         }
         common.extend(common_tables(stmt));
     }
-    let from = super::from_items::from_items(stmt, depth, |inner, depth| read_select(inner, 0, depth));
+    let from = from_items(stmt, room, |inner, room| read_select(inner, 0, room));
     let columns: Vec<Column> = stmt.target_list.iter().filter_map(column).collect();
     let source = source(stmt, &common);
     let aggregates =

@@ -197,36 +197,40 @@ impl Ledger {
         rows.collect()
     }
 
+    /// A client of a proxy sends the statement with this plan. `None`: it has sent it already.
+    fn join(&mut self, (proxy, plan): (i64, &str), before: &[Row], told: &Told, after: &mut Told) -> Option<()> {
+        let is_over = |row: &Row| !matches!(row.state.as_str(), "held" | "approved" | "running");
+        if before.iter().any(|row| row.state == "running" && row.proxy == proxy) || told.waits.contains_key(&proxy) {
+            return None;
+        }
+        let said = self.0.value(&format!(
+            "SELECT concat_ws(' ', outcome, id) FROM pgsluice.join_change({proxy}, NULL, NULL, 'd{plan}', 't', '{AUTHOR}', 'd', '', '', 1, '', \
+             's', '{plan}', 'r', '', 1, false, 1000000)"
+        ));
+        let (outcome, id) = said.split_once(' ').unwrap();
+        let id: u64 = id.parse().unwrap();
+        let row = before.iter().find(|row| row.id == id);
+        if row.is_none_or(|row| row.digest != format!("d{plan}") || (is_over(row) && row.state != "rejected")) {
+            after.void(id);
+        }
+        match outcome {
+            "go" => {
+                assert!(after.lets_run(id), "it runs unapproved, or twice: {told:?} {plan} {before:?}");
+                after.begun.insert(id);
+            }
+            "wait" | "held" => drop(after.waits.insert(proxy, id)),
+            _ => assert_eq!(row.map(|row| row.state.as_str()), Some("rejected")),
+        }
+        Some(())
+    }
+
     /// Does a step. `None`: it cannot be done.
     fn step(&mut self, step: Step, told: &Told) -> Option<Told> {
         let before = self.rows();
         let mut after = told.clone();
         let runs_in = |proxy: i64| before.iter().find(|row| row.state == "running" && row.proxy == proxy);
-        let is_over = |row: &Row| !matches!(row.state.as_str(), "held" | "approved" | "running");
         match step {
-            Step::Join(proxy, plan) => {
-                if runs_in(proxy).is_some() || told.waits.contains_key(&proxy) {
-                    return None;
-                }
-                let said = self.0.value(&format!(
-                    "SELECT concat_ws(' ', outcome, id) FROM pgsluice.join_change({proxy}, NULL, NULL, 'd{plan}', 't', '{AUTHOR}', 'd', '', '', 1, '', \
-                     's', '{plan}', 'r', '', 1, false, 1000000)"
-                ));
-                let (outcome, id) = said.split_once(' ').unwrap();
-                let id: u64 = id.parse().unwrap();
-                let row = before.iter().find(|row| row.id == id);
-                if row.is_none_or(|row| row.digest != format!("d{plan}") || (is_over(row) && row.state != "rejected")) {
-                    after.void(id);
-                }
-                match outcome {
-                    "go" => {
-                        assert!(after.lets_run(id), "it runs unapproved, or twice: {told:?} {step:?} {before:?}");
-                        after.begun.insert(id);
-                    }
-                    "wait" | "held" => drop(after.waits.insert(proxy, id)),
-                    _ => assert_eq!(row.map(|row| row.state.as_str()), Some("rejected")),
-                }
-            }
+            Step::Join(proxy, plan) => self.join((proxy, plan), &before, told, &mut after)?,
             Step::Leave(proxy) | Step::Withdraw(proxy) => {
                 let id = after.waits.remove(&proxy)?;
                 let withdrawn = matches!(step, Step::Withdraw(_));
@@ -281,6 +285,12 @@ impl Ledger {
                 after.waits.remove(&proxy);
             }
         }
+        self.check(step, &before, told, &mut after);
+        Some(after)
+    }
+
+    /// Checks what every step keeps true.
+    fn check(&mut self, step: Step, before: &[Row], told: &Told, after: &mut Told) {
         let now = self.rows();
         for row in &now {
             if before.iter().any(|old| old.id == row.id && old.digest != row.digest) {
@@ -298,7 +308,6 @@ impl Ledger {
         }
         let waits = self.0.value("SELECT coalesce(sum(clients), 0) FROM pgsluice.waiter");
         assert_eq!(waits, after.waits.len().to_string(), "{told:?} {step:?}");
-        Some(after)
     }
 
     /// Begins anew, and goes a path.

@@ -185,6 +185,11 @@ impl Told {
 
 struct Ledger(Client);
 
+/// Whether nothing comes behind this state.
+fn is_over(row: &Row) -> bool {
+    !matches!(row.state.as_str(), "held" | "approved" | "running")
+}
+
 impl Ledger {
     fn rows(&mut self) -> Vec<Row> {
         let sql = "SELECT coalesce(string_agg(concat_ws(' ', id, digest, state, proxy), ';' ORDER BY id), '') FROM pgsluice.change";
@@ -197,36 +202,76 @@ impl Ledger {
         rows.collect()
     }
 
+    /// A client sends its statement again, or for the first time. `None`: its proxy is busy.
+    fn join(&mut self, (proxy, plan): (i64, &str), (told, before): (&Told, &[Row]), after: &mut Told) -> Option<()> {
+        if before.iter().any(|row| row.state == "running" && row.proxy == proxy) || told.waits.contains_key(&proxy) {
+            return None;
+        }
+        let said = self.0.value(&format!(
+            "SELECT concat_ws(' ', outcome, id) FROM pgsluice.join_change({proxy}, NULL, NULL, 'd{plan}', 't', '{AUTHOR}', 'd', '', '', 1, '', \
+             's', '{plan}', 'r', '', 1, false, 1000000)"
+        ));
+        let (outcome, id) = said.split_once(' ').unwrap();
+        let id: u64 = id.parse().unwrap();
+        let row = before.iter().find(|row| row.id == id);
+        if row.is_none_or(|row| row.digest != format!("d{plan}") || (is_over(row) && row.state != "rejected")) {
+            after.void(id);
+        }
+        match outcome {
+            "go" => {
+                assert!(after.lets_run(id), "it runs unapproved, or twice: {told:?} {proxy} {plan} {before:?}");
+                after.begun.insert(id);
+            }
+            "wait" | "held" => drop(after.waits.insert(proxy, id)),
+            _ => assert_eq!(row.map(|row| row.state.as_str()), Some("rejected")),
+        }
+        Some(())
+    }
+
+    /// Somebody decides on the last change. `None`: that is refused.
+    fn decide(&mut self, (verb, by): (&'static str, &'static str), before: &[Row], after: &mut Told) -> Option<()> {
+        let row = before.last()?;
+        let id = row.id;
+        let sql = format!("SELECT pgsluice.decide({id}, '{verb}', '{by}', 'here', '', NULL)");
+        if self.0.query(&sql).error.is_some() {
+            return None;
+        }
+        assert_ne!((verb, by), ("approve", AUTHOR), "the author counts: {after:?}");
+        match verb {
+            "approve" => drop(after.approved.entry(id).or_default().insert(by)),
+            "cancel" if row.state == "running" => {}
+            _ => after.void(id),
+        }
+        if verb == "force" {
+            after.forced.insert(id);
+        }
+        Some(())
+    }
+
+    /// What is true behind every step.
+    fn check(&mut self, step: Step, before: &[Row], after: &mut Told) {
+        let now = self.rows();
+        for row in &now {
+            if before.iter().any(|old| old.id == row.id && old.digest != row.digest) {
+                // Another plan has taken its place.
+                after.void(row.id);
+            }
+            if row.state == "approved" {
+                assert!(after.lets_run(row.id), "{after:?} {step:?} {now:?}");
+            }
+            assert!(row.state != "running" || after.begun.contains(&row.id), "{after:?} {step:?} {now:?}");
+        }
+        let waits = self.0.value("SELECT coalesce(sum(clients), 0) FROM pgsluice.waiter");
+        assert_eq!(waits, after.waits.len().to_string(), "{after:?} {step:?}");
+    }
+
     /// Does a step. `None`: it cannot be done.
     fn step(&mut self, step: Step, told: &Told) -> Option<Told> {
         let before = self.rows();
         let mut after = told.clone();
         let runs_in = |proxy: i64| before.iter().find(|row| row.state == "running" && row.proxy == proxy);
-        let is_over = |row: &Row| !matches!(row.state.as_str(), "held" | "approved" | "running");
         match step {
-            Step::Join(proxy, plan) => {
-                if runs_in(proxy).is_some() || told.waits.contains_key(&proxy) {
-                    return None;
-                }
-                let said = self.0.value(&format!(
-                    "SELECT concat_ws(' ', outcome, id) FROM pgsluice.join_change({proxy}, NULL, NULL, 'd{plan}', 't', '{AUTHOR}', 'd', '', '', 1, '', \
-                     's', '{plan}', 'r', '', 1, false, 1000000)"
-                ));
-                let (outcome, id) = said.split_once(' ').unwrap();
-                let id: u64 = id.parse().unwrap();
-                let row = before.iter().find(|row| row.id == id);
-                if row.is_none_or(|row| row.digest != format!("d{plan}") || (is_over(row) && row.state != "rejected")) {
-                    after.void(id);
-                }
-                match outcome {
-                    "go" => {
-                        assert!(after.lets_run(id), "it runs unapproved, or twice: {told:?} {step:?} {before:?}");
-                        after.begun.insert(id);
-                    }
-                    "wait" | "held" => drop(after.waits.insert(proxy, id)),
-                    _ => assert_eq!(row.map(|row| row.state.as_str()), Some("rejected")),
-                }
-            }
+            Step::Join(proxy, plan) => self.join((proxy, plan), (told, &before), &mut after)?,
             Step::Leave(proxy) | Step::Withdraw(proxy) => {
                 let id = after.waits.remove(&proxy)?;
                 let withdrawn = matches!(step, Step::Withdraw(_));
@@ -250,27 +295,7 @@ impl Ledger {
                     .ok(&format!("SELECT pgsluice.step({id}, 'suspend', NULL, NULL, NULL, NULL, NULL, NULL, {proxy})"));
                 after.begun.remove(&id);
             }
-            Step::Decide(verb, by) => {
-                let row = before.last()?;
-                let id = row.id;
-                if self
-                    .0
-                    .query(&format!("SELECT pgsluice.decide({id}, '{verb}', '{by}', 'here', '', NULL)"))
-                    .error
-                    .is_some()
-                {
-                    return None;
-                }
-                assert_ne!((verb, by), ("approve", AUTHOR), "the author counts: {told:?}");
-                match verb {
-                    "approve" => drop(after.approved.entry(id).or_default().insert(by)),
-                    "cancel" if row.state == "running" => {}
-                    _ => after.void(id),
-                }
-                if verb == "force" {
-                    after.forced.insert(id);
-                }
-            }
+            Step::Decide(verb, by) => self.decide((verb, by), &before, &mut after)?,
             Step::Expire => {
                 self.0.ok("UPDATE pgsluice.change SET changed = '2000-01-01'; SELECT pgsluice.sweep(NULL)");
                 let old = before.iter().filter(|row| matches!(row.state.as_str(), "held" | "approved" | "rejected"));
@@ -281,23 +306,7 @@ impl Ledger {
                 after.waits.remove(&proxy);
             }
         }
-        let now = self.rows();
-        for row in &now {
-            if before.iter().any(|old| old.id == row.id && old.digest != row.digest) {
-                // Another plan has taken its place.
-                after.void(row.id);
-            }
-            if row.state == "approved" {
-                assert!(after.lets_run(row.id), "{told:?} {step:?} {now:?}");
-            }
-            assert_eq!(
-                row.state == "running",
-                after.begun.contains(&row.id) && row.state == "running",
-                "{told:?} {step:?} {now:?}"
-            );
-        }
-        let waits = self.0.value("SELECT coalesce(sum(clients), 0) FROM pgsluice.waiter");
-        assert_eq!(waits, after.waits.len().to_string(), "{told:?} {step:?}");
+        self.check(step, &before, &mut after);
         Some(after)
     }
 

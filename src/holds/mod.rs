@@ -81,8 +81,7 @@ impl Holds {
             }
             passage.give_up();
         }
-        let held = joined.held().clone();
-        self.lock().put(held.clone());
+        self.lock().put(joined.held().clone());
         Ok(match joined {
             KeptJoin::Go(held) => Joined::Go(Passage::new(self, held.number)),
             KeptJoin::Wait(held, is_new) => Joined::Wait(Waiting::new(self, &held, is_new)),

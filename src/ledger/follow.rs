@@ -200,7 +200,7 @@ impl LedgerThread {
     }
 
     /// Reads what notifications are about: those that have come, at once.
-    async fn follow_notes(&mut self, link: &LedgerLink, first: String, noted: &mut Noted) -> Result<(), Report> {
+    async fn follow_notes(&self, link: &LedgerLink, first: String, noted: &mut Noted) -> Result<(), Report> {
         let notes = std::iter::once(first).chain(std::iter::from_fn(|| noted.try_recv().ok()));
         let notes: BTreeSet<String> = notes.collect();
         // Anybody may notify. What is no number is a reason to look, and nothing else.

@@ -13,6 +13,7 @@ mod two;
 
 use common::{Client, new_database, port, proxy, wait_until};
 use pgsluice::config::Config;
+use pgsluice::session::Drain;
 use stage::{Operator, RULES, SERVER, Stage, error, number, rules};
 use two::{Two, pgsluice_install, state, with_ledger};
 
@@ -82,7 +83,8 @@ fn a_restart_forgets_nothing() {
     let number = number(&two.first.error("ALTER TABLE quick ADD b int"));
     let (ledger, user) = (two.ledger.clone(), two.first.user.clone());
     // Both proxies end. Somebody approves, and another proxy begins.
-    two.first.ann.ok("SHUTDOWN");
+    // SHUTDOWN on the console may end the session of the console before its answer.
+    two.first.running.shared().asked().send_replace(Drain::Now);
     two.second.stop_now();
     let mut olga = Client::connect(SERVER.port, "olga", &ledger);
     olga.ok(&format!("SELECT pgsluice.approve({number}, 'while nobody was there')"));

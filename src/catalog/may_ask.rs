@@ -84,6 +84,7 @@ mod tests {
         "pg_advisory_xact_lock_shared",
         "has_function_privilege",
         "string_agg",
+        "pg_authid",
         "regexp_matches",
     ];
 

@@ -100,9 +100,8 @@ pub fn main() -> ExitCode {
 impl RunArguments {
     fn run(self) -> Result<(), Failure> {
         let overrides = Overrides { listen: self.listen, backend: self.backend, mode: self.ddl };
-        let (config, rules) = check_config::load(self.config.as_deref(), overrides)?;
+        let (config, _) = check_config::load(self.config.as_deref(), overrides)?;
         logging::start(&config.log);
-        check_config::warn(&rules);
         server::run(config).map_err(Failure::from)
     }
 }

@@ -72,6 +72,8 @@ counters! {
     ddl_elided,
     /// DDL statements that waited for an approval.
     ddl_held,
+    /// Sessions idle in a transaction that a rule had ended, as they were in the way of a DDL statement.
+    blockers_ended,
     /// DDL statements that the proxy refused.
     ddl_refused,
     /// DDL statements that ran as written, since the role may not ask or a pooler is behind the proxy.

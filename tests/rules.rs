@@ -45,7 +45,7 @@ fn a_rule_is_read() {
         expires = "2d"
         wait_for = "0"
         gate = "cut-over"
-        blockers = "cancel"
+        blockers = "terminate"
         blockers_after = "5min"
         blockers_except = ["backup"]
         [rule.match]

@@ -37,17 +37,3 @@ pub(super) fn load(path: Option<&Path>, overrides: Overrides) -> Result<(Config,
     let rules = Rules::new(&config).map_err(failure)?;
     Ok((config, rules))
 }
-
-/// Logs the settings of rules that have no effect in this version.
-pub(super) fn warn(rules: &Rules) {
-    for rule in rules.iter() {
-        let keys = print::without_effect(rule);
-        if !keys.is_empty() {
-            tracing::warn!(
-                rule = rule.name(),
-                keys = keys.join(", "),
-                "settings of a rule have no effect in this version"
-            );
-        }
-    }
-}

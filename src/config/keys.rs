@@ -38,6 +38,7 @@ pub(super) fn keys(config: &mut Config) -> Vec<Key<'_>> {
         webhook,
         log,
         gate: _,
+        blockers: _,
         origin: _,
     } = config;
     let mut keys = keys_of_connections(proxy, listen_tls, backend_tls);

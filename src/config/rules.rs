@@ -93,7 +93,7 @@ pub struct RuleLimits {
     pub on_disconnect: Option<OnDisconnect>,
 }
 
-/// How a held statement waits, and who may let it go on. Nothing reads `gate` yet: a statement is held before its first phase.
+/// How a held statement waits, and who may let it go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HoldSettings {
     pub approvers: Option<u64>,
@@ -104,7 +104,7 @@ pub struct HoldSettings {
     pub gate: Option<GatePlace>,
 }
 
-/// How sessions in the way of a statement are treated. Nothing reads these yet.
+/// How sessions in the way of a statement are treated that are idle in a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BlockersSettings {
     pub policy: Option<BlockersPolicy>,

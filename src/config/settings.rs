@@ -4,7 +4,7 @@
 
 use super::console::ConsoleUser;
 use super::origin::Origin;
-use super::rules::GateSettings;
+use super::rules::{BlockersSettings, GateSettings};
 use super::secret::Secret;
 use super::words::{
     Autovacuum, BackendTlsMode, Fallback, InTransaction, Io, ListenTlsMode, LockWaits, LogFormat, LogLevel, Mode,
@@ -31,6 +31,8 @@ pub struct Config {
     /// Where the settings come from.
     pub origin: Origin,
     pub gate: GateSettings,
+    /// What the rule of a statement says of sessions in its way. No key of its own.
+    pub blockers: BlockersSettings,
 }
 
 /// `[proxy]`: which clients the proxy serves, and which server it relays to.

@@ -218,8 +218,6 @@ words! {
     /// How a session is treated that is in the way of a schema change.
     BlockersPolicy {
         Wait = "wait",
-        /// The proxy calls `pg_cancel_backend`.
-        Cancel = "cancel",
         /// The proxy calls `pg_terminate_backend`, if the session is idle in a transaction.
         Terminate = "terminate",
     }

@@ -5,7 +5,7 @@
 //!
 //! 1. The context that all parts use, and the ways in which a run ends: [`context`], `outcome`, `server_error`, `timing`, `budget`.
 //! 2. The progress of a run: `state`, its `objects`, its [`record`] and the [`pending_undo`].
-//! 3. Turns, lanes and waits: [`turn`], [`take_turn`], `lock_wait`, `lane`, `wait`, `blocked`.
+//! 3. Turns, lanes and waits: [`turn`], [`take_turn`], `lock_wait`, `lane`, `wait`, `blocked`, `idle_blockers`.
 //! 4. Lock attempts, and the undo of a phase: `attempt`, `unchanged`, `undo`, `invalid`.
 //! 5. The points at which a run may be held (`checkpoint`, [`hold`]), and the phases that need no lock attempt: `long`, `build`, `built_index`, `detach`, `backfill`.
 //! 6. The [`run`] of a plan, the plans that were run [`ahead`] of a block, and the undo after a session was lost: [`lost_session`].
@@ -27,6 +27,7 @@ pub mod condition;
 pub mod context;
 mod detach;
 pub mod hold;
+mod idle_blockers;
 mod invalid;
 mod lane;
 pub mod lock_table;

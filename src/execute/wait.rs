@@ -116,6 +116,10 @@ impl LockWait {
             let now = Instant::now();
             self.look(view, now);
             self.notice(context, phase, now);
+            if self.end_idle_blockers(context).await? {
+                // Its locks are free in a moment.
+                continue;
+            }
             if context.in_transaction() && self.is_deadlock() {
                 let report = blocked::deadlock(phase, self);
                 return Err(deadlocked(context, phase, report).await);
@@ -175,6 +179,9 @@ impl LockWait {
             let now = Instant::now();
             self.look(view, now);
             self.notice(context, phase, now);
+            if self.end_idle_blockers(context).await? {
+                continue;
+            }
             if let Some(next) = self.autovacuum(context, now).await? {
                 break next;
             }

@@ -48,7 +48,8 @@ pub fn conditions(rule: &Rule) -> Vec<&str> {
 
 /// The limits of a rule that apply, as they are written.
 pub fn limits(rule: &Rule) -> Vec<String> {
-    let (limits, hold) = (&rule.settings().limits, &rule.settings().hold);
+    let settings = rule.settings();
+    let (limits, hold) = (&settings.limits, &settings.hold);
     let times =
         [("stall_budget", limits.stall_budget), ("hold_budget", limits.hold_budget), ("deadline", limits.deadline)];
     let times = times.into_iter().filter_map(|(key, time)| Some(format!("{key} = {}", format_time(time?))));
@@ -57,17 +58,12 @@ pub fn limits(rule: &Rule) -> Vec<String> {
     times
         .chain(limits.in_transaction.map(|word| format!("in_transaction = {word}")))
         .chain(limits.on_disconnect.map(|word| format!("on_disconnect = {word}")))
+        .chain(settings.blockers.policy.map(|word| format!("blockers = {word}")))
+        .chain(settings.blockers.after.map(|time| format!("blockers_after = {}", format_time(time))))
         .chain(hold.approvers.map(|count| format!("approvers = {count}")))
         .chain(hold_times)
         .chain(hold.gate.map(|place| format!("gate = {place}")))
         .collect()
-}
-
-/// The keys of a rule that have no effect yet.
-pub fn without_effect(rule: &Rule) -> Vec<&'static str> {
-    let settings = rule.settings();
-    let keys = ["blockers", "blockers_after", "blockers_except"].into_iter();
-    keys.filter(|key| settings.lines.contains_key(*key)).collect()
 }
 
 /// The texts that go to the server although rules may be about them: the setting, its value, and the texts.
@@ -99,10 +95,6 @@ pub fn summary(config: &Config, rules: &Rules) -> String {
         }
         if let Some(window) = rule.window() {
             let _ = writeln!(out, "         only in the window \"{}\"", window.name);
-        }
-        let idle = without_effect(rule);
-        if !idle.is_empty() {
-            let _ = writeln!(out, "         without effect in this version: {}", idle.join(", "));
         }
     }
     if !rules.is_empty() {

@@ -60,14 +60,21 @@ impl Ledger {
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = Ok(link);
     }
 
-    /// The link is gone. The first reason is kept.
+    /// The link is gone. This is logged, unless it was gone before for the same reason.
     pub(super) fn is_down(&self, why: &str) {
         let mut link = self.link.write().unwrap_or_else(PoisonError::into_inner);
-        if link.is_ok() {
-            *link = Err((SystemTime::now(), why.to_owned()));
-        } else if let Err((_, known)) = &mut *link {
-            why.clone_into(known);
+        match &mut *link {
+            Ok(_) => *link = Err((SystemTime::now(), why.to_owned())),
+            Err((_, known)) if known == why => return,
+            Err((_, known)) => why.clone_into(known),
         }
+        tracing::error!(reason = why, "the ledger cannot be asked: nothing is allowed that a rule holds");
+    }
+
+    /// Why the link is gone.
+    pub(super) fn why_down(&self) -> String {
+        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().err().map(|(_, why)| why.clone()).unwrap_or_default()
     }
 
     /// Waits until somebody has found the link to be broken.

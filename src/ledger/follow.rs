@@ -122,9 +122,8 @@ impl LedgerThread {
                 }
                 Err(report) => report,
             };
-            self.ledger.is_down(&why.to_string());
+            self.ledger.is_down(&in_a_line(&why));
             self.follow.metrics.measures.ledger_is_lost(true);
-            tracing::error!(reason = %why, "the ledger cannot be asked: nothing is allowed that a rule holds");
             self.keep_what_is_told();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -191,7 +190,7 @@ impl LedgerThread {
                 Some(message) = self.inbox.recv() => self.receive(link, message, noted).await,
                 _ = beats.tick() => self.beat(link).await,
                 _ = looks.tick() => self.look(link).await,
-                () = ledger.breaks() => Err(Report::error(sqlstate::CONNECTION_FAILURE, "a question to the ledger failed")),
+                () = ledger.breaks() => Err(Report::error(sqlstate::CONNECTION_FAILURE, ledger.why_down())),
             };
             if let Err(report) = done {
                 return report;
@@ -430,6 +429,12 @@ async fn take_down(link: &LedgerLink, told: &Told) -> Result<(), Report> {
         }
         Err(error) => Err(failed("write to the ledger", &error)),
     }
+}
+
+/// A report as one line, for the log and SHOW STATE.
+fn in_a_line(report: &Report) -> String {
+    let parts = [Some(&report.message), report.detail.as_ref(), report.hint.as_ref()];
+    parts.into_iter().flatten().map(|part| part.trim_end_matches('.')).collect::<Vec<_>>().join("; ")
 }
 
 /// Asks for one number.

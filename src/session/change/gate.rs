@@ -216,12 +216,13 @@ fn config_of(rule: &Rule, verdict: Verdict, config: &Config) -> Option<Config> {
         Verdict::Guard => Mode::Guard,
         _ => config.proxy.mode,
     };
-    let limits = &rule.settings().limits;
-    if mode == config.proxy.mode && *limits == Default::default() {
+    let (limits, blockers) = (&rule.settings().limits, &rule.settings().blockers);
+    if mode == config.proxy.mode && *limits == Default::default() && *blockers == Default::default() {
         return None;
     }
     let mut own = config.clone();
     own.proxy.mode = mode;
+    own.blockers = blockers.clone();
     own.ddl.in_transaction = limits.in_transaction.unwrap_or(own.ddl.in_transaction);
     own.ddl.on_disconnect = limits.on_disconnect.unwrap_or(own.ddl.on_disconnect);
     let locks = &mut own.locks;

@@ -6,6 +6,7 @@
 use crate::common::program::Program;
 use crate::common::stop::{STOPS, send_and_stop};
 use crate::common::{Client, new_database, port, postgres, proxy, wait_until};
+use pgsluice::config::OnDisconnect;
 use pgsluice::dev::Postgres;
 use pgsluice::server::Running;
 use std::sync::LazyLock;
@@ -42,6 +43,8 @@ impl Stage {
             proxy(&SERVER, |config| {
                 config.ddl.small_table = 0;
                 config.ddl.record_interval = Duration::from_millis(1);
+                // A session that dies leaves its work to the next one.
+                config.ddl.on_disconnect = OnDisconnect::Undo;
                 config.backfill.pause_ratio = 0.0;
                 config.backfill.condition = Some("(SELECT go FROM public.switch)".to_owned());
             })

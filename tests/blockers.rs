@@ -84,7 +84,8 @@ fn a_session_that_works_or_is_excepted_is_left_alone() {
     let mut backup = stage.idle("backup");
     let mut works = stage.client("worker");
     works.send_query("BEGIN; SELECT * FROM t; SELECT pg_sleep(2); COMMIT; SELECT 'it was not ended'");
-    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%it was not ended%' AND pid <> pg_backend_pid()";
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%it was not ended%' AND pid <> pg_backend_pid()";
     wait_until("it works", || stage.direct.value(running) == "1");
     let mut client = stage.client(&SERVER.user);
     client.send_query("ALTER TABLE t ADD COLUMN b int");

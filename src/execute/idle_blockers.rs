@@ -48,7 +48,7 @@ fn end_sql() -> String {
 impl LockWait {
     /// Ends the sessions of the last look that a rule wants to be ended. In a transaction of the client's nothing is ended, since an error would end
     /// the transaction. Returns whether any was.
-    pub(super) async fn end_idle_blockers(&mut self, context: &mut ExecutionContext<'_>) -> Result<bool, RunError> {
+    pub(super) async fn end_idle_blockers(&self, context: &mut ExecutionContext<'_>) -> Result<bool, RunError> {
         let rule = &context.config().blockers;
         if rule.policy != Some(BlockersPolicy::Terminate) || context.in_transaction() {
             return Ok(false);
@@ -72,11 +72,7 @@ fn may_end(rule: &BlockersSettings, blocker: &Blocker) -> bool {
     is_idle && is_old && !blocker.autovacuum && blocker.user.as_deref().is_some_and(|user| !is_excepted(user))
 }
 
-async fn end(
-    context: &mut ExecutionContext<'_>,
-    rule: &BlockersSettings,
-    blocker: &Blocker,
-) -> Result<bool, RunError> {
+async fn end(context: &mut ExecutionContext<'_>, rule: &BlockersSettings, blocker: &Blocker) -> Result<bool, RunError> {
     let Some(pid) = blocker.pid else { return Ok(false) };
     let after = rule.after.unwrap_or(AFTER).as_secs_f64();
     let parameters = [pid.to_string(), blocker.transaction.clone(), after.to_string()];

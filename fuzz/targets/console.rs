@@ -91,9 +91,22 @@ fn answers(host: &Arc<dyn Host>, role: Role, text: &str) -> Result<Vec<Rehearsed
 }
 
 /// The first words of all that acts on a proxy.
-const VERBS: [&str; 13] = [
-    "set", "reload", "approve", "reject", "retry", "force", "unforce", "hold", "release", "cancel", "kill", "drain",
+const VERBS: [&str; 15] = [
+    "set",
+    "reload",
+    "approve",
+    "reject",
+    "retry",
+    "force",
+    "unforce",
+    "hold",
+    "release",
+    "cancel",
+    "kill",
+    "drain",
     "shutdown",
+    "throttle",
+    "unthrottle",
 ];
 
 /// Every string is answered or is an error. A row has a value for each column, and the columns are those with which the command was described. What acts

@@ -40,14 +40,7 @@ impl HoldVerb {
 
     /// The name of the verb's event in the ledger.
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Approve => "approve",
-            Self::Reject => "reject",
-            Self::Cancel => "cancel",
-            Self::Retry => "retry",
-            Self::Force => "force",
-            Self::Unforce => "unforce",
-        }
+        self.event("").word()
     }
 
     pub(super) fn event(self, by: &str) -> Event {

@@ -138,12 +138,8 @@ impl Ledger {
     }
 
     fn lost(&self) -> Report {
-        let why = match self.state() {
-            LedgerState::Lost(_, why) => why,
-            LedgerState::Kept => String::new(),
-        };
         Report::error(sqlstate::CONNECTION_FAILURE, "the ledger cannot be asked")
-            .detail(why)
+            .detail(self.why_down())
             .hint("Nothing is decided without it. SHOW STATE says how it does.")
     }
 }

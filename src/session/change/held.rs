@@ -285,9 +285,16 @@ async fn ticket(
 }
 
 /// What the session has that is a part of a change's identity.
-pub(super) const SESSION_SQL: &str = "SELECT session_user::pg_catalog.text AS a, current_user::pg_catalog.text AS b, pg_catalog.current_setting('search_path', true) AS c, \
+const SESSION_SQL: &str = "SELECT session_user::pg_catalog.text AS a, current_user::pg_catalog.text AS b, pg_catalog.current_setting('search_path', true) AS c, \
      pg_catalog.current_setting('role', true) AS d, pg_catalog.current_setting('TimeZone', true) AS e, \
      pg_catalog.current_setting('default_tablespace', true) AS f, pg_catalog.current_setting('default_table_access_method', true) AS g";
+
+/// The values of [`SESSION_SQL`]: both users, and the settings of [`SETTINGS`] in their order.
+pub(super) async fn session_values(context: &mut StatementContext<'_>) -> Result<Vec<String>, RunError> {
+    let answer = context.channel.ask_rows(SESSION_SQL, &[]).await?.ok().map_err(RunError::Server)?;
+    let row = answer.rows.into_iter().next().unwrap_or_default();
+    Ok(row.into_iter().map(Option::unwrap_or_default).collect())
+}
 
 /// The request of a statement. `known`: its facts and plan, if they may be asked for.
 pub(super) async fn request_of(
@@ -295,9 +302,7 @@ pub(super) async fn request_of(
     decision: &Decision,
     known: Option<(&Facts, &Plan)>,
 ) -> Result<HoldRequest, RunError> {
-    let answer = context.channel.ask_rows(SESSION_SQL, &[]).await?.ok().map_err(RunError::Server)?;
-    let row = answer.rows.into_iter().next().unwrap_or_default();
-    let values: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
+    let values = session_values(context).await?;
     let value = |at: usize| values.get(at).map(String::as_str).unwrap_or_default();
     let settings: Vec<(&str, &str)> = SETTINGS.iter().enumerate().map(|(at, name)| (*name, value(at + 2))).collect();
     let options = parse_options(context.channel, context.log.shared());

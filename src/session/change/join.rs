@@ -5,12 +5,12 @@
 
 use super::context::{Place, StatementContext};
 use super::log::ChangeLog;
+use super::nap::nap;
 use super::on_disconnect::identity_of;
 use super::pending;
 use crate::backend::ServerChannel;
 use crate::catalog::Facts;
 use crate::execute::{Reply, RunError};
-use crate::lanes::nap_sql;
 use crate::pg::sqlstate;
 use crate::registry::Progress;
 use crate::report::Report;
@@ -83,7 +83,7 @@ async fn wait(context: &mut StatementContext<'_>, facts: &Facts, run: &Continuin
             told = Some(Instant::now());
             tell(context, facts, run, &progress);
         }
-        nap(context, run, (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP)).await?;
+        nap_joined(context, run, (waited / SHARE).clamp(SHORTEST_NAP, LONGEST_NAP)).await?;
     }
 }
 
@@ -92,21 +92,12 @@ fn goes_on(run: &ContinuingRun) -> String {
 }
 
 /// Naps on the server, with the reason in the nap's comment.
-async fn nap(context: &mut StatementContext<'_>, run: &ContinuingRun, time: Duration) -> Result<(), RunError> {
+async fn nap_joined(context: &mut StatementContext<'_>, run: &ContinuingRun, time: Duration) -> Result<(), RunError> {
     let words = format!("joined change {}, whose client has left", run.change().known_as());
-    let sql = nap_sql(time, &context.channel.words(&words));
-    let error = context.channel.nap(&sql).await?;
-    if context.channel.client_gone() {
-        return Err(RunError::ClientGone);
-    }
-    let cancelled = context.channel.take_cancelled();
-    match error {
-        Some(error) => Err(RunError::Server(error)),
-        None if cancelled => Err(RunError::Report(
-            Report::error(sqlstate::QUERY_CANCELED, "canceling statement due to user request").detail(goes_on(run)),
-        )),
-        None => Ok(()),
-    }
+    nap(context, &words, time).await.map_err(|stop| match stop {
+        RunError::Report(report) => RunError::Report(report.detail(goes_on(run))),
+        stop => stop,
+    })
 }
 
 /// Tells the client that its statement has joined a change.

@@ -4,7 +4,7 @@
 //! the COMMIT can never come. A cancel, from wherever it comes, ends a statement that goes on, too.
 
 use super::context::{Place, StatementContext};
-use super::held::SESSION_SQL;
+use super::held;
 use crate::config::OnDisconnect;
 use crate::execute::{Reply, RunError};
 use crate::gate::digest::{Digest, Identity, SETTINGS};
@@ -57,9 +57,7 @@ pub(super) fn end(context: &mut StatementContext<'_>, result: Result<&Reply, &Ru
 
 /// What tells the statement from others, in whatever session they are sent.
 pub(super) async fn identity_of(context: &mut StatementContext<'_>) -> Result<StatementIdentity, RunError> {
-    let answer = context.channel.ask_rows(SESSION_SQL, &[]).await?.ok().map_err(RunError::Server)?;
-    let row = answer.rows.into_iter().next().unwrap_or_default();
-    let values: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
+    let values = held::session_values(context).await?;
     let value = |at: usize| values.get(at).map(String::as_str).unwrap_or_default();
     let settings: Vec<(&str, &str)> = SETTINGS.iter().enumerate().map(|(at, name)| (*name, value(at + 2))).collect();
     let identity = Identity {
